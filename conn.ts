@@ -1,0 +1,389 @@
+/**
+ * One connection: a door in, an outbox out, the clocks beside them; and the one place where a connection ends.
+ *
+ * @module
+ */
+
+import { checkBufferBytes, checkTimeout, checkWhole } from "./internal/check.ts";
+import { type Alarms, ConnectionClocks, type Expiry } from "./internal/clocks.ts";
+import { Lines } from "./internal/conversation.ts";
+import { linger, LINGER_BYTES, LINGER_MS } from "./internal/courtesy.ts";
+import { ConnectionClosedError } from "./internal/errors.ts";
+import type { ClosedEvent, ServerEvent } from "./internal/events.ts";
+import type { Conn, ConnHandler, LineHandler } from "./internal/handlers.ts";
+import { LineDoor } from "./internal/line_door.ts";
+import { Outbox, READY_BYTES, type Sink } from "./internal/outbox.ts";
+import type { Peer } from "./internal/peer.ts";
+import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
+import { closeQuietly, type Transport } from "./internal/transport.ts";
+import { turn } from "./internal/turn.ts";
+
+/** The limits of one connection. */
+export interface ConnOptions {
+  /**
+   * How long the peer may be silent, in milliseconds, while the server waits for it; any completed read or write
+   * starts it anew. Then the connection is closed, with reason `idle`. `Infinity` switches it off.
+   *
+   * @default {10_000}
+   */
+  idleTimeout?: number;
+  /**
+   * How long a line may take from its first byte to its end, in milliseconds, counted while the server waits for the
+   * rest: what stops a peer that trickles. Then the connection is closed, with reason `line-timeout`. `Infinity`
+   * switches it off. The default is the value of `idleTimeout`.
+   */
+  lineTimeout?: number;
+  /**
+   * How long the peer may take to accept one block of replies (64 KiB at most), in milliseconds. Then the connection
+   * is aborted, with reason `write-timeout`. `Infinity` switches it off. The default is the value of `idleTimeout`.
+   */
+  writeTimeout?: number;
+  /**
+   * How old a connection may become, in milliseconds, give or take 10 % by chance. Then it is closed, once what the
+   * peer has sent is answered, with reason `max-age`.
+   *
+   * @default {Infinity}
+   */
+  maxAge?: number;
+  /**
+   * The longest line, in bytes, without its line end. A longer one gets an error line, and the connection is closed,
+   * with reason `line-too-long`.
+   *
+   * @default {65_536}
+   */
+  maxLineBytes?: number;
+  /**
+   * How many bytes the peer may send in all. Lines wholly within are answered, then comes an error line, and the
+   * connection is closed, with reason `byte-limit`.
+   *
+   * @default {Infinity}
+   */
+  maxConnectionBytes?: number;
+  /**
+   * How many bytes may wait to be written when a handler does not wait for its `conn.write`. Then the connection is
+   * aborted, with reason `write-queue`.
+   *
+   * @default {1_048_576}
+   */
+  maxQueuedBytes?: number;
+}
+
+/** The limits of a connection, complete. */
+export type ConnLimits = Required<ConnOptions>;
+
+/**
+ * Checks the limits and fills in the defaults.
+ *
+ * @param options The limits that were given.
+ * @returns All of them.
+ * @throws {RangeError | TypeError} If one is wrong.
+ */
+export function resolveConnOptions(options: ConnOptions): ConnLimits {
+  const { idleTimeout = 10_000 } = options;
+  const { lineTimeout = idleTimeout, writeTimeout = idleTimeout, maxAge = Infinity } = options;
+  const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, maxQueuedBytes = 1_048_576 } = options;
+  for (const [name, value] of Object.entries({ idleTimeout, lineTimeout, writeTimeout, maxAge })) {
+    checkTimeout(name, value);
+  }
+  checkBufferBytes("maxLineBytes", maxLineBytes);
+  checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
+  checkWhole("maxQueuedBytes", maxQueuedBytes, 1, Infinity);
+  return { idleTimeout, lineTimeout, writeTimeout, maxAge, maxLineBytes, maxConnectionBytes, maxQueuedBytes };
+}
+
+/** Which of the two handlers a server has. */
+export type Door = { lines: LineHandler } | { conversation: ConnHandler };
+
+/** What the connections of one server share. */
+export interface Host {
+  readonly limits: ConnLimits;
+  readonly alarms: Alarms;
+  readonly door: Door;
+  /** How many connections there are. */
+  readonly active: number;
+  /** Tells what happened. */
+  emit(event: ServerEvent): void;
+  /** The line that tells a peer which limit it met, with its end; empty for none. */
+  errorLine(reason: ErrorLineReason, limit: number): string;
+  /** A connection has ended, and its transport is closed. */
+  ended(conn: Connection, event: ClosedEvent): void;
+}
+
+/**
+ * A connection at work.
+ *
+ * It owns its transport, and closes it in one place, `#free`. Two ways lead there: `#leave`, which is polite, and
+ * `abort`, which is not. The first to be sure sets the reason, and `serve` settles when the transport is closed.
+ */
+export class Connection implements Conn, Peer, Sink {
+  readonly id: number;
+  readonly #host: Host;
+  readonly #transport: Transport;
+  readonly #outbox: Outbox = new Outbox(this);
+  readonly #clocks: ConnectionClocks;
+  readonly #since: number;
+  readonly #done = Promise.withResolvers<void>();
+  #input: LineDoor | Lines | undefined;
+  /** The one outstanding read; whoever comes next waits for it too, so that no bytes are lost in between. */
+  #reading: Promise<number | null> | undefined;
+  #bytesIn = 0;
+  #bytesOut = 0;
+  #peerEnded = false;
+  #finishing: "drained" | "max-age" | undefined;
+  #finished = false;
+  #finishBytes = Infinity;
+  /** Why it is about to end; an abort meanwhile has the last word. */
+  #leaving: CloseReason | undefined;
+  #reason: CloseReason | undefined;
+  #error: unknown;
+  #freed = false;
+  #controller: AbortController | undefined;
+
+  constructor(id: number, transport: Transport, host: Host) {
+    this.id = id;
+    this.#transport = transport;
+    this.#host = host;
+    this.#since = host.alarms.now();
+    this.#clocks = new ConnectionClocks(host.alarms, host.limits, this);
+  }
+
+  get remoteAddr(): Deno.Addr {
+    return this.#transport.remoteAddr;
+  }
+
+  get localAddr(): Deno.Addr {
+    return this.#transport.localAddr;
+  }
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#reason !== undefined) this.#controller.abort(this.#reason);
+    return this.#controller.signal;
+  }
+
+  get lines(): Lines {
+    this.#input ??= new Lines(this, this.#host.limits);
+    if (this.#input instanceof Lines) return this.#input;
+    throw new TypeError("Cannot use conn.lines in a line handler: it gets each line as its argument");
+  }
+
+  write(data: string | Uint8Array): Promise<void> {
+    if (typeof data !== "string" && !(data instanceof Uint8Array)) {
+      return harmless(
+        Promise.reject(new TypeError(`Cannot write: expected a string or a Uint8Array, got ${typeof data}`)),
+      );
+    }
+    if (this.#leaving !== undefined) return harmless(Promise.reject(new ConnectionClosedError(this.#leaving)));
+    const { maxQueuedBytes } = this.#host.limits;
+    // Who waits for each write is never above this mark when the next one comes, however large that is.
+    const patient = this.#outbox.size < Math.min(READY_BYTES, maxQueuedBytes);
+    this.#outbox.post(data);
+    if (!patient && this.#outbox.size > maxQueuedBytes) this.abort("write-queue");
+    return this.#outbox.size < READY_BYTES && !this.leaving ? WRITTEN : harmless(this.#writable());
+  }
+
+  async #writable(): Promise<void> {
+    await this.#outbox.ready();
+    if (this.#reason !== undefined) throw new ConnectionClosedError(this.#reason);
+  }
+
+  close(): void {
+    const input = this.#input;
+    // The line that is being answered gets its reply.
+    if (input instanceof LineDoor && input.answering) input.end();
+    else this.#leave("closed");
+  }
+
+  /** Serves the peer to the end; settles when the transport is closed, and never rejects. */
+  serve(): Promise<void> {
+    try {
+      this.#transport.setNoDelay?.(true);
+    } catch {
+      // It has been reset already, as the first read will tell.
+    }
+    this.#open().then(
+      () => this.#leave(this.#inputEnd()),
+      (error) => this.#handlerFailed(error),
+    );
+    return this.#done.promise;
+  }
+
+  async #open(): Promise<void> {
+    const { door, limits } = this.#host;
+    if ("conversation" in door) return await door.conversation(this);
+    const input = new LineDoor(this, this.#outbox, door.lines, limits);
+    this.#input = input;
+    await input.serve();
+  }
+
+  #inputEnd(): CloseReason {
+    return this.#input?.breach ?? (this.#finished ? this.#finishing! : this.#peerEnded ? "end" : "closed");
+  }
+
+  /** Ends it at the next line boundary at which everything that the peer has sent is answered. */
+  finish(reason: "drained" | "max-age"): void {
+    if (this.#finishing !== undefined) return;
+    this.#finishing = reason;
+    this.#finishBytes = this.#bytesIn + LINGER_BYTES;
+    this.#finishWhenQuiet();
+  }
+
+  /** The kernel has nothing more if a read is still outstanding after the sockets have had their turn. */
+  async #finishWhenQuiet(): Promise<void> {
+    while (this.#input?.atRest && !this.leaving && !this.#finished) {
+      const bytes = this.#bytesIn;
+      // The kernel tells of some 1000 sockets at a time.
+      for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await turn();
+      if (this.#input.atRest && this.#bytesIn === bytes) this.#finishNow();
+    }
+  }
+
+  #finishNow(): void {
+    this.#finished = true;
+    if (this.#input?.end() === false) this.#leave(this.#finishing!);
+  }
+
+  async #leave(reason: CloseReason, error?: unknown): Promise<void> {
+    if (this.leaving) return;
+    this.#leaving = reason;
+    this.#clocks.rest();
+    this.#outbox.add(this.#errorLine(reason));
+    await this.#outbox.flush();
+    if (this.#reason !== undefined) return;
+    this.#settle(reason, error);
+    if (!this.#peerEnded) {
+      this.#clocks.linger(LINGER_MS);
+      await linger(this.#transport, this.#reading);
+    }
+    this.#free();
+  }
+
+  #errorLine(reason: CloseReason): string {
+    const { maxLineBytes, maxConnectionBytes } = this.#host.limits;
+    if (reason === "line-too-long") return this.#host.errorLine(reason, maxLineBytes);
+    return reason === "byte-limit" ? this.#host.errorLine(reason, maxConnectionBytes) : "";
+  }
+
+  /** Ends it at once; what waits to be written is lost. */
+  abort(reason: CloseReason, error?: unknown): void {
+    this.#settle(reason, error);
+    this.#free();
+  }
+
+  #settle(reason: CloseReason, error: unknown): void {
+    if (this.#reason !== undefined) return;
+    this.#leaving ??= reason;
+    this.#reason = reason;
+    this.#error = error;
+    this.#outbox.close();
+    this.#controller?.abort(reason);
+  }
+
+  #free(): void {
+    if (this.#freed) return;
+    this.#freed = true;
+    this.#clocks.stop();
+    closeQuietly(this.#transport);
+    const reason = this.#reason!;
+    const durationMs = this.#host.alarms.now() - this.#since;
+    this.#host.ended(this, { type: "closed", conn: this, reason, error: this.#error, ...this.totals, durationMs });
+    this.#done.resolve();
+  }
+
+  #handlerFailed(error: unknown): void {
+    // Writing to a connection that has ended is how a handler usually learns of it.
+    if (this.#reason !== undefined && error instanceof ConnectionClosedError) return;
+    this.#host.emit({ type: "handler-error", conn: this, error });
+    this.#leave("handler-error", error);
+  }
+
+  /** What has gone through it so far. */
+  get totals(): { lines: number; bytesIn: number; bytesOut: number } {
+    return { lines: this.#input?.count ?? 0, bytesIn: this.#bytesIn, bytesOut: this.#bytesOut };
+  }
+
+  ref(): void {
+    this.#transport.ref?.();
+  }
+
+  unref(): void {
+    this.#transport.unref?.();
+  }
+
+  // For the clocks, which close silently.
+
+  expire(expiry: Expiry): void {
+    if (expiry === "max-age") this.finish(expiry);
+    else if (expiry === "linger") this.#free();
+    else this.abort(expiry);
+  }
+
+  // For the door.
+
+  get leaving(): boolean {
+    return this.#leaving !== undefined;
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    return this.#reading = this.#transport.read(into);
+  }
+
+  took(count: number | null): void {
+    this.#reading = undefined;
+    this.#outbox.newTurn();
+    if (count === null) this.#peerEnded = true;
+    else this.#bytesIn += count;
+    if (this.#bytesIn > this.#finishBytes) this.#finishNow();
+  }
+
+  failed(error: unknown): void {
+    this.abort(isReset(error) ? "reset" : "transport-error", error);
+  }
+
+  wait(midLine: boolean): void {
+    this.#clocks.wait(midLine);
+    if (this.#finishing !== undefined) this.#finishWhenQuiet();
+  }
+
+  rest(): void {
+    this.#clocks.rest();
+  }
+
+  lineEnded(): void {
+    this.#clocks.lineEnded();
+  }
+
+  // For the outbox.
+
+  send(bytes: Uint8Array): Promise<number> {
+    return this.#transport.write(bytes);
+  }
+
+  writing(): void {
+    this.#clocks.writing();
+  }
+
+  wrote(bytes: number): void {
+    this.#bytesOut += bytes;
+    this.#clocks.wrote();
+  }
+
+  writeFailed(error: unknown): void {
+    this.failed(error);
+  }
+}
+
+const WRITTEN = Promise.resolve();
+
+/** A promise whose rejection nobody has to look at: a connection that has ended is no reason to end the process. */
+function harmless<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
+}
+
+/** How a peer's breaking off can look, depending on what was under way. */
+function isReset(error: unknown): boolean {
+  const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof } = Deno.errors;
+  return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof]
+    .some((kind) => error instanceof kind);
+}

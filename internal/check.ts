@@ -1,0 +1,65 @@
+/**
+ * Checks of options: a wrong one is named, with its value and what is allowed, before anything is bound.
+ *
+ * @module
+ */
+
+/** The longest time that a timer can be set to: 2^31 - 1 ms, some 24 days. */
+const LONGEST_MS = 2 ** 31 - 1;
+
+/** The largest size that still fits into one string. */
+const LARGEST_BYTES = 2 ** 28;
+
+/** Refuses what is not an object of options; a handler in its place is the likely slip. */
+export function checkOptions(name: string, value: unknown): void {
+  if (typeof value === "object" && value !== null) return;
+  throw new TypeError(`Cannot use ${name}: expected an object, got ${show(value)}`);
+}
+
+/** Checks a time in milliseconds: positive, and `Infinity` to switch it off. */
+export function checkTimeout(name: string, value: number): void {
+  checkNumber(name, value);
+  if (value === Infinity || value > 0 && value <= LONGEST_MS) return;
+  throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 and at most ${LONGEST_MS} ms, or Infinity`);
+}
+
+/** Checks a whole number from `least` to `most`; `most` may be `Infinity`, which then is allowed too. */
+export function checkWhole(name: string, value: number, least: number, most: number): void {
+  checkNumber(name, value);
+  const whole = Number.isSafeInteger(value) || value === Infinity;
+  if (whole && value >= least && value <= most) return;
+  const range = most === Infinity ? `of at least ${least}, or Infinity` : `from ${least} to ${most}`;
+  throw new RangeError(`Cannot use ${name} ${value}: expected a whole number ${range}`);
+}
+
+/** Checks a size that memory is set aside for. */
+export function checkBufferBytes(name: string, value: number): void {
+  checkWhole(name, value, 1, LARGEST_BYTES);
+}
+
+/** Checks that a value is one of a few words. */
+export function checkWord(name: string, value: unknown, words: readonly string[]): void {
+  if (words.includes(value as string)) return;
+  const allowed = words.map((word) => `"${word}"`).join(" or ");
+  throw new TypeError(`Cannot use ${name} ${show(value)}: expected ${allowed}`);
+}
+
+/** Checks that a value is a function, or absent where that is allowed. */
+export function checkFunction(name: string, value: unknown, optional = false): void {
+  if (typeof value === "function" || optional && value === undefined) return;
+  throw new TypeError(`Cannot use ${name}: expected a function, got ${show(value)}`);
+}
+
+function checkNumber(name: string, value: unknown): void {
+  if (typeof value === "number") return;
+  throw new TypeError(`Cannot use ${name} ${show(value)}: expected a number`);
+}
+
+function show(value: unknown): string {
+  if (typeof value === "string") return `"${value}"`;
+  return typeof value === "object" && value !== null
+    ? "an object"
+    : typeof value === "function"
+    ? "a function"
+    : `${value}`;
+}

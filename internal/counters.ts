@@ -1,0 +1,64 @@
+/**
+ * What a server has counted.
+ *
+ * @module
+ */
+
+import { CLOSE_REASONS, type CloseReason } from "./reasons.ts";
+
+/** What has gone through one connection or many. */
+export interface Traffic {
+  /** Whole lines that came. */
+  readonly lines: number;
+  /** Bytes that came. */
+  readonly bytesIn: number;
+  /** Bytes that left. */
+  readonly bytesOut: number;
+}
+
+/** What a server has done so far. `accepted` is always `active` plus the sum of `closed`. */
+export interface ServerStats extends Traffic {
+  /** Connections that were admitted. */
+  readonly accepted: number;
+  /** Those of them that are there now. */
+  readonly active: number;
+  /** Those that have ended, by reason. */
+  readonly closed: Readonly<Record<CloseReason, number>>;
+  /** Connections that were turned away. */
+  readonly rejected: number;
+  /** How often a function among the options threw. */
+  readonly hookErrors: number;
+}
+
+/** The counters behind {@linkcode ServerStats}. */
+export class Counters {
+  accepted = 0;
+  rejected = 0;
+  hookErrors = 0;
+  readonly closed = Object.fromEntries(CLOSE_REASONS.map((reason) => [reason, 0])) as Record<CloseReason, number>;
+  readonly #traffic = { lines: 0, bytesIn: 0, bytesOut: 0 };
+
+  /** A connection has ended. */
+  ended(reason: CloseReason, traffic: Traffic): void {
+    this.closed[reason]++;
+    addTo(this.#traffic, traffic);
+  }
+
+  /** The counters now, with what the connections that are there have done so far. */
+  snapshot(active: Iterable<{ readonly totals: Traffic }>): ServerStats {
+    const traffic = { ...this.#traffic };
+    let count = 0;
+    for (const { totals } of active) {
+      addTo(traffic, totals);
+      count++;
+    }
+    const { accepted, rejected, hookErrors } = this;
+    return { accepted, active: count, closed: { ...this.closed }, rejected, hookErrors, ...traffic };
+  }
+}
+
+function addTo(sum: { -readonly [Name in keyof Traffic]: number }, more: Traffic): void {
+  sum.lines += more.lines;
+  sum.bytesIn += more.bytesIn;
+  sum.bytesOut += more.bytesOut;
+}

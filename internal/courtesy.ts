@@ -1,0 +1,39 @@
+/**
+ * Ending a transport without hurting what was written to it.
+ *
+ * @module
+ */
+
+import { BLOCK_BYTES } from "./limiter.ts";
+import type { Transport } from "./transport.ts";
+
+/** After the last write, so long and so much is read on, for the peer's sake. */
+export const LINGER_MS = 2000;
+/** See {@linkcode LINGER_MS}. */
+export const LINGER_BYTES = 1024 * 1024;
+
+/** Where bytes go that nobody wants; all connections share it. */
+const DISCARD = new Uint8Array(BLOCK_BYTES);
+
+/**
+ * Ends this side and reads on until the peer ends too, or enough was done for it.
+ *
+ * A plain `close()` while input is unread makes the kernel send RST, which can destroy replies that the peer has not
+ * read yet. The caller bounds the time, by closing the transport under the read, and closes it in the end.
+ *
+ * @param transport What to end.
+ * @param reading A read that is outstanding already: there can be only one.
+ */
+export async function linger(transport: Transport, reading?: Promise<number | null>): Promise<void> {
+  try {
+    await transport.closeWrite();
+    for (let left = LINGER_BYTES; left > 0;) {
+      const count = await (reading ?? transport.read(DISCARD));
+      if (count === null) return;
+      left -= count;
+      reading = undefined;
+    }
+  } catch {
+    // The peer is gone, or the time was up.
+  }
+}

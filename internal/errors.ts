@@ -1,0 +1,40 @@
+/**
+ * The errors that callers catch.
+ *
+ * @module
+ */
+
+import type { Breach } from "./limiter.ts";
+import type { CloseReason } from "./reasons.ts";
+
+/** Text that a peer sent went past a limit. */
+export class LimitError extends Error {
+  /** Which limit: a line's length or the whole input's. */
+  readonly reason: Breach;
+  /** The limit's value, in bytes. */
+  readonly limit: number;
+
+  /**
+   * @param reason Which limit was passed.
+   * @param limit Its value, in bytes.
+   */
+  constructor(reason: Breach, limit: number) {
+    super(reason === "line-too-long" ? `Line longer than ${limit} bytes` : `Input longer than ${limit} bytes`);
+    this.name = "LimitError";
+    this.reason = reason;
+    this.limit = limit;
+  }
+}
+
+/** Something was written to a connection that has ended. */
+export class ConnectionClosedError extends Error {
+  /** Why the connection ended. */
+  readonly reason: CloseReason;
+
+  /** @param reason Why the connection ended. */
+  constructor(reason: CloseReason) {
+    super(`Cannot write: the connection has ended (${reason})`);
+    this.name = "ConnectionClosedError";
+    this.reason = reason;
+  }
+}

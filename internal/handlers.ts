@@ -1,0 +1,65 @@
+/**
+ * What a handler sees, and what it is.
+ *
+ * @module
+ */
+
+/** One client, as a handler sees it. */
+export interface Conn {
+  /** The connection's number, from 1, in the order of acceptance. */
+  readonly id: number;
+  /** The peer's address. */
+  readonly remoteAddr: Deno.Addr;
+  /** This side's address. */
+  readonly localAddr: Deno.Addr;
+  /**
+   * The lines that the peer sends, decoded and without their ends, for a conversation handler. It is one iterator: a
+   * loop left with `break` can be taken up by another. It ends when there will be no more lines, whatever the cause,
+   * and never throws.
+   *
+   * @throws {TypeError} In a line handler, which gets the lines as its argument.
+   */
+  readonly lines: AsyncIterableIterator<string>;
+  /** Aborts when the connection ends, whatever ended it, with the {@linkcode CloseReason} as its `reason`. */
+  readonly signal: AbortSignal;
+  /**
+   * Writes text as UTF-8, or bytes, as they are: no line end is added. Writes leave in the order of the calls, before
+   * the replies to later lines. Waiting for each of them keeps the memory of a slow peer small.
+   *
+   * @param data What to write; bytes are copied.
+   * @returns When there is room for more: at once while less than 64 KiB wait, else when so much has left. It does not
+   * say that the peer has it, which TCP cannot tell.
+   * @throws {ConnectionClosedError} (As a rejection, safe to ignore.) If the connection has ended.
+   */
+  write(data: string | Uint8Array): Promise<void>;
+  /** Closes politely: what has been written leaves, then the connection ends, with reason `closed`. */
+  close(): void;
+}
+
+/** What a line handler answers: a line without its end, or `undefined` for no reply. */
+export type Reply = string | undefined | void;
+
+/** Answers one line; the first door into a connection, and the fast one. */
+export interface LineHandler {
+  /**
+   * Answers one line. While a promise is pending the connection's later lines wait; other connections do not.
+   *
+   * @param line The line, without its end.
+   * @param conn Its connection.
+   * @returns The reply, to which the server adds an LF.
+   */
+  (line: string, conn: Conn): Reply | Promise<Reply>;
+  /**
+   * Answers many lines at once. The server calls it, if it is there, in place of the handler. It gets one or more whole
+   * lines, each ended by one LF, and returns all their replies in order, each ended by one LF. If it throws, none of
+   * these lines is answered.
+   *
+   * @param lines The lines.
+   * @param conn Their connection.
+   * @returns The replies.
+   */
+  block?(lines: string, conn: Conn): string;
+}
+
+/** Talks with one peer; the second door. When it returns, the connection closes politely. */
+export type ConnHandler = (conn: Conn) => void | Promise<void>;

@@ -1,0 +1,165 @@
+/**
+ * The pure limiter: bytes in; blocks of whole lines, or a breach, out. Both doors of a connection stand behind it, so
+ * that the rules about line ends and sizes are in one place.
+ *
+ * @module
+ */
+
+/** Why the limiter refuses to take more. */
+export type Breach = "line-too-long" | "byte-limit";
+
+/** The two sizes that the limiter enforces. */
+export interface SizeLimits {
+  /** The longest line that passes, in bytes, without its line end. */
+  readonly maxLineBytes: number;
+  /** How many bytes pass in all. */
+  readonly maxConnectionBytes: number;
+}
+
+const LF = 10;
+const CR = 13;
+
+/** What a connection holds while it is quiet. */
+const SMALL_BYTES = 512;
+
+/** The largest read, and so the largest block, unless one line is longer. */
+export const BLOCK_BYTES = 64 * 1024;
+
+/** So many reads in a row that each use less than this part of a large buffer give it back; one alone is a pause. */
+const QUIET_READS = 16;
+
+/**
+ * Cuts a stream of bytes into blocks of whole lines.
+ *
+ * The caller reads into {@linkcode space} and reports with {@linkcode take} how much came. Each byte is searched once
+ * and moved at most once, however the peer cuts its segments, so that a long line sent byte by byte costs linear work.
+ */
+export class Limiter {
+  readonly #limits: SizeLimits;
+  #buffer = new Uint8Array(SMALL_BYTES);
+  /** The unfinished line lies at [#start, #end); a block that was handed out lies before it. */
+  #start = 0;
+  #end = 0;
+  #full = false;
+  #smallReads = 0;
+  /** Bytes taken so far. */
+  bytes = 0;
+  /** Whole lines handed out so far. */
+  lines = 0;
+  /** Set once, when a limit is passed; nothing more comes out then. */
+  breach: Breach | undefined;
+
+  constructor(limits: SizeLimits) {
+    this.#limits = limits;
+  }
+
+  /** Whether a line has begun and not ended. */
+  get midLine(): boolean {
+    return this.#end > this.#start;
+  }
+
+  /** Whether the last read filled its buffer, so that more is likely to be there already. */
+  get full(): boolean {
+    return this.#full;
+  }
+
+  /** Where the next bytes go: never empty, and the end of the last block's life. */
+  space(): Uint8Array {
+    const held = this.#end - this.#start;
+    if (this.#start > 0) this.#buffer.copyWithin(0, this.#start, this.#end);
+    this.#start = 0;
+    this.#end = held;
+    const size = this.#nextSize(held);
+    if (size !== this.#buffer.length) {
+      const buffer = new Uint8Array(size);
+      buffer.set(this.#buffer.subarray(0, held));
+      this.#buffer = buffer;
+    }
+    return held === 0 ? this.#buffer : this.#buffer.subarray(held);
+  }
+
+  /** A full buffer grows fourfold; one that has been too large for a while becomes small again. */
+  #nextSize(held: number): number {
+    const size = this.#buffer.length;
+    if (this.#full) {
+      const most = held === size ? this.#limits.maxLineBytes + 2 : BLOCK_BYTES;
+      return Math.max(size, Math.min(size * 4, Math.max(most, BLOCK_BYTES)));
+    }
+    return held === 0 && this.#smallReads >= QUIET_READS ? SMALL_BYTES : size;
+  }
+
+  /**
+   * Takes the `count` bytes that were put into {@linkcode space}.
+   *
+   * @returns One or more whole lines with their line ends, valid until the next call of {@linkcode space};
+   * `undefined` if no line ended.
+   */
+  take(count: number): Uint8Array | undefined {
+    const from = this.#end;
+    this.#full = from + count === this.#buffer.length;
+    this.#smallReads = count * QUIET_READS < this.#buffer.length ? this.#smallReads + 1 : 0;
+    const over = this.bytes + count - this.#limits.maxConnectionBytes;
+    this.bytes += count;
+    this.#end += over > 0 ? Math.max(0, count - over) : count;
+    const block = this.#cut(from);
+    if (over > 0) this.breach ??= "byte-limit";
+    return block;
+  }
+
+  /**
+   * Ends the input: an unterminated last line is a line too.
+   *
+   * @returns That line with an LF, or `undefined` if there is none.
+   */
+  end(): Uint8Array | undefined {
+    if (this.breach !== undefined || !this.midLine) return undefined;
+    this.space()[0] = LF;
+    const from = this.#end++;
+    return this.#cut(from);
+  }
+
+  /** Cuts whole lines off what is held; nothing before `from` is an LF. */
+  #cut(from: number): Uint8Array | undefined {
+    const buffer = this.#buffer;
+    let end = lastLineEnd(buffer, from, this.#end);
+    if (end > this.#limits.maxLineBytes) end = this.#cutAtBreach(from, end);
+    else if (end > 0) this.lines += countLines(buffer, from, end);
+    this.#start = end;
+    if (this.breach === undefined && this.#tooLong(end, this.#end)) this.breach = "line-too-long";
+    return end > 0 ? buffer.subarray(0, end) : undefined;
+  }
+
+  /** Only a block that is longer than the longest line can hold a line that is too long, so only it is walked through. */
+  #cutAtBreach(from: number, end: number): number {
+    for (let start = 0, search = from; start < end;) {
+      const lineEnd = this.#buffer.indexOf(LF, search);
+      if (this.#tooLong(start, lineEnd)) {
+        this.breach = "line-too-long";
+        return start;
+      }
+      this.lines++;
+      start = search = lineEnd + 1;
+    }
+    return end;
+  }
+
+  /** A CR at the end may be half of the line end, so it is not counted yet. */
+  #tooLong(start: number, end: number): boolean {
+    const length = end - start - this.#limits.maxLineBytes;
+    return length > 1 || length === 1 && this.#buffer[end - 1] !== CR;
+  }
+}
+
+/** Where the last whole line in [from, end) ends, or 0. Most reads end with a line, so the last byte is tried first. */
+function lastLineEnd(buffer: Uint8Array, from: number, end: number): number {
+  if (buffer[end - 1] === LF && end > from) return end;
+  const last = buffer.subarray(from, end).lastIndexOf(LF);
+  return last < 0 ? 0 : from + last + 1;
+}
+
+/** One pass over the bytes is cheaper than a search per line where lines are short. */
+function countLines(buffer: Uint8Array, from: number, end: number): number {
+  let lines = 0;
+  for (let i = from; i < end; i++) if (buffer[i] === LF) lines++;
+  return lines;
+}

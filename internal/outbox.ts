@@ -1,0 +1,207 @@
+/**
+ * What a connection has yet to write.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+import { BLOCK_BYTES } from "./limiter.ts";
+
+const ENCODER = new TextEncoder();
+
+/** Empty blocks for the next writer: a connection borrows one only while something waits in it. */
+const SPARES: Uint8Array<ArrayBuffer>[] = [];
+const MAX_SPARES = 64;
+
+/** So much text is encoded at once, so that its size in bytes is known. */
+const ENCODE_LENGTH = 16 * 1024;
+
+/** A writer that waits for each of its writes never has more than this under way, but for its last. */
+export const READY_BYTES = BLOCK_BYTES;
+
+/** Where the bytes go, and who is told. */
+export interface Sink {
+  /** Writes some of the bytes, and says how many. */
+  send(bytes: Uint8Array): Promise<number>;
+  /** A block of at most 64 KiB begins to be written. */
+  writing(): void;
+  /** The block has left. */
+  wrote(bytes: number): void;
+  /** The block will not leave, nor what is behind it. */
+  writeFailed(error: unknown): void;
+}
+
+/**
+ * Bytes in the order in which they were added, in blocks of at most 64 KiB, each written with one call where the
+ * kernel takes it whole.
+ */
+export class Outbox {
+  readonly #sink: Sink;
+  /** Full blocks, oldest first; then the one that is being filled. */
+  readonly #full: Uint8Array[] = [];
+  #block: Uint8Array<ArrayBuffer> | undefined;
+  #used = 0;
+  /** How much of the oldest block has left. */
+  #sent = 0;
+  #flushing: Promise<void> | undefined;
+  #again = false;
+  #scheduled = false;
+  #postedAlone = false;
+  #readiness: PromiseWithResolvers<void> | undefined;
+  #closed = false;
+  /** Text at the very end, encoded when it is wanted as bytes: many small replies cost one call. */
+  #text = "";
+  #bytes = 0;
+
+  constructor(sink: Sink) {
+    this.#sink = sink;
+  }
+
+  /** Bytes that wait, those being written included; text that is not encoded yet counts as if it were ASCII. */
+  get size(): number {
+    return this.#bytes + this.#text.length;
+  }
+
+  /** Adds text, or a copy of bytes, without writing yet. */
+  add(data: string | Uint8Array): void {
+    if (this.#closed) return;
+    if (typeof data === "string") {
+      this.#text += data;
+      if (this.#text.length >= ENCODE_LENGTH) this.#encode();
+      return;
+    }
+    this.#encode();
+    for (let rest = data; rest.length > 0;) {
+      const room = this.#room();
+      const part = rest.subarray(0, room.length);
+      room.set(part);
+      this.#fill(part.length);
+      rest = rest.subarray(part.length);
+    }
+  }
+
+  /**
+   * Adds, and sees to it that it leaves by itself. The first thing after {@linkcode newTurn} leaves at once; what
+   * follows in the same turn leaves together at the turn's end, so that a handler that writes a hundred times costs
+   * two system calls.
+   */
+  post(data: string | Uint8Array): void {
+    this.add(data);
+    if (!this.#postedAlone && this.#flushing === undefined) {
+      this.#postedAlone = true;
+      this.flush();
+    } else if (!this.#scheduled) {
+      this.#scheduled = true;
+      setImmediate(() => {
+        this.#scheduled = false;
+        this.flush();
+      });
+    }
+  }
+
+  /** The peer has spoken: what is posted next is worth a write of its own. */
+  newTurn(): void {
+    this.#postedAlone = false;
+  }
+
+  /** Writes all that has been added; settles when it has left or never will, and never rejects. */
+  flush(): Promise<void> {
+    this.#again = true;
+    return this.#flushing ??= this.#pump();
+  }
+
+  /** Drops what waits, and all that is added later. */
+  close(): void {
+    this.#closed = true;
+    this.#full.length = 0;
+    this.#block = undefined;
+    this.#text = "";
+    this.#bytes = 0;
+    this.#wakeWriters();
+  }
+
+  /** Settles when there is room for more, or never will be. */
+  async ready(): Promise<void> {
+    if (this.size < READY_BYTES) return;
+    this.#readiness ??= Promise.withResolvers<void>();
+    await this.#readiness.promise;
+  }
+
+  async #pump(): Promise<void> {
+    try {
+      while (this.#again && !this.#closed) {
+        this.#again = false;
+        this.#encode();
+        // What is added from here on is for the next round.
+        for (let owed = this.#bytes; owed > 0 && !this.#closed;) {
+          const bytes = this.#oldest();
+          owed -= bytes.length;
+          this.#sink.writing();
+          for (let sent = 0; sent < bytes.length;) {
+            const count = await this.#sink.send(sent === 0 ? bytes : bytes.subarray(sent));
+            if (this.#closed) return;
+            if (!(count > 0)) throw new Deno.errors.WriteZero("Cannot write: the transport takes no bytes");
+            sent += count;
+          }
+          this.#left(bytes.length);
+          this.#sink.wrote(bytes.length);
+        }
+      }
+    } catch (error) {
+      this.#sink.writeFailed(error);
+    } finally {
+      this.#flushing = undefined;
+    }
+  }
+
+  #oldest(): Uint8Array {
+    return this.#full.length > 0 ? this.#full[0].subarray(this.#sent) : this.#block!.subarray(this.#sent, this.#used);
+  }
+
+  /** The block may have been sealed while it was on its way, with more in it than was known then. */
+  #left(count: number): void {
+    this.#bytes -= count;
+    this.#sent += count;
+    if (this.#full.length > 0) {
+      if (this.#sent === this.#full[0].length) this.#full.shift(), this.#sent = 0;
+    } else if (this.#sent === this.#used) {
+      if (SPARES.length < MAX_SPARES) SPARES.push(this.#block!);
+      this.#block = undefined;
+      this.#used = this.#sent = 0;
+    }
+    if (this.size < READY_BYTES) this.#wakeWriters();
+  }
+
+  #wakeWriters(): void {
+    this.#readiness?.resolve();
+    this.#readiness = undefined;
+  }
+
+  #encode(): void {
+    for (let text = this.#text; text.length > 0;) {
+      const { read, written } = ENCODER.encodeInto(text, this.#room());
+      this.#fill(written);
+      if (read === text.length) break;
+      text = text.slice(read);
+      this.#seal();
+    }
+    this.#text = "";
+  }
+
+  #room(): Uint8Array<ArrayBuffer> {
+    if (this.#used === BLOCK_BYTES) this.#seal();
+    this.#block ??= SPARES.pop() ?? new Uint8Array(BLOCK_BYTES);
+    return this.#used === 0 ? this.#block : this.#block.subarray(this.#used);
+  }
+
+  #fill(count: number): void {
+    this.#used += count;
+    this.#bytes += count;
+  }
+
+  #seal(): void {
+    this.#full.push(this.#block!.subarray(0, this.#used));
+    this.#block = undefined;
+    this.#used = 0;
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * Why connections end. The one list: counters, events and logs follow it.
+ *
+ * @module
+ */
+
+/**
+ * Why a connection ended. Every accepted connection ends for exactly one of these:
+ *
+ * - `end`: the peer ended its side and everything was answered
+ * - `reset`: the peer broke the connection off
+ * - `closed`: the handler closed it, or a conversation handler returned
+ * - `idle`: nothing was read or written for `idleTimeout` while the server waited for the peer
+ * - `line-timeout`: a line was begun and not finished within `lineTimeout`
+ * - `write-timeout`: the peer did not take a block of replies within `writeTimeout`
+ * - `max-age`: it was older than `maxAge`
+ * - `line-too-long`: a line was longer than `maxLineBytes`
+ * - `byte-limit`: the peer sent more than `maxConnectionBytes`
+ * - `write-queue`: more than `maxQueuedBytes` waited to be written
+ * - `drained`: a shutdown with `drain: "finish"` closed it, everything being answered
+ * - `drain-timeout`: it was still there at the end of a shutdown's `drainTimeout`
+ * - `handler-error`: the handler threw
+ * - `transport-error`: reading or writing failed in a way that is none of the above
+ */
+export type CloseReason = typeof CLOSE_REASONS[number];
+
+/** Every {@linkcode CloseReason}, in the order of its documentation. */
+export const CLOSE_REASONS = [
+  "end",
+  "reset",
+  "closed",
+  "idle",
+  "line-timeout",
+  "write-timeout",
+  "max-age",
+  "line-too-long",
+  "byte-limit",
+  "write-queue",
+  "drained",
+  "drain-timeout",
+  "handler-error",
+  "transport-error",
+] as const;
+
+/** Why a connection was turned away before it was served. */
+export type RejectReason = "max-connections";
+
+/** What the peer is told before the server hangs up: the limits that it can do something about. */
+export type ErrorLineReason = "line-too-long" | "byte-limit" | RejectReason;

@@ -1,0 +1,26 @@
+/**
+ * What the server does with lines if nothing else is said.
+ *
+ * @module
+ */
+
+/**
+ * Upper-cases a line, with Unicode's full mapping, whatever the locale (`ß` becomes `SS`).
+ *
+ * @param line The line, without its end.
+ * @returns The line in upper case.
+ *
+ * @example
+ * ```ts
+ * import { shout } from "@x/shouty";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(shout("Hello. How are you?"), "HELLO. HOW ARE YOU?");
+ * ```
+ */
+export function shout(line: string): string {
+  return line.toUpperCase();
+}
+
+/** Upper-cases many lines at once: LF has no upper case, so they stay apart. */
+shout.block = (lines: string): string => lines.toUpperCase();

@@ -1,0 +1,78 @@
+/**
+ * The seam between the server and whatever carries its bytes.
+ *
+ * @module
+ */
+
+/**
+ * One connection's bytes. `Deno.Conn` is one as it is; TLS, a PROXY header or a fault are others, or wrappers of one.
+ *
+ * The server has at most one `read` and one `write` outstanding, and calls `close` once.
+ */
+export interface Transport {
+  /** The peer's address. */
+  readonly remoteAddr: Deno.Addr;
+  /** This side's address. */
+  readonly localAddr: Deno.Addr;
+  /**
+   * Reads what is there, waiting for at least one byte.
+   *
+   * @param into Where the bytes go; the server does not touch it until the promise settles.
+   * @returns How many bytes came, or `null` at the end of input.
+   */
+  read(into: Uint8Array): Promise<number | null>;
+  /**
+   * Writes some of the bytes.
+   *
+   * @param bytes What to write; it stays as it is until the promise settles.
+   * @returns How many of them were taken, from the first on.
+   */
+  write(bytes: Uint8Array): Promise<number>;
+  /** Ends this side; the peer reads the end of input, and can go on sending. */
+  closeWrite(): Promise<void>;
+  /** Frees the connection at once; an outstanding `read` or `write` rejects. */
+  close(): void;
+  /** Switches Nagle's algorithm off, where the transport has one. */
+  setNoDelay?(noDelay?: boolean): void;
+  /** Lets the process live as long as a read is outstanding, which is the default. */
+  ref?(): void;
+  /** Lets the process end although a read is outstanding. */
+  unref?(): void;
+}
+
+/** Where connections come from. `Deno.Listener` is one as it is. */
+export interface Listener {
+  /** Where it listens. */
+  readonly addr: Deno.Addr;
+  /** Waits for the next connection; the server has one call outstanding at most. */
+  accept(): Promise<Transport>;
+  /** Stops listening; an outstanding `accept` rejects. */
+  close(): void;
+  /** Lets the process live as long as it listens, which is the default. */
+  ref?(): void;
+  /** Lets the process end although it listens. */
+  unref?(): void;
+}
+
+/**
+ * An address as people write it: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/shouty.sock`.
+ *
+ * @param addr The address of a listener or of one end of a connection.
+ * @returns Its text.
+ */
+export function formatAddr(addr: Deno.Addr): string {
+  if ("hostname" in addr) {
+    const host = addr.hostname.includes(":") ? `[${addr.hostname}]` : addr.hostname;
+    return `${host}:${addr.port}`;
+  }
+  return "path" in addr ? `unix:${addr.path}` : addr.transport;
+}
+
+/** Closes what may be closed already. */
+export function closeQuietly(what: { close(): void }): void {
+  try {
+    what.close();
+  } catch {
+    // Closed it is, which is what was wanted.
+  }
+}

@@ -1,0 +1,406 @@
+/**
+ * The server: accepts connections, admits them, keeps track of them, and drains them.
+ *
+ * @module
+ */
+
+import { Connection, type ConnLimits, type ConnOptions, type Door, type Host, resolveConnOptions } from "./conn.ts";
+import { Acceptor } from "./internal/acceptor.ts";
+import { checkFunction, checkOptions, checkTimeout, checkWhole, checkWord } from "./internal/check.ts";
+import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
+import { Counters, type ServerStats } from "./internal/counters.ts";
+import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
+import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
+import { CLOSE_REASONS, type ErrorLineReason, type RejectReason } from "./internal/reasons.ts";
+import { Rejects } from "./internal/rejects.ts";
+import { shout } from "./internal/shout.ts";
+import type { Listener, Transport } from "./internal/transport.ts";
+
+/** Where a server is in its life; it goes one way. */
+export type ServerState = "listening" | "draining" | "closed";
+
+/**
+ * What a shutdown does with the connections that it finds:
+ *
+ * - `linger`: they live on until they leave, idle out, or `drainTimeout` is up
+ * - `finish`: each is closed at a line boundary, as soon as everything that it has sent is answered
+ */
+export type DrainMode = "linger" | "finish";
+
+/** Options of {@linkcode serve} and {@linkcode serveConnections}. */
+export interface ServeOptions extends ConnOptions {
+  /**
+   * The address or host name to listen on.
+   *
+   * @default {"0.0.0.0"}
+   */
+  hostname?: string;
+  /**
+   * The port to listen on; 0 picks a free one, which {@linkcode Server.addr} tells.
+   *
+   * @default {8080}
+   */
+  port?: number;
+  /** Where connections come from, in place of `hostname` and `port`. The server closes it. */
+  listener?: Listener;
+  /** Aborting it equals calling {@linkcode Server.shutdown}. */
+  signal?: AbortSignal;
+  /** Called once with the address, before the first connection. */
+  onListen?: (addr: Deno.Addr) => void;
+  /** Called with everything that happens. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
+  onEvent?: (event: ServerEvent) => void;
+  /**
+   * How many connections there may be at a time. One more gets an error line and is closed.
+   *
+   * @default {10_000}
+   */
+  maxConnections?: number;
+  /**
+   * What a shutdown does with the connections that it finds.
+   *
+   * @default {"linger"}
+   */
+  drain?: DrainMode;
+  /**
+   * How long a shutdown waits for connections to end, in milliseconds; what is left then is aborted, with reason
+   * `drain-timeout`. `Infinity` waits for ever.
+   *
+   * @default {10_000}
+   */
+  drainTimeout?: number;
+  /**
+   * The line that tells a peer which limit it met, without its end; `null` for none. The default is in the style of
+   * `error: line longer than 65536 bytes`.
+   *
+   * @param reason Which limit.
+   * @param limit Its value.
+   */
+  errorLine?: (reason: ErrorLineReason, limit: number) => string | null;
+  /** Where time comes from: a test can put a clock here that it moves by hand. */
+  clock?: Clock;
+}
+
+/** Options of {@linkcode Server.shutdown}; each defaults to the server's own. */
+export interface ShutdownOptions {
+  /** What to do with the connections that are there. */
+  drain?: DrainMode;
+  /** How long to wait for them, in milliseconds. */
+  drainTimeout?: number;
+}
+
+/** A running server. */
+export interface Server extends AsyncDisposable {
+  /** Where it listens, with the real port. */
+  readonly addr: Deno.Addr;
+  /** Where it is in its life. */
+  readonly state: ServerState;
+  /** Settles when the server is closed; rejects if its listener failed for good. */
+  readonly finished: Promise<void>;
+  /** What it has done so far. */
+  stats(): ServerStats;
+  /**
+   * Stops accepting at once and ends what is there. A later call can only hurry the first: turn `linger` into
+   * `finish`, or bring the deadline forward. A handler may call it, but not wait for it.
+   *
+   * @param options How.
+   * @returns How the connections ended; the port is free again then.
+   * @throws {RangeError | TypeError} If an option is wrong.
+   */
+  shutdown(options?: ShutdownOptions): Promise<ShutdownReport>;
+  /** Keeps the process alive as long as the server runs, which is the default. */
+  ref(): void;
+  /** Lets the process end although the server runs. */
+  unref(): void;
+}
+
+/** How often a shutdown tells how many it waits for. */
+const WAITING_MS = 500;
+
+/**
+ * A server at work.
+ *
+ * It owns the acceptor, the rejected connections, and every admitted one until that calls `ended`; `#empty` settles
+ * when none of these is left during a shutdown.
+ */
+class LineServer implements Server, Host {
+  readonly addr: Deno.Addr;
+  readonly limits: ConnLimits;
+  readonly alarms: Alarms;
+  readonly door: Door;
+  readonly #options: ServeOptions;
+  readonly #clock: Clock;
+  readonly #listener: Listener;
+  readonly #acceptor: Acceptor;
+  readonly #rejects: Rejects;
+  readonly #conns = new Set<Connection>();
+  readonly #counters = new Counters();
+  readonly #accepting: Promise<void>;
+  readonly #empty = Promise.withResolvers<void>();
+  readonly #finished = Promise.withResolvers<void>();
+  #state: ServerState = "listening";
+  #unref = false;
+  #shutdown: Promise<ShutdownReport> | undefined;
+  #drain: DrainMode = "linger";
+  #deadline = Infinity;
+  #cancelDeadline = () => {};
+
+  constructor(options: ServeOptions, door: Door) {
+    const { hostname = "0.0.0.0", port = 8080, clock = SYSTEM_CLOCK, signal } = options;
+    this.limits = resolveConnOptions(options);
+    this.door = door;
+    this.#options = options;
+    this.#clock = clock;
+    this.alarms = new Alarms(clock);
+    this.#rejects = new Rejects(clock);
+    this.#listener = options.listener ?? Deno.listen({ hostname, port });
+    this.#acceptor = new Acceptor(this.#listener, clock, (error, retryMs) => {
+      this.emit({ type: "accept-error", error, retryMs });
+    });
+    this.addr = this.#listener.addr;
+    this.#guard(() => options.onListen?.(this.addr));
+    this.emit({ type: "listening", addr: this.addr });
+    this.#accepting = this.#accept();
+    if (signal !== undefined) this.#obey(signal);
+  }
+
+  get state(): ServerState {
+    return this.#state;
+  }
+
+  get finished(): Promise<void> {
+    return this.#finished.promise;
+  }
+
+  get active(): number {
+    return this.#conns.size;
+  }
+
+  stats(): ServerStats {
+    return this.#counters.snapshot(this.#conns);
+  }
+
+  shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
+    const { drain = this.#options.drain ?? "linger", drainTimeout = this.#options.drainTimeout ?? 10_000 } = options;
+    checkDrain(drain, drainTimeout);
+    this.#shutdown ??= this.#close();
+    if (this.#state === "draining") this.#hurry(drain, drainTimeout);
+    return this.#shutdown;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  ref(): void {
+    this.#unref = false;
+    this.#listener.ref?.();
+    for (const conn of this.#conns) conn.ref();
+  }
+
+  unref(): void {
+    this.#unref = true;
+    this.#listener.unref?.();
+    for (const conn of this.#conns) conn.unref();
+  }
+
+  emit(event: ServerEvent): void {
+    this.#guard(() => this.#options.onEvent?.(event));
+  }
+
+  errorLine(reason: ErrorLineReason, limit: number): string {
+    const { errorLine = defaultErrorLine } = this.#options;
+    const line = this.#guard(() => errorLine(reason, limit)) ?? null;
+    return line === null ? "" : `${line}\n`;
+  }
+
+  ended(conn: Connection, event: ClosedEvent): void {
+    this.#conns.delete(conn);
+    this.#counters.ended(event.reason, event);
+    this.emit(event);
+    if (this.#state === "draining" && this.#conns.size === 0) this.#empty.resolve();
+  }
+
+  /** Calls a caller's function, which is not allowed to hurt the server. */
+  #guard<T>(call: () => T): T | undefined {
+    try {
+      return call();
+    } catch {
+      this.#counters.hookErrors++;
+    }
+  }
+
+  #obey(signal: AbortSignal): void {
+    const stop = () => this.shutdown();
+    if (signal.aborted) stop();
+    signal.addEventListener("abort", stop);
+    this.#empty.promise.then(() => signal.removeEventListener("abort", stop));
+  }
+
+  async #accept(): Promise<void> {
+    try {
+      for await (const transport of this.#acceptor) this.#admit(transport);
+    } catch (error) {
+      this.#finished.reject(error);
+      this.shutdown();
+    }
+  }
+
+  #admit(transport: Transport): void {
+    const { maxConnections = 10_000 } = this.#options;
+    if (this.#conns.size >= maxConnections) return this.#reject(transport, "max-connections", maxConnections);
+    const conn = new Connection(++this.#counters.accepted, transport, this);
+    this.#conns.add(conn);
+    if (this.#unref) conn.unref();
+    this.emit({ type: "accepted", conn });
+    conn.serve();
+  }
+
+  #reject(transport: Transport, reason: RejectReason, limit: number): void {
+    this.#counters.rejected++;
+    this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, limit });
+    this.#rejects.add(transport, this.errorLine(reason, limit));
+  }
+
+  async #close(): Promise<ShutdownReport> {
+    const since = this.#clock.now();
+    const before = { ...this.#counters.closed };
+    this.#state = "draining";
+    this.emit({ type: "draining", active: this.active });
+    this.#acceptor.close();
+    this.#rejects.close();
+    if (this.active === 0) this.#empty.resolve();
+    const stopTelling = this.#tellWaiting();
+    // The port is free only when the outstanding accept() has settled.
+    await Promise.all([this.#accepting, this.#empty.promise]);
+    stopTelling();
+    this.#cancelDeadline();
+    this.#state = "closed";
+    const ended = CLOSE_REASONS.map((reason) => [reason, this.#counters.closed[reason] - before[reason]] as const);
+    const closed = Object.fromEntries(ended.filter(([, count]) => count > 0));
+    const report = { closed, durationMs: this.#clock.now() - since };
+    this.emit({ type: "stopped", report });
+    this.#finished.resolve();
+    return report;
+  }
+
+  /** Who calls again can only be in more of a hurry. */
+  #hurry(drain: DrainMode, drainTimeout: number): void {
+    if (drain === "finish" && this.#drain !== "finish") {
+      this.#drain = drain;
+      for (const conn of this.#conns) conn.finish("drained");
+    }
+    const deadline = this.#clock.now() + drainTimeout;
+    if (deadline >= this.#deadline) return;
+    this.#deadline = deadline;
+    this.#cancelDeadline();
+    this.#cancelDeadline = this.#clock.setTimer(
+      () => {
+        for (const conn of this.#conns) conn.abort("drain-timeout");
+      },
+      drainTimeout,
+      true,
+    );
+  }
+
+  #tellWaiting(): () => void {
+    let cancel: () => void;
+    const tellLater = () => {
+      cancel = this.#clock.setTimer(
+        () => {
+          this.emit({ type: "waiting", active: this.active });
+          tellLater();
+        },
+        WAITING_MS,
+        true,
+      );
+    };
+    tellLater();
+    return () => cancel();
+  }
+}
+
+function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
+  switch (reason) {
+    case "line-too-long":
+      return `error: line longer than ${limit} bytes`;
+    case "byte-limit":
+      return `error: more than ${limit} bytes from one connection`;
+    case "max-connections":
+      return `error: more than ${limit} connections`;
+  }
+}
+
+function checkDrain(drain: DrainMode, drainTimeout: number): void {
+  checkWord("drain", drain, ["linger", "finish"]);
+  checkTimeout("drainTimeout", drainTimeout);
+}
+
+function start(options: ServeOptions, door: Door): Server {
+  checkOptions("options", options);
+  const { hostname = "", port = 8080, maxConnections = 10_000, drain = "linger", drainTimeout = 10_000 } = options;
+  if (typeof hostname !== "string") throw new TypeError(`Cannot use hostname ${hostname}: expected a string`);
+  checkWhole("port", port, 0, 65_535);
+  checkWhole("maxConnections", maxConnections, 1, Infinity);
+  checkDrain(drain, drainTimeout);
+  for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
+  return new LineServer(options, door);
+}
+
+/**
+ * Serves lines: each line that a client sends goes to the handler, and what that returns goes back. The port is bound
+ * when it returns.
+ *
+ * @param options Where to listen, the limits, and the hooks.
+ * @param handler Answers a line; without one, the server shouts.
+ * @returns The running server.
+ * @throws {RangeError | TypeError} If an option is wrong; nothing is bound then.
+ * @throws {Deno.errors.AddrInUse} If the port is taken.
+ *
+ * @example A server that greets
+ * ```ts
+ * import { serve } from "@x/shouty";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serve({ hostname: "127.0.0.1", port: 0 }, (name) => `Hello, ${name}!`);
+ *
+ * using conn = await Deno.connect(server.addr as Deno.NetAddr);
+ * await conn.write(new TextEncoder().encode("Ada\n"));
+ * await conn.closeWrite();
+ * assertEquals(await new Response(conn.readable).text(), "Hello, Ada!\n");
+ * ```
+ */
+export function serve(options: ServeOptions = {}, handler: LineHandler = shout): Server {
+  checkFunction("handler", handler);
+  return start(options, { lines: handler });
+}
+
+/**
+ * Serves conversations: each client goes to the handler once, which reads its lines and writes what it likes.
+ *
+ * @param options Where to listen, the limits, and the hooks.
+ * @param handler Talks with one client; when it returns, the connection closes politely.
+ * @returns The running server.
+ * @throws {RangeError | TypeError} If an option is wrong; nothing is bound then.
+ * @throws {Deno.errors.AddrInUse} If the port is taken.
+ *
+ * @example A server that counts
+ * ```ts
+ * import { serveConnections } from "@x/shouty";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serveConnections({ hostname: "127.0.0.1", port: 0 }, async (conn) => {
+ *   await conn.write("Welcome\n");
+ *   let count = 0;
+ *   for await (const line of conn.lines) await conn.write(`${++count}: ${line}\n`);
+ * });
+ *
+ * using conn = await Deno.connect(server.addr as Deno.NetAddr);
+ * await conn.write(new TextEncoder().encode("one\ntwo\n"));
+ * await conn.closeWrite();
+ * assertEquals(await new Response(conn.readable).text(), "Welcome\n1: one\n2: two\n");
+ * ```
+ */
+export function serveConnections(options: ServeOptions, handler: ConnHandler): Server {
+  checkFunction("handler", handler);
+  return start(options, { conversation: handler });
+}

@@ -1,0 +1,223 @@
+/**
+ * Lets the project run where npm can be reached but JSR cannot: fills `vendor/`
+ * with the modules that `jsr:@std/…` stands for, from npm's `deno-std`, in the
+ * layout in which Deno itself keeps them there. Where JSR answers, and where the
+ * modules are in place, it leaves everything as it is.
+ *
+ * Deno does the download, so its registry, proxy and certificate settings hold.
+ * Remove `vendor/` to start over.
+ * @module
+ */
+
+const STD_VERSION = "1.4.0";
+/** A variable: Deno loads in advance what an import names literally. */
+const STD = `npm:deno-std@${STD_VERSION}`;
+const IMPORT = /^(?:import|export|\}).* from "(\..+)";$/gm;
+
+interface Package {
+  version: string;
+  /**
+   * Modules by name, as on JSR. A `.js` module is npm's, and typed by the
+   * `.d.ts` of the same path in `tools/std/`; a `.ts` module is there itself.
+   */
+  exports: Record<string, string>;
+}
+
+const PACKAGES: Record<string, Package> = {
+  assert: { version: STD_VERSION, exports: { ".": "./assert/mod.js" } },
+  cli: {
+    version: STD_VERSION,
+    exports: { ".": "./cli/mod.js", "./parse-args": "./cli/parse_args.js" },
+  },
+  streams: {
+    version: STD_VERSION,
+    exports: {
+      ".": "./streams/mod.js",
+      "./text-line-stream": "./streams/text_line_stream.js",
+    },
+  },
+  log: {
+    version: "0.224.0",
+    exports: {
+      ".": "./log/mod.ts",
+      "./base-handler": "./log/base_handler.ts",
+      "./console-handler": "./log/console_handler.ts",
+      "./critical": "./log/default_logger.ts",
+      "./debug": "./log/default_logger.ts",
+      "./error": "./log/default_logger.ts",
+      "./formatters": "./log/formatters.ts",
+      "./get-logger": "./log/default_logger.ts",
+      "./info": "./log/default_logger.ts",
+      "./levels": "./log/levels.ts",
+      "./logger": "./log/logger.ts",
+      "./setup": "./log/default_logger.ts",
+      "./warn": "./log/default_logger.ts",
+    },
+  },
+};
+
+const JSR = new URL(
+  (Deno.env.get("JSR_URL") || "https://jsr.io").replace(/\/?$/, "/"),
+);
+const TOOLS = import.meta.dirname!;
+const VENDOR = `${TOOLS}/../vendor`;
+const JSR_TIMEOUT = 2_000;
+const NPM_TIMEOUT = 60_000;
+
+async function setup() {
+  const mark = await fingerprint();
+  const missing = await missingPackages(mark);
+  if (missing.length === 0) return;
+  if (await jsrAnswers()) return await removeOutdated(missing);
+
+  await Deno.mkdir(VENDOR, { recursive: true });
+  // Two runs at once are ordinary: `deno task start` beside `deno task test`.
+  // The kernel frees the lock when its holder dies.
+  using lock = await Deno.open(`${VENDOR}/.lock`, {
+    create: true,
+    write: true,
+  });
+  await lock.lock(true);
+  const names = await missingPackages(mark);
+  if (names.length === 0) return;
+  await download();
+  for (const name of names) await fill(name, mark);
+  console.error(
+    `setup: ${JSR} does not answer, so vendor/ now holds ${
+      names.map((name) => `@std/${name} (${origin(name)})`).join(", ")
+    }`,
+  );
+}
+
+/** Changes with this script and its files, so that a run replaces what an older state of them left. */
+async function fingerprint(): Promise<string> {
+  const files = Object.keys(PACKAGES).flatMap(ownFiles);
+  const texts = await Promise.all([
+    Deno.readTextFile(`${TOOLS}/setup.ts`),
+    ...files.map((path) => Deno.readTextFile(`${TOOLS}/std/${path}`)),
+  ]);
+  const bytes = new TextEncoder().encode(texts.join("\0"));
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+}
+
+/** The files in `tools/std/` that a package takes. */
+function ownFiles(name: string): string[] {
+  const modules = new Set(Object.values(PACKAGES[name].exports));
+  return [...modules].map((path) => path.replace(/\.js$/, ".d.ts"));
+}
+
+/** The packages that neither Deno nor this script, in its present state, has put in place. */
+async function missingPackages(mark: string): Promise<string[]> {
+  const names = Object.keys(PACKAGES);
+  const marks = await Promise.all(names.map(readMark));
+  return names.filter((_, i) => marks[i] !== null && marks[i] !== mark);
+}
+
+/** The mark that `fill` left; `null` where Deno itself keeps the package, `undefined` where it is not. */
+async function readMark(name: string): Promise<string | null | undefined> {
+  try {
+    const meta = await Deno.readTextFile(`${folder(name)}/meta.json`);
+    return JSON.parse(meta).setup ?? null;
+  } catch {
+    return undefined; // No such file, or one cut short by a crash.
+  }
+}
+
+/** Where Deno looks for a package: in a folder named after JSR's address. */
+function folder(name: string): string {
+  const scheme = JSR.protocol === "http:" ? "http_" : "";
+  const host = JSR.host.replace(":", "_");
+  return `${VENDOR}/${scheme}${host}${JSR.pathname}@std/${name}`;
+}
+
+/** Asks for what only JSR has, as a captive portal answers too. */
+async function jsrAnswers(): Promise<boolean> {
+  try {
+    const response = await fetch(new URL("@std/assert/meta.json", JSR), {
+      signal: AbortSignal.timeout(JSR_TIMEOUT),
+    });
+    return "versions" in await response.json();
+  } catch {
+    return false;
+  }
+}
+
+/** Makes way for JSR's own modules. A folder without a mark may be a download under way. */
+async function removeOutdated(names: string[]) {
+  for (const name of names) {
+    if (await readMark(name) === undefined) continue;
+    await Deno.remove(folder(name), { recursive: true });
+  }
+}
+
+/** Brings `deno-std` into Deno's cache. A text import alone would not. */
+async function download() {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new Error(`No answer within ${NPM_TIMEOUT} ms`)),
+    NPM_TIMEOUT,
+  );
+  try {
+    await Promise.race([import(`${STD}/assert/mod.js`), late.promise]);
+  } catch (error) {
+    const [reason] = String(error).split("\n");
+    throw new Error(`Neither ${JSR} nor npm answers: ${reason}`);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function fill(name: string, mark: string) {
+  const { version, exports } = PACKAGES[name];
+  const modules = new Map<string, string>();
+  for (const path of ownFiles(name)) {
+    modules.set(path, await Deno.readTextFile(`${TOOLS}/std/${path}`));
+  }
+  for (const path of Object.values(exports)) {
+    if (path.endsWith(".js")) await addFromNpm(path, modules);
+  }
+  for (const [path, text] of modules) {
+    await write(`${folder(name)}/${version}/${path}`, text);
+  }
+  await write(
+    `${folder(name)}/${version}_meta.json`,
+    JSON.stringify({ exports, manifest: {} }),
+  );
+  // Last, as a package without this file counts as missing, here and for Deno.
+  await write(
+    `${folder(name)}/meta.json`,
+    JSON.stringify({ versions: { [version]: {} }, setup: mark }),
+  );
+}
+
+/** Adds a module of `deno-std`, and what it imports, under the types that stand beside it. */
+async function addFromNpm(path: string, modules: Map<string, string>) {
+  if (modules.has(path)) return;
+  const { default: source } = await import(`${STD}${path.slice(1)}`, {
+    with: { type: "text" },
+  });
+  const types = path.replace(/\.js$/, ".d.ts");
+  const typed = modules.has(types) ? `/* @ts-self-types="./${types.split("/").at(-1)}" */\n` : "";
+  modules.set(path, typed + source);
+  for (const [, specifier] of source.matchAll(IMPORT)) {
+    const { pathname } = new URL(specifier, `file:///${path}`);
+    await addFromNpm(`.${pathname}`, modules);
+  }
+}
+
+async function write(path: string, text: string) {
+  await Deno.mkdir(path.replace(/\/[^/]*$/, ""), { recursive: true });
+  await Deno.writeTextFile(path, text);
+}
+
+function origin(name: string): string {
+  const isFromNpm = PACKAGES[name].exports["."].endsWith(".js");
+  return isFromNpm ? "from npm" : "a small stand-in";
+}
+
+try {
+  await setup();
+} catch (error) {
+  console.error(`setup: ${error instanceof Error ? error.message : error}`);
+  Deno.exit(1);
+}
