@@ -25,9 +25,13 @@ interface Package {
 
 const PACKAGES: Record<string, Package> = {
   assert: { version: STD_VERSION, exports: { ".": "./assert/mod.js" } },
+  // The rest of `@std/cli` imports a file that `deno-std` lacks.
   cli: {
     version: STD_VERSION,
-    exports: { ".": "./cli/mod.js", "./parse-args": "./cli/parse_args.js" },
+    exports: {
+      ".": "./cli/parse_args.js",
+      "./parse-args": "./cli/parse_args.js",
+    },
   },
   streams: {
     version: STD_VERSION,
@@ -82,14 +86,14 @@ async function setup() {
   if (names.length === 0) return;
   await download();
   for (const name of names) await fill(name, mark);
-  console.error(
-    `setup: ${JSR} does not answer, so vendor/ now holds ${
-      names.map((name) => `@std/${name} (${origin(name)})`).join(", ")
-    }`,
-  );
+  const held = names.map(describe).join(", ");
+  console.error(`setup: ${JSR} does not answer, so vendor/ now holds ${held}`);
 }
 
-/** Changes with this script and its files, so that a run replaces what an older state of them left. */
+/**
+ * Changes with this script and its files, so that a run replaces what an older
+ * state of them left.
+ */
 async function fingerprint(): Promise<string> {
   const files = Object.keys(PACKAGES).flatMap(ownFiles);
   const texts = await Promise.all([
@@ -106,14 +110,17 @@ function ownFiles(name: string): string[] {
   return [...modules].map((path) => path.replace(/\.js$/, ".d.ts"));
 }
 
-/** The packages that neither Deno nor this script, in its present state, has put in place. */
+/** The packages that neither Deno nor this script, as it is, has put in place. */
 async function missingPackages(mark: string): Promise<string[]> {
   const names = Object.keys(PACKAGES);
   const marks = await Promise.all(names.map(readMark));
   return names.filter((_, i) => marks[i] !== null && marks[i] !== mark);
 }
 
-/** The mark that `fill` left; `null` where Deno itself keeps the package, `undefined` where it is not. */
+/**
+ * The mark that {@linkcode fill} left; `null` where Deno itself keeps the
+ * package, `undefined` where nothing does.
+ */
 async function readMark(name: string): Promise<string | null | undefined> {
   try {
     const meta = await Deno.readTextFile(`${folder(name)}/meta.json`);
@@ -142,7 +149,10 @@ async function jsrAnswers(): Promise<boolean> {
   }
 }
 
-/** Makes way for JSR's own modules. A folder without a mark may be a download under way. */
+/**
+ * Makes way for JSR's own modules. What carries no mark stays: it may be a
+ * download under way.
+ */
 async function removeOutdated(names: string[]) {
   for (const name of names) {
     if (await readMark(name) === undefined) continue;
@@ -150,7 +160,7 @@ async function removeOutdated(names: string[]) {
   }
 }
 
-/** Brings `deno-std` into Deno's cache. A text import alone would not. */
+/** Brings `deno-std` into Deno's cache, which a text import alone does not do. */
 async function download() {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(
@@ -167,6 +177,7 @@ async function download() {
   }
 }
 
+/** Puts a package in place, complete or not at all. */
 async function fill(name: string, mark: string) {
   const { version, exports } = PACKAGES[name];
   const modules = new Map<string, string>();
@@ -183,26 +194,31 @@ async function fill(name: string, mark: string) {
     `${folder(name)}/${version}_meta.json`,
     JSON.stringify({ exports, manifest: {} }),
   );
-  // Last, as a package without this file counts as missing, here and for Deno.
+  // Comes last: without it, the package counts as missing, here and for Deno.
   await write(
     `${folder(name)}/meta.json`,
     JSON.stringify({ versions: { [version]: {} }, setup: mark }),
   );
 }
 
-/** Adds a module of `deno-std`, and what it imports, under the types that stand beside it. */
+/** Adds a module of `deno-std`, with its types if any, and what it imports. */
 async function addFromNpm(path: string, modules: Map<string, string>) {
-  if (modules.has(path)) return;
+  if (modules.has(shorten(path))) return;
   const { default: source } = await import(`${STD}${path.slice(1)}`, {
     with: { type: "text" },
   });
   const types = path.replace(/\.js$/, ".d.ts");
   const typed = modules.has(types) ? `/* @ts-self-types="./${types.split("/").at(-1)}" */\n` : "";
-  modules.set(path, typed + source);
+  modules.set(shorten(path), typed + shorten(source));
   for (const [, specifier] of source.matchAll(IMPORT)) {
     const { pathname } = new URL(specifier, `file:///${path}`);
     await addFromNpm(`.${pathname}`, modules);
   }
+}
+
+/** Cuts file names to 30 characters: Deno keeps longer ones under a hash. */
+function shorten(text: string): string {
+  return text.replace(/\w+(?=\w{27}\.js\b)/g, "");
 }
 
 async function write(path: string, text: string) {
@@ -210,9 +226,9 @@ async function write(path: string, text: string) {
   await Deno.writeTextFile(path, text);
 }
 
-function origin(name: string): string {
+function describe(name: string): string {
   const isFromNpm = PACKAGES[name].exports["."].endsWith(".js");
-  return isFromNpm ? "from npm" : "a small stand-in";
+  return isFromNpm ? `@std/${name} from npm` : `a small stand-in for @std/${name}`;
 }
 
 try {

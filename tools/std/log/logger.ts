@@ -53,7 +53,7 @@ export interface LoggerOptions {
 }
 
 /** How `setup` makes a logger. */
-export class LoggerConfig {
+export interface LoggerConfig {
   /** @default {"INFO"} */
   level?: LevelName;
   /** Names of handlers. @default {[]} */

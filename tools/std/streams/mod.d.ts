@@ -1,6 +1,6 @@
 /**
- * What `@std/streams` exports, declared for the copy that `tools/setup.ts` takes from
- * npm.
+ * What `@std/streams` exports, declared for the copy that `tools/setup.ts` takes
+ * from npm.
  * @module
  */
 export * from "./text_line_stream.d.ts";
