@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Blocks, type Peer } from "./internal/blocks.ts";
 import { checkBufferBytes, checkTimeout, checkWhole } from "./internal/check.ts";
 import { type Alarms, ConnectionClocks, type Expiry } from "./internal/clocks.ts";
 import { Lines } from "./internal/conversation.ts";
@@ -13,7 +14,6 @@ import type { ClosedEvent, ServerEvent } from "./internal/events.ts";
 import type { Conn, ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { LineDoor } from "./internal/line_door.ts";
 import { Outbox, READY_BYTES, type Sink } from "./internal/outbox.ts";
-import type { Peer } from "./internal/peer.ts";
 import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
 import { closeQuietly, type Transport } from "./internal/transport.ts";
 import { turn } from "./internal/turn.ts";
@@ -123,7 +123,8 @@ export class Connection implements Conn, Peer, Sink {
   readonly #clocks: ConnectionClocks;
   readonly #since: number;
   readonly #done = Promise.withResolvers<void>();
-  #input: LineDoor | Lines | undefined;
+  readonly #blocks: Blocks;
+  #door: LineDoor | Lines | undefined;
   /** The one outstanding read; whoever comes next waits for it too, so that no bytes are lost in between. */
   #reading: Promise<number | null> | undefined;
   #bytesIn = 0;
@@ -145,6 +146,7 @@ export class Connection implements Conn, Peer, Sink {
     this.#host = host;
     this.#since = host.alarms.now();
     this.#clocks = new ConnectionClocks(host.alarms, host.limits, this);
+    this.#blocks = new Blocks(this, host.limits);
   }
 
   get remoteAddr(): Deno.Addr {
@@ -162,8 +164,8 @@ export class Connection implements Conn, Peer, Sink {
   }
 
   get lines(): Lines {
-    this.#input ??= new Lines(this, this.#host.limits);
-    if (this.#input instanceof Lines) return this.#input;
+    this.#door ??= new Lines(this.#blocks);
+    if (this.#door instanceof Lines) return this.#door;
     throw new TypeError("Cannot use conn.lines in a line handler: it gets each line as its argument");
   }
 
@@ -188,9 +190,9 @@ export class Connection implements Conn, Peer, Sink {
   }
 
   close(): void {
-    const input = this.#input;
+    const door = this.#door;
     // The line that is being answered gets its reply.
-    if (input instanceof LineDoor && input.answering) input.end();
+    if (door instanceof LineDoor && door.answering) door.end();
     else this.#leave("closed");
   }
 
@@ -209,15 +211,14 @@ export class Connection implements Conn, Peer, Sink {
   }
 
   async #open(): Promise<void> {
-    const { door, limits } = this.#host;
+    const { door } = this.#host;
     if ("conversation" in door) return await door.conversation(this);
-    const input = new LineDoor(this, this.#outbox, door.lines, limits);
-    this.#input = input;
-    await input.serve();
+    this.#door = new LineDoor(this, this.#blocks, this.#outbox, door.lines);
+    await this.#door.serve();
   }
 
   #inputEnd(): CloseReason {
-    return this.#input?.breach ?? (this.#finished ? this.#finishing! : this.#peerEnded ? "end" : "closed");
+    return this.#blocks.breach ?? (this.#finished ? this.#finishing! : this.#peerEnded ? "end" : "closed");
   }
 
   /** Ends it at the next line boundary at which everything that the peer has sent is answered. */
@@ -230,17 +231,17 @@ export class Connection implements Conn, Peer, Sink {
 
   /** The kernel has nothing more if a read is still outstanding after the sockets have had their turn. */
   async #finishWhenQuiet(): Promise<void> {
-    while (this.#input?.atRest && !this.leaving && !this.#finished) {
+    while (this.#blocks.atRest && !this.leaving && !this.#finished) {
       const bytes = this.#bytesIn;
       // The kernel tells of some 1000 sockets at a time.
       for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await turn();
-      if (this.#input.atRest && this.#bytesIn === bytes) this.#finishNow();
+      if (this.#blocks.atRest && this.#bytesIn === bytes) this.#finishNow();
     }
   }
 
   #finishNow(): void {
     this.#finished = true;
-    if (this.#input?.end() === false) this.#leave(this.#finishing!);
+    if (this.#door?.end() === false) this.#leave(this.#finishing!);
   }
 
   async #leave(reason: CloseReason, error?: unknown): Promise<void> {
@@ -299,7 +300,7 @@ export class Connection implements Conn, Peer, Sink {
 
   /** What has gone through it so far. */
   get totals(): { lines: number; bytesIn: number; bytesOut: number } {
-    return { lines: this.#input?.count ?? 0, bytesIn: this.#bytesIn, bytesOut: this.#bytesOut };
+    return { lines: this.#blocks.lines, bytesIn: this.#bytesIn, bytesOut: this.#bytesOut };
   }
 
   ref(): void {
@@ -318,7 +319,7 @@ export class Connection implements Conn, Peer, Sink {
     else this.abort(expiry);
   }
 
-  // For the door.
+  // For the blocks.
 
   get leaving(): boolean {
     return this.#leaving !== undefined;

@@ -29,22 +29,22 @@ export const SYSTEM_CLOCK: Clock = {
   },
 };
 
-/** Something that wants to be woken at its deadline. */
+/** Something that is to be woken. */
 interface Sleeper {
-  /** When it is due; `Infinity` for not at all. */
-  deadline: number;
+  /** When it is due, as things stand; `Infinity` for not at all. */
+  deadline(): number;
+  /** It is due. */
+  wake(now: number): void;
   /** Kept by {@linkcode Alarms}: when it is looked at next, and where it is in the heap. */
   wakeAt: number;
   place: number;
-  /** The deadline has passed. */
-  wake(now: number): void;
 }
 
 /**
  * Wakes any number of sleepers with one timer: a heap of the times at which to look at each.
  *
- * A deadline that moves into the future, as with every line, costs nothing: it is looked at when the old one is due,
- * and put back. A timer per connection would cost 1.4 KB each.
+ * A deadline that moves into the future, as it does with every line, costs nothing: it is looked at when the old one
+ * is due, and put back. A timer per connection would cost 1.4 KB each.
  */
 export class Alarms {
   readonly #clock: Clock;
@@ -61,18 +61,17 @@ export class Alarms {
     return this.#clock.now();
   }
 
-  /** To be called when a sleeper's deadline has become earlier than the last one known; later is no matter. */
-  watch(sleeper: Sleeper): void {
-    if (sleeper.deadline >= sleeper.wakeAt) return;
+  /** Sees to it that a sleeper is looked at by then. */
+  watch(sleeper: Sleeper, at: number): void {
+    if (at >= sleeper.wakeAt) return;
     if (sleeper.wakeAt === Infinity) sleeper.place = this.#heap.push(sleeper) - 1;
-    sleeper.wakeAt = sleeper.deadline;
+    sleeper.wakeAt = at;
     this.#rise(sleeper);
     this.#setTimer();
   }
 
   /** Forgets a sleeper. */
   drop(sleeper: Sleeper): void {
-    sleeper.deadline = Infinity;
     if (sleeper.wakeAt === Infinity) return;
     sleeper.wakeAt = Infinity;
     const last = this.#heap.pop()!;
@@ -89,14 +88,10 @@ export class Alarms {
     this.#cancel = undefined;
     const now = this.#clock.now();
     for (let first = this.#heap[0]; first !== undefined && first.wakeAt <= now; first = this.#heap[0]) {
-      const { deadline } = first;
-      if (deadline === Infinity || deadline <= now) {
-        this.drop(first);
-        if (deadline <= now) first.wake(now);
-      } else {
-        first.wakeAt = deadline;
-        this.#sink(first);
-      }
+      const deadline = first.deadline();
+      this.drop(first);
+      if (deadline <= now) first.wake(now);
+      else this.watch(first, deadline);
     }
     this.#setTimer();
   }
@@ -167,7 +162,6 @@ export class ConnectionClocks implements Sleeper {
   readonly #alarms: Alarms;
   readonly #timeouts: Timeouts;
   readonly #owner: { expire(expiry: Expiry): void };
-  deadline = Infinity;
   wakeAt = Infinity;
   place = 0;
   #waiting = false;
@@ -186,7 +180,7 @@ export class ConnectionClocks implements Sleeper {
     this.#lineLeft = timeouts.lineTimeout;
     if (timeouts.maxAge === Infinity) return;
     this.#ageAt = alarms.now() + timeouts.maxAge * (1 + AGE_JITTER * (2 * Math.random() - 1));
-    this.#update();
+    alarms.watch(this, this.#ageAt);
   }
 
   /** The server begins to wait for the peer's bytes; in mid-line the line's clock goes on from where it stood. */
@@ -194,22 +188,20 @@ export class ConnectionClocks implements Sleeper {
     this.#waiting = true;
     const now = this.#alarms.now();
     this.#idleAt = now + this.#timeouts.idleTimeout;
-    if (midLine) {
-      this.#waitFrom = now;
-      this.#lineAt = now + this.#lineLeft;
-    }
-    this.#update();
+    this.#alarms.watch(this, this.#idleAt);
+    if (!midLine) return;
+    this.#waitFrom = now;
+    this.#lineAt = now + this.#lineLeft;
+    this.#alarms.watch(this, this.#lineAt);
   }
 
   /** Bytes came, or the server no longer waits. */
   rest(): void {
     this.#waiting = false;
-    if (this.#lineAt !== Infinity) {
-      this.#lineLeft = Math.max(0, this.#lineLeft - (this.#alarms.now() - this.#waitFrom));
-      this.#lineAt = Infinity;
-    }
     this.#idleAt = Infinity;
-    this.#update();
+    if (this.#lineAt === Infinity) return;
+    this.#lineLeft = Math.max(0, this.#lineLeft - (this.#alarms.now() - this.#waitFrom));
+    this.#lineAt = Infinity;
   }
 
   /** A line ended: the next one has its time whole. */
@@ -220,14 +212,15 @@ export class ConnectionClocks implements Sleeper {
   /** A block begins to be written. */
   writing(): void {
     this.#writeAt = this.#alarms.now() + this.#timeouts.writeTimeout;
-    this.#update();
+    this.#alarms.watch(this, this.#writeAt);
   }
 
   /** The block has left, which is progress for the idle clock too. */
   wrote(): void {
     this.#writeAt = Infinity;
-    if (this.#waiting) this.#idleAt = this.#alarms.now() + this.#timeouts.idleTimeout;
-    this.#update();
+    if (!this.#waiting) return;
+    this.#idleAt = this.#alarms.now() + this.#timeouts.idleTimeout;
+    this.#alarms.watch(this, this.#idleAt);
   }
 
   /** Nothing counts any more but these last milliseconds. */
@@ -238,7 +231,7 @@ export class ConnectionClocks implements Sleeper {
       this.#ageAt =
         Infinity;
     this.#lingerAt = this.#alarms.now() + milliseconds;
-    this.#update();
+    this.#alarms.watch(this, this.#lingerAt);
   }
 
   /** Stops for good. */
@@ -246,22 +239,19 @@ export class ConnectionClocks implements Sleeper {
     this.#alarms.drop(this);
   }
 
-  /** Called by the alarms. */
+  /** While a block is on its way the peer is slow, not idle: the block has a deadline of its own. */
+  deadline(): number {
+    const peerAt = this.#writeAt === Infinity ? this.#idleAt : this.#writeAt;
+    return Math.min(peerAt, this.#lineAt, this.#ageAt, this.#lingerAt);
+  }
+
   wake(now: number): void {
     if (this.#ageAt <= now) {
       this.#ageAt = Infinity;
-      this.#update();
-      return this.#owner.expire("max-age");
-    }
-    if (this.#writeAt <= now) return this.#owner.expire("write-timeout");
-    if (this.#lineAt <= now) return this.#owner.expire("line-timeout");
-    this.#owner.expire(this.#lingerAt <= now ? "linger" : "idle");
-  }
-
-  #update(): void {
-    // While a block is on its way the peer is slow, not idle; the block has a deadline of its own.
-    const peerAt = this.#writeAt === Infinity ? this.#idleAt : this.#writeAt;
-    this.deadline = Math.min(peerAt, this.#lineAt, this.#ageAt, this.#lingerAt);
-    this.#alarms.watch(this);
+      this.#alarms.watch(this, this.deadline());
+      this.#owner.expire("max-age");
+    } else if (this.#writeAt <= now) this.#owner.expire("write-timeout");
+    else if (this.#lineAt <= now) this.#owner.expire("line-timeout");
+    else this.#owner.expire(this.#lingerAt <= now ? "linger" : "idle");
   }
 }

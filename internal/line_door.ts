@@ -4,85 +4,48 @@
  * @module
  */
 
+import type { Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
-import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
 import { type Outbox, READY_BYTES } from "./outbox.ts";
-import type { Input, Peer } from "./peer.ts";
-import { decodeLines } from "./text.ts";
 import { turn } from "./turn.ts";
 
-/** So much input in one go, and the others have their turn: a peer that always has data would starve them. */
-const TURN_BYTES = 256 * 1024;
+/** So many lines in one go, and the others have their turn. */
 const TURN_LINES = 8 * 1024;
 
-/** Reads a connection's lines and has each of them answered. */
-export class LineDoor implements Input {
-  readonly #conn: Conn & Peer;
+/** Has each of a connection's lines answered. */
+export class LineDoor {
+  readonly #conn: Conn & { readonly leaving: boolean };
+  readonly #blocks: Blocks;
   readonly #outbox: Outbox;
   readonly #handler: LineHandler;
-  readonly #limiter: Limiter;
-  #reading = false;
   #ended = false;
   /** Whether the handler is at work. */
   answering = false;
 
-  constructor(conn: Conn & Peer, outbox: Outbox, handler: LineHandler, limits: SizeLimits) {
+  constructor(conn: Conn & { readonly leaving: boolean }, blocks: Blocks, outbox: Outbox, handler: LineHandler) {
     this.#conn = conn;
+    this.#blocks = blocks;
     this.#outbox = outbox;
     this.#handler = handler;
-    this.#limiter = new Limiter(limits);
-  }
-
-  get count(): number {
-    return this.#limiter.lines;
-  }
-
-  get breach(): Breach | undefined {
-    return this.#limiter.breach;
-  }
-
-  get atRest(): boolean {
-    return this.#reading && !this.#limiter.midLine;
-  }
-
-  end(): boolean {
-    this.#ended = true;
-    return !this.#reading;
   }
 
   /** Serves until the input is over; throws what the handler throws. */
   async serve(): Promise<void> {
-    const limiter = this.#limiter;
-    const conn = this.#conn;
-    let burst = 0;
-    while (!this.#ended && limiter.breach === undefined) {
-      let count: number | null;
-      try {
-        const read = conn.read(limiter.space());
-        this.#reading = true;
-        conn.wait(limiter.midLine);
-        count = await read;
-        this.#reading = false;
-      } catch (error) {
-        return conn.failed(error);
-      }
-      if (conn.leaving) return;
-      conn.rest();
-      conn.took(count);
-      const block = count === null ? limiter.end() : limiter.take(count);
-      if (block !== undefined) await this.#answer(decodeLines(block));
-      if (count === null) return;
-      // A read that fills its buffer did not have to wait, and neither will the next.
-      burst = limiter.full ? burst + count : 0;
-      if (burst >= TURN_BYTES) {
-        burst = 0;
-        await turn();
-      }
-    }
+    for (let lines; !this.#ended && (lines = await this.#blocks.next()) !== undefined;) await this.#answer(lines);
+  }
+
+  /**
+   * Takes no more lines than the one that is being answered.
+   *
+   * @returns Whether `serve` will settle by itself, which it cannot while it waits for the peer.
+   */
+  end(): boolean {
+    this.#ended = true;
+    this.#blocks.end();
+    return !this.#blocks.reading;
   }
 
   #answer(lines: string): Promise<void> {
-    this.#conn.lineEnded();
     if (this.#handler.block === undefined) return this.#answerEach(lines);
     this.answering = true;
     const replies = this.#handler.block(lines, this.#conn);
