@@ -19,6 +19,8 @@ export class Lines implements AsyncIterableIterator<string> {
   readonly #reader: ReadableStreamDefaultReader<string>;
   #pulling: Promise<void> | undefined;
   #wake: (() => void) | undefined;
+  /** A line that came alone, as most do in a dialogue: it need not go through the stream, which costs microseconds. */
+  #lone: string | undefined;
   #claimed = 0;
   #over = false;
 
@@ -36,8 +38,10 @@ export class Lines implements AsyncIterableIterator<string> {
       await (this.#pulling ??= this.#pull());
     }
     this.#claimed++;
-    const { value } = await this.#reader.read();
-    return { value: value!, done: false };
+    const lone = this.#lone;
+    this.#lone = undefined;
+    const value = lone ?? (await this.#reader.read()).value!;
+    return { value, done: false };
   }
 
   /** What `break` calls; the lines stay where they are. */
@@ -65,6 +69,7 @@ export class Lines implements AsyncIterableIterator<string> {
       };
       this.#blocks.next().then((lines) => {
         if (lines === undefined) this.#over = true;
+        else if (lines.indexOf("\n") === lines.length - 1) this.#lone = lines.slice(0, -1);
         else this.#writer.write(lines);
         this.#wake!();
       });
