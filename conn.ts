@@ -113,7 +113,7 @@ export interface Host {
  * A connection at work.
  *
  * It owns its transport, and closes it in one place, `#free`. Two ways lead there: `#leave`, which is polite, and
- * `abort`, which is not. The first to be sure sets the reason, and `serve` settles when the transport is closed.
+ * `abort`, which is not. The first to be sure sets the reason, and the host is told once, when the transport is closed.
  */
 export class Connection implements Conn, Peer, Sink {
   readonly id: number;
@@ -122,7 +122,6 @@ export class Connection implements Conn, Peer, Sink {
   readonly #outbox: Outbox = new Outbox(this);
   readonly #clocks: ConnectionClocks;
   readonly #since: number;
-  readonly #done = Promise.withResolvers<void>();
   readonly #blocks: Blocks;
   #door: LineDoor | Lines | undefined;
   /** The one outstanding read; whoever comes next waits for it too, so that no bytes are lost in between. */
@@ -196,8 +195,8 @@ export class Connection implements Conn, Peer, Sink {
     else this.#leave("closed");
   }
 
-  /** Serves the peer to the end; settles when the transport is closed, and never rejects. */
-  serve(): Promise<void> {
+  /** Serves the peer to the end, which the host is told of. */
+  serve(): void {
     try {
       this.#transport.setNoDelay?.(true);
     } catch {
@@ -207,7 +206,6 @@ export class Connection implements Conn, Peer, Sink {
       () => this.#leave(this.#inputEnd()),
       (error) => this.#handlerFailed(error),
     );
-    return this.#done.promise;
   }
 
   async #open(): Promise<void> {
@@ -288,7 +286,6 @@ export class Connection implements Conn, Peer, Sink {
     const reason = this.#reason!;
     const durationMs = this.#host.alarms.now() - this.#since;
     this.#host.ended(this, { type: "closed", conn: this, reason, error: this.#error, ...this.totals, durationMs });
-    this.#done.resolve();
   }
 
   #handlerFailed(error: unknown): void {

@@ -204,7 +204,7 @@ class LineServer implements Server, Host {
   }
 
   emit(event: ServerEvent): void {
-    this.#guard(() => this.#options.onEvent?.(event));
+    if (this.#options.onEvent !== undefined) this.#guard(() => this.#options.onEvent!(event));
   }
 
   errorLine(reason: ErrorLineReason, limit: number): string {

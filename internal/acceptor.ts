@@ -8,11 +8,15 @@ import { Backoff } from "./backoff.ts";
 import type { Clock } from "./clocks.ts";
 import { closeQuietly, type Listener, type Transport } from "./transport.ts";
 
-/** Takes connections from a listener, which it owns, until it is closed. */
-export class Acceptor {
+/**
+ * The connections that come to a listener, which it owns, until it is closed. The listener's own iterator would end at
+ * the first client that resets its connection before it is accepted, and leave the server deaf.
+ */
+export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   readonly #listener: Listener;
   readonly #clock: Clock;
   readonly #onError: (error: unknown, retryMs: number) => void;
+  readonly #backoff = new Backoff();
   #closed = false;
   #cutWait = () => {};
 
@@ -27,30 +31,28 @@ export class Acceptor {
     this.#onError = onError;
   }
 
-  /**
-   * The connections that come. The listener's own iterator would end at the first client that resets its connection
-   * before it is accepted, and leave the server deaf.
-   *
-   * @throws If the listener was closed from outside, so that nobody can accept any more.
-   */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Transport> {
-    const backoff = new Backoff();
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** The next connection; throws only if the listener was closed from outside, so that nobody can accept any more. */
+  async next(): Promise<IteratorResult<Transport, undefined>> {
     while (!this.#closed) {
-      let transport: Transport;
       try {
-        transport = await this.#listener.accept();
+        const value = await this.#listener.accept();
+        this.#backoff.reset();
+        if (!this.#closed) return { value, done: false };
+        // It came too late for anybody to own it.
+        closeQuietly(value);
       } catch (error) {
-        if (this.#closed) return;
+        if (this.#closed) break;
         if (error instanceof Deno.errors.BadResource) throw error;
-        const retryMs = backoff.next(error);
+        const retryMs = this.#backoff.next(error);
         this.#onError(error, retryMs);
         if (retryMs > 0) await this.#wait(retryMs);
-        continue;
       }
-      backoff.reset();
-      if (this.#closed) return closeQuietly(transport);
-      yield transport;
     }
+    return { value: undefined, done: true };
   }
 
   /** Stops; the port is free when the iteration has ended, which the outstanding `accept` holds up. */

@@ -5,7 +5,7 @@
  */
 
 import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
-import { decodeLines } from "./text.ts";
+import { countLines, decodeLines } from "./text.ts";
 import { turn } from "./turn.ts";
 
 /** What reading needs of its connection. */
@@ -36,15 +36,12 @@ export class Blocks {
   #reading = false;
   #over = false;
   #burst = 0;
+  /** Whole lines that came. */
+  lines = 0;
 
   constructor(peer: Peer, limits: SizeLimits) {
     this.#peer = peer;
     this.#limiter = new Limiter(limits);
-  }
-
-  /** Whole lines that came. */
-  get lines(): number {
-    return this.#limiter.lines;
   }
 
   /** The limit that was passed, if one was. */
@@ -101,7 +98,9 @@ export class Blocks {
       this.#burst = limiter.full ? this.#burst + count! : 0;
       if (block === undefined) continue;
       peer.lineEnded();
-      return decodeLines(block);
+      const lines = decodeLines(block);
+      this.lines += countLines(lines);
+      return lines;
     }
   }
 }

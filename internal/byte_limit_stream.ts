@@ -91,19 +91,4 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
   get breach(): Breach | undefined {
     return this.#limiter.breach;
   }
-
-  /** Bytes taken so far. */
-  get bytes(): number {
-    return this.#limiter.bytes;
-  }
-
-  /** Whole lines let through so far. */
-  get lines(): number {
-    return this.#limiter.lines;
-  }
-
-  /** Whether a line has begun and not ended. */
-  get midLine(): boolean {
-    return this.#limiter.midLine;
-  }
 }

@@ -44,8 +44,6 @@ export class Limiter {
   #smallReads = 0;
   /** Bytes taken so far. */
   bytes = 0;
-  /** Whole lines handed out so far. */
-  lines = 0;
   /** Set once, when a limit is passed; nothing more comes out then. */
   breach: Breach | undefined;
 
@@ -123,7 +121,6 @@ export class Limiter {
     const buffer = this.#buffer;
     let end = lastLineEnd(buffer, from, this.#end);
     if (end > this.#limits.maxLineBytes) end = this.#cutAtBreach(from, end);
-    else if (end > 0) this.lines += countLines(buffer, from, end);
     this.#start = end;
     if (this.breach === undefined && this.#tooLong(end, this.#end)) this.breach = "line-too-long";
     return end > 0 ? buffer.subarray(0, end) : undefined;
@@ -137,7 +134,6 @@ export class Limiter {
         this.breach = "line-too-long";
         return start;
       }
-      this.lines++;
       start = search = lineEnd + 1;
     }
     return end;
@@ -155,11 +151,4 @@ function lastLineEnd(buffer: Uint8Array, from: number, end: number): number {
   if (buffer[end - 1] === LF && end > from) return end;
   const last = buffer.subarray(from, end).lastIndexOf(LF);
   return last < 0 ? 0 : from + last + 1;
-}
-
-/** One pass over the bytes is cheaper than a search per line where lines are short. */
-function countLines(buffer: Uint8Array, from: number, end: number): number {
-  let lines = 0;
-  for (let i = from; i < end; i++) if (buffer[i] === LF) lines++;
-  return lines;
 }

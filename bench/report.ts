@@ -1,0 +1,148 @@
+// From samples to figures, and from figures to the table.
+
+import { type Case, isDisturbed, type Sample } from "./cases.ts";
+
+/** What one server did in one case. */
+export interface Figure {
+  case: string;
+  title: string;
+  server: string;
+  unit: string;
+  samples: Sample[];
+  median: number;
+  min: number;
+  max: number;
+  /** Median of the rounds, in microseconds. */
+  p50?: number;
+  p99?: number;
+  /** The load generator's share of its core, median of the rounds, from 0 to 1. */
+  load?: number;
+  /** The server's processor time for one line, connection or byte, in nanoseconds, median of the rounds. */
+  cpu?: number;
+  /** The server's share of its core, median of the rounds, from 0 to 1. */
+  busy?: number;
+  /** Whether the load, not the server, was the limit. */
+  loadBound: boolean;
+  /** Whether something else ran on both cores, so that the figure is too low. */
+  disturbed: boolean;
+  /** The median as a multiple of Go's and of C's. */
+  overGo?: number;
+  overC?: number;
+  /** The p99 as a multiple of Go's. */
+  p99OverGo?: number;
+}
+
+/** A run that did not come to a figure, and why. */
+export interface Failure {
+  case: string;
+  server: string;
+  message: string;
+}
+
+/** The whole outcome, as `--json` writes it. */
+export interface Report {
+  date: string;
+  machine: string;
+  pinned: boolean;
+  rounds: number;
+  seconds: number;
+  versions: Record<string, string>;
+  figures: Figure[];
+  failures: Failure[];
+}
+
+// Above this share of its core the load generator may be the limit.
+const BOUND = 0.9;
+
+/** The middle value, or the mean of the two in the middle. */
+export function median(values: number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+function medianOf(samples: Sample[], key: "p50" | "p99" | "load" | "server" | "cpu"): number | undefined {
+  const values = samples.map((sample) => sample[key]).filter((value) => value !== undefined);
+  return values.length > 0 ? median(values) : undefined;
+}
+
+function ratio(value: number | undefined, base: number | undefined): number | undefined {
+  return value !== undefined && base ? value / base : undefined;
+}
+
+/** Sums up one case; the servers keep their order. */
+export function figuresOf(test: Case, samples: Map<string, Sample[]>): Figure[] {
+  const figures: Figure[] = [...samples].map(([server, samples]) => {
+    const values = samples.map((sample) => sample.value);
+    const load = medianOf(samples, "load");
+    const busy = medianOf(samples, "server");
+    return {
+      ...{ case: test.name, title: test.title, server, unit: test.unit, samples },
+      ...{ median: median(values), min: Math.min(...values), max: Math.max(...values) },
+      ...{ p50: medianOf(samples, "p50"), p99: medianOf(samples, "p99") },
+      ...{ cpu: medianOf(samples, "cpu"), load, busy, loadBound: (load ?? 0) > BOUND },
+      disturbed: isDisturbed({ server: busy, load }),
+    };
+  });
+  if (test.unit === "×") return figures; // a ratio of ratios would say nothing
+  const go = figures.find((figure) => figure.server === "go");
+  const c = figures.find((figure) => figure.server === "c");
+  return figures.map((figure) => ({
+    ...figure,
+    overGo: ratio(figure.median, go?.median),
+    overC: ratio(figure.median, c?.median),
+    p99OverGo: ratio(figure.p99, go?.p99),
+  }));
+}
+
+/** Three significant digits, as a person would write them. */
+function short(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+/** A value with its unit's prefix: `98.2 k`, `8.31 M`, `9.12 KiB`. */
+export function amount(value: number, unit: string): string {
+  if (unit === "×") return short(value);
+  if (unit === "bytes") return value >= 1024 ? `${short(value / 1024)} KiB` : `${value.toFixed(0)} B`;
+  if (value >= 1e6) return `${short(value / 1e6)} M`;
+  return value >= 1e3 ? `${short(value / 1e3)} k` : short(value);
+}
+
+const HEADS = ["", "median", "min – max", "× Go", "× C", "p50 µs", "p99 µs", "× Go", "cpu ns", "server", "load"];
+
+function row(figure: Figure): string[] {
+  const optional = (value: number | undefined) => value === undefined ? "" : short(value);
+  const percent = (share: number | undefined) => share === undefined ? "" : `${(share * 100).toFixed(0)} %`;
+  const mark = figure.loadBound ? " load-bound" : figure.disturbed ? " disturbed" : "";
+  return [
+    `  ${figure.server}`,
+    amount(figure.median, figure.unit),
+    `${amount(figure.min, figure.unit)} – ${amount(figure.max, figure.unit)}`,
+    ...[optional(figure.overGo), optional(figure.overC)],
+    ...[optional(figure.p50), optional(figure.p99), optional(figure.p99OverGo)],
+    optional(figure.cpu),
+    percent(figure.busy),
+    percent(figure.load) + mark,
+  ];
+}
+
+/** The one table: a heading per case, a row per server. */
+export function table(report: Report): string {
+  const rows = report.figures.map(row);
+  const widths = HEADS.map((head, i) => Math.max(head.length, ...rows.map((cells) => cells[i].length)));
+  const line = (cells: string[]) =>
+    cells.map((cell, i) => i === 0 || i === HEADS.length - 1 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join(
+      "  ",
+    ).trimEnd();
+  const lines = [line(HEADS)];
+  report.figures.forEach((figure, i) => {
+    if (figure.case !== report.figures[i - 1]?.case) {
+      lines.push("", `${figure.case}: ${figure.title}${figure.unit === "×" ? "" : `, ${figure.unit}`}`);
+    }
+    lines.push(line(rows[i]));
+  });
+  for (const failure of report.failures) {
+    lines.push("", `failed: ${failure.case}, ${failure.server}: ${failure.message}`);
+  }
+  return lines.join("\n");
+}

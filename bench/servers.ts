@@ -1,0 +1,83 @@
+// The servers to measure: shouty by both its doors, and its peers.
+
+/** One server: how it is built, and how it is started on a free port. */
+export interface ServerSpec {
+  /** The name for `--peer` and in the table. */
+  name: string;
+  /** What it is, for the legend. */
+  title: string;
+  /** The program it cannot do without, and how that program tells its version. */
+  tool: string[];
+  /** The file, below the project's root, it is made from. */
+  source: string;
+  /** The command that makes the executable `out`. */
+  build?(source: string, out: string): string[];
+  /**
+   * The command that starts it. `roomy` raises the limits that the cases with 10 000 connections would run into.
+   */
+  command(source: string, out: string, roomy: boolean): string[];
+}
+
+// Long enough for any case, short enough to end a forgotten server's connections.
+const ROOMY_MS = "600000";
+const ROOMY_FLAGS = ["--max-connections", "20000", "--idle-timeout", "10m"];
+const DENO = Deno.execPath();
+
+/** Every server, in the order of the table. */
+export const SERVERS: ServerSpec[] = [
+  {
+    name: "shouty",
+    title: "shouty, line handler: the command with its default flags",
+    tool: [DENO, "--version"],
+    source: "mod.ts",
+    command: (source, _, roomy) => [
+      ...[DENO, "run", "--allow-net", "--allow-env=SHOUTY_*", source],
+      ...["--hostname", "127.0.0.1", "--port", "0"],
+      ...(roomy ? ROOMY_FLAGS : []),
+    ],
+  },
+  {
+    name: "lines",
+    title: "shouty, conversation handler: conn.lines",
+    tool: [DENO, "--version"],
+    source: "examples/shout_stream.ts",
+    command: (source) => [DENO, "run", "--allow-net", source, "0"],
+  },
+  {
+    name: "go",
+    title: "the article's server in Go",
+    tool: ["go", "version"],
+    source: "bench/peers/article.go",
+    build: (source, out) => ["go", "build", "-o", out, source],
+    command: (_, out, roomy) => [out, "0", ...(roomy ? [ROOMY_MS] : [])],
+  },
+  {
+    name: "c",
+    title: "bare epoll in C: no lines, no limits, no timeouts",
+    tool: ["cc", "--version"],
+    source: "bench/peers/epoll.c",
+    build: (source, out) => ["cc", "-O2", "-o", out, source],
+    command: (_, out) => [out, "0"],
+  },
+  {
+    name: "node",
+    title: "Node.js net",
+    tool: ["node", "--version"],
+    source: "bench/peers/node.mjs",
+    command: (source, _, roomy) => ["node", source, "0", ...(roomy ? [ROOMY_MS] : [])],
+  },
+  {
+    name: "bun",
+    title: "Bun.listen",
+    tool: ["bun", "--version"],
+    source: "bench/peers/bun.ts",
+    command: (source, _, roomy) => ["bun", source, "0", ...(roomy ? [ROOMY_MS] : [])],
+  },
+  {
+    name: "naive",
+    title: "Deno web streams, written naively",
+    tool: [DENO, "--version"],
+    source: "bench/peers/naive.ts",
+    command: (source) => [DENO, "run", "--allow-net", source, "0"],
+  },
+];
