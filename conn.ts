@@ -208,11 +208,11 @@ export class Connection implements Conn, Peer, Sink {
     );
   }
 
-  async #open(): Promise<void> {
+  #open(): Promise<void> {
     const { door } = this.#host;
-    if ("conversation" in door) return await door.conversation(this);
+    if ("conversation" in door) return converse(door.conversation, this);
     this.#door = new LineDoor(this, this.#blocks, this.#outbox, door.lines);
-    await this.#door.serve();
+    return this.#door.serve();
   }
 
   #inputEnd(): CloseReason {
@@ -247,7 +247,7 @@ export class Connection implements Conn, Peer, Sink {
     this.#leaving = reason;
     this.#clocks.rest();
     this.#outbox.add(this.#errorLine(reason));
-    await this.#outbox.flush();
+    if (this.#outbox.size > 0) await this.#outbox.flush();
     if (this.#reason !== undefined) return;
     this.#settle(reason, error);
     if (!this.#peerEnded) {
@@ -283,9 +283,11 @@ export class Connection implements Conn, Peer, Sink {
     this.#freed = true;
     this.#clocks.stop();
     closeQuietly(this.#transport);
-    const reason = this.#reason!;
+    const { lines, bytesIn, bytesOut } = this.totals;
     const durationMs = this.#host.alarms.now() - this.#since;
-    this.#host.ended(this, { type: "closed", conn: this, reason, error: this.#error, ...this.totals, durationMs });
+    const reason = this.#reason!;
+    const error = this.#error;
+    this.#host.ended(this, { type: "closed", conn: this, reason, error, lines, bytesIn, bytesOut, durationMs });
   }
 
   #handlerFailed(error: unknown): void {
@@ -372,6 +374,11 @@ export class Connection implements Conn, Peer, Sink {
 }
 
 const WRITTEN = Promise.resolve();
+
+/** Makes a promise of what a handler does, whether it is one already or not, and whether it throws or rejects. */
+async function converse(handler: ConnHandler, conn: Conn): Promise<void> {
+  await handler(conn);
+}
 
 /** A promise whose rejection nobody has to look at: a connection that has ended is no reason to end the process. */
 function harmless<T>(promise: Promise<T>): Promise<T> {

@@ -13,6 +13,9 @@ const ENCODER = new TextEncoder();
 const SPARES: Uint8Array<ArrayBuffer>[] = [];
 const MAX_SPARES = 64;
 
+/** Most connections never have a full block, and need no list of their own for it. */
+const NONE: Uint8Array[] = [];
+
 /** So much text is encoded at once, so that its size in bytes is known. */
 const ENCODE_LENGTH = 16 * 1024;
 
@@ -38,7 +41,7 @@ export interface Sink {
 export class Outbox {
   readonly #sink: Sink;
   /** Full blocks, oldest first; then the one that is being filled. */
-  readonly #full: Uint8Array[] = [];
+  #full: Uint8Array[] = NONE;
   #block: Uint8Array<ArrayBuffer> | undefined;
   #used = 0;
   /** How much of the oldest block has left. */
@@ -113,7 +116,7 @@ export class Outbox {
   /** Drops what waits, and all that is added later. */
   close(): void {
     this.#closed = true;
-    this.#full.length = 0;
+    this.#full = NONE;
     this.#block = undefined;
     this.#text = "";
     this.#bytes = 0;
@@ -200,6 +203,7 @@ export class Outbox {
   }
 
   #seal(): void {
+    if (this.#full === NONE) this.#full = [];
     this.#full.push(this.#block!.subarray(0, this.#used));
     this.#block = undefined;
     this.#used = 0;
