@@ -55,6 +55,8 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
   readonly #limiter: Limiter;
 
   /**
+   * Makes a stream that has seen nothing yet.
+   *
    * @param options The limits, and what a breach does.
    * @throws {RangeError} If a limit is out of range.
    * @throws {TypeError} If an option is of the wrong type.

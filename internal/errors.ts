@@ -15,6 +15,8 @@ export class LimitError extends Error {
   readonly limit: number;
 
   /**
+   * Says which limit it was.
+   *
    * @param reason Which limit was passed.
    * @param limit Its value, in bytes.
    */
@@ -31,7 +33,11 @@ export class ConnectionClosedError extends Error {
   /** Why the connection ended. */
   readonly reason: CloseReason;
 
-  /** @param reason Why the connection ended. */
+  /**
+   * Says why nothing can be written.
+   *
+   * @param reason Why the connection ended.
+   */
   constructor(reason: CloseReason) {
     super(`Cannot write: the connection has ended (${reason})`);
     this.name = "ConnectionClosedError";

@@ -22,25 +22,42 @@
  * - `handler-error`: the handler threw
  * - `transport-error`: reading or writing failed in a way that is none of the above
  */
-export type CloseReason = typeof CLOSE_REASONS[number];
+export type CloseReason =
+  | "end"
+  | "reset"
+  | "closed"
+  | "idle"
+  | "line-timeout"
+  | "write-timeout"
+  | "max-age"
+  | "line-too-long"
+  | "byte-limit"
+  | "write-queue"
+  | "drained"
+  | "drain-timeout"
+  | "handler-error"
+  | "transport-error";
+
+/** The compiler sees to it that none is missing. */
+const ALL: Record<CloseReason, true> = {
+  "end": true,
+  "reset": true,
+  "closed": true,
+  "idle": true,
+  "line-timeout": true,
+  "write-timeout": true,
+  "max-age": true,
+  "line-too-long": true,
+  "byte-limit": true,
+  "write-queue": true,
+  "drained": true,
+  "drain-timeout": true,
+  "handler-error": true,
+  "transport-error": true,
+};
 
 /** Every {@linkcode CloseReason}, in the order of its documentation. */
-export const CLOSE_REASONS = [
-  "end",
-  "reset",
-  "closed",
-  "idle",
-  "line-timeout",
-  "write-timeout",
-  "max-age",
-  "line-too-long",
-  "byte-limit",
-  "write-queue",
-  "drained",
-  "drain-timeout",
-  "handler-error",
-  "transport-error",
-] as const;
+export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
 
 /** Why a connection was turned away before it was served. */
 export type RejectReason = "max-connections";
