@@ -1,0 +1,118 @@
+/**
+ * Where connections in memory come from.
+ *
+ * @module
+ */
+
+import { checkOptions, checkWhole } from "../internal/check.ts";
+import type { Listener, Transport } from "../internal/transport.ts";
+import { MemoryClient } from "./memory_client.ts";
+import { End } from "./pipe.ts";
+
+/** Options of {@linkcode MemoryListener}. */
+export interface MemoryListenerOptions {
+  /**
+   * How many bytes each direction of a connection holds before a write has to wait for a read: what the kernel's socket
+   * buffers are. A small one makes the server meet a client that does not read.
+   *
+   * @default {65_536}
+   */
+  bufferBytes?: number;
+}
+
+/** Where the first client comes from; the next ones have the next ports. */
+const FIRST_CLIENT_PORT = 49_152;
+
+/**
+ * A listener in memory; `serve({ listener })` takes one, owns it, and closes it.
+ *
+ * @example A client that does not read is timed out
+ * ```ts
+ * import { serve, type ServerEvent } from "@x/shouty";
+ * import { FakeClock, MemoryListener } from "@x/shouty/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const clock = new FakeClock();
+ * const listener = new MemoryListener({ bufferBytes: 16 });
+ * const events: ServerEvent[] = [];
+ * await using _server = serve({ listener, clock, writeTimeout: 500, onEvent: (event) => events.push(event) });
+ *
+ * const client = listener.connect();
+ * await client.write("more than fits\ninto the buffer\n");
+ * await clock.advance(500);
+ *
+ * const closed = events.find((event) => event.type === "closed");
+ * assertEquals(closed?.reason, "write-timeout");
+ * ```
+ */
+export class MemoryListener implements Listener {
+  /** Where it says that it listens: 127.0.0.1, port 8080. */
+  readonly addr: Deno.Addr = tcp(8080);
+  readonly #bufferBytes: number;
+  readonly #backlog: End[] = [];
+  #clients = 0;
+  #accepting: PromiseWithResolvers<Transport> | undefined;
+  #closed = false;
+
+  /**
+   * Listens at once.
+   *
+   * @param options How large the buffers are.
+   * @throws {RangeError | TypeError} If an option is wrong.
+   */
+  constructor(options: MemoryListenerOptions = {}) {
+    checkOptions("MemoryListener options", options);
+    const { bufferBytes = 65_536 } = options;
+    checkWhole("bufferBytes", bufferBytes, 1, Number.MAX_SAFE_INTEGER);
+    this.#bufferBytes = bufferBytes;
+  }
+
+  /**
+   * Connects a client.
+   *
+   * @param remoteAddr Where it comes from; by default 127.0.0.1, from a port of its own.
+   * @returns The client's end, at once; it waits in the backlog until the server accepts it.
+   * @throws {Deno.errors.ConnectionRefused} If the listener is closed.
+   */
+  connect(remoteAddr: Deno.Addr = tcp(FIRST_CLIENT_PORT + this.#clients++)): MemoryClient {
+    if (this.#closed) throw new Deno.errors.ConnectionRefused("Cannot connect: the listener is closed");
+    const [server, client] = End.pair(this.#bufferBytes, this.addr, remoteAddr);
+    if (this.#accepting === undefined) this.#backlog.push(server);
+    else this.#accepting.resolve(server);
+    this.#accepting = undefined;
+    return new MemoryClient(client);
+  }
+
+  /**
+   * Waits for a client; the server calls it.
+   *
+   * @returns The server's end of the connection.
+   * @throws {Deno.errors.BadResource} (As a rejection.) If the listener is closed.
+   * @throws {Deno.errors.Busy} (As a rejection.) If another call is outstanding.
+   */
+  // deno-lint-ignore require-await -- what it throws is a rejection
+  async accept(): Promise<Transport> {
+    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    if (this.#accepting !== undefined) throw new Deno.errors.Busy("Cannot accept: another accept is outstanding");
+    const next = this.#backlog.shift();
+    if (next !== undefined) return next;
+    this.#accepting = Promise.withResolvers();
+    return this.#accepting.promise;
+  }
+
+  /**
+   * Stops listening, and resets the clients that nobody has accepted; the server calls it.
+   *
+   * @throws {Deno.errors.BadResource} If it is closed already.
+   */
+  close(): void {
+    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    this.#closed = true;
+    this.#accepting?.reject(new Deno.errors.BadResource("The listener is closed"));
+    for (const end of this.#backlog.splice(0)) end.reset();
+  }
+}
+
+function tcp(port: number): Deno.NetAddr {
+  return { transport: "tcp", hostname: "127.0.0.1", port };
+}

@@ -1,0 +1,50 @@
+/**
+ * A test kit: a connection in memory and a clock that is moved by hand, so that a handler is tested in microseconds,
+ * without a socket and without waiting.
+ *
+ * Both go where the server takes its own: `serve({ listener, clock })`. Nothing else is replaced, so what passes here is
+ * the server itself. Only what it does in turns of the event loop (a shutdown with `drain: "finish"`, megabytes in one
+ * go) still takes a few real milliseconds: a turn is not time, and the clock has no part in it.
+ *
+ * @example Ask a line handler
+ * ```ts
+ * import { serve } from "@x/shouty";
+ * import { MemoryListener } from "@x/shouty/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const listener = new MemoryListener();
+ * await using _server = serve({ listener }, (name) => `Hello, ${name}!`);
+ *
+ * const client = listener.connect();
+ * await client.write("Ada\r\nGrace");
+ * client.closeWrite();
+ * assertEquals(await client.readAll(), "Hello, Ada!\nHello, Grace!\n");
+ * ```
+ *
+ * @example Talk with a conversation handler, and be silent for too long
+ * ```ts
+ * import { serveConnections } from "@x/shouty";
+ * import { FakeClock, MemoryListener } from "@x/shouty/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const clock = new FakeClock();
+ * const listener = new MemoryListener();
+ * await using _server = serveConnections({ listener, clock, idleTimeout: 60_000 }, async (conn) => {
+ *   await conn.write("Welcome\n");
+ *   for await (const line of conn.lines) await conn.write(`You said ${line}\n`);
+ * });
+ *
+ * const client = listener.connect();
+ * assertEquals(await client.readLine(), "Welcome");
+ * await client.write("nothing\n");
+ * assertEquals(await client.readLine(), "You said nothing");
+ * await clock.advance(60_000);
+ * assertEquals(await client.readLine(), null);
+ * ```
+ *
+ * @module
+ */
+
+export { FakeClock } from "./fake_clock.ts";
+export { MemoryClient } from "./memory_client.ts";
+export { MemoryListener, type MemoryListenerOptions } from "./memory_listener.ts";

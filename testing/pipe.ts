@@ -1,0 +1,153 @@
+/**
+ * A connection's wires.
+ *
+ * @module
+ */
+
+import type { Transport } from "../internal/transport.ts";
+
+/** One direction: bytes that were sent and not read yet, of which it holds so many at most. */
+class Pipe {
+  readonly #capacity: number;
+  #chunks: Uint8Array[] = [];
+  #held = 0;
+  #ended = false;
+  #error: Error | undefined;
+  #change = Promise.withResolvers<void>();
+
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  /** Whether bytes wait that nobody has read. */
+  get unread(): boolean {
+    return this.#held > 0;
+  }
+
+  async read(into: Uint8Array): Promise<number | null> {
+    while (this.#held === 0 && !this.#ended && this.#error === undefined) await this.#change.promise;
+    if (this.#error !== undefined) throw this.#error;
+    let count = 0;
+    while (count < into.length && this.#chunks.length > 0) {
+      const chunk = this.#chunks[0];
+      const part = chunk.subarray(0, into.length - count);
+      into.set(part, count);
+      count += part.length;
+      if (part.length === chunk.length) this.#chunks.shift();
+      else this.#chunks[0] = chunk.subarray(part.length);
+    }
+    this.#held -= count;
+    this.#changed();
+    return count === 0 && this.#ended ? null : count;
+  }
+
+  async write(bytes: Uint8Array): Promise<number> {
+    while (this.#held === this.#capacity && !this.#ended && this.#error === undefined) await this.#change.promise;
+    if (this.#error !== undefined || this.#ended) throw this.#error ?? new Error("Cannot write: the pipe has ended");
+    const chunk = bytes.slice(0, this.#capacity - this.#held);
+    if (chunk.length > 0) this.#chunks.push(chunk);
+    this.#held += chunk.length;
+    this.#changed();
+    return chunk.length;
+  }
+
+  /** No more will come; what is there can be read. */
+  end(): void {
+    this.#ended = true;
+    this.#changed();
+  }
+
+  /** What is there is lost, and who reads or writes gets the error. */
+  fail(error: Error): void {
+    this.#error ??= error;
+    this.#chunks = [];
+    this.#held = 0;
+    this.#changed();
+  }
+
+  #changed(): void {
+    this.#change.resolve();
+    this.#change = Promise.withResolvers();
+  }
+}
+
+/**
+ * One end of a connection. It is as strict as a `Deno.Conn` (one read at a time, nothing after `close`), and harder
+ * than TCP where that leaves room: a reset always destroys what the other end has not read yet.
+ */
+export class End implements Transport {
+  readonly localAddr: Deno.Addr;
+  readonly remoteAddr: Deno.Addr;
+  readonly #in: Pipe;
+  readonly #out: Pipe;
+  #reading = false;
+  #ended = false;
+  #closed = false;
+
+  /** Two ends, joined by two pipes of so many bytes. */
+  static pair(capacity: number, addr: Deno.Addr, peerAddr: Deno.Addr): [End, End] {
+    const [there, back] = [new Pipe(capacity), new Pipe(capacity)];
+    return [new End(there, back, addr, peerAddr), new End(back, there, peerAddr, addr)];
+  }
+
+  private constructor(input: Pipe, output: Pipe, localAddr: Deno.Addr, remoteAddr: Deno.Addr) {
+    this.#in = input;
+    this.#out = output;
+    this.localAddr = localAddr;
+    this.remoteAddr = remoteAddr;
+  }
+
+  async read(into: Uint8Array): Promise<number | null> {
+    this.#check();
+    if (this.#reading) throw new Deno.errors.Busy("Cannot read: another read is outstanding");
+    this.#reading = true;
+    try {
+      return await this.#in.read(into);
+    } catch (error) {
+      throw this.#closed ? new Deno.errors.Interrupted("The connection was closed during a read") : error;
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  async write(bytes: Uint8Array): Promise<number> {
+    this.#check();
+    if (this.#ended) throw new Deno.errors.BrokenPipe("Cannot write: this side has ended");
+    try {
+      return await this.#out.write(bytes);
+    } catch (error) {
+      if (this.#closed) throw new Deno.errors.Interrupted("The connection was closed during a write");
+      // The other end answers bytes that nobody will read with a reset.
+      this.#in.fail(new Deno.errors.ConnectionReset("The other end has reset the connection"));
+      throw error;
+    }
+  }
+
+  // deno-lint-ignore require-await -- what it throws is a rejection
+  async closeWrite(): Promise<void> {
+    this.#check();
+    this.#ended = true;
+    this.#out.end();
+  }
+
+  /** As a kernel does: with unread input it resets the connection. */
+  close(): void {
+    this.#check();
+    if (this.#in.unread) return this.reset();
+    this.#closed = true;
+    this.#out.end();
+    this.#in.fail(new Deno.errors.BrokenPipe("The other end has closed the connection"));
+  }
+
+  reset(): void {
+    this.#check();
+    this.#closed = true;
+    const error = new Deno.errors.ConnectionReset("The other end has reset the connection");
+    this.#out.fail(error);
+    this.#in.fail(error);
+  }
+
+  #check(): void {
+    if (this.#closed) throw new Deno.errors.BadResource("The connection is closed");
+  }
+}
