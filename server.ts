@@ -363,7 +363,8 @@ function start(options: ServeOptions, door: Door): Server {
  *
  * await using server = serve({ hostname: "127.0.0.1", port: 0 }, (name) => `Hello, ${name}!`);
  *
- * using conn = await Deno.connect(server.addr as Deno.NetAddr);
+ * const { port } = server.addr as Deno.NetAddr;
+ * using conn = await Deno.connect({ port });
  * await conn.write(new TextEncoder().encode("Ada\n"));
  * await conn.closeWrite();
  * assertEquals(await new Response(conn.readable).text(), "Hello, Ada!\n");
@@ -394,7 +395,8 @@ export function serve(options: ServeOptions = {}, handler: LineHandler = shout):
  *   for await (const line of conn.lines) await conn.write(`${++count}: ${line}\n`);
  * });
  *
- * using conn = await Deno.connect(server.addr as Deno.NetAddr);
+ * const { port } = server.addr as Deno.NetAddr;
+ * using conn = await Deno.connect({ port });
  * await conn.write(new TextEncoder().encode("one\ntwo\n"));
  * await conn.closeWrite();
  * assertEquals(await new Response(conn.readable).text(), "Welcome\n1: one\n2: two\n");

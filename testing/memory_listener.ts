@@ -6,8 +6,8 @@
 
 import { checkOptions, checkWhole } from "../internal/check.ts";
 import type { Listener, Transport } from "../internal/transport.ts";
-import { MemoryClient } from "./memory_client.ts";
 import { End } from "./pipe.ts";
+import { TestClient } from "./test_client.ts";
 
 /** Options of {@linkcode MemoryListener}. */
 export interface MemoryListenerOptions {
@@ -74,13 +74,13 @@ export class MemoryListener implements Listener {
    * @returns The client's end, at once; it waits in the backlog until the server accepts it.
    * @throws {Deno.errors.ConnectionRefused} If the listener is closed.
    */
-  connect(remoteAddr: Deno.Addr = tcp(FIRST_CLIENT_PORT + this.#clients++)): MemoryClient {
+  connect(remoteAddr: Deno.Addr = tcp(FIRST_CLIENT_PORT + this.#clients++)): TestClient {
     if (this.#closed) throw new Deno.errors.ConnectionRefused("Cannot connect: the listener is closed");
     const [server, client] = End.pair(this.#bufferBytes, this.addr, remoteAddr);
     if (this.#accepting === undefined) this.#backlog.push(server);
     else this.#accepting.resolve(server);
     this.#accepting = undefined;
-    return new MemoryClient(client);
+    return new TestClient(client);
   }
 
   /**

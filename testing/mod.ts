@@ -17,7 +17,7 @@
  *
  * const client = listener.connect();
  * await client.write("Ada\r\nGrace");
- * client.closeWrite();
+ * await client.closeWrite();
  * assertEquals(await client.readAll(), "Hello, Ada!\nHello, Grace!\n");
  * ```
  *
@@ -46,5 +46,5 @@
  */
 
 export { FakeClock } from "./fake_clock.ts";
-export { MemoryClient } from "./memory_client.ts";
 export { MemoryListener, type MemoryListenerOptions } from "./memory_listener.ts";
+export { TestClient } from "./test_client.ts";

@@ -1,32 +1,43 @@
 /**
- * The client's end of a connection in memory.
+ * A client for tests.
  *
  * @module
  */
 
-import type { End } from "./pipe.ts";
+import { closeQuietly, type Transport } from "../internal/transport.ts";
 
 const LF = 10;
 const CHUNK_BYTES = 64 * 1024;
 
-/** What a test holds in its hand: the client's end of a connection, from {@linkcode MemoryListener.connect}. */
-export class MemoryClient {
-  readonly #end: End;
+/**
+ * The client's end of a connection, to write to and to read from; {@linkcode MemoryListener.connect} gives one.
+ *
+ * @example The same client on a real socket
+ * ```ts
+ * import { serve } from "@x/shouty";
+ * import { TestClient } from "@x/shouty/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serve({ hostname: "127.0.0.1", port: 0 });
+ *
+ * const { port } = server.addr as Deno.NetAddr;
+ * using client = new TestClient(await Deno.connect({ port }));
+ * await client.write("hello\n");
+ * assertEquals(await client.readLine(), "HELLO");
+ * ```
+ */
+export class TestClient implements Disposable {
+  readonly #end: Transport & { reset?(): void };
   /** Read and not asked for yet. */
   #rest = new Uint8Array(0);
 
   /**
-   * Takes an end in hand; {@linkcode MemoryListener.connect} does it for you.
+   * Takes an end of a connection, which it owns from then on.
    *
-   * @param end The client's end of a connection.
+   * @param end The client's end: a `Deno.Conn`, or one in memory.
    */
-  constructor(end: End) {
+  constructor(end: Transport & { reset?(): void }) {
     this.#end = end;
-  }
-
-  /** The client's own address, which is what the server sees as `conn.remoteAddr`. */
-  get addr(): Deno.Addr {
-    return this.#end.localAddr;
   }
 
   /**
@@ -90,14 +101,15 @@ export class MemoryClient {
   /**
    * Half-close: ends the client's side; the server can still answer.
    *
-   * @throws {Deno.errors.BadResource} If the connection is closed.
+   * @returns When it is done.
+   * @throws {Deno.errors.BadResource} (As a rejection.) If the connection is closed.
    */
-  closeWrite(): void {
-    this.#end.closeWrite();
+  closeWrite(): Promise<void> {
+    return this.#end.closeWrite();
   }
 
   /**
-   * Closes the connection. If the server has sent anything that was not read, this resets it, as with TCP.
+   * Closes the connection, both ways at once. If the server has sent anything that was not read, this resets it, as with TCP.
    *
    * @throws {Deno.errors.BadResource} If the connection is closed.
    */
@@ -109,9 +121,16 @@ export class MemoryClient {
    * Breaks the connection off: the server's read or write fails, and what is on the way is lost.
    *
    * @throws {Deno.errors.BadResource} If the connection is closed.
+   * @throws {TypeError} If it is no connection in memory: a `Deno.Conn` cannot do it.
    */
   reset(): void {
+    if (this.#end.reset === undefined) throw new TypeError("Cannot reset: this kind of connection has no way to do it");
     this.#end.reset();
+  }
+
+  /** Closes the connection, if it is not closed already. */
+  [Symbol.dispose](): void {
+    closeQuietly(this.#end);
   }
 }
 

@@ -1,0 +1,27 @@
+/**
+ * Tests that end.
+ *
+ * @module
+ */
+
+/**
+ * Registers a test that fails when it takes too long, instead of holding up the suite.
+ *
+ * @param name A sentence.
+ * @param body The test.
+ * @param seconds How long it may take; far more than it needs, as other tests may keep the processor busy.
+ */
+export function test(name: string, body: () => void | Promise<void>, seconds = 20): void {
+  Deno.test(name, () => within(seconds, Promise.try(body)));
+}
+
+/** Waits for a promise, but not longer than so many seconds. */
+export async function within<T>(seconds: number, promise: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`Not done within ${seconds} s`)), 1000 * seconds);
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
