@@ -122,7 +122,7 @@ export class Outbox {
     // Nearly always this is all: one block, taken whole. Entering the loop for it would cost 3 % of a short line.
     return this.#flushing = this.#sink.send(this.#rest).then(
       (count) => this.#took(count) ? this.#goOn() : undefined,
-      (error) => this.#fail(error),
+      (error) => void this.#fail(error),
     );
   }
 
@@ -153,7 +153,7 @@ export class Outbox {
 
   /** Notes what the kernel took; returns whether there is more to write. */
   #took(count: number): boolean {
-    if (!(count > 0)) this.#fail(new Deno.errors.WriteZero("Cannot write: the transport takes no bytes"));
+    if (!(count > 0)) return this.#fail(new Deno.errors.WriteZero("Cannot write: the transport takes no bytes"));
     if (!this.#closed) {
       this.#left(count);
       if (count < this.#rest.length) {
@@ -184,9 +184,10 @@ export class Outbox {
     return true;
   }
 
-  #fail(error: unknown): void {
+  #fail(error: unknown): false {
     this.#flushing = undefined;
     this.#sink.writeFailed(error);
+    return false;
   }
 
   /** The block may have been sealed while it was on its way, with more in it than was known then. */

@@ -1,0 +1,194 @@
+import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import { Outbox, type Sink } from "../internal/outbox.ts";
+import { test } from "./bounded.ts";
+
+const BLOCK_BYTES = 64 * 1024;
+
+/** Takes what it is given, at most so much at a time, and only while it is open; notes everything. */
+class Kernel implements Sink {
+  readonly taken: Uint8Array[] = [];
+  readonly blocks: number[] = [];
+  failed: unknown;
+  calls = 0;
+  #most: number;
+  #gate = Promise.withResolvers<void>();
+
+  constructor(most = Infinity, open = true) {
+    this.#most = most;
+    if (open) this.open();
+  }
+
+  get text(): string {
+    return new TextDecoder().decode(this.bytes);
+  }
+
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.taken.flatMap((part) => [...part]));
+  }
+
+  open(): void {
+    this.#gate.resolve();
+  }
+
+  shut(): void {
+    this.#gate = Promise.withResolvers();
+  }
+
+  async send(bytes: Uint8Array): Promise<number> {
+    this.calls++;
+    await this.#gate.promise;
+    this.taken.push(bytes.slice(0, this.#most));
+    return this.taken.at(-1)!.length;
+  }
+
+  writing() {}
+
+  wrote(bytes: number) {
+    this.blocks.push(bytes);
+  }
+
+  writeFailed(error: unknown) {
+    this.failed = error;
+  }
+}
+
+test("Outbox writes what is added after a flush that had nothing to write", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  await outbox.flush();
+  outbox.add("late");
+  await outbox.flush();
+  assertEquals(kernel.text, "late");
+});
+
+test("Outbox keeps the order of text and bytes, in one write", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  for (let i = 0; i < 10; i++) outbox.add(i % 2 === 0 ? `${i},` : new TextEncoder().encode(`${i};`));
+  assertEquals(outbox.size, 20);
+  await outbox.flush();
+  assertEquals([kernel.text, kernel.calls, outbox.size], ["0,1;2,3;4,5;6,7;8,9;", 1, 0]);
+});
+
+test("Outbox goes on where a partial write stopped", async () => {
+  const kernel = new Kernel(3);
+  const outbox = new Outbox(kernel);
+  outbox.add("0123456789");
+  await outbox.flush();
+  assertEquals([kernel.text, kernel.calls, kernel.blocks], ["0123456789", 4, [10]]);
+});
+
+test("Outbox copies the bytes that it is given", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  const bytes = new TextEncoder().encode("mine");
+  outbox.add(bytes);
+  bytes.fill(0);
+  await outbox.flush();
+  assertEquals(kernel.text, "mine");
+});
+
+test("Outbox takes more while a block is on its way, and what is on its way stays as it is", async () => {
+  const kernel = new Kernel(5, false);
+  const outbox = new Outbox(kernel);
+  outbox.add("a".repeat(8));
+  const flushed = outbox.flush();
+  outbox.add("b".repeat(BLOCK_BYTES));
+  outbox.add("c".repeat(8));
+  outbox.flush();
+  kernel.open();
+  await flushed;
+  assertEquals(kernel.text, "a".repeat(8) + "b".repeat(BLOCK_BYTES) + "c".repeat(8));
+  assertEquals(outbox.size, 0);
+});
+
+test("Outbox cuts blocks of 64 KiB at most, between characters", async () => {
+  for (const char of ["a", "ß", "€", "😀"]) {
+    for (let shift = 0; shift < 4; shift++) {
+      const kernel = new Kernel();
+      const outbox = new Outbox(kernel);
+      const text = "x".repeat(shift) + char.repeat(100_000);
+      outbox.add(text);
+      await outbox.flush();
+      assertEquals(kernel.bytes, new TextEncoder().encode(text));
+      for (const part of kernel.taken) {
+        assertLessOrEqual(part.length, BLOCK_BYTES);
+        assert(!new TextDecoder().decode(part).includes("\uFFFD"), "A block ends within a character");
+      }
+    }
+  }
+});
+
+test("Outbox cuts bytes into blocks of 64 KiB", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  outbox.add(new Uint8Array(2 * BLOCK_BYTES + 1).fill(7));
+  await outbox.flush();
+  assertEquals(kernel.blocks, [BLOCK_BYTES, BLOCK_BYTES, 1]);
+});
+
+test("Outbox holds writers up from 64 KiB on, until there is room", async () => {
+  const kernel = new Kernel(Infinity, false);
+  const outbox = new Outbox(kernel);
+  outbox.post("x".repeat(BLOCK_BYTES - 1));
+  await outbox.ready();
+  outbox.post("x");
+  let ready = false;
+  const waiting = outbox.ready().then(() => ready = true);
+  await Promise.resolve();
+  assertEquals(ready, false);
+  kernel.open();
+  await waiting;
+});
+
+test("Outbox lets go of writers when it is closed, and drops what waits and what comes", async () => {
+  const kernel = new Kernel(Infinity, false);
+  const outbox = new Outbox(kernel);
+  outbox.post("x".repeat(BLOCK_BYTES));
+  const waiting = outbox.ready();
+  outbox.close();
+  await waiting;
+  outbox.add("more");
+  assertEquals(outbox.size, 0);
+  kernel.open();
+  await outbox.flush();
+  assertEquals(kernel.calls, 1);
+});
+
+test("Outbox posts the first thing of a turn at once and the rest of it together", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  for (let i = 0; i < 5; i++) outbox.post(`${i}`);
+  assertEquals(kernel.calls, 1);
+  while (outbox.size > 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(kernel.taken.map((part) => new TextDecoder().decode(part)), ["0", "1234"]);
+  outbox.newTurn();
+  outbox.post("5");
+  assertEquals(kernel.calls, 3);
+  await outbox.flush();
+});
+
+test("Outbox reports what a write throws, and a write that takes nothing", async () => {
+  const broken = new Kernel();
+  broken.send = () => Promise.reject(new Deno.errors.BrokenPipe("gone"));
+  const stuck = new Kernel();
+  stuck.send = () => Promise.resolve(0);
+  for (const [kernel, kind] of [[broken, Deno.errors.BrokenPipe], [stuck, Deno.errors.WriteZero]] as const) {
+    const outbox = new Outbox(kernel);
+    outbox.add("lost");
+    await outbox.flush();
+    assert(kernel.failed instanceof kind);
+  }
+});
+
+test("Outbox writes a flush that is asked for during another one", async () => {
+  const kernel = new Kernel(Infinity, false);
+  const outbox = new Outbox(kernel);
+  outbox.add("one,");
+  const first = outbox.flush();
+  outbox.add("two");
+  const second = outbox.flush();
+  kernel.open();
+  await Promise.all([first, second]);
+  assertEquals([kernel.text, outbox.size], ["one,two", 0]);
+});
