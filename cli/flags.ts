@@ -1,0 +1,82 @@
+/**
+ * The flags. Parsing, the environment, `--help` and the checks follow from the tables here.
+ *
+ * @module
+ */
+
+import { LARGEST_BYTES } from "../internal/check.ts";
+import { HOST, type Kind, oneOf, orOff, size, TARGET, type Target, TIME, whole } from "./kinds.ts";
+
+/** A flag, which is named after the option that it sets: `--idle-timeout` after `idleTimeout`. */
+export interface Flag<T> {
+  readonly kind: Kind<T>;
+  /** Its value when it is not given, as it would be written, or the option whose value it takes. */
+  readonly default: string | { readonly as: string };
+  /** What it means, in a few words. */
+  readonly help: string;
+}
+
+/** Flags by the name of the option that each sets. */
+export type Flags = Readonly<Record<string, Flag<unknown>>>;
+
+/** One command: what can be said on its line. */
+export interface Command<F extends Flags = Flags, Operand = unknown> {
+  /** Its name, as it is typed. */
+  readonly name: string;
+  /** What it does, to be read after its name. */
+  readonly summary: string;
+  /** The one argument that is no flag; without it there is none. */
+  readonly operand?: Kind<Operand>;
+  readonly flags: F;
+  /** What the names of its environment variables begin with; without it there are none. */
+  readonly variables?: string;
+}
+
+/** What every command also takes, and what that does. */
+export const SWITCHES = { help: "show this help", version: "show the version" } as const;
+
+/** The server. */
+export const SERVE = {
+  name: "shouty",
+  summary: "serves TCP clients: each line comes back in upper case",
+  variables: "SHOUTY_",
+  flags: {
+    hostname: flag(HOST, "0.0.0.0", "address or name to listen on"),
+    port: flag(whole(0, 65_535), "8080", "port to listen on; 0 picks a free one"),
+    idleTimeout: flag(orOff(TIME), "10s", "hang up on a client silent for so long"),
+    lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
+    writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),
+    maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
+    drainTimeout: flag(orOff(TIME), "10s", "how long a shutdown waits for clients"),
+    drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish their line"),
+    maxLineBytes: flag(size(LARGEST_BYTES), "65536", "longest line"),
+    maxConnectionBytes: flag(orOff(size()), "off", "most that one client may send"),
+    maxConnections: flag(orOff(whole(1)), "10000", "most clients at a time"),
+    logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
+    logFormat: flag(oneOf("text", "json"), "text", "a line or a JSON object per event"),
+  },
+} satisfies Command;
+
+/** The client. */
+export const CONNECT = {
+  name: "shouty connect",
+  summary: "sends lines from stdin to a server, and writes what comes back to stdout",
+  operand: TARGET,
+  flags: {
+    timeout: flag(orOff(TIME), "10s", "how long to wait for the server"),
+  },
+} satisfies Command<Flags, Target>;
+
+/** How an option is written as a flag, without the dashes. */
+export function flagName(option: string): string {
+  return option.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** How an option's environment variable is called. */
+export function variableName(prefix: string, option: string): string {
+  return prefix + flagName(option).toUpperCase().replaceAll("-", "_");
+}
+
+function flag<T>(kind: Kind<T>, fallback: Flag<T>["default"], help: string): Flag<T> {
+  return { kind, default: fallback, help };
+}

@@ -1,0 +1,50 @@
+/**
+ * What `--help` and `--version` say.
+ *
+ * @module
+ */
+
+import manifest from "../deno.json" with { type: "json" };
+import { type Command, CONNECT, flagName, SERVE, SWITCHES, variableName } from "./flags.ts";
+
+/** Answers a switch. */
+export function answer(ask: keyof typeof SWITCHES, command: Command): string {
+  return ask === "version" ? `shouty ${manifest.version}` : help(command);
+}
+
+function help(command: Command): string {
+  return [`${command.name} ${command.summary}.`, usage(command), table(command), notes(command)].join("\n\n");
+}
+
+/** How to call it, and what else there is. */
+function usage(command: Command): string {
+  const words = [command.name, command.operand?.symbol ?? [], "[FLAG...]"].flat();
+  const others = [SERVE, CONNECT].filter(({ name }) => name !== command.name).map(({ name }) => `${name} --help`);
+  return `Usage: ${words.join(" ")}\n       ${others}`;
+}
+
+/** One row for each flag: how it is written, its default, what it means. */
+function table(command: Command): string {
+  const rows = [["Flag", "Default", "Meaning"]];
+  for (const [option, flag] of Object.entries(command.flags)) {
+    const standard = typeof flag.default === "string" ? flag.default : `as --${flagName(flag.default.as)}`;
+    rows.push([`--${flagName(option)} ${flag.kind.symbol}`, standard, flag.help]);
+  }
+  for (const [name, meaning] of Object.entries(SWITCHES)) {
+    rows.push([name === "help" ? "-h, --help" : `--${name}`, "", meaning]);
+  }
+  const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column].length)) + 2);
+  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("").trimEnd()).join("\n");
+}
+
+/** How values are written, and where else they can come from. */
+function notes({ flags, variables }: Command): string {
+  const lines = [...new Set(Object.values(flags).flatMap(({ kind }) => kind.legend ?? []))];
+  if (variables !== undefined) {
+    const [option] = Object.keys(flags);
+    const example = `${variableName(variables, option)} for --${flagName(option)}`;
+    lines.push(`Each flag has an environment variable, ${example}; the flag wins.`);
+    lines.push(`Deno lets the command read them with --allow-env=${variables}*`);
+  }
+  return lines.join("\n");
+}

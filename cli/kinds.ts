@@ -1,0 +1,123 @@
+/**
+ * The kinds of values that the command takes: how each is written, read and bounded.
+ *
+ * @module
+ */
+
+import { LONGEST_MS } from "../internal/check.ts";
+
+/** One kind of value. */
+export interface Kind<T> {
+  /** What stands for such a value in `--help`. */
+  readonly symbol: string;
+  /** What `--help` explains about such values, in sentences. */
+  readonly legend?: readonly string[];
+  /** What is allowed, to be read after "expected". */
+  readonly allowed: string;
+  /**
+   * Reads a value.
+   *
+   * @param text How it was written.
+   * @returns The value, or `undefined` if that is not allowed.
+   */
+  read(text: string): T | undefined;
+}
+
+/** Where to connect to. */
+export interface Target {
+  readonly hostname: string;
+  readonly port: number;
+}
+
+/** A host name or an IP address; whether it exists is for the resolver to say. */
+export const HOST: Kind<string> = {
+  symbol: "HOST",
+  allowed: "a host name or an IP address",
+  read: (text) => /^[\w.-]+$/.test(text) ? text : /^\[?([\da-f:.]+(%\w+)?)\]?$/i.exec(text)?.[1],
+};
+
+/** A host and a port, as the addresses in the log are written. */
+export const TARGET: Kind<Target> = {
+  symbol: "HOST:PORT",
+  allowed: "a host and a port, such as localhost:8080 or [::1]:8080",
+  read(text) {
+    const [, host = "", digits = ""] = /^(\[.+\]|[^:]+):(\d+)$/.exec(text) ?? [];
+    const hostname = HOST.read(host);
+    const port = whole(1, 65_535).read(digits);
+    return hostname === undefined || port === undefined ? undefined : { hostname, port };
+  },
+};
+
+/** A whole number from `least` to `most`. */
+export function whole(least: number, most = Infinity): Kind<number> {
+  return amount({ symbol: "NUMBER", what: "a whole number", units: { "": 1 }, least, most });
+}
+
+/** A time, in milliseconds. */
+export const TIME: Kind<number> = amount({
+  symbol: "TIME",
+  what: "a time",
+  examples: "500ms, 10s, 2m or 1h",
+  units: { ms: 1, s: 1000, m: 60_000, h: 3_600_000 },
+  least: 1,
+  most: LONGEST_MS,
+});
+
+/** A size in bytes. */
+export function size(most = Infinity): Kind<number> {
+  return amount({
+    symbol: "SIZE",
+    what: "a size in bytes",
+    examples: "4096, 64KiB, 1MiB or 1GiB",
+    units: { "": 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 },
+    least: 1,
+    most,
+  });
+}
+
+/** One of a few words. */
+export function oneOf<const Word extends string>(...words: readonly Word[]): Kind<Word> {
+  return {
+    symbol: words.join("|"),
+    allowed: `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`,
+    read: (text) => words.find((word) => word === text),
+  };
+}
+
+/** A limit that can be switched off, which the library calls `Infinity`. */
+export function orOff(kind: Kind<number>): Kind<number> {
+  return {
+    symbol: `${kind.symbol}|off`,
+    legend: [...kind.legend ?? [], "off means without a limit."],
+    allowed: `${kind.allowed}, or off`,
+    read: (text) => text === "off" ? Infinity : kind.read(text),
+  };
+}
+
+interface Amount {
+  readonly symbol: string;
+  readonly what: string;
+  readonly examples?: string;
+  /** How much each unit is; the first is the one that values are kept in. */
+  readonly units: Readonly<Record<string, number>>;
+  readonly least: number;
+  readonly most: number;
+}
+
+function amount({ symbol, what, examples, units, least, most }: Amount): Kind<number> {
+  const names = Object.keys(units);
+  const pattern = new RegExp(`^(\\d+)(${names.join("|")})$`);
+  const range = most === Infinity
+    ? `of at least ${least}${names[0]}`
+    : `from ${least}${names[0]} to ${most}${names[0]}`;
+  return {
+    symbol,
+    legend: examples === undefined ? [] : [`${symbol} is ${what} such as ${examples}.`],
+    allowed: examples === undefined ? `${what} ${range}` : `${what} such as ${examples}, ${range}`,
+    read(text) {
+      const [, digits, unit] = pattern.exec(text) ?? [];
+      const value = Number(digits) * units[unit];
+      return Number.isSafeInteger(value) && value >= least && value <= most ? value : undefined;
+    },
+  };
+}

@@ -1,0 +1,134 @@
+/**
+ * From the command line and the environment to values, strictly.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { CommandError } from "./errors.ts";
+import { type Command, type Flag, flagName, type Flags, SWITCHES, variableName } from "./flags.ts";
+import type { Kind } from "./kinds.ts";
+
+/** The values of flags, each under the name of its option. */
+export type Values<F extends Flags> = { -readonly [Name in keyof F]: F[Name] extends Flag<infer T> ? T : never };
+
+/** What a command line says: a switch, which wins over everything else, or values. */
+export type Parsed<F extends Flags, Operand> =
+  | { readonly ask: keyof typeof SWITCHES }
+  | { readonly ask?: undefined; readonly values: Values<F>; readonly operand: Operand };
+
+/** Looks up an environment variable. */
+export type Environment = (name: string) => string | undefined;
+
+/**
+ * Reads a command line.
+ *
+ * @param command What can be said there.
+ * @param args What is said there.
+ * @param environment Where the command's variables are; a flag wins over one.
+ * @returns What it says.
+ * @throws {CommandError} If it is wrong, in one line that names what is, and what is allowed.
+ */
+export function parse<F extends Flags, Operand = undefined>(
+  command: Command<F, Operand>,
+  args: readonly string[],
+  environment: Environment = () => undefined,
+): Parsed<F, Operand> {
+  const names = [...Object.keys(command.flags), ...Object.keys(SWITCHES)].map(flagName);
+  const { given, unknown, operands } = split(args, names);
+  for (const ask of ["help", "version"] as const) if (given(ask).length > 0) return { ask };
+  if (unknown !== undefined) {
+    const flags = names.map((name) => `--${name}`).join(", ");
+    throw new CommandError(`unknown flag ${quote(unknown)}: expected one of ${flags}`, 2);
+  }
+  const operand = readOperand(command, operands);
+  return { values: readFlags(command, given, environment), operand };
+}
+
+/** The parts of a command line. */
+interface Words {
+  /** The values that a flag was given; one that is missing is empty. */
+  given(name: string): string[];
+  /** The first flag that is none. */
+  readonly unknown: string | undefined;
+  readonly operands: string[];
+}
+
+function split(args: readonly string[], names: string[]): Words {
+  const { flags, rest } = attachValues(args, names);
+  // parseArgs would take `--no-port=1` for `--port=1`.
+  let unknown = flags.find((arg) => arg.startsWith("--no-"));
+  const found: Record<string, unknown> = parseArgs(flags, {
+    string: [...names, "_"],
+    collect: names,
+    alias: { h: "help" },
+    unknown(arg, key) {
+      if (key !== undefined) unknown ??= arg;
+      return key === undefined;
+    },
+  });
+  return { given: (name) => found[name] as string[], unknown, operands: [...found._ as string[], ...rest] };
+}
+
+/**
+ * Writes each flag and its value as one word, `--flag=value`, up to the `--` that ends the flags: parseArgs takes the
+ * value of `--port -1` for a flag of its own, and that of `--port ""` for an operand.
+ */
+function attachValues(args: readonly string[], names: string[]): { flags: string[]; rest: readonly string[] } {
+  const flags: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const [arg, next] = args.slice(i, i + 2);
+    if (arg === "--") return { flags, rest: args.slice(i + 1) };
+    const takesNext = names.includes(arg.replace(/^--/, "")) && next !== undefined && !/^-[^\d]/.test(next);
+    flags.push(takesNext ? `${arg}=${next}` : arg);
+    if (takesNext) i++;
+  }
+  return { flags, rest: [] };
+}
+
+function readOperand<Operand>({ name, operand }: Command<Flags, Operand>, given: string[]): Operand {
+  const [first, second] = given;
+  const stray = operand === undefined ? first : second;
+  if (stray !== undefined) {
+    const allowed = operand === undefined ? "only flags" : `only one ${operand.symbol}`;
+    throw new CommandError(`cannot use argument ${quote(stray)}: expected ${allowed}`, 2);
+  }
+  if (operand === undefined) return undefined as Operand;
+  if (first === undefined) {
+    throw new CommandError(`cannot use ${name} without ${operand.symbol}: expected ${operand.allowed}`, 2);
+  }
+  return read(operand, first, "argument");
+}
+
+function readFlags<F extends Flags>(
+  { flags, variables }: Command<F>,
+  given: Words["given"],
+  environment: Environment,
+): Values<F> {
+  const values: Record<string, unknown> = {};
+  for (const [option, flag] of Object.entries(flags)) {
+    const name = `--${flagName(option)}`;
+    const [text, again] = given(flagName(option));
+    if (again !== undefined) {
+      throw new CommandError(`cannot use ${name} twice, with ${quote(text)} and ${quote(again)}: expected it once`, 2);
+    }
+    const variable = variables === undefined ? "" : variableName(variables, option);
+    const inherited = text === undefined && variable !== "" ? environment(variable) : undefined;
+    if (text !== undefined) values[option] = read(flag.kind, text, name);
+    else if (inherited !== undefined) values[option] = read(flag.kind, inherited, variable);
+    else values[option] = typeof flag.default === "string" ? flag.kind.read(flag.default) : values[flag.default.as];
+  }
+  return values as Values<F>;
+}
+
+function read<T>(kind: Kind<T>, text: string, name: string): T {
+  const value = kind.read(text);
+  if (value !== undefined) return value;
+  const what = text === "" ? `${name} without a value` : `${name} ${quote(text)}`;
+  throw new CommandError(`cannot use ${what}: expected ${kind.allowed}`, 2);
+}
+
+/** Keeps whatever was typed on one line, and apart from the words around it. */
+function quote(text: string): string {
+  return JSON.stringify(text);
+}
