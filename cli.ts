@@ -1,0 +1,84 @@
+/**
+ * The command. It and `cli/` alone touch arguments, environment, signals, standard streams and exit codes.
+ *
+ * @module
+ */
+
+import { connect } from "./cli/client.ts";
+import { CommandError, reasonOf } from "./cli/errors.ts";
+import { CONNECT, SERVE } from "./cli/flags.ts";
+import { answer } from "./cli/help.ts";
+import { openLog } from "./cli/log.ts";
+import { failed, requireNet } from "./cli/net.ts";
+import { parse, type Values } from "./cli/parse.ts";
+import { report } from "./cli/report.ts";
+import { onSignals } from "./cli/signals.ts";
+import { serve, type ServeOptions, type Server } from "./server.ts";
+
+/**
+ * Runs the command, and ends the process.
+ *
+ * @param args The arguments: flags, or `connect` and its own.
+ */
+export async function main(args: string[]): Promise<void> {
+  let exitCode: number;
+  try {
+    exitCode = args[0] === "connect" ? await runClient(args.slice(1)) : await runServer(args);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    console.error(`shouty: ${error.message}`);
+    exitCode = error.exitCode;
+  }
+  Deno.exit(exitCode);
+}
+
+async function runClient(args: string[]): Promise<number> {
+  const said = parse(CONNECT, args);
+  if (said.ask === undefined) await connect(said.operand, said.values);
+  else console.log(answer(said.ask, CONNECT));
+  return 0;
+}
+
+async function runServer(args: string[]): Promise<number> {
+  const said = parse(SERVE, args, readVariable);
+  if (said.ask === undefined) return await serveUntilStopped(said.values);
+  console.log(answer(said.ask, SERVE));
+  return 0;
+}
+
+/** Serves until a signal, and until the connections have ended after that. */
+async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typeof SERVE.flags>): Promise<number> {
+  const log = openLog(logLevel, logFormat);
+  const stop = new AbortController();
+  // Before anything is opened: setting them up, and even exiting without them, takes a free descriptor.
+  onSignals(() => stop.abort(), async (exitCode) => {
+    await log.flush();
+    Deno.exit(exitCode);
+  });
+  const server = listen({ ...options, signal: stop.signal, onEvent: (event) => report(log, event) });
+  let exitCode = 0;
+  try {
+    await server.finished;
+  } catch (error) {
+    log.write("error", () => `cannot accept any more: ${reasonOf(error)}`);
+    await server.shutdown();
+    exitCode = 1;
+  }
+  await log.flush();
+  return exitCode;
+}
+
+function listen(options: ServeOptions & { hostname: string; port: number }): Server {
+  requireNet("listen on", options);
+  try {
+    return serve(options);
+  } catch (error) {
+    throw failed("listen on", options, error);
+  }
+}
+
+/** Reads a variable where that is allowed already: Deno would ask on a terminal. */
+function readVariable(variable: string): string | undefined {
+  const { state } = Deno.permissions.querySync({ name: "env", variable });
+  return state === "granted" ? Deno.env.get(variable) : undefined;
+}

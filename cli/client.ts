@@ -1,0 +1,137 @@
+/**
+ * The client in the box: `shouty connect`.
+ *
+ * @module
+ */
+
+import type { Values } from "./parse.ts";
+import { CommandError, reasonOf } from "./errors.ts";
+import type { CONNECT } from "./flags.ts";
+import type { Target } from "./kinds.ts";
+import { failed, formatTarget, requireNet } from "./net.ts";
+
+/**
+ * Talks with a server: what comes on stdin goes there, and what comes back goes to stdout.
+ *
+ * @param target Where it is.
+ * @param options How long to wait for it.
+ * @throws {CommandError} If it cannot be reached, or is lost.
+ */
+export async function connect(target: Target, { timeout }: Values<typeof CONNECT.flags>): Promise<void> {
+  requireNet("connect to", target);
+  using conn = await dial(target, timeout);
+  await new Talk(conn, formatTarget(target), timeout).run();
+}
+
+async function dial(target: Target, timeout: number): Promise<Deno.TcpConn> {
+  const late = new AbortController();
+  const timer = setAlarm(timeout, () => late.abort());
+  try {
+    const conn = await Deno.connect({ ...target, signal: late.signal });
+    conn.setNoDelay(true);
+    return conn;
+  } catch (error) {
+    throw failed("connect to", target, late.signal.aborted ? `no answer within ${timeout / 1000} s` : error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** One conversation. It is over when the server ends it; the end of input only tells the server that no more comes. */
+class Talk {
+  readonly #conn: Deno.TcpConn;
+  readonly #peer: string;
+  readonly #timeout: number;
+  #inputEnded = false;
+  #sendError: CommandError | undefined;
+  #reading = false;
+  #late = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(conn: Deno.TcpConn, peer: string, timeout: number) {
+    this.#conn = conn;
+    this.#peer = peer;
+    this.#timeout = timeout;
+  }
+
+  async run(): Promise<void> {
+    // Not awaited: when the server ends, nobody needs the next line any more.
+    this.#send();
+    const buffer = new Uint8Array(64 * 1024);
+    for (let count = await this.#read(buffer); count !== null; count = await this.#read(buffer)) {
+      if (!await print(buffer.subarray(0, count))) return;
+    }
+    if (this.#sendError !== undefined) throw this.#sendError;
+    if (!this.#inputEnded) console.error(`${this.#peer} has closed the connection`);
+  }
+
+  async #send(): Promise<void> {
+    const buffer = new Uint8Array(64 * 1024);
+    try {
+      for (let count = await input(buffer); count !== null; count = await input(buffer)) {
+        await writeAll(this.#conn, buffer.subarray(0, count));
+      }
+      await this.#conn.closeWrite();
+      this.#inputEnded = true;
+    } catch (error) {
+      // Told when the server has ended: its last words may still be on their way.
+      this.#sendError = error instanceof CommandError ? error : this.#lost(error);
+    }
+    this.#watch();
+  }
+
+  async #read(into: Uint8Array): Promise<number | null> {
+    this.#reading = true;
+    this.#watch();
+    try {
+      return await this.#conn.read(into);
+    } catch (error) {
+      if (this.#late) throw new CommandError(`no reply from ${this.#peer} within ${this.#timeout / 1000} s`, 1);
+      throw this.#lost(error);
+    } finally {
+      this.#reading = false;
+      clearTimeout(this.#timer);
+    }
+  }
+
+  /** Once it has everything, the server may not be silent for ever; while the user is typing, it may. */
+  #watch(): void {
+    const done = this.#inputEnded || this.#sendError !== undefined;
+    if (!this.#reading || !done) return;
+    this.#timer = setAlarm(this.#timeout, () => {
+      this.#late = true;
+      this.#conn.close();
+    });
+  }
+
+  #lost(error: unknown): CommandError {
+    return new CommandError(`lost the connection to ${this.#peer}: ${reasonOf(error)}`, 1);
+  }
+}
+
+async function input(into: Uint8Array): Promise<number | null> {
+  try {
+    return await Deno.stdin.read(into);
+  } catch (error) {
+    throw new CommandError(`cannot read stdin: ${reasonOf(error)}`, 1);
+  }
+}
+
+/** Whether anybody still reads stdout; `shouty connect … | head -1` is no error. */
+async function print(bytes: Uint8Array): Promise<boolean> {
+  try {
+    await writeAll(Deno.stdout, bytes);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) return false;
+    throw new CommandError(`cannot write to stdout: ${reasonOf(error)}`, 1);
+  }
+}
+
+async function writeAll(to: { write(bytes: Uint8Array): Promise<number> }, bytes: Uint8Array): Promise<void> {
+  for (let sent = 0; sent < bytes.length;) sent += await to.write(bytes.subarray(sent));
+}
+
+function setAlarm(ms: number, ring: () => void): ReturnType<typeof setTimeout> | undefined {
+  return ms === Infinity ? undefined : setTimeout(ring, ms);
+}
