@@ -51,10 +51,14 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
   const log = openLog(logLevel, logFormat);
   const stop = new AbortController();
   // Before anything is opened: setting them up, and even exiting without them, takes a free descriptor.
-  onSignals(() => stop.abort(), async (exitCode) => {
+  onSignals((signal) => {
+    log.write("debug", () => `received ${signal}`);
+    stop.abort();
+  }, async (exitCode) => {
     await log.flush();
     Deno.exit(exitCode);
   });
+  log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
   const server = listen({ ...options, signal: stop.signal, onEvent: (event) => report(log, event) });
   let exitCode = 0;
   try {

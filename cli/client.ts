@@ -10,6 +10,9 @@ import type { CONNECT } from "./flags.ts";
 import type { Target } from "./kinds.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
 
+/** After the server's end, so long is input looked for that it did not take. */
+const LAST_INPUT_MS = 100;
+
 /**
  * Talks with a server: what comes on stdin goes there, and what comes back goes to stdout.
  *
@@ -55,14 +58,15 @@ class Talk {
   }
 
   async run(): Promise<void> {
-    // Not awaited: when the server ends, nobody needs the next line any more.
-    this.#send();
+    const sending = this.#send();
     const buffer = new Uint8Array(64 * 1024);
     for (let count = await this.#read(buffer); count !== null; count = await this.#read(buffer)) {
       if (!await print(buffer.subarray(0, count))) return;
     }
+    // Input that the server has not waited for shows by now; a user at a terminal may never type again.
+    await Promise.race([sending, new Promise((resolve) => setTimeout(resolve, LAST_INPUT_MS))]);
     if (this.#sendError !== undefined) throw this.#sendError;
-    if (!this.#inputEnded) console.error(`${this.#peer} has closed the connection`);
+    if (!this.#inputEnded) console.error(`shouty: ${this.#peer} has closed the connection`);
   }
 
   async #send(): Promise<void> {

@@ -39,6 +39,6 @@ export function reasonOf(error: unknown): string {
   if (known !== undefined) return known[1];
   const message = error instanceof Error ? error.message || error.name : String(error);
   const reason = message.replace(/ \(os error \d+\)/, "").replaceAll(/\s+/g, " ").trim();
-  // "Too many open files", but "TLS is not supported".
-  return /^[A-Z][a-z]/.test(reason) ? reason[0].toLowerCase() + reason.slice(1) : reason;
+  // "Too many open files" becomes lower case; "TLS is not supported" and "TypeError" stay.
+  return /^[A-Z][a-z]+\b/.test(reason) ? reason[0].toLowerCase() + reason.slice(1) : reason;
 }

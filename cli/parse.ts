@@ -41,8 +41,7 @@ export function parse<F extends Flags, Operand = undefined>(
     const flags = names.map((name) => `--${name}`).join(", ");
     throw new CommandError(`unknown flag ${quote(unknown)}: expected one of ${flags}`, 2);
   }
-  const operand = readOperand(command, operands);
-  return { values: readFlags(command, given, environment), operand };
+  return { values: readFlags(command, given, environment), operand: readOperand(command, operands) };
 }
 
 /** The parts of a command line. */
