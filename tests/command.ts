@@ -1,0 +1,217 @@
+/** The command as a subprocess, for the tests that look at it from outside. */
+
+const ROOT = `${import.meta.dirname}/..`;
+const PATIENCE_MS = 15_000;
+
+/** How a subprocess is started. */
+export interface StartOptions {
+  /** What it may do. */
+  permissions?: string[];
+  env?: Record<string, string>;
+  /** What it reads from stdin; without it, that stays open, for `type`. */
+  input?: string;
+}
+
+/** What is left of a subprocess. */
+export interface Outcome {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs the command to its end. */
+export async function runCommand(args: string[], options: StartOptions = {}): Promise<Outcome> {
+  await using command = startCommand(args, { input: "", ...options });
+  return await command.outcome();
+}
+
+/** Starts the command. */
+export function startCommand(args: string[], options: StartOptions = {}): Subprocess {
+  const { permissions = ["--allow-net"] } = options;
+  return new Subprocess(Deno.execPath(), ["run", ...permissions, "mod.ts", ...args], options);
+}
+
+/** Starts the server on a free port of the loopback, and waits until it listens. */
+export async function startServer(args: string[] = [], options: StartOptions = {}): Promise<ServerProcess> {
+  const command = startCommand(["--hostname", "127.0.0.1", "--port", "0", ...args], options);
+  const [, port] = await command.stderrMatch(/listening on 127\.0\.0\.1:(\d+)/);
+  return Object.assign(command, { hostname: "127.0.0.1", port: Number(port) });
+}
+
+/** Where a server is. */
+export interface Address {
+  hostname: string;
+  port: number;
+}
+
+/** A server that listens. */
+export type ServerProcess = Subprocess & Address;
+
+/** Whether util-linux's `script` is here, which gives a subprocess a terminal. */
+export const HAS_SCRIPT = await isUtilLinux();
+
+/** Starts `deno` in a terminal, where stdout and stderr are one. */
+export function startInTerminal(args: string[], env: Record<string, string> = {}): Subprocess {
+  const line = [Deno.execPath(), ...args].map((word) => `'${word}'`).join(" ");
+  return new Subprocess("script", ["--quiet", "--return", "--command", line, "/dev/null"], { env });
+}
+
+async function isUtilLinux(): Promise<boolean> {
+  try {
+    const { stdout } = await new Deno.Command("script", { args: ["--version"], stderr: "null" }).output();
+    return new TextDecoder().decode(stdout).includes("util-linux");
+  } catch {
+    return false;
+  }
+}
+
+/** A process that is looked at while it runs, and does not outlive its test. */
+export class Subprocess implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #stdout: Output;
+  readonly #stderr: Output;
+  readonly #stdin: WritableStreamDefaultWriter<Uint8Array>;
+  #ended = false;
+
+  constructor(program: string, args: string[], { env = {}, input }: StartOptions) {
+    const piped = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+    this.#child = new Deno.Command(program, { args, cwd: ROOT, env: { NO_COLOR: "1", ...env }, ...piped }).spawn();
+    this.#stdout = new Output(this.#child.stdout);
+    this.#stderr = new Output(this.#child.stderr);
+    this.#stdin = this.#child.stdin.getWriter();
+    this.#child.status.then(() => this.#ended = true);
+    if (input !== undefined) this.type(input).then(() => this.endInput());
+  }
+
+  get stderr(): string {
+    return this.#stderr.text;
+  }
+
+  /** Waits until this has been written to stdout. */
+  stdoutMatch(pattern: RegExp): Promise<RegExpExecArray> {
+    return this.#stdout.match(pattern);
+  }
+
+  /** Waits until this has been written to stderr. */
+  stderrMatch(pattern: RegExp): Promise<RegExpExecArray> {
+    return this.#stderr.match(pattern);
+  }
+
+  /** Leaves the rest of stderr unread, so that the pipe fills up. */
+  stopReadingStderr(): void {
+    this.#stderr.stop();
+  }
+
+  closeStdout(): Promise<void> {
+    return this.#stdout.close();
+  }
+
+  closeStderr(): Promise<void> {
+    return this.#stderr.close();
+  }
+
+  /** Writes to stdin; a process that does not read it any more is no matter. */
+  async type(text: string): Promise<void> {
+    await this.#stdin.write(new TextEncoder().encode(text)).catch(() => {});
+  }
+
+  async endInput(): Promise<void> {
+    await this.#stdin.close().catch(() => {});
+  }
+
+  signal(signal: Deno.Signal): void {
+    this.#child.kill(signal);
+  }
+
+  /** Waits for the end of the process, though its outputs may not have ended. */
+  async exitCode(): Promise<number> {
+    return (await within("the process to end", this.#child.status)).code;
+  }
+
+  /** Waits for the end. */
+  async outcome(): Promise<Outcome> {
+    const code = await this.exitCode();
+    await Promise.all([this.#stdout.ended, this.#stderr.ended]);
+    return { code, stdout: this.#stdout.text, stderr: this.#stderr.text };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#ended) this.signal("SIGKILL");
+    await this.#child.status;
+    await this.endInput();
+    await Promise.all([this.#stdout.close(), this.#stderr.close()]);
+  }
+}
+
+/** What a process writes to one of its outputs. */
+class Output {
+  text = "";
+  readonly ended: Promise<void>;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  #stopped = false;
+  #news = Promise.withResolvers<void>();
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.#reader = stream.getReader();
+    this.ended = this.#read();
+  }
+
+  async match(pattern: RegExp): Promise<RegExpExecArray> {
+    const found = async () => {
+      for (;;) {
+        const match = pattern.exec(this.text);
+        if (match !== null) return match;
+        if (this.#stopped) throw new Error(`${pattern} did not come, but:\n${this.text}`);
+        await this.#news.promise;
+      }
+    };
+    return await within(`${pattern}`, found(), () => this.text);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  async close(): Promise<void> {
+    this.stop();
+    await this.#reader.cancel();
+    await this.ended;
+  }
+
+  async #read(): Promise<void> {
+    const decoder = new TextDecoder();
+    while (!this.#stopped) {
+      const { value, done } = await this.#reader.read();
+      if (done) this.stop();
+      this.text += decoder.decode(value, { stream: !done });
+      this.#news.resolve();
+      this.#news = Promise.withResolvers();
+    }
+  }
+}
+
+/** Fails a test that would hang, and says on what. */
+async function within<T>(what: string, promise: Promise<T>, seen = () => ""): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`Waited in vain for ${what}\n${seen()}`)), PATIENCE_MS);
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Sends text, ends its side, and returns all that comes back. */
+export async function converse({ hostname, port }: Address, text: string): Promise<string> {
+  const conn = await Deno.connect({ hostname, port });
+  await conn.write(new TextEncoder().encode(text));
+  await conn.closeWrite();
+  return await new Response(conn.readable).text();
+}
+
+/** Sends text, and returns what comes back first. */
+export async function ask(conn: Deno.TcpConn, text: string): Promise<string> {
+  await conn.write(new TextEncoder().encode(text));
+  const buffer = new Uint8Array(1024);
+  return new TextDecoder().decode(buffer.subarray(0, await conn.read(buffer) ?? 0));
+}
