@@ -13,7 +13,8 @@ import { failed, requireNet } from "./cli/net.ts";
 import { parse, type Values } from "./cli/parse.ts";
 import { report } from "./cli/report.ts";
 import { onSignals } from "./cli/signals.ts";
-import { serve, type ServeOptions, type Server } from "./server.ts";
+import type { ServeOptions } from "./internal/serve_options.ts";
+import { serve, type Server } from "./server.ts";
 
 /**
  * Runs the command, and ends the process.

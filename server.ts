@@ -4,89 +4,24 @@
  * @module
  */
 
-import { Connection, type ConnLimits, type ConnOptions, type Door, type Host, resolveConnOptions } from "./conn.ts";
+import { Connection, type Door, type Host } from "./conn.ts";
 import { Acceptor } from "./internal/acceptor.ts";
-import { checkFunction, checkOptions, checkTimeout, checkWhole, checkWord } from "./internal/check.ts";
+import { Gate } from "./internal/admission.ts";
+import { checkFunction } from "./internal/check.ts";
 import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
+import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
 import { Counters, type ServerStats } from "./internal/counters.ts";
 import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
 import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { CLOSE_REASONS, type ErrorLineReason, type RejectReason } from "./internal/reasons.ts";
 import { Rejects } from "./internal/rejects.ts";
+import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
+import type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
 import type { Listener, Transport } from "./internal/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
 export type ServerState = "listening" | "draining" | "closed";
-
-/**
- * What a shutdown does with the connections that it finds:
- *
- * - `linger`: they live on until they leave, idle out, or `drainTimeout` is up
- * - `finish`: each is closed at a line boundary, as soon as everything that it has sent is answered
- */
-export type DrainMode = "linger" | "finish";
-
-/** Options of {@linkcode serve} and {@linkcode serveConnections}. */
-export interface ServeOptions extends ConnOptions {
-  /**
-   * The address or host name to listen on.
-   *
-   * @default {"0.0.0.0"}
-   */
-  hostname?: string;
-  /**
-   * The port to listen on; 0 picks a free one, which {@linkcode Server.addr} tells.
-   *
-   * @default {8080}
-   */
-  port?: number;
-  /** Where connections come from, in place of `hostname` and `port`. The server closes it. */
-  listener?: Listener;
-  /** Aborting it equals calling {@linkcode Server.shutdown}. */
-  signal?: AbortSignal;
-  /** Called once with the address, before the first connection. */
-  onListen?: (addr: Deno.Addr) => void;
-  /** Called with everything that happens. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
-  onEvent?: (event: ServerEvent) => void;
-  /**
-   * How many connections there may be at a time. One more gets an error line and is closed.
-   *
-   * @default {10_000}
-   */
-  maxConnections?: number;
-  /**
-   * What a shutdown does with the connections that it finds.
-   *
-   * @default {"linger"}
-   */
-  drain?: DrainMode;
-  /**
-   * How long a shutdown waits for connections to end, in milliseconds; what is left then is aborted, with reason
-   * `drain-timeout`. `Infinity` waits for ever.
-   *
-   * @default {10_000}
-   */
-  drainTimeout?: number;
-  /**
-   * The line that tells a peer which limit it met, without its end; `null` for none. The default is in the style of
-   * `error: line longer than 65536 bytes`.
-   *
-   * @param reason Which limit.
-   * @param limit Its value.
-   */
-  errorLine?: (reason: ErrorLineReason, limit: number) => string | null;
-  /** Where time comes from: a test can put a clock here that it moves by hand. */
-  clock?: Clock;
-}
-
-/** Options of {@linkcode Server.shutdown}; each defaults to the server's own. */
-export interface ShutdownOptions {
-  /** What to do with the connections that are there. */
-  drain?: DrainMode;
-  /** How long to wait for them, in milliseconds. */
-  drainTimeout?: number;
-}
 
 /** A running server. */
 export interface Server extends AsyncDisposable {
@@ -131,6 +66,7 @@ class LineServer implements Server, Host {
   readonly #clock: Clock;
   readonly #listener: Listener;
   readonly #acceptor: Acceptor;
+  readonly #gate: Gate;
   readonly #rejects: Rejects;
   readonly #conns = new Set<Connection>();
   readonly #counters = new Counters();
@@ -147,14 +83,17 @@ class LineServer implements Server, Host {
   constructor(options: ServeOptions, door: Door) {
     const { hostname = "0.0.0.0", port = 8080, clock = SYSTEM_CLOCK, signal } = options;
     this.limits = resolveConnOptions(options);
+    const rules = admissionRules(options);
     this.door = door;
     this.#options = options;
     this.#clock = clock;
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });
-    this.#acceptor = new Acceptor(this.#listener, clock, (error, retryMs) => {
-      this.emit({ type: "accept-error", error, retryMs });
+    this.#gate = new Gate(rules, () => clock.now());
+    this.#acceptor = new Acceptor(this.#listener, clock, {
+      delay: () => this.#gate.delay(),
+      failed: (error, retryMs) => this.emit({ type: "accept-error", error, retryMs }),
     });
     this.addr = this.#listener.addr;
     this.#guard(() => options.onListen?.(this.addr));
@@ -215,6 +154,8 @@ class LineServer implements Server, Host {
 
   ended(conn: Connection, event: ClosedEvent): void {
     this.#conns.delete(conn);
+    this.#gate.leave(conn.remoteAddr);
+    this.#acceptor.hurry();
     this.#counters.ended(event.reason, event);
     this.emit(event);
     if (this.#state === "draining" && this.#conns.size === 0) this.#empty.resolve();
@@ -246,8 +187,8 @@ class LineServer implements Server, Host {
   }
 
   #admit(transport: Transport): void {
-    const { maxConnections = 10_000 } = this.#options;
-    if (this.#conns.size >= maxConnections) return this.#reject(transport, "max-connections", maxConnections);
+    const decision = this.#gate.enter(transport.remoteAddr);
+    if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
     const conn = new Connection(++this.#counters.accepted, transport, this);
     this.#conns.add(conn);
     if (this.#unref) conn.unref();
@@ -319,30 +260,8 @@ class LineServer implements Server, Host {
   }
 }
 
-function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
-  switch (reason) {
-    case "line-too-long":
-      return `error: line longer than ${limit} bytes`;
-    case "byte-limit":
-      return `error: more than ${limit} bytes from one connection`;
-    case "max-connections":
-      return `error: more than ${limit} connections`;
-  }
-}
-
-function checkDrain(drain: DrainMode, drainTimeout: number): void {
-  checkWord("drain", drain, ["linger", "finish"]);
-  checkTimeout("drainTimeout", drainTimeout);
-}
-
 function start(options: ServeOptions, door: Door): Server {
-  checkOptions("options", options);
-  const { hostname = "", port = 8080, maxConnections = 10_000, drain = "linger", drainTimeout = 10_000 } = options;
-  if (typeof hostname !== "string") throw new TypeError(`Cannot use hostname ${hostname}: expected a string`);
-  checkWhole("port", port, 0, 65_535);
-  checkWhole("maxConnections", maxConnections, 1, Infinity);
-  checkDrain(drain, drainTimeout);
-  for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
+  checkServeOptions(options);
   return new LineServer(options, door);
 }
 

@@ -8,6 +8,14 @@ import { Backoff } from "./backoff.ts";
 import type { Clock } from "./clocks.ts";
 import { closeQuietly, type Listener, type Transport } from "./transport.ts";
 
+/** What an acceptor asks and tells. */
+export interface AcceptorHooks {
+  /** How many milliseconds to leave the next connection in the kernel; `Infinity` until {@linkcode Acceptor.hurry}. */
+  delay(): number;
+  /** `accept` threw, and is tried again in so many milliseconds. */
+  failed(error: unknown, retryMs: number): void;
+}
+
 /**
  * The connections that come to a listener, which it owns, until it is closed. The listener's own iterator would end at
  * the first client that resets its connection before it is accepted, and leave the server deaf.
@@ -15,7 +23,7 @@ import { closeQuietly, type Listener, type Transport } from "./transport.ts";
 export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   readonly #listener: Listener;
   readonly #clock: Clock;
-  readonly #onError: (error: unknown, retryMs: number) => void;
+  readonly #hooks: AcceptorHooks;
   readonly #backoff = new Backoff();
   #closed = false;
   #cutWait = () => {};
@@ -23,12 +31,12 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   /**
    * @param listener Where connections come from.
    * @param clock Where time comes from.
-   * @param onError Called with what `accept` threw, and in how many milliseconds it is tried again.
+   * @param hooks What it asks and tells.
    */
-  constructor(listener: Listener, clock: Clock, onError: (error: unknown, retryMs: number) => void) {
+  constructor(listener: Listener, clock: Clock, hooks: AcceptorHooks) {
     this.#listener = listener;
     this.#clock = clock;
-    this.#onError = onError;
+    this.#hooks = hooks;
   }
 
   [Symbol.asyncIterator](): this {
@@ -38,6 +46,11 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   /** The next connection; throws only if the listener was closed from outside, so that nobody can accept any more. */
   async next(): Promise<IteratorResult<Transport, undefined>> {
     while (!this.#closed) {
+      const delay = this.#hooks.delay();
+      if (delay > 0) {
+        await this.#wait(delay);
+        continue;
+      }
       try {
         const value = await this.#listener.accept();
         this.#backoff.reset();
@@ -48,7 +61,7 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         if (this.#closed) break;
         if (error instanceof Deno.errors.BadResource) throw error;
         const retryMs = this.#backoff.next(error);
-        this.#onError(error, retryMs);
+        this.#hooks.failed(error, retryMs);
         if (retryMs > 0) await this.#wait(retryMs);
       }
     }
@@ -62,11 +75,18 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     this.#cutWait();
   }
 
+  /** Ends a wait early: it may be that the next connection can be accepted now. */
+  hurry(): void {
+    this.#cutWait();
+  }
+
   async #wait(milliseconds: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
+    // With its listener at rest, nothing but this keeps the process alive.
     const cancel = this.#clock.setTimer(resolve, milliseconds, true);
     this.#cutWait = resolve;
     await promise;
     cancel();
+    this.#cutWait = () => {};
   }
 }

@@ -32,6 +32,13 @@ export function checkWhole(name: string, value: number, least: number, most: num
   throw new RangeError(`Cannot use ${name} ${value}: expected a whole number ${range}`);
 }
 
+/** Checks a number per second: more than 0; `Infinity` switches it off. */
+export function checkRate(name: string, value: number): void {
+  checkNumber(name, value);
+  if (value > 0) return;
+  throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 per second, or Infinity`);
+}
+
 /** Checks a size that memory is set aside for. */
 export function checkBufferBytes(name: string, value: number): void {
   checkWhole(name, value, 1, LARGEST_BYTES);

@@ -59,8 +59,14 @@ const ALL: Record<CloseReason, true> = {
 /** Every {@linkcode CloseReason}, in the order of its documentation. */
 export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
 
-/** Why a connection was turned away before it was served. */
-export type RejectReason = "max-connections";
+/**
+ * Why a connection was turned away before it was served:
+ *
+ * - `max-connections`: there were `maxConnections` already
+ * - `max-connections-per-ip`: its client had `maxConnectionsPerIp` already
+ * - `denied`: its address is on the list `deny`, or not on the list `allow`
+ */
+export type RejectReason = "max-connections" | "max-connections-per-ip" | "denied";
 
 /** What the peer is told before the server hangs up: the limits that it can do something about. */
 export type ErrorLineReason = "line-too-long" | "byte-limit" | RejectReason;

@@ -1,0 +1,124 @@
+/**
+ * Who gets in, decided in one place.
+ *
+ * @module
+ */
+
+import { clientOf } from "./ip.ts";
+import type { RejectReason } from "./reasons.ts";
+
+/** The rules of admission. */
+export interface AdmissionRules {
+  readonly maxConnections: number;
+  readonly maxConnectionsPerIp: number;
+  /** New connections per second, and so many at once after a quiet second. */
+  readonly acceptRate: number;
+  /** What happens at `maxConnections`. */
+  readonly atCapacity: "reject" | "wait";
+  /** Whether an address is welcome at all. */
+  readonly welcome: (hostname: string) => boolean;
+}
+
+/** What is to be done with the next connection: let in, left in the kernel for some milliseconds, or turned away. */
+export type Decision =
+  | { readonly kind: "admit" }
+  | { readonly kind: "wait"; readonly ms: number }
+  | { readonly kind: "reject"; readonly reason: RejectReason; readonly limit: number };
+
+/** What a decision looks at. */
+export interface Situation {
+  /** How many connections there are. */
+  readonly active: number;
+  /** In how many milliseconds one more may come, by the rate. */
+  readonly dueMs: number;
+  /** Who comes, once it is accepted: an address, if it has one, and how many connections the same client has. */
+  readonly comer?: { readonly hostname: string | undefined; readonly connections: number };
+}
+
+const ADMIT: Decision = { kind: "admit" };
+
+/**
+ * Decides. It is asked before a connection is accepted, when it may have to wait, and again when it is known who comes.
+ *
+ * @param rules The rules.
+ * @param situation What there is.
+ * @returns What is to be done.
+ */
+export function decide(rules: AdmissionRules, { active, dueMs, comer }: Situation): Decision {
+  const { maxConnections, maxConnectionsPerIp, atCapacity, welcome } = rules;
+  const full = active >= maxConnections;
+  if (comer === undefined) {
+    if (full && atCapacity === "wait") return { kind: "wait", ms: Infinity };
+    return dueMs > 0 ? { kind: "wait", ms: dueMs } : ADMIT;
+  }
+  const { hostname, connections } = comer;
+  if (hostname !== undefined && !welcome(hostname)) return reject("denied", 0);
+  if (full) return reject("max-connections", maxConnections);
+  return connections >= maxConnectionsPerIp ? reject("max-connections-per-ip", maxConnectionsPerIp) : ADMIT;
+}
+
+function reject(reason: RejectReason, limit: number): Decision {
+  return { kind: "reject", reason, limit };
+}
+
+/** Keeps the counts that decisions are made from. */
+export class Gate {
+  readonly #rules: AdmissionRules;
+  readonly #now: () => number;
+  readonly #clients = new Map<string, number>();
+  #active = 0;
+  /** When the next one would be due if they came evenly; some may come early, after a quiet time. */
+  #evenAt = -Infinity;
+
+  /**
+   * @param rules The rules.
+   * @param now The time, in milliseconds.
+   */
+  constructor(rules: AdmissionRules, now: () => number) {
+    this.#rules = rules;
+    this.#now = now;
+  }
+
+  /** How many milliseconds to wait before the next connection is accepted; `Infinity` until one leaves. */
+  delay(): number {
+    const decision = decide(this.#rules, { active: this.#active, dueMs: this.#dueMs() });
+    return decision.kind === "wait" ? decision.ms : 0;
+  }
+
+  #dueMs(): number {
+    const { acceptRate } = this.#rules;
+    // A second's worth at once: all but the first are ahead of their time.
+    const aheadMs = acceptRate > 1 ? 1000 - 1000 / acceptRate : 0;
+    return acceptRate === Infinity ? 0 : Math.max(0, this.#evenAt - aheadMs - this.#now());
+  }
+
+  /** A connection was accepted from there: lets it in, which counts it until it leaves, or says why not. */
+  enter(addr: Deno.Addr): Decision {
+    if (this.#rules.acceptRate !== Infinity) {
+      this.#evenAt = Math.max(this.#evenAt, this.#now()) + 1000 / this.#rules.acceptRate;
+    }
+    const hostname = "hostname" in addr ? addr.hostname : undefined;
+    const client = this.#clientOf(hostname);
+    const connections = this.#clients.get(client) ?? 0;
+    const comer = { hostname, connections };
+    const decision = decide(this.#rules, { active: this.#active, dueMs: 0, comer });
+    if (decision.kind !== "admit") return decision;
+    this.#active++;
+    if (client !== "") this.#clients.set(client, connections + 1);
+    return decision;
+  }
+
+  /** A connection that was let in has ended. */
+  leave(addr: Deno.Addr): void {
+    this.#active--;
+    const client = this.#clientOf("hostname" in addr ? addr.hostname : undefined);
+    const connections = this.#clients.get(client) ?? 0;
+    if (connections > 1) this.#clients.set(client, connections - 1);
+    else this.#clients.delete(client);
+  }
+
+  /** Whom a connection counts for; nobody, where clients are not counted or have no address. */
+  #clientOf(hostname: string | undefined): string {
+    return hostname === undefined || this.#rules.maxConnectionsPerIp === Infinity ? "" : clientOf(hostname);
+  }
+}

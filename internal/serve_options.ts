@@ -1,0 +1,149 @@
+/**
+ * The options of a server: what they mean, their defaults and bounds.
+ *
+ * @module
+ */
+
+import type { AdmissionRules } from "./admission.ts";
+import { checkFunction, checkOptions, checkRate, checkTimeout, checkWhole, checkWord } from "./check.ts";
+import type { Clock } from "./clocks.ts";
+import type { ConnOptions } from "./conn_options.ts";
+import type { ServerEvent } from "./events.ts";
+import type { ErrorLineReason } from "./reasons.ts";
+import type { Listener } from "./transport.ts";
+
+/**
+ * What a shutdown does with the connections that it finds:
+ *
+ * - `linger`: they live on until they leave, idle out, or `drainTimeout` is up
+ * - `finish`: each is closed at a line boundary, as soon as everything that it has sent is answered
+ */
+export type DrainMode = "linger" | "finish";
+
+/** Options of {@linkcode serve} and {@linkcode serveConnections}. */
+export interface ServeOptions extends ConnOptions {
+  /**
+   * The address or host name to listen on.
+   *
+   * @default {"0.0.0.0"}
+   */
+  hostname?: string;
+  /**
+   * The port to listen on; 0 picks a free one, which {@linkcode Server.addr} tells.
+   *
+   * @default {8080}
+   */
+  port?: number;
+  /** Where connections come from, in place of `hostname` and `port`. The server closes it. */
+  listener?: Listener;
+  /** Aborting it equals calling {@linkcode Server.shutdown}. */
+  signal?: AbortSignal;
+  /** Called once with the address, before the first connection. */
+  onListen?: (addr: Deno.Addr) => void;
+  /** Called with everything that happens. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
+  onEvent?: (event: ServerEvent) => void;
+  /**
+   * How many connections there may be at a time. What happens to one more, `atCapacity` says.
+   *
+   * @default {10_000}
+   */
+  maxConnections?: number;
+  /**
+   * What happens to a connection past `maxConnections`: `reject` gives it an error line and closes it, `wait` leaves it
+   * in the kernel until there is room.
+   *
+   * @default {"reject"}
+   */
+  atCapacity?: "reject" | "wait";
+  /**
+   * How many connections one client may have at a time: one IPv4 address, or one IPv6 /64, whose addresses are all its
+   * owner's. One more gets an error line and is closed.
+   *
+   * @default {Infinity}
+   */
+  maxConnectionsPerIp?: number;
+  /**
+   * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits.
+   *
+   * @default {Infinity}
+   */
+  acceptRate?: number;
+  /**
+   * What a shutdown does with the connections that it finds.
+   *
+   * @default {"linger"}
+   */
+  drain?: DrainMode;
+  /**
+   * How long a shutdown waits for connections to end, in milliseconds; what is left then is aborted, with reason
+   * `drain-timeout`. `Infinity` waits for ever.
+   *
+   * @default {10_000}
+   */
+  drainTimeout?: number;
+  /**
+   * The line that tells a peer which limit it met, without its end; `null` for none. The default is in the style of
+   * `error: line longer than 65536 bytes`.
+   *
+   * @param reason Which limit.
+   * @param limit Its value.
+   */
+  errorLine?: (reason: ErrorLineReason, limit: number) => string | null;
+  /** Where time comes from: a test can put a clock here that it moves by hand. */
+  clock?: Clock;
+}
+
+/** Options of {@linkcode Server.shutdown}; each defaults to the server's own. */
+export interface ShutdownOptions {
+  /** What to do with the connections that are there. */
+  drain?: DrainMode;
+  /** How long to wait for them, in milliseconds. */
+  drainTimeout?: number;
+}
+
+/**
+ * Checks what is not checked where it is used.
+ *
+ * @throws {RangeError | TypeError} If an option is wrong.
+ */
+export function checkServeOptions(options: ServeOptions): void {
+  checkOptions("options", options);
+  const { hostname = "", port = 8080, drain = "linger", drainTimeout = 10_000 } = options;
+  if (typeof hostname !== "string") throw new TypeError(`Cannot use hostname ${hostname}: expected a string`);
+  checkWhole("port", port, 0, 65_535);
+  checkDrain(drain, drainTimeout);
+  for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
+}
+
+/** What a peer is told unless the options say otherwise. */
+export function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
+  switch (reason) {
+    case "line-too-long":
+      return `error: line longer than ${limit} bytes`;
+    case "byte-limit":
+      return `error: more than ${limit} bytes from one connection`;
+    case "max-connections":
+      return `error: more than ${limit} connections`;
+    case "max-connections-per-ip":
+      return `error: more than ${limit} connections from one address`;
+    case "denied":
+      return "error: address not allowed";
+  }
+}
+
+/** Checks how to shut down. */
+export function checkDrain(drain: DrainMode, drainTimeout: number): void {
+  checkWord("drain", drain, ["linger", "finish"]);
+  checkTimeout("drainTimeout", drainTimeout);
+}
+
+/** Fills in the defaults of the rules of admission, and checks them. */
+export function admissionRules(options: ServeOptions): AdmissionRules {
+  const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
+  const { atCapacity = "reject" } = options;
+  checkWhole("maxConnections", maxConnections, 1, Infinity);
+  checkWhole("maxConnectionsPerIp", maxConnectionsPerIp, 1, Infinity);
+  checkRate("acceptRate", acceptRate);
+  checkWord("atCapacity", atCapacity, ["reject", "wait"]);
+  return { maxConnections, maxConnectionsPerIp, acceptRate, atCapacity, welcome: () => true };
+}

@@ -1,0 +1,128 @@
+import { assertEquals } from "@std/assert";
+import { type AdmissionRules, decide, Gate } from "../internal/admission.ts";
+import { clientOf } from "../internal/ip.ts";
+import { test } from "./bounded.ts";
+import { inMemory, startServer } from "./server.ts";
+
+const OPEN: AdmissionRules = {
+  maxConnections: Infinity,
+  maxConnectionsPerIp: Infinity,
+  acceptRate: Infinity,
+  atCapacity: "reject",
+  welcome: () => true,
+};
+
+function addr(hostname: string): Deno.NetAddr {
+  return { transport: "tcp", hostname, port: 1 };
+}
+
+test("A decision admits while no rule is against it", () => {
+  const comer = { hostname: "192.0.2.1", connections: 0 };
+  assertEquals(decide(OPEN, { active: 9, dueMs: 0 }).kind, "admit");
+  assertEquals(decide(OPEN, { active: 9, dueMs: 0, comer }).kind, "admit");
+});
+
+test("A decision names the first rule that is broken, and its limit", () => {
+  const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, welcome: (host: string) => host !== "192.0.2.9" };
+  const of = (active: number, hostname: string, connections: number) =>
+    decide(rules, { active, dueMs: 0, comer: { hostname, connections } });
+  assertEquals(of(5, "192.0.2.9", 2), { kind: "reject", reason: "denied", limit: 0 });
+  assertEquals(of(5, "192.0.2.1", 2), { kind: "reject", reason: "max-connections", limit: 5 });
+  assertEquals(of(4, "192.0.2.1", 2), { kind: "reject", reason: "max-connections-per-ip", limit: 2 });
+  assertEquals(of(4, "192.0.2.1", 1), { kind: "admit" });
+});
+
+test("A decision at capacity waits for room where that is asked for", () => {
+  const rules = { ...OPEN, maxConnections: 5, atCapacity: "wait" } as const;
+  assertEquals(decide(rules, { active: 5, dueMs: 0 }), { kind: "wait", ms: Infinity });
+  assertEquals(decide(rules, { active: 4, dueMs: 0 }), { kind: "admit" });
+});
+
+test("The gate lets a second's worth in at once, and then so many a second", () => {
+  let now = 0;
+  const gate = new Gate({ ...OPEN, acceptRate: 2 }, () => now);
+  const enter = () => {
+    const delay = gate.delay();
+    if (delay === 0) gate.enter(addr("192.0.2.1"));
+    return delay;
+  };
+  assertEquals([enter(), enter(), enter()], [0, 0, 500]);
+  now = 499;
+  assertEquals(enter(), 1);
+  now = 500;
+  assertEquals([enter(), enter()], [0, 500]);
+  now = 60_000;
+  assertEquals([enter(), enter(), enter()], [0, 0, 500], "A long silence saves up no more");
+});
+
+test("The gate lets in one connection in four seconds at a rate of a quarter", () => {
+  let now = 0;
+  const gate = new Gate({ ...OPEN, acceptRate: 0.25 }, () => now);
+  assertEquals(gate.delay(), 0);
+  gate.enter(addr("192.0.2.1"));
+  now = 3000;
+  assertEquals(gate.delay(), 1000);
+  now = 4000;
+  assertEquals(gate.delay(), 0);
+});
+
+test("The gate counts a client's connections while they are there", () => {
+  const gate = new Gate({ ...OPEN, maxConnectionsPerIp: 1 }, () => 0);
+  const kinds = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
+    .map((hostname) => gate.enter(addr(hostname)).kind);
+  assertEquals(kinds, ["admit", "reject", "admit", "admit", "reject", "admit"]);
+  gate.leave(addr("::ffff:192.0.2.1"));
+  assertEquals(gate.enter(addr("192.0.2.1")).kind, "admit");
+});
+
+test("An IPv6 client is its /64, however its address is written", () => {
+  const written = ["2001:db8::1", "2001:0db8:0:0:ffff::", "2001:DB8:0:0:1:2:3:4", "2001:db8::1%eth0"];
+  for (const hostname of written) assertEquals(clientOf(hostname), "2001:db8:0:0::/64");
+  assertEquals(clientOf("::1"), "0:0:0:0::/64");
+  assertEquals(clientOf("::FFFF:203.0.113.7"), "203.0.113.7");
+  assertEquals(clientOf("203.0.113.7"), "203.0.113.7");
+});
+
+test("serve() turns a client's next connection away with a line that names the limit", async () => {
+  await using t = startServer({ maxConnectionsPerIp: 2 });
+  using first = await t.admitted();
+  using _second = await t.admitted();
+  assertEquals(await t.talk("hello\n"), "error: more than 2 connections from one address\n");
+  const { reason, limit } = await t.until("rejected");
+  assertEquals([reason, limit], ["max-connections-per-ip", 2]);
+
+  first.close();
+  await t.closed();
+  assertEquals(await t.talk("hello\n"), "HELLO\n");
+});
+
+test("serve() at capacity leaves the next connection in the kernel until there is room", async () => {
+  await using t = startServer({ maxConnections: 1, atCapacity: "wait" });
+  using first = await t.admitted();
+  const second = t.talk("hello\n");
+  await first.write("me\n");
+  assertEquals(await first.readLine(), "ME");
+  assertEquals(t.stats.accepted, 1);
+  await first.closeWrite();
+  assertEquals(await second, "HELLO\n");
+  assertEquals([t.stats.accepted, t.stats.rejected], [2, 0]);
+});
+
+test("shutdown() does not wait for room", async () => {
+  await using t = startServer({ maxConnections: 1, atCapacity: "wait" });
+  using _only = await t.admitted();
+  await t.server.shutdown({ drain: "finish" });
+  Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+});
+
+test("serve() accepts no faster than acceptRate", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, acceptRate: 2 });
+  for (let i = 0; i < 5; i++) await t.connect();
+  await clock.advance(0);
+  assertEquals(t.stats.accepted, 2);
+  await clock.advance(500);
+  assertEquals(t.stats.accepted, 3);
+  await clock.advance(1000);
+  assertEquals(t.stats.accepted, 5);
+});
