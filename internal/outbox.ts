@@ -93,12 +93,15 @@ export class Outbox {
   /**
    * Adds, and sees to it that it leaves by itself. The first thing after {@linkcode newTurn} leaves at once; what
    * follows in the same turn leaves together at the turn's end, so that a handler that writes a hundred times costs
-   * two system calls.
+   * two system calls. A full block does not wait for that: a handler with lines at hand can make a turn very long, and
+   * `maxQueuedBytes` must not catch a peer that nothing was sent to yet.
    */
   post(data: string | Uint8Array): void {
     this.add(data);
     if (!this.#postedAlone && this.#flushing === undefined) {
       this.#postedAlone = true;
+      this.flush();
+    } else if (this.size >= BLOCK_BYTES) {
       this.flush();
     } else if (!this.#scheduled) {
       this.#scheduled = true;

@@ -1,0 +1,20 @@
+import { assertEquals } from "@std/assert";
+import { BLOCK_BYTES } from "../internal/limiter.ts";
+import { Outbox } from "../internal/outbox.ts";
+
+Deno.test("Outbox sends a full block before the turn ends in which it was posted", async () => {
+  let sent = 0;
+  const outbox = new Outbox({
+    send: (bytes) => Promise.resolve(bytes.length),
+    writing() {},
+    wrote: (bytes) => sent += bytes,
+    writeFailed(error) {
+      throw error;
+    },
+  });
+  outbox.post("The first leaves at once.\n");
+  for (let i = 0; i < 64; i++) outbox.post("x".repeat(BLOCK_BYTES / 64));
+  // Promises only: the turn goes on.
+  for (let i = 0; i < 100; i++) await Promise.resolve();
+  assertEquals([sent, outbox.size], [26 + BLOCK_BYTES, 0]);
+});
