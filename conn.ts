@@ -218,8 +218,8 @@ export class Connection implements Conn, Peer, Sink {
   }
 
   #handlerFailed(error: unknown): void {
-    // Writing to a connection that has ended is how a handler usually learns of it.
-    if (this.#reason !== undefined && error instanceof ConnectionClosedError) return;
+    // A write that comes too late, or what its signal called off, is how a handler usually learns of the end.
+    if (this.leaving && (error instanceof ConnectionClosedError || error === this.#reason)) return;
     this.#host.emit({ type: "handler-error", conn: this, error });
     this.#leave("handler-error", error);
   }
