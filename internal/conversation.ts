@@ -13,7 +13,7 @@ import type { Blocks } from "./blocks.ts";
  * They come out of a `TextLineStream` that is fed by hand. A pipe would read ahead, and the clocks could not tell a
  * handler that works from a peer that is silent; and each pipe costs microseconds a line.
  */
-export class Lines implements AsyncIterableIterator<string> {
+export class Lines implements AsyncIterableIterator<string, undefined> {
   readonly #blocks: Blocks;
   readonly #writer: WritableStreamDefaultWriter<string>;
   readonly #reader: ReadableStreamDefaultReader<string>;

@@ -19,7 +19,7 @@ export interface Conn {
    *
    * @throws {TypeError} In a line handler, which gets the lines as its argument.
    */
-  readonly lines: AsyncIterableIterator<string>;
+  readonly lines: AsyncIterableIterator<string, undefined>;
   /** Aborts when the connection ends, whatever ended it, with the {@linkcode CloseReason} as its `reason`. */
   readonly signal: AbortSignal;
   /**
