@@ -8,11 +8,11 @@ export { ByteLimitStream, type ByteLimitStreamOptions } from "./internal/byte_li
 export type { Clock } from "./internal/clocks.ts";
 export type { ConnOptions } from "./internal/conn_options.ts";
 export type { ServerStats, Traffic } from "./internal/counters.ts";
-export { ConnectionClosedError, LimitError } from "./internal/errors.ts";
+export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/errors.ts";
 export type * from "./internal/events.ts";
 export type { Conn, ConnHandler, LineHandler, Reply } from "./internal/handlers.ts";
 export type { Breach } from "./internal/limiter.ts";
-export type { CloseReason, ErrorLineReason, RejectReason } from "./internal/reasons.ts";
+export type { CloseReason, ErrorLineReason, ListenerRejectReason, RejectReason } from "./internal/reasons.ts";
 export type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 export { shout } from "./internal/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/transport.ts";

@@ -11,6 +11,7 @@ import { checkFunction } from "./internal/check.ts";
 import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
 import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
 import { Counters, type ServerStats } from "./internal/counters.ts";
+import { AcceptRejection } from "./internal/errors.ts";
 import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
 import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { CLOSE_REASONS, type ErrorLineReason, type RejectReason } from "./internal/reasons.ts";
@@ -93,7 +94,10 @@ class LineServer implements Server, Host {
     this.#gate = new Gate(rules, () => clock.now());
     this.#acceptor = new Acceptor(this.#listener, clock, {
       delay: () => this.#gate.delay(),
-      failed: (error, retryMs) => this.emit({ type: "accept-error", error, retryMs }),
+      failed: (error, retryMs) => {
+        if (error instanceof AcceptRejection) this.#turnedAway(error);
+        else this.emit({ type: "accept-error", error, retryMs });
+      },
     });
     this.addr = this.#listener.addr;
     this.#guard(() => options.onListen?.(this.addr));
@@ -196,10 +200,16 @@ class LineServer implements Server, Host {
     conn.serve();
   }
 
-  #reject(transport: Transport, reason: RejectReason, limit: number): void {
+  #reject(transport: Transport, reason: RejectReason & ErrorLineReason, limit: number): void {
     this.#counters.rejected++;
     this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, limit });
     this.#rejects.add(transport, this.errorLine(reason, limit));
+  }
+
+  /** The listener has closed it already, so there is nobody to send an error line to. */
+  #turnedAway({ remoteAddr, reason, cause }: AcceptRejection): void {
+    this.#counters.rejected++;
+    this.emit({ type: "rejected", remoteAddr, reason, error: cause });
   }
 
   async #close(): Promise<ShutdownReport> {

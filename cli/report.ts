@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ClosedEvent, ServerEvent } from "../internal/events.ts";
+import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/events.ts";
 import { formatAddr } from "../internal/transport.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
@@ -42,8 +42,12 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
   },
   "rejected": {
     level: "warn",
-    text: ({ remoteAddr, reason, limit }) => `rejected connection from ${formatAddr(remoteAddr)} (${reason} ${limit})`,
-    fields: ({ remoteAddr, reason, limit }) => ({ remote: formatAddr(remoteAddr), reason, limit }),
+    text: rejecting,
+    fields: ({ remoteAddr, reason, limit, error }) => ({
+      remote: formatAddr(remoteAddr),
+      ...{ reason, limit },
+      ...(error === undefined ? {} : { error: reasonOf(error) }),
+    }),
   },
   "accept-error": {
     level: "warn",
@@ -84,6 +88,11 @@ export function report(log: Log, event: ServerEvent): void {
 /** Clients that a shutdown did not wait for have lost something. */
 function reportCut(log: Log, cut = 0): void {
   if (cut > 0) log.write("warn", () => `cut ${count(cut, "connection")} at the drain timeout`, () => ({ cut }));
+}
+
+function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string {
+  const line = `rejected connection from ${formatAddr(remoteAddr)}`;
+  return error === undefined ? `${line} (${reason} ${limit})` : `${line} (${reason}): ${reasonOf(error)}`;
 }
 
 function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: ClosedEvent): string {

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { AcceptRejection } from "./errors.ts";
+
 const FIRST_MS = 5;
 const LONGEST_MS = 1000;
 
@@ -23,6 +25,8 @@ export class Backoff {
    * @returns How many milliseconds to wait; 0 where only one connection is lost.
    */
   next(error: unknown): number {
+    // However many are turned away, accepting works.
+    if (error instanceof AcceptRejection) return 0;
     if (isOnePeers(error) && ++this.#failures <= FREE_FAILURES) return 0;
     const delay = this.#delay;
     this.#delay = Math.min(2 * delay, LONGEST_MS);

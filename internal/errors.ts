@@ -5,7 +5,7 @@
  */
 
 import type { Breach } from "./limiter.ts";
-import type { CloseReason } from "./reasons.ts";
+import type { CloseReason, ListenerRejectReason } from "./reasons.ts";
 
 /** Text that a peer sent went past a limit. */
 export class LimitError extends Error {
@@ -42,5 +42,30 @@ export class ConnectionClosedError extends Error {
     super(`Cannot write: the connection has ended (${reason})`);
     this.name = "ConnectionClosedError";
     this.reason = reason;
+  }
+}
+
+/**
+ * A listener has turned one connection away and closed it. Its `accept` rejects with this to say so: the server counts
+ * the connection as rejected, tells it as an event, and accepts on without a pause.
+ */
+export class AcceptRejection extends Error {
+  /** Why it was turned away. */
+  readonly reason: ListenerRejectReason;
+  /** The peer's address. */
+  readonly remoteAddr: Deno.Addr;
+
+  /**
+   * Says which connection was turned away.
+   *
+   * @param reason Why it was turned away.
+   * @param remoteAddr The peer's address.
+   * @param options What was wrong with it, as the `cause`.
+   */
+  constructor(reason: ListenerRejectReason, remoteAddr: Deno.Addr, options?: ErrorOptions) {
+    super(`Connection turned away (${reason})`, options);
+    this.name = "AcceptRejection";
+    this.reason = reason;
+    this.remoteAddr = remoteAddr;
   }
 }

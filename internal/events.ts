@@ -58,10 +58,12 @@ export interface RejectedEvent {
   readonly type: "rejected";
   /** The peer's address. */
   readonly remoteAddr: Deno.Addr;
-  /** Which limit it met. */
+  /** Which limit it met, or why the listener refused it. */
   readonly reason: RejectReason;
-  /** The limit's value. */
-  readonly limit: number;
+  /** The limit's value, where it met one. */
+  readonly limit?: number;
+  /** What was wrong with it, where the listener refused it. */
+  readonly error?: unknown;
 }
 
 /** Accepting failed; the server goes on. */

@@ -60,13 +60,22 @@ const ALL: Record<CloseReason, true> = {
 export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
 
 /**
- * Why a connection was turned away before it was served:
+ * Why a connection was turned away before it was served, by the server:
  *
  * - `max-connections`: there were `maxConnections` already
  * - `max-connections-per-ip`: its client had `maxConnectionsPerIp` already
  * - `denied`: its address is on the list `deny`, or not on the list `allow`
+ *
+ * or by its listener.
  */
-export type RejectReason = "max-connections" | "max-connections-per-ip" | "denied";
+export type RejectReason = "max-connections" | "max-connections-per-ip" | "denied" | ListenerRejectReason;
+
+/**
+ * Why a listener turned a connection away:
+ *
+ * - `proxy-header`: a proxy's PROXY header was malformed, missing or late
+ */
+export type ListenerRejectReason = "proxy-header";
 
 /** What the peer is told before the server hangs up: the limits that it can do something about. */
-export type ErrorLineReason = "line-too-long" | "byte-limit" | RejectReason;
+export type ErrorLineReason = "line-too-long" | "byte-limit" | Exclude<RejectReason, ListenerRejectReason>;

@@ -44,7 +44,10 @@ export interface Transport {
 export interface Listener {
   /** Where it listens. */
   readonly addr: Deno.Addr;
-  /** Waits for the next connection; the server has one call outstanding at most. */
+  /**
+   * Waits for the next connection; the server has one call outstanding at most. It may reject for one connection's
+   * sake: with {@linkcode AcceptRejection}, if the listener itself turned it away.
+   */
   accept(): Promise<Transport>;
   /** Stops listening; an outstanding `accept` rejects. */
   close(): void;
