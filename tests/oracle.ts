@@ -1,0 +1,57 @@
+/**
+ * The wire rules once more, written from their description and not from the code: what a shouter answers to a whole
+ * input, however it was cut on its way.
+ *
+ * @module
+ */
+
+/** The limits that shape an answer. */
+export interface Limits {
+  maxLineBytes: number;
+  maxConnectionBytes: number;
+}
+
+/** What a client gets, and why it ends. */
+export interface Answer {
+  lines: Uint8Array[];
+  reason: "end" | "line-too-long" | "byte-limit";
+}
+
+const LF = 10;
+const CR = 13;
+
+/**
+ * Looks at one byte after the other. A line ends at LF; one CR just before it, or at the end of input, is dropped. The
+ * first byte past a limit ends it all, where a CR past the longest line is forgiven as long as nothing but LF follows.
+ */
+export function answer(input: Uint8Array, { maxLineBytes, maxConnectionBytes }: Limits): Answer {
+  const lines: Uint8Array[] = [];
+  let line: number[] = [];
+  const chop = () => {
+    if (line.at(-1) === CR) line.pop();
+    lines.push(new Uint8Array(line));
+    line = [];
+  };
+  for (const [i, byte] of input.entries()) {
+    if (i === maxConnectionBytes) return { lines, reason: "byte-limit" };
+    if (byte === LF) {
+      chop();
+      continue;
+    }
+    line.push(byte);
+    const isForgiven = line.length === maxLineBytes + 1 && byte === CR;
+    if (line.length > maxLineBytes && !isForgiven) return { lines, reason: "line-too-long" };
+  }
+  if (line.length > 0) chop();
+  return { lines, reason: "end" };
+}
+
+/** The text that a shouter sends in answer. */
+export function shouted(input: Uint8Array, limits: Limits): string {
+  const { lines, reason } = answer(input, limits);
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const replies = lines.map((line) => decoder.decode(line).toUpperCase() + "\n").join("");
+  if (reason === "line-too-long") return `${replies}error: line longer than ${limits.maxLineBytes} bytes\n`;
+  if (reason === "end") return replies;
+  return `${replies}error: more than ${limits.maxConnectionBytes} bytes from one connection\n`;
+}

@@ -1,0 +1,59 @@
+/**
+ * Properties, checked on values drawn at random. A failure prints its seed; `SHOUTY_SEED=…` repeats it.
+ *
+ * @module
+ */
+
+// deno-lint-ignore no-import-prefix -- deno task would download it before anything else if the import map named it
+import fc from "npm:fast-check@^4.10";
+import type { Limits } from "./oracle.ts";
+
+export { fc };
+
+/** Checks that a property holds. */
+export async function check<Ts extends unknown[]>(
+  arbitraries: [...{ [I in keyof Ts]: fc.Arbitrary<Ts[I]> }],
+  property: (...values: Ts) => void | Promise<void>,
+  numRuns = 100,
+): Promise<void> {
+  const seed = Number(Deno.env.get("SHOUTY_SEED") ?? NaN);
+  const options = Number.isNaN(seed) ? { numRuns } : { numRuns, seed };
+  const values = fc.tuple<Ts>(...arbitraries);
+  await fc.assert(fc.asyncProperty(values, async (values) => await property(...values)), options);
+}
+
+/** Bytes as a line server meets them: text and rubbish, with many line ends. */
+export const anyInput: fc.Arbitrary<Uint8Array> = fc.array(
+  fc.oneof(
+    { weight: 4, arbitrary: fc.constantFrom("\n", "\r\n", "\r", "\r\r\n", "\n\n") },
+    { weight: 3, arbitrary: fc.string({ unit: "binary", maxLength: 12 }) },
+    { weight: 2, arbitrary: fc.constantFrom("a", "ß", "ŉ", "ﬃ", "\uFEFF", "\0", "\v", "\f", "\u0085", "\u2028", "😀") },
+    { weight: 2, arbitrary: fc.uint8Array({ maxLength: 6 }) },
+  ),
+  { maxLength: 24 },
+).map((parts) => new Uint8Array(parts.flatMap((part) => [...toBytes(part)])));
+
+/** Where to cut an input; see {@linkcode cut}. */
+export const anyCuts: fc.Arbitrary<number[]> = fc.array(fc.nat(64), { maxLength: 12 });
+
+/** Limits that small inputs meet. */
+export const anyLimits: fc.Arbitrary<Limits> = fc.record({
+  maxLineBytes: fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constant(65_536)),
+  maxConnectionBytes: fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constant(Infinity)),
+});
+
+/** Cuts bytes into segments of the given lengths; the last one takes the rest. */
+export function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[] {
+  const segments: Uint8Array[] = [];
+  let rest = bytes;
+  for (const length of lengths) {
+    segments.push(rest.subarray(0, length));
+    rest = rest.subarray(length);
+  }
+  return [...segments, rest].filter((segment) => segment.length > 0);
+}
+
+/** Text as UTF-8; bytes as they are. */
+export function toBytes(data: string | Uint8Array): Uint8Array {
+  return typeof data === "string" ? new TextEncoder().encode(data) : data;
+}
