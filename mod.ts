@@ -12,7 +12,8 @@ export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/e
 export type * from "./internal/events.ts";
 export type { Conn, ConnHandler, LineHandler, Reply } from "./internal/handlers.ts";
 export type { Breach } from "./internal/limiter.ts";
-export type { CloseReason, ErrorLineReason, ListenerRejectReason, RejectReason } from "./internal/reasons.ts";
+export type { AdmissionRejectReason, CloseReason, ErrorLineReason } from "./internal/reasons.ts";
+export type { ListenerRejectReason, RejectReason } from "./internal/reasons.ts";
 export type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 export { shout } from "./internal/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/transport.ts";

@@ -14,7 +14,7 @@ import { Counters, type ServerStats } from "./internal/counters.ts";
 import { AcceptRejection } from "./internal/errors.ts";
 import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
 import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
-import { CLOSE_REASONS, type ErrorLineReason, type RejectReason } from "./internal/reasons.ts";
+import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/reasons.ts";
 import { Rejects } from "./internal/rejects.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
 import type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
@@ -200,10 +200,10 @@ class LineServer implements Server, Host {
     conn.serve();
   }
 
-  #reject(transport: Transport, reason: RejectReason & ErrorLineReason, limit: number): void {
+  #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number): void {
     this.#counters.rejected++;
     this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, limit });
-    this.#rejects.add(transport, this.errorLine(reason, limit));
+    this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
   }
 
   /** The listener has closed it already, so there is nobody to send an error line to. */

@@ -5,7 +5,7 @@
  */
 
 import { clientOf } from "./ip.ts";
-import type { RejectReason } from "./reasons.ts";
+import type { AdmissionRejectReason } from "./reasons.ts";
 
 /** The rules of admission. */
 export interface AdmissionRules {
@@ -16,14 +16,14 @@ export interface AdmissionRules {
   /** What happens at `maxConnections`. */
   readonly atCapacity: "reject" | "wait";
   /** Whether an address is welcome at all. */
-  readonly welcome: (hostname: string) => boolean;
+  readonly welcome: (addr: Deno.Addr) => boolean;
 }
 
 /** What is to be done with the next connection: let in, left in the kernel for some milliseconds, or turned away. */
 export type Decision =
   | { readonly kind: "admit" }
   | { readonly kind: "wait"; readonly ms: number }
-  | { readonly kind: "reject"; readonly reason: RejectReason; readonly limit: number };
+  | { readonly kind: "reject"; readonly reason: AdmissionRejectReason; readonly limit?: number };
 
 /** What a decision looks at. */
 export interface Situation {
@@ -31,8 +31,8 @@ export interface Situation {
   readonly active: number;
   /** In how many milliseconds one more may come, by the rate. */
   readonly dueMs: number;
-  /** Who comes, once it is accepted: an address, if it has one, and how many connections the same client has. */
-  readonly comer?: { readonly hostname: string | undefined; readonly connections: number };
+  /** Who comes, once it is accepted: its address, and how many connections the same client has. */
+  readonly comer?: { readonly addr: Deno.Addr; readonly connections: number };
 }
 
 const ADMIT: Decision = { kind: "admit" };
@@ -51,13 +51,13 @@ export function decide(rules: AdmissionRules, { active, dueMs, comer }: Situatio
     if (full && atCapacity === "wait") return { kind: "wait", ms: Infinity };
     return dueMs > 0 ? { kind: "wait", ms: dueMs } : ADMIT;
   }
-  const { hostname, connections } = comer;
-  if (hostname !== undefined && !welcome(hostname)) return reject("denied", 0);
+  const { addr, connections } = comer;
+  if (!welcome(addr)) return reject("denied");
   if (full) return reject("max-connections", maxConnections);
   return connections >= maxConnectionsPerIp ? reject("max-connections-per-ip", maxConnectionsPerIp) : ADMIT;
 }
 
-function reject(reason: RejectReason, limit: number): Decision {
+function reject(reason: AdmissionRejectReason, limit?: number): Decision {
   return { kind: "reject", reason, limit };
 }
 
@@ -97,10 +97,9 @@ export class Gate {
     if (this.#rules.acceptRate !== Infinity) {
       this.#evenAt = Math.max(this.#evenAt, this.#now()) + 1000 / this.#rules.acceptRate;
     }
-    const hostname = "hostname" in addr ? addr.hostname : undefined;
-    const client = this.#clientOf(hostname);
+    const client = this.#clientOf(addr);
     const connections = this.#clients.get(client) ?? 0;
-    const comer = { hostname, connections };
+    const comer = { addr, connections };
     const decision = decide(this.#rules, { active: this.#active, dueMs: 0, comer });
     if (decision.kind !== "admit") return decision;
     this.#active++;
@@ -111,14 +110,15 @@ export class Gate {
   /** A connection that was let in has ended. */
   leave(addr: Deno.Addr): void {
     this.#active--;
-    const client = this.#clientOf("hostname" in addr ? addr.hostname : undefined);
+    const client = this.#clientOf(addr);
     const connections = this.#clients.get(client) ?? 0;
     if (connections > 1) this.#clients.set(client, connections - 1);
     else this.#clients.delete(client);
   }
 
   /** Whom a connection counts for; nobody, where clients are not counted or have no address. */
-  #clientOf(hostname: string | undefined): string {
-    return hostname === undefined || this.#rules.maxConnectionsPerIp === Infinity ? "" : clientOf(hostname);
+  #clientOf(addr: Deno.Addr): string {
+    const counted = this.#rules.maxConnectionsPerIp !== Infinity && "hostname" in addr;
+    return counted ? clientOf(addr.hostname) : "";
   }
 }

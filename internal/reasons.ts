@@ -68,7 +68,10 @@ export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
  *
  * or by its listener.
  */
-export type RejectReason = "max-connections" | "max-connections-per-ip" | "denied" | ListenerRejectReason;
+export type RejectReason = AdmissionRejectReason | ListenerRejectReason;
+
+/** Why the server turned a connection away. */
+export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip" | "denied";
 
 /**
  * Why a listener turned a connection away:
@@ -78,4 +81,4 @@ export type RejectReason = "max-connections" | "max-connections-per-ip" | "denie
 export type ListenerRejectReason = "proxy-header";
 
 /** What the peer is told before the server hangs up: the limits that it can do something about. */
-export type ErrorLineReason = "line-too-long" | "byte-limit" | Exclude<RejectReason, ListenerRejectReason>;
+export type ErrorLineReason = "line-too-long" | "byte-limit" | AdmissionRejectReason;

@@ -6,6 +6,7 @@
 
 import type { AdmissionRules } from "./admission.ts";
 import { checkFunction, checkOptions, checkRate, checkTimeout, checkWhole, checkWord } from "./check.ts";
+import { parseCidrs } from "./cidr.ts";
 import type { Clock } from "./clocks.ts";
 import type { ConnOptions } from "./conn_options.ts";
 import type { ServerEvent } from "./events.ts";
@@ -63,6 +64,13 @@ export interface ServeOptions extends ConnOptions {
    */
   maxConnectionsPerIp?: number;
   /**
+   * The only addresses that are served, as in `["10.0.0.0/8", "::1"]`; others get an error line and are closed. Without
+   * it, all are. Peers without an IP address, as on a Unix socket, are not concerned.
+   */
+  allow?: readonly string[];
+  /** Addresses that are not served, whatever `allow` says. */
+  deny?: readonly string[];
+  /**
    * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits.
    *
    * @default {Infinity}
@@ -86,7 +94,7 @@ export interface ServeOptions extends ConnOptions {
    * `error: line longer than 65536 bytes`.
    *
    * @param reason Which limit.
-   * @param limit Its value.
+   * @param limit Its value; 0 where it has none.
    */
   errorLine?: (reason: ErrorLineReason, limit: number) => string | null;
   /** Where time comes from: a test can put a clock here that it moves by hand. */
@@ -145,5 +153,12 @@ export function admissionRules(options: ServeOptions): AdmissionRules {
   checkWhole("maxConnectionsPerIp", maxConnectionsPerIp, 1, Infinity);
   checkRate("acceptRate", acceptRate);
   checkWord("atCapacity", atCapacity, ["reject", "wait"]);
-  return { maxConnections, maxConnectionsPerIp, acceptRate, atCapacity, welcome: () => true };
+  const welcome = welcomeRule(options);
+  return { maxConnections, maxConnectionsPerIp, acceptRate, atCapacity, welcome };
+}
+
+function welcomeRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {
+  const allowed = allow && parseCidrs("allow", allow);
+  const denied = deny && parseCidrs("deny", deny);
+  return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);
 }

@@ -16,20 +16,22 @@ function addr(hostname: string): Deno.NetAddr {
   return { transport: "tcp", hostname, port: 1 };
 }
 
+const UNWELCOME = addr("192.0.2.9");
+
 test("A decision admits while no rule is against it", () => {
-  const comer = { hostname: "192.0.2.1", connections: 0 };
+  const comer = { addr: addr("192.0.2.1"), connections: 0 };
   assertEquals(decide(OPEN, { active: 9, dueMs: 0 }).kind, "admit");
   assertEquals(decide(OPEN, { active: 9, dueMs: 0, comer }).kind, "admit");
 });
 
 test("A decision names the first rule that is broken, and its limit", () => {
-  const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, welcome: (host: string) => host !== "192.0.2.9" };
-  const of = (active: number, hostname: string, connections: number) =>
-    decide(rules, { active, dueMs: 0, comer: { hostname, connections } });
-  assertEquals(of(5, "192.0.2.9", 2), { kind: "reject", reason: "denied", limit: 0 });
-  assertEquals(of(5, "192.0.2.1", 2), { kind: "reject", reason: "max-connections", limit: 5 });
-  assertEquals(of(4, "192.0.2.1", 2), { kind: "reject", reason: "max-connections-per-ip", limit: 2 });
-  assertEquals(of(4, "192.0.2.1", 1), { kind: "admit" });
+  const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, welcome: (of: Deno.Addr) => of !== UNWELCOME };
+  const of = (active: number, addr: Deno.Addr, connections: number) =>
+    decide(rules, { active, dueMs: 0, comer: { addr, connections } });
+  assertEquals(of(5, UNWELCOME, 2), { kind: "reject", reason: "denied", limit: undefined });
+  assertEquals(of(5, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections", limit: 5 });
+  assertEquals(of(4, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections-per-ip", limit: 2 });
+  assertEquals(of(4, addr("192.0.2.1"), 1), { kind: "admit" });
 });
 
 test("A decision at capacity waits for room where that is asked for", () => {
@@ -125,4 +127,24 @@ test("serve() accepts no faster than acceptRate", async () => {
   assertEquals(t.stats.accepted, 3);
   await clock.advance(1000);
   assertEquals(t.stats.accepted, 5);
+});
+
+test("serve() serves only those on the list allow, and nobody on the list deny", async () => {
+  await using allowed = startServer({ allow: ["127.0.0.0/8", "::1"] });
+  assertEquals(await allowed.talk("hello\n"), "HELLO\n");
+  await using elsewhere = startServer({ allow: ["192.0.2.0/24"] });
+  assertEquals(await elsewhere.talk("hello\n"), "error: address not allowed\n");
+  await using denied = startServer({ allow: ["127.0.0.0/8"], deny: ["127.0.0.1"] });
+  assertEquals(await denied.talk("hello\n"), "error: address not allowed\n");
+  assertEquals((await denied.until("rejected")).reason, "denied");
+});
+
+test("serve() does not hold a peer without an IP address against the list allow", async () => {
+  const path = await Deno.makeTempFile();
+  await Deno.remove(path);
+  await using t = startServer({ listener: Deno.listen({ transport: "unix", path }), allow: ["192.0.2.0/24"] });
+  using conn = await Deno.connect({ transport: "unix", path });
+  await conn.write(new TextEncoder().encode("hello\n"));
+  const buffer = new Uint8Array(16);
+  assertEquals(await conn.read(buffer), 6);
 });
