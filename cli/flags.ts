@@ -5,7 +5,7 @@
  */
 
 import { LARGEST_BYTES } from "../internal/check.ts";
-import { HOST, type Kind, oneOf, orOff, size, TARGET, type Target, TIME, whole } from "./kinds.ts";
+import { HOST, type Kind, NETWORKS, oneOf, orOff, size, TARGET, type Target, TIME, whole } from "./kinds.ts";
 
 /** A flag, which is named after the option that it sets: `--idle-timeout` after `idleTimeout`. */
 export interface Flag<T> {
@@ -52,6 +52,11 @@ export const SERVE = {
     maxLineBytes: flag(size(LARGEST_BYTES), "65536", "longest line"),
     maxConnectionBytes: flag(orOff(size()), "off", "most that one client may send"),
     maxConnections: flag(orOff(whole(1)), "10000", "most clients at a time"),
+    atCapacity: flag(oneOf("reject", "wait"), "reject", "turn the next one away, or let it wait"),
+    maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),
+    allow: flag(NETWORKS, "off", "serve only these addresses"),
+    deny: flag(NETWORKS, "off", "never serve these, whatever --allow says"),
+    acceptRate: flag(orOff(whole(1)), "off", "most new clients a second"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "a line or a JSON object per event"),
   },

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { parseCidrs } from "../internal/cidr.ts";
 import { LONGEST_MS } from "../internal/check.ts";
 
 /** One kind of value. */
@@ -83,6 +84,23 @@ export function oneOf<const Word extends string>(...words: readonly Word[]): Kin
     read: (text) => words.find((word) => word === text),
   };
 }
+
+/** Addresses and networks, or no list, which the library calls `null`. */
+export const NETWORKS: Kind<readonly string[] | null> = {
+  symbol: "LIST|off",
+  legend: ["LIST is addresses and networks such as 127.0.0.1,10.0.0.0/8,::1."],
+  allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or off",
+  read(text) {
+    if (text === "off") return null;
+    const parts = text.split(",");
+    try {
+      parseCidrs("LIST", parts);
+    } catch {
+      return undefined;
+    }
+    return parts;
+  },
+};
 
 /** A limit that can be switched off, which the library calls `Infinity`. */
 export function orOff(kind: Kind<number>): Kind<number> {

@@ -65,11 +65,11 @@ export interface ServeOptions extends ConnOptions {
   maxConnectionsPerIp?: number;
   /**
    * The only addresses that are served, as in `["10.0.0.0/8", "::1"]`; others get an error line and are closed. Without
-   * it, all are. Peers without an IP address, as on a Unix socket, are not concerned.
+   * a list, or with `null`, all are. Peers without an IP address, as on a Unix socket, are not concerned.
    */
-  allow?: readonly string[];
+  allow?: readonly string[] | null;
   /** Addresses that are not served, whatever `allow` says. */
-  deny?: readonly string[];
+  deny?: readonly string[] | null;
   /**
    * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits.
    *

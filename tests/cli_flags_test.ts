@@ -18,6 +18,11 @@ const DEFAULTS = {
   maxLineBytes: 65_536,
   maxConnectionBytes: Infinity,
   maxConnections: 10_000,
+  atCapacity: "reject",
+  maxConnectionsPerIp: Infinity,
+  allow: null,
+  deny: null,
+  acceptRate: Infinity,
   logLevel: "info",
   logFormat: "text",
 } as const;
@@ -55,6 +60,13 @@ Deno.test("Times have a unit, and are switched off by a word", () => {
   const times = ["1ms", "500ms", "10s", "2m", "1h", "2147483647ms", "off"].map((time) => `--drain-timeout=${time}`);
   const expected = [1, 500, 10_000, 120_000, 3_600_000, 2 ** 31 - 1, Infinity];
   assertEquals(times.map((flag) => values(flag).drainTimeout), expected);
+});
+
+Deno.test("Lists are addresses and networks, or none", () => {
+  assertEquals(values("--allow 10.0.0.0/8,::1").allow, ["10.0.0.0/8", "::1"]);
+  assertEquals(values("--deny off").deny, null);
+  const expected = "expected addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or off";
+  assertEquals(complaint(["--deny", "10.0.0.0/33"]), `cannot use --deny "10.0.0.0/33": ${expected}`);
 });
 
 Deno.test("Sizes are bytes, or have a unit", () => {
