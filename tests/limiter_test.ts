@@ -114,6 +114,10 @@ test("Limiter reports the breach that comes first in the stream, and then takes 
   limiter.space().set(toBytes("long"));
   assertEquals(limiter.take(4), undefined);
   assertEquals([limiter.breach, limiter.end()], ["line-too-long", undefined]);
+  const other = new Limiter(both);
+  other.space().set(toBytes("ok\ncut off"));
+  other.take(10);
+  assertEquals([other.breach, other.end()], ["byte-limit", undefined]);
 });
 
 test("Limiter does linear work for a line of 64 KiB that comes byte by byte", () => {

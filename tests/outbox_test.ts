@@ -132,13 +132,13 @@ test("Outbox holds writers up from 64 KiB on, until there is room", async () => 
   const outbox = new Outbox(kernel);
   outbox.post("x".repeat(BLOCK_BYTES - 1));
   await outbox.ready();
-  outbox.post("x");
-  let ready = false;
-  const waiting = outbox.ready().then(() => ready = true);
-  await Promise.resolve();
-  assertEquals(ready, false);
+  outbox.post("x".repeat(BLOCK_BYTES + 2));
+  let sizeThen = Infinity;
+  const waiting = outbox.ready().then(() => sizeThen = outbox.size);
   kernel.open();
   await waiting;
+  assertEquals(sizeThen, 1);
+  await outbox.flush();
 });
 
 test("Outbox lets go of writers when it is closed, and drops what waits and what comes", async () => {
