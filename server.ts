@@ -7,7 +7,7 @@
 import { Connection, type Door, type Host } from "./conn.ts";
 import { Acceptor } from "./internal/acceptor.ts";
 import { Gate } from "./internal/admission.ts";
-import { checkFunction } from "./internal/check.ts";
+import { checkFunction, checkOptions } from "./internal/check.ts";
 import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
 import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
 import { Counters, type ServerStats } from "./internal/counters.ts";
@@ -123,6 +123,7 @@ class LineServer implements Server, Host {
   }
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
+    checkOptions("shutdown options", options);
     const { drain = this.#options.drain ?? "linger", drainTimeout = this.#options.drainTimeout ?? 10_000 } = options;
     checkDrain(drain, drainTimeout);
     this.#shutdown ??= this.#close();

@@ -57,6 +57,19 @@ export function checkFunction(name: string, value: unknown, optional = false): v
   throw new TypeError(`Cannot use ${name}: expected a function, got ${show(value)}`);
 }
 
+/** Checks that a value has the methods that make it what it should be, or is absent. */
+export function checkMethods(name: string, value: unknown, kind: string, methods: readonly string[]): void {
+  const members = value as Record<string, unknown> | null | undefined;
+  if (members === undefined || methods.every((method) => typeof members?.[method] === "function")) return;
+  throw new TypeError(`Cannot use ${name}: expected ${kind}, got ${show(value)}`);
+}
+
+/** Checks that a value is a string, or absent. */
+export function checkString(name: string, value: unknown): void {
+  if (value === undefined || typeof value === "string") return;
+  throw new TypeError(`Cannot use ${name}: expected a string, got ${show(value)}`);
+}
+
 function checkNumber(name: string, value: unknown): void {
   if (typeof value === "number") return;
   throw new TypeError(`Cannot use ${name} ${show(value)}: expected a number`);

@@ -5,7 +5,16 @@
  */
 
 import type { AdmissionRules } from "./admission.ts";
-import { checkFunction, checkOptions, checkRate, checkTimeout, checkWhole, checkWord } from "./check.ts";
+import {
+  checkFunction,
+  checkMethods,
+  checkOptions,
+  checkRate,
+  checkString,
+  checkTimeout,
+  checkWhole,
+  checkWord,
+} from "./check.ts";
 import { parseCidrs } from "./cidr.ts";
 import type { Clock } from "./clocks.ts";
 import type { ConnOptions } from "./conn_options.ts";
@@ -116,10 +125,13 @@ export interface ShutdownOptions {
  */
 export function checkServeOptions(options: ServeOptions): void {
   checkOptions("options", options);
-  const { hostname = "", port = 8080, drain = "linger", drainTimeout = 10_000 } = options;
-  if (typeof hostname !== "string") throw new TypeError(`Cannot use hostname ${hostname}: expected a string`);
+  const { port = 8080, drain = "linger", drainTimeout = 10_000 } = options;
+  checkString("hostname", options.hostname);
   checkWhole("port", port, 0, 65_535);
   checkDrain(drain, drainTimeout);
+  checkMethods("listener", options.listener, "a listener", ["accept", "close"]);
+  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"]);
+  checkMethods("clock", options.clock, "a clock", ["now", "setTimer"]);
   for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
 }
 

@@ -1,0 +1,111 @@
+import { assertEquals, assertMatch, assertStrictEquals, assertThrows } from "@std/assert";
+import { serve, serveConnections, type ServeOptions } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
+import { test } from "./bounded.ts";
+import { startServer } from "./server.ts";
+
+const TIME = /expected more than 0 and at most 2147483647 ms, or Infinity$/;
+const COUNT = /expected a whole number of at least 1, or Infinity$/;
+
+/** Every option, with values that it cannot have and what the error says of the ones it can. */
+const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = [
+  ["hostname", [5, null, {}], /expected a string/],
+  ["port", [-1, 65_536, 1.5, NaN, Infinity], /expected a whole number from 0 to 65535$/],
+  ["listener", [{}, null, 5, "tcp"], /expected a listener/],
+  ["signal", [{}, null, "abort", new AbortController()], /expected an AbortSignal/],
+  ["clock", [{}, null, { now: 1 }], /expected a clock/],
+  ["onListen", [{}, null, "log"], /expected a function/],
+  ["onEvent", [{}, null, "log"], /expected a function/],
+  ["errorLine", [{}, null, "error"], /expected a function/],
+  ["maxConnections", [0, -1, 2.5, NaN], COUNT],
+  ["drain", ["", "Linger", 1, null], /expected "linger" or "finish"$/],
+  ["drainTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["idleTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["lineTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["writeTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["maxAge", [0, -5, NaN, 2 ** 31], TIME],
+  ["maxLineBytes", [0, -1, 1.5, NaN, Infinity, 2 ** 28 + 1], /expected a whole number from 1 to 268435456$/],
+  ["maxConnectionBytes", [0, -1, 1.5, NaN], COUNT],
+  ["maxQueuedBytes", [0, -1, 1.5, NaN], COUNT],
+];
+
+const NUMBERS = WRONG.filter(([, , allowed]) => /number|ms/.test(allowed.source));
+
+for (const [name, values, allowed] of WRONG) {
+  test(`serve() refuses a wrong ${name}, says what is allowed, and binds nothing`, () => {
+    const port = freePort();
+    for (const value of values) {
+      const options = { hostname: "127.0.0.1", port, [name]: value } as ServeOptions;
+      for (const start of [serve, serveConnections]) {
+        const { message } = assertThrows(() => start(options, () => {}), Error);
+        assertMatch(message, new RegExp(`^Cannot use ${name}\\b.*: expected`));
+        assertMatch(message, allowed);
+        assertEquals(message.includes(shown(value)), true, message);
+      }
+    }
+    Deno.listen({ hostname: "127.0.0.1", port }).close();
+  });
+}
+
+test("serve() refuses a number that is given as text, and anything else that is no number", () => {
+  for (const [name] of NUMBERS) {
+    for (const value of ["5", null, [5], true]) {
+      const { message } = assertThrows(() => serve({ [name]: value } as ServeOptions), TypeError);
+      assertMatch(message, new RegExp(`^Cannot use ${name} .+: expected a number$`));
+    }
+  }
+});
+
+test("serve() names every option of ServeOptions in its checks", async () => {
+  const source = await Deno.readTextFile(new URL("../server.ts", import.meta.url)) +
+    await Deno.readTextFile(new URL("../conn.ts", import.meta.url));
+  const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options .*?\n}\n/gs);
+  const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
+  assertEquals(names.toSorted(), WRONG.map(([name]) => name as string).toSorted());
+});
+
+test("serve() takes Infinity where it switches something off", async () => {
+  const off = { idleTimeout: Infinity, maxAge: Infinity, drainTimeout: Infinity, maxConnectionBytes: Infinity };
+  await using t = startServer({ ...off, maxConnections: Infinity, maxQueuedBytes: Infinity });
+  assertEquals(await t.talk("on\n"), "ON\n");
+});
+
+test("serve() refuses a handler where the options belong, and options where the handler belongs", () => {
+  assertThrows(() => serve((() => "") as unknown as ServeOptions), TypeError, "expected an object, got a function");
+  assertThrows(() => serve(null as unknown as ServeOptions), TypeError, "expected an object, got null");
+  assertThrows(() => serve({}, {} as () => string), TypeError, "Cannot use handler: expected a function");
+  assertThrows(() => serveConnections({}, undefined as unknown as () => void), TypeError, "Cannot use handler");
+});
+
+test("shutdown() refuses wrong options, and the server goes on", async () => {
+  await using t = startServer();
+  assertThrows(() => t.server.shutdown({ drain: "now" as "finish" }), TypeError, `Cannot use drain "now"`);
+  assertThrows(() => t.server.shutdown({ drainTimeout: 0 }), RangeError, "Cannot use drainTimeout 0");
+  assertThrows(() => t.server.shutdown(null as unknown as object), TypeError, "Cannot use shutdown options");
+  assertEquals(t.server.state, "listening");
+  assertEquals(await t.talk("still here\n"), "STILL HERE\n");
+});
+
+test("serve() passes a listener's failure on", () => {
+  const port = freePort();
+  using _taken = Deno.listen({ hostname: "127.0.0.1", port });
+  assertThrows(() => serve({ hostname: "127.0.0.1", port }), Deno.errors.AddrInUse);
+});
+
+test("serve() uses the listener that it is given, and tells its address before the first connection", async () => {
+  const listener = new MemoryListener();
+  const heard: Deno.Addr[] = [];
+  await using t = startServer({ listener, port: 1, onListen: (addr) => heard.push(addr) });
+  assertStrictEquals(t.server.addr, listener.addr);
+  assertEquals(heard, [listener.addr]);
+});
+
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
+/** How an error quotes a value. */
+function shown(value: unknown): string {
+  return typeof value === "string" ? `"${value}"` : typeof value === "object" && value !== null ? "" : `${value}`;
+}
