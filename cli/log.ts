@@ -84,8 +84,9 @@ class BufferedHandler extends BaseHandler {
   /** How many characters are on their way to the sink. */
   #leaving = 0;
   #dropped = 0;
+  /** Set while lines wait for others; without it, those that wait are due. */
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #flushing: Promise<void> | undefined;
+  #writing: Promise<void> | undefined;
 
   constructor(levelName: LevelName, formatter: FormatterFunction, sink: Sink) {
     super(levelName, { formatter });
@@ -98,31 +99,38 @@ class BufferedHandler extends BaseHandler {
       return;
     }
     this.#waiting += `${line}\n`;
-    if (this.#waiting.length >= CHUNK) this.flush();
-    else this.#timer ??= setTimeout(() => this.flush(), FLUSH_MS);
+    if (this.#waiting.length >= CHUNK) this.#write();
+    else this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
   }
 
-  /** Writes what waits; never rejects. */
-  flush(): Promise<void> {
+  /** Writes all that waits, however long that takes; never rejects. */
+  async flush(): Promise<void> {
+    while (this.#waiting !== "" || this.#writing !== undefined) {
+      this.#write();
+      await this.#writing;
+    }
+  }
+
+  /** What waits is due; one chunk is written at a time. */
+  #write(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    return this.#flushing ??= this.#flush();
+    if (this.#waiting !== "") this.#writing ??= this.#writeChunk();
   }
 
-  async #flush(): Promise<void> {
-    while (this.#waiting !== "") {
-      const text = this.#waiting;
-      this.#waiting = "";
-      this.#leaving = text.length;
-      const written = await this.#write(new TextEncoder().encode(text));
-      this.#leaving = 0;
-      if (written) this.#tellDropped();
-      else this.#dropped += text.split("\n").length - 1;
-    }
-    this.#flushing = undefined;
+  async #writeChunk(): Promise<void> {
+    const text = this.#waiting;
+    this.#waiting = "";
+    this.#leaving = text.length;
+    const written = await this.#send(new TextEncoder().encode(text));
+    this.#leaving = 0;
+    this.#writing = undefined;
+    if (this.#timer === undefined) this.#write();
+    if (written) this.#tellDropped();
+    else this.#dropped += text.split("\n").length - 1;
   }
 
-  async #write(bytes: Uint8Array): Promise<boolean> {
+  async #send(bytes: Uint8Array): Promise<boolean> {
     for (let sent = 0; sent < bytes.length;) {
       try {
         sent += await this.#sink.write(bytes.subarray(sent));
