@@ -8,6 +8,8 @@ export interface StartOptions {
   /** What it may do. */
   permissions?: string[];
   env?: Record<string, string>;
+  /** Where it runs, if not in the project's folder. */
+  cwd?: string;
   /** What it reads from stdin; without it, that stays open, for `type`. */
   input?: string;
 }
@@ -33,9 +35,13 @@ export function startCommand(args: string[], options: StartOptions = {}): Subpro
 
 /** Starts the server on a free port of the loopback, and waits until it listens. */
 export async function startServer(args: string[] = [], options: StartOptions = {}): Promise<ServerProcess> {
-  const command = startCommand(["--hostname", "127.0.0.1", "--port", "0", ...args], options);
-  const [, port] = await command.stderrMatch(/listening on 127\.0\.0\.1:(\d+)/);
-  return Object.assign(command, { hostname: "127.0.0.1", port: Number(port) });
+  return await listening(startCommand(["--hostname", "127.0.0.1", "--port", "0", ...args], options));
+}
+
+/** Waits until a server, however it was started, listens on the loopback or on all addresses. */
+export async function listening(server: Subprocess): Promise<ServerProcess> {
+  const [, port] = await server.stderrMatch(/listening on (?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/);
+  return Object.assign(server, { hostname: "127.0.0.1", port: Number(port) });
 }
 
 /** Where a server is. */
@@ -73,9 +79,9 @@ export class Subprocess implements AsyncDisposable {
   readonly #stdin: WritableStreamDefaultWriter<Uint8Array>;
   #ended = false;
 
-  constructor(program: string, args: string[], { env = {}, input }: StartOptions) {
+  constructor(program: string, args: string[], { env = {}, cwd = ROOT, input }: StartOptions = {}) {
     const piped = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
-    this.#child = new Deno.Command(program, { args, cwd: ROOT, env: { NO_COLOR: "1", ...env }, ...piped }).spawn();
+    this.#child = new Deno.Command(program, { args, cwd, env: { NO_COLOR: "1", ...env }, ...piped }).spawn();
     this.#stdout = new Output(this.#child.stdout);
     this.#stderr = new Output(this.#child.stderr);
     this.#stdin = this.#child.stdin.getWriter();
