@@ -18,6 +18,11 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["onEvent", [{}, null, "log"], /expected a function/],
   ["errorLine", [{}, null, "error"], /expected a function/],
   ["maxConnections", [0, -1, 2.5, NaN], COUNT],
+  ["maxConnectionsPerIp", [0, -1, 2.5, NaN], COUNT],
+  ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
+  ["acceptRate", [0, -1, NaN], /expected more than 0 per second, or Infinity$/],
+  ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5]], /expected/],
+  ["deny", [5, ["nowhere"], ["::/129"], [5]], /expected/],
   ["drain", ["", "Linger", 1, null], /expected "linger" or "finish"$/],
   ["drainTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["idleTimeout", [0, -5, NaN, 2 ** 31], TIME],
@@ -57,8 +62,8 @@ test("serve() refuses a number that is given as text, and anything else that is 
 });
 
 test("serve() names every option of ServeOptions in its checks", async () => {
-  const source = await Deno.readTextFile(new URL("../server.ts", import.meta.url)) +
-    await Deno.readTextFile(new URL("../conn.ts", import.meta.url));
+  const source = await Deno.readTextFile(new URL("../internal/serve_options.ts", import.meta.url)) +
+    await Deno.readTextFile(new URL("../internal/conn_options.ts", import.meta.url));
   const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options .*?\n}\n/gs);
   const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
   assertEquals(names.toSorted(), WRONG.map(([name]) => name as string).toSorted());
