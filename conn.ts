@@ -5,7 +5,7 @@
  */
 
 import { Blocks, type Peer } from "./internal/blocks.ts";
-import { type Alarms, ConnectionClocks, type Expiry } from "./internal/clocks.ts";
+import { type Alarms, type Clock, ConnectionClocks, type Expiry, jitter } from "./internal/clocks.ts";
 import { Lines } from "./internal/conversation.ts";
 import type { ConnLimits } from "./internal/conn_options.ts";
 import { linger, LINGER_BYTES, LINGER_MS } from "./internal/courtesy.ts";
@@ -18,6 +18,9 @@ import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
 import { closeQuietly, type Transport } from "./internal/transport.ts";
 import { turn } from "./internal/turn.ts";
 
+/** Why a connection is ended at a line boundary. */
+export type FinishReason = "drained" | "max-age" | "max-lines";
+
 /** Which of the two handlers a server has. */
 export type Door = { lines: LineHandler } | { conversation: ConnHandler };
 
@@ -25,6 +28,9 @@ export type Door = { lines: LineHandler } | { conversation: ConnHandler };
 export interface Host {
   readonly limits: ConnLimits;
   readonly alarms: Alarms;
+  readonly clock: Clock;
+  /** Whether memory for unfinished lines is getting short. */
+  readonly tight: boolean;
   readonly door: Door;
   /** How many connections there are. */
   readonly active: number;
@@ -32,6 +38,8 @@ export interface Host {
   emit(event: ServerEvent): void;
   /** The line that tells a peer which limit it met, with its end; empty for none. */
   errorLine(reason: ErrorLineReason, limit: number): string;
+  /** Unfinished lines take so many bytes more, or fewer. */
+  buffered(bytes: number): void;
   /** A connection has ended, and its transport is closed. */
   ended(conn: Connection, event: ClosedEvent): void;
 }
@@ -56,8 +64,12 @@ export class Connection implements Conn, Peer, Sink {
   #bytesIn = 0;
   #bytesOut = 0;
   #peerEnded = false;
-  #finishing: "drained" | "max-age" | undefined;
+  #heldBytes = 0;
+  readonly #maxLines: number;
+  #finishing: FinishReason | undefined;
   #finished = false;
+  /** Whether a read has settled since then. */
+  #readOn = false;
   #finishBytes = Infinity;
   /** Why it is about to end; an abort meanwhile has the last word. */
   #leaving: CloseReason | undefined;
@@ -72,7 +84,8 @@ export class Connection implements Conn, Peer, Sink {
     this.#host = host;
     this.#since = host.alarms.now();
     this.#clocks = new ConnectionClocks(host.alarms, host.limits, this);
-    this.#blocks = new Blocks(this, host.limits);
+    this.#blocks = new Blocks(this, host.limits, host.clock);
+    this.#maxLines = jitter(host.limits.maxLines);
   }
 
   get remoteAddr(): Deno.Addr {
@@ -143,11 +156,12 @@ export class Connection implements Conn, Peer, Sink {
   }
 
   #inputEnd(): CloseReason {
+    if (this.#blocks.misdirected !== undefined) return "misdirected";
     return this.#blocks.breach ?? (this.#finished ? this.#finishing! : this.#peerEnded ? "end" : "closed");
   }
 
   /** Ends it at the next line boundary at which everything that the peer has sent is answered. */
-  finish(reason: "drained" | "max-age"): void {
+  finish(reason: FinishReason): void {
     if (this.#finishing !== undefined) return;
     this.#finishing = reason;
     this.#finishBytes = this.#bytesIn + LINGER_BYTES;
@@ -184,7 +198,8 @@ export class Connection implements Conn, Peer, Sink {
     this.#free();
   }
 
-  #errorLine(reason: CloseReason): string {
+  #errorLine(reason: CloseReason): string | Uint8Array {
+    if (reason === "misdirected") return this.#blocks.misdirected!;
     const { maxLineBytes, maxConnectionBytes } = this.#host.limits;
     if (reason === "line-too-long") return this.#host.errorLine(reason, maxLineBytes);
     return reason === "byte-limit" ? this.#host.errorLine(reason, maxConnectionBytes) : "";
@@ -209,6 +224,8 @@ export class Connection implements Conn, Peer, Sink {
     if (this.#freed) return;
     this.#freed = true;
     this.#clocks.stop();
+    this.#blocks.end();
+    this.holds(0);
     closeQuietly(this.#transport);
     const { lines, bytesIn, bytesOut } = this.totals;
     const durationMs = this.#host.alarms.now() - this.#since;
@@ -222,6 +239,18 @@ export class Connection implements Conn, Peer, Sink {
     if (this.leaving && (error instanceof ConnectionClosedError || error === this.#reason)) return;
     this.#host.emit({ type: "handler-error", conn: this, error });
     this.#leave("handler-error", error);
+  }
+
+  /** How many bytes of memory its unfinished line takes. */
+  get unfinishedBytes(): number {
+    return this.#blocks.unfinishedBytes;
+  }
+
+  /** Gives its memory back at once; its peer is told, if the kernel takes the line without waiting. */
+  giveWay(): void {
+    this.#outbox.add(this.#host.errorLine("memory", 0));
+    this.#outbox.flush();
+    this.abort("memory");
   }
 
   /** What has gone through it so far. */
@@ -260,6 +289,7 @@ export class Connection implements Conn, Peer, Sink {
     this.#outbox.newTurn();
     if (count === null) this.#peerEnded = true;
     else this.#bytesIn += count;
+    this.#readOn = this.#finishing !== undefined;
     if (this.#bytesIn > this.#finishBytes) this.#finishNow();
   }
 
@@ -269,7 +299,10 @@ export class Connection implements Conn, Peer, Sink {
 
   wait(midLine: boolean): void {
     this.#clocks.wait(midLine);
-    if (this.#finishing !== undefined) this.#finishWhenQuiet();
+    if (this.#finishing === undefined) return;
+    // A read that did not fill its buffer has taken all that the peer had sent by then.
+    if (this.#readOn && this.#blocks.atRest && !this.#blocks.full) this.#finishNow();
+    else this.#finishWhenQuiet();
   }
 
   rest(): void {
@@ -278,6 +311,17 @@ export class Connection implements Conn, Peer, Sink {
 
   lineEnded(): void {
     this.#clocks.lineEnded();
+    if (this.#blocks.lines >= this.#maxLines) this.finish("max-lines");
+  }
+
+  get tight(): boolean {
+    return this.#host.tight;
+  }
+
+  holds(bytes: number): void {
+    const more = bytes - this.#heldBytes;
+    this.#heldBytes = bytes;
+    if (more !== 0) this.#host.buffered(more);
   }
 
   // For the outbox.

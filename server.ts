@@ -64,7 +64,9 @@ class LineServer implements Server, Host {
   readonly alarms: Alarms;
   readonly door: Door;
   readonly #options: ServeOptions;
-  readonly #clock: Clock;
+  readonly clock: Clock;
+  readonly #maxBufferedBytes: number;
+  #bufferedBytes = 0;
   readonly #listener: Listener;
   readonly #acceptor: Acceptor;
   readonly #gate: Gate;
@@ -87,7 +89,8 @@ class LineServer implements Server, Host {
     const rules = admissionRules(options);
     this.door = door;
     this.#options = options;
-    this.#clock = clock;
+    this.clock = clock;
+    this.#maxBufferedBytes = options.maxBufferedBytes ?? 128 * 1024 * 1024;
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });
@@ -157,6 +160,26 @@ class LineServer implements Server, Host {
     return line === null ? "" : `${line}\n`;
   }
 
+  /** From half the limit on, buffers are given back as soon as they are empty. */
+  get tight(): boolean {
+    return this.#bufferedBytes > this.#maxBufferedBytes / 2;
+  }
+
+  buffered(bytes: number): void {
+    this.#bufferedBytes += bytes;
+    while (bytes > 0 && this.#bufferedBytes > this.#maxBufferedBytes && this.#makeRoom());
+  }
+
+  /** The largest unfinished line gives way; returns whether there is one. */
+  #makeRoom(): boolean {
+    let largest: Connection | undefined;
+    for (const conn of this.#conns) {
+      if (conn.unfinishedBytes > (largest?.unfinishedBytes ?? 0)) largest = conn;
+    }
+    largest?.giveWay();
+    return largest !== undefined;
+  }
+
   ended(conn: Connection, event: ClosedEvent): void {
     this.#conns.delete(conn);
     this.#gate.leave(conn.remoteAddr);
@@ -214,7 +237,7 @@ class LineServer implements Server, Host {
   }
 
   async #close(): Promise<ShutdownReport> {
-    const since = this.#clock.now();
+    const since = this.clock.now();
     const before = { ...this.#counters.closed };
     this.#state = "draining";
     this.emit({ type: "draining", active: this.active });
@@ -229,7 +252,7 @@ class LineServer implements Server, Host {
     this.#state = "closed";
     const ended = CLOSE_REASONS.map((reason) => [reason, this.#counters.closed[reason] - before[reason]] as const);
     const closed = Object.fromEntries(ended.filter(([, count]) => count > 0));
-    const report = { closed, durationMs: this.#clock.now() - since };
+    const report = { closed, durationMs: this.clock.now() - since };
     this.emit({ type: "stopped", report });
     this.#finished.resolve();
     return report;
@@ -241,11 +264,11 @@ class LineServer implements Server, Host {
       this.#drain = drain;
       for (const conn of this.#conns) conn.finish("drained");
     }
-    const deadline = this.#clock.now() + drainTimeout;
+    const deadline = this.clock.now() + drainTimeout;
     if (deadline >= this.#deadline) return;
     this.#deadline = deadline;
     this.#cancelDeadline();
-    this.#cancelDeadline = this.#clock.setTimer(
+    this.#cancelDeadline = this.clock.setTimer(
       () => {
         for (const conn of this.#conns) conn.abort("drain-timeout");
       },
@@ -257,7 +280,7 @@ class LineServer implements Server, Host {
   #tellWaiting(): () => void {
     let cancel: () => void;
     const tellLater = () => {
-      cancel = this.#clock.setTimer(
+      cancel = this.clock.setTimer(
         () => {
           this.emit({ type: "waiting", active: this.active });
           tellLater();

@@ -5,13 +5,13 @@
  */
 
 import { LARGEST_BYTES } from "../internal/check.ts";
-import { HOST, type Kind, NETWORKS, oneOf, orOff, size, TARGET, type Target, TIME, whole } from "./kinds.ts";
+import { HOST, type Kind, NETWORKS, oneOf, orOff, size, SWITCH, TARGET, type Target, TIME, whole } from "./kinds.ts";
 
 /** A flag, which is named after the option that it sets: `--idle-timeout` after `idleTimeout`. */
 export interface Flag<T> {
   readonly kind: Kind<T>;
-  /** Its value when it is not given, as it would be written, or the option whose value it takes. */
-  readonly default: string | { readonly as: string };
+  /** Its value when it is not given, as it would be written; or the option whose value it takes; or what happens. */
+  readonly default: string | { readonly as: string } | { readonly says: string };
   /** What it means, in a few words. */
   readonly help: string;
 }
@@ -46,11 +46,17 @@ export const SERVE = {
     idleTimeout: flag(orOff(TIME), "10s", "hang up on a client silent for so long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),
+    firstLineTimeout: flag(orOff(TIME), { says: "5s at most" }, "hang up on a client without a first line"),
     maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
+    maxLines: flag(orOff(whole(1)), "off", "end connections that have sent more lines"),
     drainTimeout: flag(orOff(TIME), "10s", "how long a shutdown waits for clients"),
     drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish their line"),
     maxLineBytes: flag(size(LARGEST_BYTES), "65536", "longest line"),
     maxConnectionBytes: flag(orOff(size()), "off", "most that one client may send"),
+    maxLinesPerSecond: flag(orOff(whole(1)), "off", "read no more lines of one client a second"),
+    maxBytesPerSecond: flag(orOff(size()), "off", "read no more of one client a second"),
+    maxBufferedBytes: flag(orOff(size()), "128MiB", "most memory for unfinished lines"),
+    answerMisdirected: flag(SWITCH, "on", "tell HTTP and TLS clients what this is"),
     maxConnections: flag(orOff(whole(1)), "10000", "most clients at a time"),
     atCapacity: flag(oneOf("reject", "wait"), "reject", "turn the next one away, or let it wait"),
     maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),

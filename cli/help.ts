@@ -5,7 +5,7 @@
  */
 
 import manifest from "../deno.json" with { type: "json" };
-import { type Command, CONNECT, flagName, SERVE, SWITCHES, variableName } from "./flags.ts";
+import { type Command, CONNECT, type Flag, flagName, SERVE, SWITCHES, variableName } from "./flags.ts";
 
 /** Answers a switch. */
 export function answer(ask: keyof typeof SWITCHES, command: Command): string {
@@ -27,14 +27,18 @@ function usage(command: Command): string {
 function table(command: Command): string {
   const rows = [["Flag", "Default", "Meaning"]];
   for (const [option, flag] of Object.entries(command.flags)) {
-    const standard = typeof flag.default === "string" ? flag.default : `as --${flagName(flag.default.as)}`;
-    rows.push([`--${flagName(option)} ${flag.kind.symbol}`, standard, flag.help]);
+    rows.push([`--${flagName(option)} ${flag.kind.symbol}`, standard(flag), flag.help]);
   }
   for (const [name, meaning] of Object.entries(SWITCHES)) {
     rows.push([name === "help" ? "-h, --help" : `--${name}`, "", meaning]);
   }
   const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column].length)) + 2);
   return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("").trimEnd()).join("\n");
+}
+
+function standard(flag: Flag<unknown>): string {
+  if (typeof flag.default === "string") return flag.default;
+  return "as" in flag.default ? `as --${flagName(flag.default.as)}` : flag.default.says;
 }
 
 /** How values are written, and where else they can come from. */

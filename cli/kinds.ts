@@ -85,6 +85,13 @@ export function oneOf<const Word extends string>(...words: readonly Word[]): Kin
   };
 }
 
+/** Whether something is done. */
+export const SWITCH: Kind<boolean> = {
+  symbol: "on|off",
+  allowed: "on or off",
+  read: (text) => text === "on" ? true : text === "off" ? false : undefined,
+};
+
 /** Addresses and networks, or no list, which the library calls `null`. */
 export const NETWORKS: Kind<readonly string[] | null> = {
   symbol: "LIST|off",

@@ -115,7 +115,8 @@ function readFlags<F extends Flags>(
     const inherited = text === undefined && variable !== "" ? environment(variable) : undefined;
     if (text !== undefined) values[option] = read(flag.kind, text, name);
     else if (inherited !== undefined) values[option] = read(flag.kind, inherited, variable);
-    else values[option] = typeof flag.default === "string" ? flag.kind.read(flag.default) : values[flag.default.as];
+    else if (typeof flag.default === "string") values[option] = flag.kind.read(flag.default);
+    else if ("as" in flag.default) values[option] = values[flag.default.as];
   }
   return values as Values<F>;
 }

@@ -5,6 +5,7 @@
  */
 
 import { clientOf } from "./ip.ts";
+import { Rate } from "./rate.ts";
 import type { AdmissionRejectReason } from "./reasons.ts";
 
 /** The rules of admission. */
@@ -67,8 +68,7 @@ export class Gate {
   readonly #now: () => number;
   readonly #clients = new Map<string, number>();
   #active = 0;
-  /** When the next one would be due if they came evenly; some may come early, after a quiet time. */
-  #evenAt = -Infinity;
+  readonly #rate: Rate;
 
   /**
    * @param rules The rules.
@@ -77,26 +77,18 @@ export class Gate {
   constructor(rules: AdmissionRules, now: () => number) {
     this.#rules = rules;
     this.#now = now;
+    this.#rate = new Rate(rules.acceptRate);
   }
 
   /** How many milliseconds to wait before the next connection is accepted; `Infinity` until one leaves. */
   delay(): number {
-    const decision = decide(this.#rules, { active: this.#active, dueMs: this.#dueMs() });
+    const decision = decide(this.#rules, { active: this.#active, dueMs: this.#rate.wait(this.#now()) });
     return decision.kind === "wait" ? decision.ms : 0;
-  }
-
-  #dueMs(): number {
-    const { acceptRate } = this.#rules;
-    // A second's worth at once: all but the first are ahead of their time.
-    const aheadMs = acceptRate > 1 ? 1000 - 1000 / acceptRate : 0;
-    return acceptRate === Infinity ? 0 : Math.max(0, this.#evenAt - aheadMs - this.#now());
   }
 
   /** A connection was accepted from there: lets it in, which counts it until it leaves, or says why not. */
   enter(addr: Deno.Addr): Decision {
-    if (this.#rules.acceptRate !== Infinity) {
-      this.#evenAt = Math.max(this.#evenAt, this.#now()) + 1000 / this.#rules.acceptRate;
-    }
+    this.#rate.take(this.#now(), 1);
     const client = this.#clientOf(addr);
     const connections = this.#clients.get(client) ?? 0;
     const comer = { addr, connections };

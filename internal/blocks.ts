@@ -4,7 +4,10 @@
  * @module
  */
 
+import type { Clock } from "./clocks.ts";
 import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
+import { answerMisdirected } from "./misdirected.ts";
+import { Pace, type PaceLimits } from "./pace.ts";
 import { countLines, decodeLines } from "./text.ts";
 import { turn } from "./turn.ts";
 
@@ -24,6 +27,15 @@ export interface Peer {
   rest(): void;
   /** A line has ended. */
   lineEnded(): void;
+  /** Whether the server is short of memory. */
+  readonly tight: boolean;
+  /** Reading takes so many bytes of memory now, beyond the least. */
+  holds(bytes: number): void;
+}
+
+/** What is read, how fast, and what for. */
+export interface ReadLimits extends SizeLimits, PaceLimits {
+  readonly answerMisdirected: boolean;
 }
 
 /** So much input in one go, and the others have their turn: a peer that always has data would starve them. */
@@ -36,12 +48,23 @@ export class Blocks {
   #reading = false;
   #over = false;
   #burst = 0;
+  #extraBytes = 0;
+  readonly #pace: Pace | undefined;
+  /** Lines that the pace holds back. */
+  #later = "";
+  /** Whether a client that means another server may still be found out. */
+  #greeting: boolean;
+  /** What a client that means another server is told. */
+  misdirected: string | Uint8Array | undefined;
   /** Whole lines that came. */
   lines = 0;
 
-  constructor(peer: Peer, limits: SizeLimits) {
+  constructor(peer: Peer, limits: ReadLimits, clock: Clock) {
     this.#peer = peer;
     this.#limiter = new Limiter(limits);
+    this.#greeting = limits.answerMisdirected;
+    const paced = limits.maxLinesPerSecond !== Infinity || limits.maxBytesPerSecond !== Infinity;
+    if (paced) this.#pace = new Pace(limits, clock);
   }
 
   /** The limit that was passed, if one was. */
@@ -54,14 +77,25 @@ export class Blocks {
     return this.#reading;
   }
 
+  /** Whether the last read filled its buffer, so that more is likely to be there already. */
+  get full(): boolean {
+    return this.#limiter.full;
+  }
+
   /** Whether it waits for the peer, and no line has begun. */
   get atRest(): boolean {
     return this.#reading && !this.#limiter.midLine;
   }
 
+  /** How many bytes of memory an unfinished line takes, beyond the least. */
+  get unfinishedBytes(): number {
+    return this.#limiter.midLine ? this.#extraBytes : 0;
+  }
+
   /** Reads no more. */
   end(): void {
     this.#over = true;
+    this.#pace?.stop();
   }
 
   /**
@@ -69,17 +103,30 @@ export class Blocks {
    *
    * @returns One or more lines, each ended by one LF; `undefined` when there will be no more, whatever the cause.
    */
-  async next(): Promise<string | undefined> {
+  next(): Promise<string | undefined> {
+    return this.#pace === undefined ? this.#read() : this.#nextInPace(this.#pace);
+  }
+
+  async #nextInPace(pace: Pace): Promise<string | undefined> {
+    const lines = this.#later || await this.#read();
+    if (lines === undefined) return undefined;
+    const end = await pace.pass(lines);
+    this.#later = lines.slice(end);
+    return this.#peer.leaving ? undefined : lines.slice(0, end);
+  }
+
+  async #read(): Promise<string | undefined> {
     const peer = this.#peer;
     const limiter = this.#limiter;
     while (!this.#over && limiter.breach === undefined) {
+      if (this.#pace !== undefined) await this.#pace.read();
       if (this.#burst >= TURN_BYTES) {
         this.#burst = 0;
         await turn();
       }
       let count: number | null;
       try {
-        const read = peer.read(limiter.space());
+        const read = peer.read(this.#space());
         this.#reading = true;
         peer.wait(limiter.midLine);
         count = await read;
@@ -92,15 +139,37 @@ export class Blocks {
       if (peer.leaving || this.#over) return undefined;
       peer.rest();
       peer.took(count);
-      if (count === null) this.#over = true;
-      const block = count === null ? limiter.end() : limiter.take(count);
-      // A read that fills its buffer did not have to wait, and neither will the next.
-      this.#burst = limiter.full ? this.#burst + count! : 0;
-      if (block === undefined) continue;
-      peer.lineEnded();
-      const lines = decodeLines(block);
-      this.lines += countLines(lines);
-      return lines;
+      const block = this.#take(count);
+      if (this.misdirected !== undefined) return undefined;
+      if (block !== undefined) return this.#decode(block);
     }
+  }
+
+  #space(): Uint8Array {
+    const space = this.#limiter.space(this.#peer.tight);
+    const { extraBytes } = this.#limiter;
+    if (extraBytes !== this.#extraBytes) this.#peer.holds(this.#extraBytes = extraBytes);
+    return this.#pace === undefined ? space : space.subarray(0, this.#pace.maxReadBytes);
+  }
+
+  #take(count: number | null): Uint8Array | undefined {
+    if (count === null) {
+      this.#over = true;
+      return this.#limiter.end();
+    }
+    this.#pace?.took(count);
+    const block = this.#limiter.take(count);
+    // A read that fills its buffer did not have to wait, and neither will the next.
+    this.#burst = this.#limiter.full ? this.#burst + count : 0;
+    if (this.#greeting) this.misdirected = answerMisdirected(block ?? this.#limiter.held);
+    return block;
+  }
+
+  #decode(block: Uint8Array): string {
+    this.#greeting = false;
+    const lines = decodeLines(block);
+    this.lines += countLines(lines);
+    this.#peer.lineEnded();
+    return lines;
   }
 }

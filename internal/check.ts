@@ -64,6 +64,12 @@ export function checkMethods(name: string, value: unknown, kind: string, methods
   throw new TypeError(`Cannot use ${name}: expected ${kind}, got ${show(value)}`);
 }
 
+/** Checks that a value is `true` or `false`. */
+export function checkBoolean(name: string, value: unknown): void {
+  if (typeof value === "boolean") return;
+  throw new TypeError(`Cannot use ${name} ${show(value)}: expected true or false`);
+}
+
 /** Checks that a value is a string, or absent. */
 export function checkString(name: string, value: unknown): void {
   if (value === undefined || typeof value === "string") return;

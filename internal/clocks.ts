@@ -142,6 +142,7 @@ export class Alarms {
 
 /** How long each clock of a connection runs, in milliseconds; `Infinity` switches one off. */
 export interface Timeouts {
+  readonly firstLineTimeout: number;
   readonly idleTimeout: number;
   readonly lineTimeout: number;
   readonly writeTimeout: number;
@@ -149,10 +150,15 @@ export interface Timeouts {
 }
 
 /** What the clocks find out. */
-export type Expiry = "idle" | "line-timeout" | "write-timeout" | "max-age" | "linger";
+export type Expiry = "first-line-timeout" | "idle" | "line-timeout" | "write-timeout" | "max-age" | "linger";
 
-/** Ages differ by up to this part, so that clients that came together do not come back together. */
-const AGE_JITTER = 0.1;
+/** Limits of a whole life differ by up to this part, so that clients that came together do not come back together. */
+const JITTER = 0.1;
+
+/** A limit, give or take 10 % by chance. */
+export function jitter(limit: number): number {
+  return limit * (1 + JITTER * (2 * Math.random() - 1));
+}
 
 /**
  * The clocks of one connection. They run only while the server waits for the peer: a handler's working time is
@@ -169,6 +175,9 @@ export class ConnectionClocks implements Sleeper {
   #idleAt = Infinity;
   #lineAt = Infinity;
   #lineLeft: number;
+  #firstAt = Infinity;
+  /** `Infinity` once the first line has ended. */
+  #firstLeft: number;
   #writeAt = Infinity;
   #ageAt = Infinity;
   #lingerAt = Infinity;
@@ -178,8 +187,9 @@ export class ConnectionClocks implements Sleeper {
     this.#timeouts = timeouts;
     this.#owner = owner;
     this.#lineLeft = timeouts.lineTimeout;
+    this.#firstLeft = timeouts.firstLineTimeout;
     if (timeouts.maxAge === Infinity) return;
-    this.#ageAt = alarms.now() + timeouts.maxAge * (1 + AGE_JITTER * (2 * Math.random() - 1));
+    this.#ageAt = alarms.now() + jitter(timeouts.maxAge);
     alarms.watch(this, this.#ageAt);
   }
 
@@ -189,8 +199,12 @@ export class ConnectionClocks implements Sleeper {
     const now = this.#alarms.now();
     this.#idleAt = now + this.#timeouts.idleTimeout;
     this.#alarms.watch(this, this.#idleAt);
-    if (!midLine) return;
     this.#waitFrom = now;
+    if (this.#firstLeft !== Infinity) {
+      this.#firstAt = now + this.#firstLeft;
+      this.#alarms.watch(this, this.#firstAt);
+    }
+    if (!midLine) return;
     this.#lineAt = now + this.#lineLeft;
     this.#alarms.watch(this, this.#lineAt);
   }
@@ -199,14 +213,18 @@ export class ConnectionClocks implements Sleeper {
   rest(): void {
     this.#waiting = false;
     this.#idleAt = Infinity;
-    if (this.#lineAt === Infinity) return;
-    this.#lineLeft = Math.max(0, this.#lineLeft - (this.#alarms.now() - this.#waitFrom));
+    if (this.#lineAt === Infinity && this.#firstAt === Infinity) return;
+    const waited = this.#alarms.now() - this.#waitFrom;
+    if (this.#lineAt !== Infinity) this.#lineLeft = Math.max(0, this.#lineLeft - waited);
+    this.#firstLeft = Math.max(0, this.#firstLeft - waited);
     this.#lineAt = Infinity;
+    this.#firstAt = Infinity;
   }
 
   /** A line ended: the next one has its time whole. */
   lineEnded(): void {
     this.#lineLeft = this.#timeouts.lineTimeout;
+    this.#firstLeft = Infinity;
   }
 
   /** A block begins to be written. */
@@ -225,11 +243,9 @@ export class ConnectionClocks implements Sleeper {
 
   /** Nothing counts any more but these last milliseconds. */
   linger(milliseconds: number): void {
-    this.#idleAt =
-      this.#lineAt =
-      this.#writeAt =
-      this.#ageAt =
-        Infinity;
+    this.rest();
+    this.#writeAt = Infinity;
+    this.#ageAt = Infinity;
     this.#lingerAt = this.#alarms.now() + milliseconds;
     this.#alarms.watch(this, this.#lingerAt);
   }
@@ -242,7 +258,7 @@ export class ConnectionClocks implements Sleeper {
   /** While a block is on its way the peer is slow, not idle: the block has a deadline of its own. */
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? this.#idleAt : this.#writeAt;
-    return Math.min(peerAt, this.#lineAt, this.#ageAt, this.#lingerAt);
+    return Math.min(peerAt, this.#lineAt, this.#firstAt, this.#ageAt, this.#lingerAt);
   }
 
   wake(now: number): void {
@@ -251,6 +267,7 @@ export class ConnectionClocks implements Sleeper {
       this.#alarms.watch(this, this.deadline());
       this.#owner.expire("max-age");
     } else if (this.#writeAt <= now) this.#owner.expire("write-timeout");
+    else if (this.#firstAt <= now) this.#owner.expire("first-line-timeout");
     else if (this.#lineAt <= now) this.#owner.expire("line-timeout");
     else this.#owner.expire(this.#lingerAt <= now ? "linger" : "idle");
   }

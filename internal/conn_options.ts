@@ -4,10 +4,16 @@
  * @module
  */
 
-import { checkBufferBytes, checkTimeout, checkWhole } from "./check.ts";
+import { checkBoolean, checkBufferBytes, checkRate, checkTimeout, checkWhole } from "./check.ts";
 
 /** The limits of one connection. */
 export interface ConnOptions {
+  /**
+   * How long the peer may take for its first line, in milliseconds, counted while the server waits for it. Then the
+   * connection is closed, with reason `first-line-timeout`. `Infinity` switches it off. The default is the smaller of
+   * 5 s and `idleTimeout`.
+   */
+  firstLineTimeout?: number;
   /**
    * How long the peer may be silent, in milliseconds, while the server waits for it; any completed read or write
    * starts it anew. Then the connection is closed, with reason `idle`. `Infinity` switches it off.
@@ -33,6 +39,33 @@ export interface ConnOptions {
    * @default {Infinity}
    */
   maxAge?: number;
+  /**
+   * How many lines the peer may send, give or take 10 % by chance. Then the connection is closed, once what the peer has
+   * sent is answered, with reason `max-lines`.
+   *
+   * @default {Infinity}
+   */
+  maxLines?: number;
+  /**
+   * How many lines per second are read, and at once after a quiet second. Past it the server reads more slowly, so that
+   * TCP slows the peer down; no clock runs meanwhile.
+   *
+   * @default {Infinity}
+   */
+  maxLinesPerSecond?: number;
+  /**
+   * How many bytes per second are read, in the same way.
+   *
+   * @default {Infinity}
+   */
+  maxBytesPerSecond?: number;
+  /**
+   * Whether a client whose first line is an HTTP request, or whose first bytes are a TLS handshake, is told so in its
+   * own language, and closed, with reason `misdirected`.
+   *
+   * @default {false}
+   */
+  answerMisdirected?: boolean;
   /**
    * The longest line, in bytes, without its line end. A longer one gets an error line, and the connection is closed,
    * with reason `line-too-long`.
@@ -68,13 +101,28 @@ export type ConnLimits = Required<ConnOptions>;
  */
 export function resolveConnOptions(options: ConnOptions): ConnLimits {
   const { idleTimeout = 10_000 } = options;
-  const { lineTimeout = idleTimeout, writeTimeout = idleTimeout, maxAge = Infinity } = options;
+  const {
+    firstLineTimeout = Math.min(5000, idleTimeout),
+    lineTimeout = idleTimeout,
+    writeTimeout = idleTimeout,
+    maxAge = Infinity,
+  } = options;
+  const { maxLines = Infinity, maxLinesPerSecond = Infinity, maxBytesPerSecond = Infinity } = options;
+  const { answerMisdirected = false } = options;
   const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, maxQueuedBytes = 1_048_576 } = options;
-  for (const [name, value] of Object.entries({ idleTimeout, lineTimeout, writeTimeout, maxAge })) {
+  for (const [name, value] of Object.entries({ idleTimeout, firstLineTimeout, lineTimeout, writeTimeout, maxAge })) {
     checkTimeout(name, value);
   }
   checkBufferBytes("maxLineBytes", maxLineBytes);
   checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
   checkWhole("maxQueuedBytes", maxQueuedBytes, 1, Infinity);
-  return { idleTimeout, lineTimeout, writeTimeout, maxAge, maxLineBytes, maxConnectionBytes, maxQueuedBytes };
+  checkWhole("maxLines", maxLines, 1, Infinity);
+  checkRate("maxLinesPerSecond", maxLinesPerSecond);
+  checkRate("maxBytesPerSecond", maxBytesPerSecond);
+  checkBoolean("answerMisdirected", answerMisdirected);
+  return {
+    ...{ firstLineTimeout, idleTimeout, lineTimeout, writeTimeout, maxAge },
+    ...{ maxLines, maxLinesPerSecond, maxBytesPerSecond, answerMisdirected },
+    ...{ maxLineBytes, maxConnectionBytes, maxQueuedBytes },
+  };
 }

@@ -61,13 +61,27 @@ export class Limiter {
     return this.#full;
   }
 
-  /** Where the next bytes go: never empty, and the end of the last block's life. */
-  space(): Uint8Array {
+  /** What has come of the unfinished line. */
+  get held(): Uint8Array {
+    return this.#buffer.subarray(this.#start, this.#end);
+  }
+
+  /** How many bytes of memory it holds beyond the least. */
+  get extraBytes(): number {
+    return this.#buffer.length - SMALL_BYTES;
+  }
+
+  /**
+   * Where the next bytes go: never empty, and the end of the last block's life.
+   *
+   * @param tight Whether memory is short, so that a large buffer is given back as soon as nothing is in it.
+   */
+  space(tight = false): Uint8Array {
     const held = this.#end - this.#start;
     if (this.#start > 0) this.#buffer.copyWithin(0, this.#start, this.#end);
     this.#start = 0;
     this.#end = held;
-    const size = this.#nextSize(held);
+    const size = held === 0 && tight ? SMALL_BYTES : this.#nextSize(held);
     if (size !== this.#buffer.length) {
       const buffer = new Uint8Array(size);
       buffer.set(this.#buffer.subarray(0, held));

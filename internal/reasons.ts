@@ -10,12 +10,16 @@
  * - `end`: the peer ended its side and everything was answered
  * - `reset`: the peer broke the connection off
  * - `closed`: the handler closed it, or a conversation handler returned
+ * - `first-line-timeout`: its first line was not there within `firstLineTimeout`
  * - `idle`: nothing was read or written for `idleTimeout` while the server waited for the peer
  * - `line-timeout`: a line was begun and not finished within `lineTimeout`
  * - `write-timeout`: the peer did not take a block of replies within `writeTimeout`
  * - `max-age`: it was older than `maxAge`
+ * - `max-lines`: it had sent `maxLines`
  * - `line-too-long`: a line was longer than `maxLineBytes`
  * - `byte-limit`: the peer sent more than `maxConnectionBytes`
+ * - `memory`: its unfinished line was the largest when all of them passed `maxBufferedBytes`
+ * - `misdirected`: it spoke HTTP or TLS, and `answerMisdirected` is on
  * - `write-queue`: more than `maxQueuedBytes` waited to be written
  * - `drained`: a shutdown with `drain: "finish"` closed it, everything being answered
  * - `drain-timeout`: it was still there at the end of a shutdown's `drainTimeout`
@@ -26,12 +30,16 @@ export type CloseReason =
   | "end"
   | "reset"
   | "closed"
+  | "first-line-timeout"
   | "idle"
   | "line-timeout"
   | "write-timeout"
   | "max-age"
+  | "max-lines"
   | "line-too-long"
   | "byte-limit"
+  | "memory"
+  | "misdirected"
   | "write-queue"
   | "drained"
   | "drain-timeout"
@@ -43,12 +51,16 @@ const ALL: Record<CloseReason, true> = {
   "end": true,
   "reset": true,
   "closed": true,
+  "first-line-timeout": true,
   "idle": true,
   "line-timeout": true,
   "write-timeout": true,
   "max-age": true,
+  "max-lines": true,
   "line-too-long": true,
   "byte-limit": true,
+  "memory": true,
+  "misdirected": true,
   "write-queue": true,
   "drained": true,
   "drain-timeout": true,
@@ -81,4 +93,4 @@ export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip"
 export type ListenerRejectReason = "proxy-header";
 
 /** What the peer is told before the server hangs up: the limits that it can do something about. */
-export type ErrorLineReason = "line-too-long" | "byte-limit" | AdmissionRejectReason;
+export type ErrorLineReason = "line-too-long" | "byte-limit" | "memory" | AdmissionRejectReason;

@@ -86,6 +86,13 @@ export interface ServeOptions extends ConnOptions {
    */
   acceptRate?: number;
   /**
+   * How many bytes of memory unfinished lines may take together, beyond the first 512 of each. Past it the largest gives
+   * way: its peer gets an error line and is closed, with reason `memory`.
+   *
+   * @default {134_217_728}
+   */
+  maxBufferedBytes?: number;
+  /**
    * What a shutdown does with the connections that it finds.
    *
    * @default {"linger"}
@@ -125,9 +132,10 @@ export interface ShutdownOptions {
  */
 export function checkServeOptions(options: ServeOptions): void {
   checkOptions("options", options);
-  const { port = 8080, drain = "linger", drainTimeout = 10_000 } = options;
+  const { port = 8080, maxBufferedBytes = Infinity, drain = "linger", drainTimeout = 10_000 } = options;
   checkString("hostname", options.hostname);
   checkWhole("port", port, 0, 65_535);
+  checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
   checkDrain(drain, drainTimeout);
   checkMethods("listener", options.listener, "a listener", ["accept", "close"]);
   checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"]);
@@ -142,6 +150,8 @@ export function defaultErrorLine(reason: ErrorLineReason, limit: number): string
       return `error: line longer than ${limit} bytes`;
     case "byte-limit":
       return `error: more than ${limit} bytes from one connection`;
+    case "memory":
+      return "error: too much unfinished input";
     case "max-connections":
       return `error: more than ${limit} connections`;
     case "max-connections-per-ip":

@@ -142,7 +142,7 @@ test("serve() serves only those on the list allow, and nobody on the list deny",
 test("serve() does not hold a peer without an IP address against the list allow", async () => {
   const path = await Deno.makeTempFile();
   await Deno.remove(path);
-  await using t = startServer({ listener: Deno.listen({ transport: "unix", path }), allow: ["192.0.2.0/24"] });
+  await using _t = startServer({ listener: Deno.listen({ transport: "unix", path }), allow: ["192.0.2.0/24"] });
   using conn = await Deno.connect({ transport: "unix", path });
   await conn.write(new TextEncoder().encode("hello\n"));
   const buffer = new Uint8Array(16);

@@ -17,6 +17,11 @@ const DEFAULTS = {
   drain: "linger",
   maxLineBytes: 65_536,
   maxConnectionBytes: Infinity,
+  maxLines: Infinity,
+  maxLinesPerSecond: Infinity,
+  maxBytesPerSecond: Infinity,
+  maxBufferedBytes: 134_217_728,
+  answerMisdirected: true,
   maxConnections: 10_000,
   atCapacity: "reject",
   maxConnectionsPerIp: Infinity,
@@ -41,7 +46,7 @@ function complaint(args: string[], env: Record<string, string> = {}): string {
 }
 
 Deno.test("Without flags the defaults hold, and the server takes them", async () => {
-  assertEquals(values(""), DEFAULTS);
+  assertEquals<unknown>(values(""), DEFAULTS);
   await using _ = serve({ ...values("--hostname 127.0.0.1 --port 0") });
 });
 
@@ -164,8 +169,10 @@ Deno.test("The help is a table of all flags with their defaults and units, withi
   assertEquals(rows.length, Object.keys(SERVE.flags).length + 1);
   const cells = rows.map((row) => row.split(/ {2,}/));
   assertEquals(cells[0], ["--hostname HOST", "0.0.0.0", "address or name to listen on"]);
-  assertEquals(cells[3].slice(0, 2), ["--line-timeout TIME|off", "as --idle-timeout"]);
-  assertEquals(cells[8].slice(0, 2), ["--max-line-bytes SIZE", "65536"]);
+  const row = (flag: string) => cells.find(([name]) => name.startsWith(`${flag} `))?.slice(0, 2);
+  assertEquals(row("--line-timeout"), ["--line-timeout TIME|off", "as --idle-timeout"]);
+  assertEquals(row("--first-line-timeout"), ["--first-line-timeout TIME|off", "5s at most"]);
+  assertEquals(row("--max-line-bytes"), ["--max-line-bytes SIZE", "65536"]);
   assertStringIncludes(help, "TIME is a time such as 500ms, 10s, 2m or 1h.");
   assertStringIncludes(help, "SHOUTY_HOSTNAME for --hostname");
   assertEquals(help.split("\n").filter((line) => line.length > 100), []);

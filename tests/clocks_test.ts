@@ -4,7 +4,7 @@ import { Alarms, ConnectionClocks, type Expiry, type Timeouts } from "../interna
 import { test } from "./bounded.ts";
 import { check, fc } from "./property.ts";
 
-const TIMEOUTS = { idleTimeout: 100, lineTimeout: 250, writeTimeout: 70, maxAge: Infinity };
+const TIMEOUTS = { firstLineTimeout: Infinity, idleTimeout: 100, lineTimeout: 250, writeTimeout: 70, maxAge: Infinity };
 
 /** Clocks under test, and what they found out, each with its time. */
 function startClocks(timeouts: Partial<Timeouts> = {}) {

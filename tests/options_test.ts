@@ -5,6 +5,7 @@ import { test } from "./bounded.ts";
 import { startServer } from "./server.ts";
 
 const TIME = /expected more than 0 and at most 2147483647 ms, or Infinity$/;
+const RATE = /expected more than 0 per second, or Infinity$/;
 const COUNT = /expected a whole number of at least 1, or Infinity$/;
 
 /** Every option, with values that it cannot have and what the error says of the ones it can. */
@@ -20,11 +21,17 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["maxConnections", [0, -1, 2.5, NaN], COUNT],
   ["maxConnectionsPerIp", [0, -1, 2.5, NaN], COUNT],
   ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
-  ["acceptRate", [0, -1, NaN], /expected more than 0 per second, or Infinity$/],
+  ["acceptRate", [0, -1, NaN], RATE],
   ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5]], /expected/],
   ["deny", [5, ["nowhere"], ["::/129"], [5]], /expected/],
   ["drain", ["", "Linger", 1, null], /expected "linger" or "finish"$/],
   ["drainTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["firstLineTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["maxLines", [0, -1, 2.5, NaN], COUNT],
+  ["maxLinesPerSecond", [0, -1, NaN], RATE],
+  ["maxBytesPerSecond", [0, -1, NaN], RATE],
+  ["maxBufferedBytes", [0, -1, 2.5, NaN], COUNT],
+  ["answerMisdirected", [1, "yes", null], /expected true or false$/],
   ["idleTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["lineTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["writeTimeout", [0, -5, NaN, 2 ** 31], TIME],

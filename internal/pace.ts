@@ -1,0 +1,77 @@
+/**
+ * Reading more slowly than a peer sends.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clocks.ts";
+import { Rate } from "./rate.ts";
+
+/** How much one connection may send per second. */
+export interface PaceLimits {
+  readonly maxLinesPerSecond: number;
+  readonly maxBytesPerSecond: number;
+}
+
+/** Holds reading up, so that the kernel's buffer fills and TCP slows the peer down: nobody gets an error. */
+export class Pace {
+  readonly #clock: Clock;
+  readonly #bytes: Rate;
+  readonly #lines: Rate;
+  /** The largest read: a second's worth. */
+  readonly maxReadBytes: number;
+  #wake = () => {};
+  #stopped = false;
+
+  constructor(limits: PaceLimits, clock: Clock) {
+    this.#clock = clock;
+    this.#bytes = new Rate(limits.maxBytesPerSecond);
+    this.#lines = new Rate(limits.maxLinesPerSecond);
+    this.maxReadBytes = Math.max(1, Math.floor(limits.maxBytesPerSecond));
+  }
+
+  /** Waits until more may be read. */
+  read(): Promise<void> {
+    return this.#sleep(this.#bytes.wait(this.#clock.now()));
+  }
+
+  /** So much was read. */
+  took(bytes: number): void {
+    this.#bytes.take(this.#clock.now(), bytes);
+  }
+
+  /**
+   * Waits until lines may pass.
+   *
+   * @param lines One or more lines, each ended by LF.
+   * @returns Where those end that may pass now.
+   */
+  async pass(lines: string): Promise<number> {
+    await this.#sleep(this.#lines.wait(this.#clock.now()));
+    const most = this.#lines.available(this.#clock.now());
+    let end = 0;
+    let count = 0;
+    while (count < most && end < lines.length) {
+      end = lines.indexOf("\n", end) + 1;
+      count++;
+    }
+    this.#lines.take(this.#clock.now(), count);
+    return end;
+  }
+
+  /** Waits no more. */
+  stop(): void {
+    this.#stopped = true;
+    this.#wake();
+  }
+
+  async #sleep(milliseconds: number): Promise<void> {
+    if (milliseconds === 0 || this.#stopped) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    // The transport is at rest meanwhile, so this alone keeps the process alive.
+    const cancel = this.#clock.setTimer(resolve, milliseconds, true);
+    this.#wake = resolve;
+    await promise;
+    cancel();
+  }
+}

@@ -1,0 +1,187 @@
+import { assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertStringIncludes } from "@std/assert";
+import { answerMisdirected } from "../internal/misdirected.ts";
+import { Rate } from "../internal/rate.ts";
+import type { TestClient } from "@x/shouty/testing";
+import { test } from "./bounded.ts";
+import { inMemory, startConversations, startServer } from "./server.ts";
+
+const CLIENT_HELLO = new Uint8Array([22, 3, 1, 0, 5, 1, 0, 0, 1, 0]);
+
+/** Lines, each with its number. */
+function numbered(count: number): string {
+  return Array.from({ length: count }, (_, i) => `line ${i}\n`).join("");
+}
+
+/** Counts the lines that come, as they come. */
+function countReplies(client: TestClient): { count: number } {
+  const replies = { count: 0 };
+  (async () => {
+    while (await client.readLine().catch(() => null) !== null) replies.count++;
+  })();
+  return replies;
+}
+
+test("A rate lets a second's worth pass at once, then evenly, and saves up no more than that", () => {
+  const rate = new Rate(10);
+  assertEquals(rate.available(0), 10);
+  rate.take(0, 10);
+  assertEquals([rate.available(0), rate.wait(0)], [0, 100]);
+  assertEquals([rate.available(100), rate.available(550)], [1, 5]);
+  assertEquals(rate.available(1e9), 10);
+  assertEquals([new Rate(0.5).available(0), new Rate(Infinity).available(0)], [1, Infinity]);
+});
+
+test("A client that says nothing is closed at firstLineTimeout, and later at idleTimeout", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock });
+  const mute = await t.admitted();
+  const polite = await t.admitted();
+  await polite.write("hello\n");
+  await clock.advance(4999);
+  assertEquals(t.stats.active, 2);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "first-line-timeout");
+  await clock.advance(5000);
+  assertEquals((await t.closed(2)).reason, "idle");
+  mute.close();
+});
+
+test("A first line that trickles in does not move firstLineTimeout", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, firstLineTimeout: 1000 });
+  const client = await t.admitted();
+  for (let i = 0; i < 9; i++) {
+    await client.write("x");
+    await clock.advance(100);
+  }
+  assertEquals(t.stats.active, 1);
+  await clock.advance(100);
+  assertEquals((await t.closed()).reason, "first-line-timeout");
+});
+
+test("A conversation that does not ask for lines has no first line to wait for", async () => {
+  const { listener, clock } = inMemory();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  await using t = startConversations({ listener, clock }, () => promise);
+  await t.admitted();
+  await clock.advance(60_000);
+  assertEquals(t.stats.active, 1);
+  resolve();
+});
+
+test("A connection ends after maxLines, give or take a tenth, with everything answered that came", async () => {
+  await using t = startServer({ maxLines: 100 });
+  const client = await t.admitted();
+  await client.write(numbered(130));
+  assertEquals(await client.readAll(), numbered(130).toUpperCase());
+  client.close();
+  assertEquals((await t.closed()).reason, "max-lines");
+
+  const patient = await t.admitted();
+  let lines = 0;
+  for (; lines < 200; lines++) {
+    await patient.write("one\n").catch(() => {});
+    if (await patient.readLine() === null) break;
+  }
+  assertGreaterOrEqual(lines, 90);
+  assertLessOrEqual(lines, 110);
+});
+
+test("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock minds", async () => {
+  const { listener, clock } = inMemory();
+  const timeouts = { idleTimeout: 50, lineTimeout: 50, firstLineTimeout: 50 };
+  await using t = startServer({ listener, clock, ...timeouts, maxLinesPerSecond: 10 });
+  const client = await t.admitted();
+  const replies = countReplies(client);
+  await client.write(numbered(30));
+  await clock.advance(0);
+  assertEquals(replies.count, 10);
+  await clock.advance(1000);
+  assertEquals(replies.count, 20);
+  await clock.advance(500);
+  assertEquals(replies.count, 25);
+  await clock.advance(500);
+  assertEquals([replies.count, t.stats.active], [30, 1]);
+  await clock.advance(50);
+  assertEquals((await t.closed()).reason, "idle");
+});
+
+test("maxBytesPerSecond reads a second's worth at once and the rest in time", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: 50, maxBytesPerSecond: 100 });
+  const client = await t.admitted();
+  const replies = countReplies(client);
+  await client.write("123456789\n".repeat(30));
+  await clock.advance(0);
+  assertEquals(t.stats.bytesIn, 100);
+  await clock.advance(1000);
+  assertEquals(t.stats.bytesIn, 200);
+  await clock.advance(20);
+  assertEquals([replies.count, t.stats.bytesIn, t.stats.active], [30, 300, 1]);
+});
+
+test("A connection that is held up by its rate ends with the shutdown's deadline", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
+  const client = await t.admitted();
+  await client.write(numbered(100));
+  const report = t.server.shutdown({ drainTimeout: 300 });
+  await clock.advance(300);
+  assertEquals((await report).closed, { "drain-timeout": 1 });
+});
+
+test("HTTP at the plain port is answered in HTTP, and TLS with an alert", async () => {
+  await using t = startServer({ answerMisdirected: true });
+  const answer = await t.talk("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  assertStringIncludes(answer, "HTTP/1.1 400 Bad Request\r\n");
+  assertStringIncludes(answer, "speaks lines of text");
+  assertEquals((await t.closed()).reason, "misdirected");
+
+  using client = await t.connect();
+  await client.write(CLIENT_HELLO);
+  assertEquals(await client.read(), new Uint8Array([21, 3, 1, 0, 2, 2, 40]));
+  assertEquals(await client.read(), null);
+  client.close();
+  assertEquals((await t.closed(2)).reason, "misdirected");
+});
+
+test("HTTP is a line like any other later on, and where answerMisdirected is off", async () => {
+  await using on = startServer({ answerMisdirected: true });
+  assertEquals(await on.talk("hello\nGET / HTTP/1.1\n"), "HELLO\nGET / HTTP/1.1\n");
+  await using off = startServer();
+  assertEquals(await off.talk("get / HTTP/1.1\n"), "GET / HTTP/1.1\n");
+});
+
+test("Only a whole request line of HTTP/1, or a TLS handshake's first three bytes, is misdirected", () => {
+  const answered = (text: string) => answerMisdirected(new TextEncoder().encode(text)) !== undefined;
+  assertEquals(["GET / HTTP/1.1\n", "PRI * HTTP/1.0\r\nrest\n", "POST /a?b HTTP/1.1\r\n"].map(answered), [
+    true,
+    true,
+    true,
+  ]);
+  const others = ["GET / HTTP/1.1", "GET / HTTP/2.0\n", "get / HTTP/1.1\n", "GET /a b HTTP/1.1\n", "GET  / HTTP/1.1\n"];
+  assertEquals(others.map(answered), others.map(() => false));
+  assertEquals(answerMisdirected(CLIENT_HELLO.subarray(0, 2)), undefined);
+  assertEquals(answerMisdirected(new Uint8Array([22, 3, 9])), undefined);
+});
+
+test("The largest unfinished lines give way when all of them pass maxBufferedBytes, and nobody else notices", async () => {
+  await using t = startServer({ maxBufferedBytes: 1024 * 1024 });
+  const neighbour = await t.admitted();
+  const greedy = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
+  for (const client of greedy) await client.write("x".repeat(60_000));
+  await t.closed(24);
+  await neighbour.write("still here\n");
+  assertEquals(await neighbour.readLine(), "STILL HERE");
+  const { closed, active } = t.stats;
+  assertEquals(active + closed.memory, 41);
+  assertLessOrEqual(active, 1 + 1024 * 1024 / 60_000);
+});
+
+test("A connection that gives way is told", async () => {
+  await using t = startServer({ maxBufferedBytes: 1000 });
+  using client = await t.connect();
+  await client.write("x".repeat(4000));
+  assertEquals(await client.readLine(), "error: too much unfinished input");
+  assertEquals((await t.closed()).reason, "memory");
+});
