@@ -70,7 +70,8 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
       this.#blocks.next().then((lines) => {
         if (lines === undefined) this.#over = true;
         else if (lines.indexOf("\n") === lines.length - 1) this.#lone = lines.slice(0, -1);
-        else this.#writer.write(lines);
+        // The stream drops a CR before each LF; the blocks have dropped theirs, and a second one is text.
+        else this.#writer.write(lines.replaceAll("\r\n", "\r\r\n"));
         this.#wake!();
       });
     });
