@@ -40,6 +40,11 @@ export class TestClient implements Disposable {
     this.#end = end;
   }
 
+  /** The client's own address, which is what the server sees as `conn.remoteAddr`. */
+  get addr(): Deno.Addr {
+    return this.#end.localAddr;
+  }
+
   /**
    * Sends text as UTF-8, or bytes; nothing is added.
    *
