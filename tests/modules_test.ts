@@ -11,7 +11,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   conn: ["internal"],
   server: ["conn", "internal"],
   ops: ["ops", "server", "conn", "internal"],
-  cli: ["cli", "ops", "server", "conn", "internal"],
+  cli: ["cli", "ops", "server", "conn", "internal", "deno.json"],
   mod: ["server", "conn", "internal"],
   testing: ["testing", "internal"],
 };
@@ -20,7 +20,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 const MAY_DEPEND: Readonly<Record<string, RegExp>> = {
   cli: /^(@std\/(cli|log|streams)\b|node:)/,
   ops: /^node:/,
-  internal: /^(@std\/streams\/|node:timers$)/,
+  internal: /^(@std\/streams\/|node:(timers|net)$)/,
   testing: /^node:timers$/,
 };
 
@@ -76,6 +76,7 @@ test("importing the package starts nothing, needs no permission, and says nothin
 
 test("mod.ts exports these values and no others", () => {
   assertEquals(Object.keys(shouty).toSorted(), [
+    "AcceptRejection",
     "ByteLimitStream",
     "ConnectionClosedError",
     "LimitError",
@@ -99,6 +100,7 @@ test("mod.ts exports these types and no others", async () => {
 const TYPES = [
   "AcceptErrorEvent",
   "AcceptedEvent",
+  "AdmissionRejectReason",
   "Breach",
   "ByteLimitStreamOptions",
   "Clock",
@@ -114,6 +116,7 @@ const TYPES = [
   "HandlerErrorEvent",
   "LineHandler",
   "Listener",
+  "ListenerRejectReason",
   "ListeningEvent",
   "RejectReason",
   "RejectedEvent",

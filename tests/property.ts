@@ -4,8 +4,7 @@
  * @module
  */
 
-// deno-lint-ignore no-import-prefix -- deno task would download it before anything else if the import map named it
-import fc from "npm:fast-check@^4.10";
+import * as fc from "./fast_check.ts";
 import type { Limits } from "./oracle.ts";
 
 export { fc };
