@@ -44,9 +44,10 @@ async function deno(args: string[]): Promise<{ success: boolean; error: string }
 
 /** Deno's error and what caused it, in one line. */
 function explain(error: string): string {
-  const what = error.split("\n")[0].replace("error: ", "");
-  const causes = Array.from(error.matchAll(/^ +(?:\d+: )?(\S.*)$/gm), ([, cause]) => cause);
-  if (!NO_BASE.test(error)) return [what, ...causes].join(": ");
+  const [summary, chain = ""] = error.split("\nCaused by:\n");
+  const what = summary.split("\n")[0].replace("error: ", "");
+  const causes = Array.from(chain.matchAll(/^ +(?:\d+: )?(.+)$/gm), ([, cause]) => cause);
+  if (!NO_BASE.test(chain)) return [what, ...causes].join(": ");
   const why = causes.find((cause) => !cause.startsWith("Setting up")) ?? what;
   return `no base executable for ${target ?? Deno.build.target} (DENORT_BIN can name one): ${why}`;
 }
