@@ -5,8 +5,10 @@ import {
   ask,
   converse,
   HAS_SCRIPT,
+  NO_SIGNALS,
   runCommand,
   type ServerProcess,
+  signalTest,
   startCommand,
   startInTerminal,
   startServer,
@@ -16,6 +18,7 @@ const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
 
 const NO_TERMINAL = HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)";
 const ON_MAC = Deno.build.os === "darwin" ? " (skipped: macOS has one loopback address)" : "";
+const SKIPPED = ON_MAC || NO_SIGNALS;
 
 /** The lines of a log, without their times. */
 function lines(stderr: string): string[] {
@@ -40,7 +43,7 @@ async function connectWhenListening(address: Address): Promise<Deno.TcpConn> {
   }
 }
 
-Deno.test("shouty serves, logs what happens, drains on SIGTERM and exits with 0", async () => {
+signalTest("shouty serves, logs what happens, drains on SIGTERM and exits with 0", async () => {
   await using server = await startServer();
   assertEquals(await converse(server, "Hello. How are you?\r\nOk"), "HELLO. HOW ARE YOU?\nOK\n");
   using conn = await connectTo(server);
@@ -64,7 +67,7 @@ Deno.test("shouty serves, logs what happens, drains on SIGTERM and exits with 0"
   ]);
 });
 
-Deno.test("With --log-format json, each line of the log is an object whose msg is the text", async () => {
+signalTest("With --log-format json, each line of the log is an object whose msg is the text", async () => {
   await using server = await startServer(["--log-format", "json"]);
   await converse(server, "hi\n");
   server.signal("SIGINT");
@@ -78,7 +81,7 @@ Deno.test("With --log-format json, each line of the log is an object whose msg i
   assertEquals(log.map(({ level }) => level), Array(5).fill("info"));
 });
 
-Deno.test("With --log-level debug, the options and the signal are logged too", async () => {
+signalTest("With --log-level debug, the options and the signal are logged too", async () => {
   await using server = await startServer(["--log-level", "debug", "--idle-timeout=off"]);
   server.signal("SIGTERM");
   const log = lines((await server.outcome()).stderr);
@@ -90,8 +93,8 @@ for (
   const [level, expected] of [["warn", /^warn rejected connection from \S+ \(max-connections 1\)$/], ["error", /^$/]]
 ) {
   Deno.test({
-    name: `With --log-level ${level}, connections that come and go are not logged${ON_MAC}`,
-    ignore: ON_MAC !== "",
+    name: `With --log-level ${level}, connections that come and go are not logged${SKIPPED}`,
+    ignore: SKIPPED !== "",
     async fn() {
       // Without the line that tells the port, it has to be known: one that is taken at an address is free at another.
       using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -177,20 +180,23 @@ Deno.test({
 });
 
 for (const [signal, exitCode] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
-  Deno.test(`A second ${signal} ends it at once with ${exitCode}, unless it comes within 300 ms of the first`, async () => {
-    await using server = await startServer(["--drain-timeout", "off"]);
-    using _ = await connectTo(server);
-    server.signal("SIGTERM");
-    server.signal(signal);
-    await server.stderrMatch(/waiting on 1 connection\n/);
-    server.signal(signal);
-    const { code, stderr } = await server.outcome();
-    assertEquals(code, exitCode);
-    assertEquals(stderr.match(/shutting down/g)?.length, 1);
-  });
+  signalTest(
+    `A second ${signal} ends it at once with ${exitCode}, unless it comes within 300 ms of the first`,
+    async () => {
+      await using server = await startServer(["--drain-timeout", "off"]);
+      using _ = await connectTo(server);
+      server.signal("SIGTERM");
+      server.signal(signal);
+      await server.stderrMatch(/waiting on 1 connection\n/);
+      server.signal(signal);
+      const { code, stderr } = await server.outcome();
+      assertEquals(code, exitCode);
+      assertEquals(stderr.match(/shutting down/g)?.length, 1);
+    },
+  );
 }
 
-Deno.test("Connections that the drain timeout cuts are a warning, and the exit code is 0", async () => {
+signalTest("Connections that the drain timeout cuts are a warning, and the exit code is 0", async () => {
   await using server = await startServer(["--drain-timeout", "100ms"]);
   using _one = await connectTo(server);
   using _two = await connectTo(server);
@@ -200,7 +206,7 @@ Deno.test("Connections that the drain timeout cuts are a warning, and the exit c
   assertEquals(lines(stderr).slice(-2), ["warn cut 2 connections at the drain timeout", "info all connections closed"]);
 });
 
-Deno.test("With --drain finish, a silent connection does not hold up the shutdown", async () => {
+signalTest("With --drain finish, a silent connection does not hold up the shutdown", async () => {
   await using server = await startServer(["--drain=finish", "--drain-timeout=off", "--idle-timeout=off"]);
   using conn = await connectTo(server);
   server.signal("SIGTERM");
@@ -211,7 +217,7 @@ Deno.test("With --drain finish, a silent connection does not hold up the shutdow
   assertMatch(stderr, /closing connection from \S+ \(drained, /);
 });
 
-Deno.test("A closed stderr does not end the server", async () => {
+signalTest("A closed stderr does not end the server", async () => {
   await using server = await startServer(["--drain-timeout", "1s"]);
   await server.closeStderr();
   for (let i = 0; i < 3; i++) {
@@ -222,7 +228,7 @@ Deno.test("A closed stderr does not end the server", async () => {
   assertEquals((await server.outcome()).code, 0);
 });
 
-Deno.test("A stderr that nobody reads holds up neither the clients nor the end", async () => {
+signalTest("A stderr that nobody reads holds up neither the clients nor the end", async () => {
   await using server = await startServer();
   server.stopReadingStderr();
   // Each leaves some 170 bytes in the log; pipes and their readers hold some 128 KiB.

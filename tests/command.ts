@@ -1,5 +1,7 @@
 /** The command as a subprocess, for the tests that look at it from outside. */
 
+import { assertEquals, assertMatch } from "@std/assert";
+
 const ROOT = `${import.meta.dirname}/..`;
 const PATIENCE_MS = 15_000;
 
@@ -42,6 +44,25 @@ export async function startServer(args: string[] = [], options: StartOptions = {
 export async function listening(server: Subprocess): Promise<ServerProcess> {
   const [, port] = await server.stderrMatch(/listening on (?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/);
   return Object.assign(server, { hostname: "127.0.0.1", port: Number(port) });
+}
+
+/** Why a test in which a signal asks a process to end is skipped here, to be put behind its name. */
+export const NO_SIGNALS = Deno.build.os === "windows" ? " (skipped: on Windows, signals end a process unasked)" : "";
+
+/** Registers a test in which a signal asks the command to end. */
+export function signalTest(name: string, fn: () => Promise<void>): void {
+  Deno.test({ name: name + NO_SIGNALS, ignore: NO_SIGNALS !== "", fn });
+}
+
+/** Holds a server, however it was started, to its purpose: it shouts and, where signals ask, drains. */
+export async function shoutAndDrain(command: Subprocess): Promise<void> {
+  const server = await listening(command);
+  assertEquals(await converse(server, "Hello.\r\nIs it you?"), "HELLO.\nIS IT YOU?\n");
+  server.signal("SIGTERM");
+  const { code, stderr } = await server.outcome();
+  if (NO_SIGNALS) return;
+  assertEquals(code, 0);
+  assertMatch(stderr, /shutting down\n(.*\n)*.*all connections closed\n$/);
 }
 
 /** Where a server is. */

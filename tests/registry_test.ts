@@ -1,6 +1,6 @@
-import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assertEquals, assertNotMatch } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
-import { converse, listening, type Outcome, Subprocess } from "./command.ts";
+import { type Outcome, shoutAndDrain, Subprocess } from "./command.ts";
 import { type Package, Registry } from "./registry.ts";
 
 const ROOT = `${import.meta.dirname}/..`;
@@ -62,17 +62,6 @@ async function emptyPlace(registry: Registry) {
     },
     [Symbol.asyncDispose]: () => Deno.remove(dir, { recursive: true }),
   };
-}
-
-/** Talks to a server that starts, and ends it. */
-async function shoutAndDrain(command: Subprocess): Promise<void> {
-  const server = await listening(command);
-  assertEquals(await converse(server, "Hello.\r\nIs it you?"), "HELLO.\nIS IT YOU?\n");
-  server.signal("SIGTERM");
-  const { code, stderr } = await server.outcome();
-  if (ON_WINDOWS) return; // There, a signal ends a process without asking.
-  assertEquals(code, 0);
-  assertMatch(stderr, /shutting down\n(.*\n)*.*all connections closed\n$/);
 }
 
 /** The project's modules that the entry points bring in, as the paths that they are published under. */
