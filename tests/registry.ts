@@ -84,6 +84,7 @@ export class Registry implements AsyncDisposable {
     if (found === undefined) return await fromUpstream(pathname);
     this.packages.set(name, found);
     const { version, exports, files } = found;
+    // Without dates: Deno takes no version that it knows to be younger than a day.
     if (path === "/meta.json") return Response.json({ latest: version, versions: { [version]: {} } });
     if (path === `/${version}_meta.json`) return Response.json({ exports, manifest: await manifestOf(files) });
     const bytes = path.startsWith(`/${version}/`) ? files.get(path.slice(version.length + 1)) : undefined;
