@@ -86,6 +86,7 @@ export class Registry implements AsyncDisposable {
     const { version, exports, files } = found;
     // Without dates: Deno takes no version that it knows to be younger than a day.
     if (path === "/meta.json") return Response.json({ latest: version, versions: { [version]: {} } });
+    // Without the graph of modules, which spares Deno to look for their imports itself.
     if (path === `/${version}_meta.json`) return Response.json({ exports, manifest: await manifestOf(files) });
     const bytes = path.startsWith(`/${version}/`) ? files.get(path.slice(version.length + 1)) : undefined;
     return bytes === undefined ? notFound() : new Response(bytes);
