@@ -32,12 +32,13 @@ async function connectTo(server: ServerProcess): Promise<Deno.TcpConn> {
   return conn;
 }
 
-/** Connects as soon as that is possible. */
+/** Connects as soon as that is possible, within some seconds. */
 async function connectWhenListening(address: Address): Promise<Deno.TcpConn> {
-  for (;;) {
+  for (let tries = 500;; tries--) {
     try {
       return await Deno.connect(address);
-    } catch {
+    } catch (error) {
+      if (tries === 0) throw error;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
