@@ -91,8 +91,9 @@ function reportCut(log: Log, cut = 0): void {
 }
 
 function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string {
-  const line = `rejected connection from ${formatAddr(remoteAddr)}`;
-  return error === undefined ? `${line} (${reason} ${limit})` : `${line} (${reason}): ${reasonOf(error)}`;
+  const cause = limit === undefined ? reason : `${reason} ${limit}`;
+  const line = `rejected connection from ${formatAddr(remoteAddr)} (${cause})`;
+  return error === undefined ? line : `${line}: ${reasonOf(error)}`;
 }
 
 function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: ClosedEvent): string {
