@@ -46,7 +46,7 @@ export const SERVE = {
     idleTimeout: flag(orOff(TIME), "10s", "hang up on a client silent for so long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),
-    firstLineTimeout: flag(orOff(TIME), { says: "5s at most" }, "hang up on a client without a first line"),
+    firstLineTimeout: flag(orOff(TIME), { says: "5s at most" }, "hang up on a client that has said nothing"),
     maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
     maxLines: flag(orOff(whole(1)), "off", "end connections that have sent more lines"),
     drainTimeout: flag(orOff(TIME), "10s", "how long a shutdown waits for clients"),

@@ -176,8 +176,8 @@ export class ConnectionClocks implements Sleeper {
   #lineAt = Infinity;
   #lineLeft: number;
   #firstAt = Infinity;
-  /** `Infinity` once the first line has ended. */
-  #firstLeft: number;
+  /** Whether the peer has sent nothing yet. */
+  #silent = true;
   #writeAt = Infinity;
   #ageAt = Infinity;
   #lingerAt = Infinity;
@@ -187,7 +187,6 @@ export class ConnectionClocks implements Sleeper {
     this.#timeouts = timeouts;
     this.#owner = owner;
     this.#lineLeft = timeouts.lineTimeout;
-    this.#firstLeft = timeouts.firstLineTimeout;
     if (timeouts.maxAge === Infinity) return;
     this.#ageAt = alarms.now() + jitter(timeouts.maxAge);
     alarms.watch(this, this.#ageAt);
@@ -199,12 +198,12 @@ export class ConnectionClocks implements Sleeper {
     const now = this.#alarms.now();
     this.#idleAt = now + this.#timeouts.idleTimeout;
     this.#alarms.watch(this, this.#idleAt);
-    this.#waitFrom = now;
-    if (this.#firstLeft !== Infinity) {
-      this.#firstAt = now + this.#firstLeft;
+    if (this.#silent) {
+      this.#firstAt = now + this.#timeouts.firstLineTimeout;
       this.#alarms.watch(this, this.#firstAt);
     }
     if (!midLine) return;
+    this.#waitFrom = now;
     this.#lineAt = now + this.#lineLeft;
     this.#alarms.watch(this, this.#lineAt);
   }
@@ -213,18 +212,16 @@ export class ConnectionClocks implements Sleeper {
   rest(): void {
     this.#waiting = false;
     this.#idleAt = Infinity;
-    if (this.#lineAt === Infinity && this.#firstAt === Infinity) return;
-    const waited = this.#alarms.now() - this.#waitFrom;
-    if (this.#lineAt !== Infinity) this.#lineLeft = Math.max(0, this.#lineLeft - waited);
-    this.#firstLeft = Math.max(0, this.#firstLeft - waited);
-    this.#lineAt = Infinity;
+    this.#silent = false;
     this.#firstAt = Infinity;
+    if (this.#lineAt === Infinity) return;
+    this.#lineLeft = Math.max(0, this.#lineLeft - (this.#alarms.now() - this.#waitFrom));
+    this.#lineAt = Infinity;
   }
 
   /** A line ended: the next one has its time whole. */
   lineEnded(): void {
     this.#lineLeft = this.#timeouts.lineTimeout;
-    this.#firstLeft = Infinity;
   }
 
   /** A block begins to be written. */
@@ -267,8 +264,8 @@ export class ConnectionClocks implements Sleeper {
       this.#alarms.watch(this, this.deadline());
       this.#owner.expire("max-age");
     } else if (this.#writeAt <= now) this.#owner.expire("write-timeout");
-    else if (this.#firstAt <= now) this.#owner.expire("first-line-timeout");
     else if (this.#lineAt <= now) this.#owner.expire("line-timeout");
-    else this.#owner.expire(this.#lingerAt <= now ? "linger" : "idle");
+    else if (this.#idleAt <= now) this.#owner.expire("idle");
+    else this.#owner.expire(this.#firstAt <= now ? "first-line-timeout" : "linger");
   }
 }

@@ -9,9 +9,9 @@ import { checkBoolean, checkBufferBytes, checkRate, checkTimeout, checkWhole } f
 /** The limits of one connection. */
 export interface ConnOptions {
   /**
-   * How long the peer may take for its first line, in milliseconds, counted while the server waits for it. Then the
-   * connection is closed, with reason `first-line-timeout`. `Infinity` switches it off. The default is the smaller of
-   * 5 s and `idleTimeout`.
+   * How long the peer may take to begin its first line, in milliseconds, counted while the server waits for it; what the
+   * server writes does not start it anew. Then the connection is closed, with reason `first-line-timeout`. `Infinity`
+   * switches it off. The default is the smaller of 5 s and `idleTimeout`.
    */
   firstLineTimeout?: number;
   /**

@@ -143,19 +143,23 @@ export function checkServeOptions(options: ServeOptions): void {
   for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
 }
 
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 /** What a peer is told unless the options say otherwise. */
 export function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
   switch (reason) {
     case "line-too-long":
-      return `error: line longer than ${limit} bytes`;
+      return `error: line longer than ${count(limit, "byte")}`;
     case "byte-limit":
-      return `error: more than ${limit} bytes from one connection`;
+      return `error: more than ${count(limit, "byte")} from one connection`;
     case "memory":
       return "error: too much unfinished input";
     case "max-connections":
-      return `error: more than ${limit} connections`;
+      return `error: more than ${count(limit, "connection")}`;
     case "max-connections-per-ip":
-      return `error: more than ${limit} connections from one address`;
+      return `error: more than ${count(limit, "connection")} from one address`;
     case "denied":
       return "error: address not allowed";
   }

@@ -46,17 +46,21 @@ test("A client that says nothing is closed at firstLineTimeout, and later at idl
   mute.close();
 });
 
-test("A first line that trickles in does not move firstLineTimeout", async () => {
+test("What the server writes does not move firstLineTimeout, and the first byte ends it", async () => {
   const { listener, clock } = inMemory();
-  await using t = startServer({ listener, clock, firstLineTimeout: 1000 });
-  const client = await t.admitted();
-  for (let i = 0; i < 9; i++) {
-    await client.write("x");
-    await clock.advance(100);
-  }
-  assertEquals(t.stats.active, 1);
-  await clock.advance(100);
+  await using t = startConversations({ listener, clock, firstLineTimeout: 1000 }, async (conn) => {
+    const greet = () => clock.setTimer(() => conn.write("hello?\n").then(greet, () => {}), 300);
+    greet();
+    for await (const line of conn.lines) await conn.write(line);
+  });
+  await t.admitted();
+  const talker = await t.admitted();
+  await clock.advance(999);
+  await talker.write("x");
+  await clock.advance(1);
   assertEquals((await t.closed()).reason, "first-line-timeout");
+  await clock.advance(9000);
+  assertEquals(t.stats.active, 1);
 });
 
 test("A conversation that does not ask for lines has no first line to wait for", async () => {
