@@ -233,12 +233,13 @@ export async function converse({ hostname, port }: Address, text: string): Promi
   const conn = await Deno.connect({ hostname, port });
   await conn.write(new TextEncoder().encode(text));
   await conn.closeWrite();
-  return await new Response(conn.readable).text();
+  return await within(`the answer to ${text}`, new Response(conn.readable).text());
 }
 
 /** Sends text, and returns what comes back first. */
 export async function ask(conn: Deno.TcpConn, text: string): Promise<string> {
   await conn.write(new TextEncoder().encode(text));
   const buffer = new Uint8Array(1024);
-  return new TextDecoder().decode(buffer.subarray(0, await conn.read(buffer) ?? 0));
+  const count = await within(`the answer to ${text}`, conn.read(buffer));
+  return new TextDecoder().decode(buffer.subarray(0, count ?? 0));
 }
