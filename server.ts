@@ -156,8 +156,8 @@ class LineServer implements Server, Host {
 
   errorLine(reason: ErrorLineReason, limit: number): string {
     const { errorLine = defaultErrorLine } = this.#options;
-    const line = this.#guard(() => errorLine(reason, limit)) ?? null;
-    return line === null ? "" : `${line}\n`;
+    const line = this.#guard(() => errorLine(reason, limit));
+    return typeof line === "string" ? `${line}\n` : "";
   }
 
   /** From half the limit on, buffers are given back as soon as they are empty. */
@@ -191,10 +191,14 @@ class LineServer implements Server, Host {
 
   /** Calls a caller's function, which is not allowed to hurt the server. */
   #guard<T>(call: () => T): T | undefined {
+    const failed = () => void this.#counters.hookErrors++;
     try {
-      return call();
+      const result = call();
+      // Nobody else looks at the promise of an asynchronous hook, whose rejection would end the process.
+      if (result instanceof Promise) result.catch(failed);
+      return result;
     } catch {
-      this.#counters.hookErrors++;
+      failed();
     }
   }
 

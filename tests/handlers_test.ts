@@ -105,6 +105,18 @@ test("hooks that throw hurt nobody and are counted", async () => {
   assertEquals(t.stats.hookErrors, 5);
 });
 
+test("hooks that reject hurt nobody and are counted", async () => {
+  // deno-lint-ignore require-await -- it stands for one that waits for something
+  const fail = async () => {
+    throw FAILURE;
+  };
+  await using t = startServer({ ...inMemory(), onListen: fail, onEvent: fail });
+  assertEquals(await t.talk("ok\n"), "OK\n");
+  await t.closed();
+  await Promise.resolve();
+  assertEquals(t.stats.hookErrors, 4);
+});
+
 test("conn.write in a line handler comes before the replies to later lines", async () => {
   const handler = (line: string, conn: Conn) => {
     conn.write(`about ${line}: `);

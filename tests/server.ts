@@ -53,7 +53,7 @@ export class TestServer implements AsyncDisposable {
       this.events.push(event);
       this.#news.resolve();
       this.#news = Promise.withResolvers();
-      options.onEvent?.(event);
+      return options.onEvent?.(event);
     };
     this.server = start({ hostname: "127.0.0.1", port: 0, ...options, onEvent });
   }
