@@ -13,7 +13,7 @@ import { ConnectionClosedError } from "./internal/errors.ts";
 import type { ClosedEvent, ServerEvent } from "./internal/events.ts";
 import type { Conn, ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { LineDoor } from "./internal/line_door.ts";
-import { Outbox, READY_BYTES, type Sink } from "./internal/outbox.ts";
+import { Outbox, type Sink } from "./internal/outbox.ts";
 import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
 import { closeQuietly, type Transport } from "./internal/transport.ts";
 import { turn } from "./internal/turn.ts";
@@ -54,7 +54,7 @@ export class Connection implements Conn, Peer, Sink {
   readonly id: number;
   readonly #host: Host;
   readonly #transport: Transport;
-  readonly #outbox: Outbox = new Outbox(this);
+  readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
   readonly #since: number;
   readonly #blocks: Blocks;
@@ -85,6 +85,7 @@ export class Connection implements Conn, Peer, Sink {
     this.#since = host.alarms.now();
     this.#clocks = new ConnectionClocks(host.alarms, host.limits, this);
     this.#blocks = new Blocks(this, host.limits, host.clock);
+    this.#outbox = new Outbox(this, host.limits.maxQueuedBytes);
     this.#maxLines = jitter(host.limits.maxLines);
   }
 
@@ -116,11 +117,11 @@ export class Connection implements Conn, Peer, Sink {
     }
     if (this.#leaving !== undefined) return harmless(Promise.reject(new ConnectionClosedError(this.#leaving)));
     const { maxQueuedBytes } = this.#host.limits;
-    // Who waits for each write is never above this mark when the next one comes, however large that is.
-    const patient = this.#outbox.size < Math.min(READY_BYTES, maxQueuedBytes);
+    // Who waits for each write never finds it full when the next one comes, however large that is.
+    const patient = !this.#outbox.full;
     this.#outbox.post(data);
     if (!patient && this.#outbox.size > maxQueuedBytes) this.abort("write-queue");
-    return this.#outbox.size < READY_BYTES && !this.leaving ? WRITTEN : harmless(this.#writable());
+    return this.#outbox.full || this.leaving ? harmless(this.#writable()) : WRITTEN;
   }
 
   async #writable(): Promise<void> {

@@ -6,7 +6,7 @@
 
 import type { Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
-import { type Outbox, READY_BYTES } from "./outbox.ts";
+import type { Outbox } from "./outbox.ts";
 import { turn } from "./turn.ts";
 
 /** So many lines in one go, and the others have their turn. */
@@ -69,7 +69,7 @@ export class LineDoor {
       }
       if (conn.leaving) return;
       if (reply !== undefined) outbox.add(checkReply(reply) + "\n");
-      if (outbox.size >= READY_BYTES) await outbox.flush();
+      if (outbox.full) await outbox.flush();
       if (--left === 0) {
         left = TURN_LINES;
         await turn();

@@ -22,7 +22,7 @@ const NOTHING = Promise.resolve();
 const ENCODE_LENGTH = 16 * 1024;
 
 /** A writer that waits for each of its writes never has more than this under way, but for its last. */
-export const READY_BYTES = BLOCK_BYTES;
+const READY_BYTES = BLOCK_BYTES;
 
 /** Where the bytes go, and who is told. */
 export interface Sink {
@@ -42,6 +42,7 @@ export interface Sink {
  */
 export class Outbox {
   readonly #sink: Sink;
+  readonly #readyBytes: number;
   /** Full blocks, oldest first; then the one that is being filled. */
   #full: Uint8Array[] = NONE;
   #block: Uint8Array<ArrayBuffer> | undefined;
@@ -63,13 +64,23 @@ export class Outbox {
   #text = "";
   #bytes = 0;
 
-  constructor(sink: Sink) {
+  /**
+   * @param sink Where the bytes go.
+   * @param maxQueuedBytes What must never wait; a writer that waits for each of its writes is held up before.
+   */
+  constructor(sink: Sink, maxQueuedBytes = Infinity) {
     this.#sink = sink;
+    this.#readyBytes = Math.min(READY_BYTES, maxQueuedBytes);
   }
 
   /** Bytes that wait, those being written included; text that is not encoded yet counts as if it were ASCII. */
   get size(): number {
     return this.#bytes + this.#text.length;
+  }
+
+  /** Whether so much waits that writers should. */
+  get full(): boolean {
+    return this.size >= this.#readyBytes;
   }
 
   /** Adds text, or a copy of bytes, without writing yet. */
@@ -141,7 +152,7 @@ export class Outbox {
 
   /** Settles when there is room for more, or never will be. */
   async ready(): Promise<void> {
-    if (this.size < READY_BYTES) return;
+    if (!this.full) return;
     this.#readiness ??= Promise.withResolvers<void>();
     await this.#readiness.promise;
   }
@@ -204,7 +215,7 @@ export class Outbox {
       this.#block = undefined;
       this.#used = this.#sent = 0;
     }
-    if (this.size < READY_BYTES) this.#wakeWriters();
+    if (!this.full) this.#wakeWriters();
   }
 
   #wakeWriters(): void {

@@ -246,6 +246,20 @@ test("a writer that waits for each write holds little, however slow the peer", a
   assertEquals((await client.readAll()).length, 1_000_000);
 });
 
+test("a writer that waits for each write meets no maxQueuedBytes, however small", async () => {
+  for (const maxQueuedBytes of [1, 1000, 100_000]) {
+    const { listener, clock } = inMemory({ bufferBytes: 100 });
+    await using t = startConversations({ listener, clock, maxQueuedBytes }, async (conn) => {
+      for (let i = 0; i < 300; i++) await conn.write("x".repeat(600));
+      await conn.write("y".repeat(200_000));
+    });
+    const client = await t.connect();
+    await client.closeWrite();
+    assertEquals((await client.readAll()).length, 380_000);
+    assertEquals((await t.closed()).reason, "closed");
+  }
+});
+
 test("a writer that does not wait is cut off when more than maxQueuedBytes wait", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 1000 });
   const outcome = Promise.withResolvers<unknown[]>();
