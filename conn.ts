@@ -131,9 +131,9 @@ export class Connection implements Conn, Peer, Sink {
 
   close(): void {
     const door = this.#door;
-    // The line that is being answered gets its reply.
-    if (door instanceof LineDoor && door.answering) door.end();
-    else this.#leave("closed");
+    door?.stop();
+    // The line that is being answered gets its reply first.
+    if (!(door instanceof LineDoor && door.answering)) this.#leave("closed");
   }
 
   /** Serves the peer to the end, which the host is told of. */
@@ -156,8 +156,10 @@ export class Connection implements Conn, Peer, Sink {
     return this.#door.serve();
   }
 
+  /** What the peer sent behind the last line that the handler wanted is not the reason, whether it has come yet or not. */
   #inputEnd(): CloseReason {
     if (this.#blocks.misdirected !== undefined) return "misdirected";
+    if (!this.#blocks.exhausted) return "closed";
     return this.#blocks.breach ?? (this.#finished ? this.#finishing! : this.#peerEnded ? "end" : "closed");
   }
 

@@ -58,6 +58,8 @@ export class Blocks {
   misdirected: string | Uint8Array | undefined;
   /** Whole lines that came. */
   lines = 0;
+  /** Whether the input ended before the handler's interest in it did. */
+  exhausted = false;
 
   constructor(peer: Peer, limits: ReadLimits, clock: Clock) {
     this.#peer = peer;
@@ -94,7 +96,7 @@ export class Blocks {
 
   /** Reads no more. */
   end(): void {
-    this.#over = true;
+    this.#over = this.exhausted = true;
     this.#pace?.stop();
   }
 
@@ -118,7 +120,8 @@ export class Blocks {
   async #read(): Promise<string | undefined> {
     const peer = this.#peer;
     const limiter = this.#limiter;
-    while (!this.#over && limiter.breach === undefined) {
+    // Once it is leaving, the polite ending alone reads what still comes.
+    while (!this.#over && !peer.leaving && limiter.breach === undefined) {
       if (this.#pace !== undefined) await this.#pace.read();
       if (this.#burst >= TURN_BYTES) {
         this.#burst = 0;
@@ -143,6 +146,7 @@ export class Blocks {
       if (this.misdirected !== undefined) return undefined;
       if (block !== undefined) return this.#decode(block);
     }
+    this.exhausted = true;
   }
 
   #space(): Uint8Array {

@@ -23,6 +23,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
   #lone: string | undefined;
   #claimed = 0;
   #over = false;
+  #stopped = false;
 
   constructor(blocks: Blocks) {
     this.#blocks = blocks;
@@ -33,7 +34,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   /** The next line; done when there will be no more, whatever the cause. */
   async next(): Promise<IteratorResult<string, undefined>> {
-    while (this.#claimed === this.#blocks.lines) {
+    while (this.#stopped || this.#claimed === this.#blocks.lines) {
       if (this.#over) return { value: undefined, done: true };
       await (this.#pulling ??= this.#pull());
     }
@@ -54,6 +55,12 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     this.#over = true;
     this.#blocks.end();
     this.#wake?.();
+  }
+
+  /** Gives no more lines, not even those that have come. */
+  stop(): void {
+    this.#stopped = true;
+    this.end();
   }
 
   [Symbol.asyncIterator](): this {

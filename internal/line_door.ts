@@ -18,7 +18,7 @@ export class LineDoor {
   readonly #blocks: Blocks;
   readonly #outbox: Outbox;
   readonly #handler: LineHandler;
-  #ended = false;
+  #stopped = false;
   /** Whether the handler is at work. */
   answering = false;
 
@@ -31,18 +31,22 @@ export class LineDoor {
 
   /** Serves until the input is over; throws what the handler throws. */
   async serve(): Promise<void> {
-    for (let lines; !this.#ended && (lines = await this.#blocks.next()) !== undefined;) await this.#answer(lines);
+    for (let lines; !this.#stopped && (lines = await this.#blocks.next()) !== undefined;) await this.#answer(lines);
   }
 
   /**
-   * Takes no more lines than the one that is being answered.
+   * Takes no more lines than those that have come.
    *
    * @returns Whether `serve` will settle by itself, which it cannot while it waits for the peer.
    */
   end(): boolean {
-    this.#ended = true;
     this.#blocks.end();
     return !this.#blocks.reading;
+  }
+
+  /** Takes no more lines than the one that is being answered. */
+  stop(): void {
+    this.#stopped = true;
   }
 
   #answer(lines: string): Promise<void> {
@@ -59,7 +63,7 @@ export class LineDoor {
     const outbox = this.#outbox;
     this.answering = true;
     let left = TURN_LINES;
-    for (let from = 0; from < lines.length && !this.#ended;) {
+    for (let from = 0; from < lines.length && !this.#stopped;) {
       const to = lines.indexOf("\n", from);
       let reply = this.#handler(lines.slice(from, to), conn);
       if (typeof reply === "object") {

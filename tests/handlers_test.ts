@@ -137,6 +137,19 @@ test("conn.write refuses what is neither text nor bytes, and the connection goes
   assertEquals((error as Error).message, "Cannot write: expected a string or a Uint8Array, got number");
 });
 
+test("conn.write rejects with the reason once the connection has ended, and ignoring it is safe", async () => {
+  const done = Promise.withResolvers<unknown>();
+  await using t = startConversations(inMemory(), async (conn) => {
+    for await (const _ of conn.lines);
+    conn.close();
+    conn.write("ignored");
+    done.resolve(await conn.write("late").catch((error) => error));
+  });
+  assertEquals(await t.talk(""), "");
+  const { name, reason } = await done.promise as Error & { reason: CloseReason };
+  assertEquals([name, reason], ["ConnectionClosedError", "closed"]);
+});
+
 test("un-awaited writes to a peer that is gone are nobody's failure", async () => {
   const gone = Promise.withResolvers<void>();
   await using t = startConversations(inMemory(), async (conn) => {
@@ -271,6 +284,70 @@ test("a writer that does not wait is cut off when more than maxQueuedBytes wait"
   await t.connect();
   assertEquals((await t.closed()).reason, "write-queue");
   assertEquals(await outcome.promise, [201, "write-queue"]);
+});
+
+test("conn.close in a line handler: the line gets its reply, later ones get none, whatever they are", async () => {
+  const replies: LineHandler[] = [
+    (line, conn) => (line === "quit" && conn.close(), shout(line)),
+    async (line, conn) => {
+      await Promise.resolve();
+      if (line === "quit") conn.close();
+      return shout(line);
+    },
+  ];
+  for (const handler of replies) {
+    for (const after of ["", "more\n", "unterminated", "a line that is much too long\n"]) {
+      await using t = startServer({ ...inMemory(), maxLineBytes: 12 }, handler);
+      assertEquals(await t.talk(`one\nquit\n${after}`), "ONE\nQUIT\n");
+      assertEquals((await t.closed()).reason, "closed");
+    }
+  }
+});
+
+test("conn.close in a conversation lets what was written leave, and the loop ends at once", async () => {
+  const after: string[] = [];
+  const ended = Promise.withResolvers<void>();
+  await using t = startConversations(inMemory(), async (conn) => {
+    for await (const line of conn.lines) {
+      if (line === "quit") conn.write("bye\n"), conn.close();
+      else after.push(line);
+    }
+    ended.resolve();
+  });
+  const client = await t.connect();
+  await client.write("quit\n");
+  assertEquals(await client.readLine(), "bye");
+  await ended.promise;
+  assertEquals([await client.readLine(), after], [null, []]);
+});
+
+test("conn.lines after conn.close is over, and leaves the last reads to the polite ending", async () => {
+  const results: unknown[] = [];
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    await conn.write("bye\n");
+    conn.close();
+    await clock.advance(10);
+    results.push(await conn.lines.next());
+  });
+  const client = await t.connect();
+  assertEquals(await client.readLine(), "bye");
+  await clock.advance(100);
+  await client.write("unread\n");
+  assertEquals(await client.readLine(), null);
+  assertEquals(results, [{ value: undefined, done: true }]);
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "closed");
+});
+
+test("a conversation that returns early ends as closed, whatever was still to come", async () => {
+  for (const after of ["", "\n", "more\n", "a line that is much too long\n"]) {
+    await using t = startConversations({ ...inMemory(), maxLineBytes: 12 }, async (conn) => {
+      for await (const line of conn.lines) return await conn.write(`${line}\n`);
+    });
+    assertEquals(await t.talk(`one\n${after}`), "one\n");
+    assertEquals((await t.closed()).reason, "closed");
+  }
 });
 
 test("a conversation gets no part of a line that the peer did not finish before it broke off", async () => {
