@@ -104,7 +104,7 @@ for (
       await using server = startCommand([...flags, "--log-level", `${level}`]);
       using conn = await connectWhenListening(address);
       assertEquals(await ask(conn, "a\n"), "A\n");
-      assertEquals(await converse(address, "b\n"), "error: more than 1 connections\n");
+      assertEquals(await converse(address, "b\n"), "error: more than 1 connection\n");
       server.signal("SIGTERM");
       await conn.closeWrite();
       const { code, stderr } = await server.outcome();

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
-import { type Conn, type ConnHandler, type LineHandler, shout } from "@x/shouty";
+import { type CloseReason, type Conn, type ConnHandler, type LineHandler, shout } from "@x/shouty";
 import { test } from "./bounded.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 

@@ -51,7 +51,11 @@ export function shouted(input: Uint8Array, limits: Limits): string {
   const { lines, reason } = answer(input, limits);
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const replies = lines.map((line) => decoder.decode(line).toUpperCase() + "\n").join("");
-  if (reason === "line-too-long") return `${replies}error: line longer than ${limits.maxLineBytes} bytes\n`;
+  if (reason === "line-too-long") return `${replies}error: line longer than ${bytes(limits.maxLineBytes)}\n`;
   if (reason === "end") return replies;
-  return `${replies}error: more than ${limits.maxConnectionBytes} bytes from one connection\n`;
+  return `${replies}error: more than ${bytes(limits.maxConnectionBytes)} from one connection\n`;
+}
+
+function bytes(count: number): string {
+  return count === 1 ? "1 byte" : `${count} bytes`;
 }
