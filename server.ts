@@ -19,7 +19,7 @@ import { Rejects } from "./internal/rejects.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
 import type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
-import type { Listener, Transport } from "./internal/transport.ts";
+import { closeQuietly, type Listener, type Transport } from "./internal/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
 export type ServerState = "listening" | "draining" | "closed";
@@ -76,9 +76,9 @@ class LineServer implements Server, Host {
   readonly #accepting: Promise<void>;
   readonly #empty = Promise.withResolvers<void>();
   readonly #finished = Promise.withResolvers<void>();
+  readonly #report = Promise.withResolvers<ShutdownReport>();
   #state: ServerState = "listening";
   #unref = false;
-  #shutdown: Promise<ShutdownReport> | undefined;
   #drain: DrainMode = "linger";
   #deadline = Infinity;
   #cancelDeadline = () => {};
@@ -129,9 +129,13 @@ class LineServer implements Server, Host {
     checkOptions("shutdown options", options);
     const { drain = this.#options.drain ?? "linger", drainTimeout = this.#options.drainTimeout ?? 10_000 } = options;
     checkDrain(drain, drainTimeout);
-    this.#shutdown ??= this.#close();
+    if (this.#state === "listening") {
+      // Before any hook is called, which may call this again.
+      this.#state = "draining";
+      this.#close().then(this.#report.resolve);
+    }
     if (this.#state === "draining") this.#hurry(drain, drainTimeout);
-    return this.#shutdown;
+    return this.#report.promise;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -219,6 +223,8 @@ class LineServer implements Server, Host {
   }
 
   #admit(transport: Transport): void {
+    // A shutdown may have begun since it was accepted, and has counted its connections.
+    if (this.#state !== "listening") return closeQuietly(transport);
     const decision = this.#gate.enter(transport.remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
     const conn = new Connection(++this.#counters.accepted, transport, this);
@@ -243,7 +249,6 @@ class LineServer implements Server, Host {
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
-    this.#state = "draining";
     this.emit({ type: "draining", active: this.active });
     this.#acceptor.close();
     this.#rejects.close();

@@ -81,6 +81,8 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   }
 
   async #wait(milliseconds: number): Promise<void> {
+    // The hook may have closed it.
+    if (this.#closed) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     // With its listener at rest, nothing but this keeps the process alive.
     const cancel = this.#clock.setTimer(resolve, milliseconds, true);

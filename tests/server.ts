@@ -8,6 +8,7 @@ import { assertEquals } from "@std/assert";
 import {
   type ClosedEvent,
   type ConnHandler,
+  type ConnInfo,
   type LineHandler,
   serve,
   serveConnections,
@@ -91,9 +92,10 @@ export class TestServer implements AsyncDisposable {
 
   /** Connects a client and waits until it is served. */
   async admitted(): Promise<TestClient> {
-    const count = this.all("accepted").length + 1;
     const client = await this.connect();
-    await this.until("accepted", count);
+    const { port } = client.addr as Deno.NetAddr;
+    const isIts = ({ conn }: { conn: ConnInfo }) => (conn.remoteAddr as Deno.NetAddr).port === port;
+    while (!this.all("accepted").some(isIts)) await this.#news.promise;
     return client;
   }
 
