@@ -68,8 +68,9 @@ export class Connection implements Conn, Peer, Sink {
   readonly #maxLines: number;
   #finishing: FinishReason | undefined;
   #finished = false;
-  /** Whether a read has settled since then. */
-  #readOn = false;
+  /** How often it has come to rest since then. */
+  #rests = 0;
+  #watching = false;
   #finishBytes = Infinity;
   /** Why it is about to end; an abort meanwhile has the last word. */
   #leaving: CloseReason | undefined;
@@ -171,14 +172,22 @@ export class Connection implements Conn, Peer, Sink {
     this.#finishWhenQuiet();
   }
 
-  /** The kernel has nothing more if a read is still outstanding after the sockets have had their turn. */
+  /**
+   * The kernel has nothing more if a read is still outstanding after the sockets have had their turn. A peer that goes
+   * on talking never is so quiet, but what it had sent by then is among the first things that it is heard to say; a
+   * read may bring less of that than there is, as it does with TLS.
+   */
   async #finishWhenQuiet(): Promise<void> {
+    if (this.#blocks.atRest && ++this.#rests > MAX_RESTS) return this.#finishNow();
+    if (this.#watching) return;
+    this.#watching = true;
     while (this.#blocks.atRest && !this.leaving && !this.#finished) {
       const bytes = this.#bytesIn;
       // The kernel tells of some 1000 sockets at a time.
       for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await turn();
       if (this.#blocks.atRest && this.#bytesIn === bytes) this.#finishNow();
     }
+    this.#watching = false;
   }
 
   #finishNow(): void {
@@ -292,7 +301,6 @@ export class Connection implements Conn, Peer, Sink {
     this.#outbox.newTurn();
     if (count === null) this.#peerEnded = true;
     else this.#bytesIn += count;
-    this.#readOn = this.#finishing !== undefined;
     if (this.#bytesIn > this.#finishBytes) this.#finishNow();
   }
 
@@ -302,10 +310,7 @@ export class Connection implements Conn, Peer, Sink {
 
   wait(midLine: boolean): void {
     this.#clocks.wait(midLine);
-    if (this.#finishing === undefined) return;
-    // A read that did not fill its buffer has taken all that the peer had sent by then.
-    if (this.#readOn && this.#blocks.atRest && !this.#blocks.full) this.#finishNow();
-    else this.#finishWhenQuiet();
+    if (this.#finishing !== undefined) this.#finishWhenQuiet();
   }
 
   rest(): void {
@@ -346,6 +351,9 @@ export class Connection implements Conn, Peer, Sink {
     this.failed(error);
   }
 }
+
+/** A megabyte in TLS records of the usual size. */
+const MAX_RESTS = 64;
 
 const WRITTEN = Promise.resolve();
 

@@ -79,11 +79,6 @@ export class Blocks {
     return this.#reading;
   }
 
-  /** Whether the last read filled its buffer, so that more is likely to be there already. */
-  get full(): boolean {
-    return this.#limiter.full;
-  }
-
   /** Whether it waits for the peer, and no line has begun. */
   get atRest(): boolean {
     return this.#reading && !this.#limiter.midLine;

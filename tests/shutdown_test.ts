@@ -1,9 +1,9 @@
-import { assertEquals } from "@std/assert";
-import { serve, type Server, type ServerEvent } from "@x/shouty";
+import { assertEquals, assertGreater, assertLess, assertRejects, assertStrictEquals } from "@std/assert";
+import { serve, type Server, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { faulty } from "./faults.ts";
-import { inMemory, startServer } from "./server.ts";
+import { DOORS, inMemory, startServer, TestServer } from "./server.ts";
 
 test("shutdown() that is called from the hook that it calls is one shutdown", async () => {
   const clock = new FakeClock();
@@ -45,3 +45,197 @@ test("shutdown() cuts an acceptor's wait short, also one that begins in its own 
     assertEquals([t.server.state, clock.now(), clock.pending], ["closed", 0, 0]);
   }
 });
+
+test("shutdown() has freed the port when it resolves", async () => {
+  for (let round = 0; round < 5; round++) {
+    await using t = startServer();
+    const client = await t.admitted();
+    const stopped = t.server.shutdown();
+    assertEquals(t.server.state, "draining");
+    client.close();
+    await stopped;
+    assertEquals(t.server.state, "closed");
+    await assertRejects(() => Deno.connect({ port: t.port }), Deno.errors.ConnectionRefused);
+    Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+  }
+});
+
+test("shutdown() can be called again, and tells everybody the same", async () => {
+  await using t = startServer(inMemory());
+  const [first, second] = [t.server.shutdown(), t.server.shutdown({ drain: "finish" })];
+  assertStrictEquals(await first, await second);
+  assertStrictEquals(await t.server.shutdown(), await first);
+  await t.server.finished;
+  assertEquals(await first, { closed: {}, durationMs: 0 });
+});
+
+test("a later shutdown() can only hurry the first", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock });
+  await t.admitted();
+  t.server.shutdown({ drainTimeout: 300 });
+  t.server.shutdown({ drainTimeout: 5000 });
+  t.server.shutdown({ drainTimeout: Infinity });
+  await clock.advance(299);
+  assertEquals(t.stats.active, 1);
+  t.server.shutdown({ drainTimeout: 500 });
+  await clock.advance(1);
+  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, durationMs: 300 });
+});
+
+test("a later shutdown() brings the deadline forward", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, drainTimeout: Infinity });
+  await t.admitted();
+  t.server.shutdown();
+  await clock.advance(1000);
+  t.server.shutdown({ drainTimeout: 200 });
+  await clock.advance(200);
+  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, durationMs: 1200 });
+});
+
+test("a shutdown tells every 500 ms how many it waits for", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, drainTimeout: 1700, idleTimeout: Infinity });
+  const [first] = [await t.admitted(), await t.admitted(), await t.admitted()];
+  const stopped = t.server.shutdown();
+  await clock.advance(600);
+  await first.closeWrite();
+  await clock.advance(1100);
+  await stopped;
+  const told = t.events.slice(4).map((event) => "active" in event ? [event.type, event.active] : [event.type]);
+  assertEquals(told, [
+    ["draining", 3],
+    ["waiting", 3],
+    ["closed"],
+    ["waiting", 2],
+    ["waiting", 2],
+    ["closed"],
+    ["closed"],
+    ["stopped"],
+  ]);
+  await clock.advance(5000);
+  assertEquals([t.events.length, clock.pending], [12, 0]);
+});
+
+test("aborting the signal is a shutdown, with the server's own options", async () => {
+  const controller = new AbortController();
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, signal: controller.signal, drain: "finish" });
+  const client = await t.admitted();
+  controller.abort();
+  assertEquals(t.server.state, "draining");
+  assertEquals(await client.readLine(), null);
+  await client.closeWrite();
+  await t.server.finished;
+  assertEquals((await t.until("stopped")).report.closed, { drained: 1 });
+});
+
+test("a signal that is aborted already lets nobody in", async () => {
+  await using t = startServer({ ...inMemory(), signal: AbortSignal.abort() });
+  await t.server.finished;
+  assertEquals(t.events.map(({ type }) => type), ["listening", "draining", "stopped"]);
+});
+
+test("a server that is closed keeps no hold of its signal", async () => {
+  const controller = new AbortController();
+  {
+    await using t = startServer({ ...inMemory(), signal: controller.signal });
+    await t.server.shutdown();
+  }
+  controller.abort();
+});
+
+test("await using shuts the server down", async () => {
+  let server: Server;
+  {
+    await using inner = serve({ listener: new MemoryListener() });
+    server = inner;
+  }
+  assertEquals(server.state, "closed");
+  await server.finished;
+});
+
+test("a handler may call shutdown() and still answer", async () => {
+  for (const [door, drain] of [["a line", "finish"], ["a line", "linger"]] as const) {
+    await using t: TestServer = startServer(inMemory(), (line) => {
+      if (line === "stop") t.server.shutdown({ drain });
+      return shout(`${door}: ${line}`);
+    });
+    assertEquals(await t.talk("one\nstop\ntwo\n"), "A LINE: ONE\nA LINE: STOP\nA LINE: TWO\n");
+    await t.server.finished;
+  }
+});
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`drain: "finish" answers all that clients have sent, through ${door}`, async () => {
+    await using t = new TestServer(start, {});
+    const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+    const lines = "a line that waits in the kernel\n".repeat(300);
+    await Promise.all(clients.map((client) => client.write(lines)));
+    const stopped = t.server.shutdown({ drain: "finish" });
+    const answers = await Promise.all(clients.map((client) => client.readAll()));
+    for (const client of clients) client.close();
+    assertEquals(new Set(answers), new Set([lines.toUpperCase()]));
+    assertEquals((await stopped).closed, { drained: 20 });
+  });
+
+  test(`drain: "finish" comes to an end with a client that never stops, through ${door}`, async () => {
+    const { listener, clock } = inMemory();
+    await using t = new TestServer(start, { listener, clock });
+    const client = await t.admitted();
+    const line = "x".repeat(999) + "\n";
+    using timers = countTimers();
+    const stopped = t.server.shutdown({ drain: "finish" });
+    let replies = 0;
+    for (;;) {
+      await client.write(line).catch(() => {});
+      if (await client.readLine() === null) break;
+      replies++;
+    }
+    client.close();
+    await stopped;
+    const { reason, lines } = await t.closed();
+    assertEquals([reason, lines], ["drained", replies]);
+    assertLess(replies, 200);
+    assertLess(timers.count, 20);
+  });
+
+  test(`drain: "finish" answers what a transport hands out bit by bit, through ${door}`, async () => {
+    const memory = new MemoryListener();
+    const listener = faulty(memory, { readBytes: () => 1000 });
+    await using t = new TestServer(start, { listener, clock: new FakeClock() });
+    const client = memory.connect();
+    await t.until("accepted");
+    const lines = "aligned\n".repeat(4000);
+    await client.write(lines);
+    const stopped = t.server.shutdown({ drain: "finish" });
+    assertEquals(await client.readAll(), lines.toUpperCase());
+    client.close();
+    assertEquals((await stopped).closed, { drained: 1 });
+  });
+
+  test(`drain: "finish" answers every line that it has read, through ${door}`, async () => {
+    await using t = new TestServer(start, { ...inMemory() });
+    const client = await t.admitted();
+    const stopped = t.server.shutdown({ drain: "finish" });
+    const sending = client.write("x\n".repeat(2_000_000)).catch(() => {});
+    const answer = await client.readAll().catch(() => "reset");
+    client.close();
+    await Promise.all([sending, stopped]);
+    const { reason, lines, bytesIn } = await t.closed();
+    assertEquals([reason, lines, bytesIn], ["drained", answer.length / 2, answer.length]);
+    assertGreater(bytesIn, 1 << 20);
+  });
+}
+
+/** Counts the timers that are set, until it is disposed of. */
+function countTimers(): Disposable & { count: number } {
+  const { setTimeout } = globalThis;
+  const counter = { count: 0, [Symbol.dispose]: () => void (globalThis.setTimeout = setTimeout) };
+  globalThis.setTimeout = ((...args: Parameters<typeof setTimeout>) => {
+    counter.count++;
+    return setTimeout(...args);
+  }) as typeof setTimeout;
+  return counter;
+}
