@@ -16,7 +16,6 @@ import { LineDoor } from "./internal/line_door.ts";
 import { Outbox, type Sink } from "./internal/outbox.ts";
 import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
 import { closeQuietly, type Transport } from "./internal/transport.ts";
-import { turn } from "./internal/turn.ts";
 
 /** Why a connection is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
@@ -34,6 +33,8 @@ export interface Host {
   readonly door: Door;
   /** How many connections there are. */
   readonly active: number;
+  /** Lets the sockets have their turn; connections that ask at the same time share it. */
+  socketsTurn(): Promise<void>;
   /** Tells what happened. */
   emit(event: ServerEvent): void;
   /** The line that tells a peer which limit it met, with its end; empty for none. */
@@ -178,13 +179,13 @@ export class Connection implements Conn, Peer, Sink {
    * read may bring less of that than there is, as it does with TLS.
    */
   async #finishWhenQuiet(): Promise<void> {
-    if (this.#blocks.atRest && ++this.#rests > MAX_RESTS) return this.#finishNow();
+    if (this.#blocks.atRest && ++this.#rests > MAX_RESTS[this.#finishing!]) return this.#finishNow();
     if (this.#watching) return;
     this.#watching = true;
     while (this.#blocks.atRest && !this.leaving && !this.#finished) {
       const bytes = this.#bytesIn;
-      // The kernel tells of some 1000 sockets at a time.
-      for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await turn();
+      // The first may have begun before now; and the kernel tells of some 1000 sockets at a time.
+      for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await this.#host.socketsTurn();
       if (this.#blocks.atRest && this.#bytesIn === bytes) this.#finishNow();
     }
     this.#watching = false;
@@ -352,8 +353,8 @@ export class Connection implements Conn, Peer, Sink {
   }
 }
 
-/** A megabyte in TLS records of the usual size. */
-const MAX_RESTS = 64;
+/** How often a finishing peer may go on: a megabyte in TLS records when draining, less when it is a limit's turn. */
+const MAX_RESTS: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
 
 const WRITTEN = Promise.resolve();
 

@@ -19,6 +19,7 @@ import { Rejects } from "./internal/rejects.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
 import type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
+import { socketsTurn } from "./internal/turn.ts";
 import { closeQuietly, type Listener, type Transport } from "./internal/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
@@ -79,6 +80,7 @@ class LineServer implements Server, Host {
   readonly #report = Promise.withResolvers<ShutdownReport>();
   #state: ServerState = "listening";
   #unref = false;
+  #socketsTurn: Promise<void> | undefined;
   #drain: DrainMode = "linger";
   #deadline = Infinity;
   #cancelDeadline = () => {};
@@ -152,6 +154,10 @@ class LineServer implements Server, Host {
     this.#unref = true;
     this.#listener.unref?.();
     for (const conn of this.#conns) conn.unref();
+  }
+
+  socketsTurn(): Promise<void> {
+    return this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined);
   }
 
   emit(event: ServerEvent): void {
