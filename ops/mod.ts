@@ -1,0 +1,9 @@
+/**
+ * Opt-in operations: what a server on the open internet, or behind something, may want, each in place of or around a
+ * listener.
+ *
+ * @module
+ */
+
+export { ProxyHeaderError } from "../internal/proxy_header.ts";
+export { proxyProtocol, type ProxyProtocolOptions } from "./proxy_protocol.ts";

@@ -1,0 +1,114 @@
+/**
+ * Connections behind a proxy, and others that come to the same port.
+ *
+ * @module
+ */
+
+import { beginsWithProxyHeader, MARK_BYTES, type ProxyHeader, ProxyHeaderError } from "../internal/proxy_header.ts";
+import type { Transport } from "../internal/transport.ts";
+
+const NOTHING = new Uint8Array(0);
+
+/** A transport that stands before another, which it owns. */
+class Front implements Transport {
+  readonly #transport: Transport;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  get remoteAddr(): Deno.Addr {
+    return this.#transport.remoteAddr;
+  }
+
+  get localAddr(): Deno.Addr {
+    return this.#transport.localAddr;
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    return this.#transport.read(into);
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return this.#transport.write(bytes);
+  }
+
+  closeWrite(): Promise<void> {
+    return this.#transport.closeWrite();
+  }
+
+  close(): void {
+    this.#transport.close();
+  }
+
+  setNoDelay(noDelay?: boolean): void {
+    this.#transport.setNoDelay?.(noDelay);
+  }
+
+  ref(): void {
+    this.#transport.ref?.();
+  }
+
+  unref(): void {
+    this.#transport.unref?.();
+  }
+}
+
+/** The client's connection, as its header tells it. */
+export class ProxiedTransport extends Front {
+  readonly #addresses: ProxyHeader["addresses"];
+  /** What came with the header, and is the client's. */
+  #rest: Uint8Array;
+
+  /**
+   * @param transport The proxy's connection.
+   * @param header Its header.
+   * @param rest What was read after the header.
+   */
+  constructor(transport: Transport, header: ProxyHeader, rest: Uint8Array) {
+    super(transport);
+    this.#addresses = header.addresses;
+    this.#rest = rest;
+  }
+
+  override get remoteAddr(): Deno.Addr {
+    return this.#addresses?.remoteAddr ?? super.remoteAddr;
+  }
+
+  override get localAddr(): Deno.Addr {
+    return this.#addresses?.localAddr ?? super.localAddr;
+  }
+
+  override read(into: Uint8Array): Promise<number | null> {
+    if (this.#rest.length === 0) return super.read(into);
+    const part = this.#rest.subarray(0, into.length);
+    into.set(part);
+    // Kept no longer than it is needed.
+    this.#rest = part.length < this.#rest.length ? this.#rest.subarray(part.length) : NOTHING;
+    return Promise.resolve(part.length);
+  }
+}
+
+/**
+ * A connection that is not to begin with a header: a read fails once it has. It is served from the start, as its
+ * handler may be the one to speak first. What might be half a header is handed on meanwhile: nothing in it can be
+ * answered but empty lines.
+ */
+export class DirectTransport extends Front {
+  #start: Uint8Array | undefined = NOTHING;
+
+  override read(into: Uint8Array): Promise<number | null> {
+    const reading = super.read(into);
+    return this.#start === undefined ? reading : this.#check(reading, into, this.#start);
+  }
+
+  async #check(reading: Promise<number | null>, into: Uint8Array, before: Uint8Array): Promise<number | null> {
+    const count = await reading;
+    if (count === null) return null;
+    const start = Uint8Array.of(...before, ...into.subarray(0, Math.min(count, MARK_BYTES)));
+    const begins = beginsWithProxyHeader(start);
+    if (begins) throw new ProxyHeaderError("A PROXY header from a peer that may not send one");
+    this.#start = begins === undefined ? start : undefined;
+    return count;
+  }
+}
