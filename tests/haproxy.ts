@@ -1,0 +1,92 @@
+/**
+ * A real HAProxy in front of a server under test.
+ *
+ * @module
+ */
+
+/** Whether HAProxy is here. */
+export const HAS_HAPROXY = await answers();
+
+/** What the name of a test that needs it ends with. */
+export const NO_HAPROXY = HAS_HAPROXY ? "" : " (skipped: haproxy is missing)";
+
+async function answers(): Promise<boolean> {
+  try {
+    return (await new Deno.Command("haproxy", { args: ["-v"], stdout: "null", stderr: "null" }).output()).success;
+  } catch {
+    return false;
+  }
+}
+
+/** A running HAProxy. */
+export interface HAProxy extends AsyncDisposable {
+  /** Where clients connect to. */
+  readonly port: number;
+}
+
+/** How it stands between the clients and the server under test. */
+export interface HAProxyOptions {
+  /** How it sends to the server: `127.0.0.1:8080 send-proxy`. */
+  server: string;
+  /** On which address clients reach it, with `PORT` in place of the port. */
+  bind?: string;
+  /** Settles when the server has seen its health check: then it runs. */
+  checked: Promise<unknown>;
+}
+
+/** How long it may run, whatever happens to the test. */
+const LONGEST_MS = 30_000;
+
+/** Somebody else may take a port between its choice and its use. */
+const MOST_TRIES = 5;
+
+/** Starts HAProxy, and waits until it runs. */
+export async function startHAProxy(options: HAProxyOptions): Promise<HAProxy> {
+  const dir = await Deno.makeTempDir();
+  const file = `${dir}/haproxy.cfg`;
+  let complaint = "";
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
+    const port = freePort();
+    await Deno.writeTextFile(file, config(options, port));
+    const signal = AbortSignal.timeout(LONGEST_MS);
+    // -db keeps it in the foreground, as this very process.
+    const args = ["-db", "-f", file];
+    const child = new Deno.Command("haproxy", { args, stdin: "null", stdout: "null", stderr: "piped", signal }).spawn();
+    const output = new Response(child.stderr).text();
+    const runs = await Promise.race([options.checked.then(() => true), child.status.then(() => false)]);
+    const stop = async () => {
+      child.kill("SIGTERM");
+      await Promise.all([child.status, output, Deno.remove(dir, { recursive: true })]);
+    };
+    if (runs) return { port, [Symbol.asyncDispose]: stop };
+    complaint = await output;
+  }
+  await Deno.remove(dir, { recursive: true });
+  throw new Error(`HAProxy does not start: ${complaint}`);
+}
+
+function config({ server, bind = "127.0.0.1:PORT" }: HAProxyOptions, port: number): string {
+  return `
+global
+  maxconn 100
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 10s
+  timeout server 10s
+  timeout check 5s
+frontend front
+  bind ${bind.replace("PORT", `${port}`)}
+  default_backend back
+backend back
+  option tcp-check
+  tcp-check send "check\\n"
+  tcp-check expect string CHECK
+  server one ${server} check inter 1h
+`;
+}
+
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}

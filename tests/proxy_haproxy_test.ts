@@ -1,0 +1,101 @@
+import { assertEquals } from "@std/assert";
+import { formatAddr, type ServeOptions } from "@x/shouty";
+import { proxyProtocol } from "@x/shouty/ops";
+import { TestClient } from "@x/shouty/testing";
+import { within } from "./bounded.ts";
+import { HAS_HAPROXY, NO_HAPROXY, startHAProxy } from "./haproxy.ts";
+import { startServer, type TestServer } from "./server.ts";
+
+const HAS_IPV6 = canListen("::1");
+const NO_IPV6 = HAS_IPV6 ? "" : " (skipped: there is no IPv6 here)";
+
+function canListen(hostname: string): boolean {
+  try {
+    Deno.listen({ hostname, port: 0 }).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function withHAProxy(name: string, body: () => Promise<void>, ipv6 = false): void {
+  const ignore = !HAS_HAPROXY || ipv6 && !HAS_IPV6;
+  Deno.test({ name: `${name}${NO_HAPROXY}${ipv6 ? NO_IPV6 : ""}`, ignore, fn: () => within(20, body()) });
+}
+
+/** A server that tells each client its two addresses. */
+function startTelling(from: string, options: ServeOptions = {}): TestServer {
+  const listener = proxyProtocol(Deno.listen({ hostname: "127.0.0.1", port: 0 }), { from });
+  const tell = ({ remoteAddr, localAddr }: { remoteAddr: Deno.Addr; localAddr: Deno.Addr }) =>
+    `from ${formatAddr(remoteAddr)} to ${formatAddr(localAddr)}`;
+  return startServer({ ...options, listener }, (line, conn) => line === "check" ? "CHECK" : `${line} ${tell(conn)}`);
+}
+
+const WAYS = {
+  "version 1": "send-proxy",
+  "version 2": "send-proxy-v2",
+  "version 2 with a checksum": "send-proxy-v2 proxy-v2-options crc32c",
+};
+
+for (const [version, send] of Object.entries(WAYS)) {
+  withHAProxy(`Behind HAProxy with ${version}, handlers and events see the client's address`, async () => {
+    await using t = startTelling("127.0.0.1");
+    await using haproxy = await startHAProxy({ server: `127.0.0.1:${t.port} ${send}`, checked: t.closed() });
+    const conn = await Deno.connect({ port: haproxy.port });
+    using client = new TestClient(conn);
+    const told = `from 127.0.0.1:${conn.localAddr.port} to 127.0.0.1:${haproxy.port}`;
+    const lines = Array.from({ length: 5000 }, (_, i) => `${i}`);
+    await client.write(lines.join("\n"));
+    await client.closeWrite();
+    assertEquals(await client.readAll(), lines.map((line) => `${line} ${told}\n`).join(""));
+    const closed = await t.closed(2);
+    for (const { remoteAddr, localAddr } of [closed.conn, t.all("accepted")[1].conn]) {
+      assertEquals([remoteAddr, localAddr], [conn.localAddr, conn.remoteAddr]);
+    }
+    assertEquals(t.stats.rejected, 0);
+  });
+
+  withHAProxy(`HAProxy's health check with ${version} is a client under HAProxy's own address`, async () => {
+    await using t = startTelling("127.0.0.1");
+    const server = `127.0.0.1:${t.port} ${send} check-send-proxy`;
+    await using _ = await startHAProxy({ server, checked: t.closed() });
+    const [{ conn }] = t.all("accepted");
+    assertEquals(formatAddr(conn.localAddr), `127.0.0.1:${t.port}`);
+    assertEquals(t.all("closed")[0].lines, 1);
+  });
+
+  withHAProxy(
+    `Behind an HAProxy that listens on IPv6 for both, with ${version}, addresses are told as Deno would`,
+    async () => {
+      await using t = startTelling("127.0.0.1");
+      const server = `127.0.0.1:${t.port} ${send}`;
+      await using haproxy = await startHAProxy({ server, bind: ":::PORT v4v6", checked: t.closed() });
+      for (const [hostname, seen] of [["127.0.0.1", "::ffff:127.0.0.1"], ["::1", "::1"]]) {
+        const conn = await Deno.connect({ hostname, port: haproxy.port });
+        using client = new TestClient(conn);
+        await client.write("hi\n");
+        const told = `from [${seen}]:${conn.localAddr.port} to [${seen}]:${haproxy.port}`;
+        assertEquals(await client.readLine(), `hi ${told}`);
+      }
+    },
+    true,
+  );
+
+  withHAProxy(`An HAProxy that is not trusted gets no answer to its health check with ${version}`, async () => {
+    await using t = startTelling("10.0.0.0/8");
+    const server = `127.0.0.1:${t.port} ${send} check-send-proxy`;
+    await using _ = await startHAProxy({ server, checked: t.closed() });
+    const { reason, lines, error } = await t.closed();
+    assertEquals([reason, lines], ["transport-error", 0]);
+    assertEquals((error as Error).message, "A PROXY header from a peer that may not send one");
+  });
+}
+
+withHAProxy("An HAProxy that is trusted and sends no header gets no answer to its health check", async () => {
+  await using t = startTelling("127.0.0.1");
+  await using _ = await startHAProxy({ server: `127.0.0.1:${t.port}`, checked: t.until("rejected") });
+  const { reason, error } = await t.until("rejected");
+  assertEquals(reason, "proxy-header");
+  assertEquals((error as Error).message, "No PROXY header: the connection begins with something else");
+  assertEquals(t.stats.accepted, 0);
+});
