@@ -1,0 +1,121 @@
+import { assertEquals } from "@std/assert";
+import { serveStore } from "../examples/kv_store.ts";
+import { exchange, LineClient } from "./line_client.ts";
+
+const FULL = "SERVER_ERROR out of memory storing object\r\n";
+
+Deno.test("kv_store keeps for everybody what anybody sets", async () => {
+  await using server = serveStore({ port: 0 });
+  using reader = await LineClient.connect(server.addr);
+  await reader.send("get word\r\n");
+  assertEquals(await reader.line(), "END\r");
+
+  assertEquals(await exchange(server.addr, "set word 42 0 9\r\nä ñ 日\r\n"), "STORED\r\n");
+  await reader.send(
+    "get word\r\nset word 0 0 0\r\n\r\nget word\r\ndelete word\r\ndelete word\r\nget word\r\nquit\r\nget word\r\n",
+  );
+  await reader.end();
+  assertEquals(
+    await reader.rest(),
+    "VALUE word 42 9\r\nä ñ 日\r\nEND\r\nSTORED\r\nVALUE word 0 0\r\n\r\nEND\r\nDELETED\r\nNOT_FOUND\r\nEND\r\n",
+  );
+});
+
+Deno.test("kv_store counts every increment of many clients", async () => {
+  await using server = serveStore({ port: 0 });
+  await exchange(server.addr, "set hits 0 0 1\n0\n");
+  const clients = Array.from(
+    { length: 20 },
+    () => exchange(server.addr, "incr hits 2 noreply\n".repeat(49) + "incr hits 2\n"),
+  );
+  const last = await Promise.all(clients);
+  assertEquals(last.includes("2000\r\n"), true);
+  assertEquals(await exchange(server.addr, "get hits\n"), "VALUE hits 0 4\r\n2000\r\nEND\r\n");
+});
+
+Deno.test("kv_store counts as memcached does, in 64 bits and only what is a number", async () => {
+  await using server = serveStore({ port: 0 });
+  const most = "18446744073709551615";
+  assertEquals(
+    await exchange(server.addr, `set n 0 0 20\n${most}\nincr n 0\nincr n 3\n`),
+    `STORED\r\n${most}\r\n2\r\n`,
+  );
+  assertEquals(await exchange(server.addr, "incr nothing 1\n"), "NOT_FOUND\r\n");
+  assertEquals(
+    await exchange(server.addr, "set word 0 0 3\none\nincr word 1\n"),
+    "STORED\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+  );
+});
+
+for (
+  const [what, line] of Object.entries({
+    "an empty line": "",
+    "an unknown command": "frobnicate key",
+    "a name that every object has": "constructor key",
+    "a command without its key": "get",
+    "a command with too much": "delete key 0",
+    "a key that is too long": `get ${"k".repeat(251)}`,
+    "a key that is not ASCII": "get schlüssel",
+    "a number that is none": "incr key one",
+    "a number that is negative": "incr key -1",
+  })
+) {
+  Deno.test(`kv_store answers ${what} with an error and goes on`, async () => {
+    await using server = serveStore({ port: 0 });
+    assertEquals(await exchange(server.addr, `${line}\nget key\n`), "ERROR\r\nEND\r\n");
+  });
+}
+
+for (
+  const [what, text, error] of [
+    ["a value with a line end inside", "set key 0 0 20\nx\nset pin 0 0 4\n0000\n", "CLIENT_ERROR bad data chunk"],
+    ["a value that is longer than it says", "set key 0 0 1\n12\nset pin 0 0 4\n0000\n", "CLIENT_ERROR bad data chunk"],
+    ["a set without a count", "set key 0 0\nx\nset pin 0 0 4\n0000\n", "ERROR"],
+    ["a set with a bad key", "set kéy 0 0 1\nx\nset pin 0 0 4\n0000\n", "ERROR"],
+    ["a set with flags of more than 32 bits", "set key 4294967296 0 1\nx\nset pin 0 0 4\n0000\n", "ERROR"],
+    ["a set that wants to expire", "set key 0 60 1\nx\nset pin 0 0 4\n0000\n", "ERROR"],
+  ]
+) {
+  Deno.test(`kv_store hangs up on ${what}, and stores nothing`, async () => {
+    await using server = serveStore({ port: 0 });
+    assertEquals(await exchange(server.addr, text), `${error}\r\n`);
+    assertEquals(await exchange(server.addr, "get key\nget pin\n"), "END\r\nEND\r\n");
+  });
+}
+
+Deno.test("kv_store stores nothing when the client leaves before the value", async () => {
+  await using server = serveStore({ port: 0 });
+  assertEquals(await exchange(server.addr, "set key 0 0 0\n"), "");
+  assertEquals(await exchange(server.addr, "get key\n"), "END\r\n");
+});
+
+Deno.test("kv_store refuses bytes that are not UTF-8, whatever their count", async () => {
+  await using server = serveStore({ port: 0 });
+  // Three bytes, which become one character of three bytes.
+  const bytes = Uint8Array.from([..."set key 0 0 3\n\xF0\x9F\x98\n"], (char) => char.charCodeAt(0));
+  assertEquals(await exchange(server.addr, bytes), "CLIENT_ERROR bad data chunk\r\n");
+});
+
+Deno.test("kv_store refuses what does not fit, and takes it when there is room again", async () => {
+  await using server = serveStore({ port: 0 }, 2 * (256 + 1 + 10));
+  const set = (key: string, size: number) => exchange(server.addr, `set ${key} 0 0 ${size}\n${"x".repeat(size)}\n`);
+  assertEquals([await set("a", 10), await set("b", 10), await set("c", 1)], ["STORED\r\n", "STORED\r\n", FULL]);
+  assertEquals([await set("a", 11), await set("a", 9), await set("b", 11)], [FULL, "STORED\r\n", "STORED\r\n"]);
+  assertEquals(await exchange(server.addr, "get a\n"), "VALUE a 0 9\r\nxxxxxxxxx\r\nEND\r\n");
+  assertEquals(await exchange(server.addr, "delete b\n"), "DELETED\r\n");
+  assertEquals([await set("c", 11), await set("d", 1)], ["STORED\r\n", FULL]);
+  await exchange(server.addr, "set a 0 0 9\n999999999\n");
+  assertEquals(await exchange(server.addr, "incr a 1\nget a\n"), `${FULL}VALUE a 0 9\r\n999999999\r\nEND\r\n`);
+});
+
+Deno.test("kv_store says nothing where no reply is wanted", async () => {
+  await using server = serveStore({ port: 0 });
+  const text = "set a 0 0 1 noreply\n1\nincr a 1 noreply\nget a\ndelete a noreply\ndelete a noreply\nget a\n";
+  assertEquals(await exchange(server.addr, text), "VALUE a 0 1\r\n2\r\nEND\r\nEND\r\n");
+});
+
+Deno.test("kv_store names the limit that a client meets in its own protocol", async () => {
+  await using server = serveStore({ port: 0, maxLineBytes: 100 });
+  const reply = await exchange(server.addr, `set key 0 0 101\n${"x".repeat(101)}\n`);
+  assertEquals(reply, "SERVER_ERROR line-too-long 100\r\n");
+});
