@@ -17,6 +17,9 @@ export interface Conn {
    * loop left with `break` can be taken up by another. It ends when there will be no more lines, whatever the cause,
    * and never throws.
    *
+   * A line may be a slice of the block that it came with, up to 64 KiB that stay in memory with it. Copy what you keep
+   * for long.
+   *
    * @throws {TypeError} In a line handler, which gets the lines as its argument.
    */
   readonly lines: AsyncIterableIterator<string, undefined>;
@@ -44,7 +47,8 @@ export interface LineHandler {
   /**
    * Answers one line. While a promise is pending the connection's later lines wait; other connections do not.
    *
-   * @param line The line, without its end.
+   * @param line The line, without its end. It may be a slice of the block that it came with, up to 64 KiB that stay in
+   * memory with it: copy what you keep for long.
    * @param conn Its connection.
    * @returns The reply, to which the server adds an LF.
    */
