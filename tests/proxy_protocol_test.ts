@@ -194,7 +194,7 @@ test("The limits' rejections name the client, not the proxy", async () => {
   const first = await t.connect();
   await first.write(LINE);
   await t.until("accepted");
-  assertEquals(await t.talk(binary(0x21, 0x11, TCP4)), "error: more than 1 connections\n");
+  assertEquals(await t.talk(binary(0x21, 0x11, TCP4)), "error: more than 1 connection\n");
   assertEquals(formatAddr((await t.until("rejected")).remoteAddr), "192.168.0.1:56324");
 });
 
