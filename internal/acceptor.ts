@@ -26,6 +26,7 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   readonly #hooks: AcceptorHooks;
   readonly #backoff = new Backoff();
   #closed = false;
+  #released: Promise<void> | undefined;
   #cutWait = () => {};
 
   /**
@@ -65,13 +66,14 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         if (retryMs > 0) await this.#wait(retryMs);
       }
     }
+    await this.#released;
     return { value: undefined, done: true };
   }
 
-  /** Stops; the port is free when the iteration has ended, which the outstanding `accept` holds up. */
+  /** Stops; the port is free when the iteration has ended, which an outstanding `accept` holds up, here or below. */
   close(): void {
     this.#closed = true;
-    closeQuietly(this.#listener);
+    this.#released = release(this.#listener);
     this.#cutWait();
   }
 
@@ -90,5 +92,13 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     await promise;
     cancel();
     this.#cutWait = () => {};
+  }
+}
+
+async function release(listener: Listener): Promise<void> {
+  try {
+    await listener.close();
+  } catch {
+    // Closed it is, which is what was wanted.
   }
 }

@@ -49,8 +49,13 @@ export interface Listener {
    * sake: with {@linkcode AcceptRejection}, if the listener itself turned it away.
    */
   accept(): Promise<Transport>;
-  /** Stops listening; an outstanding `accept` rejects. */
-  close(): void;
+  /**
+   * Stops listening; an outstanding `accept` rejects.
+   *
+   * @returns Nothing, if the address is free when that has happened; a wrapper may still be accepting below then, and
+   * returns a promise that settles when it is.
+   */
+  close(): void | Promise<void>;
   /** Lets the process live as long as it listens, which is the default. */
   ref?(): void;
   /** Lets the process end although it listens. */
