@@ -89,9 +89,10 @@ class ProxyListener implements Listener {
   readonly #settings: Settings;
   readonly #pending = new Set<Pending>();
   readonly #outcomes: Outcome[] = [];
-  /** The outstanding `accept` from above, and whether one is outstanding below. */
+  /** The outstanding `accept` from above; whether one is outstanding below, and what settles with it. */
   #asking: PromiseWithResolvers<Transport> | undefined;
   #accepting = false;
+  #accepted = Promise.resolve();
   #unref = false;
   #closed = false;
 
@@ -110,17 +111,18 @@ class ProxyListener implements Listener {
     }
     const { promise } = this.#asking = Promise.withResolvers<Transport>();
     this.#answer();
-    if (!this.#accepting) this.#accept();
+    if (!this.#accepting) this.#accepted = this.#accept();
     return promise;
   }
 
-  close(): void {
+  close(): Promise<void> {
     this.#closed = true;
     for (const pending of this.#pending) pending.drop();
     this.#pending.clear();
     for (const { transport } of this.#ready()) closeQuietly(transport);
     this.#outcomes.length = 0;
-    this.#listener.close();
+    const closing = this.#listener.close();
+    return Promise.all([closing, this.#accepted]).then(() => {});
   }
 
   ref(): void {

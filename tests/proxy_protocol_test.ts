@@ -211,3 +211,15 @@ test("A shutdown ends the connections whose headers are still awaited, and frees
     await t[Symbol.asyncDispose]();
   }
 });
+
+test("A shutdown frees the port though the listener may be accepting below when nothing is awaited above", async () => {
+  const stopping = Promise.withResolvers<void>();
+  const t = startTelling({}, {
+    onEvent: ({ type }) => type === "rejected" && stopping.resolve(t.server.shutdown().then(() => {})),
+  });
+  const client = await t.connect();
+  await client.write("hello\n");
+  await stopping.promise;
+  Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+  await t[Symbol.asyncDispose]();
+});
