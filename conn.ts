@@ -5,6 +5,7 @@
  */
 
 import { Blocks, type Peer } from "./internal/blocks.ts";
+import type { Budget } from "./internal/budget.ts";
 import { type Alarms, type Clock, ConnectionClocks, type Expiry, jitter } from "./internal/clocks.ts";
 import { Lines } from "./internal/conversation.ts";
 import type { ConnLimits } from "./internal/conn_options.ts";
@@ -28,8 +29,7 @@ export interface Host {
   readonly limits: ConnLimits;
   readonly alarms: Alarms;
   readonly clock: Clock;
-  /** Whether memory for unfinished lines is getting short. */
-  readonly tight: boolean;
+  readonly budget: Budget;
   readonly door: Door;
   /** How many connections there are. */
   readonly active: number;
@@ -39,8 +39,6 @@ export interface Host {
   emit(event: ServerEvent): void;
   /** The line that tells a peer which limit it met, with its end; empty for none. */
   errorLine(reason: ErrorLineReason, limit: number): string;
-  /** Unfinished lines take so many bytes more, or fewer. */
-  buffered(bytes: number): void;
   /** A connection has ended, and its transport is closed. */
   ended(conn: Connection, event: ClosedEvent): void;
 }
@@ -324,13 +322,13 @@ export class Connection implements Conn, Peer, Sink {
   }
 
   get tight(): boolean {
-    return this.#host.tight;
+    return this.#host.budget.tight;
   }
 
   holds(bytes: number): void {
     const more = bytes - this.#heldBytes;
     this.#heldBytes = bytes;
-    if (more !== 0) this.#host.buffered(more);
+    if (more !== 0) this.#host.budget.take(more);
   }
 
   // For the outbox.

@@ -7,9 +7,11 @@
 import { Connection, type Door, type Host } from "./conn.ts";
 import { Acceptor } from "./internal/acceptor.ts";
 import { Gate } from "./internal/admission.ts";
+import { Budget } from "./internal/budget.ts";
 import { checkFunction, checkOptions } from "./internal/check.ts";
 import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
 import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
+import { Drain } from "./internal/drain.ts";
 import { Counters, type ServerStats } from "./internal/counters.ts";
 import { AcceptRejection } from "./internal/errors.ts";
 import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
@@ -17,7 +19,7 @@ import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/reasons.ts";
 import { Rejects } from "./internal/rejects.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
-import type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
+import type { ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
 import { socketsTurn } from "./internal/turn.ts";
 import { closeQuietly, type Listener, type Transport } from "./internal/transport.ts";
@@ -50,9 +52,6 @@ export interface Server extends AsyncDisposable {
   unref(): void;
 }
 
-/** How often a shutdown tells how many it waits for. */
-const WAITING_MS = 500;
-
 /**
  * A server at work.
  *
@@ -66,13 +65,12 @@ class LineServer implements Server, Host {
   readonly door: Door;
   readonly #options: ServeOptions;
   readonly clock: Clock;
-  readonly #maxBufferedBytes: number;
-  #bufferedBytes = 0;
   readonly #listener: Listener;
   readonly #acceptor: Acceptor;
   readonly #gate: Gate;
   readonly #rejects: Rejects;
   readonly #conns = new Set<Connection>();
+  readonly budget: Budget;
   readonly #counters = new Counters();
   readonly #accepting: Promise<void>;
   readonly #empty = Promise.withResolvers<void>();
@@ -81,9 +79,7 @@ class LineServer implements Server, Host {
   #state: ServerState = "listening";
   #unref = false;
   #socketsTurn: Promise<void> | undefined;
-  #drain: DrainMode = "linger";
-  #deadline = Infinity;
-  #cancelDeadline = () => {};
+  #drain: Drain | undefined;
 
   constructor(options: ServeOptions, door: Door) {
     const { hostname = "0.0.0.0", port = 8080, clock = SYSTEM_CLOCK, signal } = options;
@@ -92,7 +88,7 @@ class LineServer implements Server, Host {
     this.door = door;
     this.#options = options;
     this.clock = clock;
-    this.#maxBufferedBytes = options.maxBufferedBytes ?? 128 * 1024 * 1024;
+    this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024, this.#conns);
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });
@@ -136,7 +132,7 @@ class LineServer implements Server, Host {
       this.#state = "draining";
       this.#close().then(this.#report.resolve);
     }
-    if (this.#state === "draining") this.#hurry(drain, drainTimeout);
+    this.#drain?.hurry(drain, drainTimeout);
     return this.#report.promise;
   }
 
@@ -168,26 +164,6 @@ class LineServer implements Server, Host {
     const { errorLine = defaultErrorLine } = this.#options;
     const line = this.#guard(() => errorLine(reason, limit));
     return typeof line === "string" ? `${line}\n` : "";
-  }
-
-  /** From half the limit on, buffers are given back as soon as they are empty. */
-  get tight(): boolean {
-    return this.#bufferedBytes > this.#maxBufferedBytes / 2;
-  }
-
-  buffered(bytes: number): void {
-    this.#bufferedBytes += bytes;
-    while (bytes > 0 && this.#bufferedBytes > this.#maxBufferedBytes && this.#makeRoom());
-  }
-
-  /** The largest unfinished line gives way; returns whether there is one. */
-  #makeRoom(): boolean {
-    let largest: Connection | undefined;
-    for (const conn of this.#conns) {
-      if (conn.unfinishedBytes > (largest?.unfinishedBytes ?? 0)) largest = conn;
-    }
-    largest?.giveWay();
-    return largest !== undefined;
   }
 
   ended(conn: Connection, event: ClosedEvent): void {
@@ -255,15 +231,17 @@ class LineServer implements Server, Host {
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
+    const drain = this.#drain = new Drain(this.#conns, this.clock, () => {
+      this.emit({ type: "waiting", active: this.active });
+    });
     this.emit({ type: "draining", active: this.active });
     this.#acceptor.close();
     this.#rejects.close();
     if (this.active === 0) this.#empty.resolve();
-    const stopTelling = this.#tellWaiting();
     // The port is free only when the outstanding accept() has settled.
     await Promise.all([this.#accepting, this.#empty.promise]);
-    stopTelling();
-    this.#cancelDeadline();
+    drain.stop();
+    this.#drain = undefined;
     this.#state = "closed";
     const ended = CLOSE_REASONS.map((reason) => [reason, this.#counters.closed[reason] - before[reason]] as const);
     const closed = Object.fromEntries(ended.filter(([, count]) => count > 0));
@@ -271,41 +249,6 @@ class LineServer implements Server, Host {
     this.emit({ type: "stopped", report });
     this.#finished.resolve();
     return report;
-  }
-
-  /** Who calls again can only be in more of a hurry. */
-  #hurry(drain: DrainMode, drainTimeout: number): void {
-    if (drain === "finish" && this.#drain !== "finish") {
-      this.#drain = drain;
-      for (const conn of this.#conns) conn.finish("drained");
-    }
-    const deadline = this.clock.now() + drainTimeout;
-    if (deadline >= this.#deadline) return;
-    this.#deadline = deadline;
-    this.#cancelDeadline();
-    this.#cancelDeadline = this.clock.setTimer(
-      () => {
-        for (const conn of this.#conns) conn.abort("drain-timeout");
-      },
-      drainTimeout,
-      true,
-    );
-  }
-
-  #tellWaiting(): () => void {
-    let cancel: () => void;
-    const tellLater = () => {
-      cancel = this.clock.setTimer(
-        () => {
-          this.emit({ type: "waiting", active: this.active });
-          tellLater();
-        },
-        WAITING_MS,
-        true,
-      );
-    };
-    tellLater();
-    return () => cancel();
   }
 }
 
