@@ -9,17 +9,15 @@ import type { Budget } from "./internal/budget.ts";
 import { type Alarms, type Clock, ConnectionClocks, type Expiry, jitter } from "./internal/clocks.ts";
 import { Lines } from "./internal/conversation.ts";
 import type { ConnLimits } from "./internal/conn_options.ts";
-import { linger, LINGER_BYTES, LINGER_MS } from "./internal/courtesy.ts";
+import { linger, LINGER_MS } from "./internal/courtesy.ts";
 import { ConnectionClosedError } from "./internal/errors.ts";
 import type { ClosedEvent, ServerEvent } from "./internal/events.ts";
+import { type Finishable, Finishing, type FinishReason } from "./internal/finishing.ts";
 import type { Conn, ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { LineDoor } from "./internal/line_door.ts";
 import { Outbox, type Sink } from "./internal/outbox.ts";
 import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
-import { closeQuietly, type Transport } from "./internal/transport.ts";
-
-/** Why a connection is ended at a line boundary. */
-export type FinishReason = "drained" | "max-age" | "max-lines";
+import { closeQuietly, isReset, type Transport } from "./internal/transport.ts";
 
 /** Which of the two handlers a server has. */
 export type Door = { lines: LineHandler } | { conversation: ConnHandler };
@@ -49,7 +47,7 @@ export interface Host {
  * It owns its transport, and closes it in one place, `#free`. Two ways lead there: `#leave`, which is polite, and
  * `abort`, which is not. The first to be sure sets the reason, and the host is told once, when the transport is closed.
  */
-export class Connection implements Conn, Peer, Sink {
+export class Connection implements Conn, Peer, Sink, Finishable {
   readonly id: number;
   readonly #host: Host;
   readonly #transport: Transport;
@@ -65,12 +63,7 @@ export class Connection implements Conn, Peer, Sink {
   #peerEnded = false;
   #heldBytes = 0;
   readonly #maxLines: number;
-  #finishing: FinishReason | undefined;
-  #finished = false;
-  /** How often it has come to rest since then. */
-  #rests = 0;
-  #watching = false;
-  #finishBytes = Infinity;
+  #finishing: Finishing | undefined;
   /** Why it is about to end; an abort meanwhile has the last word. */
   #leaving: CloseReason | undefined;
   #reason: CloseReason | undefined;
@@ -160,38 +153,13 @@ export class Connection implements Conn, Peer, Sink {
   #inputEnd(): CloseReason {
     if (this.#blocks.misdirected !== undefined) return "misdirected";
     if (!this.#blocks.exhausted) return "closed";
-    return this.#blocks.breach ?? (this.#finished ? this.#finishing! : this.#peerEnded ? "end" : "closed");
+    if (this.#blocks.breach !== undefined) return this.#blocks.breach;
+    return this.#finishing?.over ? this.#finishing.reason : this.#peerEnded ? "end" : "closed";
   }
 
   /** Ends it at the next line boundary at which everything that the peer has sent is answered. */
   finish(reason: FinishReason): void {
-    if (this.#finishing !== undefined) return;
-    this.#finishing = reason;
-    this.#finishBytes = this.#bytesIn + LINGER_BYTES;
-    this.#finishWhenQuiet();
-  }
-
-  /**
-   * The kernel has nothing more if a read is still outstanding after the sockets have had their turn. A peer that goes
-   * on talking never is so quiet, but what it had sent by then is among the first things that it is heard to say; a
-   * read may bring less of that than there is, as it does with TLS.
-   */
-  async #finishWhenQuiet(): Promise<void> {
-    if (this.#blocks.atRest && ++this.#rests > MAX_RESTS[this.#finishing!]) return this.#finishNow();
-    if (this.#watching) return;
-    this.#watching = true;
-    while (this.#blocks.atRest && !this.leaving && !this.#finished) {
-      const bytes = this.#bytesIn;
-      // The first may have begun before now; and the kernel tells of some 1000 sockets at a time.
-      for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await this.#host.socketsTurn();
-      if (this.#blocks.atRest && this.#bytesIn === bytes) this.#finishNow();
-    }
-    this.#watching = false;
-  }
-
-  #finishNow(): void {
-    this.#finished = true;
-    if (this.#door?.end() === false) this.#leave(this.#finishing!);
+    this.#finishing ??= new Finishing(reason, this);
   }
 
   async #leave(reason: CloseReason, error?: unknown): Promise<void> {
@@ -300,7 +268,7 @@ export class Connection implements Conn, Peer, Sink {
     this.#outbox.newTurn();
     if (count === null) this.#peerEnded = true;
     else this.#bytesIn += count;
-    if (this.#bytesIn > this.#finishBytes) this.#finishNow();
+    this.#finishing?.took();
   }
 
   failed(error: unknown): void {
@@ -309,7 +277,7 @@ export class Connection implements Conn, Peer, Sink {
 
   wait(midLine: boolean): void {
     this.#clocks.wait(midLine);
-    if (this.#finishing !== undefined) this.#finishWhenQuiet();
+    this.#finishing?.rested();
   }
 
   rest(): void {
@@ -329,6 +297,25 @@ export class Connection implements Conn, Peer, Sink {
     const more = bytes - this.#heldBytes;
     this.#heldBytes = bytes;
     if (more !== 0) this.#host.budget.take(more);
+  }
+
+  // For the finishing.
+
+  get atRest(): boolean {
+    return this.#blocks.atRest;
+  }
+
+  get bytesIn(): number {
+    return this.#bytesIn;
+  }
+
+  async socketsTurn(): Promise<void> {
+    // The first may have begun before now; and the kernel tells of some 1000 sockets at a time.
+    for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await this.#host.socketsTurn();
+  }
+
+  finishNow(reason: FinishReason): void {
+    if (this.#door?.end() === false) this.#leave(reason);
   }
 
   // For the outbox.
@@ -351,9 +338,6 @@ export class Connection implements Conn, Peer, Sink {
   }
 }
 
-/** How often a finishing peer may go on: a megabyte in TLS records when draining, less when it is a limit's turn. */
-const MAX_RESTS: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
-
 const WRITTEN = Promise.resolve();
 
 /** Makes a promise of what a handler does, whether it is one already or not, and whether it throws or rejects. */
@@ -365,11 +349,4 @@ async function converse(handler: ConnHandler, conn: Conn): Promise<void> {
 function harmless<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {});
   return promise;
-}
-
-/** How a peer's breaking off can look, depending on what was under way. */
-function isReset(error: unknown): boolean {
-  const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof } = Deno.errors;
-  return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof]
-    .some((kind) => error instanceof kind);
 }

@@ -9,8 +9,8 @@ import type { Transport } from "./transport.ts";
 
 /** After the last write, so long and so much is read on, for the peer's sake. */
 export const LINGER_MS = 2000;
-/** See {@linkcode LINGER_MS}. */
-export const LINGER_BYTES = 1024 * 1024;
+
+const LINGER_BYTES = 1024 * 1024;
 
 /** Where bytes go that nobody wants; all connections share it. */
 const DISCARD = new Uint8Array(BLOCK_BYTES);

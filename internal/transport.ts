@@ -84,3 +84,10 @@ export function closeQuietly(what: { close(): void }): void {
     // Closed it is, which is what was wanted.
   }
 }
+
+/** How a peer's breaking off can look, depending on what was under way. */
+export function isReset(error: unknown): boolean {
+  const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof } = Deno.errors;
+  return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof]
+    .some((kind) => error instanceof kind);
+}
