@@ -1,21 +1,26 @@
 /**
- * Listeners and transports that fail and fall short, as told.
+ * Listeners and transports that fail and fall short, as told, and that notice when they are used wrongly.
  *
  * @module
  */
 
 import type { Listener, Transport } from "@x/shouty";
 
+/** The calls that can be made to fail. */
+export type Method = "read" | "write" | "closeWrite";
+
 /** What goes wrong. Calls are counted from 1, for each connection anew. */
 export interface Faults {
   /** What `accept` throws, one after the other, before it accepts. */
   accepts?: unknown[];
-  /** What a connection's nth `read`, `write` or `closeWrite` throws; nothing where it returns `undefined`. */
-  fail?: (method: "read" | "write" | "closeWrite", call: number) => unknown;
+  /** What a connection's nth call throws; nothing where it returns `undefined`. */
+  fail?: (method: Method, call: number) => unknown;
   /** How many bytes the nth read moves at most. */
   readBytes?: (call: number) => number;
   /** How many bytes the nth write moves at most. */
   writeBytes?: (call: number) => number;
+  /** Where breaches of the contract of `Transport` are noted. */
+  misuse?: string[];
 }
 
 /** Puts faults between a listener and the server. */
@@ -35,6 +40,8 @@ class FaultyTransport implements Transport {
   readonly #inner: Transport;
   readonly #faults: Faults;
   readonly #calls = { read: 0, write: 0, closeWrite: 0 };
+  readonly #outstanding = new Set<Method>();
+  #closed = false;
 
   constructor(inner: Transport, faults: Faults) {
     this.#inner = inner;
@@ -49,31 +56,41 @@ class FaultyTransport implements Transport {
     return this.#inner.localAddr;
   }
 
-  async read(into: Uint8Array): Promise<number | null> {
-    const call = this.#call("read");
-    const most = this.#faults.readBytes?.(call) ?? into.length;
-    return await this.#inner.read(into.subarray(0, most));
+  read(into: Uint8Array): Promise<number | null> {
+    if (into.length === 0) this.#misused("read into nothing");
+    return this.#call("read", (call) => this.#inner.read(into.subarray(0, this.#faults.readBytes?.(call))));
   }
 
-  async write(bytes: Uint8Array): Promise<number> {
-    const call = this.#call("write");
-    const most = this.#faults.writeBytes?.(call) ?? bytes.length;
-    return await this.#inner.write(bytes.subarray(0, most));
+  write(bytes: Uint8Array): Promise<number> {
+    if (bytes.length === 0) this.#misused("write of nothing");
+    return this.#call("write", (call) => this.#inner.write(bytes.subarray(0, this.#faults.writeBytes?.(call))));
   }
 
-  async closeWrite(): Promise<void> {
-    this.#call("closeWrite");
-    await this.#inner.closeWrite();
+  closeWrite(): Promise<void> {
+    return this.#call("closeWrite", () => this.#inner.closeWrite());
   }
 
   close(): void {
+    if (this.#closed) this.#misused("close after close");
+    this.#closed = true;
     this.#inner.close();
   }
 
-  #call(method: "read" | "write" | "closeWrite"): number {
-    const call = ++this.#calls[method];
-    const error = this.#faults.fail?.(method, call);
-    if (error !== undefined) throw error;
-    return call;
+  async #call<T>(method: Method, run: (call: number) => Promise<T>): Promise<T> {
+    if (this.#closed) this.#misused(`${method} after close`);
+    if (this.#outstanding.has(method)) this.#misused(`${method} during ${method}`);
+    this.#outstanding.add(method);
+    try {
+      const call = ++this.#calls[method];
+      const error = this.#faults.fail?.(method, call);
+      if (error !== undefined) throw error;
+      return await run(call);
+    } finally {
+      this.#outstanding.delete(method);
+    }
+  }
+
+  #misused(how: string): void {
+    this.#faults.misuse?.push(how);
   }
 }

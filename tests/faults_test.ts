@@ -1,0 +1,174 @@
+import { assertEquals } from "@std/assert";
+import { type CloseReason, type ServerEvent, shout } from "@x/shouty";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { test } from "./bounded.ts";
+import { type Faults, faulty, type Method } from "./faults.ts";
+import { check, fc } from "./property.ts";
+import { DOORS, type Start, startServer, TestServer } from "./server.ts";
+
+const { BrokenPipe, ConnectionReset, NotConnected, TimedOut } = Deno.errors;
+
+/** What a transport may throw, and what the connection ends for then. */
+const ERRORS: [error: Error, reason: CloseReason][] = [
+  [new ConnectionReset("injected"), "reset"],
+  [new BrokenPipe("injected"), "reset"],
+  [new NotConnected("injected"), "reset"],
+  [new TimedOut("injected"), "transport-error"],
+  [new Error("injected"), "transport-error"],
+];
+
+const LINES = ["one", "two", "three", "four"];
+
+/** Runs a scenario on a faulty listener in memory; the contract of the transport must hold whatever happens. */
+async function play(
+  start: Start,
+  faults: Faults,
+  scenario: (t: TestServer, connect: () => TestClient) => Promise<void>,
+) {
+  const memory = new MemoryListener();
+  const misuse: string[] = [];
+  {
+    await using t = new TestServer(start, { listener: faulty(memory, { ...faults, misuse }), clock: new FakeClock() });
+    await scenario(t, () => memory.connect());
+  }
+  assertEquals(misuse, []);
+}
+
+/** Sends line after line, and takes what comes, until the connection ends. */
+async function converse(client: TestClient): Promise<(string | null)[]> {
+  const replies: (string | null)[] = [];
+  try {
+    for (const line of LINES) {
+      await client.write(`${line}\n`);
+      replies.push(await client.readLine());
+    }
+    await client.closeWrite();
+    replies.push(await client.readLine());
+  } catch {
+    // It has met the fault.
+  }
+  client[Symbol.dispose]();
+  return replies.filter((reply) => reply !== null);
+}
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`a read or write that fails, at whatever call, ends its own connection alone (${door})`, async () => {
+    for (const [error, reason] of ERRORS) {
+      for (const method of ["read", "write"] as const) {
+        for (let failing = 1; failing <= LINES.length; failing++) {
+          let connections = 0;
+          // Only the first connection is unlucky.
+          const fail = (called: Method, call: number) => {
+            if (called === "read" && call === 1) connections++;
+            return connections === 1 && called === method && call === failing ? error : undefined;
+          };
+          await play(start, { fail }, async (t, connect) => {
+            const replies = await converse(connect());
+            assertEquals(replies, LINES.slice(0, failing - 1).map(shout));
+            const event = await t.closed();
+            assertEquals([event.reason, event.error], [reason, error]);
+            assertEquals(await converse(connect()), LINES.map(shout));
+          });
+        }
+      }
+    }
+  });
+
+  test(`reads and writes that fall short change nothing (${door})`, async () => {
+    for (const most of [1, 2, 3, 7]) {
+      await play(start, { readBytes: () => most, writeBytes: () => most }, async (t, connect) => {
+        assertEquals(await converse(connect()), LINES.map(shout));
+        assertEquals((await t.closed()).reason, "end");
+      });
+    }
+  });
+
+  test(`whatever goes wrong, and whenever, a connection ends once and what it was sent is right (${door})`, async () => {
+    const anyFault = fc.record({
+      method: fc.constantFrom<Method>("read", "write", "closeWrite"),
+      call: fc.integer({ min: 1, max: 12 }),
+      error: fc.constantFrom(...ERRORS.map(([error]) => error)),
+      most: fc.integer({ min: 1, max: 10 }),
+      resetAfter: fc.nat(6),
+    });
+    await check([anyFault], async ({ method, call, error, most, resetAfter }) => {
+      const fail = (called: Method, number: number) => called === method && number === call ? error : undefined;
+      await play(start, { fail, readBytes: () => most, writeBytes: () => most }, async (t, connect) => {
+        const client = connect();
+        await t.until("accepted");
+        const replies: string[] = [];
+        try {
+          for (const line of LINES.slice(0, resetAfter)) {
+            await client.write(`${line}\n`);
+            replies.push((await client.readLine())!);
+          }
+          client.reset();
+        } catch {
+          client[Symbol.dispose]();
+        }
+        await t.closed();
+        assertEquals(LINES.map(shout).join().startsWith(replies.slice(0, -1).join()), true);
+      });
+    }, 150);
+  });
+}
+
+test("an ending whose closeWrite fails is over", async () => {
+  const fail = (method: Method) => method === "closeWrite" ? new NotConnected("injected") : undefined;
+  const listener = new MemoryListener();
+  await using t = startServer({ listener: faulty(listener, { fail }) }, (line, conn) => (conn.close(), shout(line)));
+  const client = listener.connect();
+  await client.write("bye\n");
+  assertEquals([await client.readAll(), (await t.closed()).reason], ["BYE\n", "closed"]);
+});
+
+test("a transport whose setNoDelay throws is served all the same", async () => {
+  const memory = new MemoryListener();
+  const fail = () => {
+    throw new Error("It has been reset");
+  };
+  const accept = async () => Object.assign(await memory.accept(), { setNoDelay: fail });
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using _t = startServer({ listener });
+  assertEquals(await converse(memory.connect()), LINES.map(shout));
+});
+
+test("accepting goes on after errors of one connection, without a pause", async () => {
+  const accepts = [new NotConnected(), new ConnectionReset(), new Deno.errors.ConnectionAborted()];
+  await play(DOORS["a block handler"], { accepts }, async (t, connect) => {
+    assertEquals(await converse(connect()), LINES.map(shout));
+    assertEquals(
+      t.all("accept-error").map(({ error, retryMs }) => [error, retryMs]),
+      accepts.map((error) => [error, 0]),
+    );
+  });
+});
+
+test("accepting goes on after errors of the machine, with pauses that double", async () => {
+  const clock = new FakeClock();
+  const memory = new MemoryListener();
+  const accepts = Array.from({ length: 10 }, () => Object.assign(new Error("Too many open files"), { code: "EMFILE" }));
+  await using t = startServer({ listener: faulty(memory, { accepts }), clock });
+  const client = memory.connect();
+  await client.write("hello\n");
+  await clock.advance(5 + 10 + 20 + 40 + 80 + 160 + 320 + 640 + 1000 + 999);
+  assertEquals(t.stats.accepted, 0);
+  await clock.advance(1);
+  assertEquals(await client.readLine(), "HELLO");
+  assertEquals(t.all("accept-error").map(({ retryMs }) => retryMs), [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+});
+
+test("a listener that somebody else closes ends the server, and finished says why", async () => {
+  const listener = new MemoryListener();
+  const events: ServerEvent[] = [];
+  const clock = new FakeClock();
+  await using t = startServer({ listener, clock, drain: "finish", onEvent: (event) => void events.push(event) });
+  const client = await t.admitted();
+  const failed = t.server.finished.catch((error) => error);
+  listener.close();
+  assertEquals(await client.readAll(), "");
+  client.close();
+  assertEquals(await failed instanceof Deno.errors.BadResource, true);
+  await t.server.shutdown();
+  assertEquals(t.server.state, "closed");
+});
