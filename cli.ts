@@ -8,6 +8,7 @@ import { connect } from "./cli/client.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
+import { type Listening, openListener } from "./cli/listen.ts";
 import { openLog } from "./cli/log.ts";
 import { failed, requireNet } from "./cli/net.ts";
 import { parse, type Values } from "./cli/parse.ts";
@@ -73,10 +74,10 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
   return exitCode;
 }
 
-function listen(options: ServeOptions & { hostname: string; port: number }): Server {
+function listen(options: ServeOptions & Listening): Server {
   requireNet("listen on", options);
   try {
-    return serve(options);
+    return serve({ ...options, listener: openListener(options) });
   } catch (error) {
     throw failed("listen on", options, error);
   }

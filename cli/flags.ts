@@ -63,6 +63,8 @@ export const SERVE = {
     allow: flag(NETWORKS, "off", "serve only these addresses"),
     deny: flag(NETWORKS, "off", "never serve these, whatever --allow says"),
     acceptRate: flag(orOff(whole(1)), "off", "most new clients a second"),
+    proxyProtocol: flag(NETWORKS, "off", "proxies that have to send PROXY headers"),
+    proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long such a header may take"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "a line or a JSON object per event"),
   },

@@ -28,6 +28,8 @@ const DEFAULTS = {
   allow: null,
   deny: null,
   acceptRate: Infinity,
+  proxyProtocol: null,
+  proxyHeaderTimeout: 5000,
   logLevel: "info",
   logFormat: "text",
 } as const;

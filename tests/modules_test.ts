@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import * as shouty from "@x/shouty";
+import * as ops from "@x/shouty/ops";
 import * as testing from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 
@@ -85,6 +86,7 @@ test("mod.ts exports these values and no others", () => {
     "serveConnections",
     "shout",
   ]);
+  assertEquals(Object.keys(ops).toSorted(), ["ProxyHeaderError", "proxyProtocol"]);
   assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "TestClient"]);
 });
 
