@@ -1,0 +1,63 @@
+/**
+ * The limiter and the reply path in isolation: `deno bench`.
+ *
+ * @module
+ */
+
+import { Limiter } from "../internal/limiter.ts";
+import { Outbox } from "../internal/outbox.ts";
+import { shout } from "../internal/shout.ts";
+import { decodeLines } from "../internal/text.ts";
+
+const LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
+
+/** Blocks as a client sends them: how many lines, and how long. */
+const BLOCKS = {
+  "1 line of 16 bytes": [1, 16],
+  "100 lines of 16 bytes": [100, 16],
+  "1000 lines of 60 bytes": [1000, 60],
+};
+
+for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
+  const input = new TextEncoder().encode(`${"x".repeat(bytes)}\n`.repeat(count));
+  const limiter = new Limiter(LIMITS);
+  const outbox = new Outbox({
+    send: (bytes) => Promise.resolve(bytes.length),
+    writing() {},
+    wrote() {},
+    writeFailed(error) {
+      throw error;
+    },
+  });
+
+  Deno.bench(`the limiter takes ${name}`, { group: name }, () => {
+    feed(limiter, input, () => {});
+  });
+
+  Deno.bench(`the limiter, shout and the outbox answer ${name}`, { group: name }, async () => {
+    feed(limiter, input, (block) => outbox.add(shout.block(decodeLines(block))));
+    await outbox.flush();
+  });
+}
+
+const LONG = new Uint8Array(65_536).fill(120);
+
+Deno.bench("the limiter takes a line of 64 KiB byte by byte", () => {
+  const limiter = new Limiter(LIMITS);
+  for (const byte of LONG) {
+    limiter.space()[0] = byte;
+    limiter.take(1);
+  }
+});
+
+/** Passes bytes through a limiter, and each block that comes out on. */
+function feed(limiter: Limiter, input: Uint8Array, pass: (block: Uint8Array) => void): void {
+  for (let rest = input; rest.length > 0;) {
+    const space = limiter.space();
+    const part = rest.subarray(0, space.length);
+    space.set(part);
+    const block = limiter.take(part.length);
+    if (block !== undefined) pass(block);
+    rest = rest.subarray(part.length);
+  }
+}
