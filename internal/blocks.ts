@@ -115,16 +115,19 @@ export class Blocks {
   async #read(): Promise<string | undefined> {
     const peer = this.#peer;
     const limiter = this.#limiter;
-    // Once it is leaving, the polite ending alone reads what still comes.
-    while (!this.#over && !peer.leaving && limiter.breach === undefined) {
+    while (!this.#isOver) {
       if (this.#pace !== undefined) await this.#pace.read();
       if (this.#burst >= TURN_BYTES) {
         this.#burst = 0;
         await turn();
       }
+      // It may have ended meanwhile, and may be the one that gives way to make room for itself.
+      if (this.#isOver) break;
+      const space = this.#space();
+      if (this.#isOver) break;
       let count: number | null;
       try {
-        const read = peer.read(this.#space());
+        const read = peer.read(space);
         this.#reading = true;
         peer.wait(limiter.midLine);
         count = await read;
@@ -142,6 +145,11 @@ export class Blocks {
       if (block !== undefined) return this.#decode(block);
     }
     this.exhausted = true;
+  }
+
+  /** Once it is leaving, the polite ending alone reads what still comes. */
+  get #isOver(): boolean {
+    return this.#over || this.#peer.leaving || this.#limiter.breach !== undefined;
   }
 
   #space(): Uint8Array {
