@@ -6,6 +6,7 @@
 
 import { TextLineStream } from "@std/streams/text-line-stream";
 import type { Blocks } from "./blocks.ts";
+import { countLines } from "./text.ts";
 
 /**
  * Lines in the order in which they came. Leaving a loop with `break` leaves the rest for the next loop.
@@ -21,6 +22,8 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
   #wake: (() => void) | undefined;
   /** A line that came alone, as most do in a dialogue: it need not go through the stream, which costs microseconds. */
   #lone: string | undefined;
+  /** Lines that have come here; a pace may hold back more. */
+  #came = 0;
   #claimed = 0;
   #over = false;
   #stopped = false;
@@ -34,7 +37,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   /** The next line; done when there will be no more, whatever the cause. */
   async next(): Promise<IteratorResult<string, undefined>> {
-    while (this.#stopped || this.#claimed === this.#blocks.lines) {
+    while (this.#stopped || this.#claimed === this.#came) {
       if (this.#over) return { value: undefined, done: true };
       await (this.#pulling ??= this.#pull());
     }
@@ -76,11 +79,16 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
       };
       this.#blocks.next().then((lines) => {
         if (lines === undefined) this.#over = true;
-        else if (lines.indexOf("\n") === lines.length - 1) this.#lone = lines.slice(0, -1);
-        // The stream drops a CR before each LF; the blocks have dropped theirs, and a second one is text.
-        else this.#writer.write(lines.replaceAll("\r\n", "\r\r\n"));
+        else this.#take(lines);
         this.#wake!();
       });
     });
+  }
+
+  #take(lines: string): void {
+    this.#came += countLines(lines);
+    if (lines.indexOf("\n") === lines.length - 1) this.#lone = lines.slice(0, -1);
+    // The stream drops a CR before each LF; the blocks have dropped theirs, and a second one is text.
+    else this.#writer.write(lines.replaceAll("\r\n", "\r\r\n"));
   }
 }
