@@ -172,7 +172,7 @@ export class Connection implements Conn, Peer, Sink, Finishable {
     this.#settle(reason, error);
     if (!this.#peerEnded) {
       this.#clocks.linger(LINGER_MS);
-      await linger(this.#transport, this.#reading);
+      await linger(this.#transport, () => this.#freed, this.#reading);
     }
     this.#free();
   }

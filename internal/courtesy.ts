@@ -22,12 +22,17 @@ const DISCARD = new Uint8Array(BLOCK_BYTES);
  * read yet. The caller bounds the time, by closing the transport under the read, and closes it in the end.
  *
  * @param transport What to end.
+ * @param isClosed Whether the caller has closed it: a read may have settled just before that.
  * @param reading A read that is outstanding already: there can be only one.
  */
-export async function linger(transport: Transport, reading?: Promise<number | null>): Promise<void> {
+export async function linger(
+  transport: Transport,
+  isClosed: () => boolean,
+  reading?: Promise<number | null>,
+): Promise<void> {
   try {
     await transport.closeWrite();
-    for (let left = LINGER_BYTES; left > 0;) {
+    for (let left = LINGER_BYTES; left > 0 && !isClosed();) {
       const count = await (reading ?? transport.read(DISCARD));
       if (count === null) return;
       left -= count;

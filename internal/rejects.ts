@@ -29,11 +29,15 @@ export class Rejects {
   async add(transport: Transport, line: string): Promise<void> {
     if (this.#lingering.size >= MAX_LINGERING) return closeQuietly(transport);
     this.#lingering.add(transport);
+    const isClosed = () => !this.#lingering.has(transport);
     const cancel = this.#clock.setTimer(() => this.#drop(transport), LINGER_MS, false);
     try {
       const bytes = new TextEncoder().encode(line);
-      for (let sent = 0; sent < bytes.length;) sent += await transport.write(bytes.subarray(sent));
-      await linger(transport);
+      let count = 1;
+      for (let sent = 0; sent < bytes.length && count > 0 && !isClosed(); sent += count) {
+        count = await transport.write(bytes.subarray(sent));
+      }
+      if (!isClosed()) await linger(transport, isClosed);
     } catch {
       // It has left without waiting for an answer.
     }
