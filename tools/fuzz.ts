@@ -1,0 +1,99 @@
+// `deno task fuzz`: makes up cases until the time is up, and shrinks the first that fails.
+
+import { anyBytes, feed } from "./fuzz/bytes.ts";
+import { anyScenario, toJson } from "./fuzz/scenario.ts";
+import { play } from "./fuzz/world.ts";
+import { fc } from "../tests/property.ts";
+
+const USAGE = `Usage: deno task fuzz [options]
+
+  --seed S     where chance begins (default: any)
+  --time T     how long, such as 30s or 10m (default 1m)
+  --only KIND  only cases of this kind: bytes or connections
+  --help       show this`;
+
+const KINDS = ["bytes", "connections"] as const;
+type Kind = typeof KINDS[number];
+
+interface Options {
+  seed: number;
+  seconds: number;
+  kinds: readonly Kind[];
+}
+
+class UsageError extends Error {
+  override name = "UsageError";
+}
+
+/** Cases of a kind that are drawn from one seed; small, so that each kind has its turn. */
+const ROUND: Readonly<Record<Kind, number>> = { bytes: 20_000, connections: 500 };
+
+function parseOptions(args: string[]): Options {
+  const options: Options = { seed: Date.now() % 2 ** 31, seconds: 60, kinds: KINDS };
+  for (let i = 0; i < args.length; i += 2) {
+    const [name, value = ""] = [args[i], args[i + 1]];
+    if (name === "--seed") options.seed = parseSeed(value);
+    else if (name === "--time") options.seconds = parseTime(value);
+    else if (name === "--only") options.kinds = [parseKind(value)];
+    else throw new UsageError(`Unknown option "${name}"; --help lists what there is`);
+  }
+  return options;
+}
+
+function parseSeed(value: string): number {
+  if (/^\d+$/.test(value) && Number(value) < 2 ** 31) return Number(value);
+  throw new UsageError(`--seed wants a whole number from 0 to ${2 ** 31 - 1}, not "${value}"`);
+}
+
+function parseTime(value: string): number {
+  const [, number, unit] = /^(\d+)(s|m|h)$/.exec(value) ?? [];
+  if (Number(number) > 0) return Number(number) * { s: 1, m: 60, h: 3600 }[unit as "s" | "m" | "h"];
+  throw new UsageError(`--time wants a time such as 30s or 10m, not "${value}"`);
+}
+
+function parseKind(value: string): Kind {
+  const kind = KINDS.find((kind) => kind === value);
+  if (kind !== undefined) return kind;
+  throw new UsageError(`--only wants ${KINDS.join(" or ")}, not "${value}"`);
+}
+
+/** Plays one round; returns what to print of its failure, if there is one. */
+async function playRound(kind: Kind, seed: number): Promise<string | undefined> {
+  const parameters = { seed, numRuns: ROUND[kind] };
+  const details = kind === "bytes"
+    ? await fc.check(fc.property(anyBytes, feed), parameters)
+    : await fc.check(fc.asyncProperty(anyScenario, play), parameters);
+  if (!details.failed) return undefined;
+  const { counterexample, errorInstance, numShrinks } = details;
+  const found = kind === "bytes" ? fc.stringify(counterexample) : toJson((counterexample as [never])[0]);
+  const why = errorInstance instanceof Error ? errorInstance.stack : String(errorInstance);
+  return `seed ${seed}, ${kind}, shrunk ${numShrinks} times:\n${found}\n${why}`;
+}
+
+async function fuzz({ seed, seconds, kinds }: Options): Promise<number> {
+  console.log(`seed ${seed}`);
+  const counts: Record<Kind, number> = { bytes: 0, connections: 0 };
+  const until = performance.now() + 1000 * seconds;
+  for (let round = 0; performance.now() < until; round++) {
+    const kind = kinds[round % kinds.length];
+    const failure = await playRound(kind, (seed + Math.floor(round / kinds.length)) % 2 ** 31);
+    if (failure !== undefined) {
+      console.error(failure);
+      return 1;
+    }
+    counts[kind] += ROUND[kind];
+  }
+  console.log(`${counts.bytes} cases of bytes and ${counts.connections} of whole connections: all went well`);
+  return 0;
+}
+
+if (import.meta.main) {
+  try {
+    if (Deno.args.includes("--help")) console.log(USAGE);
+    else Deno.exitCode = await fuzz(parseOptions(Deno.args));
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(`fuzz: ${error.message}`);
+    Deno.exitCode = 2;
+  }
+}

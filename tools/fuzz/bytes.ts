@@ -1,0 +1,53 @@
+/**
+ * Cases of bytes alone: the limiter, fed in any segments, against the oracle.
+ *
+ * @module
+ */
+
+import { assertEquals, assertLessOrEqual } from "@std/assert";
+import { Limiter } from "../../internal/limiter.ts";
+import { decodeLines } from "../../internal/text.ts";
+import { answer, type Limits } from "../../tests/oracle.ts";
+import { anyCuts, anyInput, anyLimits, fc } from "../../tests/property.ts";
+
+/** An input, its segments, its limits. */
+export type BytesCase = [input: Uint8Array, cuts: number[], limits: Limits];
+
+/** Any such case; one in eight repeats its input, so that buffers grow and shrink. */
+export const anyBytes: fc.Arbitrary<BytesCase> = fc.tuple(
+  fc.tuple(anyInput, fc.constantFrom(1, 1, 1, 1, 1, 1, 1, 60)).map(([input, times]) => repeat(input, times)),
+  anyCuts,
+  anyLimits,
+);
+
+/**
+ * Feeds an input, in segments.
+ *
+ * @throws {AssertionError} If the limiter does not say what the oracle says.
+ */
+export function feed([input, cuts, limits]: BytesCase): void {
+  const limiter = new Limiter(limits);
+  let text = "";
+  let at = 0;
+  for (let call = 0; at < input.length && limiter.breach === undefined; call++) {
+    const space = limiter.space(cuts[0] === call);
+    const part = input.subarray(at, at + Math.min(space.length, cuts[call] || Infinity));
+    space.set(part);
+    at += part.length;
+    const block = limiter.take(part.length);
+    if (block !== undefined) text += decodeLines(block);
+    assertLessOrEqual(limiter.held.length, limits.maxLineBytes + 1 + part.length);
+  }
+  const last = limiter.end();
+  if (last !== undefined) text += decodeLines(last);
+  const { lines, reason } = answer(input, limits);
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const wanted = lines.map((line) => decoder.decode(line) + "\n").join("");
+  assertEquals([text, limiter.breach ?? "end"], [wanted, reason]);
+}
+
+function repeat(input: Uint8Array, times: number): Uint8Array {
+  const whole = new Uint8Array(input.length * times);
+  for (let i = 0; i < times; i++) whole.set(input, i * input.length);
+  return whole;
+}

@@ -1,0 +1,57 @@
+/**
+ * Handlers of every kind; all shout, and some misbehave.
+ *
+ * @module
+ */
+
+import { type ConnHandler, type LineHandler, serve, serveConnections, shout } from "@x/shouty";
+import { shoutLines, type Start } from "../../tests/server.ts";
+import type { HandlerKind } from "./scenario.ts";
+
+/** What makes handlers that throw do so. */
+export const BAIT = "!";
+
+/** Starts a server with a handler; those that are slow wait for `tick` before each line. */
+export function startHandler(kind: HandlerKind, tick: () => Promise<void>): Start {
+  const handler = kind.includes("conversation") ? CONVERSATIONS[kind] : undefined;
+  if (handler !== undefined) return (options) => serveConnections(options, handler);
+  if (kind === "block") return (options) => serve(options);
+  return (options) => serve(options, kind === "slow line" ? slowly(tick) : LINE_HANDLERS[kind]);
+}
+
+function slowly(tick: () => Promise<void>): LineHandler {
+  return async (line) => {
+    await tick();
+    return shout(line);
+  };
+}
+
+const LINE_HANDLERS: Partial<Record<HandlerKind, LineHandler>> = {
+  "line": (line) => shout(line),
+  "async line": (line) => Promise.resolve(shout(line)),
+  "throwing line": (line) => refuseBait(line),
+  // deno-lint-ignore require-await -- what it throws is a rejection
+  "rejecting line": async (line) => refuseBait(line),
+  "closing line": (line, conn) => {
+    conn.close();
+    return shout(line);
+  },
+};
+
+const CONVERSATIONS: Partial<Record<HandlerKind, ConnHandler>> = {
+  "conversation": shoutLines,
+  "impatient conversation": async (conn) => {
+    for await (const line of conn.lines) conn.write(`${shout(line)}\n`);
+  },
+  "quitting conversation": async (conn) => {
+    for await (const line of conn.lines) return void await conn.write(`${shout(line)}\n`);
+  },
+  "throwing conversation": async (conn) => {
+    for await (const line of conn.lines) await conn.write(`${refuseBait(line)}\n`);
+  },
+};
+
+function refuseBait(line: string): string {
+  if (line === BAIT) throw new Error("The bait was taken");
+  return shout(line);
+}

@@ -1,0 +1,215 @@
+/**
+ * Plays a case: a server, its clients, and what is done to them.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { type Faults, faulty } from "../../tests/faults.ts";
+import { TestServer } from "../../tests/server.ts";
+import { startHandler } from "./handlers.ts";
+import type { Action, FaultPlan, Scenario, Step } from "./scenario.ts";
+import { checkClient, checkConnections, type ClientEnd } from "./verdict.ts";
+import { Watch } from "./watched.ts";
+
+const ADDRESSES = ["127.0.0.1", "10.0.0.1", "2001:db8::1", "2001:db8::2", "::ffff:127.0.0.1"];
+
+/** So many seconds, each with turns of its own, are longer than any rate or queue of a case can hold its input up. */
+const MAX_SECONDS = 3000;
+const LAST_DRAIN_MS = 77;
+
+/** Promises that nobody looked after; the cases of a process share it. */
+const strays: unknown[] = [];
+globalThis.addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  strays.push(event.reason);
+});
+
+/**
+ * Plays a case to its end.
+ *
+ * @throws {AssertionError} If the server did what it must not.
+ */
+export async function play(scenario: Scenario): Promise<void> {
+  const chance = Math.random;
+  Math.random = () => scenario.luck;
+  try {
+    await new World(scenario).live();
+    assertEquals(strays.splice(0), [], "Rejections that nobody handled");
+  } finally {
+    Math.random = chance;
+  }
+}
+
+class World {
+  readonly #scenario: Scenario;
+  readonly #clock = new FakeClock();
+  readonly #memory: MemoryListener;
+  readonly #watch: Watch;
+  readonly #t: TestServer;
+  readonly #clients: Client[] = [];
+  /** When the server has to be closed at the latest, and when it was. */
+  #deadline = Infinity;
+  #closedAt: number | undefined;
+  /** Lets slow handlers go on. */
+  #tick = Promise.withResolvers<void>();
+
+  constructor(scenario: Scenario) {
+    this.#scenario = scenario;
+    this.#memory = new MemoryListener({ bufferBytes: scenario.bufferBytes });
+    this.#watch = new Watch(scenario.options.maxBufferedBytes);
+    const listener = this.#watch.over(faulty(this.#memory, faultsOf(scenario.faults)));
+    const start = startHandler(scenario.handler, () => this.#tick.promise);
+    this.#t = new TestServer(start, { ...scenario.options, listener, clock: this.#clock });
+  }
+
+  async live(): Promise<void> {
+    for (const step of this.#scenario.steps) await this.#take(step);
+    await this.#end();
+    this.#t.server.shutdown({ drainTimeout: LAST_DRAIN_MS });
+    await this.#clock.advance(LAST_DRAIN_MS);
+    assertEquals(this.#t.server.state, "closed", "A shutdown is over at its deadline");
+    assertEquals(this.#clock.pending, 0, "Timers are left");
+    this.#judge();
+    await this.#t[Symbol.asyncDispose]();
+  }
+
+  async #take({ action, microtasks }: Step): Promise<void> {
+    await this.#act(action);
+    if (microtasks === null) await this.#clock.advance(0);
+    else for (let i = 0; i < microtasks; i++) await undefined;
+    const late = this.#closedAt === undefined && this.#clock.now() > this.#deadline;
+    assert(!late, `A shutdown that had to be over at ${this.#deadline} is not`);
+  }
+
+  async #act(action: Action): Promise<void> {
+    switch (action.do) {
+      case "connect":
+        return this.#connect(ADDRESSES[action.from], action.reads);
+      case "advance":
+        this.#tick.resolve();
+        this.#tick = Promise.withResolvers();
+        return await this.#clock.advance(action.ms);
+      case "turn":
+        return await new Promise((resolve) => setTimeout(resolve, 0));
+      case "shutdown":
+        return this.#shutdown(action);
+      default:
+        this.#clients[action.client]?.act(action);
+    }
+  }
+
+  #connect(hostname: string, reads: boolean): void {
+    if (this.#t.server.state !== "listening") return;
+    const addr: Deno.NetAddr = { transport: "tcp", hostname, port: 50_000 + this.#clients.length };
+    this.#clients.push(new Client(this.#memory.connect(addr), reads));
+  }
+
+  #shutdown({ drain, drainTimeout }: Extract<Action, { do: "shutdown" }>): void {
+    this.#deadline = Math.min(this.#deadline, this.#clock.now() + drainTimeout);
+    this.#t.server.shutdown({ drain, drainTimeout }).then(() => this.#closedAt = this.#clock.now());
+  }
+
+  /** Everybody reads and has said all: then nothing but a limit or an end can come, and in time. */
+  async #end(): Promise<void> {
+    for (const client of this.#clients) client.finish();
+    this.#tick.resolve();
+    // Some may not be accepted yet.
+    const least = this.#scenario.options.acceptRate === undefined ? 3 : 30;
+    for (let second = 0; second < MAX_SECONDS; second++) {
+      if (second >= least && this.#t.stats.active === 0) break;
+      await this.#clock.advance(1000);
+    }
+    assertEquals(this.#t.stats.active, 0, "A connection whose client is done does not end");
+  }
+
+  #judge(): void {
+    const { transports, complaints } = this.#watch;
+    assertEquals(complaints, [], "The rules of a transport");
+    assertEquals(transports.filter(({ closes }) => closes !== 1), [], "Each transport is closed once");
+    checkConnections(this.#scenario, this.#t.events, transports);
+    for (const client of this.#clients) {
+      const transport = transports.find(({ remoteAddr }) => remoteAddr === client.addr);
+      const closed = this.#t.all("closed").find(({ conn }) => conn.remoteAddr === client.addr);
+      if (transport !== undefined) checkClient(this.#scenario, client, transport, closed);
+    }
+  }
+}
+
+/** A client that writes in order, and remembers what came. */
+class Client implements ClientEnd {
+  readonly #test: TestClient;
+  #writing = Promise.resolve();
+  reading: boolean;
+  gone = false;
+  lost = false;
+  readonly received: Uint8Array[] = [];
+  readonly addr: Deno.Addr;
+  readonly eager: boolean;
+
+  constructor(test: TestClient, eager: boolean) {
+    this.#test = test;
+    this.addr = test.addr;
+    this.eager = eager;
+    this.reading = eager;
+    if (eager) this.#read();
+  }
+
+  act(action: Extract<Action, { client: number }>): void {
+    if (this.gone) return;
+    if (action.do === "write") this.#then(() => this.#test.write(bytesOf(action.text)));
+    else if (action.do === "end") this.#then(() => this.#test.closeWrite());
+    else if (action.do === "read") this.#startReading();
+    else {
+      this.gone = true;
+      this.#test[action.do]();
+    }
+  }
+
+  finish(): void {
+    if (this.gone) return;
+    this.#startReading();
+    this.#then(() => this.#test.closeWrite());
+  }
+
+  #startReading(): void {
+    if (this.reading) return;
+    this.reading = true;
+    this.#read();
+  }
+
+  async #read(): Promise<void> {
+    try {
+      for (let bytes; (bytes = await this.#test.read()) !== null;) this.received.push(bytes);
+    } catch {
+      this.lost = true;
+    }
+  }
+
+  #then(write: () => Promise<void>): void {
+    // What the server does not want any more is no fault of the client.
+    this.#writing = this.#writing.then(write).catch(() => {});
+  }
+}
+
+/** Turns text into bytes, one per character. */
+function bytesOf(text: string): Uint8Array {
+  return Uint8Array.from(text, (char) => char.charCodeAt(0));
+}
+
+function faultsOf({ accepts, readBytes, writeBytes, fail }: FaultPlan): Faults {
+  return {
+    accepts: accepts.map((kind) =>
+      kind === "EMFILE" ? Object.assign(new Error(kind), { code: kind }) : new Deno.errors.NotConnected(kind)
+    ),
+    readBytes: (call) => readBytes[call - 1] ?? Infinity,
+    writeBytes: (call) => writeBytes[call - 1] ?? Infinity,
+    fail: (method, call) => fail?.method === method && fail.call === call ? errorOf(fail.error) : undefined,
+  };
+}
+
+function errorOf(kind: NonNullable<FaultPlan["fail"]>["error"]): unknown {
+  if (kind === "string") return "boom";
+  return kind === "Error" ? new Error("boom") : new Deno.errors[kind]("boom");
+}
