@@ -83,6 +83,18 @@ for (const [door, start] of Object.entries(DOORS)) {
     }
   });
 
+  test(`a polite ending takes over the read that is outstanding (${door})`, () =>
+    play(start, {}, async (t, connect) => {
+      const client = connect();
+      await t.until("accepted");
+      const stopped = t.server.shutdown({ drain: "finish" });
+      assertEquals(await client.readLine(), null);
+      await client.write("sent before it was known\n");
+      await client.write("and more\n");
+      client.close();
+      assertEquals((await stopped).closed, { drained: 1 });
+    }));
+
   test(`whatever goes wrong, and whenever, a connection ends once and what it was sent is right (${door})`, async () => {
     const anyFault = fc.record({
       method: fc.constantFrom<Method>("read", "write", "closeWrite"),
@@ -156,6 +168,24 @@ test("accepting goes on after errors of the machine, with pauses that double", a
   await clock.advance(1);
   assertEquals(await client.readLine(), "HELLO");
   assertEquals(t.all("accept-error").map(({ retryMs }) => retryMs), [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+});
+
+test("a connection that is accepted ends the doubling of the pauses", async () => {
+  const clock = new FakeClock();
+  const memory = new MemoryListener();
+  const emfile = () => Object.assign(new Error("Too many open files"), { code: "EMFILE" });
+  const accepts = [emfile(), emfile(), undefined, emfile()];
+  const listener = faulty(memory, {});
+  const accept = async () => {
+    const error = accepts.shift();
+    if (error !== undefined) throw error;
+    return await listener.accept();
+  };
+  await using t = startServer({ listener: { ...listener, accept }, clock });
+  memory.connect();
+  await clock.advance(15);
+  await t.until("accept-error", 3);
+  assertEquals(t.all("accept-error").map(({ retryMs }) => retryMs), [5, 10, 5]);
 });
 
 test("a listener that somebody else closes ends the server, and finished says why", async () => {
