@@ -19,6 +19,7 @@ import {
   shout,
 } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
+import { shoutLines } from "../examples/shout_stream.ts";
 
 /** Starts a server with one of the doors. */
 export type Start = (options: ServeOptions) => Server;
@@ -29,11 +30,6 @@ export const DOORS: Readonly<Record<string, Start>> = {
   "a line handler": (options) => serve(options, (line) => shout(line)),
   "an async line handler": (options) => serve(options, (line) => Promise.resolve(shout(line))),
   "a conversation": (options) => serveConnections(options, shoutLines),
-};
-
-/** The shouter as a conversation. */
-export const shoutLines: ConnHandler = async (conn) => {
-  for await (const line of conn.lines) await conn.write(`${shout(line)}\n`);
 };
 
 type EventOf<Type extends ServerEvent["type"]> = Extract<ServerEvent, { type: Type }>;
