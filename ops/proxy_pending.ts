@@ -51,6 +51,7 @@ export class Pending {
       let header: ProxyHeader | undefined;
       while (header === undefined) {
         bytes = await this.#readOn(bytes);
+        if (this.#settled) return;
         header = parseProxyHeader(bytes);
       }
       const rest = bytes.slice(header.length);
@@ -74,6 +75,7 @@ export class Pending {
 
   /** Closes it: a read that is under way ends with that. */
   fail(cause: unknown): void {
+    if (this.#settled) return;
     this.#settle({ error: new AcceptRejection("proxy-header", this.transport.remoteAddr, { cause }) });
     closeQuietly(this.transport);
   }
@@ -86,7 +88,6 @@ export class Pending {
   }
 
   #settle(outcome: Outcome): void {
-    if (this.#settled) return;
     this.#settled = true;
     this.#cancelTimeout();
     this.#onSettled(outcome);

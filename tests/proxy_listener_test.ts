@@ -1,55 +1,13 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { type Listener, serve, type Transport } from "@x/shouty";
-import { proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
+import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import { AcceptRejection, formatAddr, serve, type Transport } from "@x/shouty";
+import { proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
+import { addr, HEADER, make, OTHER, PROXY, settle } from "./proxy_memory.ts";
 import { startServer } from "./server.ts";
 
-const HEADER = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
-const PROXY = addr("10.0.0.1");
-const OTHER = addr("127.0.0.1");
-
-function addr(hostname: string): Deno.NetAddr {
-  return { transport: "tcp", hostname, port: 7 };
-}
-
-/** A listener in memory that trusts 10.0.0.1, and does more if it is told to. */
-class Below extends MemoryListener {
-  asked = 0;
-  readonly errors: Error[] = [];
-  readonly kept: string[] = [];
-
-  override async accept(): Promise<Transport> {
-    this.asked++;
-    const error = this.errors.shift();
-    if (error !== undefined) throw error;
-    const transport = await super.accept();
-    const { kept } = this;
-    return Object.assign(transport, { ref: () => kept.push("ref"), unref: () => kept.push("unref") });
-  }
-
-  ref(): void {
-    this.kept.push("ref listener");
-  }
-
-  unref(): void {
-    this.kept.push("unref listener");
-  }
-}
-
-function make(options: Partial<ProxyProtocolOptions> = {}) {
-  const below = new Below();
-  const clock = new FakeClock();
-  return { below, clock, listener: proxyProtocol(below, { from: "10.0.0.1", clock, ...options }) };
-}
-
-/** Lets everything happen that can. */
-async function settle(clock: FakeClock): Promise<void> {
-  await clock.advance(0);
-}
-
 test("A header has five seconds from the connection's start, however its bytes come", async () => {
-  const { below, clock, listener } = make();
+  const { below, clock, listener, misuse } = make();
   await using t = startServer({ listener, clock });
   using late = below.connect(PROXY);
   for (const byte of HEADER.slice(0, 4)) {
@@ -66,6 +24,7 @@ test("A header has five seconds from the connection's start, however its bytes c
   await prompt.write(HEADER + "hello\n");
   assertEquals(await prompt.readLine(), "HELLO");
   assertEquals(t.all("rejected").length, 1);
+  assertEquals(misuse, []);
 });
 
 test("A header that is there has no deadline any more, nor has one whose deadline is off", async () => {
@@ -90,7 +49,7 @@ test("A header that is there has no deadline any more, nor has one whose deadlin
 });
 
 test("When too many headers are awaited, who has waited longest goes", async () => {
-  const { below, clock, listener } = make({ maxPending: 3 });
+  const { below, clock, listener, misuse } = make({ maxPending: 3 });
   await using t = startServer({ listener, clock });
   const clients = Array.from({ length: 5 }, (_, i) => below.connect({ ...PROXY, port: i }));
   await settle(clock);
@@ -105,6 +64,7 @@ test("When too many headers are awaited, who has waited longest goes", async () 
   assertEquals(await other.readLine(), "HELLO");
   assertEquals(t.stats.rejected, 2);
   for (const client of clients) client[Symbol.dispose]();
+  assertEquals(misuse, []);
 });
 
 test("Connections come in the order in which their headers are complete", async () => {
@@ -163,7 +123,7 @@ test("A listener that is closed from below ends the server's accepting", async (
 });
 
 test("Closing ends what waits for its header, and what is ready and nobody's", async () => {
-  const { below, clock, listener } = make();
+  const { below, clock, listener, misuse } = make();
   const [first, ready, silent] = [1, 2, 3].map(() => below.connect(PROXY));
   const accepted = listener.accept();
   await settle(clock);
@@ -179,10 +139,12 @@ test("Closing ends what waits for its header, and what is ready and nobody's", a
   }
   assertEquals(clock.pending, 0);
   await assertRejects(() => listener.accept(), Deno.errors.BadResource);
+  assertEquals(misuse, []);
 });
 
 test("Whether connections keep the process alive follows the listener, header or not", async () => {
-  const { below, clock, listener } = make();
+  const { below, clock } = make();
+  const listener = proxyProtocol(below, { from: "10.0.0.1", clock });
   const [, second, third] = Array.from({ length: 3 }, () => below.connect(PROXY));
   const accepted = listener.accept();
   await settle(clock);
@@ -239,13 +201,50 @@ test("A transport that lacks what is optional does as well behind a proxy", asyn
   listener.close();
 });
 
-test("A wrong option is refused, by its name", () => {
-  const below: Listener = new MemoryListener();
-  // deno-lint-ignore no-explicit-any
-  const use = (options: any) => () => proxyProtocol(below, options);
-  assertThrows(use(undefined), TypeError, "Cannot use proxyProtocol options");
-  assertThrows(use({}), TypeError, "Cannot use from undefined");
-  assertThrows(use({ from: "10.0.0.0/33" }), RangeError, `Cannot use from "10.0.0.0/33"`);
-  assertThrows(use({ from: "::1", headerTimeout: 0 }), RangeError, "Cannot use headerTimeout 0");
-  assertThrows(use({ from: "::1", maxPending: 0 }), RangeError, "Cannot use maxPending 0");
+test("A connection that is reset while its header is awaited is turned away, with the error", async () => {
+  const { below, clock, listener, misuse } = make();
+  const accepted = listener.accept();
+  const client = below.connect(PROXY);
+  await client.write(HEADER.slice(0, 9));
+  await settle(clock);
+  client.reset();
+  const { reason, remoteAddr, cause } = await assertRejects(() => accepted, AcceptRejection);
+  assertEquals([reason, remoteAddr], ["proxy-header", PROXY]);
+  assertInstanceOf(cause, Deno.errors.ConnectionReset);
+  assertEquals(clock.pending, 0);
+  listener.close();
+  assertEquals(misuse, []);
+});
+
+test("Segments may be cut anywhere, in the header and after it", async () => {
+  const bytes = new TextEncoder().encode(`${HEADER}hello\nworld`);
+  for (let cut = 1; cut < bytes.length; cut++) {
+    const { below, clock, listener, misuse } = make({}, { readBytes: (call) => call === 1 ? cut : bytes.length });
+    await using t = startServer({ listener, clock });
+    using client = below.connect(PROXY);
+    await client.write(bytes);
+    await client.closeWrite();
+    assertEquals(await client.readAll(), "HELLO\nWORLD\n", `${cut}`);
+    assertEquals(formatAddr(t.all("accepted")[0].conn.remoteAddr), "192.0.2.7:56324");
+    assertEquals(misuse, []);
+  }
+});
+
+test("A read that succeeds when the time is up is the last", async () => {
+  const { clock } = make();
+  const late = Promise.withResolvers<number>();
+  let reads = 0;
+  const read = (into: Uint8Array) => {
+    reads++;
+    into.set([80]); // The first byte of "PROXY".
+    return late.promise;
+  };
+  const transport = { remoteAddr: PROXY, read, close: () => {} } as Partial<Transport> as Transport;
+  const accepts = [Promise.resolve(transport), new Promise<Transport>(() => {})];
+  const below = { addr: OTHER, accept: () => accepts.shift()!, close: () => {} };
+  const accepted = proxyProtocol(below, { from: "10.0.0.1", clock }).accept();
+  await Promise.all([assertRejects(() => accepted, AcceptRejection), clock.advance(5000)]);
+  late.resolve(1);
+  await settle(clock);
+  assertEquals(reads, 1);
 });

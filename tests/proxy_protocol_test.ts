@@ -1,7 +1,7 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Conn, formatAddr, type ServeOptions } from "@x/shouty";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { type Conn, formatAddr, type Listener, type ServeOptions } from "@x/shouty";
 import { proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
-import { FakeClock, type TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "./proxy_headers.ts";
 import { startConversations, startServer, type TestServer } from "./server.ts";
@@ -222,4 +222,15 @@ test("A shutdown frees the port though the listener may be accepting below when 
   await stopping.promise;
   Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
   await t[Symbol.asyncDispose]();
+});
+
+test("A wrong option is refused, by its name", () => {
+  const below: Listener = new MemoryListener();
+  // deno-lint-ignore no-explicit-any
+  const use = (options: any) => () => proxyProtocol(below, options);
+  assertThrows(use(undefined), TypeError, "Cannot use proxyProtocol options");
+  assertThrows(use({}), TypeError, "Cannot use from undefined");
+  assertThrows(use({ from: "10.0.0.0/33" }), RangeError, `Cannot use from "10.0.0.0/33"`);
+  assertThrows(use({ from: "::1", headerTimeout: 0 }), RangeError, "Cannot use headerTimeout 0");
+  assertThrows(use({ from: "::1", maxPending: 0 }), RangeError, "Cannot use maxPending 0");
 });
