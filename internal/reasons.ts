@@ -89,8 +89,9 @@ export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip"
  * Why a listener turned a connection away:
  *
  * - `proxy-header`: a proxy's PROXY header was malformed, missing or late
+ * - `tls-handshake`: the TLS handshake failed or took too long, or the client's certificate did not hold
  */
-export type ListenerRejectReason = "proxy-header";
+export type ListenerRejectReason = "proxy-header" | "tls-handshake";
 
 /** What the peer is told before the server hangs up: the limits that it can do something about. */
 export type ErrorLineReason = "line-too-long" | "byte-limit" | "memory" | AdmissionRejectReason;

@@ -1,0 +1,188 @@
+/**
+ * Where connections wait that are not ready for the server yet.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clocks.ts";
+import { AcceptRejection } from "./errors.ts";
+import type { ListenerRejectReason } from "./reasons.ts";
+import { closeQuietly, type Listener, type Transport } from "./transport.ts";
+
+/** What connections go through in a lobby. */
+export interface Reception {
+  /**
+   * Makes one ready. When its transport is closed, it has to settle soon.
+   *
+   * @param transport The connection as it was accepted.
+   * @returns The connection as the server gets it, which owns the other from then on.
+   */
+  ready(transport: Transport): Promise<Transport>;
+  /** What that is called, to be read after "No". */
+  readonly what: string;
+  /** The reason of a connection's rejection, if that fails. */
+  readonly reason: ListenerRejectReason;
+  /** How long it may take, in milliseconds; `Infinity` for ever. */
+  readonly timeout: number;
+  /** How many may be at it at a time. */
+  readonly maxPending: number;
+  /** Where time comes from. */
+  readonly clock: Clock;
+}
+
+/** When all places are taken, the longest guest keeps its own for so long after it has come. */
+const CROWDED_MS = 1000;
+
+type Outcome = { readonly transport: Transport } | { readonly error: unknown };
+
+/** A connection that is being made ready. */
+interface Guest {
+  readonly transport: Transport;
+  readonly since: number;
+  /** It is over: with the connection for the server, or without. */
+  settle(outcome: Outcome): void;
+}
+
+/**
+ * A listener whose connections are made ready side by side, out of the way of those that come after. Who fails or takes
+ * too long is closed and rejected; and when too many are at it, nobody new is accepted until there is room, but those
+ * who have been at it for a second make some.
+ *
+ * It owns the listener below, and each connection until that is accepted from here. It accepts below only as long as
+ * somebody waits here.
+ */
+export class Lobby implements Listener {
+  readonly #listener: Listener;
+  readonly #reception: Reception;
+  /** In the order in which they came. */
+  readonly #guests = new Set<Guest>();
+  /** What nobody has asked for yet. */
+  readonly #outcomes: Outcome[] = [];
+  #asking: PromiseWithResolvers<Transport> | undefined;
+  #accepting = false;
+  #unref = false;
+  #closed = false;
+  #wakeDoor = () => {};
+
+  constructor(listener: Listener, reception: Reception) {
+    this.#listener = listener;
+    this.#reception = reception;
+  }
+
+  get addr(): Deno.Addr {
+    return this.#listener.addr;
+  }
+
+  accept(): Promise<Transport> {
+    if (this.#asking !== undefined) {
+      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
+    }
+    const { promise } = this.#asking = Promise.withResolvers<Transport>();
+    this.#answer();
+    if (this.#asking !== undefined && !this.#accepting) this.#accept();
+    return promise;
+  }
+
+  close(): void {
+    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    this.#closed = true;
+    const error = new Deno.errors.BadResource("The listener is closed");
+    for (const guest of this.#guests) guest.settle({ error });
+    for (const transport of this.#waiting()) closeQuietly(transport);
+    this.#outcomes.length = 0;
+    this.#wakeDoor();
+    // The port is free when the outstanding `accept` below has settled, which the one here waits for.
+    this.#listener.close();
+  }
+
+  ref(): void {
+    this.#unref = false;
+    this.#listener.ref?.();
+    for (const transport of this.#waiting()) transport.ref?.();
+  }
+
+  unref(): void {
+    this.#unref = true;
+    this.#listener.unref?.();
+    for (const transport of this.#waiting()) transport.unref?.();
+  }
+
+  /** Every connection that is here. */
+  #waiting(): Transport[] {
+    const ready = this.#outcomes.flatMap((outcome) => "transport" in outcome ? outcome.transport : []);
+    return [...[...this.#guests].map(({ transport }) => transport), ...ready];
+  }
+
+  async #accept(): Promise<void> {
+    this.#accepting = true;
+    while (this.#asking !== undefined) {
+      try {
+        await this.#room();
+        this.#take(await this.#listener.accept());
+      } catch (error) {
+        this.#give({ error });
+      }
+    }
+    this.#accepting = false;
+  }
+
+  /** Waits until one more may come in. */
+  async #room(): Promise<void> {
+    const { maxPending, clock } = this.#reception;
+    while (this.#guests.size >= maxPending && !this.#closed) {
+      const [longest] = this.#guests;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wakeDoor = resolve;
+      const left = Math.max(0, longest.since + CROWDED_MS - clock.now());
+      const cancel = clock.setTimer(() => this.#turnAway(longest, `while ${maxPending} were at it`), left, false);
+      await promise;
+      cancel();
+    }
+    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+  }
+
+  #take(transport: Transport): void {
+    // It came too late for anybody to own it.
+    if (this.#closed) return closeQuietly(transport);
+    if (this.#unref) transport.unref?.();
+    const { clock, timeout, reason } = this.#reception;
+    const guest = { transport, since: clock.now(), settle: (outcome: Outcome) => this.#leave(guest, outcome, cancel) };
+    const expire = () => this.#turnAway(guest, `within ${timeout} ms`);
+    const cancel = timeout === Infinity ? () => {} : clock.setTimer(expire, timeout, false);
+    this.#guests.add(guest);
+    this.#reception.ready(transport).then(
+      (transport) => guest.settle({ transport }),
+      (cause) => guest.settle({ error: new AcceptRejection(reason, transport.remoteAddr, { cause }) }),
+    );
+  }
+
+  #turnAway(guest: Guest, why: string): void {
+    const { reason, what } = this.#reception;
+    const cause = new Deno.errors.TimedOut(`No ${what} ${why}`);
+    guest.settle({ error: new AcceptRejection(reason, guest.transport.remoteAddr, { cause }) });
+  }
+
+  #leave(guest: Guest, outcome: Outcome, cancelTimeout: () => void): void {
+    cancelTimeout();
+    const first = this.#guests.delete(guest);
+    if ("error" in outcome) closeQuietly(guest.transport);
+    else if (!first) closeQuietly(outcome.transport);
+    if (!first || this.#closed) return;
+    this.#wakeDoor();
+    this.#give(outcome);
+  }
+
+  #give(outcome: Outcome): void {
+    this.#outcomes.push(outcome);
+    this.#answer();
+  }
+
+  #answer(): void {
+    if (this.#asking === undefined || this.#outcomes.length === 0) return;
+    const { resolve, reject } = this.#asking;
+    this.#asking = undefined;
+    const outcome = this.#outcomes.shift()!;
+    if ("error" in outcome) reject(outcome.error);
+    else resolve(outcome.transport);
+  }
+}

@@ -1,0 +1,175 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { AcceptRejection, type Transport } from "@x/shouty";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { Lobby } from "../internal/lobby.ts";
+import { test } from "./bounded.ts";
+
+/** A lobby in memory, where a test says when each connection is ready. */
+function openLobby({ timeout = 500, maxPending = 100 } = {}) {
+  const below = new MemoryListener();
+  const clock = new FakeClock();
+  const guests: (PromiseWithResolvers<Transport> & { transport: Transport })[] = [];
+  const ready = (transport: Transport) => {
+    const guest = { ...Promise.withResolvers<Transport>(), transport };
+    guests.push(guest);
+    return guest.promise;
+  };
+  const lobby = new Lobby(below, { ready, what: "password", reason: "tls-handshake", timeout, maxPending, clock });
+  return { below, clock, guests, lobby };
+}
+
+/** Waits for a connection, which may be turned away before anybody looks. */
+function ask(lobby: Lobby): Promise<Transport> {
+  const accepting = lobby.accept();
+  accepting.catch(() => {});
+  return accepting;
+}
+
+/** Why the next connection was turned away. */
+async function rejection(accepting: Promise<Transport>): Promise<string> {
+  const { reason, cause } = await assertRejects(() => accepting, AcceptRejection);
+  assertEquals(reason, "tls-handshake");
+  return (cause as Error).message;
+}
+
+test("A lobby hands on connections as they get ready, not as they came", async () => {
+  const { below, clock, guests, lobby } = openLobby();
+  const accepting = ask(lobby);
+  below.connect();
+  below.connect();
+  await clock.advance(0);
+  guests[1].resolve(guests[1].transport);
+  assertEquals(await accepting, guests[1].transport);
+  guests[0].resolve(guests[0].transport);
+  assertEquals(await lobby.accept(), guests[0].transport);
+  lobby.close();
+});
+
+test("A lobby asks for no more connections than somebody waits for", async () => {
+  const { below, clock, guests, lobby } = openLobby();
+  const accepting = ask(lobby);
+  for (let i = 0; i < 3; i++) below.connect();
+  await clock.advance(0);
+  assertEquals(guests.length, 3);
+  guests[0].resolve(guests[0].transport);
+  await accepting;
+  // One was asked for before that one got ready.
+  for (let i = 0; i < 3; i++) below.connect();
+  await clock.advance(0);
+  assertEquals(guests.length, 4);
+  lobby.close();
+});
+
+test("A lobby closes and rejects a connection that fails, and goes on", async () => {
+  const { below, clock, guests, lobby } = openLobby();
+  const accepting = ask(lobby);
+  using client = below.connect();
+  await clock.advance(0);
+  guests[0].reject(new Error("Wrong password"));
+  assertEquals(await rejection(accepting), "Wrong password");
+  assertEquals(await client.readAll(), "");
+  const next = ask(lobby);
+  below.connect();
+  await clock.advance(0);
+  guests[1].resolve(guests[1].transport);
+  assertEquals(await next, guests[1].transport);
+  lobby.close();
+});
+
+test("A lobby closes and rejects a connection that takes too long, and what it turns into too late", async () => {
+  const { below, clock, guests, lobby } = openLobby({ timeout: 500 });
+  const accepting = ask(lobby);
+  using client = below.connect();
+  await clock.advance(499);
+  assertEquals(guests.length, 1);
+  await clock.advance(1);
+  assertEquals(await rejection(accepting), "No password within 500 ms");
+  assertEquals(await client.readAll(), "");
+  let closed = false;
+  guests[0].resolve({ ...guests[0].transport, close: () => closed = true } as Transport);
+  await clock.advance(0);
+  assertEquals(closed, true);
+  assertEquals(clock.pending, 0);
+  lobby.close();
+});
+
+test("A lobby without a time limit sets no timer", async () => {
+  const { below, clock, guests, lobby } = openLobby({ timeout: Infinity });
+  const accepting = ask(lobby);
+  below.connect();
+  await clock.advance(1e9);
+  assertEquals(clock.pending, 0);
+  guests[0].resolve(guests[0].transport);
+  await accepting;
+  lobby.close();
+});
+
+test("A full lobby accepts nobody until there is room", async () => {
+  const { below, clock, guests, lobby } = openLobby({ timeout: Infinity, maxPending: 2 });
+  const accepting = ask(lobby);
+  for (let i = 0; i < 3; i++) below.connect();
+  await clock.advance(999);
+  assertEquals(guests.length, 2);
+  guests[1].reject(new Error("Wrong password"));
+  await rejection(accepting);
+  const next = ask(lobby);
+  await clock.advance(0);
+  assertEquals(guests.length, 3);
+  lobby.close();
+  await assertRejects(() => next, Deno.errors.BadResource);
+});
+
+test("In a full lobby, who has been there for a second makes room, the longest first", async () => {
+  const { below, clock, guests, lobby } = openLobby({ timeout: Infinity, maxPending: 2 });
+  const accepting = ask(lobby);
+  using first = below.connect();
+  await clock.advance(600);
+  using _second = below.connect();
+  await clock.advance(300);
+  using _third = below.connect();
+  await clock.advance(99);
+  assertEquals(guests.length, 2);
+  await clock.advance(1);
+  assertEquals(await rejection(accepting), "No password while 2 were at it");
+  assertEquals(await first.readAll(), "");
+  const next = ask(lobby);
+  await clock.advance(0);
+  assertEquals(guests.length, 3);
+  lobby.close();
+  await assertRejects(() => next, Deno.errors.BadResource);
+});
+
+test("A lobby that closes drops everybody in it, those that nobody has asked for too", async () => {
+  const { below, clock, guests, lobby } = openLobby();
+  const accepting = ask(lobby);
+  const clients = [below.connect(), below.connect(), below.connect()];
+  await clock.advance(0);
+  guests[0].resolve(guests[0].transport);
+  guests[1].resolve(guests[1].transport);
+  await accepting;
+  await clock.advance(0);
+  lobby.close();
+  assertEquals(await clients[1].readAll(), "");
+  assertEquals(await clients[2].readAll(), "");
+  assertEquals(clock.pending, 0);
+  guests[0].transport.close();
+  await assertRejects(() => lobby.accept(), Deno.errors.BadResource);
+});
+
+test("A lobby that closes while it is full ends the accept that waits", async () => {
+  const { below, clock, lobby } = openLobby({ maxPending: 1 });
+  const accepting = ask(lobby);
+  below.connect();
+  await clock.advance(0);
+  lobby.close();
+  await assertRejects(() => accepting, Deno.errors.BadResource);
+  assertEquals(clock.pending, 0);
+});
+
+test("A lobby passes on what goes wrong below, and takes one accept at a time", async () => {
+  const { below, lobby } = openLobby();
+  const accepting = ask(lobby);
+  await assertRejects(() => lobby.accept(), Deno.errors.Busy);
+  below.close();
+  await assertRejects(() => accepting, Deno.errors.BadResource);
+});
