@@ -58,8 +58,10 @@ export class Lobby implements Listener {
   readonly #guests = new Set<Guest>();
   /** What nobody has asked for yet. */
   readonly #outcomes: Outcome[] = [];
+  /** The outstanding `accept` from above; whether one is outstanding below, and what settles with it. */
   #asking: PromiseWithResolvers<Transport> | undefined;
   #accepting = false;
+  #accepted = Promise.resolve();
   #unref = false;
   #closed = false;
   #wakeDoor = () => {};
@@ -79,20 +81,19 @@ export class Lobby implements Listener {
     }
     const { promise } = this.#asking = Promise.withResolvers<Transport>();
     this.#answer();
-    if (this.#asking !== undefined && !this.#accepting) this.#accept();
+    if (this.#asking !== undefined && !this.#accepting) this.#accepted = this.#accept();
     return promise;
   }
 
-  close(): void {
-    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+  async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
     const error = new Deno.errors.BadResource("The listener is closed");
     for (const guest of this.#guests) guest.settle({ error });
     for (const transport of this.#waiting()) closeQuietly(transport);
     this.#outcomes.length = 0;
     this.#wakeDoor();
-    // The port is free when the outstanding `accept` below has settled, which the one here waits for.
-    this.#listener.close();
+    await Promise.all([this.#listener.close(), this.#accepted]);
   }
 
   ref(): void {
@@ -115,6 +116,7 @@ export class Lobby implements Listener {
 
   async #accept(): Promise<void> {
     this.#accepting = true;
+    // What comes from below while nobody waits is kept, so nothing more is asked for.
     while (this.#asking !== undefined) {
       try {
         await this.#room();

@@ -73,7 +73,8 @@ export function formatAddr(addr: Deno.Addr): string {
     const host = addr.hostname.includes(":") ? `[${addr.hostname}]` : addr.hostname;
     return `${host}:${addr.port}`;
   }
-  return "path" in addr ? `unix:${addr.path}` : addr.transport;
+  // Deno says `null` of a peer whose socket has no file, as hardly any client's has one.
+  return "path" in addr && addr.path !== null ? `unix:${addr.path}` : addr.transport;
 }
 
 /** Closes what may be closed already. */

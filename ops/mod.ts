@@ -7,3 +7,7 @@
 
 export { ProxyHeaderError } from "../internal/proxy_header.ts";
 export { proxyProtocol, type ProxyProtocolOptions } from "./proxy_protocol.ts";
+export { listenTls, type ListenTlsOptions, type TlsListener } from "./tls.ts";
+export type { CertificateInfo } from "./tls_certificate.ts";
+export { type TlsCredentials, TlsCredentialsError } from "./tls_credentials.ts";
+export { listenUnix, type ListenUnixOptions } from "./unix.ts";

@@ -81,7 +81,11 @@ export class TestServer implements AsyncDisposable {
 
   /** Connects a client, which goes when the server goes. */
   async connect(): Promise<TestClient> {
-    const client = this.#memory?.connect() ?? new TestClient(await Deno.connect({ port: this.port }));
+    return this.own(this.#memory?.connect() ?? new TestClient(await Deno.connect({ port: this.port })));
+  }
+
+  /** Takes a client along when the server goes. */
+  own(client: TestClient): TestClient {
     this.#clients.push(client);
     return client;
   }

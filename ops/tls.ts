@@ -1,0 +1,151 @@
+/**
+ * TLS: a listener whose connections are encrypted.
+ *
+ * @module
+ */
+
+import { checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
+import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
+import { Lobby } from "../internal/lobby.ts";
+import type { Listener } from "../internal/transport.ts";
+import { type CertificateInfo, datesProblem } from "./tls_certificate.ts";
+import {
+  loadCredentials,
+  type LoadedCredentials,
+  type TlsCredentials,
+  TlsCredentialsError,
+} from "./tls_credentials.ts";
+import { TlsTransport } from "./tls_transport.ts";
+
+/** Options of {@linkcode listenTls}. */
+export interface ListenTlsOptions extends TlsCredentials {
+  /**
+   * The address or host name to listen on.
+   *
+   * @default {"0.0.0.0"}
+   */
+  hostname?: string;
+  /**
+   * The port to listen on; 0 picks a free one.
+   *
+   * @default {8080}
+   */
+  port?: number;
+  /** Where connections come from, in place of `hostname` and `port`. It belongs to the new listener from then on. */
+  listener?: Listener;
+  /**
+   * How long a handshake may take from the connection's start, in milliseconds. Then the connection is closed, and
+   * rejected with reason `tls-handshake`. `Infinity` switches it off.
+   *
+   * @default {10_000}
+   */
+  handshakeTimeout?: number;
+  /**
+   * How many handshakes there may be at a time. While there are so many, nothing more is accepted, and those that have
+   * taken a second already are given up, the longest first.
+   *
+   * @default {1_000}
+   */
+  maxHandshakes?: number;
+  /** Where time comes from: a test can put a clock here that it moves by hand. */
+  clock?: Clock;
+}
+
+/** A listener whose connections are encrypted, for `serve({ listener })`. */
+export interface TlsListener extends Listener {
+  /** The certificate that new connections get. */
+  readonly certificate: CertificateInfo;
+  /**
+   * Takes other credentials, for connections that come from now on. Those that are there, shaking hands or long since
+   * done with it, are left alone, and none is refused meanwhile.
+   *
+   * @param credentials The new ones. Without `clientCa`, that stays as it is.
+   * @returns When they are in use.
+   * @throws {TlsCredentialsError} (As a rejection.) If they are not what they should be, or the certificate does not
+   * hold now; the old ones stay in use then.
+   */
+  reload(credentials: TlsCredentials): Promise<void>;
+}
+
+/**
+ * Listens for TLS connections, versions 1.2 and 1.3. The server that they go to takes them for any others: it reads and
+ * writes what is inside.
+ *
+ * Handshakes go on side by side, and the server gets a connection when its own is done. One that fails ends its own
+ * connection, and is a `rejected` event. A client that ends its side has to say so, as TLS demands: one that just
+ * leaves, or was cut off, ends with reason `reset`, and the line that it may not have finished is not answered.
+ *
+ * A certificate that has expired is taken at the start, as a server that some clients refuse may be better than none:
+ * see {@linkcode TlsListener.certificate}. A reload refuses it.
+ *
+ * @param options Where to listen, and what with.
+ * @returns The listener, which listens already.
+ * @throws {TlsCredentialsError} (As a rejection.) If the certificate or the key are not what they should be.
+ * @throws {RangeError | TypeError} (As a rejection.) If another option is wrong; nothing is bound then either.
+ * @throws {Deno.errors.AddrInUse} (As a rejection.) If the port is taken.
+ *
+ * @example A server that takes a new certificate at SIGHUP, without a pause (not run here: it needs a certificate)
+ * ```ts ignore
+ * import { serve } from "@x/shouty";
+ * import { listenTls } from "@x/shouty/ops";
+ *
+ * const read = async () => ({
+ *   cert: await Deno.readTextFile("fullchain.pem"),
+ *   key: await Deno.readTextFile("privkey.pem"),
+ * });
+ * const listener = await listenTls({ port: 8443, ...await read() });
+ * serve({ listener });
+ *
+ * Deno.addSignalListener("SIGHUP", async () => {
+ *   try {
+ *     await listener.reload(await read());
+ *   } catch (error) {
+ *     console.error("The old certificate stays:", error);
+ *   }
+ * });
+ * ```
+ */
+export async function listenTls(options: ListenTlsOptions): Promise<TlsListener> {
+  checkOptions("listenTls options", options);
+  const { hostname = "0.0.0.0", port = 8080, cert, key, clientCa, clock = SYSTEM_CLOCK } = options;
+  const { handshakeTimeout = 10_000, maxHandshakes = 1_000 } = options;
+  checkTimeout("handshakeTimeout", handshakeTimeout);
+  checkWhole("maxHandshakes", maxHandshakes, 1, Infinity);
+  const credentials = { cert, key, clientCa };
+  const loaded = await loadCredentials(credentials);
+  const listener = options.listener ?? Deno.listen({ hostname, port });
+  return new SecureListener(listener, { handshakeTimeout, maxHandshakes, clock }, credentials, loaded);
+}
+
+type Handshakes = Required<Pick<ListenTlsOptions, "handshakeTimeout" | "maxHandshakes" | "clock">>;
+
+class SecureListener extends Lobby implements TlsListener {
+  #credentials: TlsCredentials;
+  #loaded: LoadedCredentials;
+
+  constructor(listener: Listener, handshakes: Handshakes, credentials: TlsCredentials, loaded: LoadedCredentials) {
+    super(listener, {
+      ready: (transport) => TlsTransport.accept(transport, this.#loaded),
+      what: "TLS handshake",
+      reason: "tls-handshake",
+      timeout: handshakes.handshakeTimeout,
+      maxPending: handshakes.maxHandshakes,
+      clock: handshakes.clock,
+    });
+    this.#credentials = credentials;
+    this.#loaded = loaded;
+  }
+
+  get certificate(): CertificateInfo {
+    return this.#loaded.certificate;
+  }
+
+  async reload({ cert, key, clientCa = this.#credentials.clientCa }: TlsCredentials): Promise<void> {
+    const credentials = { cert, key, clientCa };
+    const loaded = await loadCredentials(credentials);
+    const problem = datesProblem(loaded.certificate);
+    if (problem !== undefined) throw new TlsCredentialsError("cert", `it ${problem}`);
+    this.#credentials = credentials;
+    this.#loaded = loaded;
+  }
+}

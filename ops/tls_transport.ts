@@ -1,0 +1,220 @@
+/**
+ * One connection under TLS.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+import { type SecureContext, TLSSocket } from "node:tls";
+import { closeQuietly, type Transport } from "../internal/transport.ts";
+import { turn } from "../internal/turn.ts";
+import { datesProblem, infoOf } from "./tls_certificate.ts";
+import { Wire } from "./tls_wire.ts";
+
+/** What a connection is made secure with. */
+export interface Security {
+  readonly secureContext: SecureContext;
+  /** Whether the client has to show a certificate that one in `secureContext` vouches for. */
+  readonly requestCert: boolean;
+}
+
+/**
+ * The decrypted bytes of a connection, whose transport it owns.
+ *
+ * It reads from below only while somebody reads here and nothing is left, so that it never keeps more than one read and
+ * an unfinished record.
+ */
+export class TlsTransport implements Transport {
+  readonly #transport: Transport;
+  readonly #wire: Wire;
+  readonly #socket: TLSSocket;
+  /** Decrypted, and not asked for yet. */
+  readonly #chunks: Uint8Array[] = [];
+  #pulling = false;
+  #secure = false;
+  /** The peer has said that it ends, and so has this side. */
+  #ended = false;
+  #saidEnd = false;
+  #failure: unknown;
+  #closed = false;
+  #change = Promise.withResolvers<void>();
+
+  private constructor(transport: Transport, security: Security) {
+    this.#transport = transport;
+    this.#wire = new Wire(transport, () => this.#changed(), (error) => this.#fail(error));
+    this.#socket = new TLSSocket(this.#wire, { isServer: true, ...security });
+    this.#socket.on("secure", () => this.#changed(this.#secure = true));
+    this.#socket.on("data", (bytes) => this.#changed(this.#chunks.push(bytes)));
+    this.#socket.on("end", () => this.#changed(this.#ended = true));
+    this.#socket.on("error", (error) => this.#fail(error));
+    // A socket without a `tls.Server` tells only so of damage after the handshake. Not to hear it would be to idle.
+    this.#socket.on("_tlsError", (error) => this.#fail(error));
+    this.#socket.on("close", () => this.#fail(new Deno.errors.BadResource("The TLS connection is closed")));
+  }
+
+  /**
+   * Shakes hands.
+   *
+   * @param transport The client's connection; who calls closes it, if this fails.
+   * @param security What to make it secure with.
+   * @returns The secure connection.
+   */
+  static async accept(transport: Transport, security: Security): Promise<TlsTransport> {
+    const tls = new TlsTransport(transport, security);
+    try {
+      // A handshake is a conversation of small messages.
+      transport.setNoDelay?.(true);
+      await tls.#until(() => tls.#secure);
+      if (security.requestCert) checkClient(tls.#socket);
+      // Tickets for a later session, which come with the end of the handshake.
+      await tls.#taken();
+      return tls;
+    } catch (error) {
+      tls.#fail(error);
+      await tls.#lastWords();
+      throw error;
+    }
+  }
+
+  get remoteAddr(): Deno.Addr {
+    return this.#transport.remoteAddr;
+  }
+
+  get localAddr(): Deno.Addr {
+    return this.#transport.localAddr;
+  }
+
+  async read(into: Uint8Array): Promise<number | null> {
+    await this.#until(() => this.#chunks.length > 0 || this.#ended);
+    const [chunk] = this.#chunks;
+    if (chunk === undefined) return null;
+    const part = chunk.subarray(0, into.length);
+    into.set(part);
+    if (part.length === chunk.length) this.#chunks.shift();
+    else this.#chunks[0] = chunk.subarray(part.length);
+    return part.length;
+  }
+
+  async write(bytes: Uint8Array): Promise<number> {
+    const wire = this.#wire;
+    await this.#taken();
+    // Encrypted it is longer, so when so many bytes have left, all of it has.
+    const goal = wire.sent + bytes.length;
+    this.#socket.write(bytes);
+    await this.#taken(() => wire.sent >= goal);
+    return bytes.length;
+  }
+
+  async closeWrite(): Promise<void> {
+    await this.#taken();
+    this.#saidEnd = true;
+    this.#socket.end();
+    await turn();
+    await this.#taken();
+    await this.#transport.closeWrite();
+  }
+
+  /** A peer that is not told of the end has to take it for an attack, so it is told, if that costs no waiting. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    const tell = this.#secure && this.#failure === undefined && !this.#saidEnd && this.#wire.idle;
+    if (tell) this.#socket.end();
+    this.#fail(new Deno.errors.Interrupted("The connection was closed"));
+    if (tell) setImmediate(() => this.#free());
+    else this.#free();
+  }
+
+  setNoDelay(noDelay?: boolean): void {
+    this.#transport.setNoDelay?.(noDelay);
+  }
+
+  ref(): void {
+    this.#transport.ref?.();
+  }
+
+  unref(): void {
+    this.#transport.unref?.();
+  }
+
+  #free(): void {
+    this.#socket.destroy();
+    closeQuietly(this.#transport);
+  }
+
+  /** Reads until something has come about; throws if it never will. */
+  async #until(done: () => boolean): Promise<void> {
+    while (!done()) {
+      this.#check();
+      this.#pull();
+      await this.#change.promise;
+    }
+  }
+
+  /** At most one read is outstanding below, which goes on when nobody waits for it any more. */
+  async #pull(): Promise<void> {
+    if (this.#pulling) return;
+    this.#pulling = true;
+    try {
+      if (!await this.#wire.pull()) await this.#inputEnded();
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.#pulling = false;
+    this.#changed();
+  }
+
+  /** The end of input has to be said under TLS: otherwise anybody on the way could cut a line short. */
+  async #inputEnded(): Promise<void> {
+    await turn();
+    if (this.#ended) return;
+    const when = this.#secure ? "without TLS's close_notify" : "during the TLS handshake";
+    throw new Deno.errors.UnexpectedEof(`The peer ended the connection ${when}`);
+  }
+
+  /** Waits until the transport has taken all there is, and something has come about; throws if it never will. */
+  async #taken(done: () => boolean = () => true): Promise<void> {
+    for (;;) {
+      this.#check();
+      if (this.#wire.idle && done()) return;
+      await this.#change.promise;
+    }
+  }
+
+  /** Lets an alert out, which comes when the handshake has failed already. */
+  async #lastWords(): Promise<void> {
+    await turn();
+    while (!this.#wire.idle) await this.#change.promise;
+    this.#socket.destroy();
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    this.#changed();
+  }
+
+  #changed(_what?: unknown): void {
+    this.#change.resolve();
+    this.#change = Promise.withResolvers();
+  }
+}
+
+/**
+ * Refuses a client whose certificate does not hold. `node:tls` finds that out, but leaves what to do about it to
+ * `tls.Server`, which is not at work here; and without an answer from it, nobody gets in.
+ */
+function checkClient(socket: TLSSocket): void {
+  const { ssl } = socket as TLSSocket & { ssl?: { verifyError?(): unknown } };
+  const certificate = socket.getPeerX509Certificate();
+  if (ssl?.verifyError === undefined || certificate === undefined) {
+    throw new Error("Cannot verify the client's certificate");
+  }
+  const code = ssl.verifyError();
+  if (!code) return;
+  const problem = datesProblem(infoOf(certificate));
+  throw new Error(`The client's certificate does not hold (${problem === undefined ? code : `it ${problem}`})`);
+}

@@ -1,0 +1,105 @@
+/**
+ * The encrypted side of a TLS connection.
+ *
+ * @module
+ */
+
+import { Duplex } from "node:stream";
+import type { Transport } from "../internal/transport.ts";
+
+/** Reads begin with so little memory, as most connections wait for their peer most of the time. */
+const SMALLEST_READ = 1024;
+const LARGEST_READ = 64 * 1024;
+
+/** So many small reads in a row, and the buffer shrinks again. */
+const SMALL_READS = 16;
+
+/**
+ * A transport as the stream that `node:tls` wants to stand on.
+ *
+ * It reads only when it is told to: `node:tls` decrypts whatever it gets, and keeps it, whether or not anybody reads it.
+ */
+export class Wire extends Duplex {
+  readonly #transport: Transport;
+  #buffer = new Uint8Array(SMALLEST_READ);
+  #smallReads = 0;
+  /** What is being written; TLS goes on encrypting when that is done. */
+  #sending = Promise.resolve();
+  /** How many writes wait, and how many bytes have left. */
+  #writes = 0;
+  #sent = 0;
+  readonly #onSent: () => void;
+  readonly #onError: (error: unknown) => void;
+
+  /**
+   * @param transport What to stand on; its owner closes it.
+   * @param onSent Called when a write is done.
+   * @param onError Called when one has failed.
+   */
+  constructor(transport: Transport, onSent: () => void, onError: (error: unknown) => void) {
+    super({ allowHalfOpen: true });
+    this.#transport = transport;
+    this.#onSent = onSent;
+    this.#onError = onError;
+  }
+
+  /** How many bytes the transport has taken. */
+  get sent(): number {
+    return this.#sent;
+  }
+
+  /** Whether the transport has taken all there is for now. */
+  get idle(): boolean {
+    return this.#writes === 0;
+  }
+
+  /**
+   * Reads once, and has it decrypted, which is done when the promise settles.
+   *
+   * @returns Whether there was anything; otherwise it is the end of input.
+   */
+  async pull(): Promise<boolean> {
+    const count = await this.#transport.read(this.#buffer);
+    if (count === null) return false;
+    // A copy: should the stream ever keep it for later, the next read would overwrite it.
+    const bytes = this.#buffer.slice(0, count);
+    this.#resize(count);
+    this.push(bytes);
+    return true;
+  }
+
+  /**
+   * Not `_write`, because `node:tls` has the last word, an alert, when it has destroyed this stream already; a stream
+   * would drop it then.
+   */
+  // deno-lint-ignore no-explicit-any -- a stream's overloads
+  override write(bytes: any, ...rest: any[]): boolean {
+    const done: unknown = rest.at(-1);
+    this.#writes++;
+    this.#sending = this.#sending.then(() => this.#send(bytes)).then(() => {
+      this.#writes--;
+      if (typeof done === "function") done();
+      this.#onSent();
+    }, this.#onError);
+    return true;
+  }
+
+  override _read(): void {
+    // What comes is pushed by `pull`.
+  }
+
+  async #send(bytes: Uint8Array): Promise<void> {
+    for (let rest = bytes; rest.length > 0;) {
+      const count = await this.#transport.write(rest);
+      this.#sent += count;
+      rest = rest.subarray(count);
+    }
+  }
+
+  #resize(count: number): void {
+    const { length } = this.#buffer;
+    this.#smallReads = count <= length / 4 ? this.#smallReads + 1 : 0;
+    if (count === length && length < LARGEST_READ) this.#buffer = new Uint8Array(4 * length);
+    else if (this.#smallReads > SMALL_READS && length > SMALLEST_READ) this.#buffer = new Uint8Array(SMALLEST_READ);
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * Certificates for tests, made on the spot.
+ *
+ * @module
+ */
+
+import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
+
+/** A certificate and its key, in PEM. */
+export interface Identity {
+  cert: string;
+  key: string;
+}
+
+/** What a certificate is made from. */
+export interface Request {
+  /** Who signs it; without an authority, it signs itself. */
+  by?: Authority;
+  /** From when to when it holds, as days from now. */
+  days?: [from: number, to: number];
+  /** What its key is made on. */
+  curve?: string;
+}
+
+const DAY_MS = 24 * 60 * 60 * 1000;
+const ECDSA_WITH_SHA256 = sequence(oid(0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02));
+
+/** Signs certificates. */
+export class Authority {
+  readonly name: string;
+  readonly #keys = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  /** Its own certificate, in PEM. */
+  readonly cert: string;
+
+  constructor(name: string) {
+    this.name = name;
+    this.cert = pem(certify(name, this.#keys.publicKey, this, [-1, 30], true));
+  }
+
+  sign(bytes: Uint8Array): Uint8Array {
+    return sign("sha256", bytes, this.#keys.privateKey);
+  }
+}
+
+/** Makes a certificate for `localhost` and 127.0.0.1, and its key. */
+export function makeIdentity(name: string, { by, days = [-1, 30], curve = "P-256" }: Request = {}): Identity {
+  const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: curve });
+  const signer = by ?? { name, sign: (bytes: Uint8Array) => sign("sha256", bytes, privateKey) };
+  const cert = pem(certify(name, publicKey, signer, days, false));
+  return { cert, key: privateKey.export({ type: "pkcs8", format: "pem" }) as string };
+}
+
+type Signer = Pick<Authority, "name" | "sign">;
+
+function certify(name: string, key: KeyObject, by: Signer, days: [number, number], authority: boolean): Uint8Array {
+  const [notBefore, notAfter] = days.map((day) => time(new Date(Date.now() + day * DAY_MS)));
+  const body = sequence(
+    tagged(0xa0, tagged(0x02, Uint8Array.of(2))),
+    tagged(0x02, Uint8Array.of(1, ...randomBytes(15))),
+    ECDSA_WITH_SHA256,
+    distinguishedName(by.name),
+    sequence(notBefore, notAfter),
+    distinguishedName(name),
+    key.export({ type: "spki", format: "der" }) as Uint8Array,
+    tagged(0xa3, sequence(authority ? BASIC_CONSTRAINTS : ALTERNATIVE_NAMES)),
+  );
+  return sequence(body, ECDSA_WITH_SHA256, tagged(0x03, Uint8Array.of(0, ...by.sign(body))));
+}
+
+/** "This is an authority", which is critical. */
+const BASIC_CONSTRAINTS = sequence(
+  oid(0x55, 0x1d, 0x13),
+  tagged(0x01, Uint8Array.of(0xff)),
+  tagged(0x04, sequence(tagged(0x01, Uint8Array.of(0xff)))),
+);
+
+const ALTERNATIVE_NAMES = sequence(
+  oid(0x55, 0x1d, 0x11),
+  tagged(0x04, sequence(tagged(0x82, text("localhost")), tagged(0x87, Uint8Array.of(127, 0, 0, 1)))),
+);
+
+function distinguishedName(name: string): Uint8Array {
+  return sequence(tagged(0x31, sequence(oid(0x55, 0x04, 0x03), tagged(0x0c, text(name)))));
+}
+
+/** A GeneralizedTime. */
+function time(date: Date): Uint8Array {
+  return tagged(0x18, text(date.toISOString().replaceAll(/[-:T]|\.\d+/g, "")));
+}
+
+function oid(...bytes: number[]): Uint8Array {
+  return tagged(0x06, Uint8Array.from(bytes));
+}
+
+function sequence(...parts: Uint8Array[]): Uint8Array {
+  return tagged(0x30, ...parts);
+}
+
+/** DER: a tag, a length, and what is in it. */
+function tagged(tag: number, ...parts: Uint8Array[]): Uint8Array {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const head = length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [0x82, length >> 8, length & 0xff];
+  return Uint8Array.of(tag, ...head, ...parts.flatMap((part) => [...part]));
+}
+
+function text(value: string): Uint8Array {
+  return new TextEncoder().encode(value);
+}
+
+function pem(der: Uint8Array): string {
+  const lines = der.toBase64().match(/.{1,64}/g)!.join("\n");
+  return `-----BEGIN CERTIFICATE-----\n${lines}\n-----END CERTIFICATE-----\n`;
+}
