@@ -7,6 +7,10 @@
 import { checkOptions, checkWhole } from "../internal/check.ts";
 import { closeQuietly, type Listener } from "../internal/transport.ts";
 
+/** So often, and so many milliseconds apart, a socket has to refuse before it is dead. */
+const PROBES = 3;
+const PROBE_MS = 50;
+
 /** Options of {@linkcode listenUnix}. */
 export interface ListenUnixOptions {
   /** Where the socket's file is to be. */
@@ -112,12 +116,20 @@ function statOf(path: string): Deno.FileInfo | undefined {
   }
 }
 
-/** A server that is too busy to let anybody in is alive, too. */
+/**
+ * Whether there is a server. One that is too busy to let anybody in is one too; on BSD and macOS it refuses, so only a
+ * socket that refuses again and again is dead.
+ */
 async function answers(path: string): Promise<boolean> {
-  try {
-    closeQuietly(await Deno.connect({ transport: "unix", path }));
-    return true;
-  } catch (error) {
-    return !(error instanceof Deno.errors.ConnectionRefused || error instanceof Deno.errors.NotFound);
+  for (let left = PROBES; left > 0; left--) {
+    try {
+      closeQuietly(await Deno.connect({ transport: "unix", path }));
+      return true;
+    } catch (error) {
+      const { ConnectionRefused, NotFound } = Deno.errors;
+      if (!(error instanceof ConnectionRefused || error instanceof NotFound)) return true;
+    }
+    if (left > 1) await new Promise((resolve) => setTimeout(resolve, PROBE_MS));
   }
+  return false;
 }
