@@ -5,7 +5,8 @@
  */
 
 import { type ConnHandler, type LineHandler, serve, serveConnections, shout } from "@x/shouty";
-import { shoutLines, type Start } from "../../tests/server.ts";
+import { shoutLines } from "../../examples/shout_stream.ts";
+import type { Start } from "../../tests/server.ts";
 import type { HandlerKind } from "./scenario.ts";
 
 /** What makes handlers that throw do so. */
