@@ -56,8 +56,10 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
   /** Takes no more lines than those that have come; who waits for one is told. */
   end(): void {
     this.#over = true;
+    const { reading } = this.#blocks;
     this.#blocks.end();
-    this.#wake?.();
+    // A block that has come already is on its way here, and counts.
+    if (reading) this.#wake?.();
   }
 
   /** Gives no more lines, not even those that have come. */

@@ -86,7 +86,13 @@ test("mod.ts exports these values and no others", () => {
     "serveConnections",
     "shout",
   ]);
-  assertEquals(Object.keys(ops).toSorted(), ["ProxyHeaderError", "proxyProtocol"]);
+  assertEquals(Object.keys(ops).toSorted(), [
+    "ProxyHeaderError",
+    "TlsCredentialsError",
+    "listenTls",
+    "listenUnix",
+    "proxyProtocol",
+  ]);
   assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "TestClient"]);
 });
 
