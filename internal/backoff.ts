@@ -9,7 +9,7 @@ import { AcceptRejection } from "./errors.ts";
 const FIRST_MS = 5;
 const LONGEST_MS = 1000;
 
-/** One peer's misfortune is no reason to wait, unless nothing else comes: then it is the listener's. */
+/** One peer's misfortune is no reason to wait; after so many in a row a short pause lets others have their turn. */
 const FREE_FAILURES = 100;
 
 /**
@@ -27,7 +27,8 @@ export class Backoff {
   next(error: unknown): number {
     // However many are turned away, accepting works.
     if (error instanceof AcceptRejection) return 0;
-    if (isOnePeers(error) && ++this.#failures <= FREE_FAILURES) return 0;
+    // A pause that grew would let anybody who resets connections keep all others out.
+    if (isOnePeers(error)) return ++this.#failures % FREE_FAILURES === 0 ? FIRST_MS : 0;
     const delay = this.#delay;
     this.#delay = Math.min(2 * delay, LONGEST_MS);
     return delay;

@@ -17,8 +17,9 @@ test("Backoff does not wait because of one peer's misfortune", () => {
   for (const kind of [NotConnected, ConnectionReset, ConnectionAborted]) assertEquals(backoff.next(new kind()), 0);
 });
 
-test("Backoff takes a hundred misfortunes in a row for the listener's own", () => {
+test("Backoff makes a short pause after a hundred misfortunes in a row, and never a longer one", () => {
   const backoff = new Backoff();
-  const delays = Array.from({ length: 102 }, () => backoff.next(new NotConnected()));
-  assertEquals(delays.slice(98), [0, 0, 5, 10]);
+  const delays = Array.from({ length: 1000 }, () => backoff.next(new NotConnected()));
+  assertEquals(delays.slice(98, 101), [0, 5, 0]);
+  assertEquals(delays.reduce((sum, delay) => sum + delay), 50);
 });
