@@ -1,0 +1,113 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { TestClient } from "@x/shouty/testing";
+import { test, within } from "./bounded.ts";
+import { Subprocess } from "./command.ts";
+
+/** Runs a script in a process of its own, which sees the package as a user does. */
+function run(script: string): Subprocess {
+  return new Subprocess(Deno.execPath(), ["eval", "--ext=ts", script]);
+}
+
+/** Waits until a script's server says where it is. */
+async function connectTo(script: Subprocess): Promise<() => Promise<TestClient>> {
+  const [, port] = await script.stdoutMatch(/port (\d+)\n/);
+  return async () => new TestClient(await Deno.connect({ port: Number(port) }));
+}
+
+const SERVE = `
+  import { serve } from "@x/shouty";
+  const events = [];
+  const server = serve({ hostname: "127.0.0.1", port: 0, onEvent: (event) => events.push(event.type) });
+  console.log("port " + server.addr.port);
+`;
+
+const WHEN_ACCEPTED = `
+  const client = await Deno.connect({ port: server.addr.port });
+  while (!events.includes("accepted")) await new Promise((resolve) => setTimeout(resolve, 1));
+`;
+
+for (
+  const [when, script] of [
+    ["that nobody has called", `${SERVE} server.unref();`],
+    ["with a client, unref'd after it was accepted", `${SERVE} ${WHEN_ACCEPTED} server.unref();`],
+    ["with a client, unref'd before it was accepted", `${SERVE} server.unref(); ${WHEN_ACCEPTED}`],
+  ]
+) {
+  test(`a process ends by itself with an unref'd server ${when}`, async () => {
+    await using process = run(script);
+    const { code, stderr } = await process.outcome();
+    assertEquals([code, stderr], [0, ""]);
+  });
+}
+
+test("a process lives as long as a server that was unref'd and ref'd again", async () => {
+  await using process = run(`${SERVE} server.unref(); server.ref();`);
+  const connect = await connectTo(process);
+  for (let i = 0; i < 2; i++) {
+    using client = await connect();
+    await client.write("alive?\n");
+    assertEquals(await client.readLine(), "ALIVE?");
+  }
+});
+
+test("a server that runs out of descriptors serves on, and accepts again when there are some", async () => {
+  await using process = new Subprocess("sh", [
+    "-c",
+    `ulimit -n 60; exec "${Deno.execPath()}" eval --ext=ts '${
+      SERVE.replace(
+        "events.push(event.type)",
+        `event.type === "accept-error" && console.log(event.error.code, event.retryMs)`,
+      )
+    }'`,
+  ]);
+  const connect = await connectTo(process);
+  const clients = await Promise.all(Array.from({ length: 80 }, connect));
+  await process.stdoutMatch(/EMFILE 5\nEMFILE 10\nEMFILE 20\n/);
+  await clients[0].write("served meanwhile\n");
+  assertEquals(await clients[0].readLine(), "SERVED MEANWHILE");
+  for (const client of clients) client.close();
+  using late = await connect();
+  await late.write("served again\n");
+  assertEquals(await within(10, late.readLine()), "SERVED AGAIN");
+});
+
+test("every kind of ending gives its descriptor back", async () => {
+  await using process = run(`
+    import { inMemory, startConversations, startServer } from "./tests/server.ts";
+
+    /** Lets clients end in all the ways they can. */
+    async function play() {
+      const options = { idleTimeout: 300, maxLineBytes: 100, maxConnections: 8 };
+      await using t = startServer(options, (line, conn) => {
+        if (line === "throw") throw new Error(line);
+        if (line === "close") conn.close();
+        return line === "big" ? "x".repeat(20_000_000) : line;
+      });
+      const connect = async (text) => {
+        const client = await t.admitted();
+        await client.write(text);
+        return client;
+      };
+      const clients = [];
+      for (const text of ["", "x\\n", "throw\\n", "close\\n", "x".repeat(200), "big\\n", "mid-line"]) {
+        clients.push(await connect(text));
+      }
+      const ended = await connect("bye\\n");
+      for (let i = 0; i < 3; i++) await t.connect();
+      await t.until("rejected");
+      await ended.closeWrite();
+      clients[1].close();
+      await t.closed(3);
+    }
+
+    const count = () => [...Deno.readDirSync("/proc/self/fd")].length;
+    await play();
+    const before = count();
+    for (let i = 0; i < 5; i++) await play();
+    while (count() > before) await new Promise((resolve) => setTimeout(resolve, 1));
+    console.log("given back");
+  `);
+  await process.stdoutMatch(/given back/);
+  const { code, stderr } = await process.outcome();
+  assertMatch(`${code} ${stderr}`, /^0 $/);
+});
