@@ -17,7 +17,8 @@ async function connectTo(script: Subprocess): Promise<() => Promise<TestClient>>
 const SERVE = `
   import { serve } from "@x/shouty";
   const events = [];
-  const server = serve({ hostname: "127.0.0.1", port: 0, onEvent: (event) => events.push(event.type) });
+  const options = { hostname: "127.0.0.1", port: 0, idleTimeout: Infinity, firstLineTimeout: Infinity };
+  const server = serve({ ...options, onEvent: (event) => events.push(event.type) });
   console.log("port " + server.addr.port);
 `;
 
