@@ -157,6 +157,8 @@ class LineServer implements Server, Host {
   }
 
   emit(event: ServerEvent): void {
+    // A handler whose connection was aborted may throw later, but nothing comes after the last event.
+    if (this.#state === "closed" && event.type !== "stopped") return;
     if (this.#options.onEvent !== undefined) this.#guard(() => this.#options.onEvent!(event));
   }
 
