@@ -1,0 +1,67 @@
+/**
+ * Good clients: each asks, waits for the answer, checks every byte of it, and thinks for a moment.
+ *
+ * @module
+ */
+
+/** What became of the good clients. */
+export interface Experience {
+  /** Milliseconds that each answer took, from the quickest to the slowest. */
+  latencies: number[];
+  /** What went wrong. */
+  losses: string[];
+}
+
+const THINK_MS = 20;
+
+/** Answers that come at all come by then. */
+const PATIENCE_MS = 10_000;
+
+/** Has so many good clients talk for so long. */
+export async function talk(port: number, count: number, seconds: number): Promise<Experience> {
+  const experience: Experience = { latencies: [], losses: [] };
+  const until = performance.now() + 1000 * seconds;
+  await Promise.all(Array.from({ length: count }, (_, i) => talkAlone(i, port, until, experience)));
+  experience.latencies.sort((a, b) => a - b);
+  return experience;
+}
+
+/** The value that so large a part of the sorted values lies under. */
+export function quantile(sorted: readonly number[], part: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN;
+}
+
+async function talkAlone(i: number, port: number, until: number, { latencies, losses }: Experience): Promise<void> {
+  try {
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port });
+    conn.setNoDelay(true);
+    for (let round = 0; performance.now() < until; round++) {
+      const line = `client ${i}, round ${round}, ${"ab".repeat(round % 50)}\n`;
+      const start = performance.now();
+      const reply = await ask(conn, line);
+      latencies.push(performance.now() - start);
+      if (reply !== line.toUpperCase()) throw new Error(`got ${JSON.stringify(reply)} for ${JSON.stringify(line)}`);
+      await new Promise((resolve) => setTimeout(resolve, THINK_MS * 2 * Math.random()));
+    }
+  } catch (error) {
+    losses.push(`client ${i}: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** Sends a line; returns so many bytes as it has, since the answer is as long. */
+async function ask(conn: Deno.Conn, line: string): Promise<string> {
+  const timer = setTimeout(() => conn.close(), PATIENCE_MS);
+  try {
+    const bytes = new TextEncoder().encode(line);
+    for (let sent = 0; sent < bytes.length;) sent += await conn.write(bytes.subarray(sent));
+    const reply = new Uint8Array(bytes.length);
+    for (let got = 0; got < reply.length;) {
+      const count = await conn.read(reply.subarray(got));
+      if (count === null) throw new Error("the server hung up");
+      got += count;
+    }
+    return new TextDecoder().decode(reply);
+  } finally {
+    clearTimeout(timer);
+  }
+}

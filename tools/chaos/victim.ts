@@ -1,0 +1,76 @@
+/**
+ * The server that is put under stress: the real command, in a process of its own.
+ *
+ * @module
+ */
+
+import { PROXY_ADDRESS } from "./bad.ts";
+
+/** Short, so that a short run meets them all; rates and budgets as a public server would have them. */
+const FLAGS = [
+  ...["--hostname", "127.0.0.1", "--port", "0", "--idle-timeout", "2s", "--log-level", "warn"],
+  ...["--max-bytes-per-second", "256KiB", "--max-buffered-bytes", "16MiB", "--proxy-protocol", PROXY_ADDRESS],
+  ...["--drain-timeout", "2s"],
+];
+
+/** What a process takes. */
+export interface Footprint {
+  /** Resident memory. */
+  bytes: number;
+  descriptors: number;
+}
+
+/** A server at work. */
+export class Victim implements AsyncDisposable {
+  readonly port: number;
+  readonly #child: Deno.ChildProcess;
+
+  private constructor(child: Deno.ChildProcess, port: number) {
+    this.#child = child;
+    this.port = port;
+  }
+
+  /** Starts it on a port that was free a moment ago, and waits until it answers. */
+  static async start(): Promise<Victim> {
+    using probe = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = probe.addr;
+    probe.close();
+    const flags = FLAGS.map((flag, i) => FLAGS[i - 1] === "--port" ? `${port}` : flag);
+    const root = new URL("../../", import.meta.url);
+    const args = ["run", "--allow-net", "mod.ts", ...flags];
+    const child = new Deno.Command(Deno.execPath(), { args, cwd: root, stdin: "null", stdout: "null", stderr: "null" });
+    const victim = new Victim(child.spawn(), port);
+    await victim.#answers();
+    return victim;
+  }
+
+  /** What it takes now, from `/proc`. */
+  async footprint(): Promise<Footprint> {
+    const status = await Deno.readTextFile(`/proc/${this.#child.pid}/status`);
+    const descriptors = [...Deno.readDirSync(`/proc/${this.#child.pid}/fd`)].length;
+    return { bytes: 1024 * Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]), descriptors };
+  }
+
+  /** Asks it to end, and waits until it has. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGTERM");
+    } catch {
+      // It has ended already.
+    }
+    await this.#child.status;
+  }
+
+  async #answers(): Promise<void> {
+    for (let left = 200; left > 0; left--) {
+      try {
+        (await Deno.connect({ hostname: "127.0.0.1", port: this.port })).close();
+        return;
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }
+    await this[Symbol.asyncDispose]();
+    throw new Error("The server does not start");
+  }
+}
