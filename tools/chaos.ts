@@ -86,6 +86,9 @@ function isBack(now: Footprint, before: Footprint): boolean {
 
 async function chaos({ seconds, good, bad }: Options): Promise<number> {
   await using victim = await Victim.start();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(signal, () => void victim[Symbol.asyncDispose]().finally(() => Deno.exit(130)));
+  }
   // What is compiled and grown in a first moment is no part of either run.
   await talk(victim.port, good, 1);
   const quiet = await talk(victim.port, good, Math.ceil(seconds / 2));
