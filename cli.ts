@@ -8,14 +8,12 @@ import { connect } from "./cli/client.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
-import { type Listening, openListener } from "./cli/listen.ts";
+import { openListener } from "./cli/listen.ts";
 import { openLog } from "./cli/log.ts";
-import { failed, requireNet } from "./cli/net.ts";
 import { parse, type Values } from "./cli/parse.ts";
 import { report } from "./cli/report.ts";
-import { onSignals } from "./cli/signals.ts";
-import type { ServeOptions } from "./internal/serve_options.ts";
-import { serve, type Server } from "./server.ts";
+import { onHangup, onSignals } from "./cli/signals.ts";
+import { serve } from "./server.ts";
 
 /**
  * Runs the command, and ends the process.
@@ -61,7 +59,9 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
     Deno.exit(exitCode);
   });
   log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
-  const server = listen({ ...options, signal: stop.signal, onEvent: (event) => report(log, event) });
+  const { listener, reload } = await openListener(options, log);
+  if (reload !== undefined) onHangup(reload);
+  const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });
   let exitCode = 0;
   try {
     await server.finished;
@@ -72,15 +72,6 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
   }
   await log.flush();
   return exitCode;
-}
-
-function listen(options: ServeOptions & Listening): Server {
-  requireNet("listen on", options);
-  try {
-    return serve({ ...options, listener: openListener(options) });
-  } catch (error) {
-    throw failed("listen on", options, error);
-  }
 }
 
 /** Reads a variable where that is allowed already: Deno would ask on a terminal. */

@@ -21,7 +21,7 @@ const LAST_INPUT_MS = 100;
  * @throws {CommandError} If it cannot be reached, or is lost.
  */
 export async function connect(target: Target, { timeout }: Values<typeof CONNECT.flags>): Promise<void> {
-  requireNet("connect to", target);
+  requireNet("connect to", formatTarget(target));
   using conn = await dial(target, timeout);
   await new Talk(conn, formatTarget(target), timeout).run();
 }
@@ -34,7 +34,11 @@ async function dial(target: Target, timeout: number): Promise<Deno.TcpConn> {
     conn.setNoDelay(true);
     return conn;
   } catch (error) {
-    throw failed("connect to", target, late.signal.aborted ? `no answer within ${timeout / 1000} s` : error);
+    throw failed(
+      "connect to",
+      formatTarget(target),
+      late.signal.aborted ? `no answer within ${timeout / 1000} s` : error,
+    );
   } finally {
     clearTimeout(timer);
   }

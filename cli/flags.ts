@@ -5,7 +5,21 @@
  */
 
 import { LARGEST_BYTES } from "../internal/check.ts";
-import { HOST, type Kind, NETWORKS, oneOf, orOff, size, SWITCH, TARGET, type Target, TIME, whole } from "./kinds.ts";
+import {
+  FILE,
+  HOST,
+  type Kind,
+  MODE,
+  NETWORKS,
+  oneOf,
+  orOff,
+  size,
+  SWITCH,
+  TARGET,
+  type Target,
+  TIME,
+  whole,
+} from "./kinds.ts";
 
 /** A flag, which is named after the option that it sets: `--idle-timeout` after `idleTimeout`. */
 export interface Flag<T> {
@@ -43,6 +57,12 @@ export const SERVE = {
   flags: {
     hostname: flag(HOST, "0.0.0.0", "address or name to listen on"),
     port: flag(whole(0, 65_535), "8080", "port to listen on; 0 picks a free one"),
+    unix: flag(FILE, "off", "listen on a Unix socket, not a port"),
+    unixMode: flag(MODE, { says: "by umask" }, "who may connect to it"),
+    tlsCert: flag(FILE, "off", "speak TLS, with this certificate (PEM)"),
+    tlsKey: flag(FILE, "off", "the certificate's private key (PEM)"),
+    tlsClientCa: flag(FILE, "off", "let in only clients certified by these"),
+    tlsHandshakeTimeout: flag(orOff(TIME), "10s", "how long a TLS handshake may take"),
     idleTimeout: flag(orOff(TIME), "10s", "hang up on a client silent for so long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),

@@ -109,6 +109,21 @@ export const NETWORKS: Kind<readonly string[] | null> = {
   },
 };
 
+/** A file's name, or none, which the library calls `null`. */
+export const FILE: Kind<string | null> = {
+  symbol: "FILE|off",
+  allowed: "a file's name, or off",
+  read: (text) => text === "off" ? null : text === "" ? undefined : text,
+};
+
+/** A file's mode bits. */
+export const MODE: Kind<number> = {
+  symbol: "MODE",
+  legend: ["MODE is a file's permissions in octal, such as 0660."],
+  allowed: "a file's permissions in octal, such as 0660, from 0 to 0777",
+  read: (text) => /^0?[0-7]{1,3}$/.test(text) ? parseInt(text, 8) : undefined,
+};
+
 /** A limit that can be switched off, which the library calls `Infinity`. */
 export function orOff(kind: Kind<number>): Kind<number> {
   return {

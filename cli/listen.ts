@@ -4,24 +4,87 @@
  * @module
  */
 
-import type { Listener } from "../internal/transport.ts";
+import { closeQuietly, type Listener } from "../internal/transport.ts";
 import { proxyProtocol } from "../ops/proxy_protocol.ts";
-import type { SERVE } from "./flags.ts";
+import { listenUnix } from "../ops/unix.ts";
+import { CommandError } from "./errors.ts";
+import { giveUpFiles, requireFile } from "./files.ts";
+import { flagName, type SERVE } from "./flags.ts";
+import type { Log } from "./log.ts";
+import { failed, formatTarget, requireNet } from "./net.ts";
 import type { Values } from "./parse.ts";
+import { secure, type TlsFlags } from "./tls.ts";
 
 /** The flags about it. */
-export type Listening = Pick<
-  Values<typeof SERVE.flags>,
-  "hostname" | "port" | "proxyProtocol" | "proxyHeaderTimeout"
->;
+export type Listening =
+  & TlsFlags
+  & Pick<
+    Values<typeof SERVE.flags>,
+    "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout"
+  >;
+
+/** A listener, and what to do at SIGHUP, if anything. */
+export interface Opened {
+  readonly listener: Listener;
+  readonly reload?: () => Promise<void>;
+}
 
 /**
- * Listens, where that takes more than the server does by itself.
+ * Listens, and gives up the permissions that this took and serving does not.
  *
  * @param flags What the flags say.
- * @returns The listener, or `undefined` where the server's own will do.
+ * @param log Where to tell of certificates.
+ * @returns The listener.
+ * @throws {CommandError} (As a rejection.) If the flags do not go together, or something is in the way.
  */
-export function openListener(flags: Listening): Listener | undefined {
-  const { hostname, port, proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
-  return from === null ? undefined : proxyProtocol(Deno.listen({ hostname, port }), { from, headerTimeout });
+export async function openListener(flags: Listening, log: Log): Promise<Opened> {
+  checkTogether(flags);
+  if (flags.unix === null) giveUpFiles("write");
+  if (flags.unix === null && flags.tlsCert === null) giveUpFiles("read");
+  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
+  const bound = await bind(flags);
+  const listener = from === null ? bound : proxyProtocol(bound, { from, headerTimeout });
+  try {
+    return flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
+  } catch (error) {
+    // A socket's file would stay otherwise.
+    closeQuietly(listener);
+    throw error;
+  } finally {
+    giveUpFiles("write");
+    // A new certificate is read again.
+    if (flags.tlsCert === null) giveUpFiles("read");
+  }
+}
+
+async function bind({ hostname, port, unix, unixMode }: Listening): Promise<Listener> {
+  const address = unix === null ? formatTarget({ hostname, port }) : `unix:${unix}`;
+  requireNet("listen on", address);
+  if (unix !== null) requireFile(`listen on ${address}`, unix, ["read", "write"]);
+  try {
+    return unix === null ? Deno.listen({ hostname, port }) : await listenUnix({ path: unix, mode: unixMode });
+  } catch (error) {
+    throw failed(
+      "listen on",
+      address,
+      error instanceof Deno.errors.AlreadyExists ? "there is a file that is not a socket" : error,
+    );
+  }
+}
+
+/** Refuses flags that say nothing without another, or contradict it. */
+function checkTogether({ tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: Listening): void {
+  checkPair(tlsCert !== null && tlsKey === null, "tlsCert", "without", "tlsKey");
+  checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
+  checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
+  checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
+  // Who comes to a Unix socket has no address that could be on the list.
+  checkPair(proxyProtocol !== null && unix !== null, "proxyProtocol", "with", "unix");
+}
+
+function checkPair(wrong: boolean, option: string, relation: "with" | "without", other: string): void {
+  if (!wrong) return;
+  const expected = relation === "with" ? "one of them" : "both";
+  const flags = `--${flagName(option)} ${relation} --${flagName(other)}`;
+  throw new CommandError(`cannot use ${flags}: expected ${expected}`, 2);
 }

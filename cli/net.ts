@@ -17,23 +17,22 @@ export function formatTarget(target: Target): string {
  * Refuses to go on without the permission, instead of having Deno ask for it on the terminal.
  *
  * @param action What is to be done, to be read after "cannot".
- * @param target Where.
+ * @param address Where, as Deno's permissions name it.
  * @throws {CommandError} If it is not granted.
  */
-export function requireNet(action: string, target: Target): void {
-  const host = formatTarget(target);
-  if (Deno.permissions.querySync({ name: "net", host }).state === "granted") return;
-  throw failed(action, target, `no permission to use the network, which --allow-net grants`);
+export function requireNet(action: string, address: string): void {
+  if (Deno.permissions.querySync({ name: "net", host: address }).state === "granted") return;
+  throw failed(action, address, `no permission to use the network, which --allow-net grants`);
 }
 
 /**
  * What to throw when something with an address failed.
  *
  * @param action What was to be done, to be read after "cannot".
- * @param target Where.
+ * @param address Where.
  * @param error Why it was not.
  * @returns One line, exit code 1.
  */
-export function failed(action: string, target: Target, error: unknown): CommandError {
-  return new CommandError(`cannot ${action} ${formatTarget(target)}: ${reasonOf(error)}`, 1);
+export function failed(action: string, address: string, error: unknown): CommandError {
+  return new CommandError(`cannot ${action} ${address}: ${reasonOf(error)}`, 1);
 }

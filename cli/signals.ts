@@ -32,3 +32,8 @@ export function onSignals(stop: (signal: string) => void, quit: (exitCode: numbe
     });
   }
 }
+
+/** Listens for the signal to read files again, from now on; without this, it would end the process. */
+export function onHangup(reload: () => void): void {
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", reload);
+}

@@ -1,0 +1,91 @@
+/**
+ * TLS, as the flags say.
+ *
+ * @module
+ */
+
+import type { Listener } from "../internal/transport.ts";
+import type { TlsListener } from "../ops/tls.ts";
+import { datesProblem } from "../ops/tls_certificate.ts";
+import type { TlsCredentials } from "../ops/tls_credentials.ts";
+import { CommandError, reasonOf } from "./errors.ts";
+import { readFile } from "./files.ts";
+import { flagName, type SERVE } from "./flags.ts";
+import type { Log } from "./log.ts";
+import type { Values } from "./parse.ts";
+
+/** The flags about it. */
+export type TlsFlags = Pick<
+  Values<typeof SERVE.flags>,
+  "tlsCert" | "tlsKey" | "tlsClientCa" | "tlsHandshakeTimeout"
+>;
+
+/** The flag that names each file. */
+const FLAGS = { cert: "tlsCert", key: "tlsKey", clientCa: "tlsClientCa" } as const;
+
+/** A listener under TLS, and what to do at SIGHUP. */
+export interface Secured {
+  readonly listener: TlsListener;
+  /** Reads the files again; logs either way, and never rejects. */
+  reload(): Promise<void>;
+}
+
+/**
+ * Puts a listener under TLS.
+ *
+ * @param listener Where connections come from, which belongs to the new listener if there is one.
+ * @param flags What the flags say.
+ * @param log Where to tell of certificates.
+ * @returns The new listener.
+ * @throws {CommandError} (As a rejection.) If the files are not what they should be.
+ */
+export async function secure(listener: Listener, flags: TlsFlags, log: Log): Promise<Secured> {
+  const credentials = await readCredentials(flags);
+  // Loaded only where it is needed: it takes longer than all the rest together.
+  const { listenTls } = await import("../ops/tls.ts");
+  const options = { listener, handshakeTimeout: flags.tlsHandshakeTimeout };
+  const secured = await named(flags, listenTls({ ...options, ...credentials }));
+  tell(secured, flags, log, "using");
+  const reload = async () => {
+    try {
+      await named(flags, secured.reload(await readCredentials(flags)));
+      tell(secured, flags, log, "took new");
+    } catch (error) {
+      log.write("error", () => `kept the old certificate: ${reasonOf(error)}`);
+    }
+  };
+  let last = Promise.resolve();
+  return { listener: secured, reload: () => last = last.then(reload) };
+}
+
+async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
+  const [cert, key, clientCa] = await Promise.all(
+    Object.values(FLAGS).map((option) => {
+      const path = flags[option];
+      return path === null ? undefined : readFile(`--${flagName(option)}`, path);
+    }),
+  );
+  return { cert: cert!, key: key!, clientCa };
+}
+
+/** Has errors name the files, which the library knows nothing of. */
+async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
+  try {
+    return await promise;
+  } catch (error) {
+    const { TlsCredentialsError } = await import("../ops/tls_credentials.ts");
+    if (!(error instanceof TlsCredentialsError)) throw error;
+    const option = FLAGS[error.option];
+    const file = `--${flagName(option)} ${JSON.stringify(flags[option])}`;
+    throw new CommandError(`cannot use ${file}: ${error.problem}`, 1);
+  }
+}
+
+function tell({ certificate }: TlsListener, { tlsCert }: TlsFlags, log: Log, what: string): void {
+  const { subject, validFrom, validTo } = certificate;
+  const fields = () => ({ subject, validFrom: validFrom.toISOString(), validTo: validTo.toISOString() });
+  log.write("info", () => `${what} certificate ${subject}, valid until ${validTo.toISOString()}`, fields);
+  const problem = datesProblem(certificate);
+  if (problem === undefined) return;
+  log.write("warn", () => `clients may refuse the certificate in ${JSON.stringify(tlsCert)}: it ${problem}`, fields);
+}
