@@ -30,6 +30,11 @@ const DEFAULTS = {
   acceptRate: Infinity,
   proxyProtocol: null,
   proxyHeaderTimeout: 5000,
+  unix: null,
+  tlsCert: null,
+  tlsKey: null,
+  tlsClientCa: null,
+  tlsHandshakeTimeout: 10_000,
   logLevel: "info",
   logFormat: "text",
 } as const;
@@ -74,6 +79,17 @@ Deno.test("Lists are addresses and networks, or none", () => {
   assertEquals(values("--deny off").deny, null);
   const expected = "expected addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or off";
   assertEquals(complaint(["--deny", "10.0.0.0/33"]), `cannot use --deny "10.0.0.0/33": ${expected}`);
+});
+
+Deno.test("Files are names, or none, and mode bits are octal", () => {
+  assertEquals(values("--unix /run/shouty.sock").unix, "/run/shouty.sock");
+  assertEquals([values("--tls-cert off").tlsCert, values("--tls-cert ./off").tlsCert], [null, "./off"]);
+  const modes = ["0660", "660", "0", "777"].map((mode) => values(`--unix-mode ${mode}`).unixMode);
+  assertEquals(modes, [0o660, 0o660, 0, 0o777]);
+  const expected = "expected a file's permissions in octal, such as 0660, from 0 to 0777";
+  for (const mode of ["0o660", "800", "1000", "rw", "-1"]) {
+    assertEquals(complaint(["--unix-mode", mode]), `cannot use --unix-mode "${mode}": ${expected}`);
+  }
 });
 
 Deno.test("Sizes are bytes, or have a unit", () => {
