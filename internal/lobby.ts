@@ -166,10 +166,13 @@ export class Lobby implements Listener {
 
   #leave(guest: Guest, outcome: Outcome, cancelTimeout: () => void): void {
     cancelTimeout();
-    const first = this.#guests.delete(guest);
+    if (!this.#guests.delete(guest)) {
+      // It was given up, and closed; what it has become meanwhile is nobody's.
+      if ("transport" in outcome) closeQuietly(outcome.transport);
+      return;
+    }
     if ("error" in outcome) closeQuietly(guest.transport);
-    else if (!first) closeQuietly(outcome.transport);
-    if (!first || this.#closed) return;
+    if (this.#closed) return;
     this.#wakeDoor();
     this.#give(outcome);
   }

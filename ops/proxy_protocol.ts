@@ -7,10 +7,10 @@
 import { checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
 import { parseCidrs } from "../internal/cidr.ts";
 import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
-import { ProxyHeaderError } from "../internal/proxy_header.ts";
-import { closeQuietly, type Listener, type Transport } from "../internal/transport.ts";
-import { type Outcome, Pending, type Settings } from "./proxy_pending.ts";
-import { DirectTransport } from "./proxy_transports.ts";
+import { Lobby } from "../internal/lobby.ts";
+import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader, ProxyHeaderError } from "../internal/proxy_header.ts";
+import type { Listener, Transport } from "../internal/transport.ts";
+import { DirectTransport, ProxiedTransport } from "./proxy_transports.ts";
 
 /** Options of {@linkcode proxyProtocol}. */
 export interface ProxyProtocolOptions {
@@ -27,8 +27,8 @@ export interface ProxyProtocolOptions {
    */
   headerTimeout?: number;
   /**
-   * How many headers are waited for at a time. One more, and the connection that has waited longest is closed, and
-   * rejected with reason `proxy-header`.
+   * How many headers are waited for at a time. While there are so many, nothing more is accepted, and those that were
+   * waited for a second already are given up, the longest first.
    *
    * @default {1_000}
    */
@@ -76,113 +76,39 @@ export function proxyProtocol(listener: Listener, options: ProxyProtocolOptions)
   const { from, headerTimeout = 5_000, maxPending = 1_000, clock = SYSTEM_CLOCK } = options;
   checkTimeout("headerTimeout", headerTimeout);
   checkWhole("maxPending", maxPending, 1, Infinity);
-  return new ProxyListener(listener, { trusted: parseCidrs("from", from), headerTimeout, maxPending, clock });
+  const trusted = parseCidrs("from", from);
+  return new Lobby(listener, {
+    ready: (transport) => ready(transport, trusted.matches(transport.remoteAddr)),
+    what: "PROXY header",
+    reason: "proxy-header",
+    timeout: headerTimeout,
+    maxPending,
+    clock,
+  });
 }
 
-/**
- * Accepts from the listener below, which it owns, as long as somebody waits for a connection above. It owns every
- * connection until that is accepted from here: those in `#pending` while their headers are read, those in `#outcomes`
- * when they are done and nobody waits.
- */
-class ProxyListener implements Listener {
-  readonly #listener: Listener;
-  readonly #settings: Settings;
-  readonly #pending = new Set<Pending>();
-  readonly #outcomes: Outcome[] = [];
-  /** The outstanding `accept` from above; whether one is outstanding below, and what settles with it. */
-  #asking: PromiseWithResolvers<Transport> | undefined;
-  #accepting = false;
-  #accepted = Promise.resolve();
-  #unref = false;
-  #closed = false;
+/** As long as the specification has headers; a longer one, with many values, gets the most at once. */
+const USUAL_HEADER_BYTES = 536;
 
-  constructor(listener: Listener, settings: Settings) {
-    this.#listener = listener;
-    this.#settings = settings;
+async function ready(transport: Transport, trusted: boolean): Promise<Transport> {
+  if (!trusted) return new DirectTransport(transport);
+  let bytes = new Uint8Array(0);
+  let header: ProxyHeader | undefined;
+  while (header === undefined) {
+    bytes = await readOn(transport, bytes);
+    header = parseProxyHeader(bytes);
   }
+  return new ProxiedTransport(transport, header, bytes.slice(header.length));
+}
 
-  get addr(): Deno.Addr {
-    return this.#listener.addr;
+/** Adds what comes to what is there, in the same memory where that has room. */
+async function readOn(transport: Transport, held: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+  let buffer = new Uint8Array(held.buffer);
+  if (held.length === buffer.length) {
+    buffer = new Uint8Array(held.length < USUAL_HEADER_BYTES ? USUAL_HEADER_BYTES : MAX_HEADER_BYTES);
+    buffer.set(held);
   }
-
-  accept(): Promise<Transport> {
-    if (this.#asking !== undefined) {
-      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
-    }
-    const { promise } = this.#asking = Promise.withResolvers<Transport>();
-    this.#answer();
-    if (!this.#accepting) this.#accepted = this.#accept();
-    return promise;
-  }
-
-  close(): Promise<void> {
-    this.#closed = true;
-    for (const pending of this.#pending) pending.drop();
-    this.#pending.clear();
-    for (const { transport } of this.#ready()) closeQuietly(transport);
-    this.#outcomes.length = 0;
-    const closing = this.#listener.close();
-    return Promise.all([closing, this.#accepted]).then(() => {});
-  }
-
-  ref(): void {
-    this.#unref = false;
-    this.#listener.ref?.();
-    for (const { transport } of [...this.#pending, ...this.#ready()]) transport.ref?.();
-  }
-
-  unref(): void {
-    this.#unref = true;
-    this.#listener.unref?.();
-    for (const { transport } of [...this.#pending, ...this.#ready()]) transport.unref?.();
-  }
-
-  #ready(): { transport: Transport }[] {
-    return this.#outcomes.filter((outcome) => "transport" in outcome);
-  }
-
-  /** What comes from below while nobody waits is kept, so nothing more is asked for. */
-  async #accept(): Promise<void> {
-    this.#accepting = true;
-    while (this.#asking !== undefined) {
-      try {
-        this.#take(await this.#listener.accept());
-      } catch (error) {
-        this.#give({ error });
-      }
-    }
-    this.#accepting = false;
-  }
-
-  #take(transport: Transport): void {
-    // It came too late for anybody to own it.
-    if (this.#closed) return closeQuietly(transport);
-    if (this.#unref) transport.unref?.();
-    const { trusted, maxPending } = this.#settings;
-    if (!trusted.matches(transport.remoteAddr)) return this.#give({ transport: new DirectTransport(transport) });
-    if (this.#pending.size >= maxPending) {
-      const [oldest] = this.#pending;
-      oldest.fail(new ProxyHeaderError(`No PROXY header while ${maxPending} others came to wait for theirs`));
-    }
-    const pending = new Pending(transport, this.#settings, (outcome) => {
-      this.#pending.delete(pending);
-      this.#give(outcome);
-    });
-    this.#pending.add(pending);
-    pending.read();
-  }
-
-  #give(outcome: Outcome): void {
-    this.#outcomes.push(outcome);
-    this.#answer();
-  }
-
-  #answer(): void {
-    if (this.#asking === undefined || this.#outcomes.length === 0) return;
-    const { resolve, reject } = this.#asking;
-    this.#asking = undefined;
-    const outcome = this.#outcomes.shift()!;
-    if ("error" in outcome) reject(outcome.error);
-    else resolve(outcome.transport);
-  }
+  const count = await transport.read(buffer.subarray(held.length));
+  if (count === null) throw new ProxyHeaderError("No PROXY header before the end of input");
+  return buffer.subarray(0, held.length + count);
 }
