@@ -1,10 +1,11 @@
 import { assertEquals } from "@std/assert";
-import { formatAddr, type ServeOptions } from "@x/shouty";
-import { proxyProtocol } from "@x/shouty/ops";
+import { type Conn, formatAddr } from "@x/shouty";
+import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { within } from "./bounded.ts";
 import { HAS_HAPROXY, NO_HAPROXY, startHAProxy } from "./haproxy.ts";
 import { startServer, type TestServer } from "./server.ts";
+import { AUTHORITY, IDENTITY } from "./tls.ts";
 
 const HAS_IPV6 = canListen("::1");
 const NO_IPV6 = HAS_IPV6 ? "" : " (skipped: there is no IPv6 here)";
@@ -23,12 +24,13 @@ function withHAProxy(name: string, body: () => Promise<void>, ipv6 = false): voi
   Deno.test({ name: `${name}${NO_HAPROXY}${ipv6 ? NO_IPV6 : ""}`, ignore, fn: () => within(20, body()) });
 }
 
-/** A server that tells each client its two addresses. */
-function startTelling(from: string, options: ServeOptions = {}): TestServer {
-  const listener = proxyProtocol(Deno.listen({ hostname: "127.0.0.1", port: 0 }), { from });
-  const tell = ({ remoteAddr, localAddr }: { remoteAddr: Deno.Addr; localAddr: Deno.Addr }) =>
-    `from ${formatAddr(remoteAddr)} to ${formatAddr(localAddr)}`;
-  return startServer({ ...options, listener }, (line, conn) => line === "check" ? "CHECK" : `${line} ${tell(conn)}`);
+/** Tells each client its two addresses, and answers HAProxy's health check. */
+function tell(line: string, { remoteAddr, localAddr }: Conn): string {
+  return line === "check" ? "CHECK" : `${line} from ${formatAddr(remoteAddr)} to ${formatAddr(localAddr)}`;
+}
+
+function startTelling(from: string): TestServer {
+  return startServer({ listener: proxyProtocol(Deno.listen({ hostname: "127.0.0.1", port: 0 }), { from }) }, tell);
 }
 
 const WAYS = {
@@ -98,4 +100,17 @@ withHAProxy("An HAProxy that is trusted and sends no header gets no answer to it
   assertEquals(reason, "proxy-header");
   assertEquals((error as Error).message, "No PROXY header: the connection begins with something else");
   assertEquals(t.stats.accepted, 0);
+});
+
+withHAProxy("Behind an HAProxy that passes TLS on, the header comes before the handshake", async () => {
+  const tcp = proxyProtocol(Deno.listen({ hostname: "127.0.0.1", port: 0 }), { from: "127.0.0.1" });
+  const listener = await listenTls({ ...IDENTITY, listener: tcp });
+  await using t = startServer({ listener }, tell);
+  const server = `127.0.0.1:${t.port} send-proxy-v2 check-ssl verify none`;
+  await using haproxy = await startHAProxy({ server, checked: t.closed() });
+  const conn = await Deno.connectTls({ port: haproxy.port, caCerts: [AUTHORITY.cert] });
+  using client = new TestClient(conn);
+  await client.write("hi\n");
+  const { port } = conn.localAddr as Deno.NetAddr;
+  assertEquals(await client.readLine(), `hi from 127.0.0.1:${port} to 127.0.0.1:${haproxy.port}`);
 });
