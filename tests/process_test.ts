@@ -101,7 +101,8 @@ test("every kind of ending gives its descriptor back", async () => {
     }
 
     const count = () => [...Deno.readDirSync("/proc/self/fd")].length;
-    await play();
+    // Deno opens a few of its own on the way.
+    for (let i = 0; i < 3; i++) await play();
     const before = count();
     for (let i = 0; i < 5; i++) await play();
     while (count() > before) await new Promise((resolve) => setTimeout(resolve, 1));
