@@ -4,7 +4,7 @@
  * @module
  */
 
-import { turn } from "./turn.ts";
+import { socketsTurn } from "./turn.ts";
 
 /** Where time comes from; a test puts a clock there that it moves by hand. */
 export interface Clock {
@@ -99,7 +99,7 @@ export class Alarms {
   /** Something held the whole process up. Peers who spoke meanwhile are heard before anybody is found silent. */
   async #catchUp(): Promise<void> {
     // The kernel tells of some 1000 sockets at a time.
-    for (let turns = 2 + (this.#heap.length >> 9); turns > 0; turns--) await turn();
+    for (let turns = 2 + (this.#heap.length >> 9); turns > 0; turns--) await socketsTurn();
     this.#wakeDue();
   }
 
