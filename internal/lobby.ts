@@ -12,9 +12,9 @@ import { closeQuietly, type Listener, type Transport } from "./transport.ts";
 /** What connections go through in a lobby. */
 export interface Reception {
   /**
-   * Makes one ready. When its transport is closed, it has to settle soon.
+   * Makes one ready. Its transport may be closed meanwhile; what this comes to does not matter then.
    *
-   * @param transport The connection as it was accepted.
+   * @param transport The connection as it was accepted, which is closed if this fails.
    * @returns The connection as the server gets it, which owns the other from then on.
    */
   ready(transport: Transport): Promise<Transport>;
@@ -166,11 +166,8 @@ export class Lobby implements Listener {
 
   #leave(guest: Guest, outcome: Outcome, cancelTimeout: () => void): void {
     cancelTimeout();
-    if (!this.#guests.delete(guest)) {
-      // It was given up, and closed; what it has become meanwhile is nobody's.
-      if ("transport" in outcome) closeQuietly(outcome.transport);
-      return;
-    }
+    // It was given up, and closed; what it has become meanwhile stands on nothing, and is nobody's.
+    if (!this.#guests.delete(guest)) return;
     if ("error" in outcome) closeQuietly(guest.transport);
     if (this.#closed) return;
     this.#wakeDoor();

@@ -138,6 +138,7 @@ export class TlsTransport implements Transport {
   }
 
   #free(): void {
+    this.#wire.stop();
     this.#socket.destroy();
     closeQuietly(this.#transport);
   }
@@ -158,6 +159,7 @@ export class TlsTransport implements Transport {
     try {
       if (!await this.#wire.pull()) await this.#inputEnded();
     } catch (error) {
+      this.#wire.stop();
       this.#fail(error);
     }
     this.#pulling = false;

@@ -28,6 +28,7 @@ export class Wire extends Duplex {
   /** How many writes wait, and how many bytes have left. */
   #writes = 0;
   #sent = 0;
+  #stopped = false;
   readonly #onSent: () => void;
   readonly #onError: (error: unknown) => void;
 
@@ -48,9 +49,14 @@ export class Wire extends Duplex {
     return this.#sent;
   }
 
-  /** Whether the transport has taken all there is for now. */
+  /** Whether the transport has taken all there is for now, or will take no more. */
   get idle(): boolean {
-    return this.#writes === 0;
+    return this.#writes === 0 || this.#stopped;
+  }
+
+  /** Leaves the transport alone from now on, as it is closed or has failed. */
+  stop(): void {
+    this.#stopped = true;
   }
 
   /**
@@ -80,7 +86,10 @@ export class Wire extends Duplex {
       this.#writes--;
       if (typeof done === "function") done();
       this.#onSent();
-    }, this.#onError);
+    }, (error) => {
+      this.stop();
+      this.#onError(error);
+    });
     return true;
   }
 
@@ -90,6 +99,7 @@ export class Wire extends Duplex {
 
   async #send(bytes: Uint8Array): Promise<void> {
     for (let rest = bytes; rest.length > 0;) {
+      if (this.#stopped) throw new Deno.errors.BadResource("Cannot write: the connection is closed");
       const count = await this.#transport.write(rest);
       this.#sent += count;
       rest = rest.subarray(count);

@@ -2,7 +2,8 @@ import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { listenTls } from "@x/shouty/ops";
+import { formatAddr } from "@x/shouty";
+import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { AUTHORITY, IDENTITY, startTls } from "./tls.ts";
@@ -213,6 +214,24 @@ test("Under TLS, bytes that are damaged on the way end the connection, and are n
   await cable.inject(Uint8Array.of(23, 3, 3, 0, 40, ...new Uint8Array(40)));
   const { reason, lines } = await t.closed();
   assertEquals([reason, lines], ["transport-error", 1]);
+});
+
+test("TLS stands behind the PROXY protocol, as it does on the wire", async () => {
+  const tcp = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const listener = proxyProtocol(tcp, { from: "127.0.0.1" });
+  await using t = await startTls({ listener });
+  const conn = await Deno.connect({ port: t.port });
+  await conn.write(new TextEncoder().encode("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n"));
+  const secure = await Deno.startTls(conn, { hostname: "localhost", caCerts: [AUTHORITY.cert] });
+  const client = t.own(new TestClient(secure));
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+  const { remoteAddr } = t.all("accepted")[0].conn;
+  assertEquals(formatAddr(remoteAddr), "192.0.2.7:56324");
+  // What is no handshake is the client's, too.
+  const other = await t.connect();
+  await other.write("PROXY TCP4 192.0.2.8 192.0.2.1 56325 443\r\nhello\n");
+  assertEquals(formatAddr((await t.until("rejected")).remoteAddr), "192.0.2.8:56325");
 });
 
 test("A TLS listener that is closed frees its port, and drops handshakes", async () => {

@@ -1,0 +1,96 @@
+import { Duplex } from "node:stream";
+import tls from "node:tls";
+import { assertEquals } from "@std/assert";
+import { serve } from "@x/shouty";
+import { listenTls } from "@x/shouty/ops";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { test } from "./bounded.ts";
+import { type Faults, faulty, type Method } from "./faults.ts";
+import { check, fc } from "./property.ts";
+import { TestServer } from "./server.ts";
+import { AUTHORITY, IDENTITY } from "./tls.ts";
+
+/** A client's end as a stream, for `node:tls` to stand on. */
+function streamOf(client: TestClient): Duplex {
+  return new Duplex({
+    allowHalfOpen: true,
+    read() {
+      client.read().then((bytes) => this.push(bytes), (error) => this.destroy(error));
+    },
+    write(bytes, _encoding, done) {
+      client.write(bytes).then(() => done(), done);
+    },
+    final(done) {
+      client.closeWrite().then(() => done(), done);
+    },
+    destroy(_error, done) {
+      client[Symbol.dispose]();
+      done(null);
+    },
+  });
+}
+
+/** Sends text under TLS, ends the client's side, and takes what comes until the end, whatever that is. */
+async function talk(memory: MemoryListener, text: string): Promise<string> {
+  const socket = tls.connect({ socket: streamOf(memory.connect()), ca: AUTHORITY.cert, servername: "localhost" });
+  let replies = "";
+  socket.on("error", () => {});
+  socket.on("data", (bytes) => replies += bytes);
+  // Deno never finishes a write of nothing.
+  if (text !== "") socket.write(text);
+  socket.end();
+  await new Promise((resolve) => socket.on("close", resolve));
+  return replies;
+}
+
+/** Runs a scenario under TLS, on a faulty listener in memory; the contract of the transport below must hold. */
+async function play(faults: Faults, scenario: (t: TestServer, memory: MemoryListener) => Promise<void>) {
+  const memory = new MemoryListener();
+  const misuse: string[] = [];
+  const listener = await listenTls({ listener: faulty(memory, { ...faults, misuse }), ...IDENTITY });
+  {
+    await using t = new TestServer((options) => serve(options), { listener, clock: new FakeClock() });
+    await scenario(t, memory);
+  }
+  assertEquals(misuse, []);
+}
+
+test("Under TLS, however little moves at a time, nothing is lost", async () => {
+  const sizes = fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 8 });
+  const text = fc.array(fc.string({ unit: "grapheme-ascii", maxLength: 200 }), { maxLength: 40 });
+  await check([sizes, sizes, text], async (reads, writes, lines) => {
+    const faults = {
+      readBytes: (call: number) => reads[call % reads.length],
+      writeBytes: (call: number) => writes[call % writes.length],
+    };
+    await play(faults, async (t, memory) => {
+      const expected = lines.map((line) => `${line.toUpperCase()}\n`).join("");
+      assertEquals(await talk(memory, lines.map((line) => `${line}\n`).join("")), expected);
+      assertEquals((await t.closed()).reason, "end");
+    });
+  }, 30);
+});
+
+const NEVER_HAPPENED = "It has been here before";
+
+for (const method of ["read", "write", "closeWrite"] as Method[]) {
+  test(`Under TLS, a ${method} that fails below, at whatever call, ends its own connection alone`, async () => {
+    for (let failing = 1; failing <= 8; failing++) {
+      let connections = 0;
+      const fail = (what: Method, call: number) => {
+        if (what === "read" && call === 1) connections++;
+        if (connections === 1 && what === method && call === failing) {
+          return new Deno.errors.ConnectionReset(NEVER_HAPPENED);
+        }
+      };
+      await play({ fail, readBytes: () => 400 }, async (t, memory) => {
+        await talk(memory, "one\ntwo\nthree\n");
+        assertEquals(await talk(memory, "hello\n"), "HELLO\n");
+        await t.until("closed");
+        for (const { error } of [...t.all("rejected"), ...t.all("closed")]) {
+          assertEquals([undefined, NEVER_HAPPENED].includes((error as Error | undefined)?.message), true, `${error}`);
+        }
+      });
+    }
+  });
+}
