@@ -64,6 +64,8 @@ export class TlsTransport implements Transport {
     try {
       // A handshake is a conversation of small messages.
       transport.setNoDelay?.(true);
+      // A socket that has something to decrypt before it has started, and cannot, brings the process down.
+      await new Promise((resolve) => setImmediate(() => resolve(undefined)));
       await tls.#until(() => tls.#secure);
       if (security.requestCert) checkClient(tls.#socket);
       // Tickets for a later session, which come with the end of the handshake.

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { Duplex } from "node:stream";
 import tls from "node:tls";
 import { assertEquals } from "@std/assert";
@@ -72,6 +73,47 @@ test("Under TLS, however little moves at a time, nothing is lost", async () => {
 });
 
 const NEVER_HAPPENED = "It has been here before";
+
+/** Notes what a client says while it shakes hands with somebody who does not answer. */
+async function clientHello(): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  const wire = new Duplex({
+    read() {},
+    write(bytes, _encoding, done) {
+      parts.push(bytes);
+      done();
+    },
+  });
+  const socket = tls.connect({ socket: wire, servername: "localhost" });
+  socket.on("error", () => {});
+  while (parts.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  socket.destroy();
+  return new Uint8Array(Buffer.concat(parts));
+}
+
+test("Whatever comes in a handshake's place, at once or in parts, ends its own connection alone", async () => {
+  const hello = await clientHello();
+  const rubbish = fc.uint8Array({ minLength: 1, maxLength: 80 });
+  const damaged = fc.record({ at: fc.nat(hello.length - 1), by: fc.integer({ min: 1, max: 255 }) })
+    .map(({ at, by }) => hello.with(at, hello[at] ^ by));
+  const record = fc.tuple(fc.constantFrom(20, 21, 22, 23), rubbish)
+    .map(([type, body]) => Uint8Array.of(type, 3, 3, 0, body.length, ...body));
+  const parts = fc.array(fc.oneof(rubbish, damaged, record, fc.constant(hello)), { minLength: 1, maxLength: 3 });
+  await play({}, async (t, memory) => {
+    let count = 0;
+    await check([parts, fc.boolean()], async (parts, together) => {
+      const client = memory.connect();
+      const bytes = together ? [new Uint8Array(Buffer.concat(parts))] : parts;
+      for (const part of bytes) await client.write(part).catch(() => {});
+      await client.closeWrite().catch(() => {});
+      await client.readAll().catch(() => {});
+      client[Symbol.dispose]();
+      await t.until("rejected", ++count);
+    }, 300);
+    assertEquals(await talk(memory, "hello\n"), "HELLO\n");
+    assertEquals(t.stats.accepted, 1);
+  });
+});
 
 for (const method of ["read", "write", "closeWrite"] as Method[]) {
   test(`Under TLS, a ${method} that fails below, at whatever call, ends its own connection alone`, async () => {
