@@ -6,6 +6,7 @@
 
 import { TextLineStream } from "@std/streams/text-line-stream";
 import type { Blocks } from "./blocks.ts";
+import { turn, TURN_LINES } from "./turn.ts";
 import { countLines } from "./text.ts";
 
 /**
@@ -41,10 +42,11 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
       if (this.#over) return { value: undefined, done: true };
       await (this.#pulling ??= this.#pull());
     }
-    this.#claimed++;
+    const isTurnOver = ++this.#claimed % TURN_LINES === 0;
     const lone = this.#lone;
     this.#lone = undefined;
     const value = lone ?? (await this.#reader.read()).value!;
+    if (isTurnOver) await turn();
     return { value, done: false };
   }
 

@@ -7,10 +7,7 @@
 import type { Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
 import type { Outbox } from "./outbox.ts";
-import { turn } from "./turn.ts";
-
-/** So many lines in one go, and the others have their turn. */
-const TURN_LINES = 8 * 1024;
+import { turn, TURN_LINES } from "./turn.ts";
 
 /** Has each of a connection's lines answered. */
 export class LineDoor {

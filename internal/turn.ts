@@ -6,6 +6,9 @@
 
 import { setImmediate } from "node:timers";
 
+/** So many lines of one peer in one go, and the others have their turn. */
+export const TURN_LINES = 8 * 1024;
+
 /**
  * Lets everything that is ready have its turn, timers and sockets included.
  *

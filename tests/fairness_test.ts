@@ -1,0 +1,78 @@
+import { assertEquals, assertLess } from "@std/assert";
+import { serve, serveConnections, type Transport } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
+import { test } from "./bounded.ts";
+import { DOORS, type Start, TestServer } from "./server.ts";
+
+/** More than any turn may take; past it the peer has nothing more to say, so that a failing test ends. */
+const ENOUGH_BYTES = 16 * 1024 * 1024;
+
+/** A peer that always has more to say and takes whatever it is told, without a moment's pause. */
+class Greedy implements Transport {
+  readonly remoteAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
+  readonly localAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 2 };
+  readonly #line: Uint8Array;
+  bytes = 0;
+
+  constructor(line: string) {
+    this.#line = new TextEncoder().encode(line);
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    if (this.bytes > ENOUGH_BYTES) return Promise.resolve(null);
+    for (let at = 0; at < into.length; at++) into[at] = this.#line[this.bytes++ % this.#line.length];
+    return Promise.resolve(into.length);
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return Promise.resolve(bytes.length);
+  }
+
+  closeWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): void {}
+}
+
+for (const [door, start] of Object.entries(DOORS)) {
+  for (const line of ["\n", "0123456789abcde\n", "x".repeat(60_000) + "\n"]) {
+    test(`a peer that always has lines of ${line.length} B lets others have their turn, through ${door}`, async () => {
+      const greedy = new Greedy(line);
+      const memory = new MemoryListener();
+      const accept = async () => (await memory.accept(), greedy);
+      await using t = new TestServer(start, {
+        listener: { addr: memory.addr, accept, close: () => memory.close() },
+        maxConnectionBytes: ENOUGH_BYTES,
+      });
+      memory.connect();
+      await t.until("accepted");
+      const taken = greedy.bytes;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      assertLess(greedy.bytes - taken, 4 * 256 * 1024);
+      assertEquals(t.all("closed"), []);
+    });
+  }
+}
+
+test("a handler that has thousands of lines at hand lets others have their turn, through either door", async () => {
+  let lines = 0;
+  const starts: Start[] = [
+    (options) => serve(options, () => void lines++),
+    (options) =>
+      serveConnections(options, async (conn) => {
+        for await (const _ of conn.lines) lines++;
+      }),
+  ];
+  for (const start of starts) {
+    const memory = new MemoryListener();
+    const accept = async () => (await memory.accept(), new Greedy("\n"));
+    const listener = { addr: memory.addr, accept, close: () => memory.close() };
+    await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES });
+    memory.connect();
+    await t.until("accepted");
+    const before = lines;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    assertLess(lines - before, 4 * 8192);
+  }
+});
