@@ -215,6 +215,22 @@ for (const [door, start] of Object.entries(DOORS)) {
     assertEquals((await stopped).closed, { drained: 1 });
   });
 
+  test(`drain: "finish" answers what a pace holds back, through ${door}`, async () => {
+    for (const pace of [{ maxLinesPerSecond: 10 }, { maxBytesPerSecond: 80 }]) {
+      const { listener, clock } = inMemory();
+      await using t = new TestServer(start, { listener, clock, ...pace });
+      const client = await t.admitted();
+      const lines = "aligned\n".repeat(35);
+      await client.write(lines);
+      const stopped = t.server.shutdown({ drain: "finish" });
+      const answer = client.readAll();
+      for (let i = 0; i < 50; i++) await clock.advance(100);
+      assertEquals(await answer, lines.toUpperCase());
+      client.close();
+      assertEquals((await stopped).closed, { drained: 1 });
+    }
+  });
+
   test(`drain: "finish" answers every line that it has read, through ${door}`, async () => {
     await using t = new TestServer(start, { ...inMemory() });
     const client = await t.admitted();
