@@ -71,8 +71,10 @@ test("a handler that has thousands of lines at hand lets others have their turn,
     await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES });
     memory.connect();
     await t.until("accepted");
-    const before = lines;
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    assertLess(lines - before, 4 * 8192);
+    for (let i = 0; i < 10; i++) {
+      const before = lines;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      assertLess(lines - before, 3 * 8192);
+    }
   }
 });
