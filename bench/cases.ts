@@ -114,7 +114,8 @@ async function whileHeld<T>(setting: Setting, server: Running, clients: number, 
 
 function memory(setting: Setting, spec: ServerSpec): Promise<Sample> {
   return onFresh(setting, spec, async (server) => {
-    await whileHeld(setting, server, 1, async () => {}); // what the first connection loads is nobody's share
+    // What a server takes once, under its first load, is nobody's share; connections that come and go make it do so.
+    await run(setting, server, "churn", { clients: 50, bytes: 16 });
     const before = await settledBytes(server.pid);
     const after = await whileHeld(setting, server, setting.idle, () => settledBytes(server.pid));
     return { value: (after - before) / setting.idle };
