@@ -1,6 +1,7 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { test } from "./bounded.ts";
-import { startServer } from "./server.ts";
+import { faulty } from "./faults.ts";
+import { inMemory, startServer } from "./server.ts";
 
 /** Connects so many clients that reset at once, while this process looks away. */
 function resetMany(port: number, count: number): void {
@@ -24,4 +25,36 @@ test("clients that reset before they are accepted end neither the accepting nor 
   assertEquals(t.all("accept-error").every(({ retryMs }) => retryMs <= 5), true);
   await early.write("and serving\n");
   assertEquals(await early.readLine(), "AND SERVING");
+});
+
+test("a client that is turned away and stays gets two seconds, and costs no more than its place", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxConnections: 1 });
+  await t.admitted();
+  const rejected = await t.connect();
+  assertEquals(await rejected.readAll(), "error: more than 1 connection\n");
+  await clock.advance(1999);
+  await rejected.write("still sending\n");
+  await clock.advance(1);
+  await assertRejects(() => rejected.write("too late\n"), Deno.errors.BrokenPipe);
+});
+
+test("of many clients that are turned away a hundred are closed politely, and the others at once", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxConnections: 1 });
+  await t.admitted();
+  const rejected = await Promise.all(Array.from({ length: 130 }, () => t.connect()));
+  for (const client of rejected) await client.write("hello?\n").catch(() => {});
+  await t.until("rejected", 130);
+  const answers = await Promise.all(rejected.map((client) => client.readAll().catch(() => "reset")));
+  assertEquals(answers.filter((text) => text === "error: more than 1 connection\n").length, 100);
+});
+
+test("a client that is turned away and takes nothing holds nobody up", async () => {
+  const { listener, clock } = inMemory();
+  const deaf = faulty(listener, { writeBytes: () => 0 });
+  await using t = startServer({ listener: deaf, clock, maxConnections: 1 });
+  const [, rejected] = [listener.connect(), listener.connect()];
+  await t.until("rejected");
+  assertEquals(await rejected.readAll(), "");
 });
