@@ -1,6 +1,7 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { serve, type ServeOptions, shout, type Transport } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
+import { turn } from "../internal/turn.ts";
 import { test } from "./bounded.ts";
 import { shouted } from "./oracle.ts";
 import { DOORS, startConversations, startServer, TestServer } from "./server.ts";
@@ -170,6 +171,20 @@ test("hundreds of connections too many cost nothing but a polite ending for a hu
   assertEquals(told.filter((text) => text === "error: more than 1 connection\n").length >= 100, true);
   for (const client of late) client.close();
   await talk(admitted);
+});
+
+test("a client that reads late gets what the kernel still holds when its connection ends, unread input or not", async () => {
+  const over = Promise.withResolvers<void>();
+  await using t = startServer({}, (_, conn) => {
+    conn.signal.addEventListener("abort", () => over.resolve());
+    conn.close();
+    return "x".repeat(200_000);
+  });
+  const client = await t.connect();
+  await client.write("go\n" + "unread\n".repeat(20_000));
+  await over.promise;
+  for (let turns = 0; turns < 5; turns++) await turn();
+  assertEquals((await client.readAll()).length, 200_001);
 });
 
 test("errorLine changes what peers are told, or has nothing said", async () => {
