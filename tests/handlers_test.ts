@@ -32,6 +32,16 @@ for (const [how, handler] of Object.entries(FAILING)) {
   });
 }
 
+test("earlier replies do not wait for a line whose answer takes its time", async () => {
+  const work = Promise.withResolvers<string>();
+  await using t = startServer(inMemory(), (line) => line === "slow" ? work.promise : shout(line));
+  const client = await t.connect();
+  await client.write("one\ntwo\nslow\nthree\n");
+  assertEquals([await client.readLine(), await client.readLine()], ["ONE", "TWO"]);
+  work.resolve("done");
+  assertEquals([await client.readLine(), await client.readLine()], ["done", "THREE"]);
+});
+
 test("a block handler that throws leaves the block unanswered, and earlier replies leave", async () => {
   const handler = Object.assign((line: string) => line, {
     block: (lines: string) => {
