@@ -82,7 +82,7 @@ for (const [what, { gone, ...change }, message] of BAD) {
   );
 }
 
-signalTest("SIGHUPs in a row are taken one after the other", async () => {
+signalTest("SIGHUPs in a row do no harm", async () => {
   await using files = await withCertificate();
   await using server = await startServer(files.args, files.options);
   for (let i = 0; i < 5; i++) server.signal("SIGHUP");

@@ -69,6 +69,9 @@ test("The command says in one line why it cannot listen on a Unix socket", async
   assertEquals(await says(["--unix-mode", "600"], "cannot use --unix-mode without --unix: expected both"), 2);
   const proxied = ["--unix", path, "--proxy-protocol", "127.0.0.1"];
   assertEquals(await says(proxied, "cannot use --proxy-protocol with --unix: expected one of them"), 2);
+  const tls = ["--unix", path, "--tls-cert", path, "--tls-key", path];
+  assertEquals(await says(tls, `cannot read --tls-cert "${path}": no such device or address`), 1);
+  await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
   await Deno.writeTextFile(path, "precious");
   assertEquals(await says(["--unix", path], `${cannot}: there is a file that is not a socket`), 1);
   await Deno.remove(path);

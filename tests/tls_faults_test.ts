@@ -5,6 +5,7 @@ import { assertEquals } from "@std/assert";
 import { serve } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { Wire } from "../ops/tls_wire.ts";
 import { test } from "./bounded.ts";
 import { type Faults, faulty, type Method } from "./faults.ts";
 import { check, fc } from "./property.ts";
@@ -113,6 +114,31 @@ test("Whatever comes in a handshake's place, at once or in parts, ends its own c
     assertEquals(await talk(memory, "hello\n"), "HELLO\n");
     assertEquals(t.stats.accepted, 1);
   });
+});
+
+test("An alert is sent whole, however little moves at a time", async () => {
+  await play({ writeBytes: () => 1 }, async (t, memory) => {
+    using client = memory.connect();
+    await client.write("hello\n");
+    const alert: number[] = [];
+    for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) alert.push(...bytes);
+    assertEquals([alert.length, ...alert.slice(0, 2)], [7, 21, 3]);
+    await t.until("rejected");
+  });
+});
+
+test("Nothing is written below when the connection there is closed or has failed", async () => {
+  const written: string[] = [];
+  const errors: string[] = [];
+  const write = (bytes: Uint8Array) => {
+    written.push(new TextDecoder().decode(bytes));
+    return written.length === 2 ? Promise.reject(new Error("No more")) : Promise.resolve(bytes.length);
+  };
+  const wire = new Wire({ write } as never, () => {}, (error) => errors.push((error as Error).message));
+  for (const text of ["one", "two", "three"]) wire.write(new TextEncoder().encode(text));
+  while (errors.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+  assertEquals([written, errors], [["one", "two"], ["No more", "Cannot write: the connection is closed"]]);
+  assertEquals([wire.sent, wire.idle], [3, true]);
 });
 
 for (const method of ["read", "write", "closeWrite"] as Method[]) {

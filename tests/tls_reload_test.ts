@@ -70,7 +70,7 @@ test("Under load, reloads refuse and drop nobody, those that fail included", asy
 test("A reload keeps on demanding certificates from clients", async () => {
   const clients = new Authority("client authority");
   await using t = await startTls({ clientCa: clients.cert });
-  await t.reload(NEW_IDENTITY);
+  await t.listener.reload(NEW_IDENTITY);
   const stranger = await t.connectTls(KNOWS_NEW);
   await assertRejects(() => stranger.read());
   const known = await t.connectTls({ ...KNOWS_NEW, ...makeIdentity("known", { by: clients }) });
