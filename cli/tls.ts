@@ -59,12 +59,13 @@ export async function secure(listener: Listener, flags: TlsFlags, log: Log): Pro
 }
 
 async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
-  const [cert, key, clientCa] = await Promise.all(
-    Object.values(FLAGS).map((option) => {
-      const path = flags[option];
-      return path === null ? undefined : readFile(`--${flagName(option)}`, path);
-    }),
-  );
+  const texts = [];
+  // One after the other, so that of several that cannot be read it is always the first that is named.
+  for (const option of Object.values(FLAGS)) {
+    const path = flags[option];
+    texts.push(path === null ? undefined : await readFile(`--${flagName(option)}`, path));
+  }
+  const [cert, key, clientCa] = texts;
   return { cert: cert!, key: key!, clientCa };
 }
 
