@@ -23,7 +23,10 @@ export interface Conn {
    * @throws {TypeError} In a line handler, which gets the lines as its argument.
    */
   readonly lines: AsyncIterableIterator<string, undefined>;
-  /** Aborts when the connection ends, whatever ended it, with the {@linkcode CloseReason} as its `reason`. */
+  /**
+   * Aborts when the connection ends, whatever ended it, with the {@linkcode CloseReason} as its `reason`. A listener of
+   * it must not throw: the runtime reports that as an uncaught error, which ends the process.
+   */
   readonly signal: AbortSignal;
   /**
    * Writes text as UTF-8, or bytes, as they are: no line end is added. Writes leave in the order of the calls, before
@@ -35,7 +38,10 @@ export interface Conn {
    * @throws {ConnectionClosedError} (As a rejection, safe to ignore.) If the connection has ended.
    */
   write(data: string | Uint8Array): Promise<void>;
-  /** Closes politely: what has been written leaves, then the connection ends, with reason `closed`. */
+  /**
+   * Closes politely: what has been written leaves, then the connection ends, with reason `closed`. A line that is being
+   * answered gets its reply first.
+   */
   close(): void;
 }
 
