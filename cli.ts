@@ -54,7 +54,8 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
   onSignals((signal) => {
     log.write("debug", () => `received ${signal}`);
     stop.abort();
-  }, async (exitCode) => {
+  }, async (signal, after, exitCode) => {
+    log.write("warn", () => `ending at once: ${signal}, ${Math.ceil(after)} ms after the first signal`);
     await log.flush();
     Deno.exit(exitCode);
   });

@@ -16,9 +16,13 @@ const SAME_MS = 300;
  * Listens for signals, from now on and to the end of the process.
  *
  * @param stop Called at the first one.
- * @param quit Called at each that comes later and is not the same one again, with the exit code that it asks for.
+ * @param quit Called at each that comes later and is not the same one again, with how long after the first, in
+ * milliseconds, and with the exit code that it asks for.
  */
-export function onSignals(stop: (signal: string) => void, quit: (exitCode: number) => void): void {
+export function onSignals(
+  stop: (signal: string) => void,
+  quit: (signal: string, after: number, exitCode: number) => void,
+): void {
   let first: number | undefined;
   for (const [signal, number] of Object.entries(SIGNALS)) {
     Deno.addSignalListener(signal as Deno.Signal, () => {
@@ -27,7 +31,7 @@ export function onSignals(stop: (signal: string) => void, quit: (exitCode: numbe
         first = now;
         stop(signal);
       } else if (now - first > SAME_MS) {
-        quit(128 + number);
+        quit(signal, now - first, 128 + number);
       }
     });
   }

@@ -5,6 +5,7 @@ import {
   ask,
   converse,
   HAS_SCRIPT,
+  listening,
   NO_SIGNALS,
   runCommand,
   type ServerProcess,
@@ -12,6 +13,7 @@ import {
   startCommand,
   startInTerminal,
   startServer,
+  unlessLate,
 } from "./command.ts";
 
 const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
@@ -183,17 +185,20 @@ Deno.test({
 for (const [signal, exitCode] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   signalTest(
     `A second ${signal} ends it at once with ${exitCode}, unless it comes within 300 ms of the first`,
-    async () => {
-      await using server = await startServer(["--drain-timeout", "off"]);
-      using _ = await connectTo(server);
-      server.signal("SIGTERM");
-      server.signal(signal);
-      await server.stderrMatch(/waiting on 1 connection\n/);
-      server.signal(signal);
-      const { code, stderr } = await server.outcome();
-      assertEquals(code, exitCode);
-      assertEquals(stderr.match(/shutting down/g)?.length, 1);
-    },
+    () =>
+      unlessLate(() => startCommand(["--hostname=127.0.0.1", "--port=0", "--drain-timeout=off"]), async (command) => {
+        const server = await listening(command);
+        using _ = await connectTo(server);
+        server.signal("SIGTERM");
+        await server.stderrMatch(/shutting down\n/);
+        server.signal(signal);
+        await server.stderrMatch(/waiting on 1 connection\n/);
+        server.signal(signal);
+        const { code, stderr } = await server.outcome();
+        assertMatch(stderr, new RegExp(`warn ending at once: ${signal}, \\d+ ms after the first signal\n`));
+        assertEquals(stderr.match(/shutting down/g)?.length, 1);
+        assertEquals(code, exitCode);
+      }),
   );
 }
 
