@@ -4,9 +4,10 @@
  * @module
  */
 
-import { BaseHandler, type FormatterFunction } from "@std/log/base-handler";
+import type { FormatterFunction } from "@std/log/base-handler";
 import { type LevelName, LogLevels } from "@std/log/levels";
-import { Logger, LogRecord } from "@std/log/logger";
+import { Logger } from "@std/log/logger";
+import { BufferedHandler, type Sink } from "./log_handler.ts";
 
 /** The levels, as the command calls them. */
 export type Level = "debug" | "info" | "warn" | "error";
@@ -20,7 +21,7 @@ export interface Log {
    * Logs one line, if its level is on.
    *
    * @param level Its level.
-   * @param text What it says; called only if the level is on.
+   * @param text What it says; called only if the level is on, when the line is made, a tenth of a second later at most.
    * @param fields What it says besides.
    */
   write(level: Level, text: () => string, fields?: Fields): void;
@@ -28,31 +29,31 @@ export interface Log {
   flush(): Promise<void>;
 }
 
-/** Where bytes go, some at a time. */
-export interface Sink {
-  write(bytes: Uint8Array): Promise<number>;
-}
-
 /** A line waits so long for others to share its system call. */
 const FLUSH_MS = 100;
-
-/** So much, in characters, is not kept waiting. */
-const CHUNK = 64 * 1024;
-
-/** So much, in characters, waits at most for a reader that does not read. */
-const MOST_WAITING = 1024 * 1024;
 
 /** So long may the last flush take: whoever reads may be stuck. */
 const LAST_FLUSH_MS = 250;
 
-/** Ways to write a record. */
+/** So many lines are made at once: one by one, each with cold caches, they cost a connection 4 % more. */
+const BATCH = 64;
+
+const LEVELS = { debug: LogLevels.DEBUG, info: LogLevels.INFO, warn: LogLevels.WARN, error: LogLevels.ERROR } as const;
+
+/** Ways to write a record, whose own time is that at which the line is made. */
 const FORMATTERS: Readonly<Record<"text" | "json", FormatterFunction>> = {
-  text: ({ datetime, levelName, msg }) => `${iso(datetime)} ${levelName.toLowerCase()} ${msg}`,
-  json({ datetime, levelName, msg, args }) {
-    const fields = (args[0] as Fields | undefined)?.();
-    return JSON.stringify({ time: iso(datetime), level: levelName.toLowerCase(), msg, ...fields });
+  text({ levelName, msg, args }) {
+    const [time] = args as Details;
+    return `${iso(time)} ${levelName.toLowerCase()} ${msg}`;
+  },
+  json({ levelName, msg, args }) {
+    const [time, fields] = args as Details;
+    return JSON.stringify({ time: iso(time), level: levelName.toLowerCase(), msg, ...fields?.() });
   },
 };
+
+/** What a record carries besides its message: when it happened, in milliseconds, and more for machines. */
+type Details = [time: number, fields?: Fields];
 
 /**
  * Opens the log.
@@ -65,89 +66,53 @@ const FORMATTERS: Readonly<Record<"text" | "json", FormatterFunction>> = {
 export function openLog(level: Level, format: keyof typeof FORMATTERS, sink: Sink = Deno.stderr): Log {
   const levelName = level.toUpperCase() as LevelName;
   const handler = new BufferedHandler(levelName, FORMATTERS[format], sink);
-  const logger = new Logger("shouty", levelName, { handlers: [handler] });
-  return {
-    write: (level, text, fields) => logger[level](text, fields),
-    flush: () => within(LAST_FLUSH_MS, handler.flush()),
-  };
+  return new BatchingLog(LEVELS[level], new Logger("shouty", levelName, { handlers: [handler] }), handler);
 }
 
-/**
- * Gathers lines, and writes them together without ever waiting for it: whoever logs goes on.
- *
- * Nobody may be reading, or too slowly: past a limit lines are dropped, and later their number is told. Writing may
- * fail: stderr is a closed pipe, or a file on a full disk. Then its lines count as dropped too; the server goes on.
- */
-class BufferedHandler extends BaseHandler {
-  readonly #sink: Sink;
-  #waiting = "";
-  /** How many characters are on their way to the sink. */
-  #leaving = 0;
-  #dropped = 0;
-  /** Set while lines wait for others; without it, those that wait are due. */
+/** A line that is still to be made. */
+interface Draft {
+  readonly level: Level;
+  readonly text: () => string;
+  readonly details: Details;
+}
+
+/** Makes lines in batches. */
+class BatchingLog implements Log {
+  readonly #least: number;
+  readonly #logger: Logger;
+  readonly #handler: BufferedHandler;
+  #drafts: Draft[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #writing: Promise<void> | undefined;
 
-  constructor(levelName: LevelName, formatter: FormatterFunction, sink: Sink) {
-    super(levelName, { formatter });
-    this.#sink = sink;
+  constructor(least: number, logger: Logger, handler: BufferedHandler) {
+    this.#least = least;
+    this.#logger = logger;
+    this.#handler = handler;
   }
 
-  override log(line: string): void {
-    if (this.#waiting.length + this.#leaving > MOST_WAITING) {
-      this.#dropped++;
-      return;
-    }
-    this.#waiting += `${line}\n`;
-    if (this.#waiting.length >= CHUNK) this.#write();
-    else this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
+  write(level: Level, text: () => string, fields?: Fields): void {
+    if (LEVELS[level] < this.#least) return;
+    this.#drafts.push({ level, text, details: [Date.now(), fields] });
+    if (this.#drafts.length === BATCH) this.#make();
+    this.#timer ??= setTimeout(() => this.#letGo(), FLUSH_MS);
   }
 
-  /** Writes all that waits, however long that takes; never rejects. */
   async flush(): Promise<void> {
-    while (this.#waiting !== "" || this.#writing !== undefined) {
-      this.#write();
-      await this.#writing;
-    }
+    this.#letGo();
+    await within(LAST_FLUSH_MS, this.#handler.flush());
   }
 
-  /** What waits is due; one chunk is written at a time. */
-  #write(): void {
+  #letGo(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.#waiting !== "") this.#writing ??= this.#writeChunk();
+    this.#make();
+    this.#handler.write();
   }
 
-  async #writeChunk(): Promise<void> {
-    const text = this.#waiting;
-    this.#waiting = "";
-    this.#leaving = text.length;
-    const written = await this.#send(new TextEncoder().encode(text));
-    this.#leaving = 0;
-    this.#writing = undefined;
-    if (this.#timer === undefined) this.#write();
-    if (written) this.#tellDropped();
-    else this.#dropped += text.split("\n").length - 1;
-  }
-
-  async #send(bytes: Uint8Array): Promise<boolean> {
-    for (let sent = 0; sent < bytes.length;) {
-      try {
-        sent += await this.#sink.write(bytes.subarray(sent));
-      } catch (error) {
-        if (!(error instanceof Deno.errors.WouldBlock)) return false;
-        // Whoever shares the pipe has made it non-blocking, and it is full.
-        await new Promise((resolve) => setTimeout(resolve, FLUSH_MS));
-      }
-    }
-    return true;
-  }
-
-  #tellDropped(): void {
-    if (this.#dropped === 0) return;
-    const msg = `dropped ${this.#dropped} log ${this.#dropped === 1 ? "line" : "lines"}`;
-    this.#dropped = 0;
-    this.log(this.format(new LogRecord({ msg, args: [], level: LogLevels.WARN, loggerName: "shouty" })));
+  #make(): void {
+    const drafts = this.#drafts;
+    this.#drafts = [];
+    for (const { level, text, details } of drafts) this.#logger[level](text, ...details);
   }
 }
 
@@ -158,15 +123,14 @@ async function within(ms: number, promise: Promise<void>): Promise<void> {
   clearTimeout(timer);
 }
 
-let lastMs: number | undefined;
+let lastTime: number | undefined;
 let lastIso = "";
 
 /** Many lines share a millisecond, and this is the dearest part of a line. */
-function iso(date: Date): string {
-  const ms = date.getTime();
-  if (ms !== lastMs) {
-    lastMs = ms;
-    lastIso = date.toISOString();
+function iso(time: number): string {
+  if (time !== lastTime) {
+    lastTime = time;
+    lastIso = new Date(time).toISOString();
   }
   return lastIso;
 }
