@@ -68,7 +68,7 @@ export class Gate {
   readonly #now: () => number;
   readonly #clients = new Map<string, number>();
   #active = 0;
-  readonly #rate: Rate;
+  readonly #rate: Rate | undefined;
 
   /**
    * @param rules The rules.
@@ -77,18 +77,18 @@ export class Gate {
   constructor(rules: AdmissionRules, now: () => number) {
     this.#rules = rules;
     this.#now = now;
-    this.#rate = new Rate(rules.acceptRate);
+    if (rules.acceptRate !== Infinity) this.#rate = new Rate(rules.acceptRate);
   }
 
   /** How many milliseconds to wait before the next connection is accepted; `Infinity` until one leaves. */
   delay(): number {
-    const decision = decide(this.#rules, { active: this.#active, dueMs: this.#rate.wait(this.#now()) });
+    const decision = decide(this.#rules, { active: this.#active, dueMs: this.#rate?.wait(this.#now()) ?? 0 });
     return decision.kind === "wait" ? decision.ms : 0;
   }
 
   /** A connection was accepted from there: lets it in, which counts it until it leaves, or says why not. */
   enter(addr: Deno.Addr): Decision {
-    this.#rate.take(this.#now(), 1);
+    this.#rate?.take(this.#now(), 1);
     const client = this.#clientOf(addr);
     const connections = this.#clients.get(client) ?? 0;
     const comer = { addr, connections };
