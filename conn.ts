@@ -17,7 +17,8 @@ import type { Conn, ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { LineDoor } from "./internal/line_door.ts";
 import { Outbox, type Sink } from "./internal/outbox.ts";
 import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
-import { closeQuietly, isReset, type Transport } from "./internal/transport.ts";
+import type { Member } from "./internal/roster.ts";
+import { closeQuietly, dontDelay, isReset, type Transport } from "./internal/transport.ts";
 
 /** Which of the two handlers a server has. */
 export type Door = { lines: LineHandler } | { conversation: ConnHandler };
@@ -47,8 +48,9 @@ export interface Host {
  * It owns its transport, and closes it in one place, `#free`. Two ways lead there: `#leave`, which is polite, and
  * `abort`, which is not. The first to be sure sets the reason, and the host is told once, when the transport is closed.
  */
-export class Connection implements Conn, Peer, Sink, Finishable {
+export class Connection implements Conn, Peer, Sink, Finishable, Member {
   readonly id: number;
+  place = 0;
   readonly #host: Host;
   readonly #transport: Transport;
   readonly #outbox: Outbox;
@@ -60,6 +62,7 @@ export class Connection implements Conn, Peer, Sink, Finishable {
   #reading: Promise<number | null> | undefined;
   #bytesIn = 0;
   #bytesOut = 0;
+  #writes = 0;
   #peerEnded = false;
   #heldBytes = 0;
   readonly #maxLines: number;
@@ -131,11 +134,6 @@ export class Connection implements Conn, Peer, Sink, Finishable {
 
   /** Serves the peer to the end, which the host is told of. */
   serve(): void {
-    try {
-      this.#transport.setNoDelay?.(true);
-    } catch {
-      // It has been reset already, as the first read will tell.
-    }
     this.#open().then(
       () => this.#leave(this.#inputEnd()),
       (error) => this.#handlerFailed(error),
@@ -203,7 +201,7 @@ export class Connection implements Conn, Peer, Sink, Finishable {
     if (this.#freed) return;
     this.#freed = true;
     this.#clocks.stop();
-    this.#blocks.end();
+    this.#blocks.free();
     this.holds(0);
     closeQuietly(this.#transport);
     const { lines, bytesIn, bytesOut } = this.totals;
@@ -321,6 +319,8 @@ export class Connection implements Conn, Peer, Sink, Finishable {
   // For the outbox.
 
   send(bytes: Uint8Array): Promise<number> {
+    // Nagle's algorithm holds no first write back, and many a connection has no other.
+    if (this.#writes++ === 1) dontDelay(this.#transport);
     return this.#transport.write(bytes);
   }
 

@@ -18,6 +18,7 @@ import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events
 import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/reasons.ts";
 import { Rejects } from "./internal/rejects.ts";
+import { Roster } from "./internal/roster.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
 import type { ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
@@ -69,7 +70,7 @@ class LineServer implements Server, Host {
   readonly #acceptor: Acceptor;
   readonly #gate: Gate;
   readonly #rejects: Rejects;
-  readonly #conns = new Set<Connection>();
+  readonly #conns = new Roster<Connection>();
   readonly budget: Budget;
   readonly #counters = new Counters();
   readonly #accepting: Promise<void>;

@@ -95,6 +95,13 @@ export class Blocks {
     this.#pace?.stop();
   }
 
+  /** Reads no more, and does without its memory. */
+  free(): void {
+    this.end();
+    // Into the buffer of a read that is outstanding, the kernel may still write.
+    if (!this.#reading) this.#limiter.free();
+  }
+
   /**
    * The next block.
    *

@@ -77,6 +77,15 @@ export function formatAddr(addr: Deno.Addr): string {
   return "path" in addr && addr.path !== null ? `unix:${addr.path}` : addr.transport;
 }
 
+/** Switches Nagle's algorithm off, if it can be. */
+export function dontDelay(transport: Transport): void {
+  try {
+    transport.setNoDelay?.(true);
+  } catch {
+    // It has been reset already, as the next call will tell.
+  }
+}
+
 /** Closes what may be closed already. */
 export function closeQuietly(what: { close(): void }): void {
   try {

@@ -6,7 +6,7 @@
 
 import { setImmediate } from "node:timers";
 import { type SecureContext, TLSSocket } from "node:tls";
-import { closeQuietly, type Transport } from "../internal/transport.ts";
+import { closeQuietly, dontDelay, type Transport } from "../internal/transport.ts";
 import { turn } from "../internal/turn.ts";
 import { datesProblem, infoOf } from "./tls_certificate.ts";
 import { Wire } from "./tls_wire.ts";
@@ -63,7 +63,7 @@ export class TlsTransport implements Transport {
     const tls = new TlsTransport(transport, security);
     try {
       // A handshake is a conversation of small messages.
-      transport.setNoDelay?.(true);
+      dontDelay(transport);
       // A socket that has something to decrypt before it has started, and cannot, brings the process down.
       await new Promise((resolve) => setImmediate(() => resolve(undefined)));
       await tls.#until(() => tls.#secure);

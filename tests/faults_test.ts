@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertNotStrictEquals, assertStrictEquals } from "@std/assert";
 import { type CloseReason, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
@@ -143,6 +143,29 @@ test("a transport whose setNoDelay throws is served all the same", async () => {
   const listener = { addr: memory.addr, accept, close: () => memory.close() };
   await using _t = startServer({ listener });
   assertEquals(await converse(memory.connect()), LINES.map(shout));
+});
+
+test("a connection may get the buffer of one that has ended, but not if a read of that is outstanding", async () => {
+  const memory = new MemoryListener();
+  const buffers: ArrayBufferLike[] = [];
+  const accept = async () => {
+    const transport = await memory.accept();
+    const read = transport.read.bind(transport);
+    return Object.assign(transport, { read: (into: Uint8Array) => (buffers.push(into.buffer), read(into)) });
+  };
+  const clock = new FakeClock();
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using t = startServer({ listener, clock, idleTimeout: 1000 });
+  assertEquals(await converse(memory.connect()), LINES.map(shout));
+  const ended = buffers.at(-1);
+  memory.connect();
+  await t.until("accepted", 2);
+  await clock.advance(1000);
+  assertEquals((await t.closed(2)).reason, "idle");
+  const timedOut = buffers.at(-1);
+  assertEquals(await converse(memory.connect()), LINES.map(shout));
+  assertStrictEquals(timedOut, ended);
+  assertNotStrictEquals(buffers.at(-1), timedOut);
 });
 
 test("accepting goes on after errors of one connection, without a pause", async () => {
