@@ -7,6 +7,10 @@
 import { Backoff } from "./backoff.ts";
 import type { Clock } from "./clocks.ts";
 import { closeQuietly, type Listener, type Transport } from "./transport.ts";
+import { TURNS } from "./turn.ts";
+
+/** To let somebody in is about as much work as to answer so much input; a storm of them has many turns. */
+const WORK_BYTES = 4 * 1024;
 
 /** What an acceptor asks and tells. */
 export interface AcceptorHooks {
@@ -53,6 +57,8 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         continue;
       }
       try {
+        const turn = TURNS.take(WORK_BYTES);
+        if (turn !== undefined) await turn;
         const value = await this.#listener.accept();
         this.#backoff.reset();
         if (!this.#closed) return { value, done: false };

@@ -9,7 +9,7 @@ import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
 import { answerMisdirected } from "./misdirected.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
 import { countLines, decodeLines } from "./text.ts";
-import { turn } from "./turn.ts";
+import { TURNS } from "./turn.ts";
 
 /** What reading needs of its connection. */
 export interface Peer {
@@ -37,9 +37,6 @@ export interface Peer {
 export interface ReadLimits extends SizeLimits, PaceLimits {
   readonly answerMisdirected: boolean;
 }
-
-/** So much input in one go, and the others have their turn: a peer that always has data would starve them. */
-const TURN_BYTES = 256 * 1024;
 
 /** Blocks of whole lines, read when they are asked for, so that the clocks know who waits for whom. */
 export class Blocks {
@@ -124,10 +121,7 @@ export class Blocks {
     const limiter = this.#limiter;
     while (!this.#isOver) {
       if (this.#pace !== undefined) await this.#pace.read();
-      if (this.#burst >= TURN_BYTES) {
-        this.#burst = 0;
-        await turn();
-      }
+      if (this.#burst > 0) await TURNS.take(this.#burst);
       // It may have ended meanwhile, and may be the one that gives way to make room for itself.
       if (this.#isOver) break;
       const space = this.#space();
@@ -174,7 +168,7 @@ export class Blocks {
     this.#pace?.took(count);
     const block = this.#limiter.take(count);
     // A read that fills its buffer did not have to wait, and neither will the next.
-    this.#burst = this.#limiter.full ? this.#burst + count : 0;
+    this.#burst = this.#limiter.full ? count : 0;
     if (this.#greeting) this.misdirected = answerMisdirected(block ?? this.#limiter.held);
     return block;
   }

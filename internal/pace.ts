@@ -13,6 +13,9 @@ export interface PaceLimits {
   readonly maxBytesPerSecond: number;
 }
 
+/** Peers that came together are not woken together, again and again, which everybody else would have to wait for. */
+const SPREAD = 0.25;
+
 /** Holds reading up, so that the kernel's buffer fills and TCP slows the peer down: nobody gets an error. */
 export class Pace {
   readonly #clock: Clock;
@@ -70,8 +73,9 @@ export class Pace {
   async #sleep(milliseconds: number): Promise<void> {
     if (milliseconds === 0 || this.#stopped) return;
     const { promise, resolve } = Promise.withResolvers<void>();
+    // Nothing is lost: who is woken later has the less to wait for next time.
     // The transport is at rest meanwhile, so this alone keeps the process alive.
-    const cancel = this.#clock.setTimer(resolve, milliseconds, true);
+    const cancel = this.#clock.setTimer(resolve, milliseconds * (1 + SPREAD * Math.random()), true);
     this.#wake = resolve;
     await promise;
     cancel();

@@ -19,6 +19,64 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
+/** So much in one go, of all connections together, and those who have little to say have their turn. */
+const TURN_BYTES = 256 * 1024;
+
+/**
+ * Shares each turn among those who have much to do in it: peers that always have data, in whatever number, would starve
+ * the others.
+ */
+class Turns {
+  #left = TURN_BYTES;
+  #waiting: { bytes: number; go: () => void }[] = [];
+  #ending = false;
+
+  /**
+   * Takes of this turn, or of a later one.
+   *
+   * @param bytes How much work it is, in bytes of input.
+   * @returns When it may be done; `undefined` for now.
+   */
+  take(bytes: number): Promise<void> | undefined {
+    if (this.#left > 0 && this.#waiting.length === 0) {
+      this.#left -= bytes;
+      this.#endLater();
+      return undefined;
+    }
+    return new Promise((go) => {
+      if (this.#waiting.push({ bytes, go }) === 1) this.#beginLater();
+    });
+  }
+
+  /** Nobody waits: it is over when the loop goes round, which is cheaper to learn than a timer is. */
+  #endLater(): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    setImmediate(() => {
+      this.#ending = false;
+      if (this.#waiting.length === 0) this.#left = TURN_BYTES;
+    });
+  }
+
+  #beginLater(): void {
+    turn().then(() => {
+      this.#left = TURN_BYTES;
+      let count = 0;
+      for (; this.#left > 0 && count < this.#waiting.length; count++) {
+        const { bytes, go } = this.#waiting[count];
+        this.#left -= bytes;
+        go();
+      }
+      this.#waiting.splice(0, count);
+      if (this.#waiting.length > 0) this.#beginLater();
+      else this.#endLater();
+    });
+  }
+}
+
+/** The turns of this process, whose servers share one loop. */
+export const TURNS = new Turns();
+
 /** The loop asks the kernel at least once in 61 rounds, even if it is never at rest. */
 const ROUNDS = 64;
 

@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { test } from "./bounded.ts";
 import { faulty } from "./faults.ts";
 import { inMemory, startServer } from "./server.ts";
@@ -57,4 +57,13 @@ test("a client that is turned away and takes nothing holds nobody up", async () 
   const [, rejected] = [listener.connect(), listener.connect()];
   await t.until("rejected");
   assertEquals(await rejected.readAll(), "");
+});
+
+test("a storm of connections lets those who are there have their turn", async () => {
+  const { listener } = inMemory();
+  await using t = startServer({ listener });
+  for (let i = 0; i < 1500; i++) listener.connect();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertLess(t.stats.accepted, 500);
+  await t.until("accepted", 1500);
 });

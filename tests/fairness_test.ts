@@ -55,6 +55,31 @@ for (const [door, start] of Object.entries(DOORS)) {
   }
 }
 
+test("peers that always have lines share a turn, however many they are", async () => {
+  const greedy: Greedy[] = [];
+  const memory = new MemoryListener();
+  const accept = async () => {
+    await memory.accept();
+    greedy.push(new Greedy("0123456789abcde\n"));
+    return greedy.at(-1)!;
+  };
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using t = new TestServer(DOORS["a block handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
+  for (let i = 0; i < 20; i++) memory.connect();
+  await t.until("accepted", 20);
+  const taken = () => greedy.reduce((sum, { bytes }) => sum + bytes, 0);
+  for (let i = 0; i < 10; i++) {
+    const before = taken();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    assertLess(taken() - before, 4 * 256 * 1024);
+  }
+  // And each has its share.
+  assertLess(
+    Math.max(...greedy.map(({ bytes }) => bytes)),
+    16 * (128 * 1024 + Math.min(...greedy.map(({ bytes }) => bytes))),
+  );
+});
+
 test("a handler that has thousands of lines at hand lets others have their turn, through either door", async () => {
   let lines = 0;
   const starts: Start[] = [
