@@ -6,6 +6,7 @@
 
 import { BLOCK_BYTES } from "./limiter.ts";
 import type { Transport } from "./transport.ts";
+import { TURNS } from "./turn.ts";
 
 /** After the last write, so long and so much is read on, for the peer's sake. */
 export const LINGER_MS = 2000;
@@ -37,6 +38,7 @@ export async function linger(
       if (count === null) return;
       left -= count;
       reading = undefined;
+      if (count === DISCARD.length) await TURNS.take(count);
     }
   } catch {
     // The peer is gone, or the time was up.

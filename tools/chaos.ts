@@ -1,12 +1,13 @@
 // `deno task chaos`: 500 bad clients beside 50 good ones, who must not notice more than that it is busy.
 
-import type { CrowdOrder } from "./chaos/crowd.ts";
+import { riot } from "./chaos/crowd.ts";
 import { type Experience, quantile, talk } from "./chaos/good.ts";
 import { type Footprint, Victim } from "./chaos/victim.ts";
 
 const USAGE = `Usage: deno task chaos [options]
 
-  --seconds N  how long it lasts (default 20); a quiet run and a first riot before it take half of that each
+  --rounds N   quiet runs and riots in turn (default 5), after a first riot that does not count
+  --seconds N  how long a riot lasts (default 10); a quiet run takes half of that
   --good N     good clients (default 50)
   --bad N      bad clients, of twelve kinds (default 500)
   --help       show this`;
@@ -19,6 +20,7 @@ const LEFT_BYTES = 64 * 2 ** 20;
 const LEFT_DESCRIPTORS = 5;
 
 interface Options {
+  rounds: number;
   seconds: number;
   good: number;
   bad: number;
@@ -29,10 +31,11 @@ class UsageError extends Error {
 }
 
 function parseOptions(args: string[]): Options {
-  const options: Options = { seconds: 20, good: 50, bad: 500 };
+  const options: Options = { rounds: 5, seconds: 10, good: 50, bad: 500 };
   for (let i = 0; i < args.length; i += 2) {
     const [name, value = ""] = [args[i], args[i + 1]];
-    if (name === "--seconds") options.seconds = parseCount(name, value, 2, 3600);
+    if (name === "--rounds") options.rounds = parseCount(name, value, 1, 100);
+    else if (name === "--seconds") options.seconds = parseCount(name, value, 2, 3600);
     else if (name === "--good") options.good = parseCount(name, value, 1, 1000);
     else if (name === "--bad") options.bad = parseCount(name, value, 1, 2000);
     else throw new UsageError(`Unknown option "${name}"; --help lists what there is`);
@@ -45,20 +48,6 @@ function parseCount(name: string, value: string, least: number, most: number): n
   throw new UsageError(`${name} wants a whole number from ${least} to ${most}, not "${value}"`);
 }
 
-/** Lets the crowd loose; resolves to how often each kind came. */
-async function riot(order: CrowdOrder): Promise<Record<string, number>> {
-  const worker = new Worker(new URL("./chaos/crowd.ts", import.meta.url), { type: "module" });
-  const { promise, resolve, reject } = Promise.withResolvers<Record<string, number>>();
-  worker.onmessage = ({ data }) => resolve(data);
-  worker.onerror = (event) => (event.preventDefault(), reject(new Error(`The crowd: ${event.message}`)));
-  worker.postMessage(order);
-  try {
-    return await promise;
-  } finally {
-    worker.terminate();
-  }
-}
-
 /** Notes the most that the server takes, until it is stopped. */
 function watchPeak(victim: Victim): { peak: Footprint; stop(): void } {
   const peak = { bytes: 0, descriptors: 0 };
@@ -66,7 +55,7 @@ function watchPeak(victim: Victim): { peak: Footprint; stop(): void } {
     const now = await victim.footprint();
     peak.bytes = Math.max(peak.bytes, now.bytes);
     peak.descriptors = Math.max(peak.descriptors, now.descriptors);
-  }, 250);
+  }, 2000);
   return { peak, stop: () => clearInterval(timer) };
 }
 
@@ -84,36 +73,39 @@ function isBack(now: Footprint, before: Footprint): boolean {
   return now.bytes <= before.bytes + LEFT_BYTES && now.descriptors <= before.descriptors + LEFT_DESCRIPTORS;
 }
 
-async function chaos({ seconds, good, bad }: Options): Promise<number> {
+async function chaos({ rounds, seconds, good, bad }: Options): Promise<number> {
   await using victim = await Victim.start();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     Deno.addSignalListener(signal, () => void victim[Symbol.asyncDispose]().finally(() => Deno.exit(130)));
   }
-  // What is compiled and grown in a first moment is no part of either run.
-  await talk(victim.port, good, 1);
-  const quiet = await talk(victim.port, good, Math.ceil(seconds / 2));
-  const cold = await victim.footprint();
-  // What the runtime keeps of a first riot for the next is no leak; what a second one adds to it would be.
   const half = Math.ceil(seconds / 2);
-  await riot({ port: victim.port, count: bad, seconds: half });
+  // What is compiled and grown in a first moment is no part of any run, and what the runtime keeps of a first riot for
+  // the next is no leak; what others add to it would be.
+  await talk(victim.port, good, 1);
+  const cold = await victim.footprint();
+  await riot(victim.port, bad, half);
   const before = await recover(victim, cold);
+  const findings: Findings = { quiet: [], busy: [], times: [], cold, before, peak: before, after: before };
   const { peak, stop } = watchPeak(victim);
-  const [busy, times] = await Promise.all([
-    talk(victim.port, good, seconds),
-    riot({ port: victim.port, count: bad, seconds }),
-  ]).finally(stop);
+  for (let round = 0; round < rounds; round++) {
+    findings.quiet.push(await talk(victim.port, good, half));
+    const [busy, times] = await Promise.all([talk(victim.port, good, seconds), riot(victim.port, bad, seconds)]);
+    findings.busy.push(busy);
+    findings.times.push(times);
+  }
+  stop();
   const after = await recover(victim, before);
-  print({ quiet, busy, times, cold, before, peak, after });
-  const losses = [...quiet.losses, ...busy.losses];
+  print({ ...findings, peak, after });
+  const losses = [...findings.quiet, ...findings.busy].flatMap(({ losses }) => losses);
   for (const loss of losses) console.error(`lost: ${loss}`);
   if (!isBack(after, before)) console.error("Memory or descriptors have not come back");
   return losses.length > 0 || !isBack(after, before) ? 1 : 0;
 }
 
 interface Findings {
-  quiet: Experience;
-  busy: Experience;
-  times: Record<string, number>;
+  quiet: Experience[];
+  busy: Experience[];
+  times: Record<string, number>[];
   cold: Footprint;
   before: Footprint;
   peak: Footprint;
@@ -121,19 +113,24 @@ interface Findings {
 }
 
 function print({ quiet, busy, times, cold, before, peak, after }: Findings): void {
-  const ratio = quantile(busy.latencies, 0.99) / quantile(quiet.latencies, 0.99);
   console.log(table([
-    ["good clients", "replies", "lost", "p50 ms", "p99 ms"],
+    ["good clients, medians of the rounds", "replies", "lost", "p50 ms", "p99 ms"],
     ["quiet", ...describe(quiet)],
     ["chaos", ...describe(busy)],
   ]));
-  console.log(`p99 is ${ratio.toFixed(1)} times that of the quiet run (aim: 3 at most)\n`);
-  console.log(table([["bad clients", "times"], ...Object.entries(times).map(([kind, count]) => [kind, `${count}`])]));
-  const row = (
-    name: string,
-    { bytes, descriptors }: Footprint,
-  ) => [name, (bytes / 2 ** 20).toFixed(0), `${descriptors}`];
-  console.log("The server, before and after a first riot, in the second one, and after it:");
+  const ratios = busy.map(({ latencies }, i) => quantile(latencies, 0.99) / quantile(quiet[i].latencies, 0.99)).sort(
+    byValue,
+  );
+  const [median, worst] = [quantile(ratios, 0.5), ratios.at(-1)!].map((ratio) => ratio.toFixed(1));
+  console.log(`p99 is ${median} times that of the quiet run before it (worst round: ${worst}; aim: 3 at most)\n`);
+  const kinds = Object.keys(times[0]).map((kind) => [kind, `${times.reduce((sum, round) => sum + round[kind], 0)}`]);
+  console.log(table([["bad clients", "times"], ...kinds]));
+  const row = (name: string, { bytes, descriptors }: Footprint) => [
+    name,
+    (bytes / 2 ** 20).toFixed(0),
+    `${descriptors}`,
+  ];
+  console.log("The server, before and after a first riot, in the others, and after them:");
   console.log(
     table([
       ["", "MiB", "descriptors"],
@@ -145,9 +142,16 @@ function print({ quiet, busy, times, cold, before, peak, after }: Findings): voi
   );
 }
 
-function describe({ latencies, losses }: Experience): string[] {
-  const [p50, p99] = [0.5, 0.99].map((part) => quantile(latencies, part).toFixed(2));
-  return [`${latencies.length}`, `${losses.length}`, p50, p99];
+function byValue(a: number, b: number): number {
+  return a - b;
+}
+
+function describe(rounds: Experience[]): string[] {
+  const sum = (count: (round: Experience) => number) => `${rounds.reduce((sum, round) => sum + count(round), 0)}`;
+  const [p50, p99] = [0.5, 0.99].map((part) =>
+    quantile(rounds.map(({ latencies }) => quantile(latencies, part)).sort(byValue), 0.5).toFixed(2)
+  );
+  return [sum(({ latencies }) => latencies.length), sum(({ losses }) => losses.length), p50, p99];
 }
 
 function table(rows: string[][]): string {

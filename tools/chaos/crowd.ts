@@ -1,24 +1,22 @@
 /**
- * The bad clients, in a thread of their own, so that they do not slow down those who measure.
+ * The bad clients, in a process of their own with the least priority, as if they were on machines of their own: they may
+ * take the server's time, but not that of those who measure.
  *
  * @module
  */
 
 import { KINDS, misbehave } from "./bad.ts";
 
-/** What the thread is told. */
-export interface CrowdOrder {
-  port: number;
-  count: number;
-  seconds: number;
+/** Lets so many loose for so long; resolves to how often each kind came. */
+export async function riot(port: number, count: number, seconds: number): Promise<Record<string, number>> {
+  const crowd = [Deno.execPath(), "run", "--allow-net", import.meta.filename!, `${port}`, `${count}`, `${seconds}`];
+  const { success, stdout } = await new Deno.Command("chrt", { args: ["--idle", "0", ...crowd], stderr: "inherit" })
+    .output();
+  if (!success) throw new Error("The crowd has failed");
+  return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-const scope = self as unknown as {
-  onmessage: (event: MessageEvent<CrowdOrder>) => void;
-  postMessage(times: Record<string, number>): void;
-};
-
-scope.onmessage = async ({ data: { port, count, seconds } }) => {
+async function riotHere(port: number, count: number, seconds: number): Promise<Record<string, number>> {
   // An upload that is cut off, or a read that is, may reject where nobody waits for it any more.
   globalThis.addEventListener("unhandledrejection", (event) => event.preventDefault());
   const end = new AbortController();
@@ -26,8 +24,14 @@ scope.onmessage = async ({ data: { port, count, seconds } }) => {
   const times: Record<string, number> = Object.fromEntries(KINDS.map((kind) => [kind, 0]));
   await Promise.all(Array.from({ length: count }, async (_, i) => {
     const kind = KINDS[i % KINDS.length];
-    const count = await misbehave(kind, { port, signal: end.signal });
-    times[kind] += count;
+    const more = await misbehave(kind, { port, signal: end.signal });
+    times[kind] += more;
   }));
-  scope.postMessage(times);
-};
+  return times;
+}
+
+if (import.meta.main) {
+  const [port, count, seconds] = Deno.args.map(Number);
+  console.log(JSON.stringify(await riotHere(port, count, seconds)));
+  Deno.exit();
+}

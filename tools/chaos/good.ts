@@ -12,7 +12,7 @@ export interface Experience {
   losses: string[];
 }
 
-const THINK_MS = 20;
+const THINK_MS = 100;
 
 /** Answers that come at all come by then. */
 const PATIENCE_MS = 10_000;
@@ -35,17 +35,22 @@ async function talkAlone(i: number, port: number, until: number, { latencies, lo
   try {
     using conn = await Deno.connect({ hostname: "127.0.0.1", port });
     conn.setNoDelay(true);
+    await think();
     for (let round = 0; performance.now() < until; round++) {
       const line = `client ${i}, round ${round}, ${"ab".repeat(round % 50)}\n`;
       const start = performance.now();
       const reply = await ask(conn, line);
       latencies.push(performance.now() - start);
       if (reply !== line.toUpperCase()) throw new Error(`got ${JSON.stringify(reply)} for ${JSON.stringify(line)}`);
-      await new Promise((resolve) => setTimeout(resolve, THINK_MS * 2 * Math.random()));
+      await think();
     }
   } catch (error) {
     losses.push(`client ${i}: ${error instanceof Error ? error.message : error}`);
   }
+}
+
+function think(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, THINK_MS * 2 * Math.random()));
 }
 
 /** Sends a line; returns so many bytes as it has, since the answer is as long. */
