@@ -13,11 +13,19 @@ export interface Sink {
   write(bytes: Uint8Array): Promise<number>;
 }
 
-/** So much, in characters, is not kept waiting. */
+/** So much, in bytes, is not kept waiting. */
 const CHUNK = 64 * 1024;
 
-/** So much, in characters, waits at most for a reader that does not read. */
+/** So much, in bytes, waits at most for a reader that does not read. */
 const MOST_WAITING = 1024 * 1024;
+
+/**
+ * So much text, in characters, becomes bytes at once. While it is text, each line is made of many small pieces, which
+ * take ten times the memory; with a slow reader the collector's pauses grow by it.
+ */
+const ENCODE_LENGTH = 4 * 1024;
+
+const ENCODER = new TextEncoder();
 
 /** So long after a pipe was full it is tried again. */
 const RETRY_MS = 100;
@@ -30,8 +38,12 @@ const RETRY_MS = 100;
  */
 export class BufferedHandler extends BaseHandler {
   readonly #sink: Sink;
-  #waiting = "";
-  /** How many characters are on their way to the sink. */
+  /** What waits: bytes, then text, so many lines and about so many bytes in all. */
+  #encoded: Uint8Array[] = [];
+  #text = "";
+  #lines = 0;
+  #waiting = 0;
+  /** How many bytes are on their way to the sink. */
   #leaving = 0;
   #dropped = 0;
   #writing: Promise<void> | undefined;
@@ -44,38 +56,49 @@ export class BufferedHandler extends BaseHandler {
   }
 
   override log(line: string): void {
-    if (this.#waiting.length + this.#leaving > MOST_WAITING) {
+    if (this.#waiting + this.#leaving > MOST_WAITING) {
       this.#dropped++;
       return;
     }
-    this.#waiting += `${line}\n`;
-    if (this.#waiting.length >= CHUNK) this.write();
+    this.#text += `${line}\n`;
+    this.#lines++;
+    this.#waiting += line.length + 1;
+    if (this.#text.length >= ENCODE_LENGTH) this.#encode();
+    if (this.#waiting >= CHUNK) this.write();
   }
 
   /** What waits is due; one chunk is written at a time. */
   write(): void {
-    this.#due = this.#waiting !== "";
+    this.#due = this.#waiting > 0;
     if (this.#due) this.#writing ??= this.#writeChunk();
   }
 
   /** Writes all that waits, however long that takes; never rejects. */
   async flush(): Promise<void> {
-    while (this.#waiting !== "" || this.#writing !== undefined) {
+    while (this.#waiting > 0 || this.#writing !== undefined) {
       this.write();
       await this.#writing;
     }
   }
 
+  #encode(): void {
+    this.#encoded.push(ENCODER.encode(this.#text));
+    this.#text = "";
+  }
+
   async #writeChunk(): Promise<void> {
-    const text = this.#waiting;
-    this.#waiting = "";
+    this.#encode();
+    const bytes = concat(this.#encoded);
+    const lines = this.#lines;
+    this.#encoded = [];
+    this.#lines = this.#waiting = 0;
     this.#due = false;
-    this.#leaving = text.length;
-    const written = await this.#send(new TextEncoder().encode(text));
+    this.#leaving = bytes.length;
+    const written = await this.#send(bytes);
     this.#leaving = 0;
     this.#writing = undefined;
     if (written) this.#tellDropped();
-    else this.#dropped += text.split("\n").length - 1;
+    else this.#dropped += lines;
     if (this.#due) this.write();
   }
 
@@ -99,4 +122,14 @@ export class BufferedHandler extends BaseHandler {
     this.log(this.format(new LogRecord({ msg, args: [Date.now()], level: LogLevels.WARN, loggerName: "shouty" })));
     this.#due = true;
   }
+}
+
+function concat(parts: Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
