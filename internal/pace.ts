@@ -73,7 +73,7 @@ export class Pace {
   async #sleep(milliseconds: number): Promise<void> {
     if (milliseconds === 0 || this.#stopped) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    // Nothing is lost: who is woken later has the less to wait for next time.
+    // Who is woken later has the less to wait for next time, unless the rate is below one per second.
     // The transport is at rest meanwhile, so this alone keeps the process alive.
     const cancel = this.#clock.setTimer(resolve, milliseconds * (1 + SPREAD * Math.random()), true);
     this.#wake = resolve;
