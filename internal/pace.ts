@@ -24,6 +24,8 @@ export class Pace {
   /** The largest read: a second's worth. */
   readonly maxReadBytes: number;
   #wake = () => {};
+  /** How much later than it had to be the last wait was over: our doing, which the rate does not count. */
+  #late = 0;
   #stopped = false;
 
   constructor(limits: PaceLimits, clock: Clock) {
@@ -40,7 +42,7 @@ export class Pace {
 
   /** So much was read. */
   took(bytes: number): void {
-    this.#bytes.take(this.#clock.now(), bytes);
+    this.#bytes.take(this.#clock.now() - this.#late, bytes);
   }
 
   /**
@@ -60,7 +62,7 @@ export class Pace {
       end = lines.indexOf("\n", end) + 1;
       count++;
     }
-    this.#lines.take(this.#clock.now(), count);
+    this.#lines.take(this.#clock.now() - this.#late, count);
     return end;
   }
 
@@ -71,11 +73,12 @@ export class Pace {
   }
 
   async #sleep(milliseconds: number): Promise<void> {
+    this.#late = 0;
     if (milliseconds === 0 || this.#stopped) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    // Who is woken later has the less to wait for next time, unless the rate is below one per second.
+    this.#late = milliseconds * SPREAD * Math.random();
     // The transport is at rest meanwhile, so this alone keeps the process alive.
-    const cancel = this.#clock.setTimer(resolve, milliseconds * (1 + SPREAD * Math.random()), true);
+    const cancel = this.#clock.setTimer(resolve, milliseconds + this.#late, true);
     this.#wake = resolve;
     await promise;
     cancel();

@@ -126,6 +126,17 @@ test("maxBytesPerSecond reads a second's worth at once and the rest in time", as
   assertEquals([replies.count, t.stats.bytesIn, t.stats.active], [30, 300, 1]);
 });
 
+test("A rate below one per second is kept in the long run, however late each wait ends", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 0.5 });
+  const client = await t.admitted();
+  const replies = countReplies(client);
+  await client.write(numbered(60));
+  await clock.advance(0);
+  await clock.advance(50 * 2000 + 500);
+  assertEquals(replies.count, 51);
+});
+
 test("Connections that came together are not all read at the same moment, again and again", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
