@@ -96,10 +96,12 @@ export type ServerProcess = Subprocess & Address;
 /** Whether util-linux's `script` is here, which gives a subprocess a terminal. */
 export const HAS_SCRIPT = await isUtilLinux();
 
-/** Starts `deno` in a terminal, where stdout and stderr are one. */
+/** Starts `deno` in a terminal, where stdout and stderr are one, and no shell is left that Ctrl-C would end. */
 export function startInTerminal(args: string[], env: Record<string, string> = {}): Subprocess {
-  const line = [Deno.execPath(), ...args].map((word) => `'${word}'`).join(" ");
-  return new Subprocess("script", ["--quiet", "--return", "--command", line, "/dev/null"], { env });
+  const line = `exec ${[Deno.execPath(), ...args].map((word) => `'${word}'`).join(" ")}`;
+  return new Subprocess("script", ["--quiet", "--return", "--command", line, "/dev/null"], {
+    env: { SHELL: "/bin/sh", ...env },
+  });
 }
 
 async function isUtilLinux(): Promise<boolean> {
