@@ -27,6 +27,9 @@ const ENCODE_LENGTH = 4 * 1024;
 
 const ENCODER = new TextEncoder();
 
+/** A line waits so long for others to share its system call. */
+const FLUSH_MS = 100;
+
 /** So long after a pipe was full it is tried again. */
 const RETRY_MS = 100;
 
@@ -39,7 +42,7 @@ const RETRY_MS = 100;
 export class BufferedHandler extends BaseHandler {
   readonly #sink: Sink;
   /** What waits: bytes, then text, so many lines and about so many bytes in all. */
-  #encoded: Uint8Array[] = [];
+  readonly #encoded: Uint8Array[] = [];
   #text = "";
   #lines = 0;
   #waiting = 0;
@@ -47,6 +50,7 @@ export class BufferedHandler extends BaseHandler {
   #leaving = 0;
   #dropped = 0;
   #writing: Promise<void> | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   /** Whether what waits is to follow at once. */
   #due = false;
 
@@ -64,11 +68,14 @@ export class BufferedHandler extends BaseHandler {
     this.#lines++;
     this.#waiting += line.length + 1;
     if (this.#text.length >= ENCODE_LENGTH) this.#encode();
-    if (this.#waiting >= CHUNK) this.write();
+    if (this.#waiting >= CHUNK) this.#write();
+    else this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
   }
 
   /** What waits is due; one chunk is written at a time. */
-  write(): void {
+  #write(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.#due = this.#waiting > 0;
     if (this.#due) this.#writing ??= this.#writeChunk();
   }
@@ -76,7 +83,7 @@ export class BufferedHandler extends BaseHandler {
   /** Writes all that waits, however long that takes; never rejects. */
   async flush(): Promise<void> {
     while (this.#waiting > 0 || this.#writing !== undefined) {
-      this.write();
+      this.#write();
       await this.#writing;
     }
   }
@@ -88,9 +95,8 @@ export class BufferedHandler extends BaseHandler {
 
   async #writeChunk(): Promise<void> {
     this.#encode();
-    const bytes = concat(this.#encoded);
+    const bytes = concat(this.#encoded.splice(0));
     const lines = this.#lines;
-    this.#encoded = [];
     this.#lines = this.#waiting = 0;
     this.#due = false;
     this.#leaving = bytes.length;
@@ -99,7 +105,7 @@ export class BufferedHandler extends BaseHandler {
     this.#writing = undefined;
     if (written) this.#tellDropped();
     else this.#dropped += lines;
-    if (this.#due) this.write();
+    if (this.#due) this.#write();
   }
 
   async #send(bytes: Uint8Array): Promise<boolean> {
@@ -119,7 +125,7 @@ export class BufferedHandler extends BaseHandler {
     if (this.#dropped === 0) return;
     const msg = `dropped ${this.#dropped} log ${this.#dropped === 1 ? "line" : "lines"}`;
     this.#dropped = 0;
-    this.log(this.format(new LogRecord({ msg, args: [Date.now()], level: LogLevels.WARN, loggerName: "shouty" })));
+    this.log(this.format(new LogRecord({ msg, args: [], level: LogLevels.WARN, loggerName: "shouty" })));
     this.#due = true;
   }
 }
