@@ -17,8 +17,8 @@ import { countLines } from "./text.ts";
  */
 export class Lines implements AsyncIterableIterator<string, undefined> {
   readonly #blocks: Blocks;
-  readonly #writer: WritableStreamDefaultWriter<string>;
-  readonly #reader: ReadableStreamDefaultReader<string>;
+  /** Made when lines first come together, which in many a dialogue they never do. */
+  #stream: LineStream | undefined;
   #pulling: Promise<void> | undefined;
   #wake: (() => void) | undefined;
   /** A line that came alone, as most do in a dialogue: it need not go through the stream, which costs microseconds. */
@@ -31,9 +31,6 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   constructor(blocks: Blocks) {
     this.#blocks = blocks;
-    const { writable, readable } = new TextLineStream();
-    this.#writer = writable.getWriter();
-    this.#reader = readable.getReader();
   }
 
   /** The next line; done when there will be no more, whatever the cause. */
@@ -45,7 +42,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     const isTurnOver = ++this.#claimed % TURN_LINES === 0;
     const lone = this.#lone;
     this.#lone = undefined;
-    const value = lone ?? (await this.#reader.read()).value!;
+    const value = lone ?? (await this.#stream!.reader.read()).value!;
     if (isTurnOver) await turn();
     return { value, done: false };
   }
@@ -93,6 +90,16 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     this.#came += countLines(lines);
     if (lines.indexOf("\n") === lines.length - 1) this.#lone = lines.slice(0, -1);
     // The stream drops a CR before each LF; the blocks have dropped theirs, and a second one is text.
-    else this.#writer.write(lines.replaceAll("\r\n", "\r\r\n"));
+    else (this.#stream ??= openLineStream()).writer.write(lines.replaceAll("\r\n", "\r\r\n"));
   }
+}
+
+interface LineStream {
+  readonly writer: WritableStreamDefaultWriter<string>;
+  readonly reader: ReadableStreamDefaultReader<string>;
+}
+
+function openLineStream(): LineStream {
+  const { writable, readable } = new TextLineStream();
+  return { writer: writable.getWriter(), reader: readable.getReader() };
 }
