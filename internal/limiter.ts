@@ -5,6 +5,8 @@
  * @module
  */
 
+import { Spares } from "./spares.ts";
+
 /** Why the limiter refuses to take more. */
 export type Breach = "line-too-long" | "byte-limit";
 
@@ -28,9 +30,7 @@ export const BLOCK_BYTES = 64 * 1024;
 /** So many reads in a row that each use less than this part of a large buffer give it back; one alone is a pause. */
 const QUIET_READS = 16;
 
-/** Small buffers for those who come next: a short connection would spend 3 % of its time on a new one. */
-const SPARES: Uint8Array<ArrayBuffer>[] = [];
-const MAX_SPARES = 64;
+const SPARES = new Spares(SMALL_BYTES, 64);
 const NONE = new Uint8Array(0);
 
 /**
@@ -41,7 +41,7 @@ const NONE = new Uint8Array(0);
  */
 export class Limiter {
   readonly #limits: SizeLimits;
-  #buffer = SPARES.pop() ?? new Uint8Array(SMALL_BYTES);
+  #buffer = SPARES.take();
   /** The unfinished line lies at [#start, #end); a block that was handed out lies before it. */
   #start = 0;
   #end = 0;
@@ -107,7 +107,7 @@ export class Limiter {
 
   /** Takes no more bytes, and lets its buffer go, into which nobody must be reading. */
   free(): void {
-    if (this.#buffer.length === SMALL_BYTES && SPARES.length < MAX_SPARES) SPARES.push(this.#buffer);
+    SPARES.give(this.#buffer);
     this.#buffer = NONE;
     this.#start = this.#end = 0;
   }

@@ -6,17 +6,24 @@
 
 import { setImmediate } from "node:timers";
 import { BLOCK_BYTES } from "./limiter.ts";
+import { Spares } from "./spares.ts";
 
 const ENCODER = new TextEncoder();
 
-/** Empty blocks for the next writer: a connection borrows one only while something waits in it. */
-const SPARES: Uint8Array<ArrayBuffer>[] = [];
-const MAX_SPARES = 64;
+/**
+ * Empty blocks: a connection borrows one only while something waits in it. Most replies need a small one, and the
+ * kernel may wake a thousand connections at once.
+ */
+const SMALL = new Spares(4 * 1024, 1024);
+const LARGE = new Spares(BLOCK_BYTES, 64);
 
 /** Most connections never have a full block, and need no list of their own for it. */
 const NONE: Uint8Array[] = [];
 const NONE_YET = new Uint8Array(0);
 const NOTHING = Promise.resolve();
+
+/** A character of a string, which is half of one beyond the BMP, becomes three bytes at most. */
+const MAX_BYTES_PER_CHAR = 3;
 
 /** So much text is encoded at once, so that its size in bytes is known. */
 const ENCODE_LENGTH = 16 * 1024;
@@ -93,7 +100,7 @@ export class Outbox {
     }
     this.#encode();
     for (let rest = data; rest.length > 0;) {
-      const room = this.#room();
+      const room = this.#room(rest.length);
       const part = rest.subarray(0, room.length);
       room.set(part);
       this.#fill(part.length);
@@ -177,6 +184,7 @@ export class Outbox {
       this.#sink.wrote(this.#blockBytes);
       if (this.#nextBlock()) return true;
     }
+    this.#rest = NONE_YET;
     this.#flushing = undefined;
     return false;
   }
@@ -211,7 +219,8 @@ export class Outbox {
     if (this.#full.length > 0) {
       if (this.#sent === this.#full[0].length) this.#full.shift(), this.#sent = 0;
     } else if (this.#sent === this.#used) {
-      if (SPARES.length < MAX_SPARES) SPARES.push(this.#block!);
+      SMALL.give(this.#block!);
+      LARGE.give(this.#block!);
       this.#block = undefined;
       this.#used = this.#sent = 0;
     }
@@ -225,7 +234,7 @@ export class Outbox {
 
   #encode(): void {
     for (let text = this.#text; text.length > 0;) {
-      const { read, written } = ENCODER.encodeInto(text, this.#room());
+      const { read, written } = ENCODER.encodeInto(text, this.#room(text.length * MAX_BYTES_PER_CHAR));
       this.#fill(written);
       if (read === text.length) break;
       text = text.slice(read);
@@ -234,9 +243,10 @@ export class Outbox {
     this.#text = "";
   }
 
-  #room(): Uint8Array<ArrayBuffer> {
-    if (this.#used === BLOCK_BYTES) this.#seal();
-    this.#block ??= SPARES.pop() ?? new Uint8Array(BLOCK_BYTES);
+  /** Where so many bytes go, or the first of them. Who has filled one block is likely to fill another. */
+  #room(bytes: number): Uint8Array<ArrayBuffer> {
+    if (this.#used === this.#block?.length) this.#seal();
+    this.#block ??= (bytes <= SMALL.bytes && this.#full.length === 0 ? SMALL : LARGE).take();
     return this.#used === 0 ? this.#block : this.#block.subarray(this.#used);
   }
 

@@ -127,6 +127,48 @@ test("Outbox cuts bytes into blocks of 64 KiB", async () => {
   assertEquals(kernel.blocks, [BLOCK_BYTES, BLOCK_BYTES, 1]);
 });
 
+test("Outbox borrows no more than a small block for a short text, however many connections write at once", () => {
+  const spaces: number[] = [];
+  const sink = { send, writing() {}, wrote() {}, writeFailed() {} };
+  function send(bytes: Uint8Array): Promise<number> {
+    spaces.push(bytes.buffer.byteLength);
+    return new Promise(() => {});
+  }
+  for (let count = 0; count < 2000; count++) {
+    const outbox = new Outbox(sink);
+    outbox.add("x".repeat(1000));
+    outbox.flush();
+  }
+  assertEquals(spaces, Array(2000).fill(4096));
+});
+
+test("Outbox writes no more blocks for having begun with a small one", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  for (let count = 0; count < 100; count++) outbox.add(new Uint8Array(1000).fill(count));
+  await outbox.flush();
+  assertEquals(kernel.blocks, [4096, BLOCK_BYTES, 100_000 - 4096 - BLOCK_BYTES]);
+  assertEquals(kernel.bytes, new Uint8Array(100_000).map((_, i) => Math.floor(i / 1000)));
+});
+
+test("Outbox holds no memory of what has left", async () => {
+  const program = `
+    import { Outbox } from "${import.meta.resolve("../internal/outbox.ts")}";
+    const sink = { send: (bytes) => Promise.resolve(bytes.length), writing() {}, wrote() {}, writeFailed() {} };
+    globalThis.outboxes = Array.from({ length: 1000 }, () => new Outbox(sink));
+    for (const outbox of outboxes) outbox.add("x".repeat(60_000));
+    await Promise.all(outboxes.map((outbox) => outbox.flush()));
+    gc(), gc(); // the first may leave the buffers to be swept in the background
+    console.log(Deno.memoryUsage().external);
+  `;
+  const command = new Deno.Command(Deno.execPath(), { args: ["eval", "--v8-flags=--expose-gc", program] });
+  const { stdout, stderr } = await command.output();
+  const external = Number(new TextDecoder().decode(stdout));
+  assert(external > 0, new TextDecoder().decode(stderr));
+  // The spares are 4 MiB; the thousand blocks were 62.
+  assertLessOrEqual(external, 16 * 1024 * 1024);
+});
+
 test("Outbox holds writers up from 64 KiB on, until there is room", async () => {
   const kernel = new Kernel(Infinity, false);
   const outbox = new Outbox(kernel);
