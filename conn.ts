@@ -140,7 +140,7 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
     );
   }
 
-  #open(): Promise<void> {
+  #open(): Promise<unknown> {
     const { door } = this.#host;
     if ("conversation" in door) return converse(door.conversation, this);
     this.#door = new LineDoor(this, this.#blocks, this.#outbox, door.lines);

@@ -38,6 +38,12 @@ export interface ReadLimits extends SizeLimits, PaceLimits {
   readonly answerMisdirected: boolean;
 }
 
+/** Who answers blocks. */
+export interface Answerer {
+  /** Answers a block; the next one waits for it. */
+  answer(lines: string): Promise<void>;
+}
+
 /** Blocks of whole lines, read when they are asked for, so that the clocks know who waits for whom. */
 export class Blocks {
   readonly #peer: Peer;
@@ -55,6 +61,8 @@ export class Blocks {
   misdirected: string | Uint8Array | undefined;
   /** Whole lines that came. */
   lines = 0;
+  /** Whether the answerer wants no more; what comes behind that is not what ends the connection. */
+  stopped = false;
   /** Whether the input ended before the handler's interest in it did. */
   exhausted = false;
 
@@ -108,6 +116,21 @@ export class Blocks {
     return this.#pace === undefined ? this.#read() : this.#nextInPace(this.#pace);
   }
 
+  /**
+   * Has all blocks answered, one by one, until there will be no more; rejects with what the answerer throws.
+   *
+   * @param answerer Who answers them.
+   */
+  each(answerer: Answerer): Promise<unknown> {
+    return this.#pace === undefined ? this.#read(answerer) : this.#eachInPace(this.#pace, answerer);
+  }
+
+  async #eachInPace(pace: Pace, answerer: Answerer): Promise<void> {
+    for (let lines; !this.stopped && (lines = await this.#nextInPace(pace)) !== undefined;) {
+      await answerer.answer(lines);
+    }
+  }
+
   async #nextInPace(pace: Pace): Promise<string | undefined> {
     const lines = this.#later || await this.#read();
     if (lines === undefined) return undefined;
@@ -116,7 +139,8 @@ export class Blocks {
     return this.#peer.leaving ? undefined : lines.slice(0, end);
   }
 
-  async #read(): Promise<string | undefined> {
+  /** The loop in which the answerer is, if there is one: one loop that waits for another would cost 480 bytes each. */
+  async #read(answerer?: Answerer): Promise<string | undefined> {
     const peer = this.#peer;
     const limiter = this.#limiter;
     while (!this.#isOver) {
@@ -143,7 +167,11 @@ export class Blocks {
       peer.took(count);
       const block = this.#take(count);
       if (this.misdirected !== undefined) return undefined;
-      if (block !== undefined) return this.#decode(block);
+      if (block === undefined) continue;
+      const lines = this.#decode(block);
+      if (answerer === undefined) return lines;
+      await answerer.answer(lines);
+      if (this.stopped) return undefined;
     }
     this.exhausted = true;
   }

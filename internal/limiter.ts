@@ -22,7 +22,7 @@ const LF = 10;
 const CR = 13;
 
 /** What a connection holds while it is quiet. */
-const SMALL_BYTES = 512;
+const SMALL_BYTES = 256;
 
 /** The largest read, and so the largest block, unless one line is longer. */
 export const BLOCK_BYTES = 64 * 1024;

@@ -4,18 +4,17 @@
  * @module
  */
 
-import type { Blocks } from "./blocks.ts";
+import type { Answerer, Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
 import type { Outbox } from "./outbox.ts";
 import { turn, TURN_LINES } from "./turn.ts";
 
 /** Has each of a connection's lines answered. */
-export class LineDoor {
+export class LineDoor implements Answerer {
   readonly #conn: Conn & { readonly leaving: boolean };
   readonly #blocks: Blocks;
   readonly #outbox: Outbox;
   readonly #handler: LineHandler;
-  #stopped = false;
   /** Whether the handler is at work. */
   answering = false;
 
@@ -26,9 +25,9 @@ export class LineDoor {
     this.#handler = handler;
   }
 
-  /** Serves until the input is over; throws what the handler throws. */
-  async serve(): Promise<void> {
-    for (let lines; !this.#stopped && (lines = await this.#blocks.next()) !== undefined;) await this.#answer(lines);
+  /** Serves until the input is over; rejects with what the handler throws. */
+  serve(): Promise<unknown> {
+    return this.#blocks.each(this);
   }
 
   /**
@@ -43,10 +42,11 @@ export class LineDoor {
 
   /** Takes no more lines than the one that is being answered. */
   stop(): void {
-    this.#stopped = true;
+    this.#blocks.stopped = true;
   }
 
-  #answer(lines: string): Promise<void> {
+  /** Answers whole lines; settles when the replies have left. */
+  answer(lines: string): Promise<void> {
     if (this.#handler.block === undefined) return this.#answerEach(lines);
     this.answering = true;
     const replies = this.#handler.block(lines, this.#conn);
@@ -60,7 +60,7 @@ export class LineDoor {
     const outbox = this.#outbox;
     this.answering = true;
     let left = TURN_LINES;
-    for (let from = 0; from < lines.length && !this.#stopped;) {
+    for (let from = 0; from < lines.length && !this.#blocks.stopped;) {
       const to = lines.indexOf("\n", from);
       let reply = this.#handler(lines.slice(from, to), conn);
       if (typeof reply === "object") {

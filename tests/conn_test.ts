@@ -168,6 +168,20 @@ test("conn.close in a line handler: the line gets its reply, later ones get none
   }
 });
 
+test("conn.close in a line handler ends it though its client stays, also where a pace holds lines back", async () => {
+  for (const pace of [{}, { maxLinesPerSecond: 2 }]) {
+    await using t = startServer({ ...inMemory(), ...pace }, (line, conn) => {
+      if (line === "quit") conn.close();
+      return shout(line);
+    });
+    const client = await t.connect();
+    await client.write("one\nquit\nmore\nmore\n");
+    assertEquals([await client.readLine(), await client.readLine(), await client.readLine()], ["ONE", "QUIT", null]);
+    await client.close();
+    assertEquals((await t.closed()).reason, "closed");
+  }
+});
+
 test("conn.close in a conversation lets what was written leave, and the loop ends at once", async () => {
   const after: string[] = [];
   const ended = Promise.withResolvers<void>();

@@ -81,7 +81,7 @@ const anyOptions: fc.Arbitrary<Required<Scenario["options"]>> = fc.record({
   maxLinesPerSecond: fc.constantFrom(0.5, 1, 3, 20),
   maxBytesPerSecond: fc.constantFrom(100, 700, 5000),
   answerMisdirected: fc.boolean(),
-  maxLineBytes: fc.constantFrom(1, 2, 5, 12, 511, 512, 513, 700, 70_000),
+  maxLineBytes: fc.constantFrom(1, 2, 5, 12, 255, 256, 257, 700, 70_000),
   maxConnectionBytes: fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constantFrom(600, 3000)),
   maxQueuedBytes: fc.constantFrom(1, 20, 1000),
   maxConnections: fc.integer({ min: 1, max: 3 }),
@@ -110,7 +110,7 @@ const anyText: fc.Arbitrary<string> = fc.array(
     { weight: 1, arbitrary: fc.constantFrom("GET / HTTP/1.1\r\n", "\x16\x03\x01", "\x16\x03", "PROXY UNKNOWN\r\n") },
     {
       weight: 1,
-      arbitrary: fc.constantFrom(509, 510, 511, 512, 513, 1800, 1800, 7000, 40_000).map((length) => "y".repeat(length)),
+      arbitrary: fc.constantFrom(253, 254, 255, 256, 257, 1020, 1020, 4090, 40_000).map((length) => "y".repeat(length)),
     },
     { weight: 1, arbitrary: fc.constantFrom(20, 400).map((count) => "z\n".repeat(count)) },
   ),

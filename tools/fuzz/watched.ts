@@ -7,7 +7,7 @@
 import type { Listener, Transport } from "@x/shouty";
 
 /** What a quiet connection's buffer takes, which no budget counts. */
-const LEAST_BYTES = 512;
+const LEAST_BYTES = 256;
 
 /** Whole lines have no budget; their buffers may grow until half of it is used. */
 const LARGEST_BYTES = 65_536 - LEAST_BYTES;
