@@ -30,6 +30,7 @@ class Turns {
   #left = TURN_BYTES;
   #waiting: { bytes: number; go: () => void }[] = [];
   #ending = false;
+  #pausing = 0;
 
   /**
    * Takes of this turn, or of a later one.
@@ -48,13 +49,21 @@ class Turns {
     });
   }
 
+  /** Lets those who are known to be ready go first, within the same turn: the kernel is not asked. */
+  async pause(): Promise<void> {
+    this.#pausing++;
+    await new Promise<void>((resolve) => setImmediate(() => resolve()));
+    this.#pausing--;
+  }
+
   /** Nobody waits: it is over when the loop goes round, which is cheaper to learn than a timer is. */
   #endLater(): void {
     if (this.#ending) return;
     this.#ending = true;
     setImmediate(() => {
       this.#ending = false;
-      if (this.#waiting.length === 0) this.#left = TURN_BYTES;
+      if (this.#pausing > 0) this.#endLater();
+      else if (this.#waiting.length === 0) this.#left = TURN_BYTES;
     });
   }
 

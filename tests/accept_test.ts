@@ -2,6 +2,10 @@ import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { test } from "./bounded.ts";
 import { faulty } from "./faults.ts";
 import { inMemory, startServer } from "./server.ts";
+import { Acceptor } from "../internal/acceptor.ts";
+import { SYSTEM_CLOCK } from "../internal/clocks.ts";
+import { MemoryListener } from "@x/shouty/testing";
+import { setImmediate } from "node:timers";
 
 /** Connects so many clients that reset at once, while this process looks away. */
 function resetMany(port: number, count: number): void {
@@ -66,4 +70,19 @@ test("a storm of connections lets those who are there have their turn", async ()
   await new Promise((resolve) => setTimeout(resolve, 0));
   assertLess(t.stats.accepted, 500);
   await t.until("accepted", 1500);
+});
+
+test("in a storm of connections those who are known to have spoken are heard after sixteen of them", async () => {
+  const { listener } = inMemory();
+  const transport = await (listener.connect(), listener.accept());
+  const ready = Object.assign(new MemoryListener(), { accept: () => Promise.resolve(transport) });
+  const acceptor = new Acceptor(ready, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
+  // The first turn may be half over; one that is whole begins when the loop has gone round.
+  await new Promise<void>((resolve) => setImmediate(() => resolve()));
+  let heard = false;
+  setImmediate(() => heard = true);
+  let count = 0;
+  for (; !heard && count < 60; count++) await acceptor.next();
+  acceptor.close();
+  assertEquals(count, 16);
 });
