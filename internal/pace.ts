@@ -21,8 +21,6 @@ export class Pace {
   readonly #clock: Clock;
   readonly #bytes: Rate;
   readonly #lines: Rate;
-  /** Whether only bytes are limited, so that nobody need look for the ends of lines. */
-  readonly #anyNumber: boolean;
   /** The largest read: a second's worth. */
   readonly maxReadBytes: number;
   #wake = () => {};
@@ -34,7 +32,6 @@ export class Pace {
     this.#clock = clock;
     this.#bytes = new Rate(limits.maxBytesPerSecond);
     this.#lines = new Rate(limits.maxLinesPerSecond);
-    this.#anyNumber = limits.maxLinesPerSecond === Infinity;
     this.maxReadBytes = Math.max(1, Math.floor(limits.maxBytesPerSecond));
   }
 
@@ -56,9 +53,11 @@ export class Pace {
    */
   async pass(lines: string): Promise<number> {
     await this.#sleep(this.#lines.wait(this.#clock.now()));
-    if (this.#stopped || this.#anyNumber) return lines.length;
+    if (this.#stopped) return lines.length;
     // A timer may be early by less than a millisecond.
     const most = Math.max(1, this.#lines.available(this.#clock.now()));
+    // Where bytes alone are limited, nobody need look for the ends of lines.
+    if (most === Infinity) return lines.length;
     let end = 0;
     let count = 0;
     while (count < most && end < lines.length) {

@@ -19,6 +19,11 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
+/** Lets the loop go round once: those who are known to be ready have their turn, but the kernel need not be asked. */
+function round(): Promise<void> {
+  return new Promise((resolve) => setImmediate(() => resolve()));
+}
+
 /** So much in one go, of all connections together, and those who have little to say have their turn. */
 const TURN_BYTES = 256 * 1024;
 
@@ -49,10 +54,10 @@ class Turns {
     });
   }
 
-  /** Lets those who are known to be ready go first, within the same turn: the kernel is not asked. */
+  /** Lets those who are known to be ready go first, within the same turn. */
   async pause(): Promise<void> {
     this.#pausing++;
-    await new Promise<void>((resolve) => setImmediate(() => resolve()));
+    await round();
     this.#pausing--;
   }
 
@@ -94,6 +99,6 @@ const ROUNDS = 64;
  * that it is due before the loop comes to rest.
  */
 export async function socketsTurn(): Promise<void> {
-  for (let round = 0; round < ROUNDS; round++) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+  for (let left = ROUNDS; left > 0; left--) await round();
   await turn();
 }
