@@ -1,7 +1,9 @@
 // `deno task chaos`: 500 bad clients beside 50 good ones, who must not notice more than that it is busy.
 
 import { riot } from "./chaos/crowd.ts";
-import { type Experience, quantile, talk } from "./chaos/good.ts";
+import { talk } from "./chaos/good.ts";
+import { Pulse } from "./chaos/pulse.ts";
+import { report, type Round } from "./chaos/report.ts";
 import { type Footprint, Victim } from "./chaos/victim.ts";
 
 const USAGE = `Usage: deno task chaos [options]
@@ -75,91 +77,41 @@ function isBack(now: Footprint, before: Footprint): boolean {
 
 async function chaos({ rounds, seconds, good, bad }: Options): Promise<number> {
   await using victim = await Victim.start();
+  await using spared = await Victim.start();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, () => void victim[Symbol.asyncDispose]().finally(() => Deno.exit(130)));
+    Deno.addSignalListener(signal, () => {
+      Promise.all([victim, spared].map((server) => server[Symbol.asyncDispose]())).finally(() => Deno.exit(130));
+    });
   }
+  const watch = async (seconds: number): Promise<Round> => {
+    const talks = [talk(victim.port, good, seconds), talk(spared.port, Math.ceil(good / 5), seconds)];
+    const [clients, bystanders] = await Promise.all(talks);
+    return { good: clients, bystanders };
+  };
   const half = Math.ceil(seconds / 2);
   // What is compiled and grown in a first moment is no part of any run, and what the runtime keeps of a first riot for
   // the next is no leak; what others add to it would be.
-  await talk(victim.port, good, 1);
+  await watch(1);
   const cold = await victim.footprint();
   await riot(victim.port, bad, half);
   const before = await recover(victim, cold);
-  const findings: Findings = { quiet: [], busy: [], times: [], cold, before, peak: before, after: before };
+  const [quiet, riots, times]: [Round[], Round[], Record<string, number>[]] = [[], [], []];
   const { peak, stop } = watchPeak(victim);
+  const pulse = new Pulse();
   for (let round = 0; round < rounds; round++) {
-    findings.quiet.push(await talk(victim.port, good, half));
-    const [busy, times] = await Promise.all([talk(victim.port, good, seconds), riot(victim.port, bad, seconds)]);
-    findings.busy.push(busy);
-    findings.times.push(times);
+    quiet.push(await watch(half));
+    const [seen, came] = await Promise.all([watch(seconds), riot(victim.port, bad, seconds)]);
+    riots.push(seen);
+    times.push(came);
   }
   stop();
+  const slowness = await pulse.stop();
   const after = await recover(victim, before);
-  print({ ...findings, peak, after });
-  const losses = [...findings.quiet, ...findings.busy].flatMap(({ losses }) => losses);
+  console.log(report({ quiet, riots, slowness, times, footprints: { cold, before, peak, after } }));
+  const losses = [...quiet, ...riots].flatMap(({ good, bystanders }) => [...good.losses, ...bystanders.losses]);
   for (const loss of losses) console.error(`lost: ${loss}`);
   if (!isBack(after, before)) console.error("Memory or descriptors have not come back");
   return losses.length > 0 || !isBack(after, before) ? 1 : 0;
-}
-
-interface Findings {
-  quiet: Experience[];
-  busy: Experience[];
-  times: Record<string, number>[];
-  cold: Footprint;
-  before: Footprint;
-  peak: Footprint;
-  after: Footprint;
-}
-
-function print({ quiet, busy, times, cold, before, peak, after }: Findings): void {
-  console.log(table([
-    ["good clients, medians of the rounds", "replies", "lost", "p50 ms", "p99 ms"],
-    ["quiet", ...describe(quiet)],
-    ["chaos", ...describe(busy)],
-  ]));
-  const ratios = busy.map(({ latencies }, i) => quantile(latencies, 0.99) / quantile(quiet[i].latencies, 0.99)).sort(
-    byValue,
-  );
-  const [median, worst] = [quantile(ratios, 0.5), ratios.at(-1)!].map((ratio) => ratio.toFixed(1));
-  console.log(`p99 is ${median} times that of the quiet run before it (worst round: ${worst}; aim: 3 at most)\n`);
-  const kinds = Object.keys(times[0]).map((kind) => [kind, `${times.reduce((sum, round) => sum + round[kind], 0)}`]);
-  console.log(table([["bad clients", "times"], ...kinds]));
-  const row = (name: string, { bytes, descriptors }: Footprint) => [
-    name,
-    (bytes / 2 ** 20).toFixed(0),
-    `${descriptors}`,
-  ];
-  console.log("The server, before and after a first riot, in the others, and after them:");
-  console.log(
-    table([
-      ["", "MiB", "descriptors"],
-      row("cold", cold),
-      row("before", before),
-      row("peak", peak),
-      row("after", after),
-    ]),
-  );
-}
-
-function byValue(a: number, b: number): number {
-  return a - b;
-}
-
-function describe(rounds: Experience[]): string[] {
-  const sum = (count: (round: Experience) => number) => `${rounds.reduce((sum, round) => sum + count(round), 0)}`;
-  const [p50, p99] = [0.5, 0.99].map((part) =>
-    quantile(rounds.map(({ latencies }) => quantile(latencies, part)).sort(byValue), 0.5).toFixed(2)
-  );
-  return [sum(({ latencies }) => latencies.length), sum(({ losses }) => losses.length), p50, p99];
-}
-
-function table(rows: string[][]): string {
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const lines = rows.map((row) =>
-    row.map((cell, i) => i > 0 ? cell.padStart(widths[i]) : cell.padEnd(widths[i])).join("  ")
-  );
-  return lines.join("\n") + "\n";
 }
 
 if (import.meta.main) {

@@ -4,10 +4,17 @@
  * @module
  */
 
+/** An answer that came. */
+export interface Reply {
+  /** When it was asked for, in milliseconds since the epoch. */
+  readonly at: number;
+  /** How many milliseconds it took. */
+  readonly took: number;
+}
+
 /** What became of the good clients. */
 export interface Experience {
-  /** Milliseconds that each answer took, from the quickest to the slowest. */
-  latencies: number[];
+  replies: Reply[];
   /** What went wrong. */
   losses: string[];
 }
@@ -19,19 +26,13 @@ const PATIENCE_MS = 10_000;
 
 /** Has so many good clients talk for so long. */
 export async function talk(port: number, count: number, seconds: number): Promise<Experience> {
-  const experience: Experience = { latencies: [], losses: [] };
+  const experience: Experience = { replies: [], losses: [] };
   const until = performance.now() + 1000 * seconds;
   await Promise.all(Array.from({ length: count }, (_, i) => talkAlone(i, port, until, experience)));
-  experience.latencies.sort((a, b) => a - b);
   return experience;
 }
 
-/** The value that so large a part of the sorted values lies under. */
-export function quantile(sorted: readonly number[], part: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN;
-}
-
-async function talkAlone(i: number, port: number, until: number, { latencies, losses }: Experience): Promise<void> {
+async function talkAlone(i: number, port: number, until: number, { replies, losses }: Experience): Promise<void> {
   try {
     using conn = await Deno.connect({ hostname: "127.0.0.1", port });
     conn.setNoDelay(true);
@@ -40,7 +41,7 @@ async function talkAlone(i: number, port: number, until: number, { latencies, lo
       const line = `client ${i}, round ${round}, ${"ab".repeat(round % 50)}\n`;
       const start = performance.now();
       const reply = await ask(conn, line);
-      latencies.push(performance.now() - start);
+      replies.push({ at: performance.timeOrigin + start, took: performance.now() - start });
       if (reply !== line.toUpperCase()) throw new Error(`got ${JSON.stringify(reply)} for ${JSON.stringify(line)}`);
       await think();
     }
