@@ -39,7 +39,7 @@ export function report({ quiet, riots, slowness, times, footprints }: Findings):
       ["bystanders, quiet", ...describe(of("bystanders", quiet), slowness)],
       ["bystanders, riot", ...describe(of("bystanders", riots), slowness)],
     ]),
-    `p99 in a riot is ${rise("good")} that of the quiet run before it; aim: 3 at most`,
+    `p99 in a riot, by that of the quiet run before it: ${rise("good")}; aim: 3 at most`,
     `bystanders, whose server nobody attacks: ${rise("bystanders")}`,
     `at speed: without the ${(100 * slowness.share).toFixed(1)} % of the time in which the machine itself was slow\n`,
     table([["bad clients", "times"], ...Object.keys(times[0]).map((kind) => [kind, `${sum(times, (t) => t[kind])}`])]),
@@ -63,9 +63,8 @@ function describe(rounds: Experience[], slowness: Slowness): string[] {
 function riseOf(quiet: Experience[], riots: Experience[], slowness: Slowness): string {
   const all = riots.map((round, i) => p99(round) / p99(quiet[i]));
   const some = riots.map((round, i) => p99(atSpeed(round, slowness)) / p99(atSpeed(quiet[i], slowness)));
-  return `${median(all).toFixed(1)} times, ${Math.max(...all).toFixed(1)} at worst, ${
-    median(some).toFixed(1)
-  } at speed`;
+  const [middle, worst, rest] = [median(all), Math.max(...all), median(some)].map((times) => times.toFixed(1));
+  return `${middle} times (worst round: ${worst}; at speed: ${rest})`;
 }
 
 function atSpeed({ replies, losses }: Experience, { spans }: Slowness): Experience {
