@@ -184,9 +184,7 @@ export class Outbox {
       this.#sink.wrote(this.#blockBytes);
       if (this.#nextBlock()) return true;
     }
-    this.#rest = NONE_YET;
-    this.#flushing = undefined;
-    return false;
+    return this.#stop();
   }
 
   /** Begins with the oldest block, as far as it is filled by now; what is added from here on is for the next round. */
@@ -207,8 +205,15 @@ export class Outbox {
   }
 
   #fail(error: unknown): false {
-    this.#flushing = undefined;
+    this.#stop();
     this.#sink.writeFailed(error);
+    return false;
+  }
+
+  /** Nothing is on its way any more, and what was is let go: the connection may be kept for long after its end. */
+  #stop(): false {
+    this.#rest = NONE_YET;
+    this.#flushing = undefined;
     return false;
   }
 

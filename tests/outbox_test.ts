@@ -152,10 +152,19 @@ test("Outbox writes no more blocks for having begun with a small one", async () 
 });
 
 test("Outbox holds no memory of what has left", async () => {
+  await assertKeepsLittle("({ send: (bytes) => Promise.resolve(bytes.length), writeFailed() {} })");
+});
+
+test("Outbox holds no memory of what could not leave, whoever keeps it", async () => {
+  await assertKeepsLittle("({ send: () => Promise.reject(new Error()), writeFailed: () => outbox().close() })");
+});
+
+/** Has a thousand of them write 60 KB each to such a sink, and sees to it that little but the spares is left of it. */
+async function assertKeepsLittle(sink: string): Promise<void> {
   const program = `
     import { Outbox } from "${import.meta.resolve("../internal/outbox.ts")}";
-    const sink = { send: (bytes) => Promise.resolve(bytes.length), writing() {}, wrote() {}, writeFailed() {} };
-    globalThis.outboxes = Array.from({ length: 1000 }, () => new Outbox(sink));
+    const sinkOf = (outbox) => ({ writing() {}, wrote() {}, ...${sink} });
+    globalThis.outboxes = Array.from({ length: 1000 }, (_, i) => new Outbox(sinkOf(() => outboxes[i])));
     for (const outbox of outboxes) outbox.add("x".repeat(60_000));
     await Promise.all(outboxes.map((outbox) => outbox.flush()));
     gc(), gc(); // the first may leave the buffers to be swept in the background
@@ -167,7 +176,7 @@ test("Outbox holds no memory of what has left", async () => {
   assert(external > 0, new TextDecoder().decode(stderr));
   // The spares are 4 MiB; the thousand blocks were 62.
   assertLessOrEqual(external, 16 * 1024 * 1024);
-});
+}
 
 test("Outbox holds writers up from 64 KiB on, until there is room", async () => {
   const kernel = new Kernel(Infinity, false);
