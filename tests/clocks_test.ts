@@ -1,6 +1,6 @@
-import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
+import { assertEquals, assertGreater, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
-import { Alarms, ConnectionClocks, type Expiry, type Timeouts } from "../internal/clocks.ts";
+import { Alarms, ConnectionClocks, type Expiry, monotonicTime, type Timeouts } from "../internal/clocks.ts";
 import { test } from "./bounded.ts";
 import { check, fc } from "./property.ts";
 
@@ -17,6 +17,19 @@ function startClocks(timeouts: Partial<Timeouts> = {}) {
   const clocks: ConnectionClocks = new ConnectionClocks(new Alarms(clock), { ...TIMEOUTS, ...timeouts }, { expire });
   return { clock, clocks, found };
 }
+
+test("the system's time is monotonic, and never more than a millisecond of the wall's behind", () => {
+  let wall = 1000;
+  const time = monotonicTime(() => wall);
+  for (const next of [1000, 1001, 500, 501, 0, 1e15]) {
+    const least = performance.now();
+    wall = next;
+    const now = time();
+    assertGreaterOrEqual(now, least, `The wall shows ${next}`);
+    assertLessOrEqual(now, performance.now());
+    assertEquals(time(), now, "Within one millisecond of the wall's, it stands still");
+  }
+});
 
 test("the idle clock runs while the server waits, and any read or write starts it anew", async () => {
   const { clock, clocks, found } = startClocks();
