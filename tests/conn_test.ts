@@ -1,7 +1,8 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
 import { type CloseReason, type Conn, type LineHandler, shout } from "@x/shouty";
 import { test } from "./bounded.ts";
 import { faulty } from "./faults.ts";
+import { memoryAfter } from "./memory.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 
 test("conn.write in a line handler comes before the replies to later lines", async () => {
@@ -227,6 +228,40 @@ test("a conversation that returns early ends as closed, whatever was still to co
     assertEquals((await t.closed()).reason, "closed");
   }
 });
+
+const HANDLERS = {
+  serve: "(line) => line",
+  serveConnections: "async (conn) => { for await (const line of conn.lines) conn.write(line); }",
+};
+
+for (const [door, handler] of Object.entries(HANDLERS)) {
+  test(`${door} keeps no text of a connection that has become quiet`, async () => {
+    const { heapUsed } = await memoryAfter(`
+      import { ${door} } from "${import.meta.resolve("../mod.ts")}";
+      const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
+      const input = new TextEncoder().encode("a line like any other\\n".repeat(9_800));
+      const quiet = Promise.withResolvers();
+      let talking = 300;
+      const connect = () => {
+        let sent = 0;
+        const read = (into) => {
+          const part = input.subarray(sent, sent += into.length);
+          into.set(part);
+          if (part.length > 0) return Promise.resolve(part.length);
+          if (--talking === 0) quiet.resolve();
+          return new Promise(() => {});
+        };
+        return { addr, remoteAddr: addr, localAddr: addr, read, write: async (bytes) => bytes.length, close() {} };
+      };
+      const clients = Array.from({ length: talking }, connect);
+      const accept = async () => clients.pop() ?? new Promise(() => {});
+      ${door}({ listener: { addr, accept, close() {} } }, ${handler});
+      await quiet.promise;
+    `);
+    // The last block of each is about 60 KB, and three hundred of them are 18 MB.
+    assertLessOrEqual(heapUsed, 14 * 2 ** 20);
+  });
+}
 
 test("a conversation gets no part of a line that the peer did not finish before it broke off", async () => {
   const got: string[] = [];

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import { Outbox, type Sink } from "../internal/outbox.ts";
 import { test } from "./bounded.ts";
+import { memoryAfter } from "./memory.ts";
 
 const BLOCK_BYTES = 64 * 1024;
 
@@ -167,13 +168,8 @@ async function assertKeepsLittle(sink: string): Promise<void> {
     globalThis.outboxes = Array.from({ length: 1000 }, (_, i) => new Outbox(sinkOf(() => outboxes[i])));
     for (const outbox of outboxes) outbox.add("x".repeat(60_000));
     await Promise.all(outboxes.map((outbox) => outbox.flush()));
-    gc(), gc(); // the first may leave the buffers to be swept in the background
-    console.log(Deno.memoryUsage().external);
   `;
-  const command = new Deno.Command(Deno.execPath(), { args: ["eval", "--v8-flags=--expose-gc", program] });
-  const { stdout, stderr } = await command.output();
-  const external = Number(new TextDecoder().decode(stdout));
-  assert(external > 0, new TextDecoder().decode(stderr));
+  const { external } = await memoryAfter(program);
   // The spares are 4 MiB; the thousand blocks were 62.
   assertLessOrEqual(external, 16 * 1024 * 1024);
 }
