@@ -9,7 +9,7 @@ import { Acceptor } from "./internal/acceptor.ts";
 import { Gate } from "./internal/admission.ts";
 import { Budget } from "./internal/budget.ts";
 import { checkFunction, checkOptions } from "./internal/check.ts";
-import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
+import { Alarms, SYSTEM_CLOCK } from "./internal/clocks.ts";
 import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
 import { Drain } from "./internal/drain.ts";
 import { Counters, type ServerStats } from "./internal/counters.ts";
@@ -17,6 +17,7 @@ import { AcceptRejection } from "./internal/errors.ts";
 import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
 import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/reasons.ts";
+import { RefClock } from "./internal/ref_clock.ts";
 import { Rejects } from "./internal/rejects.ts";
 import { Roster } from "./internal/roster.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
@@ -65,7 +66,7 @@ class LineServer implements Server, Host {
   readonly alarms: Alarms;
   readonly door: Door;
   readonly #options: ServeOptions;
-  readonly clock: Clock;
+  readonly clock: RefClock;
   readonly #listener: Listener;
   readonly #acceptor: Acceptor;
   readonly #gate: Gate;
@@ -88,13 +89,13 @@ class LineServer implements Server, Host {
     const rules = admissionRules(options);
     this.door = door;
     this.#options = options;
-    this.clock = clock;
+    this.clock = new RefClock(clock);
     this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024, this.#conns);
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });
     this.#gate = new Gate(rules, () => clock.now());
-    this.#acceptor = new Acceptor(this.#listener, clock, {
+    this.#acceptor = new Acceptor(this.#listener, this.clock, {
       delay: () => this.#gate.delay(),
       failed: (error, retryMs) => {
         if (error instanceof AcceptRejection) this.#turnedAway(error);
@@ -144,12 +145,14 @@ class LineServer implements Server, Host {
   ref(): void {
     this.#unref = false;
     this.#listener.ref?.();
+    this.clock.ref();
     for (const conn of this.#conns) conn.ref();
   }
 
   unref(): void {
     this.#unref = true;
     this.#listener.unref?.();
+    this.clock.unref();
     for (const conn of this.#conns) conn.unref();
   }
 
@@ -234,7 +237,8 @@ class LineServer implements Server, Host {
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
-    const drain = this.#drain = new Drain(this.#conns, this.clock, () => {
+    // Somebody waits for it, whether or not the server alone would keep the process alive.
+    const drain = this.#drain = new Drain(this.#conns, this.#options.clock ?? SYSTEM_CLOCK, () => {
       this.emit({ type: "waiting", active: this.active });
     });
     this.emit({ type: "draining", active: this.active });

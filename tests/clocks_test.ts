@@ -1,6 +1,7 @@
 import { assertEquals, assertGreater, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms, ConnectionClocks, type Expiry, monotonicTime, type Timeouts } from "../internal/clocks.ts";
+import { RefClock } from "../internal/ref_clock.ts";
 import { test } from "./bounded.ts";
 import { check, fc } from "./property.ts";
 
@@ -248,4 +249,27 @@ test("Alarms wake each sleeper at its last deadline, once, in any interleaving",
     }
     assertEquals(clock.pending, 0);
   }, 300);
+});
+
+test("a wait keeps the process alive while its server does, and ends when it would have", async () => {
+  const fake = new FakeClock();
+  const kept: boolean[] = [];
+  const setTimer = (callback: () => void, delay: number, keepAlive: boolean) => {
+    kept.push(keepAlive);
+    return fake.setTimer(callback, delay);
+  };
+  const clock = new RefClock({ now: () => fake.now(), setTimer });
+  const ended: number[] = [];
+  clock.setTimer(() => ended.push(clock.now()), 100, true);
+  const cancel = clock.setTimer(() => ended.push(-1), 100, true);
+  await fake.advance(40);
+  cancel();
+  clock.unref();
+  await fake.advance(40);
+  clock.setTimer(() => ended.push(clock.now()), 50, true);
+  clock.ref();
+  assertEquals(kept, [true, true, false, false, true, true]);
+  await fake.advance(1000);
+  clock.unref();
+  assertEquals([ended, kept.length], [[100, 130], 6], "What is over is not begun again");
 });

@@ -14,17 +14,30 @@ async function connectTo(script: Subprocess): Promise<() => Promise<TestClient>>
   return async () => new TestClient(await Deno.connect({ port: Number(port) }));
 }
 
-const SERVE = `
-  import { serve } from "@x/shouty";
-  const events = [];
-  const options = { hostname: "127.0.0.1", port: 0, idleTimeout: Infinity, firstLineTimeout: Infinity };
-  const server = serve({ ...options, onEvent: (event) => events.push(event.type) });
-  console.log("port " + server.addr.port);
-`;
+const SERVE = serveWith("");
+
+/** A script that serves with such options beside the usual ones. */
+function serveWith(options: string): string {
+  return `
+    import { serve } from "@x/shouty";
+    const events = [];
+    const options = { hostname: "127.0.0.1", port: 0, idleTimeout: Infinity, firstLineTimeout: Infinity, ${options} };
+    const server = serve({ ...options, onEvent: (event) => events.push(event.type) });
+    console.log("port " + server.addr.port);
+  `;
+}
 
 const WHEN_ACCEPTED = `
   const client = await Deno.connect({ port: server.addr.port });
   while (!events.includes("accepted")) await new Promise((resolve) => setTimeout(resolve, 1));
+`;
+
+const FULL = serveWith(`maxConnections: 1, atCapacity: "wait"`);
+const PACED = serveWith("maxLinesPerSecond: 0.001");
+
+const ASK_TWICE = `
+  await client.write(new TextEncoder().encode("once\\ntwice\\n"));
+  await client.read(new Uint8Array(5));
 `;
 
 for (
@@ -32,6 +45,9 @@ for (
     ["that nobody has called", `${SERVE} server.unref();`],
     ["with a client, unref'd after it was accepted", `${SERVE} ${WHEN_ACCEPTED} server.unref();`],
     ["with a client, unref'd before it was accepted", `${SERVE} server.unref(); ${WHEN_ACCEPTED}`],
+    ["at its capacity, unref'd while it waits", `${FULL} ${WHEN_ACCEPTED} server.unref();`],
+    ["at its capacity, unref'd before", `${FULL} server.unref(); ${WHEN_ACCEPTED}`],
+    ["that holds a client up", `${PACED} ${WHEN_ACCEPTED} ${ASK_TWICE} server.unref();`],
   ]
 ) {
   test(`a process ends by itself with an unref'd server ${when}`, async () => {

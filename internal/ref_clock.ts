@@ -1,0 +1,58 @@
+/**
+ * Waits that keep the process alive only while their server is to.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clocks.ts";
+
+interface Wait {
+  readonly at: number;
+  readonly ring: () => void;
+  cancel: () => void;
+}
+
+/** A clock whose timers that keep the process alive can be told not to, under way or not, as sockets can. */
+export class RefClock implements Clock {
+  readonly #clock: Clock;
+  readonly #waits = new Set<Wait>();
+  #ref = true;
+
+  /** @param clock Where time comes from. */
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  now(): number {
+    return this.#clock.now();
+  }
+
+  setTimer(callback: () => void, delay: number, keepAlive: boolean): () => void {
+    if (!keepAlive) return this.#clock.setTimer(callback, delay, false);
+    const drop = () => this.#waits.delete(wait);
+    const wait: Wait = { at: this.now() + delay, ring: () => (drop(), callback()), cancel() {} };
+    this.#waits.add(wait);
+    this.#start(wait, delay);
+    return () => (drop(), wait.cancel());
+  }
+
+  ref(): void {
+    this.#keepAlive(true);
+  }
+
+  unref(): void {
+    this.#keepAlive(false);
+  }
+
+  #keepAlive(ref: boolean): void {
+    this.#ref = ref;
+    for (const wait of this.#waits) {
+      wait.cancel();
+      this.#start(wait, Math.max(0, wait.at - this.now()));
+    }
+  }
+
+  #start(wait: Wait, delay: number): void {
+    wait.cancel = this.#clock.setTimer(wait.ring, delay, this.#ref);
+  }
+}
