@@ -205,6 +205,8 @@ class LineServer implements Server, Host {
     try {
       for await (const transport of this.#acceptor) this.#admit(transport);
     } catch (error) {
+      // Whoever asks is told; that nobody does is no reason to end the process.
+      this.#finished.promise.catch(() => {});
       this.#finished.reject(error);
       this.shutdown();
     }
@@ -290,6 +292,7 @@ function start(options: ServeOptions, door: Door): Server {
  */
 export function serve(options: ServeOptions = {}, handler: LineHandler = shout): Server {
   checkFunction("handler", handler);
+  checkFunction("handler.block", handler.block, true);
   return start(options, { lines: handler });
 }
 

@@ -84,6 +84,8 @@ export class LineDoor implements Answerer {
 
 function checkReply(reply: unknown): string {
   if (typeof reply === "string") return reply;
+  // A promise where none may be: what it rejects with is nobody's.
+  if (reply instanceof Promise) reply.catch(() => {});
   throw new TypeError(
     `Cannot send what the line handler returned: expected a string or undefined, got ${typeof reply}`,
   );

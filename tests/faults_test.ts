@@ -1,5 +1,5 @@
 import { assertEquals, assertNotStrictEquals, assertStrictEquals } from "@std/assert";
-import { type CloseReason, type ServerEvent, shout } from "@x/shouty";
+import { type CloseReason, serve, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { type Faults, faulty, type Method } from "./faults.ts";
@@ -209,6 +209,15 @@ test("a connection that is accepted ends the doubling of the pauses", async () =
   await clock.advance(15);
   await t.until("accept-error", 3);
   assertEquals(t.all("accept-error").map(({ retryMs }) => retryMs), [5, 10, 5]);
+});
+
+test("a listener that somebody else closes is nobody's failure, even if nobody asks", async () => {
+  const listener = new MemoryListener();
+  const stopped = Promise.withResolvers<void>();
+  const server = serve({ listener, onEvent: ({ type }) => type === "stopped" && stopped.resolve() });
+  listener.close();
+  await stopped.promise;
+  assertEquals(server.state, "closed");
 });
 
 test("a listener that somebody else closes ends the server, and finished says why", async () => {

@@ -68,6 +68,13 @@ test("a line handler that returns neither text nor nothing has failed", async ()
   }
 });
 
+test("a line handler whose block answers later has failed, and what becomes of its promise is nobody's failure", async () => {
+  const block = () => Promise.reject(FAILURE) as unknown as string;
+  await using t = startServer(inMemory(), Object.assign((line: string) => line, { block }));
+  assertEquals(await t.talk("one\n"), "");
+  assertEquals((await t.closed()).reason, "handler-error");
+});
+
 test("a conversation handler that fails, at once or later, ends its connection politely", async () => {
   const handlers: ConnHandler[] = [
     (conn) => {
