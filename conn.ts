@@ -82,7 +82,7 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
     this.#clocks = new ConnectionClocks(host.alarms, host.limits, this);
     this.#blocks = new Blocks(this, host.limits, host.clock);
     this.#outbox = new Outbox(this, host.limits.maxQueuedBytes);
-    this.#maxLines = jitter(host.limits.maxLines);
+    this.#maxLines = Math.round(jitter(host.limits.maxLines));
   }
 
   get remoteAddr(): Deno.Addr {
@@ -328,8 +328,11 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
     this.#clocks.writing();
   }
 
-  wrote(bytes: number): void {
+  sent(bytes: number): void {
     this.#bytesOut += bytes;
+  }
+
+  wrote(): void {
     this.#clocks.wrote();
   }
 

@@ -24,6 +24,7 @@ for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
   const outbox = new Outbox({
     send: (bytes) => Promise.resolve(bytes.length),
     writing() {},
+    sent() {},
     wrote() {},
     writeFailed(error) {
       throw error;

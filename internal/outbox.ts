@@ -37,8 +37,10 @@ export interface Sink {
   send(bytes: Uint8Array): Promise<number>;
   /** A block of at most 64 KiB begins to be written. */
   writing(): void;
+  /** So many bytes have left. */
+  sent(bytes: number): void;
   /** The block has left. */
-  wrote(bytes: number): void;
+  wrote(): void;
   /** The block will not leave, nor what is behind it. */
   writeFailed(error: unknown): void;
 }
@@ -57,9 +59,8 @@ export class Outbox {
   /** How much of the oldest block has left. */
   #sent = 0;
   #flushing: Promise<void> | undefined;
-  /** What is left of the block that is being written, and how much it was. */
+  /** What is left of the block that is being written. */
   #rest: Uint8Array = NONE_YET;
-  #blockBytes = 0;
   /** How much of this round is still to be written, and whether there is to be another. */
   #owed = 0;
   #again = false;
@@ -176,12 +177,13 @@ export class Outbox {
   #took(count: number): boolean {
     if (!(count > 0)) return this.#fail(new Deno.errors.WriteZero("Cannot write: the transport takes no bytes"));
     if (!this.#closed) {
+      this.#sink.sent(count);
       this.#left(count);
       if (count < this.#rest.length) {
         this.#rest = this.#rest.subarray(count);
         return true;
       }
-      this.#sink.wrote(this.#blockBytes);
+      this.#sink.wrote();
       if (this.#nextBlock()) return true;
     }
     return this.#stop();
@@ -198,8 +200,7 @@ export class Outbox {
     this.#rest = this.#full.length > 0
       ? this.#full[0].subarray(this.#sent)
       : this.#block!.subarray(this.#sent, this.#used);
-    this.#blockBytes = this.#rest.length;
-    this.#owed = Math.max(0, this.#owed - this.#blockBytes);
+    this.#owed = Math.max(0, this.#owed - this.#rest.length);
     this.#sink.writing();
     return true;
   }

@@ -73,6 +73,17 @@ test("A conversation that does not ask for lines has no first line to wait for",
   resolve();
 });
 
+test("A connection ends after the nearest whole number of lines", async () => {
+  for (let i = 0; i < 20; i++) {
+    await using t = startServer({ ...inMemory(), maxLines: 1 });
+    const client = await t.admitted();
+    await client.write("one\n");
+    assertEquals(await client.readAll(), "ONE\n");
+    client.close();
+    assertEquals((await t.closed()).reason, "max-lines");
+  }
+});
+
 test("A connection ends after maxLines, give or take a tenth, with everything answered that came", async () => {
   await using t = startServer({ maxLines: 100 });
   const client = await t.admitted();

@@ -7,7 +7,8 @@ Deno.test("Outbox sends a full block before the turn ends in which it was posted
   const outbox = new Outbox({
     send: (bytes) => Promise.resolve(bytes.length),
     writing() {},
-    wrote: (bytes) => sent += bytes,
+    sent: (bytes) => sent += bytes,
+    wrote() {},
     writeFailed(error) {
       throw error;
     },

@@ -70,6 +70,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     play(start, { bufferBytes: 100, writeTimeout: 1500 }, async (client, clock, t) => {
       client.write("x\n".repeat(200)).catch(() => {});
       await assertEnds(t, clock, 1500, "write-timeout");
+      assertEquals(t.all("closed")[0].bytesOut, 100, "What has left of the block counts");
     }));
 
   test(`a client that reads slowly, but in time, gets everything (${door})`, () =>
