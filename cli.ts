@@ -8,7 +8,7 @@ import { connect } from "./cli/client.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
-import { openListener } from "./cli/listen.ts";
+import { type Opened, openListener } from "./cli/listen.ts";
 import { openLog } from "./cli/log.ts";
 import { parse, type Values } from "./cli/parse.ts";
 import { report } from "./cli/report.ts";
@@ -60,8 +60,11 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
     Deno.exit(exitCode);
   });
   log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
-  const { listener, reload } = await openListener(options, log);
-  if (reload !== undefined) onHangup(reload);
+  const opened = Promise.withResolvers<Opened>();
+  // The files may have been read when it comes, or not.
+  if (options.tlsCert !== null) onHangup(async () => (await opened.promise).reload?.());
+  opened.resolve(await openListener(options, log));
+  const { listener } = await opened.promise;
   const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });
   let exitCode = 0;
   try {

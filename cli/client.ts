@@ -52,6 +52,7 @@ class Talk {
   #inputEnded = false;
   #sendError: CommandError | undefined;
   #reading = false;
+  #writing = false;
   #late = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -77,7 +78,11 @@ class Talk {
     const buffer = new Uint8Array(64 * 1024);
     try {
       for (let count = await input(buffer); count !== null; count = await input(buffer)) {
+        this.#writing = true;
+        this.#watch();
         await writeAll(this.#conn, buffer.subarray(0, count));
+        this.#writing = false;
+        this.#watch();
       }
       await this.#conn.closeWrite();
       this.#inputEnded = true;
@@ -102,10 +107,11 @@ class Talk {
     }
   }
 
-  /** Once it has everything, the server may not be silent for ever; while the user is typing, it may. */
+  /** The server may be silent while the user is typing, but neither for ever once it has everything, nor take nothing. */
   #watch(): void {
-    const done = this.#inputEnded || this.#sendError !== undefined;
-    if (!this.#reading || !done) return;
+    clearTimeout(this.#timer);
+    const waiting = this.#writing || this.#inputEnded || this.#sendError !== undefined;
+    if (!this.#reading || !waiting) return;
     this.#timer = setAlarm(this.#timeout, () => {
       this.#late = true;
       this.#conn.close();

@@ -30,11 +30,17 @@ export interface Target {
   readonly port: number;
 }
 
+const IP = String.raw`[\da-f:.]+(?:%\w+)?`;
+const BRACKETED_OR_BARE_IP = new RegExp(`^(?:\\[(${IP})\\]|(${IP}))$`, "i");
+
 /** A host name or an IP address; whether it exists is for the resolver to say. */
 export const HOST: Kind<string> = {
   symbol: "HOST",
   allowed: "a host name or an IP address",
-  read: (text) => /^[\w.-]+$/.test(text) ? text : /^\[?([\da-f:.]+(%\w+)?)\]?$/i.exec(text)?.[1],
+  read(text) {
+    const [, bracketed, bare] = BRACKETED_OR_BARE_IP.exec(text) ?? [];
+    return /^[\w.-]+$/.test(text) ? text : bracketed ?? bare;
+  },
 };
 
 /** A host and a port, as the addresses in the log are written. */

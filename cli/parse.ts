@@ -53,11 +53,13 @@ interface Words {
   readonly operands: string[];
 }
 
+const MISTAKEN = /^--no-|^--_|^-[^-]*_/;
+
 function split(args: readonly string[], names: string[]): Words {
   const { flags, rest } = attachValues(args, names);
-  // parseArgs would take `--no-port=1` for `--port=1`.
-  let unknown = flags.find((arg) => arg.startsWith("--no-"));
-  const found: Record<string, unknown> = parseArgs(flags, {
+  // parseArgs would take `--no-port=1` for `--port=1`, and a flag `_` for its list of operands.
+  let unknown = flags.find((arg) => MISTAKEN.test(arg));
+  const found: Record<string, unknown> = parseArgs(flags.filter((arg) => !MISTAKEN.test(arg)), {
     string: [...names, "_"],
     collect: names,
     alias: { h: "help" },
@@ -78,7 +80,8 @@ function attachValues(args: readonly string[], names: string[]): { flags: string
   for (let i = 0; i < args.length; i++) {
     const [arg, next] = args.slice(i, i + 2);
     if (arg === "--") return { flags, rest: args.slice(i + 1) };
-    const takesNext = names.includes(arg.replace(/^--/, "")) && next !== undefined && !/^-[^\d]/.test(next);
+    const takesNext = arg.startsWith("--") && names.includes(arg.slice(2)) && next !== undefined &&
+      !/^-[^\d]/.test(next);
     flags.push(takesNext ? `${arg}=${next}` : arg);
     if (takesNext) i++;
   }

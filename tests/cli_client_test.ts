@@ -128,6 +128,12 @@ Deno.test("connect exits with 1 when the server does not take all of the input, 
   assertMatch(stderr, new RegExp(`^shouty: lost the connection to ${peer}: (broken pipe|connection reset)\n$`));
 });
 
+Deno.test("connect waits no longer than --timeout for a server that takes no more of its input", async () => {
+  await using meeting = await meet({ input: "0123456789abcde\n".repeat(2_000_000) }, "--timeout", "200ms");
+  const { code, stderr } = await meeting.client.outcome();
+  assertEquals([code, stderr], [1, `shouty: no reply from ${meeting.peer} within 0.2 s\n`]);
+});
+
 Deno.test("connect ends quietly when nobody reads its stdout any more", async () => {
   await using meeting = await meet();
   const { client, conn } = meeting;

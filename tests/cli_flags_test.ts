@@ -166,6 +166,20 @@ Deno.test("What is no flag is refused, with the flags there are", () => {
   }
 });
 
+Deno.test("A flag's name without its dashes, or with brackets half open, is taken for what it is", () => {
+  assertStringIncludes(complaint(["port", "9000"]), 'cannot use argument "port"');
+  for (const host of ["[::1", "::1]", "[my-host]"]) {
+    assertStringIncludes(complaint(["--hostname", host]), `cannot use --hostname "${host}"`);
+  }
+});
+
+Deno.test("What parseArgs keeps for itself is no flag", () => {
+  for (const arg of ["--_", "--_=x", "-_", "-x_", "--no-port"]) {
+    assertStringIncludes(complaint([arg]), `unknown flag "${arg}"`);
+  }
+  assertEquals(parse(SERVE, ["--_", "--help"]).ask, "help");
+});
+
 Deno.test("The server takes no arguments but flags", () => {
   for (const args of [["stray"], ["--port", "1", "stray"], ["--", "stray"], ["stray", "--", "--help"]]) {
     assertEquals(complaint(args), `cannot use argument "stray": expected only flags`);

@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { TestClient } from "@x/shouty/testing";
 import { type Identity, makeIdentity } from "./certificates.ts";
-import { runCommand, type ServerProcess, signalTest, startServer } from "./command.ts";
+import { runCommand, type ServerProcess, signalTest, startCommand, startServer } from "./command.ts";
 import { AUTHORITY, IDENTITY } from "./tls.ts";
 
 /** A folder with a certificate and its key, and flags that name them. */
@@ -17,7 +17,7 @@ async function withCertificate(identity: Identity = IDENTITY) {
   const permissions = ["--allow-net", `--allow-read=${cert},${key},${ca}`];
   const args = ["--tls-cert", cert, "--tls-key", key];
   return {
-    ...{ cert, key, ca, args, write, options: { permissions } },
+    ...{ folder, cert, key, ca, args, write, options: { permissions } },
     [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
   };
 }
@@ -81,6 +81,19 @@ for (const [what, { gone, ...change }, message] of BAD) {
     },
   );
 }
+
+signalTest("A SIGHUP while the command is still starting does not end it", async () => {
+  await using files = await withCertificate();
+  const path = `${files.folder}/socket`;
+  await using command = startCommand([...files.args, "--unix", path], { permissions: ["--allow-all"] });
+  const isThere = () => Deno.lstat(path).then(() => true, () => false);
+  while (!await isThere());
+  command.signal("SIGHUP");
+  await command.stderrMatch(/listening on/);
+  await command.stderrMatch(/took new certificate CN=server|certificate/);
+  command.signal("SIGTERM");
+  assertEquals((await command.outcome()).code, 0);
+});
 
 signalTest("SIGHUPs in a row do no harm", async () => {
   await using files = await withCertificate();
