@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkBufferBytes, checkOptions, checkWhole } from "./check.ts";
+import { checkBoolean, checkBufferBytes, checkOptions, checkWhole } from "./check.ts";
 import { LimitError } from "./errors.ts";
 import { type Breach, Limiter } from "./limiter.ts";
 
@@ -66,6 +66,7 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
     const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, error = true } = options;
     checkBufferBytes("maxLineBytes", maxLineBytes);
     checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
+    checkBoolean("error", error);
     const limiter = new Limiter({ maxLineBytes, maxConnectionBytes });
     super({
       transform(chunk, controller) {

@@ -57,10 +57,16 @@ export function checkFunction(name: string, value: unknown, optional = false): v
   throw new TypeError(`Cannot use ${name}: expected a function, got ${show(value)}`);
 }
 
-/** Checks that a value has the methods that make it what it should be, or is absent. */
-export function checkMethods(name: string, value: unknown, kind: string, methods: readonly string[]): void {
+/** Checks that a value has the methods that make it what it should be, or is absent where that is allowed. */
+export function checkMethods(
+  name: string,
+  value: unknown,
+  kind: string,
+  methods: readonly string[],
+  optional = false,
+): void {
   const members = value as Record<string, unknown> | null | undefined;
-  if (members === undefined || methods.every((method) => typeof members?.[method] === "function")) return;
+  if (optional && members === undefined || methods.every((method) => typeof members?.[method] === "function")) return;
   throw new TypeError(`Cannot use ${name}: expected ${kind}, got ${show(value)}`);
 }
 
@@ -68,6 +74,22 @@ export function checkMethods(name: string, value: unknown, kind: string, methods
 export function checkBoolean(name: string, value: unknown): void {
   if (typeof value === "boolean") return;
   throw new TypeError(`Cannot use ${name} ${show(value)}: expected true or false`);
+}
+
+/** Checks an address or host name to listen on, which may be absent. */
+export function checkHostname(value: unknown): void {
+  checkString("hostname", value);
+  if (value === "") throw new TypeError('Cannot use hostname "": expected an address or a host name');
+}
+
+/** Checks where connections come from. */
+export function checkListener(value: unknown, optional = false): void {
+  checkMethods("listener", value, "a listener", ["accept", "close"], optional);
+}
+
+/** Checks where time comes from. */
+export function checkClock(value: unknown, optional = false): void {
+  checkMethods("clock", value, "a clock", ["now", "setTimer"], optional);
 }
 
 /** Checks that a value is a string, or absent. */
@@ -81,11 +103,12 @@ function checkNumber(name: string, value: unknown): void {
   throw new TypeError(`Cannot use ${name} ${show(value)}: expected a number`);
 }
 
-function show(value: unknown): string {
+/** A value as an error message shows it. */
+export function show(value: unknown): string {
   if (typeof value === "string") return `"${value}"`;
   return typeof value === "object" && value !== null
     ? "an object"
     : typeof value === "function"
     ? "a function"
-    : `${value}`;
+    : String(value);
 }

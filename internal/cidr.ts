@@ -4,6 +4,7 @@
  * @module
  */
 
+import { show } from "./check.ts";
 import type { BlockList } from "node:net";
 
 /** Addresses and networks, to hold peers against. */
@@ -37,7 +38,7 @@ export class Cidrs {
  */
 export function parseCidrs(name: string, list: string | readonly string[]): Cidrs {
   if (typeof list !== "string" && !Array.isArray(list)) {
-    throw new TypeError(`Cannot use ${name} ${list}: expected a string, or an array of them`);
+    throw new TypeError(`Cannot use ${name} ${show(list)}: expected a string, or an array of them`);
   }
   const blocks = newBlockList();
   for (const part of typeof list === "string" ? list.split(",") : list) add(blocks, name, part);
@@ -45,7 +46,7 @@ export function parseCidrs(name: string, list: string | readonly string[]): Cidr
 }
 
 function add(blocks: BlockList, name: string, part: unknown): void {
-  if (typeof part !== "string") throw new TypeError(`Cannot use ${name} ${part}: expected a string`);
+  if (typeof part !== "string") throw new TypeError(`Cannot use ${name} ${show(part)}: expected a string`);
   const [address, prefix, more] = part.trim().split("/");
   const family = familyOf(address);
   const widest = family === "ipv4" ? 32 : 128;

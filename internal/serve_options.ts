@@ -6,11 +6,13 @@
 
 import type { AdmissionRules } from "./admission.ts";
 import {
+  checkClock,
   checkFunction,
+  checkHostname,
+  checkListener,
   checkMethods,
   checkOptions,
   checkRate,
-  checkString,
   checkTimeout,
   checkWhole,
   checkWord,
@@ -26,7 +28,8 @@ import type { Listener } from "./transport.ts";
  * What a shutdown does with the connections that it finds:
  *
  * - `linger`: they live on until they leave, idle out, or `drainTimeout` is up
- * - `finish`: each is closed at a line boundary, as soon as everything that it has sent is answered
+ * - `finish`: each is closed at a line boundary, as soon as everything that it has sent is answered; a conversation
+ *   handler that does something else is waited for until it asks for its next line, or `drainTimeout` is up
  */
 export type DrainMode = "linger" | "finish";
 
@@ -86,8 +89,8 @@ export interface ServeOptions extends ConnOptions {
    */
   acceptRate?: number;
   /**
-   * How many bytes of memory unfinished lines may take together, beyond the first 512 of each. Past it the largest gives
-   * way: its peer gets an error line and is closed, with reason `memory`.
+   * How many bytes of memory unfinished lines may take together, beyond the first 256 of each. Past it the largest gives
+   * way: its peer gets an error line (but under TLS) and is closed, with reason `memory`.
    *
    * @default {134_217_728}
    */
@@ -133,13 +136,13 @@ export interface ShutdownOptions {
 export function checkServeOptions(options: ServeOptions): void {
   checkOptions("options", options);
   const { port = 8080, maxBufferedBytes = Infinity, drain = "linger", drainTimeout = 10_000 } = options;
-  checkString("hostname", options.hostname);
+  checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
   checkDrain(drain, drainTimeout);
-  checkMethods("listener", options.listener, "a listener", ["accept", "close"]);
-  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"]);
-  checkMethods("clock", options.clock, "a clock", ["now", "setTimer"]);
+  checkListener(options.listener, true);
+  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"], true);
+  checkClock(options.clock, true);
   for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
+import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
 import { parseCidrs } from "../internal/cidr.ts";
 import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
 import { Lobby } from "../internal/lobby.ts";
@@ -72,10 +72,12 @@ export interface ProxyProtocolOptions {
  * ```
  */
 export function proxyProtocol(listener: Listener, options: ProxyProtocolOptions): Listener {
+  checkListener(listener);
   checkOptions("proxyProtocol options", options);
   const { from, headerTimeout = 5_000, maxPending = 1_000, clock = SYSTEM_CLOCK } = options;
   checkTimeout("headerTimeout", headerTimeout);
   checkWhole("maxPending", maxPending, 1, Infinity);
+  checkClock(clock);
   const trusted = parseCidrs("from", from);
   return new Lobby(listener, {
     ready: (transport) => ready(transport, trusted.matches(transport.remoteAddr)),

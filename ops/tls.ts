@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
+import { checkClock, checkHostname, checkListener, checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
 import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
 import { Lobby } from "../internal/lobby.ts";
 import type { Listener } from "../internal/transport.ts";
@@ -63,6 +63,7 @@ export interface TlsListener extends Listener {
    * @returns When they are in use.
    * @throws {TlsCredentialsError} (As a rejection.) If they are not what they should be, or the certificate does not
    * hold now; the old ones stay in use then.
+   * @throws {TypeError} (As a rejection.) If one of them is not text.
    */
   reload(credentials: TlsCredentials): Promise<void>;
 }
@@ -81,7 +82,8 @@ export interface TlsListener extends Listener {
  * @param options Where to listen, and what with.
  * @returns The listener, which listens already.
  * @throws {TlsCredentialsError} (As a rejection.) If the certificate or the key are not what they should be.
- * @throws {RangeError | TypeError} (As a rejection.) If another option is wrong; nothing is bound then either.
+ * @throws {RangeError | TypeError} (As a rejection.) If an option is of the wrong type or out of range; nothing is bound
+ * then either.
  * @throws {Deno.errors.AddrInUse} (As a rejection.) If the port is taken.
  *
  * @example A server that takes a new certificate at SIGHUP, without a pause (not run here: it needs a certificate)
@@ -107,10 +109,14 @@ export interface TlsListener extends Listener {
  */
 export async function listenTls(options: ListenTlsOptions): Promise<TlsListener> {
   checkOptions("listenTls options", options);
+  checkHostname(options.hostname);
+  checkListener(options.listener, true);
   const { hostname = "0.0.0.0", port = 8080, cert, key, clientCa, clock = SYSTEM_CLOCK } = options;
   const { handshakeTimeout = 10_000, maxHandshakes = 1_000 } = options;
   checkTimeout("handshakeTimeout", handshakeTimeout);
+  checkWhole("port", port, 0, 65_535);
   checkWhole("maxHandshakes", maxHandshakes, 1, Infinity);
+  checkClock(clock);
   const credentials = { cert, key, clientCa };
   const loaded = await loadCredentials(credentials);
   const listener = options.listener ?? Deno.listen({ hostname, port });

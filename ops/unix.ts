@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions, checkWhole } from "../internal/check.ts";
+import { checkOptions, checkWhole, show } from "../internal/check.ts";
 import { closeQuietly, type Listener } from "../internal/transport.ts";
 
 /** So often, and so many milliseconds apart, a socket has to refuse before it is dead. */
@@ -22,7 +22,8 @@ export interface ListenUnixOptions {
 }
 
 /**
- * Listens on a Unix socket. Its file goes when the listener is closed.
+ * Listens on a Unix socket. When the listener is closed, the runtime deletes what is at its path then: who replaces the
+ * file of a server that runs has to wait until that has stopped.
  *
  * A file that a server left behind when it crashed is replaced. Nothing else is: before a file is deleted, it has to be
  * a socket that refuses connections.
@@ -54,7 +55,9 @@ export interface ListenUnixOptions {
 export async function listenUnix(options: ListenUnixOptions): Promise<Listener> {
   checkOptions("listenUnix options", options);
   const { path, mode } = options;
-  if (typeof path !== "string" || path === "") throw new TypeError(`Cannot use path "${path}": expected a file's name`);
+  if (typeof path !== "string" || path === "") {
+    throw new TypeError(`Cannot use path ${show(path)}: expected a file's name`);
+  }
   if (mode !== undefined) checkWhole("mode", mode, 0, 0o777);
   try {
     return bind(path, mode);

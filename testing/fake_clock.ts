@@ -69,9 +69,11 @@ export class FakeClock implements Clock {
    *
    * @param milliseconds By how much.
    * @returns When everything that could run has run.
+   * @throws {RangeError} (As a rejection.) If that is less than 0, or no number: time does not go back.
    * @throws What a timer's callback throws.
    */
   async advance(milliseconds: number): Promise<void> {
+    if (!(milliseconds >= 0)) throw new RangeError(`Cannot advance by ${milliseconds} ms: expected at least 0`);
     const until = this.#now + milliseconds;
     await settle();
     for (let timer = this.#next(until); timer !== undefined; timer = this.#next(until)) {

@@ -193,6 +193,8 @@ test("ByteLimitStream fails with the limit that was passed", async () => {
 });
 
 test("ByteLimitStream refuses wrong limits", () => {
+  const options = { error: "no" as unknown as boolean };
+  assertThrows(() => new ByteLimitStream(options), TypeError, 'Cannot use error "no": expected true or false');
   assertThrows(() => new ByteLimitStream({ maxLineBytes: 0 }), RangeError, "maxLineBytes 0");
   assertThrows(() => new ByteLimitStream({ maxConnectionBytes: 1.5 }), RangeError, "maxConnectionBytes 1.5");
   assertThrows(() => new ByteLimitStream({ maxLineBytes: "9" as unknown as number }), TypeError, `maxLineBytes "9"`);

@@ -10,7 +10,7 @@ const COUNT = /expected a whole number of at least 1, or Infinity$/;
 
 /** Every option, with values that it cannot have and what the error says of the ones it can. */
 const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = [
-  ["hostname", [5, null, {}], /expected a string/],
+  ["hostname", [5, null, {}, ""], /expected (a string|an address or a host name)/],
   ["port", [-1, 65_536, 1.5, NaN, Infinity], /expected a whole number from 0 to 65535$/],
   ["listener", [{}, null, 5, "tcp"], /expected a listener/],
   ["signal", [{}, null, "abort", new AbortController()], /expected an AbortSignal/],
@@ -22,9 +22,9 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["maxConnectionsPerIp", [0, -1, 2.5, NaN], COUNT],
   ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
   ["acceptRate", [0, -1, NaN], RATE],
-  ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5]], /expected/],
+  ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5], [Symbol("here")]], /expected/],
   ["deny", [5, ["nowhere"], ["::/129"], [5]], /expected/],
-  ["drain", ["", "Linger", 1, null], /expected "linger" or "finish"$/],
+  ["drain", ["", "Linger", 1, null, Symbol("now")], /expected "linger" or "finish"$/],
   ["drainTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["firstLineTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["maxLines", [0, -1, 2.5, NaN], COUNT],
@@ -86,6 +86,8 @@ test("serve() refuses a handler where the options belong, and options where the 
   assertThrows(() => serve((() => "") as unknown as ServeOptions), TypeError, "expected an object, got a function");
   assertThrows(() => serve(null as unknown as ServeOptions), TypeError, "expected an object, got null");
   assertThrows(() => serve({}, {} as () => string), TypeError, "Cannot use handler: expected a function");
+  const odd = Object.assign(() => "", { block: null }) as unknown as () => string;
+  assertThrows(() => serve({}, odd), TypeError, "Cannot use handler.block: expected a function, got null");
   assertThrows(() => serveConnections({}, undefined as unknown as () => void), TypeError, "Cannot use handler");
 });
 
@@ -119,5 +121,5 @@ function freePort(): number {
 
 /** How an error quotes a value. */
 function shown(value: unknown): string {
-  return typeof value === "string" ? `"${value}"` : typeof value === "object" && value !== null ? "" : `${value}`;
+  return typeof value === "string" ? `"${value}"` : typeof value === "object" && value !== null ? "" : String(value);
 }

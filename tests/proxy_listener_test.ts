@@ -1,6 +1,7 @@
-import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import { AcceptRejection, formatAddr, serve, type Transport } from "@x/shouty";
+import { assertEquals, assertInstanceOf, assertRejects, assertThrows } from "@std/assert";
+import { AcceptRejection, formatAddr, type Listener, serve, type Transport } from "@x/shouty";
 import { proxyProtocol } from "@x/shouty/ops";
+import { type FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { addr, HEADER, make, OTHER, PROXY, settle } from "./proxy_memory.ts";
 import { startServer } from "./server.ts";
@@ -229,4 +230,13 @@ test("Segments may be cut anywhere, in the header and after it", async () => {
     assertEquals(formatAddr(t.all("accepted")[0].conn.remoteAddr), "192.0.2.7:56324");
     assertEquals(misuse, []);
   }
+});
+
+test("proxyProtocol() refuses what is no listener or clock", () => {
+  const from = "127.0.0.1";
+  for (const wrong of [undefined, {}, "tcp"] as unknown as Listener[]) {
+    assertThrows(() => proxyProtocol(wrong, { from }), TypeError, "Cannot use listener: expected a listener");
+  }
+  const clock = {} as FakeClock;
+  assertThrows(() => proxyProtocol(new MemoryListener(), { from, clock }), TypeError, "Cannot use clock");
 });

@@ -138,3 +138,12 @@ test("FakeClock lets what is ready run before it moves", async () => {
   await clock.advance(10);
   assertEquals(called, true);
 });
+
+test("FakeClock does not go back", async () => {
+  const clock = new FakeClock();
+  await clock.advance(10);
+  for (const wrong of [-5, NaN]) {
+    await assertRejects(() => clock.advance(wrong), RangeError, `Cannot advance by ${wrong}`);
+  }
+  assertEquals(clock.now(), 10);
+});

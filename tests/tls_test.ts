@@ -265,3 +265,11 @@ async function connected() {
     },
   };
 }
+
+test("listenTls() refuses wrong options, and binds nothing", async () => {
+  const wrong: [string, unknown][] = [["hostname", 5], ["hostname", ""], ["port", -1], ["listener", {}], ["clock", {}]];
+  for (const [name, value] of wrong) {
+    const { message } = await assertRejects(() => listenTls({ ...IDENTITY, port: 0, [name]: value }), Error);
+    assertMatch(message, new RegExp(`^Cannot use ${name}\\b.*: expected`));
+  }
+});
