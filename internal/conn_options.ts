@@ -34,13 +34,14 @@ export interface ConnOptions {
   writeTimeout?: number;
   /**
    * How old a connection may become, in milliseconds, give or take 10 % by chance. Then it is closed, once what the
-   * peer has sent is answered, with reason `max-age`.
+   * peer has sent is answered, with reason `max-age`. A conversation handler that does something else is waited for
+   * until it asks for its next line.
    *
    * @default {Infinity}
    */
   maxAge?: number;
   /**
-   * How many lines the peer may send, give or take 10 % by chance. Then the connection is closed, once what the peer has
+   * How many lines the peer may send, give or take 10 % by chance, to the nearest whole number. Then the connection is closed, once what the peer has
    * sent is answered, with reason `max-lines`.
    *
    * @default {Infinity}
@@ -48,7 +49,7 @@ export interface ConnOptions {
   maxLines?: number;
   /**
    * How many lines per second are read, and at once after a quiet second. Past it the server reads more slowly, so that
-   * TCP slows the peer down; no clock runs meanwhile.
+   * TCP slows the peer down; no clock but that of `maxAge` runs meanwhile.
    *
    * @default {Infinity}
    */

@@ -72,7 +72,7 @@ export interface AcceptErrorEvent {
   readonly type: "accept-error";
   /** What was thrown. */
   readonly error: unknown;
-  /** In how many milliseconds it tries again; 0 where the error was one connection's own. */
+  /** In how many milliseconds it tries again; mostly 0 where the error was one connection's own. */
   readonly retryMs: number;
 }
 

@@ -33,9 +33,10 @@ export interface Conn {
    * the replies to later lines. Waiting for each of them keeps the memory of a slow peer small.
    *
    * @param data What to write; bytes are copied.
-   * @returns When there is room for more: at once while less than 64 KiB wait, else when so much has left. It does not
-   * say that the peer has it, which TCP cannot tell.
+   * @returns When there is room for more: at once while less than 64 KiB wait (or `maxQueuedBytes`, if that is less),
+   * else when so much has left. It does not say that the peer has it, which TCP cannot tell.
    * @throws {ConnectionClosedError} (As a rejection, safe to ignore.) If the connection has ended.
+   * @throws {TypeError} (As a rejection, safe to ignore.) If the data is neither text nor bytes.
    */
   write(data: string | Uint8Array): Promise<void>;
   /**

@@ -20,7 +20,7 @@ export interface ProxyHeader {
   };
 }
 
-/** A PROXY header is missing, malformed, late, or comes from a peer that may not send one. */
+/** A PROXY header is missing, malformed, or comes from a peer that may not send one. */
 export class ProxyHeaderError extends Error {
   /**
    * Says what is wrong.

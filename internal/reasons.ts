@@ -10,7 +10,7 @@
  * - `end`: the peer ended its side and everything was answered
  * - `reset`: the peer broke the connection off
  * - `closed`: the handler closed it, or a conversation handler returned
- * - `first-line-timeout`: it had not begun its first line within `firstLineTimeout`
+ * - `first-line-timeout`: it had not begun its first line within `firstLineTimeout`, which is less than `idleTimeout`
  * - `idle`: nothing was read or written for `idleTimeout` while the server waited for the peer
  * - `line-timeout`: a line was begun and not finished within `lineTimeout`
  * - `write-timeout`: the peer did not take a block of replies within `writeTimeout`
