@@ -61,7 +61,7 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
   });
   log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
   const opened = Promise.withResolvers<Opened>();
-  // The files may have been read when it comes, or not.
+  // It may come before there is anything to reload: the files may have been read by then, and are read once more.
   if (options.tlsCert !== null) onHangup(async () => (await opened.promise).reload?.());
   opened.resolve(await openListener(options, log));
   const { listener } = await opened.promise;

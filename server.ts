@@ -9,7 +9,7 @@ import { Acceptor } from "./internal/acceptor.ts";
 import { Gate } from "./internal/admission.ts";
 import { Budget } from "./internal/budget.ts";
 import { checkFunction, checkOptions } from "./internal/check.ts";
-import { Alarms, SYSTEM_CLOCK } from "./internal/clocks.ts";
+import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
 import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
 import { Drain } from "./internal/drain.ts";
 import { Counters, type ServerStats } from "./internal/counters.ts";
@@ -67,6 +67,7 @@ class LineServer implements Server, Host {
   readonly door: Door;
   readonly #options: ServeOptions;
   readonly clock: RefClock;
+  readonly #time: Clock;
   readonly #listener: Listener;
   readonly #acceptor: Acceptor;
   readonly #gate: Gate;
@@ -89,6 +90,7 @@ class LineServer implements Server, Host {
     const rules = admissionRules(options);
     this.door = door;
     this.#options = options;
+    this.#time = clock;
     this.clock = new RefClock(clock);
     this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024, this.#conns);
     this.alarms = new Alarms(clock);
@@ -239,8 +241,8 @@ class LineServer implements Server, Host {
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
-    // Somebody waits for it, whether or not the server alone would keep the process alive.
-    const drain = this.#drain = new Drain(this.#conns, this.#options.clock ?? SYSTEM_CLOCK, () => {
+    // Not with `clock`, which unref() reaches: who shuts a server down waits for it.
+    const drain = this.#drain = new Drain(this.#conns, this.#time, () => {
       this.emit({ type: "waiting", active: this.active });
     });
     this.emit({ type: "draining", active: this.active });

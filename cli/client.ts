@@ -78,11 +78,7 @@ class Talk {
     const buffer = new Uint8Array(64 * 1024);
     try {
       for (let count = await input(buffer); count !== null; count = await input(buffer)) {
-        this.#writing = true;
-        this.#watch();
-        await writeAll(this.#conn, buffer.subarray(0, count));
-        this.#writing = false;
-        this.#watch();
+        await this.#write(buffer.subarray(0, count));
       }
       await this.#conn.closeWrite();
       this.#inputEnded = true;
@@ -90,6 +86,14 @@ class Talk {
       // Told when the server has ended: its last words may still be on their way.
       this.#sendError = error instanceof CommandError ? error : this.#lost(error);
     }
+    this.#watch();
+  }
+
+  /** Whatever the server takes gives it its time back. */
+  async #write(bytes: Uint8Array): Promise<void> {
+    this.#writing = true;
+    for (let sent = 0; sent < bytes.length; sent += await this.#conn.write(bytes.subarray(sent))) this.#watch();
+    this.#writing = false;
     this.#watch();
   }
 

@@ -53,11 +53,11 @@ interface Words {
   readonly operands: string[];
 }
 
+/** What parseArgs mistakes: `--no-port=1` for `--port=1`, and a flag `_` for its own list of operands. */
 const MISTAKEN = /^--no-|^--_|^-[^-]*_/;
 
 function split(args: readonly string[], names: string[]): Words {
   const { flags, rest } = attachValues(args, names);
-  // parseArgs would take `--no-port=1` for `--port=1`, and a flag `_` for its list of operands.
   let unknown = flags.find((arg) => MISTAKEN.test(arg));
   const found: Record<string, unknown> = parseArgs(flags.filter((arg) => !MISTAKEN.test(arg)), {
     string: [...names, "_"],

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { show } from "./check.ts";
 import type { BlockList } from "node:net";
+import { show } from "./check.ts";
 
 /** Addresses and networks, to hold peers against. */
 export class Cidrs {

@@ -41,8 +41,8 @@ export interface ConnOptions {
    */
   maxAge?: number;
   /**
-   * How many lines the peer may send, give or take 10 % by chance, to the nearest whole number. Then the connection is closed, once what the peer has
-   * sent is answered, with reason `max-lines`.
+   * How many lines the peer may send, give or take 10 % by chance, to the nearest whole number. Then the connection is
+   * closed, once what the peer has sent is answered, with reason `max-lines`.
    *
    * @default {Infinity}
    */

@@ -62,7 +62,7 @@ export interface RejectedEvent {
   readonly reason: RejectReason;
   /** The limit's value, where it met one. */
   readonly limit?: number;
-  /** What was wrong with it, where the listener refused it. */
+  /** What was wrong with it, where the listener refused it; a `Deno.errors.TimedOut` if that was its slowness. */
   readonly error?: unknown;
 }
 

@@ -57,6 +57,15 @@ for (
   });
 }
 
+test("a shutdown keeps the process alive to its end, also that of an unref'd server", async () => {
+  // With an `await` at the top level, Deno would wait in any case.
+  const shutDown = "server.shutdown({ drainTimeout: 100 }).then(({ closed }) => console.log(JSON.stringify(closed)));";
+  await using process = run(`${SERVE} ${WHEN_ACCEPTED} server.unref(); ${shutDown}`);
+  const { code, stdout, stderr } = await process.outcome();
+  assertEquals([code, stderr], [0, ""]);
+  assertMatch(stdout, /\{"drain-timeout":1\}\n$/);
+});
+
 test("a process lives as long as a server that was unref'd and ref'd again", async () => {
   await using process = run(`${SERVE} server.unref(); server.ref();`);
   const connect = await connectTo(process);
