@@ -6,7 +6,7 @@
 
 import type { Clock } from "./clocks.ts";
 import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
-import { answerMisdirected } from "./misdirected.ts";
+import { answerHttp, answerTls } from "./misdirected.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
 import { countLines, decodeLines } from "./text.ts";
 import { TURNS } from "./turn.ts";
@@ -197,7 +197,7 @@ export class Blocks {
     const block = this.#limiter.take(count);
     // A read that fills its buffer did not have to wait, and neither will the next.
     this.#burst = this.#limiter.full ? count : 0;
-    if (this.#greeting) this.misdirected = answerMisdirected(block ?? this.#limiter.held);
+    if (this.#greeting) this.misdirected = answerTls(block ?? this.#limiter.held) ?? (block && answerHttp(block));
     return block;
   }
 

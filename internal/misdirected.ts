@@ -25,18 +25,27 @@ const BAD_REQUEST = [
 const TLS_ALERT = new Uint8Array([21, 3, 1, 0, 2, 2, 40]);
 
 /**
- * What to answer a client that means another server, in its own language.
+ * What to answer a client that begins to speak TLS, in its own language.
  *
  * @param bytes The first bytes that it sent.
- * @returns The answer; `undefined` if it may mean this one.
+ * @returns The answer; `undefined` if it may mean this server.
  */
-export function answerMisdirected(bytes: Uint8Array): string | Uint8Array | undefined {
+export function answerTls(bytes: Uint8Array): Uint8Array | undefined {
   // A handshake record of any version, which begins with a ClientHello.
-  if (bytes.length >= 3 && bytes[0] === 22 && bytes[1] === 3 && bytes[2] <= 4) return TLS_ALERT;
-  const end = bytes.indexOf(LF);
+  return bytes.length >= 3 && bytes[0] === 22 && bytes[1] === 3 && bytes[2] <= 4 ? TLS_ALERT : undefined;
+}
+
+/**
+ * What to answer a client that asks in HTTP, in its own language.
+ *
+ * @param lines The first lines that it sent, each with its line end.
+ * @returns The answer; `undefined` if it may mean this server.
+ */
+export function answerHttp(lines: Uint8Array): string | undefined {
+  const end = lines.indexOf(LF);
   // Nearly every line is known to be none by its third to last byte, without being decoded.
-  const dot = bytes[end - 1] === CR ? end - 3 : end - 2;
-  if (bytes[dot] !== DOT || end > LONGEST_REQUEST_LINE) return undefined;
-  const line = LATIN1.decode(bytes.subarray(0, end));
+  const dot = lines[end - 1] === CR ? end - 3 : end - 2;
+  if (lines[dot] !== DOT || end > LONGEST_REQUEST_LINE) return undefined;
+  const line = LATIN1.decode(lines.subarray(0, end));
   return REQUEST_LINE.test(line) ? BAD_REQUEST : undefined;
 }

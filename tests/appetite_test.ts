@@ -1,9 +1,10 @@
 import { assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertStringIncludes } from "@std/assert";
-import { answerMisdirected } from "../internal/misdirected.ts";
+import { answerHttp, answerTls } from "../internal/misdirected.ts";
 import { Rate } from "../internal/rate.ts";
 import type { TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
+import { countWork } from "./work.ts";
 
 const CLIENT_HELLO = new Uint8Array([22, 3, 1, 0, 5, 1, 0, 0, 1, 0]);
 
@@ -197,16 +198,28 @@ test("HTTP is a line like any other later on, and where answerMisdirected is off
 });
 
 test("Only a whole request line of HTTP/1, or a TLS handshake's first three bytes, is misdirected", () => {
-  const answered = (text: string) => answerMisdirected(new TextEncoder().encode(text)) !== undefined;
+  const answered = (text: string) => answerHttp(new TextEncoder().encode(text)) !== undefined;
   assertEquals(["GET / HTTP/1.1\n", "PRI * HTTP/1.0\r\nrest\n", "POST /a?b HTTP/1.1\r\n"].map(answered), [
     true,
     true,
     true,
   ]);
-  const others = ["GET / HTTP/1.1", "GET / HTTP/2.0\n", "get / HTTP/1.1\n", "GET /a b HTTP/1.1\n", "GET  / HTTP/1.1\n"];
+  const others = ["GET / HTTP/2.0\n", "get / HTTP/1.1\n", "GET /a b HTTP/1.1\n", "GET  / HTTP/1.1\n"];
   assertEquals(others.map(answered), others.map(() => false));
-  assertEquals(answerMisdirected(CLIENT_HELLO.subarray(0, 2)), undefined);
-  assertEquals(answerMisdirected(new Uint8Array([22, 3, 9])), undefined);
+  assertEquals(answerTls(CLIENT_HELLO.subarray(0, 2)), undefined);
+  assertEquals(answerTls(new Uint8Array([22, 3, 9])), undefined);
+});
+
+test("Looking for misdirected clients does linear work for a line of 64 KiB that comes byte by byte", async () => {
+  const { listener } = inMemory();
+  await using t = startServer({ listener, answerMisdirected: true });
+  const client = await t.admitted();
+  using work = countWork();
+  const length = 65_536;
+  for (let i = 0; i < length; i++) await client.write("x");
+  await client.write("\n");
+  assertEquals((await client.readLine())?.length, length);
+  assertLessOrEqual(work.searched, 4 * length);
 });
 
 test("The largest unfinished lines give way when all of them pass maxBufferedBytes, and nobody else notices", async () => {

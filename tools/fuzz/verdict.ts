@@ -7,7 +7,7 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import type { ClosedEvent, CloseReason, ServerEvent } from "@x/shouty";
 import { clientOf } from "../../internal/ip.ts";
-import { answerMisdirected } from "../../internal/misdirected.ts";
+import { answerHttp, answerTls } from "../../internal/misdirected.ts";
 import { type Answer, answer, shouted } from "../../tests/oracle.ts";
 import { BAIT } from "./handlers.ts";
 import type { Scenario } from "./scenario.ts";
@@ -92,7 +92,7 @@ export function checkClient(scenario: Scenario, client: ClientEnd, transport: Wa
 
 /** What a client gets that means another server, if it is one. */
 function redirection(taken: Uint8Array, { options }: Scenario): string | undefined {
-  const answer = options.answerMisdirected ? answerMisdirected(taken) : undefined;
+  const answer = options.answerMisdirected ? answerTls(taken) ?? answerHttp(taken) : undefined;
   return typeof answer === "object" ? latin1(answer) : answer;
 }
 

@@ -1,0 +1,35 @@
+/**
+ * How much work is done with bytes, which no noisy machine changes.
+ *
+ * @module
+ */
+
+/** Counts the bytes that are searched and moved in typed arrays, until it is disposed of. */
+export function countWork(): Disposable & { searched: number; moved: number } {
+  const proto = Object.getPrototypeOf(Uint8Array.prototype);
+  const { indexOf, lastIndexOf, copyWithin, set } = proto;
+  const work = {
+    searched: 0,
+    moved: 0,
+    [Symbol.dispose]: () => void Object.assign(proto, { indexOf, lastIndexOf, copyWithin, set }),
+  };
+  proto.indexOf = function (this: Uint8Array, ...args: [number, number?]) {
+    const at = indexOf.apply(this, args);
+    work.searched += (at < 0 ? this.length : at + 1) - (args[1] ?? 0);
+    return at;
+  };
+  proto.lastIndexOf = function (this: Uint8Array, ...args: [number]) {
+    const at = lastIndexOf.apply(this, args);
+    work.searched += this.length - Math.max(0, at);
+    return at;
+  };
+  proto.copyWithin = function (this: Uint8Array, target: number, start: number, end: number) {
+    work.moved += end - start;
+    return copyWithin.call(this, target, start, end);
+  };
+  proto.set = function (this: Uint8Array, source: Uint8Array, offset?: number) {
+    work.moved += source.length;
+    return set.call(this, source, offset);
+  };
+  return work;
+}
