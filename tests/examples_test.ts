@@ -9,6 +9,11 @@ test("shout_stream runs as its comment says", async () => {
   assertEquals(await converse(example, "Hello. How are you?\n"), "HELLO. HOW ARE YOU?\n");
 });
 
+test("by_hand runs as its comment says", async () => {
+  await using example = await run("by_hand");
+  assertEquals(await converse(example, "Hello. How are you?\n"), "HELLO. HOW ARE YOU?\n");
+});
+
 test("kv_store runs as its comment says", async () => {
   await using example = await run("kv_store");
   const replies = await converse(example, "set greeting 0 0 5\nhello\nget greeting\n");
@@ -31,7 +36,7 @@ test("every example is a page that one can copy", async () => {
     const lines = (await Deno.readTextFile(new URL(name, EXAMPLES))).trimEnd().split("\n");
     assertLess(lines.length, 100, name);
     const imports = lines.filter((line) => line.startsWith("import "));
-    for (const line of imports) assertMatch(line, / from "@x\/shouty";$/, name);
+    for (const line of imports) assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream)";$/, name);
   }
 });
 

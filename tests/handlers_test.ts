@@ -111,6 +111,20 @@ test("a conversation handler's return closes the connection politely", async () 
   assertEquals((await t.closed()).reason, "closed");
 });
 
+test("a conversation that is closed gets none of the lines that have come already", async () => {
+  const taken: string[] = [];
+  await using t = startConversations({}, async (conn) => {
+    for await (const line of conn.lines) {
+      taken.push(line);
+      await conn.write(`${line}\n`);
+      if (line === "two") conn.close();
+    }
+  });
+  assertEquals(await t.talk("one\ntwo\nthree\nfour\n"), "one\ntwo\n");
+  assertEquals((await t.closed()).reason, "closed");
+  assertEquals(taken, ["one", "two"]);
+});
+
 test("hooks that throw hurt nobody and are counted", async () => {
   const fail = () => {
     throw FAILURE;
