@@ -295,6 +295,7 @@ function start(options: ServeOptions, door: Door): Server {
 export function serve(options: ServeOptions = {}, handler: LineHandler = shout): Server {
   checkFunction("handler", handler);
   checkFunction("handler.block", handler.block, true);
+  checkFunction("handler.bytes", handler.bytes, true);
   return start(options, { lines: handler });
 }
 

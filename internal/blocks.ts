@@ -40,15 +40,21 @@ export interface ReadLimits extends SizeLimits, PaceLimits {
 
 /** Who answers blocks. */
 export interface Answerer {
-  /** Answers a block; the next one waits for it. */
-  answer(lines: string): Promise<void>;
+  /** Whether it wants short blocks as bytes. */
+  readonly takesBytes: boolean;
+  /** Answers a block; the next one waits for it, and its bytes stay as they are. */
+  answer(lines: string | Uint8Array<ArrayBuffer>): Promise<void>;
 }
+
+/** Up to this length, lines are handled faster as bytes than as text. */
+const SHORT_BYTES = 256;
 
 /** Blocks of whole lines, read when they are asked for, so that the clocks know who waits for whom. */
 export class Blocks {
   readonly #peer: Peer;
   readonly #limiter: Limiter;
   #reading = false;
+  #answering = false;
   #over = false;
   #burst = 0;
   #extraBytes = 0;
@@ -103,8 +109,8 @@ export class Blocks {
   /** Reads no more, and does without its memory. */
   free(): void {
     this.end();
-    // Into the buffer of a read that is outstanding, the kernel may still write.
-    if (!this.#reading) this.#limiter.free();
+    // Into the buffer of a read that is outstanding, the kernel may still write; and replies in it may be on their way.
+    if (!this.#reading && !this.#answering) this.#limiter.free();
   }
 
   /**
@@ -168,9 +174,11 @@ export class Blocks {
       const block = this.#take(count);
       if (this.misdirected !== undefined) return undefined;
       if (block === undefined) continue;
-      const lines = this.#decode(block);
-      if (answerer === undefined) return lines;
-      await answerer.answer(lines);
+      if (answerer === undefined) return this.#count(decodeLines(block));
+      const asBytes = answerer.takesBytes && block.length <= SHORT_BYTES;
+      this.#answering = true;
+      await answerer.answer(this.#count(asBytes ? block : decodeLines(block)));
+      this.#answering = false;
       if (this.stopped) return undefined;
     }
     this.exhausted = true;
@@ -188,7 +196,7 @@ export class Blocks {
     return this.#pace === undefined ? space : space.subarray(0, this.#pace.maxReadBytes);
   }
 
-  #take(count: number | null): Uint8Array | undefined {
+  #take(count: number | null): Uint8Array<ArrayBuffer> | undefined {
     if (count === null) {
       this.#over = true;
       return this.#limiter.end();
@@ -201,9 +209,8 @@ export class Blocks {
     return block;
   }
 
-  #decode(block: Uint8Array): string {
+  #count<T extends string | Uint8Array>(lines: T): T {
     this.#greeting = false;
-    const lines = decodeLines(block);
     this.lines += countLines(lines);
     this.#peer.lineEnded();
     return lines;

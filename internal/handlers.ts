@@ -70,6 +70,17 @@ export interface LineHandler {
    * @returns The replies.
    */
   block?(lines: string, conn: Conn): string;
+  /**
+   * Answers a few short lines as bytes. If it is there, it is asked first about each block of at most 256 bytes, which
+   * is as it came: UTF-8, each line ended by LF or CRLF. For one short line, the way to text and back takes longer than
+   * all the rest of an answer.
+   *
+   * @param lines The lines. They may be overwritten; after the call they mean nothing.
+   * @param conn Their connection.
+   * @returns The replies in order, each ended by LF: the same array, or another, which is copied. `undefined` to have
+   * what is in `lines` now answered as text.
+   */
+  bytes?(lines: Uint8Array, conn: Conn): Uint8Array | undefined;
 }
 
 /** Talks with one peer; the second door. When it returns, the connection closes politely. */

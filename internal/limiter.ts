@@ -118,7 +118,7 @@ export class Limiter {
    * @returns One or more whole lines with their line ends, valid until the next call of {@linkcode space};
    * `undefined` if no line ended.
    */
-  take(count: number): Uint8Array | undefined {
+  take(count: number): Uint8Array<ArrayBuffer> | undefined {
     const from = this.#end;
     this.#full = from + count === this.#buffer.length;
     this.#smallReads = count * QUIET_READS < this.#buffer.length ? this.#smallReads + 1 : 0;
@@ -135,7 +135,7 @@ export class Limiter {
    *
    * @returns That line with an LF, or `undefined` if there is none.
    */
-  end(): Uint8Array | undefined {
+  end(): Uint8Array<ArrayBuffer> | undefined {
     if (this.breach !== undefined || !this.midLine) return undefined;
     this.space()[0] = LF;
     const from = this.#end++;
@@ -143,7 +143,7 @@ export class Limiter {
   }
 
   /** Cuts whole lines off what is held; nothing before `from` is an LF. */
-  #cut(from: number): Uint8Array | undefined {
+  #cut(from: number): Uint8Array<ArrayBuffer> | undefined {
     const buffer = this.#buffer;
     let end = lastLineEnd(buffer, from, this.#end);
     if (end > this.#limits.maxLineBytes) end = this.#cutAtBreach(from, end);

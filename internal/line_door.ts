@@ -7,6 +7,7 @@
 import type { Answerer, Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
 import type { Outbox } from "./outbox.ts";
+import { decodeLines } from "./text.ts";
 import { turn, TURN_LINES } from "./turn.ts";
 
 /** Has each of a connection's lines answered. */
@@ -40,19 +41,37 @@ export class LineDoor implements Answerer {
     return !this.#blocks.reading;
   }
 
+  get takesBytes(): boolean {
+    return this.#handler.bytes !== undefined;
+  }
+
   /** Takes no more lines than the one that is being answered. */
   stop(): void {
     this.#blocks.stopped = true;
   }
 
   /** Answers whole lines; settles when the replies have left. */
-  answer(lines: string): Promise<void> {
+  answer(lines: string | Uint8Array<ArrayBuffer>): Promise<void> {
+    if (typeof lines !== "string") {
+      if (this.#answerBytes(lines)) return this.#outbox.flush();
+      lines = decodeLines(lines);
+    }
     if (this.#handler.block === undefined) return this.#answerEach(lines);
     this.answering = true;
     const replies = this.#handler.block(lines, this.#conn);
     this.answering = false;
     this.#outbox.add(checkReply(replies));
     return this.#outbox.flush();
+  }
+
+  #answerBytes(lines: Uint8Array<ArrayBuffer>): boolean {
+    this.answering = true;
+    const replies = this.#handler.bytes!(lines, this.#conn);
+    this.answering = false;
+    if (replies === undefined) return false;
+    if (replies === lines) this.#outbox.lend(lines);
+    else this.#outbox.add(checkBytes(replies));
+    return true;
   }
 
   async #answerEach(lines: string): Promise<void> {
@@ -82,11 +101,20 @@ export class LineDoor implements Answerer {
   }
 }
 
+function checkBytes(replies: unknown): Uint8Array {
+  if (replies instanceof Uint8Array) return replies;
+  throw wrongReply("a Uint8Array", replies);
+}
+
 function checkReply(reply: unknown): string {
   if (typeof reply === "string") return reply;
+  throw wrongReply("a string", reply);
+}
+
+function wrongReply(expected: string, reply: unknown): TypeError {
   // A promise where none may be: what it rejects with is nobody's.
   if (reply instanceof Promise) reply.catch(() => {});
-  throw new TypeError(
-    `Cannot send what the line handler returned: expected a string or undefined, got ${typeof reply}`,
+  return new TypeError(
+    `Cannot send what the line handler returned: expected ${expected} or undefined, got ${typeof reply}`,
   );
 }

@@ -4,6 +4,11 @@
  * @module
  */
 
+const CR = 13;
+const UPPER_A = 65;
+const LOWER_A = 97;
+const LOWER_Z = 122;
+
 /**
  * Upper-cases a line, with Unicode's full mapping, whatever the locale (`ß` becomes `SS`).
  *
@@ -24,3 +29,13 @@ export function shout(line: string): string {
 
 /** Upper-cases many lines at once: LF has no upper case, so they stay apart. */
 shout.block = (lines: string): string => lines.toUpperCase();
+
+/** Upper-cases ASCII where it lies; what is upper-case already stays so when the rest needs more. */
+shout.bytes = (lines: Uint8Array): Uint8Array | undefined => {
+  for (let at = 0; at < lines.length; at++) {
+    const byte = lines[at];
+    if (byte >= 0x80 || byte === CR) return undefined;
+    if (byte >= LOWER_A && byte <= LOWER_Z) lines[at] = byte - (LOWER_A - UPPER_A);
+  }
+  return lines;
+};

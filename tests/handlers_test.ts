@@ -1,5 +1,5 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import { type ConnHandler, type LineHandler, shout } from "@x/shouty";
+import { type ConnHandler, type LineHandler, type Listener, shout } from "@x/shouty";
 import { test } from "./bounded.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 
@@ -57,6 +57,75 @@ test("a block handler that throws leaves the block unanswered, and earlier repli
   await client.closeWrite();
   assertEquals(await client.readAll(), "");
   assertEquals((await t.closed()).reason, "handler-error");
+});
+
+test("a handler's bytes are asked first, about short blocks alone, and what they decline is answered as text", async () => {
+  const asked: string[] = [];
+  const handler = Object.assign((line: string) => `text ${line}`, {
+    bytes: (lines: Uint8Array) => {
+      asked.push(new TextDecoder().decode(lines));
+      if (lines[0] !== "b".charCodeAt(0)) return undefined;
+      lines[0] = "B".charCodeAt(0);
+      return lines;
+    },
+  });
+  await using t = startServer(inMemory(), handler);
+  const client = await t.connect();
+  const long = "b".repeat(256);
+  for (const line of ["bytes", "other\r", "b".repeat(255), long]) {
+    await client.write(`${line}\n`), await client.readLine();
+  }
+  assertEquals(asked, ["bytes\n", "other\r\n", `${"b".repeat(255)}\n`]);
+  assertEquals(await t.talk("bytes\n"), "Bytes\n");
+  assertEquals(await t.talk("one\r\ntwo\n"), "text one\ntext two\n");
+  assertEquals(await t.talk(`${long}\n`), `text ${long}\n`);
+  assertEquals(await t.talk("b\nb\nb"), "B\nb\nB\n");
+  assertEquals(t.stats.lines, 11);
+});
+
+test("shout says the same to any byte among letters, as bytes or as text", () => {
+  for (let byte = 0; byte < 256; byte++) {
+    const lines = new Uint8Array([97, byte, 122, 10]);
+    const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(lines);
+    const replies = shout.bytes(lines);
+    if (replies !== undefined) assertEquals(replies, new TextEncoder().encode(shout.block(text)));
+  }
+});
+
+test("a handler whose bytes throw, or are none, has failed, and earlier replies leave", async () => {
+  for (
+    const wrong of [() => "text", () => Promise.reject(FAILURE), () => null, () => {
+      throw FAILURE;
+    }]
+  ) {
+    const bytes = (lines: Uint8Array) => lines[0] === 33 ? wrong() as unknown as Uint8Array : lines;
+    await using t = startServer(inMemory(), Object.assign(shout.bind(null), { bytes }));
+    const client = await t.connect();
+    await client.write("one\n");
+    assertEquals(await client.readLine(), "one");
+    await client.write("!\n");
+    await client.closeWrite();
+    assertEquals(await client.readAll(), "");
+    assertEquals((await t.closed()).reason, "handler-error");
+  }
+});
+
+test("replies as bytes stay as they are until they have left, whatever else happens meanwhile", async () => {
+  const scratch = new Uint8Array(4);
+  const inTheSame = (lines: Uint8Array) => shout.bytes(lines);
+  const inScratch = (lines: Uint8Array) => (scratch.set(lines), scratch);
+  for (const bytes of [inTheSame, inScratch]) {
+    const { listener, clock } = inMemory();
+    const writes: Uint8Array[] = [];
+    const options = { listener: blocked(listener, writes), clock, writeTimeout: 1000 };
+    await using t = startServer(options, Object.assign(shout.bind(null), { bytes }));
+    for (const line of ["ONE\n", "TWO\n", "SIX\n"]) {
+      await t.own(listener.connect()).write(line);
+      await clock.advance(1000);
+    }
+    assertEquals(t.all("closed").map(({ reason }) => reason), Array(3).fill("write-timeout"));
+    assertEquals(writes.map((bytes) => new TextDecoder().decode(bytes)), ["ONE\n", "TWO\n", "SIX\n"]);
+  }
 });
 
 test("a line handler that returns neither text nor nothing has failed", async () => {
@@ -171,3 +240,22 @@ test("a handler that learns of the end by a write, or by the signal, has not fai
     assertEquals(t.all("handler-error"), []);
   }
 });
+
+/** A listener whose connections' writes never end, as those to a peer that does not read. */
+function blocked(listener: Listener, writes: Uint8Array[]): Listener {
+  return {
+    addr: listener.addr,
+    accept: async () => {
+      const inner = await listener.accept();
+      return {
+        remoteAddr: inner.remoteAddr,
+        localAddr: inner.localAddr,
+        read: (into) => inner.read(into),
+        write: (bytes) => new Promise(() => writes.push(bytes)),
+        closeWrite: () => inner.closeWrite(),
+        close: () => inner.close(),
+      };
+    },
+    close: () => listener.close(),
+  };
+}

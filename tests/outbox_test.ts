@@ -95,6 +95,25 @@ test("Outbox copies the bytes that it is given", async () => {
   assertEquals(kernel.text, "mine");
 });
 
+test("Outbox lends bytes in their place among others, and its own blocks stay its own", async () => {
+  const kernel = new Kernel(5, false);
+  const outbox = new Outbox(kernel);
+  const bytes = (text: string) => new TextEncoder().encode(text);
+  outbox.lend(bytes("lent,"));
+  const flushed = outbox.flush();
+  outbox.add("added,");
+  outbox.lend(bytes("lent behind,"));
+  outbox.flush();
+  kernel.open();
+  await flushed;
+  outbox.lend(bytes("lent,"));
+  await outbox.flush();
+  assertEquals([kernel.text, outbox.size], ["lent,added,lent behind,lent,", 0]);
+  outbox.close();
+  outbox.lend(bytes("too late"));
+  assertEquals(outbox.size, 0);
+});
+
 test("Outbox takes more while a block is on its way, and what is on its way stays as it is", async () => {
   const kernel = new Kernel(5, false);
   const outbox = new Outbox(kernel);

@@ -26,7 +26,8 @@ export type Start = (options: ServeOptions) => Server;
 
 /** The shouter, through each door there is. */
 export const DOORS: Readonly<Record<string, Start>> = {
-  "a block handler": (options) => serve(options),
+  "shout": (options) => serve(options),
+  "a block handler": (options) => serve(options, Object.assign((line: string) => shout(line), { block: shout.block })),
   "a line handler": (options) => serve(options, (line) => shout(line)),
   "an async line handler": (options) => serve(options, (line) => Promise.resolve(shout(line))),
   "a conversation": (options) => serveConnections(options, shoutLines),

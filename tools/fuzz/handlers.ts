@@ -16,7 +16,7 @@ export const BAIT = "!";
 export function startHandler(kind: HandlerKind, tick: () => Promise<void>): Start {
   const handler = kind.includes("conversation") ? CONVERSATIONS[kind] : undefined;
   if (handler !== undefined) return (options) => serveConnections(options, handler);
-  if (kind === "block") return (options) => serve(options);
+  if (kind === "shout") return (options) => serve(options);
   return (options) => serve(options, kind === "slow line" ? slowly(tick) : LINE_HANDLERS[kind]);
 }
 
@@ -28,6 +28,7 @@ function slowly(tick: () => Promise<void>): LineHandler {
 }
 
 const LINE_HANDLERS: Partial<Record<HandlerKind, LineHandler>> = {
+  "block": Object.assign((line: string) => shout(line), { block: shout.block }),
   "line": (line) => shout(line),
   "async line": (line) => Promise.resolve(shout(line)),
   "throwing line": (line) => refuseBait(line),

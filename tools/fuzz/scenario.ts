@@ -24,6 +24,7 @@ export interface Step {
 
 /** Which handler the server has. */
 export const HANDLERS = [
+  "shout",
   "block",
   "line",
   "async line",
