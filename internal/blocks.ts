@@ -42,7 +42,7 @@ export interface ReadLimits extends SizeLimits, PaceLimits {
 export interface Answerer {
   /** Whether it wants short blocks as bytes. */
   readonly takesBytes: boolean;
-  /** Answers a block; the next one waits for it, and its bytes stay as they are. */
+  /** Answers a block; until that has settled, nothing is read into its memory. */
   answer(lines: string | Uint8Array<ArrayBuffer>): Promise<void>;
 }
 
@@ -54,7 +54,8 @@ export class Blocks {
   readonly #peer: Peer;
   readonly #limiter: Limiter;
   #reading = false;
-  #answering = false;
+  /** Whether replies that lie in the limiter's buffer may be on their way. */
+  #lent = false;
   #over = false;
   #burst = 0;
   #extraBytes = 0;
@@ -109,8 +110,8 @@ export class Blocks {
   /** Reads no more, and does without its memory. */
   free(): void {
     this.end();
-    // Into the buffer of a read that is outstanding, the kernel may still write; and replies in it may be on their way.
-    if (!this.#reading && !this.#answering) this.#limiter.free();
+    // Into the buffer of a read that is outstanding, the kernel may still write.
+    if (!this.#reading && !this.#lent) this.#limiter.free();
   }
 
   /**
@@ -176,9 +177,9 @@ export class Blocks {
       if (block === undefined) continue;
       if (answerer === undefined) return this.#count(decodeLines(block));
       const asBytes = answerer.takesBytes && block.length <= SHORT_BYTES;
-      this.#answering = true;
+      this.#lent = asBytes;
       await answerer.answer(this.#count(asBytes ? block : decodeLines(block)));
-      this.#answering = false;
+      this.#lent = false;
       if (this.stopped) return undefined;
     }
     this.exhausted = true;

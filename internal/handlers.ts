@@ -13,9 +13,9 @@ export interface Conn {
   /** This side's address. */
   readonly localAddr: Deno.Addr;
   /**
-   * The lines that the peer sends, decoded and without their ends, for a conversation handler. It is one iterator: a
-   * loop left with `break` can be taken up by another. It ends when there will be no more lines, whatever the cause,
-   * and never throws.
+   * The lines that the peer sends, decoded and without their ends, for a conversation handler. It is one iterator for
+   * one reader at a time: a loop left with `break` can be taken up by another. It ends when there will be no more lines,
+   * whatever the cause, and never throws.
    *
    * A line may be a slice of the block that it came with, up to 64 KiB that stay in memory with it. Copy what you keep
    * for long.
@@ -61,9 +61,9 @@ export interface LineHandler {
    */
   (line: string, conn: Conn): Reply | Promise<Reply>;
   /**
-   * Answers many lines at once. The server calls it, if it is there, in place of the handler. It gets one or more whole
-   * lines, each ended by one LF, and returns all their replies in order, each ended by one LF. If it throws, none of
-   * these lines is answered.
+   * Answers many lines at once. The server calls it, if it is there, in place of the handler, which it must agree with.
+   * It gets one or more whole lines, each ended by one LF, and returns all their replies in order, each ended by one LF.
+   * If it throws, none of these lines is answered.
    *
    * @param lines The lines.
    * @param conn Their connection.
@@ -71,14 +71,15 @@ export interface LineHandler {
    */
   block?(lines: string, conn: Conn): string;
   /**
-   * Answers a few short lines as bytes. If it is there, it is asked first about each block of at most 256 bytes, which
-   * is as it came: UTF-8, each line ended by LF or CRLF. For one short line, the way to text and back takes longer than
-   * all the rest of an answer.
+   * Answers a few short lines as bytes. If it is there, it is asked before the others about whole lines that make up at
+   * most 256 bytes, and it must agree with them. For one short line, the way to text and back takes longer than all the
+   * rest of an answer. Where lines have a pace (`maxLinesPerSecond`, `maxBytesPerSecond`), it is not asked.
    *
-   * @param lines The lines. They may be overwritten; after the call they mean nothing.
+   * @param lines The lines, as they came: any bytes, each line ended by LF or CRLF. They may be overwritten, but for the
+   * last LF. Copy what you keep or pass on: the buffer behind them is the server's.
    * @param conn Their connection.
-   * @returns The replies in order, each ended by LF: the same array, or another, which is copied. `undefined` to have
-   * what is in `lines` now answered as text.
+   * @returns The replies in order, each ended by LF, or an empty array: the same array, or another, which is copied.
+   * `undefined` to have what is in `lines` now answered as text. If it throws, none of the lines is answered.
    */
   bytes?(lines: Uint8Array, conn: Conn): Uint8Array | undefined;
 }

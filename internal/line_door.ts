@@ -79,8 +79,7 @@ export class LineDoor implements Answerer {
     const outbox = this.#outbox;
     this.answering = true;
     let left = TURN_LINES;
-    for (let from = 0; from < lines.length && !this.#blocks.stopped;) {
-      const to = lines.indexOf("\n", from);
+    for (let from = 0, to; (to = lines.indexOf("\n", from)) >= 0;) {
       let reply = this.#handler(lines.slice(from, to), conn);
       if (typeof reply === "object") {
         // Earlier replies do not wait for this one.
@@ -94,6 +93,7 @@ export class LineDoor implements Answerer {
         left = TURN_LINES;
         await turn();
       }
+      if (this.#blocks.stopped) break;
       from = to + 1;
     }
     this.answering = false;

@@ -259,10 +259,10 @@ export class Outbox {
     this.#text = "";
   }
 
-  /** Where so many bytes go, or the first of them. Who has filled one block is likely to fill another. */
+  /** Where so many bytes go, or the first of them. Who has filled a small block is likely to fill another. */
   #room(bytes: number): Uint8Array<ArrayBuffer> {
     if (this.#used === this.#block?.length) this.#seal();
-    this.#block ??= (bytes <= SMALL.bytes && this.#full.length === 0 ? SMALL : LARGE).take();
+    this.#block ??= (bytes + this.#bytes <= SMALL.bytes ? SMALL : LARGE).take();
     return this.#used === 0 ? this.#block : this.#block.subarray(this.#used);
   }
 

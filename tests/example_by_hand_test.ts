@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { type ByHandOptions, serveByHand } from "../examples/by_hand.ts";
 import { test } from "./bounded.ts";
 
@@ -12,6 +12,15 @@ test("by_hand ends a client that is silent or over the limit, and nobody else no
   assertEquals(await t.talk("hello\n", { end: false }), "HELLO\n");
   assertEquals(await t.talk(`${"x".repeat(3000)}\n`), "");
   assertEquals(await t.talk("still there\n"), "STILL THERE\n");
+});
+
+test("by_hand ends a client that does not read", async () => {
+  await using t = start({ idleTimeout: 1000 });
+  using conn = await t.connect();
+  const lines = new TextEncoder().encode(`${"x".repeat(100)}\n`.repeat(1000));
+  await assertRejects(async () => {
+    while (true) await conn.write(lines);
+  });
 });
 
 test("by_hand's end waits for the connections that there are", async () => {

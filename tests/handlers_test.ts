@@ -1,5 +1,5 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import { type ConnHandler, type LineHandler, type Listener, shout } from "@x/shouty";
+import { type Conn, type ConnHandler, type LineHandler, type Listener, shout, type Transport } from "@x/shouty";
 import { test } from "./bounded.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 
@@ -88,8 +88,49 @@ test("shout says the same to any byte among letters, as bytes or as text", () =>
     const lines = new Uint8Array([97, byte, 122, 10]);
     const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(lines);
     const replies = shout.bytes(lines);
+    assertEquals(replies === undefined, byte >= 0x80 || byte === 13, `${byte}`);
     if (replies !== undefined) assertEquals(replies, new TextEncoder().encode(shout.block(text)));
   }
+});
+
+test("a handler that closes while it answers bytes gets its replies out, as bytes or as text", async () => {
+  const handler = Object.assign((line: string) => `text ${line}`, {
+    bytes: (lines: Uint8Array, conn: Conn) => {
+      conn.close();
+      return lines[0] === 33 ? undefined : lines;
+    },
+  });
+  await using t = startServer(inMemory(), handler);
+  assertEquals(await t.talk("one\ntwo\n"), "one\ntwo\n");
+  assertEquals(await t.talk("!\ntwo\n"), "text !\n");
+  assertEquals(t.all("closed").map(({ reason }) => reason), ["closed", "closed"]);
+});
+
+test("bytes that decline without a last LF are no line, and no endless one", async () => {
+  const bytes = (lines: Uint8Array) => (lines[0] === 33 ? lines.fill(33) : lines[0] = 63, undefined);
+  await using t = startServer(inMemory(), Object.assign((line: string) => `text ${line}`, { bytes }));
+  const client = await t.connect();
+  await client.write("!\n");
+  await client.write("line\n");
+  assertEquals(await client.readLine(), "text ?ine");
+});
+
+test("a connection that ends while its handler is at work gives its buffer back", async () => {
+  const { listener, clock } = inMemory();
+  const buffers: ArrayBufferLike[] = [];
+  const read = (inner: Transport) => (into: Uint8Array) => (buffers.push(into.buffer), inner.read(into));
+  const options = { listener: tapped(listener, (inner) => ({ read: read(inner) })), clock };
+  await using t = startServer({ ...options, maxQueuedBytes: 8 }, (_, conn) => {
+    // Past what may wait, which ends the connection at once.
+    for (let i = 0; i < 9; i++) conn.write("too much");
+    return new Promise(() => {});
+  });
+  for (let i = 1; i <= 2; i++) {
+    await t.own(listener.connect()).write("hello\n");
+    assertEquals((await t.closed(i)).reason, "write-queue");
+  }
+  assertEquals(buffers.length, 2);
+  assertStrictEquals(buffers[0], buffers[1]);
 });
 
 test("a handler whose bytes throw, or are none, has failed, and earlier replies leave", async () => {
@@ -117,7 +158,9 @@ test("replies as bytes stay as they are until they have left, whatever else happ
   for (const bytes of [inTheSame, inScratch]) {
     const { listener, clock } = inMemory();
     const writes: Uint8Array[] = [];
-    const options = { listener: blocked(listener, writes), clock, writeTimeout: 1000 };
+    // As a kernel has them whose peer does not read.
+    const write = (bytes: Uint8Array) => new Promise<number>(() => writes.push(bytes));
+    const options = { listener: tapped(listener, () => ({ write })), clock, writeTimeout: 1000 };
     await using t = startServer(options, Object.assign(shout.bind(null), { bytes }));
     for (const line of ["ONE\n", "TWO\n", "SIX\n"]) {
       await t.own(listener.connect()).write(line);
@@ -241,8 +284,8 @@ test("a handler that learns of the end by a write, or by the signal, has not fai
   }
 });
 
-/** A listener whose connections' writes never end, as those to a peer that does not read. */
-function blocked(listener: Listener, writes: Uint8Array[]): Listener {
+/** Puts calls of one's own in the place of a listener's connections'. */
+function tapped(listener: Listener, tap: (inner: Transport) => Partial<Transport>): Listener {
   return {
     addr: listener.addr,
     accept: async () => {
@@ -251,9 +294,10 @@ function blocked(listener: Listener, writes: Uint8Array[]): Listener {
         remoteAddr: inner.remoteAddr,
         localAddr: inner.localAddr,
         read: (into) => inner.read(into),
-        write: (bytes) => new Promise(() => writes.push(bytes)),
+        write: (bytes) => inner.write(bytes),
         closeWrite: () => inner.closeWrite(),
         close: () => inner.close(),
+        ...tap(inner),
       };
     },
     close: () => listener.close(),

@@ -8,6 +8,8 @@ const BLOCK_BYTES = 64 * 1024;
 /** Takes what it is given, at most so much at a time, and only while it is open; notes everything. */
 class Kernel implements Sink {
   readonly taken: Uint8Array[] = [];
+  /** How large the memory is that each part lay in. */
+  readonly rooms: number[] = [];
   readonly blocks: number[] = [];
   failed: unknown;
   calls = 0;
@@ -39,6 +41,7 @@ class Kernel implements Sink {
   async send(bytes: Uint8Array): Promise<number> {
     this.calls++;
     await this.#gate.promise;
+    this.rooms.push(bytes.buffer.byteLength);
     this.taken.push(bytes.slice(0, this.#most));
     return this.taken.at(-1)!.length;
   }
@@ -112,6 +115,17 @@ test("Outbox lends bytes in their place among others, and its own blocks stay it
   outbox.close();
   outbox.lend(bytes("too late"));
   assertEquals(outbox.size, 0);
+});
+
+test("Outbox takes a small block for few bytes, whatever they are behind, and a large one for many", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  outbox.lend(new TextEncoder().encode("lent"));
+  outbox.add(new Uint8Array(5));
+  outbox.add(new Uint8Array(4096));
+  outbox.add(new Uint8Array(5));
+  await outbox.flush();
+  assertEquals(kernel.rooms, [4, 4096, BLOCK_BYTES]);
 });
 
 test("Outbox takes more while a block is on its way, and what is on its way stays as it is", async () => {
