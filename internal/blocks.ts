@@ -175,10 +175,9 @@ export class Blocks {
       const block = this.#take(count);
       if (this.misdirected !== undefined) return undefined;
       if (block === undefined) continue;
-      if (answerer === undefined) return this.#count(decodeLines(block));
-      const asBytes = answerer.takesBytes && block.length <= SHORT_BYTES;
-      this.#lent = asBytes;
-      await answerer.answer(this.#count(asBytes ? block : decodeLines(block)));
+      if (answerer === undefined) return this.#count(this.#decode(block));
+      this.#lent = answerer.takesBytes && block.length <= SHORT_BYTES && !peer.tight;
+      await answerer.answer(this.#count(this.#lent ? block : this.#decode(block)));
       this.#lent = false;
       if (this.stopped) return undefined;
     }
@@ -192,9 +191,23 @@ export class Blocks {
 
   #space(): Uint8Array {
     const space = this.#limiter.space(this.#peer.tight);
+    this.#noteSize();
+    return this.#pace === undefined ? space : space.subarray(0, this.#pace.maxReadBytes);
+  }
+
+  #noteSize(): void {
     const { extraBytes } = this.#limiter;
     if (extraBytes !== this.#extraBytes) this.#peer.holds(this.#extraBytes = extraBytes);
-    return this.#pace === undefined ? space : space.subarray(0, this.#pace.maxReadBytes);
+  }
+
+  /** Its text; where memory is short, its bytes do not stay while that is answered, which can take for ever. */
+  #decode(block: Uint8Array): string {
+    const lines = decodeLines(block);
+    if (this.#peer.tight) {
+      this.#limiter.letGo();
+      this.#noteSize();
+    }
+    return lines;
   }
 
   #take(count: number | null): Uint8Array<ArrayBuffer> | undefined {

@@ -105,6 +105,13 @@ export class Limiter {
     return held === 0 && this.#smallReads >= QUIET_READS ? SMALL_BYTES : size;
   }
 
+  /** Lets a large buffer go in which no line has begun; a block that was handed out is done with. */
+  letGo(): void {
+    if (this.midLine || this.extraBytes === 0) return;
+    this.#buffer = SPARES.take();
+    this.#start = this.#end = 0;
+  }
+
   /** Takes no more bytes, and lets its buffer go, into which nobody must be reading. */
   free(): void {
     SPARES.give(this.#buffer);

@@ -28,6 +28,9 @@ const MAX_BYTES_PER_CHAR = 3;
 /** So much text is encoded at once, so that its size in bytes is known. */
 const ENCODE_LENGTH = 16 * 1024;
 
+/** So many pieces too, as a string of many pieces takes 32 bytes for each of them while it waits for a slow peer. */
+const ENCODE_PIECES = 256;
+
 /** A writer that waits for each of its writes never has more than this under way, but for its last. */
 const READY_BYTES = BLOCK_BYTES;
 
@@ -70,6 +73,7 @@ export class Outbox {
   #closed = false;
   /** Text at the very end, encoded when it is wanted as bytes: many small replies cost one call. */
   #text = "";
+  #pieces = 0;
   #bytes = 0;
 
   /**
@@ -96,7 +100,7 @@ export class Outbox {
     if (this.#closed) return;
     if (typeof data === "string") {
       this.#text += data;
-      if (this.#text.length >= ENCODE_LENGTH) this.#encode();
+      if (++this.#pieces >= ENCODE_PIECES || this.#text.length >= ENCODE_LENGTH) this.#encode();
       return;
     }
     this.#encode();
@@ -257,6 +261,7 @@ export class Outbox {
       this.#seal();
     }
     this.#text = "";
+    this.#pieces = 0;
   }
 
   /** Where so many bytes go, or the first of them. Who has filled a small block is likely to fill another. */

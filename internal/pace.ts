@@ -16,12 +16,16 @@ export interface PaceLimits {
 /** Peers that came together are not woken together, again and again, which everybody else would have to wait for. */
 const SPREAD = 0.25;
 
+/** What lines make up that are to pass in a second, before they are known; but reads are no smaller than this for it. */
+const LINE_BYTES = 64;
+const LEAST_READ_BYTES = 256;
+
 /** Holds reading up, so that the kernel's buffer fills and TCP slows the peer down: nobody gets an error. */
 export class Pace {
   readonly #clock: Clock;
   readonly #bytes: Rate;
   readonly #lines: Rate;
-  /** The largest read: a second's worth. */
+  /** The largest read: a second's worth, so that what waits here is little, and the rest waits in the kernel. */
   readonly maxReadBytes: number;
   #wake = () => {};
   /** How much later than it had to be the last wait was over: our doing, which the rate does not count. */
@@ -32,7 +36,8 @@ export class Pace {
     this.#clock = clock;
     this.#bytes = new Rate(limits.maxBytesPerSecond);
     this.#lines = new Rate(limits.maxLinesPerSecond);
-    this.maxReadBytes = Math.max(1, Math.floor(limits.maxBytesPerSecond));
+    const linesBytes = Math.max(LEAST_READ_BYTES, limits.maxLinesPerSecond * LINE_BYTES);
+    this.maxReadBytes = Math.max(1, Math.floor(Math.min(limits.maxBytesPerSecond, linesBytes)));
   }
 
   /** Waits until more may be read. */

@@ -181,14 +181,22 @@ function formOf(byte: number): Form | undefined {
   return transport === 0 ? undefined : FORMS[family];
 }
 
-/** Walks through what follows the addresses, each a type, a length and a value, for the sake of the checksum. */
+/**
+ * Walks through what follows the addresses, each a type, a length and a value, for the sake of the checksum. There is
+ * one at most: each is made of the whole header, which has room for hundreds.
+ */
 function checkTypes(header: Uint8Array, start: number): void {
   const view = new DataView(header.buffer);
+  let summed = false;
   for (let at = start; at < header.length;) {
     const length = at + 3 <= header.length ? view.getUint16(at + 1) : Infinity;
     const value = at + 3;
     if (value + length > header.length) throw malformed("a value that is cut off");
-    if (header[at] === 3) checkSum(header, view, value, length);
+    if (header[at] === 3) {
+      if (summed) throw malformed("two checksums");
+      summed = true;
+      checkSum(header, view, value, length);
+    }
     at = value + length;
   }
 }

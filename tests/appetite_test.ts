@@ -239,6 +239,31 @@ test("The largest unfinished lines give way when all of them pass maxBufferedByt
   assertLessOrEqual(active, 1 + 1024 * 1024 / 60_000);
 });
 
+test("Lines that are being answered take nothing from those that are unfinished", async () => {
+  const { listener } = inMemory({ bufferBytes: 1 << 20 });
+  const hog = "x".repeat(20_000);
+  const handler = (line: string) => line === hog ? new Promise<string>(() => {}) : line.toUpperCase();
+  await using t = startServer({ listener, maxBufferedBytes: 1 << 20 }, handler);
+  for (let i = 0; i < 60; i++) await (await t.admitted()).write(`${hog}\n`);
+  const client = await t.admitted();
+  const half = "y".repeat(700);
+  await client.write(half);
+  await client.write(`${half}\n`);
+  assertEquals(await client.readLine(), (half + half).toUpperCase());
+  assertEquals(t.all("closed"), []);
+});
+
+test("What a paced connection holds back is about a second's worth", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 10 });
+  const client = await t.admitted();
+  // The long line makes the buffer large.
+  await client.write("x".repeat(20_000) + "\n".repeat(40_000));
+  await clock.advance(0);
+  assertEquals((await client.readLine())?.length, 20_000);
+  assertLessOrEqual(t.stats.lines, 640);
+});
+
 test("A connection that gives way is told", async () => {
   await using t = startServer({ maxBufferedBytes: 1000 });
   using client = await t.connect();

@@ -128,6 +128,23 @@ test("Outbox takes a small block for few bytes, whatever they are behind, and a 
   assertEquals(kernel.rooms, [4, 4096, BLOCK_BYTES]);
 });
 
+test("Outbox keeps many small texts as bytes, not as a string of a thousand pieces", () => {
+  const proto = TextEncoder.prototype;
+  const { encodeInto } = proto;
+  const encoded: number[] = [];
+  proto.encodeInto = function (source, destination) {
+    encoded.push(source.length);
+    return encodeInto.call(this, source, destination);
+  };
+  try {
+    const outbox = new Outbox(new Kernel());
+    for (let i = 0; i < 1000; i++) outbox.add("x");
+    assertEquals([encoded, outbox.size], [[256, 256, 256], 1000]);
+  } finally {
+    proto.encodeInto = encodeInto;
+  }
+});
+
 test("Outbox takes more while a block is on its way, and what is on its way stays as it is", async () => {
   const kernel = new Kernel(5, false);
   const outbox = new Outbox(kernel);

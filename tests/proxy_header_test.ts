@@ -189,6 +189,8 @@ Deno.test("Version 2 verifies a checksum, wherever it stands", () => {
       }
     }
   }
+  const twice = withChecksum((sum) => binary(0x21, 0x11, join(TCP4, value(0x03, sum), value(0x03, "1234"))));
+  assertEquals(refusal(twice), "two checksums");
   for (const sum of ["", "123", "12345"]) {
     assertEquals(refusal(binary(0x21, 0x11, join(TCP4, value(0x03, sum)))), `a checksum of ${sum.length} bytes`);
   }
