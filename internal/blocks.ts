@@ -4,6 +4,7 @@
  * @module
  */
 
+import { countLineFeeds } from "./ascii.ts";
 import type { Clock } from "./clocks.ts";
 import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
 import { answerHttp, answerTls } from "./misdirected.ts";
@@ -40,21 +41,23 @@ export interface ReadLimits extends SizeLimits, PaceLimits {
 
 /** Who answers blocks. */
 export interface Answerer {
-  /** Whether it wants short blocks as bytes. */
+  /** Whether it is to be asked about short blocks as bytes. */
   readonly takesBytes: boolean;
-  /** Answers a block; until that has settled, nothing is read into its memory. */
-  answer(lines: string | Uint8Array<ArrayBuffer>): Promise<void>;
+  /** Answers whole lines; settles when the replies have left. */
+  answer(lines: string): Promise<void>;
+  /** The same, in memory that nothing is read into until it has settled; `undefined` to be given them as text. */
+  answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined;
 }
 
 /** Up to this length, lines are handled faster as bytes than as text. */
-const SHORT_BYTES = 256;
+const SHORT_BYTES = 4 * 1024;
 
 /** Blocks of whole lines, read when they are asked for, so that the clocks know who waits for whom. */
 export class Blocks {
   readonly #peer: Peer;
   readonly #limiter: Limiter;
   #reading = false;
-  /** Whether replies that lie in the limiter's buffer may be on their way. */
+  /** Whether lines are answered in the limiter's buffer, so that it must stay. */
   #lent = false;
   #over = false;
   #burst = 0;
@@ -175,13 +178,30 @@ export class Blocks {
       const block = this.#take(count);
       if (this.misdirected !== undefined) return undefined;
       if (block === undefined) continue;
-      if (answerer === undefined) return this.#count(this.#decode(block));
-      this.#lent = answerer.takesBytes && block.length <= SHORT_BYTES && !peer.tight;
-      await answerer.answer(this.#count(this.#lent ? block : this.#decode(block)));
+      if (answerer === undefined) return this.#linesOf(block);
+      await this.#answer(block, answerer);
       this.#lent = false;
       if (this.stopped) return undefined;
     }
     this.exhausted = true;
+  }
+
+  #answer(block: Uint8Array<ArrayBuffer>, answerer: Answerer): Promise<void> {
+    if (!answerer.takesBytes || block.length > SHORT_BYTES || this.#peer.tight) {
+      return answerer.answer(this.#linesOf(block));
+    }
+    this.#came(countLineFeeds(block));
+    this.#lent = true;
+    const answered = answerer.answerBytes(block);
+    if (answered !== undefined) return answered;
+    this.#lent = false;
+    return answerer.answer(this.#decode(block));
+  }
+
+  #linesOf(block: Uint8Array): string {
+    const lines = this.#decode(block);
+    this.#came(countLines(lines));
+    return lines;
   }
 
   /** Once it is leaving, the polite ending alone reads what still comes. */
@@ -223,10 +243,9 @@ export class Blocks {
     return block;
   }
 
-  #count<T extends string | Uint8Array>(lines: T): T {
+  #came(lines: number): void {
     this.#greeting = false;
-    this.lines += countLines(lines);
+    this.lines += lines;
     this.#peer.lineEnded();
-    return lines;
   }
 }

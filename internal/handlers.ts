@@ -71,9 +71,10 @@ export interface LineHandler {
    */
   block?(lines: string, conn: Conn): string;
   /**
-   * Answers a few short lines as bytes. If it is there, it is asked before the others about whole lines that make up at
-   * most 256 bytes, and it must agree with them. For one short line, the way to text and back takes longer than all the
-   * rest of an answer. Where lines have a pace (`maxLinesPerSecond`, `maxBytesPerSecond`), it is not asked.
+   * Answers lines as bytes, where they are few. If it is there, it is asked before the others about whole lines that
+   * make up at most 4 KiB, and it must agree with them. For a short line, the way to text and back takes longer than all
+   * the rest of an answer. Where lines have a pace (`maxLinesPerSecond`, `maxBytesPerSecond`), it is not asked, nor when
+   * the server is short of memory (`maxBufferedBytes`).
    *
    * @param lines The lines, as they came: any bytes, each line ended by LF or CRLF. They may be overwritten, but for the
    * last LF. Copy what you keep or pass on: the buffer behind them is the server's.

@@ -7,7 +7,6 @@
 import type { Answerer, Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
 import type { Outbox } from "./outbox.ts";
-import { decodeLines } from "./text.ts";
 import { turn, TURN_LINES } from "./turn.ts";
 
 /** Has each of a connection's lines answered. */
@@ -50,12 +49,7 @@ export class LineDoor implements Answerer {
     this.#blocks.stopped = true;
   }
 
-  /** Answers whole lines; settles when the replies have left. */
-  answer(lines: string | Uint8Array<ArrayBuffer>): Promise<void> {
-    if (typeof lines !== "string") {
-      if (this.#answerBytes(lines)) return this.#outbox.flush();
-      lines = decodeLines(lines);
-    }
+  answer(lines: string): Promise<void> {
     if (this.#handler.block === undefined) return this.#answerEach(lines);
     this.answering = true;
     const replies = this.#handler.block(lines, this.#conn);
@@ -64,14 +58,14 @@ export class LineDoor implements Answerer {
     return this.#outbox.flush();
   }
 
-  #answerBytes(lines: Uint8Array<ArrayBuffer>): boolean {
+  answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined {
     this.answering = true;
     const replies = this.#handler.bytes!(lines, this.#conn);
     this.answering = false;
-    if (replies === undefined) return false;
+    if (replies === undefined) return undefined;
     if (replies === lines) this.#outbox.lend(lines);
     else this.#outbox.add(checkBytes(replies));
-    return true;
+    return this.#outbox.flush();
   }
 
   async #answerEach(lines: string): Promise<void> {

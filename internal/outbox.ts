@@ -58,6 +58,8 @@ export class Outbox {
   /** Full blocks, oldest first; then the one that is being filled. */
   #full: Uint8Array[] = NONE;
   #block: Uint8Array<ArrayBuffer> | undefined;
+  /** Where that one goes when it is empty; nowhere if it is only lent. */
+  #home: Spares | undefined;
   #used = 0;
   /** How much of the oldest block has left. */
   #sent = 0;
@@ -114,12 +116,12 @@ export class Outbox {
   }
 
   /**
-   * Adds a few bytes that stay as they are until they have left, or a copy of them if others are before them. They are
-   * never as many as a block has that is used again.
+   * Adds bytes that stay as they are until they have left, or a copy of them if others are before them.
    */
   lend(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.#closed || this.size > 0) return this.add(bytes);
     this.#block = bytes;
+    this.#home = undefined;
     this.#fill(bytes.length);
   }
 
@@ -239,8 +241,7 @@ export class Outbox {
     if (this.#full.length > 0) {
       if (this.#sent === this.#full[0].length) this.#full.shift(), this.#sent = 0;
     } else if (this.#sent === this.#used) {
-      SMALL.give(this.#block!);
-      LARGE.give(this.#block!);
+      this.#home?.give(this.#block!);
       this.#block = undefined;
       this.#used = this.#sent = 0;
     }
@@ -267,7 +268,10 @@ export class Outbox {
   /** Where so many bytes go, or the first of them. Who has filled a small block is likely to fill another. */
   #room(bytes: number): Uint8Array<ArrayBuffer> {
     if (this.#used === this.#block?.length) this.#seal();
-    this.#block ??= (bytes + this.#bytes <= SMALL.bytes ? SMALL : LARGE).take();
+    if (this.#block === undefined) {
+      this.#home = bytes + this.#bytes <= SMALL.bytes ? SMALL : LARGE;
+      this.#block = this.#home.take();
+    }
     return this.#used === 0 ? this.#block : this.#block.subarray(this.#used);
   }
 

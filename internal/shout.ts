@@ -4,10 +4,7 @@
  * @module
  */
 
-const CR = 13;
-const UPPER_A = 65;
-const LOWER_A = 97;
-const LOWER_Z = 122;
+import { upperCase } from "./ascii.ts";
 
 /**
  * Upper-cases a line, with Unicode's full mapping, whatever the locale (`ß` becomes `SS`).
@@ -31,11 +28,4 @@ export function shout(line: string): string {
 shout.block = (lines: string): string => lines.toUpperCase();
 
 /** Upper-cases ASCII where it lies; what is upper-case already stays so when the rest needs more. */
-shout.bytes = (lines: Uint8Array): Uint8Array | undefined => {
-  for (let at = 0; at < lines.length; at++) {
-    const byte = lines[at];
-    if (byte >= 0x80 || byte === CR) return undefined;
-    if (byte >= LOWER_A && byte <= LOWER_Z) lines[at] = byte - (LOWER_A - UPPER_A);
-  }
-  return lines;
-};
+shout.bytes = (lines: Uint8Array): Uint8Array | undefined => upperCase(lines) ? lines : undefined;

@@ -71,11 +71,11 @@ test("a handler's bytes are asked first, about short blocks alone, and what they
   });
   await using t = startServer(inMemory(), handler);
   const client = await t.connect();
-  const long = "b".repeat(256);
-  for (const line of ["bytes", "other\r", "b".repeat(255), long]) {
+  const long = "b".repeat(4096);
+  for (const line of ["bytes", "other\r", "b".repeat(4095), long]) {
     await client.write(`${line}\n`), await client.readLine();
   }
-  assertEquals(asked, ["bytes\n", "other\r\n", `${"b".repeat(255)}\n`]);
+  assertEquals(asked, ["bytes\n", "other\r\n", `${"b".repeat(4095)}\n`]);
   assertEquals(await t.talk("bytes\n"), "Bytes\n");
   assertEquals(await t.talk("one\r\ntwo\n"), "text one\ntext two\n");
   assertEquals(await t.talk(`${long}\n`), `text ${long}\n`);
@@ -116,21 +116,24 @@ test("bytes that decline without a last LF are no line, and no endless one", asy
 });
 
 test("a connection that ends while its handler is at work gives its buffer back", async () => {
-  const { listener, clock } = inMemory();
-  const buffers: ArrayBufferLike[] = [];
-  const read = (inner: Transport) => (into: Uint8Array) => (buffers.push(into.buffer), inner.read(into));
-  const options = { listener: tapped(listener, (inner) => ({ read: read(inner) })), clock };
-  await using t = startServer({ ...options, maxQueuedBytes: 8 }, (_, conn) => {
+  const atWork = (_: string, conn: Conn) => {
     // Past what may wait, which ends the connection at once.
     for (let i = 0; i < 9; i++) conn.write("too much");
-    return new Promise(() => {});
-  });
-  for (let i = 1; i <= 2; i++) {
-    await t.own(listener.connect()).write("hello\n");
-    assertEquals((await t.closed(i)).reason, "write-queue");
+    return new Promise<string>(() => {});
+  };
+  for (const handler of [atWork, Object.assign(atWork.bind(null), { bytes: () => undefined })]) {
+    const { listener, clock } = inMemory();
+    const buffers: ArrayBufferLike[] = [];
+    const read = (inner: Transport) => (into: Uint8Array) => (buffers.push(into.buffer), inner.read(into));
+    const options = { listener: tapped(listener, (inner) => ({ read: read(inner) })), clock };
+    await using t = startServer({ ...options, maxQueuedBytes: 8 }, handler);
+    for (let i = 1; i <= 2; i++) {
+      await t.own(listener.connect()).write("hello\n");
+      assertEquals((await t.closed(i)).reason, "write-queue");
+    }
+    assertEquals(buffers.length, 2);
+    assertStrictEquals(buffers[0], buffers[1]);
   }
-  assertEquals(buffers.length, 2);
-  assertStrictEquals(buffers[0], buffers[1]);
 });
 
 test("a handler whose bytes throw, or are none, has failed, and earlier replies leave", async () => {

@@ -117,6 +117,17 @@ test("Outbox lends bytes in their place among others, and its own blocks stay it
   assertEquals(outbox.size, 0);
 });
 
+test("Outbox writes nothing of its own into what it was lent, even if that is as large as a block", async () => {
+  for (const size of [4096, BLOCK_BYTES]) {
+    const outbox = new Outbox(new Kernel());
+    const lent = new Uint8Array(size);
+    outbox.lend(lent);
+    await outbox.flush();
+    outbox.add(new Uint8Array(size).fill(1));
+    assertEquals(lent.includes(1), false, `${size}`);
+  }
+});
+
 test("Outbox takes a small block for few bytes, whatever they are behind, and a large one for many", async () => {
   const kernel = new Kernel();
   const outbox = new Outbox(kernel);

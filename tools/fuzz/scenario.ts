@@ -111,7 +111,9 @@ const anyText: fc.Arbitrary<string> = fc.array(
     { weight: 1, arbitrary: fc.constantFrom("GET / HTTP/1.1\r\n", "\x16\x03\x01", "\x16\x03", "PROXY UNKNOWN\r\n") },
     {
       weight: 1,
-      arbitrary: fc.constantFrom(253, 254, 255, 256, 257, 1020, 1020, 4090, 40_000).map((length) => "y".repeat(length)),
+      arbitrary: fc.constantFrom(253, 254, 255, 256, 257, 1020, 4090, 4094, 4095, 4096, 40_000).map((length) =>
+        "y".repeat(length)
+      ),
     },
     { weight: 1, arbitrary: fc.constantFrom(20, 400).map((count) => "z\n".repeat(count)) },
   ),
