@@ -263,7 +263,6 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
 
   took(count: number | null): void {
     this.#reading = undefined;
-    this.#outbox.newTurn();
     if (count === null) this.#peerEnded = true;
     else this.#bytesIn += count;
     this.#finishing?.took();
@@ -282,7 +281,8 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
     this.#clocks.rest();
   }
 
-  lineEnded(): void {
+  linesEnded(lines: number): void {
+    if (lines === 1) this.#outbox.newTurn();
     this.#clocks.lineEnded();
     if (this.#blocks.lines >= this.#maxLines) this.finish("max-lines");
   }

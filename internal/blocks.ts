@@ -10,7 +10,7 @@ import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
 import { answerHttp, answerTls } from "./misdirected.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
 import { countLines, decodeLines } from "./text.ts";
-import { TURNS } from "./turn.ts";
+import { LINE_BYTES, TURNS } from "./turn.ts";
 
 /** What reading needs of its connection. */
 export interface Peer {
@@ -26,8 +26,8 @@ export interface Peer {
   wait(midLine: boolean): void;
   /** It waits no longer. */
   rest(): void;
-  /** A line has ended. */
-  lineEnded(): void;
+  /** So many lines have ended. */
+  linesEnded(lines: number): void;
   /** Whether the server is short of memory. */
   readonly tight: boolean;
   /** Reading takes so many bytes of memory now, beyond the least. */
@@ -43,6 +43,8 @@ export interface ReadLimits extends SizeLimits, PaceLimits {
 export interface Answerer {
   /** Whether it is to be asked about short blocks as bytes. */
   readonly takesBytes: boolean;
+  /** Whether it handles each line by itself, which is more work. */
+  readonly oneByOne: boolean;
   /** Answers whole lines; settles when the replies have left. */
   answer(lines: string): Promise<void>;
   /** The same, in memory that nothing is read into until it has settled; `undefined` to be given them as text. */
@@ -60,6 +62,7 @@ export class Blocks {
   /** Whether lines are answered in the limiter's buffer, so that it must stay. */
   #lent = false;
   #over = false;
+  /** How much work the last block is, if the next is likely to be there already. */
   #burst = 0;
   #extraBytes = 0;
   readonly #pace: Pace | undefined;
@@ -178,7 +181,7 @@ export class Blocks {
       const block = this.#take(count);
       if (this.misdirected !== undefined) return undefined;
       if (block === undefined) continue;
-      if (answerer === undefined) return this.#linesOf(block);
+      if (answerer === undefined) return this.#linesOf(block, true);
       await this.#answer(block, answerer);
       this.#lent = false;
       if (this.stopped) return undefined;
@@ -188,7 +191,7 @@ export class Blocks {
 
   #answer(block: Uint8Array<ArrayBuffer>, answerer: Answerer): Promise<void> {
     if (!answerer.takesBytes || block.length > SHORT_BYTES || this.#peer.tight) {
-      return answerer.answer(this.#linesOf(block));
+      return answerer.answer(this.#linesOf(block, answerer.oneByOne));
     }
     this.#came(countLineFeeds(block));
     this.#lent = true;
@@ -198,9 +201,11 @@ export class Blocks {
     return answerer.answer(this.#decode(block));
   }
 
-  #linesOf(block: Uint8Array): string {
+  #linesOf(block: Uint8Array, oneByOne: boolean): string {
     const lines = this.#decode(block);
-    this.#came(countLines(lines));
+    const count = countLines(lines);
+    if (oneByOne && this.#burst > 0) this.#burst += count * LINE_BYTES;
+    this.#came(count);
     return lines;
   }
 
@@ -246,6 +251,6 @@ export class Blocks {
   #came(lines: number): void {
     this.#greeting = false;
     this.lines += lines;
-    this.#peer.lineEnded();
+    this.#peer.linesEnded(lines);
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import type { Blocks } from "./blocks.ts";
-import { turn, TURN_LINES } from "./turn.ts";
+import { LINE_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 type Result = IteratorResult<string, undefined>;
 
@@ -85,7 +85,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   async #afterTurn(result: Result): Promise<Result> {
     this.#turnLeft = TURN_LINES;
-    await turn();
+    await TURNS.take(TURN_LINES * LINE_BYTES);
     return result;
   }
 
@@ -98,7 +98,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
       };
       this.#blocks.next().then((lines) => {
         if (lines === undefined) this.#over = true;
-        else this.#block = lines;
+        else this.#block = lines, this.#turnLeft = TURN_LINES;
         this.#wake!();
       });
     });

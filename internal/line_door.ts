@@ -7,7 +7,7 @@
 import type { Answerer, Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
 import type { Outbox } from "./outbox.ts";
-import { turn, TURN_LINES } from "./turn.ts";
+import { LINE_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 /** Has each of a connection's lines answered. */
 export class LineDoor implements Answerer {
@@ -38,6 +38,10 @@ export class LineDoor implements Answerer {
   end(): boolean {
     this.#blocks.end();
     return !this.#blocks.reading;
+  }
+
+  get oneByOne(): boolean {
+    return this.#handler.block === undefined;
   }
 
   get takesBytes(): boolean {
@@ -85,7 +89,7 @@ export class LineDoor implements Answerer {
       if (outbox.full) await outbox.flush();
       if (--left === 0) {
         left = TURN_LINES;
-        await turn();
+        await TURNS.take(TURN_LINES * LINE_BYTES);
       }
       if (this.#blocks.stopped) break;
       from = to + 1;

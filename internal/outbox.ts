@@ -28,8 +28,8 @@ const MAX_BYTES_PER_CHAR = 3;
 /** So much text is encoded at once, so that its size in bytes is known. */
 const ENCODE_LENGTH = 16 * 1024;
 
-/** So many pieces too, as a string of many pieces takes 32 bytes for each of them while it waits for a slow peer. */
-const ENCODE_PIECES = 256;
+/** So many pieces too: a string of many pieces is slow to walk through, and takes 32 bytes for each while it waits. */
+const ENCODE_PIECES = 32;
 
 /** A writer that waits for each of its writes never has more than this under way, but for its last. */
 const READY_BYTES = BLOCK_BYTES;
@@ -147,7 +147,7 @@ export class Outbox {
     }
   }
 
-  /** The peer has spoken: what is posted next is worth a write of its own. */
+  /** The peer has sent a line, and no more than that: what is posted next is worth a write of its own. */
   newTurn(): void {
     this.#postedAlone = false;
   }

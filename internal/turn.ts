@@ -6,9 +6,6 @@
 
 import { setImmediate } from "node:timers";
 
-/** So many lines of one peer in one go, and the others have their turn. */
-export const TURN_LINES = 8 * 1024;
-
 /**
  * Lets everything that is ready have its turn, timers and sockets included.
  *
@@ -26,6 +23,12 @@ function round(): Promise<void> {
 
 /** So much in one go, of all connections together, and those who have little to say have their turn. */
 const TURN_BYTES = 256 * 1024;
+
+/** To handle a line by itself takes as long as so many bytes in a block. */
+export const LINE_BYTES = 128;
+
+/** So many lines of one block are a turn's work; whoever has more at hand shares the next turns, too. */
+export const TURN_LINES = TURN_BYTES / LINE_BYTES;
 
 /**
  * Shares each turn among those who have much to do in it: peers that always have data, in whatever number, would starve

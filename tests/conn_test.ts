@@ -1,7 +1,7 @@
 import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
-import { type CloseReason, type Conn, type LineHandler, shout } from "@x/shouty";
+import { type CloseReason, type Conn, type LineHandler, shout, type Transport } from "@x/shouty";
 import { test } from "./bounded.ts";
-import { faulty } from "./faults.ts";
+import { faulty, tapped } from "./faults.ts";
 import { memoryAfter } from "./memory.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 
@@ -13,6 +13,32 @@ test("conn.write in a line handler comes before the replies to later lines", asy
   };
   await using t = startServer(inMemory(), handler);
   assertEquals(await t.talk("a\nb\nc\n"), "about a: > a\nabout b: > b\nabout c: > c\n");
+});
+
+test("a conversation answers a line that came alone at once, and many that came together with one write", async () => {
+  const { listener, clock } = inMemory();
+  const writes: string[] = [];
+  const write = (inner: Transport) => (bytes: Uint8Array) => {
+    writes.push(new TextDecoder().decode(bytes));
+    return inner.write(bytes);
+  };
+  const alone: string[][] = [];
+  const options = { listener: tapped(listener, (inner) => ({ write: write(inner) })), clock };
+  await using t = startConversations(options, async (conn) => {
+    for await (const line of conn.lines) {
+      conn.write(`${line}\n`);
+      alone.push([...writes]);
+    }
+  });
+  const client = t.own(listener.connect());
+  for (const line of ["one", "two"]) {
+    await client.write(`${line}\n`);
+    assertEquals(await client.readLine(), line);
+  }
+  assertEquals(alone, [["one\n"], ["one\n", "two\n"]]);
+  await client.write("1\n2\n3\n");
+  for (const line of ["1", "2", "3"]) assertEquals(await client.readLine(), line);
+  assertEquals(writes, ["one\n", "two\n", "1\n2\n3\n"]);
 });
 
 test("conn.write refuses what is neither text nor bytes, and the connection goes on", async () => {

@@ -94,3 +94,23 @@ class FaultyTransport implements Transport {
     this.#faults.misuse?.push(how);
   }
 }
+
+/** Puts calls of one's own in the place of a listener's connections'. */
+export function tapped(listener: Listener, tap: (inner: Transport) => Partial<Transport>): Listener {
+  return {
+    addr: listener.addr,
+    accept: async () => {
+      const inner = await listener.accept();
+      return {
+        remoteAddr: inner.remoteAddr,
+        localAddr: inner.localAddr,
+        read: (into) => inner.read(into),
+        write: (bytes) => inner.write(bytes),
+        closeWrite: () => inner.closeWrite(),
+        close: () => inner.close(),
+        ...tap(inner),
+      };
+    },
+    close: () => listener.close(),
+  };
+}

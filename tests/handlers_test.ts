@@ -1,6 +1,7 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import { type Conn, type ConnHandler, type LineHandler, type Listener, shout, type Transport } from "@x/shouty";
+import { type Conn, type ConnHandler, type LineHandler, shout, type Transport } from "@x/shouty";
 import { test } from "./bounded.ts";
+import { tapped } from "./faults.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 
 const FAILURE = new Error("This line is unlucky");
@@ -286,23 +287,3 @@ test("a handler that learns of the end by a write, or by the signal, has not fai
     assertEquals(t.all("handler-error"), []);
   }
 });
-
-/** Puts calls of one's own in the place of a listener's connections'. */
-function tapped(listener: Listener, tap: (inner: Transport) => Partial<Transport>): Listener {
-  return {
-    addr: listener.addr,
-    accept: async () => {
-      const inner = await listener.accept();
-      return {
-        remoteAddr: inner.remoteAddr,
-        localAddr: inner.localAddr,
-        read: (into) => inner.read(into),
-        write: (bytes) => inner.write(bytes),
-        closeWrite: () => inner.closeWrite(),
-        close: () => inner.close(),
-        ...tap(inner),
-      };
-    },
-    close: () => listener.close(),
-  };
-}
