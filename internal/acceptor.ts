@@ -9,12 +9,6 @@ import type { Clock } from "./clocks.ts";
 import { closeQuietly, type Listener, type Transport } from "./transport.ts";
 import { TURNS } from "./turn.ts";
 
-/** To let somebody in is about as much work as to answer so much input; a storm of them has many turns. */
-const WORK_BYTES = 4 * 1024;
-
-/** So many are let in before those who are known to have spoken are heard: a whole turn can take ten milliseconds. */
-const IN_A_ROW = 16;
-
 /** What an acceptor asks and tells. */
 export interface AcceptorHooks {
   /** How many milliseconds to leave the next connection in the kernel; `Infinity` until {@linkcode Acceptor.hurry}. */
@@ -32,7 +26,6 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   readonly #clock: Clock;
   readonly #hooks: AcceptorHooks;
   readonly #backoff = new Backoff();
-  #accepted = 0;
   #closed = false;
   #released: Promise<void> | undefined;
   #cutWait = () => {};
@@ -61,9 +54,8 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         continue;
       }
       try {
-        const turn = TURNS.take(WORK_BYTES);
+        const turn = TURNS.takeEntry();
         if (turn !== undefined) await turn;
-        if (++this.#accepted % IN_A_ROW === 0) await TURNS.pause();
         const value = await this.#listener.accept();
         this.#backoff.reset();
         if (!this.#closed) return { value, done: false };

@@ -8,6 +8,7 @@ import type { Clock } from "./clocks.ts";
 import { AcceptRejection } from "./errors.ts";
 import type { ListenerRejectReason } from "./reasons.ts";
 import { closeQuietly, type Listener, type Transport } from "./transport.ts";
+import { TURNS } from "./turn.ts";
 
 /** What connections go through in a lobby. */
 export interface Reception {
@@ -62,6 +63,8 @@ export class Lobby implements Listener {
   #asking: PromiseWithResolvers<Transport> | undefined;
   #accepting = false;
   #accepted = Promise.resolve();
+  /** Whether whoever asks has had a turn for it; those who come besides need turns of their own. */
+  #hasTurn = false;
   #unref = false;
   #closed = false;
   #wakeDoor = () => {};
@@ -80,6 +83,7 @@ export class Lobby implements Listener {
       return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
     }
     const { promise } = this.#asking = Promise.withResolvers<Transport>();
+    this.#hasTurn = true;
     this.#answer();
     if (this.#asking !== undefined && !this.#accepting) this.#accepted = this.#accept();
     return promise;
@@ -119,6 +123,8 @@ export class Lobby implements Listener {
     // What comes from below while nobody waits is kept, so nothing more is asked for.
     while (this.#asking !== undefined) {
       try {
+        if (!this.#hasTurn) await TURNS.takeEntry();
+        this.#hasTurn = false;
         await this.#room();
         this.#take(await this.#listener.accept());
       } catch (error) {

@@ -30,6 +30,12 @@ export const LINE_BYTES = 128;
 /** So many lines of one block are a turn's work; whoever has more at hand shares the next turns, too. */
 export const TURN_LINES = TURN_BYTES / LINE_BYTES;
 
+/** To let somebody in is about as much work as to answer so much input; a storm of them has many turns. */
+const ENTRY_BYTES = 4 * 1024;
+
+/** So many are let in before those who are known to have spoken are heard: a whole turn can take ten milliseconds. */
+const ENTRIES_IN_A_ROW = 16;
+
 /**
  * Shares each turn among those who have much to do in it: peers that always have data, in whatever number, would starve
  * the others.
@@ -39,6 +45,7 @@ class Turns {
   #waiting: { bytes: number; go: () => void }[] = [];
   #ending = false;
   #pausing = 0;
+  #entries = 0;
 
   /**
    * Takes of this turn, or of a later one.
@@ -57,8 +64,15 @@ class Turns {
     });
   }
 
+  /** Takes of this turn, or of a later one, what it costs to let somebody in. */
+  takeEntry(): Promise<void> | undefined {
+    const turn = this.take(ENTRY_BYTES);
+    return ++this.#entries % ENTRIES_IN_A_ROW === 0 ? this.#pause(turn) : turn;
+  }
+
   /** Lets those who are known to be ready go first, within the same turn. */
-  async pause(): Promise<void> {
+  async #pause(turn: Promise<void> | undefined): Promise<void> {
+    await turn;
     this.#pausing++;
     await round();
     this.#pausing--;

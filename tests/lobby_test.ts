@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { AcceptRejection, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { Lobby } from "../internal/lobby.ts";
@@ -43,6 +43,17 @@ test("A lobby hands on connections as they get ready, not as they came", async (
   guests[0].resolve(guests[0].transport);
   assertEquals(await lobby.accept(), guests[0].transport);
   lobby.close();
+});
+
+test("A lobby lets others have their turn in a storm of those who never get ready", async () => {
+  const { below, guests, lobby } = openLobby({ maxPending: 2000 });
+  const accepting = ask(lobby);
+  for (let i = 0; i < 1500; i++) below.connect();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertLess(guests.length, 500);
+  while (guests.length < 1500) await new Promise((resolve) => setTimeout(resolve, 0));
+  lobby.close();
+  await assertRejects(() => accepting, Deno.errors.BadResource);
 });
 
 test("A lobby asks for no more connections than somebody waits for", async () => {
