@@ -49,7 +49,8 @@ export interface ConnOptions {
   maxLines?: number;
   /**
    * How many lines per second are read, and at once after a quiet second. Past it the server reads more slowly, so that
-   * TCP slows the peer down; no clock but that of `maxAge` runs meanwhile.
+   * TCP slows the peer down; no clock but that of `maxAge` runs meanwhile. Lines that have to wait pass some ten times a
+   * second, as many together as may by then.
    *
    * @default {Infinity}
    */

@@ -16,6 +16,9 @@ export interface PaceLimits {
 /** Peers that came together are not woken together, again and again, which everybody else would have to wait for. */
 const SPREAD = 0.25;
 
+/** Lines that wait pass in groups, so many times a second at most: a timer, a block and a write for each would cost more. */
+const GROUPS_PER_SECOND = 10;
+
 /** What lines make up that are to pass in a second, before they are known; but reads are no smaller than this for it. */
 const LINE_BYTES = 64;
 const LEAST_READ_BYTES = 256;
@@ -25,6 +28,7 @@ export class Pace {
   readonly #clock: Clock;
   readonly #bytes: Rate;
   readonly #lines: Rate;
+  readonly #groupLines: number;
   /** The largest read: a second's worth, so that what waits here is little, and the rest waits in the kernel. */
   readonly maxReadBytes: number;
   #wake = () => {};
@@ -36,6 +40,7 @@ export class Pace {
     this.#clock = clock;
     this.#bytes = new Rate(limits.maxBytesPerSecond);
     this.#lines = new Rate(limits.maxLinesPerSecond);
+    this.#groupLines = Math.max(1, Math.floor(limits.maxLinesPerSecond / GROUPS_PER_SECOND));
     const linesBytes = Math.max(LEAST_READ_BYTES, limits.maxLinesPerSecond * LINE_BYTES);
     this.maxReadBytes = Math.max(1, Math.floor(Math.min(limits.maxBytesPerSecond, linesBytes)));
   }
@@ -57,18 +62,13 @@ export class Pace {
    * @returns Where those end that may pass now, at least one; all, once nothing is held up any more.
    */
   async pass(lines: string): Promise<number> {
-    await this.#sleep(this.#lines.wait(this.#clock.now()));
+    // Where bytes alone are limited, nobody need look for the ends of lines.
+    if (this.#groupLines === Infinity) return lines.length;
+    const group = firstLines(lines, this.#groupLines).count;
+    await this.#sleep(this.#lines.wait(this.#clock.now(), group));
     if (this.#stopped) return lines.length;
     // A timer may be early by less than a millisecond.
-    const most = Math.max(1, this.#lines.available(this.#clock.now()));
-    // Where bytes alone are limited, nobody need look for the ends of lines.
-    if (most === Infinity) return lines.length;
-    let end = 0;
-    let count = 0;
-    while (count < most && end < lines.length) {
-      end = lines.indexOf("\n", end) + 1;
-      count++;
-    }
+    const { count, end } = firstLines(lines, Math.max(group, this.#lines.available(this.#clock.now())));
     this.#lines.take(this.#clock.now() - this.#late, count);
     return end;
   }
@@ -90,4 +90,15 @@ export class Pace {
     await promise;
     cancel();
   }
+}
+
+/** How many lines there are, at most so many, and where they end. */
+function firstLines(lines: string, most: number): { count: number; end: number } {
+  let end = 0;
+  let count = 0;
+  while (count < most && end < lines.length) {
+    end = lines.indexOf("\n", end) + 1;
+    count++;
+  }
+  return { count, end };
 }

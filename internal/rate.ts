@@ -17,9 +17,9 @@ export class Rate {
     this.#ahead = Math.max(0, 1000 - this.#interval);
   }
 
-  /** In how many milliseconds one more may pass. */
-  wait(now: number): number {
-    return this.#interval === 0 ? 0 : Math.max(0, this.#evenAt - this.#ahead - now);
+  /** In how many milliseconds so many more may pass, which are no more than a burst. */
+  wait(now: number, count = 1): number {
+    return this.#interval === 0 ? 0 : Math.max(0, this.#evenAt + (count - 1) * this.#interval - this.#ahead - now);
   }
 
   /** How many may pass now. */

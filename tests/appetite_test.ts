@@ -124,6 +124,27 @@ test("maxLinesPerSecond answers a second's worth at once and the rest in time, a
   assertEquals((await t.closed()).reason, "idle");
 });
 
+test("Lines that a pace holds back pass in groups of a tenth of a second's worth, but one alone when it is due", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 200 });
+  const client = await t.admitted();
+  const replies = countReplies(client);
+  await client.write(numbered(400));
+  await clock.advance(0);
+  assertEquals(replies.count, 200);
+  let groups = 0;
+  for (let ms = 0; ms < 1025; ms++) {
+    const before = replies.count;
+    await clock.advance(1);
+    if (replies.count > before) groups++;
+  }
+  assertEquals(replies.count, 400);
+  assertLessOrEqual(groups, 10);
+  await client.write("alone\n");
+  await clock.advance(7);
+  assertEquals(replies.count, 401);
+});
+
 test("maxBytesPerSecond reads a second's worth at once and the rest in time", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, idleTimeout: 50, maxBytesPerSecond: 100 });
