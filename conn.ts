@@ -5,7 +5,7 @@
  */
 
 import { Blocks, type Peer } from "./internal/blocks.ts";
-import type { Budget } from "./internal/budget.ts";
+import type { Budget, Share } from "./internal/budget.ts";
 import { type Alarms, type Clock, ConnectionClocks, type Expiry, jitter } from "./internal/clocks.ts";
 import { Lines } from "./internal/conversation.ts";
 import type { ConnLimits } from "./internal/conn_options.ts";
@@ -64,7 +64,8 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
   #bytesOut = 0;
   #writes = 0;
   #peerEnded = false;
-  #heldBytes = 0;
+  /** What it takes of the budget. */
+  #share: Share | undefined;
   readonly #maxLines: number;
   #finishing: Finishing | undefined;
   /** Why it is about to end; an abort meanwhile has the last word. */
@@ -218,9 +219,9 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
     this.#leave("handler-error", error);
   }
 
-  /** How many bytes of memory its unfinished line takes. */
-  get unfinishedBytes(): number {
-    return this.#blocks.unfinishedBytes;
+  /** Whether a line has begun and not ended. */
+  get midLine(): boolean {
+    return this.#blocks.midLine;
   }
 
   /** Gives its memory back at once; its peer is told, if the kernel takes the line without waiting. */
@@ -292,9 +293,11 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
   }
 
   holds(bytes: number): void {
-    const more = bytes - this.#heldBytes;
-    this.#heldBytes = bytes;
-    if (more !== 0) this.#host.budget.take(more);
+    const { budget } = this.#host;
+    const before = this.#share;
+    this.#share = bytes > 0 ? budget.take(this, bytes) : undefined;
+    if (before !== undefined) budget.giveBack(before);
+    if (bytes > (before?.bytes ?? 0)) budget.settle();
   }
 
   // For the finishing.

@@ -92,7 +92,7 @@ class LineServer implements Server, Host {
     this.#options = options;
     this.#time = clock;
     this.clock = new RefClock(clock);
-    this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024, this.#conns);
+    this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024);
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });

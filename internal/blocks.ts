@@ -102,9 +102,9 @@ export class Blocks {
     return this.#reading && !this.#limiter.midLine;
   }
 
-  /** How many bytes of memory an unfinished line takes, beyond the least. */
-  get unfinishedBytes(): number {
-    return this.#limiter.midLine ? this.#extraBytes : 0;
+  /** Whether a line has begun and not ended. */
+  get midLine(): boolean {
+    return this.#limiter.midLine;
   }
 
   /** Reads no more. */
