@@ -1,5 +1,6 @@
 /**
- * ASCII in place, four bytes at a time: one at a time takes three times as long; text takes longer too, up to some 4 KiB.
+ * ASCII in place, four bytes at a time: one at a time takes three times as long. Up to some 4 KiB, to decode and encode
+ * it takes longer as well.
  *
  * @module
  */
@@ -14,11 +15,11 @@ const EACH = 0x01010101;
 const LOW = 0x7f * EACH;
 const TOP = 0x80 * EACH;
 
-/** For bytes at other addresses than whole words have. */
+/** The words of bytes that do not begin at a multiple of four. */
 const NONE = new Int32Array(0);
 
 /**
- * Upper-cases the ASCII letters among bytes, which must not be changed while that goes on.
+ * Upper-cases the ASCII letters among bytes, whatever else is among them.
  *
  * @param bytes What to upper-case.
  * @returns Whether all of it is ASCII without CR.
@@ -29,7 +30,7 @@ export function upperCase(bytes: Uint8Array): boolean {
   for (let at = 0; at < words.length; at++) {
     const word = words[at];
     others |= word | zeros(word ^ CR * EACH);
-    // What is added sets the top bit of each byte from `a` on, or from behind `z` on, and carries into no other.
+    // What is added sets the top bit of each byte from `a` on, or beyond `z`, and carries into no other.
     const low = word & LOW;
     const letters = low + (0x80 - A) * EACH & ~(low + (0x7f - Z) * EACH) & ~word & TOP;
     words[at] = word ^ letters >>> 2;

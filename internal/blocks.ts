@@ -51,6 +51,9 @@ export interface Answerer {
   answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined;
 }
 
+/** Past so much work a turn is taken even by those whose reads seem to have waited: who knows what they read from. */
+const MUCH_WORK = 2 * 1024 * 1024;
+
 /** Up to this length, lines are handled faster as bytes than as text. */
 const SHORT_BYTES = 4 * 1024;
 
@@ -62,8 +65,8 @@ export class Blocks {
   /** Whether lines are answered in the limiter's buffer, so that it must stay. */
   #lent = false;
   #over = false;
-  /** How much work the last block is, if the next is likely to be there already. */
-  #burst = 0;
+  /** How much work has been done without a turn for it, in bytes. */
+  #work = 0;
   #extraBytes = 0;
   readonly #pace: Pace | undefined;
   /** Lines that the pace holds back. */
@@ -158,7 +161,12 @@ export class Blocks {
     const limiter = this.#limiter;
     while (!this.#isOver) {
       if (this.#pace !== undefined) await this.#pace.read();
-      if (this.#burst > 0) await TURNS.take(this.#burst);
+      // A read that filled its buffer did not have to wait, and neither will the next.
+      if (limiter.full || this.#work > MUCH_WORK) {
+        const turn = TURNS.take(this.#work);
+        this.#work = 0;
+        await turn;
+      }
       // It may have ended meanwhile, and may be the one that gives way to make room for itself.
       if (this.#isOver) break;
       const space = this.#space();
@@ -181,7 +189,7 @@ export class Blocks {
       const block = this.#take(count);
       if (this.misdirected !== undefined) return undefined;
       if (block === undefined) continue;
-      if (answerer === undefined) return this.#linesOf(block, true);
+      if (answerer === undefined) return this.#textOf(block, true);
       await this.#answer(block, answerer);
       this.#lent = false;
       if (this.stopped) return undefined;
@@ -191,22 +199,25 @@ export class Blocks {
 
   #answer(block: Uint8Array<ArrayBuffer>, answerer: Answerer): Promise<void> {
     if (!answerer.takesBytes || block.length > SHORT_BYTES || this.#peer.tight) {
-      return answerer.answer(this.#linesOf(block, answerer.oneByOne));
+      return answerer.answer(this.#textOf(block, answerer.oneByOne));
     }
-    this.#came(countLineFeeds(block));
+    const lines = countLineFeeds(block);
+    this.#came(lines);
     this.#lent = true;
     const answered = answerer.answerBytes(block);
     if (answered !== undefined) return answered;
     this.#lent = false;
+    if (answerer.oneByOne) this.#work += lines * LINE_BYTES;
     return answerer.answer(this.#decode(block));
   }
 
-  #linesOf(block: Uint8Array, oneByOne: boolean): string {
-    const lines = this.#decode(block);
-    const count = countLines(lines);
-    if (oneByOne && this.#burst > 0) this.#burst += count * LINE_BYTES;
-    this.#came(count);
-    return lines;
+  /** The text of lines that have come now, and that will be handled one by one or all at once. */
+  #textOf(block: Uint8Array, oneByOne: boolean): string {
+    const text = this.#decode(block);
+    const lines = countLines(text);
+    if (oneByOne) this.#work += lines * LINE_BYTES;
+    this.#came(lines);
+    return text;
   }
 
   /** Once it is leaving, the polite ending alone reads what still comes. */
@@ -242,8 +253,7 @@ export class Blocks {
     }
     this.#pace?.took(count);
     const block = this.#limiter.take(count);
-    // A read that fills its buffer did not have to wait, and neither will the next.
-    this.#burst = this.#limiter.full ? count : 0;
+    this.#work += count;
     if (this.#greeting) this.misdirected = answerTls(block ?? this.#limiter.held) ?? (block && answerHttp(block));
     return block;
   }

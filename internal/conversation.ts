@@ -5,7 +5,7 @@
  */
 
 import type { Blocks } from "./blocks.ts";
-import { LINE_BYTES, TURN_LINES, TURNS } from "./turn.ts";
+import { TURN_LINES, TURNS } from "./turn.ts";
 
 type Result = IteratorResult<string, undefined>;
 
@@ -85,7 +85,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   async #afterTurn(result: Result): Promise<Result> {
     this.#turnLeft = TURN_LINES;
-    await TURNS.take(TURN_LINES * LINE_BYTES);
+    await TURNS.takeLines();
     return result;
   }
 

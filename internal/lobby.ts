@@ -63,7 +63,7 @@ export class Lobby implements Listener {
   #asking: PromiseWithResolvers<Transport> | undefined;
   #accepting = false;
   #accepted = Promise.resolve();
-  /** Whether whoever asks has had a turn for it; those who come besides need turns of their own. */
+  /** Whether the next `accept` below needs no turn, as the acceptor above has taken one for its call. */
   #hasTurn = false;
   #unref = false;
   #closed = false;

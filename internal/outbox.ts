@@ -28,7 +28,7 @@ const MAX_BYTES_PER_CHAR = 3;
 /** So much text is encoded at once, so that its size in bytes is known. */
 const ENCODE_LENGTH = 16 * 1024;
 
-/** So many pieces too: a string of many pieces is slow to walk through, and takes 32 bytes for each while it waits. */
+/** So many pieces too: a string of many pieces is slow to flatten, and takes 32 bytes for each while it waits. */
 const ENCODE_PIECES = 32;
 
 /** A writer that waits for each of its writes never has more than this under way, but for its last. */
@@ -115,9 +115,7 @@ export class Outbox {
     }
   }
 
-  /**
-   * Adds bytes that stay as they are until they have left, or a copy of them if others are before them.
-   */
+  /** Adds bytes that stay as they are until they have left, or a copy of them if others are before them. */
   lend(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.#closed || this.size > 0) return this.add(bytes);
     this.#block = bytes;

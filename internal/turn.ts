@@ -24,10 +24,10 @@ function round(): Promise<void> {
 /** So much in one go, of all connections together, and those who have little to say have their turn. */
 const TURN_BYTES = 256 * 1024;
 
-/** To handle a line by itself takes as long as so many bytes in a block. */
+/** Handling a line by itself takes as long as so many bytes of a block. */
 export const LINE_BYTES = 128;
 
-/** So many lines of one block are a turn's work; whoever has more at hand shares the next turns, too. */
+/** So many lines are a whole turn's work; whoever has more of them at hand waits for a turn again. */
 export const TURN_LINES = TURN_BYTES / LINE_BYTES;
 
 /** To let somebody in is about as much work as to answer so much input; a storm of them has many turns. */
@@ -40,7 +40,7 @@ const ENTRIES_IN_A_ROW = 16;
  * Shares each turn among those who have much to do in it: peers that always have data, in whatever number, would starve
  * the others.
  */
-class Turns {
+export class Turns {
   #left = TURN_BYTES;
   #waiting: { bytes: number; go: () => void }[] = [];
   #ending = false;
@@ -62,6 +62,11 @@ class Turns {
     return new Promise((go) => {
       if (this.#waiting.push({ bytes, go }) === 1) this.#beginLater();
     });
+  }
+
+  /** Takes of this turn, or of a later one, what {@linkcode TURN_LINES} cost. */
+  takeLines(): Promise<void> | undefined {
+    return this.take(TURN_BYTES);
   }
 
   /** Takes of this turn, or of a later one, what it costs to let somebody in. */

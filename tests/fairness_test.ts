@@ -12,16 +12,20 @@ class Greedy implements Transport {
   readonly remoteAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
   readonly localAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 2 };
   readonly #line: Uint8Array;
+  readonly #less: number;
   bytes = 0;
 
-  constructor(line: string) {
+  /** @param less How many bytes less than it is asked for it says at a time. */
+  constructor(line: string, less = 0) {
     this.#line = new TextEncoder().encode(line);
+    this.#less = less;
   }
 
   read(into: Uint8Array): Promise<number | null> {
     if (this.bytes > ENOUGH_BYTES) return Promise.resolve(null);
-    for (let at = 0; at < into.length; at++) into[at] = this.#line[this.bytes++ % this.#line.length];
-    return Promise.resolve(into.length);
+    const count = into.length - this.#less;
+    for (let at = 0; at < count; at++) into[at] = this.#line[this.bytes++ % this.#line.length];
+    return Promise.resolve(count);
   }
 
   write(bytes: Uint8Array): Promise<number> {
@@ -56,6 +60,20 @@ for (const [door, start] of Object.entries(DOORS)) {
       assertEquals(t.all("closed"), []);
     });
   }
+}
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`a peer whose reads neither wait nor fill their buffer lets others have their turn, through ${door}`, async () => {
+    const greedy = new Greedy("0123456789abcde\n", 1);
+    const memory = new MemoryListener();
+    const accept = async () => (await memory.accept(), greedy);
+    const listener = { addr: memory.addr, accept, close: () => memory.close() };
+    await using t = new TestServer(start, { listener, maxConnectionBytes: 2 * ENOUGH_BYTES });
+    memory.connect();
+    await t.until("accepted");
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    assertLess(greedy.bytes, ENOUGH_BYTES / 2);
+  });
 }
 
 test("peers that always have lines share a turn, however many they are", async () => {

@@ -84,6 +84,22 @@ test("a handler's bytes are asked first, about short blocks alone, and what they
   assertEquals(t.stats.lines, 11);
 });
 
+test("a handler's bytes are not asked while memory is short", async () => {
+  const asked: number[] = [];
+  const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);
+  const { listener, clock } = inMemory();
+  const options = { listener, clock, maxBufferedBytes: 6000 };
+  await using t = startServer(options, Object.assign((line: string) => line, { bytes }));
+  const [other, client] = [t.own(listener.connect()), t.own(listener.connect())];
+  await client.write("one\n");
+  assertEquals(await client.readLine(), "one");
+  await other.write("x".repeat(1100));
+  await clock.advance(0);
+  await client.write("two\n");
+  assertEquals(await client.readLine(), "two");
+  assertEquals(asked, [4]);
+});
+
 test("shout says the same to any byte among letters, as bytes or as text", () => {
   for (let byte = 0; byte < 256; byte++) {
     const lines = new Uint8Array([97, byte, 122, 10]);

@@ -1,19 +1,20 @@
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { AcceptRejection, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { Lobby } from "../internal/lobby.ts";
+import { Lobby, type Reception } from "../internal/lobby.ts";
 import { test } from "./bounded.ts";
 
 /** A lobby in memory, where a test says when each connection is ready. */
-function openLobby({ timeout = 500, maxPending = 100 } = {}) {
+function openLobby(reception: Partial<Reception> = {}) {
   const below = new MemoryListener();
   const clock = new FakeClock();
   const guests: (PromiseWithResolvers<Transport> & { transport: Transport })[] = [];
-  const ready = (transport: Transport) => {
+  const waitForTest = (transport: Transport) => {
     const guest = { ...Promise.withResolvers<Transport>(), transport };
     guests.push(guest);
     return guest.promise;
   };
+  const { ready = waitForTest, timeout = 500, maxPending = 100 } = reception;
   const lobby = new Lobby(below, { ready, what: "password", reason: "tls-handshake", timeout, maxPending, clock });
   return { below, clock, guests, lobby };
 }
@@ -54,6 +55,16 @@ test("A lobby lets others have their turn in a storm of those who never get read
   while (guests.length < 1500) await new Promise((resolve) => setTimeout(resolve, 0));
   lobby.close();
   await assertRejects(() => accepting, Deno.errors.BadResource);
+});
+
+test("A lobby takes no turns for connections that are asked for and ready, as whoever asks has had one", async () => {
+  const { below, lobby } = openLobby({ ready: (transport) => Promise.resolve(transport) });
+  for (let i = 0; i < 500; i++) below.connect();
+  let over = false;
+  setTimeout(() => over = true, 0);
+  for (let i = 0; i < 300; i++) await lobby.accept();
+  assertEquals(over, false);
+  lobby.close();
 });
 
 test("A lobby asks for no more connections than somebody waits for", async () => {
