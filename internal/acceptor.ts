@@ -7,7 +7,7 @@
 import { Backoff } from "./backoff.ts";
 import type { Clock } from "./clocks.ts";
 import { closeQuietly, type Listener, type Transport } from "./transport.ts";
-import { TURNS } from "./turn.ts";
+import { ENTRIES } from "./turn.ts";
 
 /** What an acceptor asks and tells. */
 export interface AcceptorHooks {
@@ -54,7 +54,7 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         continue;
       }
       try {
-        const turn = TURNS.takeEntry();
+        const turn = ENTRIES.take(1);
         if (turn !== undefined) await turn;
         const value = await this.#listener.accept();
         this.#backoff.reset();

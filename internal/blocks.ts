@@ -10,7 +10,7 @@ import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
 import { answerHttp, answerTls } from "./misdirected.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
 import { countLines, decodeLines } from "./text.ts";
-import { LINE_BYTES, TURNS } from "./turn.ts";
+import { LINE_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 /** What reading needs of its connection. */
 export interface Peer {
@@ -207,7 +207,7 @@ export class Blocks {
     const answered = answerer.answerBytes(block);
     if (answered !== undefined) return answered;
     this.#lent = false;
-    if (answerer.oneByOne) this.#work += lines * LINE_BYTES;
+    if (answerer.oneByOne) this.#noteLines(lines);
     return answerer.answer(this.#decode(block));
   }
 
@@ -215,9 +215,14 @@ export class Blocks {
   #textOf(block: Uint8Array, oneByOne: boolean): string {
     const text = this.#decode(block);
     const lines = countLines(text);
-    if (oneByOne) this.#work += lines * LINE_BYTES;
+    if (oneByOne) this.#noteLines(lines);
     this.#came(lines);
     return text;
+  }
+
+  /** Notes what work they are, but for those for whom the door takes turns of its own. */
+  #noteLines(lines: number): void {
+    this.#work += (lines % TURN_LINES) * LINE_BYTES;
   }
 
   /** Once it is leaving, the polite ending alone reads what still comes. */

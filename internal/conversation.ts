@@ -5,7 +5,7 @@
  */
 
 import type { Blocks } from "./blocks.ts";
-import { TURN_LINES, TURNS } from "./turn.ts";
+import { TURN_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 type Result = IteratorResult<string, undefined>;
 
@@ -85,7 +85,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   async #afterTurn(result: Result): Promise<Result> {
     this.#turnLeft = TURN_LINES;
-    await TURNS.takeLines();
+    await TURNS.take(TURN_BYTES);
     return result;
   }
 

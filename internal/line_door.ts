@@ -7,7 +7,7 @@
 import type { Answerer, Blocks } from "./blocks.ts";
 import type { Conn, LineHandler } from "./handlers.ts";
 import type { Outbox } from "./outbox.ts";
-import { TURN_LINES, TURNS } from "./turn.ts";
+import { TURN_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 /** Has each of a connection's lines answered. */
 export class LineDoor implements Answerer {
@@ -89,7 +89,7 @@ export class LineDoor implements Answerer {
       if (outbox.full) await outbox.flush();
       if (--left === 0) {
         left = TURN_LINES;
-        await TURNS.takeLines();
+        await TURNS.take(TURN_BYTES);
       }
       if (this.#blocks.stopped) break;
       from = to + 1;

@@ -8,7 +8,7 @@ import type { Clock } from "./clocks.ts";
 import { AcceptRejection } from "./errors.ts";
 import type { ListenerRejectReason } from "./reasons.ts";
 import { closeQuietly, type Listener, type Transport } from "./transport.ts";
-import { TURNS } from "./turn.ts";
+import { ENTRIES } from "./turn.ts";
 
 /** What connections go through in a lobby. */
 export interface Reception {
@@ -123,7 +123,7 @@ export class Lobby implements Listener {
     // What comes from below while nobody waits is kept, so nothing more is asked for.
     while (this.#asking !== undefined) {
       try {
-        if (!this.#hasTurn) await TURNS.takeEntry();
+        if (!this.#hasTurn) await ENTRIES.take(1);
         this.#hasTurn = false;
         await this.#room();
         this.#take(await this.#listener.accept());

@@ -7,10 +7,10 @@
 import { setImmediate } from "node:timers";
 
 /**
- * Lets everything that is ready have its turn, timers and sockets included.
+ * Lets everything that is ready have its turn, timers and sockets included, and rests for a millisecond or two.
  *
  * A promise that is ready, and even `setImmediate`, goes before the sockets: Deno's loop asks the kernel for news only
- * now and then while there is other work. A timer makes it ask.
+ * now and then while there is other work. A timer makes it ask, unless it is due before the loop comes to rest.
  */
 export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
@@ -21,61 +21,67 @@ function round(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => resolve()));
 }
 
-/** So much in one go, of all connections together, and those who have little to say have their turn. */
-const TURN_BYTES = 256 * 1024;
+/** The loop asks the kernel at least once in 61 rounds, even if it is never at rest. */
+const ROUNDS = 64;
 
-/** Handling a line by itself takes as long as so many bytes of a block. */
-export const LINE_BYTES = 128;
+/** Lets the loop ask the kernel about its sockets, for a tenth of the time that {@linkcode turn} takes. */
+async function rounds(): Promise<void> {
+  for (let left = ROUNDS; left > 0; left--) await round();
+}
 
-/** So many lines are a whole turn's work; whoever has more of them at hand waits for a turn again. */
-export const TURN_LINES = TURN_BYTES / LINE_BYTES;
-
-/** To let somebody in is about as much work as to answer so much input; a storm of them has many turns. */
-const ENTRY_BYTES = 4 * 1024;
-
-/** So many are let in before those who are known to have spoken are heard: a whole turn can take ten milliseconds. */
-const ENTRIES_IN_A_ROW = 16;
+/** The same for certain, with time for what comes of it. */
+export async function socketsTurn(): Promise<void> {
+  await rounds();
+  await turn();
+}
 
 /**
  * Shares each turn among those who have much to do in it: peers that always have data, in whatever number, would starve
  * the others.
  */
 export class Turns {
-  #left = TURN_BYTES;
-  #waiting: { bytes: number; go: () => void }[] = [];
+  readonly #most: number;
+  readonly #next: () => Promise<void>;
+  readonly #inARow: number;
+  #left: number;
+  #waiting: { amount: number; go: () => void }[] = [];
   #ending = false;
+  #taken = 0;
   #pausing = 0;
-  #entries = 0;
+
+  /**
+   * @param most How much is done in one, by all together.
+   * @param next Waits until the next one begins.
+   * @param inARow After so many those who are known to be ready go first, within the same turn.
+   */
+  constructor(most: number, next: () => Promise<void>, inARow = Infinity) {
+    this.#most = this.#left = most;
+    this.#next = next;
+    this.#inARow = inARow;
+  }
 
   /**
    * Takes of this turn, or of a later one.
    *
-   * @param bytes How much work it is, in bytes of input.
+   * @param amount How much, however little is left.
    * @returns When it may be done; `undefined` for now.
    */
-  take(bytes: number): Promise<void> | undefined {
+  take(amount: number): Promise<void> | undefined {
+    const turn = this.#take(amount);
+    return ++this.#taken % this.#inARow === 0 ? this.#pause(turn) : turn;
+  }
+
+  #take(amount: number): Promise<void> | undefined {
     if (this.#left > 0 && this.#waiting.length === 0) {
-      this.#left -= bytes;
+      this.#left -= amount;
       this.#endLater();
       return undefined;
     }
     return new Promise((go) => {
-      if (this.#waiting.push({ bytes, go }) === 1) this.#beginLater();
+      if (this.#waiting.push({ amount, go }) === 1) this.#beginLater();
     });
   }
 
-  /** Takes of this turn, or of a later one, what {@linkcode TURN_LINES} cost. */
-  takeLines(): Promise<void> | undefined {
-    return this.take(TURN_BYTES);
-  }
-
-  /** Takes of this turn, or of a later one, what it costs to let somebody in. */
-  takeEntry(): Promise<void> | undefined {
-    const turn = this.take(ENTRY_BYTES);
-    return ++this.#entries % ENTRIES_IN_A_ROW === 0 ? this.#pause(turn) : turn;
-  }
-
-  /** Lets those who are known to be ready go first, within the same turn. */
   async #pause(turn: Promise<void> | undefined): Promise<void> {
     await turn;
     this.#pausing++;
@@ -83,24 +89,24 @@ export class Turns {
     this.#pausing--;
   }
 
-  /** Nobody waits: it is over when the loop goes round, which is cheaper to learn than a timer is. */
+  /** Nobody waits: it is over when the loop goes round, which is cheaper to learn than to wait for the next. */
   #endLater(): void {
     if (this.#ending) return;
     this.#ending = true;
     setImmediate(() => {
       this.#ending = false;
       if (this.#pausing > 0) this.#endLater();
-      else if (this.#waiting.length === 0) this.#left = TURN_BYTES;
+      else if (this.#waiting.length === 0) this.#left = this.#most;
     });
   }
 
   #beginLater(): void {
-    turn().then(() => {
-      this.#left = TURN_BYTES;
+    this.#next().then(() => {
+      this.#left = this.#most;
       let count = 0;
       for (; this.#left > 0 && count < this.#waiting.length; count++) {
-        const { bytes, go } = this.#waiting[count];
-        this.#left -= bytes;
+        const { amount, go } = this.#waiting[count];
+        this.#left -= amount;
         go();
       }
       this.#waiting.splice(0, count);
@@ -110,17 +116,20 @@ export class Turns {
   }
 }
 
-/** The turns of this process, whose servers share one loop. */
-export const TURNS = new Turns();
+/** So much input, in bytes, is answered in one turn: a third of a millisecond's work. */
+export const TURN_BYTES = 256 * 1024;
 
-/** The loop asks the kernel at least once in 61 rounds, even if it is never at rest. */
-const ROUNDS = 64;
+/** Who handles lines one by one has a turn for so many of them, which is no less work. */
+export const TURN_LINES = 1536;
+
+/** A line that is handled by itself is as much work as so many bytes of a block. */
+export const LINE_BYTES = TURN_BYTES / TURN_LINES;
+
+/** The turns of those who have much to say. All servers of this process share them, as they share one loop. */
+export const TURNS = new Turns(TURN_BYTES, rounds);
 
 /**
- * Lets the loop ask the kernel about its sockets for certain. A timer alone does not, where the processor is so busy
- * that it is due before the loop comes to rest.
+ * The turns of those who come, by their number, as 64 can take some milliseconds. They wait for nobody who has much to
+ * say; and a storm of them has the loop rest in between, so that all others come first.
  */
-export async function socketsTurn(): Promise<void> {
-  for (let left = ROUNDS; left > 0; left--) await round();
-  await turn();
-}
+export const ENTRIES = new Turns(64, turn, 16);
