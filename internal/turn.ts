@@ -120,7 +120,7 @@ export class Turns {
 export const TURN_BYTES = 256 * 1024;
 
 /** Who handles lines one by one has a turn for so many of them, which is no less work. */
-export const TURN_LINES = 1536;
+export const TURN_LINES = 1024;
 
 /** A line that is handled by itself is as much work as so many bytes of a block. */
 export const LINE_BYTES = TURN_BYTES / TURN_LINES;
