@@ -32,7 +32,7 @@ export interface Conn {
    * Writes text as UTF-8, or bytes, as they are: no line end is added. Writes leave in the order of the calls, before
    * the replies to later lines. Waiting for each of them keeps the memory of a slow peer small.
    *
-   * @param data What to write; bytes are copied.
+   * @param data What to write; bytes are copied. Text must not end within a character (a surrogate pair).
    * @returns When there is room for more: at once while less than 64 KiB wait (or `maxQueuedBytes`, if that is less),
    * else when so much has left. It does not say that the peer has it, which TCP cannot tell.
    * @throws {ConnectionClosedError} (As a rejection, safe to ignore.) If the connection has ended.

@@ -29,6 +29,7 @@ function slowly(tick: () => Promise<void>): LineHandler {
 
 const LINE_HANDLERS: Partial<Record<HandlerKind, LineHandler>> = {
   "block": Object.assign((line: string) => shout(line), { block: shout.block }),
+  "bytes": Object.assign((line: string) => Promise.resolve(shout(line)), { bytes: shoutBytes }),
   "line": (line) => shout(line),
   "async line": (line) => Promise.resolve(shout(line)),
   "throwing line": (line) => refuseBait(line),
@@ -52,6 +53,12 @@ const CONVERSATIONS: Partial<Record<HandlerKind, ConnHandler>> = {
     for await (const line of conn.lines) await conn.write(`${refuseBait(line)}\n`);
   },
 };
+
+/** Declines, answers where the lines lie, or elsewhere, as it happens. */
+function shoutBytes(lines: Uint8Array): Uint8Array | undefined {
+  const replies = shout.bytes(lines);
+  return lines.length % 3 === 0 ? undefined : lines.length % 3 === 1 ? replies : replies?.slice();
+}
 
 function refuseBait(line: string): string {
   if (line === BAIT) throw new Error("The bait was taken");

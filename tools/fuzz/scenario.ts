@@ -26,6 +26,7 @@ export interface Step {
 export const HANDLERS = [
   "shout",
   "block",
+  "bytes",
   "line",
   "async line",
   "slow line",
