@@ -10,7 +10,7 @@ import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
 import { answerHttp, answerTls } from "./misdirected.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
 import { countLines, decodeLines } from "./text.ts";
-import { LINE_BYTES, TURN_LINES, TURNS } from "./turn.ts";
+import { LINE_WORK, TURN_LINES, TURNS } from "./turn.ts";
 
 /** What reading needs of its connection. */
 export interface Peer {
@@ -222,7 +222,7 @@ export class Blocks {
 
   /** Notes what work they are, but for those for whom the door takes turns of its own. */
   #noteLines(lines: number): void {
-    this.#work += (lines % TURN_LINES) * LINE_BYTES;
+    this.#work += (lines % TURN_LINES) * LINE_WORK;
   }
 
   /** Once it is leaving, the polite ending alone reads what still comes. */

@@ -24,7 +24,7 @@ function round(): Promise<void> {
 /** The loop asks the kernel at least once in 61 rounds, even if it is never at rest. */
 const ROUNDS = 64;
 
-/** Lets the loop ask the kernel about its sockets, for a tenth of the time that {@linkcode turn} takes. */
+/** Lets the loop ask the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
 async function rounds(): Promise<void> {
   for (let left = ROUNDS; left > 0; left--) await round();
 }
@@ -123,7 +123,7 @@ export const TURN_BYTES = 256 * 1024;
 export const TURN_LINES = 1024;
 
 /** A line that is handled by itself is as much work as so many bytes of a block. */
-export const LINE_BYTES = TURN_BYTES / TURN_LINES;
+export const LINE_WORK = TURN_BYTES / TURN_LINES;
 
 /** The turns of those who have much to say. All servers of this process share them, as they share one loop. */
 export const TURNS = new Turns(TURN_BYTES, rounds);

@@ -128,6 +128,28 @@ test("who comes while many peers always have lines does not wait for all of them
   assertEquals(await client.readLine(), "HELLO");
 });
 
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`peers that always have lines hold up neither clocks nor a shutdown, through ${door}`, async () => {
+    for (const drain of ["linger", "finish"] as const) {
+      const memory = new MemoryListener();
+      let greedy = 20;
+      const accept = async () => {
+        const transport = await memory.accept();
+        return greedy-- > 0 ? new Greedy("0123456789abcde\n") : transport;
+      };
+      const listener = { addr: memory.addr, accept, close: () => memory.close() };
+      await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES, idleTimeout: 20 });
+      for (let i = 0; i < 20; i++) memory.connect();
+      await t.until("accepted", 20);
+      t.own(memory.connect());
+      assertEquals((await t.closed()).reason, "idle");
+      assertEquals(t.stats.active, 20);
+      const { closed } = await t.server.shutdown({ drain, drainTimeout: 20 });
+      assertEquals(Object.values(closed).reduce((sum, count) => sum + count, 0), 20);
+    }
+  });
+}
+
 test("a handler that has thousands of lines at hand lets others have their turn, however few a block has", async () => {
   let lines = 0;
   const starts: Start[] = [
