@@ -1,5 +1,5 @@
 import { assertEquals, assertLess } from "@std/assert";
-import { serve, serveConnections, type Transport } from "@x/shouty";
+import { type Listener, serve, serveConnections, type Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { setImmediate } from "node:timers";
@@ -40,6 +40,15 @@ class Greedy implements Transport {
   close(): void {}
 }
 
+/** A listener whose first clients are these, and the next those who connect in memory. */
+function withGreedy(memory: MemoryListener, greedy: Greedy[]): Listener {
+  const accept = async () => {
+    const transport = await memory.accept();
+    return greedy.shift() ?? transport;
+  };
+  return { addr: memory.addr, accept, close: () => memory.close() };
+}
+
 /** Lets the loop go round as often as it can without asking the kernel about others. */
 async function rounds(): Promise<void> {
   for (let left = 60; left > 0; left--) await new Promise<void>((resolve) => setImmediate(() => resolve()));
@@ -53,11 +62,8 @@ for (const [door, start] of Object.entries(DOORS)) {
     test(`a peer that always has lines of ${line.length} B lets others have their turn, through ${door}`, async () => {
       const greedy = new Greedy(line);
       const memory = new MemoryListener();
-      const accept = async () => (await memory.accept(), greedy);
-      await using t = new TestServer(start, {
-        listener: { addr: memory.addr, accept, close: () => memory.close() },
-        maxConnectionBytes: ENOUGH_BYTES,
-      });
+      const listener = withGreedy(memory, [greedy]);
+      await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES });
       memory.connect();
       await t.until("accepted");
       const taken = greedy.bytes;
@@ -72,8 +78,7 @@ for (const [door, start] of Object.entries(DOORS)) {
   test(`a peer whose reads neither wait nor fill their buffer lets others have their turn, through ${door}`, async () => {
     const greedy = new Greedy("0123456789abcde\n", 1);
     const memory = new MemoryListener();
-    const accept = async () => (await memory.accept(), greedy);
-    const listener = { addr: memory.addr, accept, close: () => memory.close() };
+    const listener = withGreedy(memory, [greedy]);
     await using t = new TestServer(start, { listener, maxConnectionBytes: 2 * ENOUGH_BYTES });
     memory.connect();
     await t.until("accepted");
@@ -83,14 +88,9 @@ for (const [door, start] of Object.entries(DOORS)) {
 }
 
 test("peers that always have lines share a turn, however many they are", async () => {
-  const greedy: Greedy[] = [];
+  const greedy = Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n"));
   const memory = new MemoryListener();
-  const accept = async () => {
-    await memory.accept();
-    greedy.push(new Greedy("0123456789abcde\n"));
-    return greedy.at(-1)!;
-  };
-  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  const listener = withGreedy(memory, [...greedy]);
   await using t = new TestServer(DOORS["a block handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
   for (let i = 0; i < 20; i++) memory.connect();
   await t.until("accepted", 20);
@@ -111,12 +111,7 @@ test("peers that always have lines share a turn, however many they are", async (
 
 test("who comes while many peers always have lines does not wait for all of them", async () => {
   const memory = new MemoryListener();
-  let greedy = 50;
-  const accept = async () => {
-    const transport = await memory.accept();
-    return greedy-- > 0 ? new Greedy("0123456789abcde\n") : transport;
-  };
-  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  const listener = withGreedy(memory, Array.from({ length: 50 }, () => new Greedy("0123456789abcde\n")));
   await using t = new TestServer(DOORS["a line handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
   for (let i = 0; i < 50; i++) memory.connect();
   await t.until("accepted", 50);
@@ -132,12 +127,7 @@ for (const [door, start] of Object.entries(DOORS)) {
   test(`peers that always have lines hold up neither clocks nor a shutdown, through ${door}`, async () => {
     for (const drain of ["linger", "finish"] as const) {
       const memory = new MemoryListener();
-      let greedy = 20;
-      const accept = async () => {
-        const transport = await memory.accept();
-        return greedy-- > 0 ? new Greedy("0123456789abcde\n") : transport;
-      };
-      const listener = { addr: memory.addr, accept, close: () => memory.close() };
+      const listener = withGreedy(memory, Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n")));
       await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES, idleTimeout: 20 });
       for (let i = 0; i < 20; i++) memory.connect();
       await t.until("accepted", 20);
@@ -161,8 +151,7 @@ test("a handler that has thousands of lines at hand lets others have their turn,
   ];
   for (const [start, line] of starts.flatMap((start) => LINES.map((line) => [start, line] as const))) {
     const memory = new MemoryListener();
-    const accept = async () => (await memory.accept(), new Greedy(line));
-    const listener = { addr: memory.addr, accept, close: () => memory.close() };
+    const listener = withGreedy(memory, [new Greedy(line)]);
     await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES });
     memory.connect();
     await t.until("accepted");
