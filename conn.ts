@@ -310,6 +310,10 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
     return this.#bytesIn;
   }
 
+  get linesIn(): number {
+    return this.#blocks.lines;
+  }
+
   async socketsTurn(): Promise<void> {
     // The first may have begun before now; and the kernel tells of some 1000 sockets at a time.
     for (let turns = 2 + (this.#host.active >> 9); turns > 0; turns--) await this.#host.socketsTurn();

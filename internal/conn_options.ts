@@ -34,15 +34,16 @@ export interface ConnOptions {
   writeTimeout?: number;
   /**
    * How old a connection may become, in milliseconds, give or take 10 % by chance. Then it is closed, once what the
-   * peer has sent is answered, with reason `max-age`. A conversation handler that does something else is waited for
-   * until it asks for its next line.
+   * peer has sent is answered, with reason `max-age`; one that goes on sending gets a megabyte or eight reads more at
+   * most. A conversation handler that does something else is waited for until it asks for its next line.
    *
    * @default {Infinity}
    */
   maxAge?: number;
   /**
    * How many lines the peer may send, give or take 10 % by chance, to the nearest whole number. Then the connection is
-   * closed, once what the peer has sent is answered, with reason `max-lines`.
+   * closed, once what the peer has sent is answered, with reason `max-lines`; one that goes on sending gets a megabyte or
+   * eight reads more at most.
    *
    * @default {Infinity}
    */

@@ -15,6 +15,8 @@ export interface Finishable {
   readonly leaving: boolean;
   /** How many bytes have come. */
   readonly bytesIn: number;
+  /** How many lines have ended. */
+  readonly linesIn: number;
   /** Lets the kernel say what else has come, of any number of sockets. */
   socketsTurn(): Promise<void>;
   /** Takes no more lines. */
@@ -25,7 +27,7 @@ export interface Finishable {
 const MAX_BYTES = 1024 * 1024;
 
 /** How often the peer may go on: a megabyte in TLS records when draining, less when it is a limit's turn. */
-const MAX_RESTS: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
+const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
 
 /**
  * Finds the moment. The kernel has nothing more if a read is still outstanding after the sockets have had their turn. A
@@ -36,7 +38,8 @@ export class Finishing {
   readonly reason: FinishReason;
   readonly #conn: Finishable;
   readonly #maxBytesIn: number;
-  #rests = 0;
+  #linesIn: number;
+  #boundaries = 0;
   #watching = false;
   /** Whether the moment has come. */
   over = false;
@@ -49,6 +52,7 @@ export class Finishing {
     this.reason = reason;
     this.#conn = conn;
     this.#maxBytesIn = conn.bytesIn + MAX_BYTES;
+    this.#linesIn = conn.linesIn;
     this.rested();
   }
 
@@ -60,7 +64,10 @@ export class Finishing {
   /** The server waits for the peer, perhaps between two lines. */
   async rested(): Promise<void> {
     const conn = this.#conn;
-    if (conn.atRest && ++this.#rests > MAX_RESTS[this.reason]) return this.#finish();
+    // Whoever begins the next line whenever it ends one is never at rest, and that is what it may be after.
+    const atBoundary = conn.atRest || conn.linesIn > this.#linesIn;
+    this.#linesIn = conn.linesIn;
+    if (atBoundary && ++this.#boundaries > MAX_BOUNDARIES[this.reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
     while (conn.atRest && !conn.leaving && !this.over) {

@@ -104,6 +104,39 @@ test("A connection ends after maxLines, give or take a tenth, with everything an
   assertLessOrEqual(lines, 120);
 });
 
+test("A peer that begins a line whenever it ends one cannot put off maxLines and maxAge", async () => {
+  for (const [limit, reason] of [[{ maxLines: 10 }, "max-lines"], [{ maxAge: 1000 }, "max-age"]] as const) {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, ...limit });
+    const client = await t.admitted();
+    await client.write("a");
+    await clock.advance(1200);
+    let lines = 0;
+    for (; lines < 200; lines++) {
+      await client.write("\na").catch(() => {});
+      if (await client.readLine() === null) break;
+    }
+    client.close();
+    assertEquals((await t.closed()).reason, reason);
+    assertLessOrEqual(lines, 30);
+  }
+});
+
+test("A paced peer that always has more cannot put off maxLines and maxAge for long", async () => {
+  for (const [limit, reason] of [[{ maxLines: 20 }, "max-lines"], [{ maxAge: 2000 }, "max-age"]] as const) {
+    for (const pace of [{ maxLinesPerSecond: 10 }, { maxBytesPerSecond: 200 }]) {
+      const { listener, clock } = inMemory();
+      await using t = startServer({ listener, clock, ...limit, ...pace });
+      const client = await t.admitted();
+      client.write(numbered(10_000)).catch(() => {});
+      countReplies(client);
+      for (let seconds = 0; seconds < 120 && t.stats.active > 0; seconds++) await clock.advance(1000);
+      client.close();
+      assertEquals((await t.closed()).reason, reason);
+    }
+  }
+});
+
 test("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock minds", async () => {
   const { listener, clock } = inMemory();
   const timeouts = { idleTimeout: 50, lineTimeout: 50, firstLineTimeout: 50 };

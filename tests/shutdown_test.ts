@@ -203,6 +203,19 @@ for (const [door, start] of Object.entries(DOORS)) {
     assertLess(timers.count, 20);
   });
 
+  test(`drain: "finish" ends with a peer that begins a line whenever it ends one, through ${door}`, async () => {
+    await using t = new TestServer(start, inMemory());
+    const client = await t.admitted();
+    await client.write("a");
+    const stopped = t.server.shutdown({ drain: "finish" });
+    for (let i = 0; i < 200 && t.stats.active > 0; i++) {
+      await client.write("\na").catch(() => {});
+      if (await client.readLine() === null) break;
+    }
+    client.close();
+    assertEquals((await stopped).closed, { drained: 1 });
+  });
+
   test(`drain: "finish" answers what a transport hands out bit by bit, through ${door}`, async () => {
     const memory = new MemoryListener();
     const listener = faulty(memory, { readBytes: () => 1000 });
