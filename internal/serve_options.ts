@@ -90,7 +90,7 @@ export interface ServeOptions extends ConnOptions {
   acceptRate?: number;
   /**
    * How many bytes of memory unfinished lines may take together, beyond the first 256 of each. Past it the largest gives
-   * way: its peer gets an error line (but under TLS) and is closed, with reason `memory`.
+   * way: its peer gets an error line (but under TLS) and is closed, with reason `memory`. What TLS itself holds of a connection, some 100 KiB, is not counted.
    *
    * @default {134_217_728}
    */

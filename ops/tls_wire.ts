@@ -6,13 +6,14 @@
 
 import { Duplex } from "node:stream";
 import type { Transport } from "../internal/transport.ts";
+import { TURN_BYTES, TURNS } from "../internal/turn.ts";
 
 /** Reads begin with so little memory, as most connections wait for their peer most of the time. */
 const SMALLEST_READ = 1024;
 const LARGEST_READ = 64 * 1024;
 
-/** So many small reads in a row, and the buffer shrinks again. */
-const SMALL_READS = 16;
+/** What takes so long to decrypt, in milliseconds, is a turn's work, and too much for one read. */
+const TURN_MS = 1;
 
 /**
  * A transport as the stream that `node:tls` wants to stand on.
@@ -22,7 +23,8 @@ const SMALL_READS = 16;
 export class Wire extends Duplex {
   readonly #transport: Transport;
   #buffer = new Uint8Array(SMALLEST_READ);
-  #smallReads = 0;
+  /** The work of the last read, in bytes, if it did not have to wait for the peer. */
+  #work = 0;
   /** What is being written; TLS goes on encrypting when that is done. */
   #sending = Promise.resolve();
   /** How many writes wait, and how many bytes have left. */
@@ -60,17 +62,19 @@ export class Wire extends Duplex {
   }
 
   /**
-   * Reads once, and has it decrypted, which is done when the promise settles.
+   * Reads once, and has it decrypted, which is done when the promise settles. What a read is worth is known by its time:
+   * a message that changes the keys is some 30 bytes, and as much work as a hundred kilobytes of text.
    *
    * @returns Whether there was anything; otherwise it is the end of input.
    */
   async pull(): Promise<boolean> {
+    if (this.#work > 0) await TURNS.take(this.#work);
     const count = await this.#transport.read(this.#buffer);
     if (count === null) return false;
+    const start = performance.now();
     // A copy: should the stream ever keep it for later, the next read would overwrite it.
-    const bytes = this.#buffer.slice(0, count);
-    this.#resize(count);
-    this.push(bytes);
+    this.push(this.#buffer.slice(0, count));
+    this.#took(count, performance.now() - start);
     return true;
   }
 
@@ -106,10 +110,11 @@ export class Wire extends Duplex {
     }
   }
 
-  #resize(count: number): void {
+  #took(count: number, ms: number): void {
     const { length } = this.#buffer;
-    this.#smallReads = count <= length / 4 ? this.#smallReads + 1 : 0;
-    if (count === length && length < LARGEST_READ) this.#buffer = new Uint8Array(4 * length);
-    else if (this.#smallReads > SMALL_READS && length > SMALLEST_READ) this.#buffer = new Uint8Array(SMALLEST_READ);
+    const full = count === length;
+    this.#work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
+    const size = full && ms < TURN_MS ? Math.min(4 * length, LARGEST_READ) : Math.max(length / 4, SMALLEST_READ);
+    if (size !== length) this.#buffer = new Uint8Array(size);
   }
 }

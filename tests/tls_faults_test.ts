@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import { Duplex } from "node:stream";
 import tls from "node:tls";
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertLess } from "@std/assert";
 import { serve } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
@@ -143,6 +143,39 @@ test("Nothing is written below when the connection there is closed or has failed
   while (errors.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
   assertEquals([written, errors], [["one", "two"], ["No more", "Cannot write: the connection is closed"]]);
   assertEquals([wire.sent, wire.idle], [3, true]);
+});
+
+/** A wire below which there is always more, and what is asked for there. */
+function endlessWire(): { wire: Wire; reads: number[] } {
+  const reads: number[] = [];
+  const read = (into: Uint8Array) => {
+    reads.push(into.length);
+    return Promise.resolve(into.length);
+  };
+  return { wire: new Wire({ read } as never, () => {}, () => {}), reads };
+}
+
+test("A peer whose records never end lets others have their turn, though none of them is a line", async () => {
+  const { wire } = endlessWire();
+  wire.resume();
+  let others = false;
+  setTimeout(() => others = true);
+  for (let reads = 0; !others; reads++) {
+    assertLess(reads, 10_000);
+    await wire.pull();
+  }
+});
+
+test("What is long in decrypting is read bit by bit, and what is not in large reads", async () => {
+  const { wire, reads } = endlessWire();
+  let slow = false;
+  wire.on("data", () => {
+    for (const start = performance.now(); slow && performance.now() - start < 2;);
+  });
+  while (reads.at(-1) !== 65_536) await wire.pull();
+  slow = true;
+  for (let i = 0; i < 5; i++) await wire.pull();
+  assertEquals(reads.at(-1), 1024);
 });
 
 for (const method of ["read", "write", "closeWrite"] as Method[]) {
