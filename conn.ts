@@ -328,7 +328,12 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
   send(bytes: Uint8Array): Promise<number> {
     // Nagle's algorithm holds no first write back, and many a connection has no other.
     if (this.#writes++ === 1) dontDelay(this.#transport);
-    return this.#transport.write(bytes);
+    try {
+      return this.#transport.write(bytes);
+    } catch (error) {
+      // Whose transport it is may see to it at once that it cannot write.
+      return Promise.reject(error);
+    }
   }
 
   writing(): void {

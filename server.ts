@@ -205,12 +205,22 @@ class LineServer implements Server, Host {
 
   async #accept(): Promise<void> {
     try {
-      for await (const transport of this.#acceptor) this.#admit(transport);
+      for await (const transport of this.#acceptor) this.#enter(transport);
     } catch (error) {
       // Whoever asks is told; that nobody does is no reason to end the process.
       this.#finished.promise.catch(() => {});
       this.#finished.reject(error);
       this.shutdown();
+    }
+  }
+
+  /** One that cannot even say where it comes from is no reason to accept no others. */
+  #enter(transport: Transport): void {
+    try {
+      this.#admit(transport);
+    } catch (error) {
+      closeQuietly(transport);
+      this.emit({ type: "accept-error", error, retryMs: 0 });
     }
   }
 

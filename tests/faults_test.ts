@@ -2,7 +2,7 @@ import { assertEquals, assertNotStrictEquals, assertStrictEquals } from "@std/as
 import { type CloseReason, serve, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
-import { type Faults, faulty, type Method } from "./faults.ts";
+import { type Faults, faulty, type Method, tapped } from "./faults.ts";
 import { check, fc } from "./property.ts";
 import { DOORS, type Start, startServer, TestServer } from "./server.ts";
 
@@ -34,6 +34,14 @@ async function play(
   assertEquals(misuse, []);
 }
 
+/** Sends something, ends, and reads all that comes. */
+async function talk(memory: MemoryListener, input: string): Promise<string> {
+  using client = memory.connect();
+  await client.write(input);
+  await client.closeWrite();
+  return await client.readAll().catch(() => "");
+}
+
 /** Sends line after line, and takes what comes, until the connection ends. */
 async function converse(client: TestClient): Promise<(string | null)[]> {
   const replies: (string | null)[] = [];
@@ -50,6 +58,22 @@ async function converse(client: TestClient): Promise<(string | null)[]> {
   client[Symbol.dispose]();
   return replies.filter((reply) => reply !== null);
 }
+
+test("a transport that has no address is closed, and others are accepted", async () => {
+  const memory = new MemoryListener();
+  const get = () => {
+    throw new NotConnected("injected");
+  };
+  const accept = async () => {
+    const transport = await memory.accept();
+    return t.all("accept-error").length === 0 ? Object.defineProperty(transport, "remoteAddr", { get }) : transport;
+  };
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using t = startServer({ listener, clock: new FakeClock() });
+  assertEquals(await memory.connect().readAll(), "");
+  assertEquals(await talk(memory, "hello\n"), "HELLO\n");
+  assertEquals(t.server.state, "listening");
+});
 
 for (const [door, start] of Object.entries(DOORS)) {
   test(`a read or write that fails, at whatever call, ends its own connection alone (${door})`, async () => {
@@ -72,6 +96,18 @@ for (const [door, start] of Object.entries(DOORS)) {
         }
       }
     }
+  });
+
+  test(`a write that throws before there is a promise ends its own connection alone (${door})`, async () => {
+    const memory = new MemoryListener();
+    const write = () => {
+      throw new NotConnected("injected");
+    };
+    const listener = tapped(memory, () => t.all("accepted").length === 0 ? { write } : {});
+    await using t = new TestServer(start, { listener, clock: new FakeClock() });
+    assertEquals(await talk(memory, "one\n"), "");
+    assertEquals((await t.closed()).reason, "reset");
+    assertEquals(await talk(memory, "two\n"), "TWO\n");
   });
 
   test(`reads and writes that fall short change nothing (${door})`, async () => {
