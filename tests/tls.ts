@@ -29,8 +29,9 @@ export class TlsServer extends TestServer {
   /** Shakes hands with it, as a client that knows the authority; it goes when the server goes. */
   async connectTls(options: Partial<Deno.ConnectTlsOptions> & Partial<Identity> = {}): Promise<TestClient> {
     const conn = await Deno.connectTls({ port: this.port, caCerts: [AUTHORITY.cert], ...options });
+    const client = this.own(new TestClient(conn));
     await conn.handshake();
-    return this.own(new TestClient(conn));
+    return client;
   }
 
   /** Sends something under TLS, ends the client's side, and reads all that comes. */
