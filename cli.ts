@@ -11,6 +11,7 @@ import { answer } from "./cli/help.ts";
 import { type Opened, openListener } from "./cli/listen.ts";
 import { openLog } from "./cli/log.ts";
 import { parse, type Values } from "./cli/parse.ts";
+import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
 import { serve } from "./server.ts";
@@ -26,8 +27,8 @@ export async function main(args: string[]): Promise<void> {
     exitCode = args[0] === "connect" ? await runClient(args.slice(1)) : await runServer(args);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    console.error(`shouty: ${error.message}`);
     exitCode = error.exitCode;
+    complain(error.message);
   }
   Deno.exit(exitCode);
 }
@@ -35,15 +36,28 @@ export async function main(args: string[]): Promise<void> {
 async function runClient(args: string[]): Promise<number> {
   const said = parse(CONNECT, args);
   if (said.ask === undefined) await connect(said.operand, said.values);
-  else console.log(answer(said.ask, CONNECT));
+  else await say(answer(said.ask, CONNECT));
   return 0;
 }
 
 async function runServer(args: string[]): Promise<number> {
   const said = parse(SERVE, args, readVariable);
   if (said.ask === undefined) return await serveUntilStopped(said.values);
-  console.log(answer(said.ask, SERVE));
+  await say(answer(said.ask, SERVE));
   return 0;
+}
+
+async function say(text: string): Promise<void> {
+  await print(new TextEncoder().encode(`${text}\n`));
+}
+
+/** Where stderr takes nothing, the exit code alone tells what was wrong. */
+function complain(message: string): void {
+  try {
+    console.error(`shouty: ${message}`);
+  } catch {
+    // There is nobody to tell.
+  }
 }
 
 /** Serves until a signal, and until the connections have ended after that. */

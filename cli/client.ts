@@ -9,6 +9,7 @@ import { CommandError, reasonOf } from "./errors.ts";
 import type { CONNECT } from "./flags.ts";
 import type { Target } from "./kinds.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
+import { print } from "./print.ts";
 
 /** After the server's end, so long is input looked for that it did not take. */
 const LAST_INPUT_MS = 100;
@@ -103,6 +104,7 @@ class Talk {
     try {
       return await this.#conn.read(into);
     } catch (error) {
+      if (this.#late && this.#sendError !== undefined) throw this.#sendError;
       if (this.#late) throw new CommandError(`no reply from ${this.#peer} within ${this.#timeout / 1000} s`, 1);
       throw this.#lost(error);
     } finally {
@@ -133,21 +135,6 @@ async function input(into: Uint8Array): Promise<number | null> {
   } catch (error) {
     throw new CommandError(`cannot read stdin: ${reasonOf(error)}`, 1);
   }
-}
-
-/** Whether anybody still reads stdout; `shouty connect … | head -1` is no error. */
-async function print(bytes: Uint8Array): Promise<boolean> {
-  try {
-    await writeAll(Deno.stdout, bytes);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) return false;
-    throw new CommandError(`cannot write to stdout: ${reasonOf(error)}`, 1);
-  }
-}
-
-async function writeAll(to: { write(bytes: Uint8Array): Promise<number> }, bytes: Uint8Array): Promise<void> {
-  for (let sent = 0; sent < bytes.length;) sent += await to.write(bytes.subarray(sent));
 }
 
 function setAlarm(ms: number, ring: () => void): ReturnType<typeof setTimeout> | undefined {

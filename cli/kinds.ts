@@ -75,7 +75,7 @@ export function size(most = Infinity): Kind<number> {
   return amount({
     symbol: "SIZE",
     what: "a size in bytes",
-    examples: "4096, 64KiB, 1MiB or 1GiB",
+    examples: "4096, 64KiB or 1MiB",
     units: { "": 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 },
     least: 1,
     most,

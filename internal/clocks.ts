@@ -109,7 +109,6 @@ export class Alarms {
   }
 
   #ring(): void {
-    this.#timerAt = Infinity;
     this.#cancel = undefined;
     const late = this.#clock.now() - (this.#heap[0]?.wakeAt ?? Infinity);
     if (late > LATE_MS) this.#catchUp();
@@ -118,12 +117,15 @@ export class Alarms {
 
   /** Something held the whole process up. Peers who spoke meanwhile are heard before anybody is found silent. */
   async #catchUp(): Promise<void> {
+    // No timer is set meanwhile: it would be due at once.
+    this.#timerAt = -Infinity;
     // The kernel tells of some 1000 sockets at a time.
     for (let turns = 2 + (this.#heap.length >> 9); turns > 0; turns--) await socketsTurn();
     this.#wakeDue();
   }
 
   #wakeDue(): void {
+    this.#timerAt = Infinity;
     const now = this.#clock.now();
     for (let first = this.#heap[0]; first !== undefined && first.wakeAt <= now; first = this.#heap[0]) {
       const deadline = first.deadline();
@@ -303,7 +305,7 @@ export class ConnectionClocks implements Sleeper {
       this.#owner.expire("max-age");
     } else if (this.#writeAt <= now) this.#owner.expire("write-timeout");
     else if (this.#lineAt <= now) this.#owner.expire("line-timeout");
-    else if (this.#idleAt <= now) this.#owner.expire("idle");
+    else if (this.#idleAt <= now && this.#writeAt === Infinity) this.#owner.expire("idle");
     else this.#owner.expire(this.#firstAt <= now ? "first-line-timeout" : "linger");
   }
 }

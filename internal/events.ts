@@ -66,7 +66,7 @@ export interface RejectedEvent {
   readonly error?: unknown;
 }
 
-/** Accepting failed; the server goes on. */
+/** Accepting failed, or what was accepted has no address; the server goes on. */
 export interface AcceptErrorEvent {
   /** Tells the events apart. */
   readonly type: "accept-error";

@@ -58,7 +58,7 @@ export class LineDoor implements Answerer {
     this.answering = true;
     const replies = this.#handler.block(lines, this.#conn);
     this.answering = false;
-    this.#outbox.add(checkReply(replies));
+    this.#outbox.add(checkText(replies, "a string"));
     return this.#outbox.flush();
   }
 
@@ -85,7 +85,7 @@ export class LineDoor implements Answerer {
         reply = await reply;
       }
       if (conn.leaving) return;
-      if (reply !== undefined) outbox.add(checkReply(reply) + "\n");
+      if (reply !== undefined) outbox.add(checkText(reply, "a string or undefined") + "\n");
       if (outbox.full) await outbox.flush();
       if (--left === 0) {
         left = TURN_LINES;
@@ -101,18 +101,18 @@ export class LineDoor implements Answerer {
 
 function checkBytes(replies: unknown): Uint8Array {
   if (replies instanceof Uint8Array) return replies;
-  throw wrongReply("a Uint8Array", replies);
+  throw wrongReply(replies, "a Uint8Array or undefined");
 }
 
-function checkReply(reply: unknown): string {
+function checkText(reply: unknown, expected: string): string {
   if (typeof reply === "string") return reply;
-  throw wrongReply("a string", reply);
+  throw wrongReply(reply, expected);
 }
 
-function wrongReply(expected: string, reply: unknown): TypeError {
+function wrongReply(reply: unknown, expected: string): TypeError {
   // A promise where none may be: what it rejects with is nobody's.
   if (reply instanceof Promise) reply.catch(() => {});
   return new TypeError(
-    `Cannot send what the line handler returned: expected ${expected} or undefined, got ${typeof reply}`,
+    `Cannot send what the line handler returned: expected ${expected}, got ${typeof reply}`,
   );
 }

@@ -19,7 +19,7 @@ const SPREAD = 0.25;
 /** Lines that wait pass in groups, so many times a second at most: a timer, a block and a write for each would cost more. */
 const GROUPS_PER_SECOND = 10;
 
-/** What lines make up that are to pass in a second, before they are known; but reads are no smaller than this for it. */
+/** So long a line is taken to be before it has come; but no read is smaller for it than this, whose lines may be empty. */
 const LINE_BYTES = 64;
 const LEAST_READ_BYTES = 256;
 
@@ -29,7 +29,7 @@ export class Pace {
   readonly #bytes: Rate;
   readonly #lines: Rate;
   readonly #groupLines: number;
-  /** The largest read: a second's worth, so that what waits here is little, and the rest waits in the kernel. */
+  /** The largest read, so that what waits here is little, and the rest waits in the kernel: a second's worth of bytes. */
   readonly maxReadBytes: number;
   #wake = () => {};
   /** How much later than it had to be the last wait was over: our doing, which the rate does not count. */

@@ -91,8 +91,8 @@ export class ProxiedTransport extends Front {
 
 /**
  * A connection that is not to begin with a header: a read fails once it has. It is served from the start, as its
- * handler may be the one to speak first. What might be half a header is handed on meanwhile: nothing in it can be
- * answered but empty lines.
+ * handler may be the one to speak first. What might be half a header is handed on meanwhile: at most it is answered as
+ * two empty lines and one of a NUL.
  */
 export class DirectTransport extends Front {
   #start: Uint8Array | undefined = NOTHING;

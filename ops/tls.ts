@@ -128,6 +128,7 @@ type Handshakes = Required<Pick<ListenTlsOptions, "handshakeTimeout" | "maxHands
 class SecureListener extends Lobby implements TlsListener {
   #credentials: TlsCredentials;
   #loaded: LoadedCredentials;
+  #reloading = Promise.resolve();
 
   constructor(listener: Listener, handshakes: Handshakes, credentials: TlsCredentials, loaded: LoadedCredentials) {
     super(listener, {
@@ -146,7 +147,14 @@ class SecureListener extends Lobby implements TlsListener {
     return this.#loaded.certificate;
   }
 
-  async reload({ cert, key, clientCa = this.#credentials.clientCa }: TlsCredentials): Promise<void> {
+  /** One after the other: each goes on from what the one before it has left. */
+  reload(credentials: TlsCredentials): Promise<void> {
+    const reloaded = this.#reloading.then(() => this.#reload(credentials));
+    this.#reloading = reloaded.catch(() => {});
+    return reloaded;
+  }
+
+  async #reload({ cert, key, clientCa = this.#credentials.clientCa }: TlsCredentials): Promise<void> {
     const credentials = { cert, key, clientCa };
     const loaded = await loadCredentials(credentials);
     const problem = datesProblem(loaded.certificate);

@@ -7,6 +7,7 @@ import {
   HAS_SCRIPT,
   type Outcome,
   runCommand,
+  runRedirected,
   startCommand,
   startInTerminal,
   type StartOptions,
@@ -80,6 +81,18 @@ Deno.test("connect ends its side at the end of input, and still takes the replie
   await conn.closeWrite();
   const { code, stdout } = await client.outcome();
   assertEquals([code, stdout], [0, "LAST\n"]);
+});
+
+Deno.test({
+  name: "connect says that stdin cannot be read, however silent the server is" +
+    (ON_LINUX ? "" : " (skipped: not Linux)"),
+  ignore: !ON_LINUX,
+  async fn() {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const args = ["connect", `127.0.0.1:${listener.addr.port}`, "--timeout", "200ms"];
+    const { code, stderr } = await runRedirected("</", args);
+    assertEquals([code, stderr], [1, "shouty: cannot read stdin: is a directory\n"]);
+  },
 });
 
 Deno.test("connect says in one line that nobody listens, and exits with 1", async () => {

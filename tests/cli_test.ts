@@ -8,6 +8,7 @@ import {
   listening,
   NO_SIGNALS,
   runCommand,
+  runRedirected,
   type ServerProcess,
   signalTest,
   startCommand,
@@ -19,6 +20,7 @@ import {
 const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
 
 const NO_TERMINAL = HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)";
+const NO_FULL_DISK = Deno.build.os === "linux" ? "" : " (skipped: /dev/full is Linux's)";
 const ON_MAC = Deno.build.os === "darwin" ? " (skipped: macOS has one loopback address)" : "";
 const SKIPPED = ON_MAC || NO_SIGNALS;
 
@@ -134,6 +136,18 @@ Deno.test("A command line that is wrong ends it with 2 and one line", async () =
     assertEquals([code, stdout], [2, ""]);
     assertMatch(stderr, /^shouty: .*: expected .*\n$/);
   }
+});
+
+Deno.test({
+  name: "A full disk below stdout is told in one line, and one below stderr by the exit code" + NO_FULL_DISK,
+  ignore: NO_FULL_DISK !== "",
+  async fn() {
+    const stderr = "shouty: cannot write to stdout: no space left on device\n";
+    for (const flag of ["--help", "--version"]) {
+      assertEquals(await runRedirected(">/dev/full", [flag]), { code: 1, stdout: "", stderr });
+    }
+    assertEquals(await runRedirected("2>/dev/full", ["--bogus"]), { code: 2, stdout: "", stderr: "" });
+  },
 });
 
 Deno.test("--help and --version answer on stdout, whatever else is there", async () => {

@@ -119,6 +119,31 @@ test("Infinity switches each clock off", async () => {
   assertEquals([found, clock.pending], [[], 0]);
 });
 
+test("a peer that has said nothing is not idle, though what it was sent is long on its way", async () => {
+  const { clock, clocks, found } = startClocks({ firstLineTimeout: 200, writeTimeout: 500 });
+  clocks.wait(false);
+  await clock.advance(50);
+  clocks.writing();
+  await clock.advance(150);
+  assertEquals(found, [[200, "first-line-timeout"]]);
+});
+
+test("whoever comes while the clocks catch up with a loop that was held up sets no timer", async () => {
+  let now = 0;
+  const timers: (() => void)[] = [];
+  const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
+  let woken = 0;
+  const sleep = (at: number) =>
+    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => at, wake: () => void woken++ }, at);
+  sleep(10);
+  now = 10_000;
+  timers[0]();
+  for (let i = 0; i < 10; i++) sleep(11_000 - i);
+  assertEquals(timers.length, 1);
+  while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals([woken, timers.length], [1, 2]);
+});
+
 test("a thousand connections that talk all the time share one timer, which is seldom set", async () => {
   const clock = new FakeClock();
   let set = 0;
@@ -249,6 +274,22 @@ test("Alarms wake each sleeper at its last deadline, once, in any interleaving",
     }
     assertEquals(clock.pending, 0);
   }, 300);
+});
+
+test("Alarms wake in time whoever takes the place of one that was forgotten, from another branch of their heap", async () => {
+  const clock = new FakeClock();
+  const alarms = new Alarms(clock);
+  const woken: string[] = [];
+  const sleepers = [1, 100, 2, 101, 102, 50, 3].map((at) => ({
+    wakeAt: Infinity,
+    place: 0,
+    deadline: () => at,
+    wake: (now: number) => void woken.push(`${at} at ${now}`),
+  }));
+  for (const sleeper of sleepers) alarms.watch(sleeper, sleeper.deadline());
+  alarms.drop(sleepers[3]);
+  await clock.advance(200);
+  assertEquals(woken, [1, 2, 3, 50, 100, 102].map((at) => `${at} at ${at}`));
 });
 
 test("a wait keeps the process alive while its server does, and ends when it would have", async () => {

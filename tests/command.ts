@@ -35,6 +35,13 @@ export function startCommand(args: string[], options: StartOptions = {}): Subpro
   return new Subprocess(Deno.execPath(), ["run", ...permissions, "mod.ts", ...args], options);
 }
 
+/** Runs the command to its end with a stream of a shell's choice, such as `>/dev/full`. */
+export async function runRedirected(redirection: string, args: string[]): Promise<Outcome> {
+  const command = ["-c", `exec "$0" "$@" ${redirection}`, Deno.execPath(), "run", "--allow-net", "mod.ts", ...args];
+  await using process = new Subprocess("sh", command, { input: "" });
+  return await process.outcome();
+}
+
 /** Starts the server on a free port of the loopback, and waits until it listens. */
 export async function startServer(args: string[] = [], options: StartOptions = {}): Promise<ServerProcess> {
   return await listening(startCommand(["--hostname", "127.0.0.1", "--port", "0", ...args], options));

@@ -200,6 +200,14 @@ test("a line handler that returns neither text nor nothing has failed", async ()
   }
 });
 
+test("a line handler whose block returns nothing has failed, and is told what was expected", async () => {
+  const block = (() => {}) as unknown as () => string;
+  await using t = startServer(inMemory(), Object.assign((line: string) => line, { block }));
+  assertEquals(await t.talk("one\n"), "");
+  const { error } = await t.until("handler-error");
+  assertEquals((error as Error).message.endsWith("expected a string, got undefined"), true);
+});
+
 test("a line handler whose block answers later has failed, and what becomes of its promise is nobody's failure", async () => {
   const block = () => Promise.reject(FAILURE) as unknown as string;
   await using t = startServer(inMemory(), Object.assign((line: string) => line, { block }));

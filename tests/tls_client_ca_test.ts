@@ -55,6 +55,15 @@ for (const [what, identity, message] of REFUSED) {
   });
 }
 
+test("A reload without clientCa keeps the one that the reload before it brings, though that is under way", async () => {
+  await using t = await startTls({ clientCa: AUTHORITY.cert });
+  const credentials = makeIdentity("renewed", { by: AUTHORITY });
+  await Promise.all([t.listener.reload({ ...credentials, clientCa: CLIENTS.cert }), t.listener.reload(credentials)]);
+  const client = await t.connectTls(makeIdentity("known", { by: CLIENTS }));
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+});
+
 test("Without clientCa, no certificate is asked for, and one that is there is no matter", async () => {
   await using t = await startTls();
   const client = await t.connectTls(makeIdentity("anybody"));
