@@ -209,6 +209,21 @@ test("conn.close in a line handler ends it though its client stays, also where a
   }
 });
 
+test("conn.close ends a loop over lines at once that a pace holds up", async () => {
+  const ended = Promise.withResolvers<void>();
+  let conn: Conn;
+  await using t = startConversations({ ...inMemory(), maxLinesPerSecond: 0.001 }, async (one) => {
+    conn = one;
+    for await (const line of one.lines) await one.write(line + "\n");
+    ended.resolve();
+  });
+  const client = await t.connect();
+  await client.write("one\ntwo\n");
+  assertEquals(await client.readLine(), "one");
+  conn!.close();
+  await ended.promise;
+});
+
 test("conn.close in a conversation lets what was written leave, and the loop ends at once", async () => {
   const after: string[] = [];
   const ended = Promise.withResolvers<void>();

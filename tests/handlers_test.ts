@@ -1,5 +1,6 @@
-import { assertEquals, assertStrictEquals } from "@std/assert";
+import { assertEquals, assertLess, assertStrictEquals } from "@std/assert";
 import { type Conn, type ConnHandler, type LineHandler, shout, type Transport } from "@x/shouty";
+import { turn } from "../internal/turn.ts";
 import { test } from "./bounded.ts";
 import { tapped } from "./faults.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
@@ -189,6 +190,28 @@ test("replies as bytes stay as they are until they have left, whatever else happ
     assertEquals(t.all("closed").map(({ reason }) => reason), Array(3).fill("write-timeout"));
     assertEquals(writes.map((bytes) => new TextDecoder().decode(bytes)), ["ONE\n", "TWO\n", "SIX\n"]);
   }
+});
+
+test("a line handler is asked for no more than can be kept while its peer does not read", async () => {
+  let asked = 0;
+  await using t = startServer(inMemory(), () => (asked++, "x".repeat(10_000)));
+  const client = await t.admitted();
+  await client.write("\n".repeat(200));
+  for (let turns = 50; turns > 0; turns--) await turn();
+  assertLess(asked, 50);
+});
+
+test("a handler that fails for another connection's end has failed all the same", async () => {
+  let first: Conn | undefined;
+  await using t = startServer(inMemory(), async (line, conn) => {
+    first ??= conn;
+    await first.write("");
+    return line;
+  });
+  assertEquals(await t.talk("one\n"), "one\n");
+  await t.closed();
+  assertEquals(await t.talk("two\n"), "");
+  assertEquals((await t.closed(2)).reason, "handler-error");
 });
 
 test("a line handler that returns neither text nor nothing has failed", async () => {

@@ -1,4 +1,4 @@
-import { assertEquals, assertLessOrEqual, assertThrows } from "@std/assert";
+import { assertEquals, assertGreater, assertLessOrEqual, assertThrows } from "@std/assert";
 import { ByteLimitStream, LimitError } from "@x/shouty";
 import { Limiter, type SizeLimits } from "../internal/limiter.ts";
 import { test } from "./bounded.ts";
@@ -23,6 +23,19 @@ const CORPUS = [
   "\n\r",
   "abc\r\r\n",
 ];
+
+test("A buffer that is let go of takes no unfinished line along", () => {
+  const limiter = new Limiter(NO_LIMITS);
+  const feed = (text: string) => {
+    limiter.space().set(new TextEncoder().encode(text));
+    return limiter.take(text.length);
+  };
+  feed("x".repeat(256));
+  feed("\nPART");
+  assertGreater(limiter.extraBytes, 0);
+  limiter.letGo();
+  assertEquals(new TextDecoder().decode(feed("IAL\n")), "PARTIAL\n");
+});
 
 /** Feeds segments, one read each or as many as the space asks for; what comes out, and why it stops. */
 function run(segments: Uint8Array[], limits: SizeLimits): { blocks: string[]; reason: string } {

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { type CloseReason, type Conn, serve, serveConnections, shout } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { turn } from "../internal/turn.ts";
@@ -172,5 +172,6 @@ for (const drain of ["linger", "finish"] as const) {
     const stopped = t.server.shutdown({ drain });
     admitted.close();
     assertEquals(await stopped, { closed: { end: 1 }, durationMs: 0 });
+    for (const client of rejected) await assertRejects(() => client.write("x"));
   });
 }
