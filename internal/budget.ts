@@ -38,7 +38,7 @@ export class Budget {
     this.#maxBytes = maxBytes;
   }
 
-  /** Whether more than half is taken: from here on, buffers are given back as soon as they are empty. */
+  /** Whether more than half is taken: from here on, buffers are no larger than what has begun in them needs. */
   get tight(): boolean {
     return this.#bytes > this.#maxBytes / 2;
   }

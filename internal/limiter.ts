@@ -79,14 +79,14 @@ export class Limiter {
   /**
    * Where the next bytes go: never empty, and the end of the last block's life.
    *
-   * @param tight Whether memory is short, so that a large buffer is given back as soon as nothing is in it.
+   * @param tight Whether memory is short, so that a buffer is only as large as the line that has begun in it needs.
    */
   space(tight = false): Uint8Array {
     const held = this.#end - this.#start;
     if (this.#start > 0) this.#buffer.copyWithin(0, this.#start, this.#end);
     this.#start = 0;
     this.#end = held;
-    const size = held === 0 && tight ? SMALL_BYTES : this.#nextSize(held);
+    const size = tight ? this.#leastSize(held) : this.#nextSize(held);
     if (size !== this.#buffer.length) {
       const buffer = new Uint8Array(size);
       buffer.set(this.#buffer.subarray(0, held));
@@ -103,6 +103,13 @@ export class Limiter {
       return Math.max(size, Math.min(size * 4, Math.max(most, BLOCK_BYTES)));
     }
     return held === 0 && this.#smallReads >= QUIET_READS ? SMALL_BYTES : size;
+  }
+
+  /** The smallest of these sizes in which there is room behind so many bytes. */
+  #leastSize(held: number): number {
+    let size = SMALL_BYTES;
+    while (size <= held) size *= 4;
+    return Math.min(size, Math.max(this.#limits.maxLineBytes + 2, BLOCK_BYTES));
   }
 
   /** Lets a large buffer go in which no line has begun; a block that was handed out is done with. */

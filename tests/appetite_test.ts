@@ -293,6 +293,18 @@ test("The largest unfinished lines give way when all of them pass maxBufferedByt
   assertLessOrEqual(active, 1 + 1024 * 1024 / 60_000);
 });
 
+test("Who sends many whole lines keeps its connection while memory is short, wherever its reads end", async () => {
+  await using t = startServer({ maxBufferedBytes: 512 * 1024 });
+  const clients = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
+  const input = `${"y".repeat(99)}\n`.repeat(3000);
+  await Promise.all(clients.map(async (client) => {
+    const sending = client.write(input);
+    for (let got = 0; got < input.length; got += (await client.read())!.length);
+    await sending;
+  }));
+  assertEquals(t.all("closed"), []);
+});
+
 test("Lines that are being answered take nothing from those that are unfinished", async () => {
   const { listener } = inMemory({ bufferBytes: 1 << 20 });
   const hog = "x".repeat(20_000);

@@ -24,17 +24,34 @@ const CORPUS = [
   "abc\r\r\n",
 ];
 
+/** Has a limiter take text, as much at a time as it asks for; the last block. */
+function feed(limiter: Limiter, text: string): string {
+  let block = "";
+  for (let rest = new TextEncoder().encode(text); rest.length > 0;) {
+    const space = limiter.space();
+    assertGreater(space.length, 0);
+    const part = rest.subarray(0, space.length);
+    space.set(part);
+    block = new TextDecoder().decode(limiter.take(part.length));
+    rest = rest.subarray(part.length);
+  }
+  return block;
+}
+
+test("While memory is short, a buffer is as large as the line needs that has begun in it, up to the longest", () => {
+  for (const [held, size] of [[0, 256], [255, 256], [256, 1024], [5000, 16_384], [65_536, 65_538]]) {
+    const limiter = new Limiter(NO_LIMITS);
+    feed(limiter, "\n".repeat(70_000) + "x".repeat(held));
+    assertEquals([limiter.space(true).length, limiter.extraBytes], [size - held, size - 256], `${held} bytes`);
+  }
+});
+
 test("A buffer that is let go of takes no unfinished line along", () => {
   const limiter = new Limiter(NO_LIMITS);
-  const feed = (text: string) => {
-    limiter.space().set(new TextEncoder().encode(text));
-    return limiter.take(text.length);
-  };
-  feed("x".repeat(256));
-  feed("\nPART");
+  feed(limiter, `${"x".repeat(256)}\nPART`);
   assertGreater(limiter.extraBytes, 0);
   limiter.letGo();
-  assertEquals(new TextDecoder().decode(feed("IAL\n")), "PARTIAL\n");
+  assertEquals(feed(limiter, "IAL\n"), "PARTIAL\n");
 });
 
 /** Feeds segments, one read each or as many as the space asks for; what comes out, and why it stops. */
