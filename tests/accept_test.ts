@@ -4,6 +4,7 @@ import { faulty } from "./faults.ts";
 import { inMemory, startServer } from "./server.ts";
 import { Acceptor } from "../internal/acceptor.ts";
 import { SYSTEM_CLOCK } from "../internal/clocks.ts";
+import type { Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { setImmediate } from "node:timers";
 
@@ -85,4 +86,20 @@ test("in a storm of connections those who are known to have spoken are heard aft
   for (; !heard && count < 60; count++) await acceptor.next();
   acceptor.close();
   assertLess(count, 17);
+});
+
+test("a connection that comes after the acceptor was closed is closed, and handed to nobody", async () => {
+  const memory = new MemoryListener();
+  const client = memory.connect();
+  const transport = await memory.accept();
+  const [asked, late] = [Promise.withResolvers<void>(), Promise.withResolvers<Transport>()];
+  const accept = () => (asked.resolve(), late.promise);
+  const listener = { addr: memory.addr, accept, close() {} };
+  const acceptor = new Acceptor(listener, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
+  const next = acceptor.next();
+  await asked.promise;
+  acceptor.close();
+  late.resolve(transport);
+  assertEquals(await next, { value: undefined, done: true });
+  assertEquals(await client.read(), null);
 });

@@ -1,6 +1,7 @@
 import { assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertStringIncludes } from "@std/assert";
 import { answerHttp, answerTls } from "../internal/misdirected.ts";
 import { Rate } from "../internal/rate.ts";
+import { socketsTurn } from "../internal/turn.ts";
 import type { TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
@@ -104,6 +105,22 @@ test("A connection ends after maxLines, give or take a tenth, with everything an
   assertLessOrEqual(lines, 120);
 });
 
+test("Connections that have sent as many lines each do not all end at maxLines together", async () => {
+  await using t = startServer({ ...inMemory(), maxLines: 100 });
+  const clients = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
+  for (const client of clients) {
+    await client.write(numbered(100));
+    for (let i = 0; i < 100; i++) await client.readLine();
+  }
+  // Who is past its limit has its reason already; all others end for this one.
+  const stopped = t.server.shutdown({ drain: "finish" });
+  for (const client of clients) {
+    assertEquals(await client.readLine(), null);
+    client.close();
+  }
+  assertEquals(Object.keys((await stopped).closed).toSorted(), ["drained", "max-lines"]);
+});
+
 test("A peer that begins a line whenever it ends one cannot put off maxLines and maxAge", async () => {
   for (const [limit, reason] of [[{ maxLines: 10 }, "max-lines"], [{ maxAge: 1000 }, "max-age"]] as const) {
     const { listener, clock } = inMemory();
@@ -153,7 +170,8 @@ test("maxLinesPerSecond answers a second's worth at once and the rest in time, a
   assertEquals(replies.count, 25);
   await clock.advance(500);
   assertEquals([replies.count, t.stats.active], [30, 1]);
-  await clock.advance(50);
+  // The last group came at a moment between milliseconds, and timers are rounded up.
+  await clock.advance(51);
   assertEquals((await t.closed()).reason, "idle");
 });
 
@@ -193,14 +211,16 @@ test("maxBytesPerSecond reads a second's worth at once and the rest in time", as
 });
 
 test("A rate below one per second is kept in the long run, however late each wait ends", async () => {
-  const { listener, clock } = inMemory();
-  await using t = startServer({ listener, clock, maxLinesPerSecond: 0.5 });
-  const client = await t.admitted();
-  const replies = countReplies(client);
-  await client.write(numbered(60));
-  await clock.advance(0);
-  await clock.advance(50 * 2000 + 500);
-  assertEquals(replies.count, 51);
+  for (const pace of [{ maxLinesPerSecond: 0.5 }, { maxBytesPerSecond: 0.5 }]) {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, ...pace });
+    const client = await t.admitted();
+    const replies = countReplies(client);
+    await client.write("\n".repeat(60));
+    await clock.advance(0);
+    await clock.advance(50 * 2000 + 500);
+    assertEquals(replies.count, 51);
+  }
 });
 
 test("Connections that came together are not all read at the same moment, again and again", async () => {
@@ -227,6 +247,17 @@ test("A connection that is held up by its rate ends with the shutdown's deadline
   const report = t.server.shutdown({ drainTimeout: 300 });
   await clock.advance(300);
   assertEquals((await report).closed, { "drain-timeout": 1 });
+});
+
+test("Lines that a pace holds back reach no handler once their connection is aborted", async () => {
+  const { listener, clock } = inMemory();
+  const asked: string[] = [];
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 1 }, (line) => void asked.push(line));
+  const client = await t.admitted();
+  await client.write("one\ntwo\n");
+  const report = t.server.shutdown({ drainTimeout: 300 });
+  await clock.advance(300);
+  assertEquals([(await report).closed, asked], [{ "drain-timeout": 1 }, ["one"]]);
 });
 
 test("HTTP at the plain port is answered in HTTP, and TLS with an alert", async () => {
@@ -310,7 +341,11 @@ test("Lines that are being answered take nothing from those that are unfinished"
   const hog = "x".repeat(20_000);
   const handler = (line: string) => line === hog ? new Promise<string>(() => {}) : line.toUpperCase();
   await using t = startServer({ listener, maxBufferedBytes: 1 << 20 }, handler);
-  for (let i = 0; i < 60; i++) await (await t.admitted()).write(`${hog}\n`);
+  for (let i = 0; i < 60; i++) {
+    await (await t.admitted()).write(`${hog}\n`);
+    // Until then it is unfinished itself, and which turn it waits for depends on what came before.
+    while (t.stats.lines <= i && t.stats.active > i) await socketsTurn();
+  }
   const client = await t.admitted();
   const half = "y".repeat(700);
   await client.write(half);

@@ -1,6 +1,13 @@
 import { assertEquals, assertGreater, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
-import { Alarms, ConnectionClocks, type Expiry, monotonicTime, type Timeouts } from "../internal/clocks.ts";
+import {
+  Alarms,
+  ConnectionClocks,
+  type Expiry,
+  monotonicTime,
+  SYSTEM_CLOCK,
+  type Timeouts,
+} from "../internal/clocks.ts";
 import { RefClock } from "../internal/ref_clock.ts";
 import { test } from "./bounded.ts";
 import { check, fc } from "./property.ts";
@@ -30,6 +37,15 @@ test("the system's time is monotonic, and never more than a millisecond of the w
     assertLessOrEqual(now, performance.now());
     assertEquals(time(), now, "Within one millisecond of the wall's, it stands still");
   }
+});
+
+test("a timer for longer than the system has timers for does not ring at once", async () => {
+  const rung: string[] = [];
+  // The largest maxAge comes to this by chance.
+  const cancel = SYSTEM_CLOCK.setTimer(() => rung.push("long"), 1.1 * (2 ** 31 - 1), true);
+  await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 5, true));
+  cancel();
+  assertEquals(rung, []);
 });
 
 test("the idle clock runs while the server waits, and any read or write starts it anew", async () => {

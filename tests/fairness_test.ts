@@ -1,8 +1,11 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { type Listener, serve, serveConnections, type Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
+import { Lines } from "../internal/conversation.ts";
+import { linger } from "../internal/courtesy.ts";
 import { test } from "./bounded.ts";
 import { setImmediate } from "node:timers";
+import { tapped } from "./faults.ts";
 import { DOORS, type Start, TestServer } from "./server.ts";
 
 /** More than any turn may take; past it the peer has nothing more to say, so that a failing test ends. */
@@ -161,4 +164,48 @@ test("a handler that has thousands of lines at hand lets others have their turn,
       assertLess(lines - before, 3 * 1024);
     }
   }
+});
+
+test("a peer whose lines its handler declines as bytes lets others have their turn", async () => {
+  let lines = 0;
+  const handler = Object.assign(() => void lines++, { bytes: () => undefined });
+  const memory = new MemoryListener();
+  // Too few at a time for the door to take turns for them, so that whoever reads them has to.
+  const few = (inner: Transport) => ({ read: (into: Uint8Array) => inner.read(into.subarray(0, 1000)) });
+  const listener = tapped(withGreedy(memory, [new Greedy("\n")]), few);
+  await using t = new TestServer((options) => serve(options, handler), { listener, maxConnectionBytes: ENOUGH_BYTES });
+  memory.connect();
+  await t.until("accepted");
+  for (let i = 0; i < 5; i++) {
+    const before = lines;
+    await rounds();
+    assertLess(lines - before, 100 * 1024);
+  }
+});
+
+/** How often the loop goes round until a conversation has taken all lines of these blocks. */
+async function roundsFor(blocks: string[]): Promise<number> {
+  let count = 0;
+  let over = false;
+  const tick = () => void (count++, over || setImmediate(tick));
+  setImmediate(tick);
+  for await (const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never));
+  over = true;
+  return count;
+}
+
+test("a conversation has one turn for each thousand lines that it has at hand, and not for each line", async () => {
+  assertLess(await roundsFor(["\n".repeat(4 * 1024)]), 1000);
+});
+
+test("a conversation takes no turns for lines that come by twos, as whoever reads them takes those", async () => {
+  assertEquals(await roundsFor(Array(4 * 1024).fill("\n\n")), 0);
+});
+
+test("a peer that floods the polite ending lets others have their turn", async () => {
+  let others = false;
+  setImmediate(() => others = true);
+  // Without a turn it would be over before them.
+  await linger(new Greedy("\n"), () => others);
+  assertEquals(others, true);
 });

@@ -154,6 +154,16 @@ test("a connection that ends while its handler is at work gives its buffer back"
   }
 });
 
+test("a line handler is not asked about the lines behind one at which its connection was aborted", async () => {
+  const asked: string[] = [];
+  await using t = startServer({ ...inMemory(), maxQueuedBytes: 8 }, (line, conn) => {
+    asked.push(line);
+    for (let i = 0; i < 9; i++) conn.write("too much");
+  });
+  await (await t.admitted()).write("one\ntwo\nthree\n");
+  assertEquals([(await t.closed()).reason, asked], ["write-queue", ["one"]]);
+});
+
 test("a handler whose bytes throw, or are none, has failed, and earlier replies leave", async () => {
   for (
     const wrong of [() => "text", () => Promise.reject(FAILURE), () => null, () => {

@@ -179,6 +179,24 @@ test("A lobby that closes drops everybody in it, those that nobody has asked for
   await assertRejects(() => lobby.accept(), Deno.errors.BadResource);
 });
 
+test("A lobby that closes with somebody in it ends the outstanding accept when the one below has ended", async () => {
+  const { below, clock, lobby } = openLobby();
+  const release = below.close.bind(below);
+  // As a port is, which is not free until then.
+  below.close = () => {};
+  let over = false;
+  const accepting = ask(lobby);
+  accepting.catch(() => over = true);
+  below.connect();
+  await clock.advance(0);
+  const closed = lobby.close();
+  await clock.advance(0);
+  assertEquals(over, false);
+  release();
+  await assertRejects(() => accepting, Deno.errors.BadResource);
+  await closed;
+});
+
 test("A lobby that closes while it is full ends the accept that waits", async () => {
   const { below, clock, lobby } = openLobby({ maxPending: 1 });
   const accepting = ask(lobby);

@@ -285,6 +285,19 @@ test("Outbox posts the first thing of a turn at once and the rest of it together
   await outbox.flush();
 });
 
+test("Outbox does not spend a turn's own write on what is posted while another is under way", async () => {
+  const kernel = new Kernel();
+  const outbox = new Outbox(kernel);
+  outbox.post("0");
+  outbox.newTurn();
+  outbox.post("1");
+  // Promises only: the turn goes on.
+  for (let i = 0; i < 100; i++) await Promise.resolve();
+  outbox.post("2");
+  await outbox.flush();
+  assertEquals(kernel.taken.map((part) => new TextDecoder().decode(part)), ["0", "12"]);
+});
+
 test("Outbox reports what a write throws, and a write that takes nothing", async () => {
   const broken = new Kernel();
   broken.send = () => Promise.reject(new Deno.errors.BrokenPipe("gone"));

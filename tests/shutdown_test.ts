@@ -94,6 +94,16 @@ test("a later shutdown() brings the deadline forward", async () => {
   assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, durationMs: 1200 });
 });
 
+test("a deadline that is brought forward leaves no timer behind, which would keep the process alive", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock });
+  await t.admitted();
+  t.server.shutdown({ drainTimeout: 5000 });
+  const stopped = t.server.shutdown({ drainTimeout: 100 });
+  await clock.advance(100);
+  assertEquals([await stopped, clock.pending], [{ closed: { "drain-timeout": 1 }, durationMs: 100 }, 0]);
+});
+
 test("a shutdown tells every 500 ms how many it waits for", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, drainTimeout: 1700, idleTimeout: Infinity });
@@ -139,9 +149,17 @@ test("a signal that is aborted already lets nobody in", async () => {
 
 test("a server that is closed keeps no hold of its signal", async () => {
   const controller = new AbortController();
+  const { signal } = controller;
+  const held = new Set<EventListener>();
+  const add = signal.addEventListener.bind(signal);
+  const remove = signal.removeEventListener.bind(signal);
+  signal.addEventListener = (type: string, call: EventListener) => (held.add(call), add(type, call));
+  signal.removeEventListener = (type: string, call: EventListener) => (held.delete(call), remove(type, call));
   {
-    await using t = startServer({ ...inMemory(), signal: controller.signal });
+    await using t = startServer({ ...inMemory(), signal });
+    assertEquals(held.size, 1);
     await t.server.shutdown();
+    assertEquals(held.size, 0);
   }
   controller.abort();
 });
