@@ -50,6 +50,8 @@ export interface Host {
  */
 export class Connection implements Conn, Peer, Sink, Finishable, Member {
   readonly id: number;
+  /** Asked for once: a socket that is closed may have none any more. */
+  readonly remoteAddr: Deno.Addr;
   place = 0;
   readonly #host: Host;
   readonly #transport: Transport;
@@ -77,6 +79,7 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
 
   constructor(id: number, transport: Transport, host: Host) {
     this.id = id;
+    this.remoteAddr = transport.remoteAddr;
     this.#transport = transport;
     this.#host = host;
     this.#since = host.alarms.now();
@@ -84,10 +87,6 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
     this.#blocks = new Blocks(this, host.limits, host.clock);
     this.#outbox = new Outbox(this, host.limits.maxQueuedBytes);
     this.#maxLines = Math.round(jitter(host.limits.maxLines));
-  }
-
-  get remoteAddr(): Deno.Addr {
-    return this.#transport.remoteAddr;
   }
 
   get localAddr(): Deno.Addr {
@@ -308,6 +307,10 @@ export class Connection implements Conn, Peer, Sink, Finishable, Member {
 
   get bytesIn(): number {
     return this.#bytesIn;
+  }
+
+  get full(): boolean {
+    return this.#blocks.full;
   }
 
   get linesIn(): number {

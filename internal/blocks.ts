@@ -110,6 +110,11 @@ export class Blocks {
     return this.#limiter.midLine;
   }
 
+  /** Whether the last read filled its buffer, so that more is likely to be there already. */
+  get full(): boolean {
+    return this.#limiter.full;
+  }
+
   /** Reads no more. */
   end(): void {
     this.#over = this.exhausted = true;

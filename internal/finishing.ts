@@ -15,6 +15,8 @@ export interface Finishable {
   readonly leaving: boolean;
   /** How many bytes have come. */
   readonly bytesIn: number;
+  /** Whether the last read filled its buffer, so that what follows has been sent already. */
+  readonly full: boolean;
   /** How many lines have ended. */
   readonly linesIn: number;
   /** Lets the kernel say what else has come, of any number of sockets. */
@@ -65,7 +67,7 @@ export class Finishing {
   async rested(): Promise<void> {
     const conn = this.#conn;
     // Whoever begins the next line whenever it ends one is never at rest, and that is what it may be after.
-    const atBoundary = conn.atRest || conn.linesIn > this.#linesIn;
+    const atBoundary = conn.atRest || conn.linesIn > this.#linesIn && !conn.full;
     this.#linesIn = conn.linesIn;
     if (atBoundary && ++this.#boundaries > MAX_BOUNDARIES[this.reason]) return this.#finish();
     if (this.#watching) return;

@@ -68,7 +68,10 @@ export class Wire extends Duplex {
    * @returns Whether there was anything; otherwise it is the end of input.
    */
   async pull(): Promise<boolean> {
-    if (this.#work > 0) await TURNS.take(this.#work);
+    if (this.#work > 0) {
+      await TURNS.take(this.#work);
+      this.#check("read");
+    }
     const count = await this.#transport.read(this.#buffer);
     if (count === null) return false;
     const start = performance.now();
@@ -103,11 +106,15 @@ export class Wire extends Duplex {
 
   async #send(bytes: Uint8Array): Promise<void> {
     for (let rest = bytes; rest.length > 0;) {
-      if (this.#stopped) throw new Deno.errors.BadResource("Cannot write: the connection is closed");
+      this.#check("write");
       const count = await this.#transport.write(rest);
       this.#sent += count;
       rest = rest.subarray(count);
     }
+  }
+
+  #check(what: "read" | "write"): void {
+    if (this.#stopped) throw new Deno.errors.BadResource(`Cannot ${what}: the connection is closed`);
   }
 
   #took(count: number, ms: number): void {

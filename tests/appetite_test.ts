@@ -121,6 +121,16 @@ test("Connections that have sent as many lines each do not all end at maxLines t
   assertEquals(Object.keys((await stopped).closed).toSorted(), ["drained", "max-lines"]);
 });
 
+test("What a peer has sent in one piece when it meets maxLines is answered whole, wherever reads end", async () => {
+  await using t = startServer({ ...inMemory({ bufferBytes: 1 << 20 }), maxLines: 10 });
+  const client = await t.admitted();
+  const input = `${"y".repeat(98)}\n`.repeat(8000);
+  await client.write(input);
+  assertEquals((await client.readAll()).length, input.length);
+  client.close();
+  assertEquals((await t.closed()).reason, "max-lines");
+});
+
 test("A peer that begins a line whenever it ends one cannot put off maxLines and maxAge", async () => {
   for (const [limit, reason] of [[{ maxLines: 10 }, "max-lines"], [{ maxAge: 1000 }, "max-age"]] as const) {
     const { listener, clock } = inMemory();

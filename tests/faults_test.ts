@@ -75,6 +75,23 @@ test("a transport that has no address is closed, and others are accepted", async
   assertEquals(t.server.state, "listening");
 });
 
+test("a transport whose address goes with its end is counted out like any other", async () => {
+  const memory = new MemoryListener();
+  const accept = async () => {
+    const transport = await memory.accept();
+    let addr: Deno.Addr | undefined = transport.remoteAddr;
+    const close = transport.close.bind(transport);
+    const bare = { get: () => addr };
+    return Object.assign(Object.defineProperty(transport, "remoteAddr", bare), {
+      close: () => (addr = undefined, close()),
+    });
+  };
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using t = startServer({ listener, clock: new FakeClock(), maxConnectionsPerIp: 1 });
+  for (const line of ["one\n", "two\n"]) assertEquals(await talk(memory, line), line.toUpperCase());
+  assertEquals((await t.closed(2)).reason, "end");
+});
+
 for (const [door, start] of Object.entries(DOORS)) {
   test(`a read or write that fails, at whatever call, ends its own connection alone (${door})`, async () => {
     for (const [error, reason] of ERRORS) {

@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import { Duplex } from "node:stream";
 import tls from "node:tls";
-import { assertEquals, assertLess } from "@std/assert";
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { serve } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
@@ -164,6 +164,15 @@ test("A peer whose records never end lets others have their turn, though none of
     assertLess(reads, 10_000);
     await wire.pull();
   }
+});
+
+test("Nothing is read below when the connection is closed while it waits for its turn", async () => {
+  const { wire, reads } = endlessWire();
+  await wire.pull();
+  const pulling = wire.pull();
+  wire.stop();
+  await assertRejects(() => pulling, Deno.errors.BadResource, "Cannot read: the connection is closed");
+  assertEquals(reads.length, 1);
 });
 
 test("What is long in decrypting is read bit by bit, and what is not in large reads", async () => {

@@ -34,15 +34,7 @@ const AT_BOUNDARY: Readonly<Partial<Record<CloseReason, number>>> = { "max-age":
 const SILENT: readonly CloseReason[] = ["idle", "first-line-timeout", "line-timeout"];
 
 /** Endings that leave nothing unsaid. */
-const POLITE: readonly CloseReason[] = [
-  "end",
-  "closed",
-  "handler-error",
-  ...BREACHES,
-  "max-age",
-  "max-lines",
-  "drained",
-];
+const POLITE: readonly string[] = ["end", "closed", "handler-error", ...BREACHES, ...Object.keys(AT_BOUNDARY)];
 
 /** Checks how every connection was served, and who was let in. */
 export function checkConnections(scenario: Scenario, events: ServerEvent[], transports: WatchedTransport[]): void {
