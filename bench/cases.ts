@@ -179,7 +179,7 @@ export const CASES: Case[] = [
     title: "memory per idle connection, after a 100-byte exchange",
     unit: "bytes",
     rounds: 3,
-    servers: ["shouty", "go", "c", "node", "bun", "naive"], // the example behind "lines" has no flag for its limits
+    servers: ["shouty", "deno", "go", "c", "node", "bun", "naive"], // the example behind "lines" has no flag for its limits
     measure: memory,
   },
   {

@@ -12,8 +12,10 @@ const BAR = 14;
 const STEP = 22;
 const HEAD = 30;
 const TOP = 64;
-const LEGEND = "lines: shouty's conversation handler. go: the article's server. c: bare epoll, no lines, no limits. " +
-  "naive: Deno's web streams.";
+const OWN = ["shouty", "deno", "lines"];
+const LEGEND =
+  "deno: shouty on Deno's sockets; lines: the same, by its conversation handler. go: the article's server. " +
+  "c: bare epoll, no lines, no limits. naive: Deno's web streams.";
 
 // The picture brings its own background, so that it can be read on any page, and follows the reader's light or dark.
 const STYLE = `
@@ -37,7 +39,7 @@ function bar(figure: Figure, x: number, y: number, scale: number): string {
   const left = x + NAME_WIDTH;
   const at = (value: number) => (left + value * scale).toFixed(1);
   const middle = (y + BAR / 2).toFixed(1);
-  const own = figure.server === "shouty" || figure.server === "lines";
+  const own = OWN.includes(figure.server);
   const value = amount(figure.median, figure.unit) + (figure.loadBound ? " *" : "");
   return [
     text(x, y + BAR - 3, own ? "text head" : "text", figure.server),

@@ -25,17 +25,8 @@ const DENO = Deno.execPath();
 
 /** Every server, in the order of the table. */
 export const SERVERS: ServerSpec[] = [
-  {
-    name: "shouty",
-    title: "shouty, line handler: the command with its default flags",
-    tool: [DENO, "--version"],
-    source: "mod.ts",
-    command: (source, _, roomy) => [
-      ...[DENO, "run", "--allow-net", "--allow-env=SHOUTY_*", source],
-      ...["--hostname", "127.0.0.1", "--port", "0"],
-      ...(roomy ? ROOMY_FLAGS : []),
-    ],
-  },
+  command("shouty", "shouty, line handler: the command with its default flags", ["--allow-ffi"]),
+  command("deno", "the same on Deno's sockets, as without --allow-ffi", []),
   {
     name: "lines",
     title: "shouty, conversation handler: conn.lines",
@@ -81,3 +72,18 @@ export const SERVERS: ServerSpec[] = [
     command: (source) => [DENO, "run", "--allow-net", source, "0"],
   },
 ];
+
+/** Shouty's command, as `deno task start` or with less permissions. */
+function command(name: string, title: string, more: string[]): ServerSpec {
+  return {
+    name,
+    title,
+    tool: [DENO, "--version"],
+    source: "mod.ts",
+    command: (source, _, roomy) => [
+      ...[DENO, "run", "--allow-net", "--allow-env=SHOUTY_*", ...more, source],
+      ...["--hostname", "127.0.0.1", "--port", "0"],
+      ...(roomy ? ROOMY_FLAGS : []),
+    ],
+  };
+}

@@ -4,12 +4,15 @@
  * @module
  */
 
+import { lookup } from "node:dns/promises";
 import { closeQuietly, type Listener } from "../internal/transport.ts";
+import { listenEpoll } from "../ops/epoll.ts";
 import { proxyProtocol } from "../ops/proxy_protocol.ts";
 import { listenUnix } from "../ops/unix.ts";
 import { CommandError } from "./errors.ts";
 import { giveUpFiles, requireFile } from "./files.ts";
 import { flagName, type SERVE } from "./flags.ts";
+import type { Target } from "./kinds.ts";
 import type { Log } from "./log.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
 import type { Values } from "./parse.ts";
@@ -20,7 +23,7 @@ export type Listening =
   & TlsFlags
   & Pick<
     Values<typeof SERVE.flags>,
-    "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout"
+    "engine" | "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout"
   >;
 
 /** A listener, and what to do at SIGHUP, if anything. */
@@ -42,7 +45,9 @@ export async function openListener(flags: Listening, log: Log): Promise<Opened> 
   if (flags.unix === null) giveUpFiles("write");
   if (flags.unix === null && flags.tlsCert === null) giveUpFiles("read");
   const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
-  const bound = await bind(flags);
+  const bound = await bind(flags, log);
+  // What this took of the C library is loaded.
+  Deno.permissions.revokeSync({ name: "ffi" });
   const listener = from === null ? bound : proxyProtocol(bound, { from, headerTimeout });
   try {
     return flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
@@ -57,12 +62,14 @@ export async function openListener(flags: Listening, log: Log): Promise<Opened> 
   }
 }
 
-async function bind({ hostname, port, unix, unixMode }: Listening): Promise<Listener> {
+async function bind({ engine, hostname, port, unix, unixMode }: Listening, log: Log): Promise<Listener> {
   const address = unix === null ? formatTarget({ hostname, port }) : `unix:${unix}`;
   requireNet("listen on", address);
   if (unix !== null) requireFile(`listen on ${address}`, unix, ["read", "write"]);
   try {
-    return unix === null ? Deno.listen({ hostname, port }) : await listenUnix({ path: unix, mode: unixMode });
+    return unix === null
+      ? await listenTcp(engine, { hostname, port }, log)
+      : await listenUnix({ path: unix, mode: unixMode });
   } catch (error) {
     throw failed(
       "listen on",
@@ -72,12 +79,36 @@ async function bind({ hostname, port, unix, unixMode }: Listening): Promise<List
   }
 }
 
+/** Asks the kernel itself where that is wanted, or known and allowed. */
+async function listenTcp(engine: Listening["engine"], { hostname, port }: Target, log: Log): Promise<Listener> {
+  const mayCallKernel = Deno.permissions.querySync({ name: "ffi" }).state === "granted";
+  if (engine === "epoll" && !mayCallKernel) throw new Error("no permission to use epoll, which --allow-ffi grants");
+  let listener: Listener | undefined;
+  if (engine !== "deno" && mayCallKernel) {
+    try {
+      listener = listenEpoll({ hostname: await addressOf(hostname), port });
+    } catch (error) {
+      if (engine === "epoll" || !(error instanceof Deno.errors.NotSupported)) throw error;
+    }
+  }
+  log.write("debug", () => `engine is ${listener === undefined ? "deno" : "epoll"}`);
+  return listener ?? Deno.listen({ hostname, port });
+}
+
+/** The first address of a host, as Deno takes it too, without a zone such as `%eth0`. */
+async function addressOf(hostname: string): Promise<string> {
+  const { address } = await lookup(hostname).catch(() => ({ address: "%" }));
+  if (!address.includes("%")) return address;
+  throw new Deno.errors.NotSupported("expected an IP address without a zone, or a name for one");
+}
+
 /** Refuses flags that say nothing without another, or contradict it. */
-function checkTogether({ tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: Listening): void {
+function checkTogether({ engine, tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: Listening): void {
   checkPair(tlsCert !== null && tlsKey === null, "tlsCert", "without", "tlsKey");
   checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
   checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
   checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
+  checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
   // Who comes to a Unix socket has no address that could be on the list.
   checkPair(proxyProtocol !== null && unix !== null, "proxyProtocol", "with", "unix");
 }

@@ -29,6 +29,13 @@ async function rounds(): Promise<void> {
   for (let left = ROUNDS; left > 0; left--) await round();
 }
 
+/** Whether somebody other than the loop asks the kernel, in every round. */
+export const ASKING = { everyRound: false };
+
+function roundsOrTurn(): Promise<void> {
+  return ASKING.everyRound ? rounds() : turn();
+}
+
 /** The same for certain, with time for what comes of it. */
 export async function socketsTurn(): Promise<void> {
   await rounds();
@@ -130,6 +137,7 @@ export const TURNS = new Turns(TURN_BYTES, rounds);
 
 /**
  * The turns of those who come, by their number, as 64 can take some milliseconds. They wait for nobody who has much to
- * say; and a storm of them has the loop rest in between, so that all others come first.
+ * say; and a storm of them has the loop rest in between, so that all others come first, if it does not ask about these
+ * anyway.
  */
-export const ENTRIES = new Turns(64, turn, 16);
+export const ENTRIES = new Turns(64, roundsOrTurn, 16);

@@ -6,6 +6,9 @@
 
 import { socketsTurn } from "../internal/turn.ts";
 
+/** What a file that runs other files' tests once more puts behind their names, and whether they are skipped. */
+export const VARIANT = { suffix: "", ignore: false };
+
 /**
  * Registers a test that fails when it takes too long, instead of holding up the suite.
  *
@@ -14,11 +17,13 @@ import { socketsTurn } from "../internal/turn.ts";
  * @param seconds How long it may take; far more than it needs, as other tests may keep the processor busy.
  */
 export function test(name: string, body: () => void | Promise<void>, seconds = 20): void {
-  Deno.test(name, async () => {
+  const { suffix, ignore } = VARIANT;
+  const fn = async () => {
     await within(seconds, Promise.try(body));
     // Turns that have begun may outlast the connections that took them, and would look like leaks.
     for (let turns = 3; turns > 0; turns--) await socketsTurn();
-  });
+  };
+  Deno.test({ name: name + suffix, ignore, fn });
 }
 
 /** Waits for a promise, but not longer than so many seconds. */

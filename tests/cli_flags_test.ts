@@ -35,6 +35,7 @@ const DEFAULTS = {
   tlsKey: null,
   tlsClientCa: null,
   tlsHandshakeTimeout: 10_000,
+  engine: "auto",
   logLevel: "info",
   logFormat: "text",
 } as const;

@@ -4,7 +4,7 @@ import { Subprocess } from "./command.ts";
 import { IDENTITY } from "./tls.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
-const ALL_FILES = ["--allow-net", "--allow-read", "--allow-write"];
+const ALL_FILES = ["--allow-net", "--allow-read", "--allow-write", "--allow-ffi"];
 const CLI = new URL("../cli.ts", import.meta.url);
 
 /** A folder, with a certificate in it. */
@@ -15,14 +15,14 @@ async function withFolder() {
   return {
     socket: `${folder}/shouty.sock`,
     tls: ["--tls-cert", `${folder}/cert.pem`, "--tls-key", `${folder}/key.pem`],
-    /** Runs the command with all files to itself, and has it tell what it may do with them when it serves. */
+    /** Runs the command with all files to itself, and has it tell what it may do with them, and with foreign code, when it serves. */
     async states(...args: string[]): Promise<string> {
       const script = `
         const state = (name) => name + " " + Deno.permissions.querySync({ name }).state;
         import { main } from ${JSON.stringify(CLI)};
         const write = Deno.stderr.write.bind(Deno.stderr);
         Deno.stderr.write = (bytes) => {
-          if (new TextDecoder().decode(bytes).includes("listening")) console.log(state("read"), state("write"));
+          if (new TextDecoder().decode(bytes).includes("listening")) console.log(state("read"), state("write"), state("ffi"));
           return write(bytes);
         };
         await main(${JSON.stringify(args)});
@@ -31,18 +31,20 @@ async function withFolder() {
       const config = new URL("../deno.json", import.meta.url).pathname;
       const deno = ["run", "--no-prompt", "--config", config, ...ALL_FILES, `${folder}/main.ts`];
       await using process = new Subprocess(Deno.execPath(), deno);
-      return (await process.stdoutMatch(/read \w+ write \w+/))[0];
+      return (await process.stdoutMatch(/read \w+ write \w+ ffi \w+/))[0];
     },
     [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
   };
 }
 
-Deno.test("The command gives up what it may do with files, but for reading them where it has to read them again", async () => {
+Deno.test("The command gives up foreign code, and files but for reading them where it has to read them again", async () => {
   await using folder = await withFolder();
-  assertEquals(await folder.states("--port", "0"), "read prompt write prompt");
-  assertEquals(await folder.states("--port", "0", ...folder.tls), "read granted write prompt");
+  for (const engine of ["auto", "deno"]) {
+    assertEquals(await folder.states("--port", "0", "--engine", engine), "read prompt write prompt ffi prompt");
+  }
+  assertEquals(await folder.states("--port", "0", ...folder.tls), "read granted write prompt ffi prompt");
   if (NO_UNIX) return;
-  assertEquals(await folder.states("--unix", folder.socket), "read prompt write prompt");
+  assertEquals(await folder.states("--unix", folder.socket), "read prompt write prompt ffi prompt");
 });
 
 Deno.test({

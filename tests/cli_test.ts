@@ -16,6 +16,7 @@ import {
   startServer,
   unlessLate,
 } from "./command.ts";
+import { NO_EPOLL } from "./epoll.ts";
 
 const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
 
@@ -86,11 +87,12 @@ signalTest("With --log-format json, each line of the log is an object whose msg 
   assertEquals(log.map(({ level }) => level), Array(5).fill("info"));
 });
 
-signalTest("With --log-level debug, the options and the signal are logged too", async () => {
+signalTest("With --log-level debug, the options, the engine and the signal are logged too", async () => {
   await using server = await startServer(["--log-level", "debug", "--idle-timeout=off"]);
   server.signal("SIGTERM");
   const log = lines((await server.outcome()).stderr);
-  assertEquals(log.toSpliced(0, 2), ["debug received SIGTERM", "info shutting down", "info all connections closed"]);
+  assertEquals(log[1], `debug engine is ${NO_EPOLL ? "deno" : "epoll"}`);
+  assertEquals(log.toSpliced(0, 3), ["debug received SIGTERM", "info shutting down", "info all connections closed"]);
   assertMatch(log[0], /^debug options are {"hostname":"127.0.0.1","port":0,"idleTimeout":"off","lineTimeout":"off",/);
 });
 

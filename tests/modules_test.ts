@@ -89,6 +89,7 @@ test("mod.ts exports these values and no others", () => {
   assertEquals(Object.keys(ops).toSorted(), [
     "ProxyHeaderError",
     "TlsCredentialsError",
+    "listenEpoll",
     "listenTls",
     "listenUnix",
     "proxyProtocol",

@@ -4,7 +4,7 @@ import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { within } from "./bounded.ts";
 import { HAS_HAPROXY, NO_HAPROXY, startHAProxy } from "./haproxy.ts";
-import { startServer, type TestServer } from "./server.ts";
+import { listenLoopback, startServer, type TestServer } from "./server.ts";
 import { AUTHORITY, IDENTITY } from "./tls.ts";
 
 const HAS_IPV6 = canListen("::1");
@@ -30,7 +30,7 @@ function tell(line: string, { remoteAddr, localAddr }: Conn): string {
 }
 
 function startTelling(from: string): TestServer {
-  return startServer({ listener: proxyProtocol(Deno.listen({ hostname: "127.0.0.1", port: 0 }), { from }) }, tell);
+  return startServer({ listener: proxyProtocol(listenLoopback(), { from }) }, tell);
 }
 
 const WAYS = {
@@ -103,7 +103,7 @@ withHAProxy("An HAProxy that is trusted and sends no header gets no answer to it
 });
 
 withHAProxy("Behind an HAProxy that passes TLS on, the header comes before the handshake", async () => {
-  const tcp = proxyProtocol(Deno.listen({ hostname: "127.0.0.1", port: 0 }), { from: "127.0.0.1" });
+  const tcp = proxyProtocol(listenLoopback(), { from: "127.0.0.1" });
   const listener = await listenTls({ ...IDENTITY, listener: tcp });
   await using t = startServer({ listener }, tell);
   const server = `127.0.0.1:${t.port} send-proxy-v2 check-ssl verify none`;

@@ -4,7 +4,7 @@ import { proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "./proxy_headers.ts";
-import { startConversations, startServer, type TestServer } from "./server.ts";
+import { listenLoopback, startConversations, startServer, type TestServer } from "./server.ts";
 
 const LINE = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
 
@@ -14,7 +14,7 @@ function startTelling(proxy: Partial<ProxyProtocolOptions> = {}, options: ServeO
 }
 
 function listen(proxy: Partial<ProxyProtocolOptions> = {}) {
-  return proxyProtocol(Deno.listen({ hostname: "127.0.0.1", port: 0 }), { from: "127.0.0.1", ...proxy });
+  return proxyProtocol(listenLoopback(), { from: "127.0.0.1", ...proxy });
 }
 
 function addresses({ remoteAddr, localAddr }: Pick<Conn, "remoteAddr" | "localAddr">): string {

@@ -10,6 +10,7 @@ import {
   type ConnHandler,
   type ConnInfo,
   type LineHandler,
+  type Listener,
   serve,
   serveConnections,
   type ServeOptions,
@@ -20,6 +21,15 @@ import {
 } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { shoutLines } from "../examples/shout_stream.ts";
+
+/** Where the tests' sockets come from, if not from the server itself. */
+export const SOCKETS: { listen?: (address: { hostname: string; port: number }) => Listener } = {};
+
+/** Listens on a free port of the loopback, as the servers here do. */
+export function listenLoopback(): Listener {
+  const address = { hostname: "127.0.0.1", port: 0 };
+  return SOCKETS.listen?.(address) ?? Deno.listen(address);
+}
 
 /** Starts a server with one of the doors. */
 export type Start = (options: ServeOptions) => Server;
@@ -53,7 +63,8 @@ export class TestServer implements AsyncDisposable {
       this.#news = Promise.withResolvers();
       return options.onEvent?.(event);
     };
-    this.server = start({ hostname: "127.0.0.1", port: 0, ...options, onEvent });
+    const { listener = SOCKETS.listen && listenLoopback() } = options;
+    this.server = start({ hostname: "127.0.0.1", port: 0, ...options, listener, onEvent });
   }
 
   get stats(): ServerStats {

@@ -9,7 +9,7 @@ import { listenTls, type ListenTlsOptions, type TlsListener } from "@x/shouty/op
 import { TestClient } from "@x/shouty/testing";
 import { closeQuietly } from "../internal/transport.ts";
 import { Authority, type Identity, makeIdentity } from "./certificates.ts";
-import { TestServer } from "./server.ts";
+import { listenLoopback, TestServer } from "./server.ts";
 
 /** Making keys takes a while, so most tests share these. */
 export const AUTHORITY = new Authority("test authority");
@@ -122,6 +122,6 @@ export async function startTls(
   options: ServeOptions = {},
   handler: Handler = shout,
 ): Promise<TlsServer> {
-  const listener = await listenTls({ hostname: "127.0.0.1", port: 0, ...IDENTITY, ...tls });
+  const listener = await listenTls({ listener: tls.listener ?? listenLoopback(), ...IDENTITY, ...tls });
   return new TlsServer(listener, { ...IDENTITY, ...tls }, options, handler);
 }

@@ -6,6 +6,7 @@ import { formatAddr } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
+import { listenLoopback } from "./server.ts";
 import { AUTHORITY, IDENTITY, startTls } from "./tls.ts";
 
 const MIB = 1024 * 1024;
@@ -217,8 +218,7 @@ test("Under TLS, bytes that are damaged on the way end the connection, and are n
 });
 
 test("TLS stands behind the PROXY protocol, as it does on the wire", async () => {
-  const tcp = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const listener = proxyProtocol(tcp, { from: "127.0.0.1" });
+  const listener = proxyProtocol(listenLoopback(), { from: "127.0.0.1" });
   await using t = await startTls({ listener });
   const conn = await Deno.connect({ port: t.port });
   await conn.write(new TextEncoder().encode("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n"));

@@ -37,7 +37,7 @@ export class Victim implements AsyncDisposable {
     probe.close();
     const flags = FLAGS.map((flag, i) => FLAGS[i - 1] === "--port" ? `${port}` : flag);
     const root = new URL("../../", import.meta.url);
-    const args = ["run", "--allow-net", "mod.ts", ...flags];
+    const args = ["run", "--allow-net", "--allow-ffi", "mod.ts", ...flags];
     const child = new Deno.Command(Deno.execPath(), { args, cwd: root, stdin: "null", stdout: "null", stderr: "null" });
     const victim = new Victim(child.spawn(), port);
     await victim.#answers();

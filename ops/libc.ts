@@ -1,0 +1,245 @@
+/**
+ * The C library's calls that sockets on `epoll` take, each of which hands back what it got: a negative result is
+ * `errno`'s. No other file passes memory to foreign code, and here every length is that of the memory passed.
+ *
+ * @module
+ */
+
+import { isIP } from "node:net";
+import { getSystemErrorMap } from "node:util";
+
+const SYMBOLS = {
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  listen: { parameters: ["i32", "i32"], result: "i32" },
+  accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
+  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  recv: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
+  send: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
+  shutdown: { parameters: ["i32", "i32"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  eventfd_read: { parameters: ["i32", "buffer"], result: "i32" },
+  eventfd_write: { parameters: ["i32", "u64"], result: "i32" },
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
+  /** In another thread, so that this one does not stand still. */
+  epoll_wait_aside: {
+    name: "epoll_wait",
+    parameters: ["i32", "buffer", "i32", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
+  inet_pton: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  inet_ntop: { parameters: ["i32", "buffer", "buffer", "u32"], result: "void" },
+  __errno_location: { parameters: [], result: "pointer" },
+} as const;
+
+const LIBRARY = "libc.so.6";
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM = 1;
+/** `SOCK_…`, `EFD_…`: never block, and stay out of processes that this one starts. */
+const NONBLOCK_CLOEXEC = 0o2004000;
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL_ADD = 1;
+const [SOL_SOCKET, SO_REUSEADDR] = [1, 2];
+const [IPPROTO_TCP, TCP_NODELAY] = [6, 1];
+const SHUT_WR = 1;
+const MSG_NOSIGNAL = 0x4000;
+const ON = new Uint8Array(new Int32Array([1]).buffer);
+
+/** `sockaddr_in` is the shorter one; an IPv6 address without its scope is at most so long as text. */
+const SOCKADDR_IN_BYTES = 16;
+const SOCKADDR_IN6_BYTES = 28;
+const ADDRESS_CHARS = 46;
+
+/** `struct epoll_event` is packed on x86-64 alone; in words of four bytes, and where the descriptor is in it. */
+const [EVENT_WORDS, FD_WORD] = Deno.build.arch === "x86_64" ? [3, 1] : [4, 2];
+
+export const EPOLLIN = 0x1;
+export const EPOLLOUT = 0x4;
+export const EPOLLRDHUP = 0x2000;
+export const EPOLLET = 1 << 31;
+
+export const EINTR = -4;
+export const EAGAIN = -11;
+
+/** What `epoll_wait` tells, in memory that it fills. */
+export class Events {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** How many there is room for. */
+  readonly length: number;
+  readonly #words: Int32Array<ArrayBuffer>;
+
+  constructor(length: number) {
+    this.length = length;
+    this.#words = new Int32Array(length * EVENT_WORDS);
+    this.bytes = new Uint8Array(this.#words.buffer);
+  }
+
+  /** The descriptor of one. */
+  fd(index: number): number {
+    return this.#words[index * EVENT_WORDS + FD_WORD];
+  }
+
+  /** What has happened to it. */
+  flags(index: number): number {
+    return this.#words[index * EVENT_WORDS];
+  }
+
+  /** Sets one. */
+  set(index: number, fd: number, flags: number): void {
+    this.#words[index * EVENT_WORDS] = flags;
+    this.#words[index * EVENT_WORDS + FD_WORD] = fd;
+  }
+}
+
+/** The C library, opened. Used in one thread, as `errno` is each thread's own. */
+export class Libc {
+  readonly #c: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+  readonly #errno: Int32Array;
+  readonly #sockaddr = new Uint8Array(SOCKADDR_IN6_BYTES);
+  readonly #sockaddrBytes = new Uint32Array(1);
+  readonly #sockaddrLength = new Uint8Array(this.#sockaddrBytes.buffer);
+  readonly #event = new Events(1);
+
+  /** Asks for `--allow-ffi`; what is open stays usable when that is given up. */
+  constructor() {
+    this.#c = Deno.dlopen(LIBRARY, SYMBOLS).symbols;
+    this.#errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(this.#c.__errno_location()!, 4));
+  }
+
+  /** A TCP socket for addresses of the same family as the one given as text; `undefined` if that is none. */
+  bound(hostname: string, port: number): number | undefined {
+    const size = this.#encode(hostname, port);
+    if (size === undefined) return undefined;
+    const address = this.#sockaddr.subarray(0, size);
+    const fd = this.#result(this.#c.socket(address[0], SOCK_STREAM | NONBLOCK_CLOEXEC, 0));
+    if (fd < 0) return fd;
+    const { setsockopt } = this.#c;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ON, ON.length);
+    // Those that are accepted inherit it.
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ON, ON.length);
+    const error = this.#result(this.#c.bind(fd, address, address.length));
+    if (error < 0) this.close(fd);
+    return error < 0 ? error : fd;
+  }
+
+  listen(fd: number, backlog: number): number {
+    return this.#result(this.#c.listen(fd, backlog));
+  }
+
+  /** A connection; where its peer is, {@linkcode address} says. */
+  accept(fd: number): number {
+    this.#sockaddrBytes[0] = this.#sockaddr.length;
+    return this.#result(this.#c.accept4(fd, this.#sockaddr, this.#sockaddrLength, NONBLOCK_CLOEXEC));
+  }
+
+  /** Looks up a socket's own address, for {@linkcode address}. */
+  getsockname(fd: number): number {
+    this.#sockaddrBytes[0] = this.#sockaddr.length;
+    return this.#result(this.#c.getsockname(fd, this.#sockaddr, this.#sockaddrLength));
+  }
+
+  /** The address that was filled in last. */
+  get address(): Deno.NetAddr {
+    const bytes = this.#sockaddr;
+    const port = bytes[2] << 8 | bytes[3];
+    const hostname = bytes[0] === AF_INET
+      ? `${bytes[4]}.${bytes[5]}.${bytes[6]}.${bytes[7]}`
+      : this.#text(bytes.subarray(8, 24));
+    return { transport: "tcp", hostname, port };
+  }
+
+  recv(fd: number, into: Uint8Array): number {
+    return this.#result(this.#c.recv(fd, into as Uint8Array<ArrayBuffer>, into.length, 0));
+  }
+
+  send(fd: number, bytes: Uint8Array): number {
+    return this.#result(this.#c.send(fd, bytes as Uint8Array<ArrayBuffer>, bytes.length, MSG_NOSIGNAL));
+  }
+
+  /** Ends the sending side. */
+  shutdown(fd: number): number {
+    return this.#result(this.#c.shutdown(fd, SHUT_WR));
+  }
+
+  close(fd: number): void {
+    this.#c.close(fd);
+  }
+
+  eventfd(): number {
+    return this.#result(this.#c.eventfd(0, NONBLOCK_CLOEXEC));
+  }
+
+  eventfdRead(fd: number): void {
+    this.#c.eventfd_read(fd, new BigUint64Array(1));
+  }
+
+  eventfdWrite(fd: number): void {
+    this.#c.eventfd_write(fd, 1n);
+  }
+
+  epollCreate(): number {
+    return this.#result(this.#c.epoll_create1(EPOLL_CLOEXEC));
+  }
+
+  epollAdd(epoll: number, fd: number, flags: number): number {
+    this.#event.set(0, fd, flags);
+    return this.#result(this.#c.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, this.#event.bytes));
+  }
+
+  /** What is ready now. */
+  epollWait(epoll: number, events: Events): number {
+    return this.#result(this.#c.epoll_wait(epoll, events.bytes, events.length, 0));
+  }
+
+  /** The same as soon as something is; the result says no more of an error than that there was one. */
+  epollWaitAside(epoll: number, events: Events): Promise<number> {
+    return this.#c.epoll_wait_aside(epoll, events.bytes, events.length, -1);
+  }
+
+  #result(result: number): number {
+    return result < 0 ? -this.#errno[0] : result;
+  }
+
+  #encode(hostname: string, port: number): number | undefined {
+    // C takes no notice of what is behind a NUL.
+    if (!isIP(hostname)) return undefined;
+    const text = new TextEncoder().encode(`${hostname}\0`);
+    const bytes = this.#sockaddr.fill(0);
+    bytes[2] = port >> 8;
+    bytes[3] = port;
+    const isIpv6 = hostname.includes(":");
+    bytes[0] = isIpv6 ? AF_INET6 : AF_INET;
+    const [from, size] = isIpv6 ? [8, SOCKADDR_IN6_BYTES] : [4, SOCKADDR_IN_BYTES];
+    return this.#c.inet_pton(bytes[0], text, bytes.subarray(from)) === 1 ? size : undefined;
+  }
+
+  #text(ipv6: Uint8Array<ArrayBuffer>): string {
+    const text = new Uint8Array(ADDRESS_CHARS);
+    this.#c.inet_ntop(AF_INET6, ipv6, text, text.length);
+    return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
+  }
+}
+
+const CLASSES: Readonly<Record<string, new (message: string) => Error>> = {
+  EACCES: Deno.errors.PermissionDenied,
+  EADDRINUSE: Deno.errors.AddrInUse,
+  EADDRNOTAVAIL: Deno.errors.AddrNotAvailable,
+  ECONNABORTED: Deno.errors.ConnectionAborted,
+  ECONNRESET: Deno.errors.ConnectionReset,
+  ENOTCONN: Deno.errors.NotConnected,
+  EPIPE: Deno.errors.BrokenPipe,
+  ETIMEDOUT: Deno.errors.TimedOut,
+};
+
+/** A negative result as an error like those that Deno makes of it. */
+export function errorOf(result: number): Error {
+  const [code, text] = getSystemErrorMap().get(result) ?? ["UNKNOWN", "unknown error"];
+  const message = `${text[0].toUpperCase()}${text.slice(1)} (os error ${-result})`;
+  return Object.assign(new (CLASSES[code] ?? Error)(message), { code });
+}
