@@ -37,7 +37,7 @@ export interface ListenEpollOptions {
  * @throws {Deno.errors.NotCapable} Without `--allow-ffi`.
  * @throws {Deno.errors.AddrInUse} If the port is taken.
  *
- * @example A server that is done with foreign code before the first client comes
+ * @example A server that is done with foreign code before the first client comes (not run here: what it gives up is needed)
  * ```ts ignore
  * import { serve } from "@x/shouty";
  * import { listenEpoll } from "@x/shouty/ops";

@@ -172,15 +172,15 @@ const SCRIPT = `
   conn.close();
 `;
 
-async function runScript(...permissions: string[]): Promise<Subprocess> {
+async function runScript(script: string, ...permissions: string[]): Promise<Subprocess> {
   const config = new URL("../deno.json", import.meta.url).pathname;
   const path = await Deno.makeTempFile({ suffix: ".ts" });
-  await Deno.writeTextFile(path, SCRIPT);
+  await Deno.writeTextFile(path, script);
   return new Subprocess(Deno.execPath(), ["run", "--no-prompt", "--config", config, ...permissions, path]);
 }
 
 test("epoll keeps a process alive as long as one of its sockets is open, and outlives the permission for it", async () => {
-  await using process = await runScript("--allow-ffi");
+  await using process = await runScript(SCRIPT, "--allow-ffi");
   const [, port] = await process.stdoutMatch(/port (\d+)/);
   using client = new TestClient(await Deno.connect({ port: Number(port) }));
   await client.write("0123456789");
@@ -189,8 +189,19 @@ test("epoll keeps a process alive as long as one of its sockets is open, and out
   assertEquals((await process.outcome()).code, 0);
 });
 
+test("the example of listenEpoll shouts, but for its port as it stands", async () => {
+  const source = await Deno.readTextFile(new URL("../ops/epoll.ts", import.meta.url));
+  const [, example] = /^ \* ```ts ignore\n(.*?)^ \* ```$/ms.exec(source)!;
+  const script = example.replaceAll(/^ \* ?/gm, "").replace("8080", "0");
+  await using process = await runScript(`${script}console.log("port", listener.addr.port);`, "--allow-ffi");
+  const [, port] = await process.stdoutMatch(/port (\d+)/);
+  using client = new TestClient(await Deno.connect({ port: Number(port) }));
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+});
+
 test("without permission for foreign code, there is an error that names it", async () => {
-  await using process = await runScript("--allow-net");
+  await using process = await runScript(SCRIPT, "--allow-net");
   const { code, stderr } = await process.outcome();
   assertEquals([code, /NotCapable: Requires ffi access to "libc.so.6"/.test(stderr)], [1, true]);
 });

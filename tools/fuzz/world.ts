@@ -16,7 +16,7 @@ import { Watch } from "./watched.ts";
 const ADDRESSES = ["127.0.0.1", "10.0.0.1", "2001:db8::1", "2001:db8::2", "::ffff:127.0.0.1"];
 
 /** So many seconds, each with turns of its own, are longer than any rate or queue of a case can hold its input up. */
-const MAX_SECONDS = 3000;
+const MAX_SECONDS = 10_000;
 const LAST_DRAIN_MS = 77;
 
 /** Promises that nobody looked after; the cases of a process share it. */
