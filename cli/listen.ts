@@ -5,6 +5,7 @@
  */
 
 import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
 import { closeQuietly, type Listener } from "../internal/transport.ts";
 import { listenEpoll } from "../ops/epoll.ts";
 import { proxyProtocol } from "../ops/proxy_protocol.ts";
@@ -79,27 +80,25 @@ async function bind({ engine, hostname, port, unix, unixMode }: Listening, log: 
   }
 }
 
-/** Asks the kernel itself where that is wanted, or known and allowed. */
+/** Asks the kernel itself where that is wanted, or possible. */
 async function listenTcp(engine: Listening["engine"], { hostname, port }: Target, log: Log): Promise<Listener> {
-  const mayCallKernel = Deno.permissions.querySync({ name: "ffi" }).state === "granted";
-  if (engine === "epoll" && !mayCallKernel) throw new Error("no permission to use epoll, which --allow-ffi grants");
   let listener: Listener | undefined;
-  if (engine !== "deno" && mayCallKernel) {
-    try {
-      listener = listenEpoll({ hostname: await addressOf(hostname), port });
-    } catch (error) {
-      if (engine === "epoll" || !(error instanceof Deno.errors.NotSupported)) throw error;
-    }
+  try {
+    if (engine !== "deno") listener = listenEpoll({ hostname: await addressOf(hostname), port });
+  } catch (error) {
+    // If it is not that it cannot be done by epoll, Deno cannot do it either, and says why as ever.
+    if (engine === "epoll") throw error;
   }
   log.write("debug", () => `engine is ${listener === undefined ? "deno" : "epoll"}`);
   return listener ?? Deno.listen({ hostname, port });
 }
 
-/** The first address of a host, as Deno takes it too, without a zone such as `%eth0`. */
+/** A host's address, if Deno does not have to ask whether it may be looked up. */
 async function addressOf(hostname: string): Promise<string> {
-  const { address } = await lookup(hostname).catch(() => ({ address: "%" }));
-  if (!address.includes("%")) return address;
-  throw new Deno.errors.NotSupported("expected an IP address without a zone, or a name for one");
+  if (isIP(hostname)) return hostname;
+  const { state } = Deno.permissions.querySync({ name: "net", host: hostname });
+  if (state !== "granted") throw new Error(`no permission to look it up, which --allow-net=${hostname} grants`);
+  return (await lookup(hostname)).address;
 }
 
 /** Refuses flags that say nothing without another, or contradict it. */

@@ -29,11 +29,15 @@ async function rounds(): Promise<void> {
   for (let left = ROUNDS; left > 0; left--) await round();
 }
 
-/** Whether somebody other than the loop asks the kernel, in every round. */
-export const ASKING = { everyRound: false };
+let askedInEveryRound = false;
+
+/** Tells whether somebody other than the loop asks the kernel, in every round, so that there is no need to rest for it. */
+export function askInEveryRound(asks: boolean): void {
+  askedInEveryRound = asks;
+}
 
 function roundsOrTurn(): Promise<void> {
-  return ASKING.everyRound ? rounds() : turn();
+  return askedInEveryRound ? rounds() : turn();
 }
 
 /** The same for certain, with time for what comes of it. */

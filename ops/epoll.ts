@@ -4,40 +4,49 @@
  * @module
  */
 
-import { checkHostname, checkOptions, checkWhole, show } from "../internal/check.ts";
+import { checkOptions, checkString, checkWhole, show } from "../internal/check.ts";
 import type { Listener, Transport } from "../internal/transport.ts";
 import { checked, type Pollable, Poller } from "./epoll_poller.ts";
-import { EpollSocket, NEWS } from "./epoll_socket.ts";
-import { EAGAIN, EINTR, EPOLLET, EPOLLIN, errorOf, Libc } from "./libc.ts";
+import { EpollSocket } from "./epoll_socket.ts";
+import { EAGAIN, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
 
-/** As many connections may wait to be accepted; the kernel has a limit of its own. */
-const BACKLOG = 4096;
+/** So many connections may wait to be accepted, as with Deno. */
+const BACKLOG = 511;
+
+/** Where who connects may mean any address. */
+const WILDCARDS = ["0.0.0.0", "::", "::ffff:0.0.0.0"];
 
 /** Where {@linkcode listenEpoll} listens. */
 export interface ListenEpollOptions {
-  /** The IP address; a name is not looked up. Default: `"0.0.0.0"`. */
+  /** The IP address, without a zone such as `%eth0`; a name is not looked up.
+   * @default {"0.0.0.0"} */
   hostname?: string;
-  /** The port, 0 for a free one. Default: 8080. */
+  /** The port; 0 picks a free one.
+   * @default {8080} */
   port?: number;
 }
 
 /**
- * Listens on TCP with the kernel's `epoll`, which it calls through the C library: a line costs two thirds of the time
- * that Deno's own sockets take, and an idle connection a third of the memory. All else is as with `Deno.listen`, but for
- * two things: it keeps the process alive while it or one of its connections is open, whatever
- * {@linkcode Server.unref} says, and Nagle's algorithm is off from the start.
+ * Listens on TCP with the Linux kernel's `epoll`, which it calls through the C library: a line, a connection and an idle
+ * client cost less than with Deno's own sockets, by as much as the README says. All else is as with `Deno.listen`, but
+ * for these:
  *
- * It needs Linux with the GNU C library, and `--allow-ffi`, which it uses while it listens for the first time: the
- * permission can be given up after that, and should be.
+ * - It keeps the process alive while it or one of its connections is open, whatever {@linkcode Server.unref} says.
+ * - Nagle's algorithm is off from the start.
+ * - Whoever terminates a worker that uses it has to close it before.
+ *
+ * It takes x86-64 or ARM64 with the GNU C library, and `--allow-ffi` without a list when it is first called: what it
+ * loads stays loaded (a test that looks for leaks finds it), so the permission can be given up then, and should be. It
+ * never has Deno ask for it.
  *
  * @param options Where.
  * @returns The listener, which listens already.
  * @throws {RangeError | TypeError} If an option is wrong.
  * @throws {Deno.errors.NotSupported} If the system is none that it knows.
- * @throws {Deno.errors.NotCapable} Without `--allow-ffi`.
+ * @throws {Deno.errors.NotCapable} Without the permission.
  * @throws {Deno.errors.AddrInUse} If the port is taken.
  *
- * @example A server that is done with foreign code before the first client comes (not run here: what it gives up is needed)
+ * @example A server that is done with foreign code before the first client comes (not run here, as it would be a leak)
  * ```ts ignore
  * import { serve } from "@x/shouty";
  * import { listenEpoll } from "@x/shouty/ops";
@@ -50,26 +59,34 @@ export interface ListenEpollOptions {
 export function listenEpoll(options: ListenEpollOptions = {}): Listener {
   checkOptions("listenEpoll options", options);
   const { hostname = "0.0.0.0", port = 8080 } = options;
-  checkHostname(hostname);
+  checkString("hostname", hostname);
   checkWhole("port", port, 0, 65_535);
-  const libc = openLibc();
+  const libc = loaded ??= load();
   const fd = libc.bound(hostname, port);
-  if (fd === undefined) throw new RangeError(`Cannot use hostname ${show(hostname)}: expected an IP address`);
+  if (fd === undefined) {
+    throw new RangeError(`Cannot use hostname ${show(hostname)}: expected an IP address without a zone`);
+  }
   return new EpollListener(libc, checked(fd));
 }
 
-let opened: Libc | undefined;
+let loaded: Libc | undefined;
 let poller: Poller | undefined;
 
-function openLibc(): Libc {
+function load(): Libc {
   const { os, arch } = Deno.build;
-  try {
-    if (os === "linux" && (arch === "x86_64" || arch === "aarch64")) return opened ??= new Libc();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw error;
-    throw new Deno.errors.NotSupported("Cannot listen with epoll: no GNU C library", { cause: error });
+  if (os !== "linux" || arch !== "x86_64" && arch !== "aarch64") {
+    throw new Deno.errors.NotSupported(`No epoll on ${os} with ${arch}`);
   }
-  throw new Deno.errors.NotSupported(`Cannot listen with epoll: expected Linux, got ${os} on ${arch}`);
+  // With a list, Deno would look for the library in the current folder.
+  const { state, partial } = Deno.permissions.querySync({ name: "ffi" });
+  if (state !== "granted" || partial) {
+    throw new Deno.errors.NotCapable("No permission for foreign code, which --allow-ffi without a list grants");
+  }
+  try {
+    return new Libc();
+  } catch (cause) {
+    throw new Deno.errors.NotSupported("No epoll without the GNU C library", { cause });
+  }
 }
 
 class EpollListener implements Listener, Pollable {
@@ -78,8 +95,8 @@ class EpollListener implements Listener, Pollable {
   readonly #poller: Poller;
   /** Its descriptor; negative when it is closed. */
   #fd: number;
-  #accepting: PromiseWithResolvers<Transport> | undefined;
   readonly #everywhere: boolean;
+  #accepting: PromiseWithResolvers<Transport> | undefined;
 
   constructor(libc: Libc, fd: number) {
     this.#libc = libc;
@@ -88,10 +105,10 @@ class EpollListener implements Listener, Pollable {
       checked(libc.listen(fd, BACKLOG));
       checked(libc.getsockname(fd));
       this.addr = libc.address;
-      this.#everywhere = this.addr.hostname === "0.0.0.0" || this.addr.hostname === "::";
+      this.#everywhere = WILDCARDS.includes(this.addr.hostname);
       // All listeners share it.
       this.#poller = poller ??= new Poller(libc, () => poller = undefined);
-      checked(this.#poller.add(fd, EPOLLIN | EPOLLET, this));
+      this.#poller.add(fd, EPOLLIN | EPOLLET, this);
     } catch (error) {
       libc.close(fd);
       throw error;
@@ -112,6 +129,7 @@ class EpollListener implements Listener, Pollable {
     if (this.#fd < 0) throw new Deno.errors.BadResource("The listener is closed");
     const fd = this.#fd;
     this.#fd = -1;
+    this.#libc.unlisten(fd);
     this.#libc.close(fd);
     this.#poller.remove(fd);
     this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
@@ -134,17 +152,17 @@ class EpollListener implements Listener, Pollable {
 
   #accept(): Transport | undefined {
     const libc = this.#libc;
-    let fd = libc.accept(this.#fd);
-    while (fd === EINTR) fd = libc.accept(this.#fd);
+    const fd = libc.accept(this.#fd);
     if (fd === EAGAIN) return undefined;
     checked(fd);
-    const remoteAddr = libc.address;
-    if (this.#everywhere) libc.getsockname(fd);
-    const localAddr = this.#everywhere ? libc.address : this.addr;
-    const socket = new EpollSocket(libc, this.#poller, fd, remoteAddr, localAddr);
-    const result = this.#poller.add(fd, NEWS, socket);
-    if (result >= 0) return socket;
-    libc.close(fd);
-    throw errorOf(result);
+    try {
+      const remoteAddr = libc.address;
+      if (this.#everywhere) checked(libc.getsockname(fd));
+      const localAddr = this.#everywhere ? libc.address : this.addr;
+      return new EpollSocket(libc, this.#poller, fd, remoteAddr, localAddr);
+    } catch (error) {
+      libc.close(fd);
+      throw error;
+    }
   }
 }

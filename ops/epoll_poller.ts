@@ -5,17 +5,20 @@
  */
 
 import { setImmediate } from "node:timers";
-import { ASKING } from "../internal/turn.ts";
+import { askInEveryRound } from "../internal/turn.ts";
 import { EPOLLIN, errorOf, Events, type Libc } from "./libc.ts";
 
 /** Who is told. */
 export interface Pollable {
-  /** Something has happened to the descriptor; it may be stale, so what is tried because of it can be in vain. */
+  /** Something may have happened to the descriptor. */
   ready(flags: number): void;
 }
 
 /** So many are told in one turn of this process's loop; the others' turn comes right after the next. */
 const EVENTS = 64;
+
+/** So often it looks for itself while it waits: a few handlers that use files or cryptography can hold all threads up. */
+const LOOK_MS = 50;
 
 /**
  * Asks between the turns of this process's loop as long as there is something to tell, which costs one system call for
@@ -28,7 +31,9 @@ export class Poller {
   readonly #events = new Events(EVENTS);
   readonly #pollables = new Map<number, Pollable>();
   readonly #closed: () => void;
-  #running = false;
+  #looking: ReturnType<typeof setInterval> | undefined;
+  #waiting = false;
+  #pollsSoon = false;
 
   /**
    * @param libc Where the calls go.
@@ -39,26 +44,25 @@ export class Poller {
     this.#libc = libc;
     this.#closed = closed;
     this.#epoll = checked(libc.epollCreate());
+    this.#alarm = libc.eventfd();
     try {
-      this.#alarm = checked(libc.eventfd());
+      checked(libc.epollAdd(this.#epoll, checked(this.#alarm), EPOLLIN));
     } catch (error) {
-      libc.close(this.#epoll);
+      for (const fd of [this.#epoll, this.#alarm]) libc.close(fd);
       throw error;
     }
-    libc.epollAdd(this.#epoll, this.#alarm, EPOLLIN);
   }
 
   /**
    * Tells of a descriptor from now on.
    *
-   * @returns A negative result, if the kernel does not.
+   * @param flags What of.
+   * @throws {Error} If the kernel does not.
    */
-  add(fd: number, flags: number, pollable: Pollable): number {
-    const result = this.#libc.epollAdd(this.#epoll, fd, flags);
-    if (result < 0) return result;
+  add(fd: number, flags: number, pollable: Pollable): void {
+    checked(this.#libc.epollAdd(this.#epoll, fd, flags));
     this.#pollables.set(fd, pollable);
-    if (!this.#running) this.#wait();
-    return result;
+    if (this.#looking === undefined) this.#start();
   }
 
   /** Tells no more of a descriptor, which is closed now. */
@@ -67,37 +71,46 @@ export class Poller {
     if (this.#pollables.size === 0) this.#libc.eventfdWrite(this.#alarm);
   }
 
+  #start(): void {
+    askInEveryRound(true);
+    this.#looking = setInterval(() => this.#poll(), LOOK_MS);
+    this.#wait();
+  }
+
   async #wait(): Promise<void> {
-    this.#running = ASKING.everyRound = true;
-    this.#tell(await this.#libc.epollWaitAside(this.#epoll, this.#events));
-    this.#askLater();
+    this.#waiting = true;
+    await this.#libc.epollReady(this.#epoll);
+    this.#waiting = false;
+    this.#poll();
   }
 
-  #askLater(): void {
-    if (this.#pollables.size > 0) setImmediate(() => this.#ask());
-    else this.#close();
-  }
-
-  #ask(): void {
+  #poll(): void {
     const count = this.#libc.epollWait(this.#epoll, this.#events);
-    if (count === 0 && this.#pollables.size > 0) {
-      this.#wait();
-    } else {
-      this.#tell(count);
-      this.#askLater();
-    }
+    for (let index = 0; index < count; index++) this.#dispatch(this.#events.fd(index), this.#events.flags(index));
+    if (this.#pollsSoon || this.#waiting && count === 0) return;
+    if (this.#pollables.size === 0) this.#end();
+    else if (count === 0) this.#wait();
+    else this.#pollSoon();
   }
 
-  #tell(count: number): void {
-    for (let index = 0; index < count; index++) {
-      const fd = this.#events.fd(index);
-      if (fd === this.#alarm) this.#libc.eventfdRead(fd);
-      else this.#pollables.get(fd)?.ready(this.#events.flags(index));
-    }
+  #pollSoon(): void {
+    this.#pollsSoon = true;
+    setImmediate(() => {
+      this.#pollsSoon = false;
+      this.#poll();
+    });
   }
 
-  #close(): void {
-    ASKING.everyRound = false;
+  #dispatch(fd: number, flags: number): void {
+    if (fd !== this.#alarm) this.#pollables.get(fd)?.ready(flags);
+    else if (this.#pollables.size > 0) this.#libc.eventfdRead(fd); // it rings on as long as a thread waits in vain
+  }
+
+  /** The thread that waits has heard the alarm, or will. */
+  #end(): void {
+    if (this.#waiting) return;
+    askInEveryRound(false);
+    clearInterval(this.#looking);
     this.#libc.close(this.#epoll);
     this.#libc.close(this.#alarm);
     this.#closed();

@@ -6,13 +6,10 @@
 
 import type { Transport } from "../internal/transport.ts";
 import type { Pollable, Poller } from "./epoll_poller.ts";
-import { EAGAIN, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, errorOf, type Libc } from "./libc.ts";
+import { EAGAIN, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, errorOf, type Libc } from "./libc.ts";
 
-/** What it wants to be told, once each time that it happens. */
-export const NEWS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
-
-/** Where input goes that came too late. */
-const DISCARD = new Uint8Array(64 * 1024);
+/** It is told once each time that it could read or write, and if the peer has ended or sent urgent data. */
+const INTEREST = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 
 /** A read or write that waits for the kernel. */
 interface Waiting<T> {
@@ -27,27 +24,33 @@ export class EpollSocket implements Transport, Pollable {
   readonly localAddr: Deno.NetAddr;
   readonly #libc: Libc;
   readonly #poller: Poller;
-  /** Its descriptor, which is another's as soon as it is closed. */
+  /** Its descriptor, which may be another's as soon as it is closed; negative then. */
   #fd: number;
-  /** Whether a read need not wait for news; and whether none will come any more, as the peer has ended its side. */
+  /** Whether a read need not wait for news. */
   #readable = false;
-  #ended = false;
+  /** Whether a short read does not mean that there will be news: behind it may be the peer's end, or an urgent byte. */
+  #thorough = false;
+  /** Whether the peer's end has been read. */
+  #drained = false;
   #reading: Waiting<number | null> | undefined;
   #writing: Waiting<number> | undefined;
 
+  /** @throws {Error} If the kernel has no room for it; it is not closed then. */
   constructor(libc: Libc, poller: Poller, fd: number, remoteAddr: Deno.NetAddr, localAddr: Deno.NetAddr) {
     this.#libc = libc;
     this.#poller = poller;
     this.#fd = fd;
     this.remoteAddr = remoteAddr;
     this.localAddr = localAddr;
+    poller.add(fd, INTEREST, this);
   }
 
   read(into: Uint8Array): Promise<number | null> {
     if (this.#fd < 0) return Promise.reject(closed());
+    if (this.#reading !== undefined) return Promise.reject(busy("read"));
     if (this.#readable) {
       const count = this.#receive(into);
-      if (count >= 0) return Promise.resolve(count > 0 ? count : null);
+      if (count >= 0) return Promise.resolve(this.#drained ? null : count);
       if (count !== EAGAIN) return Promise.reject(errorOf(count));
     }
     return new Promise((resolve, reject) => this.#reading = { bytes: into, resolve, reject });
@@ -55,6 +58,7 @@ export class EpollSocket implements Transport, Pollable {
 
   write(bytes: Uint8Array): Promise<number> {
     if (this.#fd < 0) return Promise.reject(closed());
+    if (this.#writing !== undefined) return Promise.reject(busy("write"));
     const count = this.#libc.send(this.#fd, bytes);
     if (count >= 0) return Promise.resolve(count);
     if (count !== EAGAIN) return Promise.reject(errorOf(count));
@@ -63,16 +67,16 @@ export class EpollSocket implements Transport, Pollable {
 
   closeWrite(): Promise<void> {
     if (this.#fd < 0) return Promise.reject(closed());
-    const result = this.#libc.shutdown(this.#fd);
-    return result < 0 ? Promise.reject(errorOf(result)) : Promise.resolve();
+    this.#libc.shutdown(this.#fd);
+    return Promise.resolve();
   }
 
   close(): void {
     if (this.#fd < 0) throw closed();
     const fd = this.#fd;
     this.#fd = -1;
-    // Input that is never read would make the kernel send RST, which can destroy replies on their way.
-    if (!this.#ended) this.#libc.recv(fd, DISCARD);
+    // Where input is unread, the kernel sends RST when it is closed; behind an end, that destroys nothing.
+    if (!this.#drained) this.#libc.shutdown(fd);
     this.#libc.close(fd);
     this.#poller.remove(fd);
     this.#reading?.reject(interrupted());
@@ -80,13 +84,14 @@ export class EpollSocket implements Transport, Pollable {
     this.#reading = this.#writing = undefined;
   }
 
+  /** Being reset counts as all three. */
   ready(flags: number): void {
-    if (flags & ~EPOLLOUT) {
+    if (flags & (EPOLLRDHUP | EPOLLPRI)) this.#thorough = true;
+    if (flags & EPOLLIN) {
       this.#readable = true;
-      this.#ended ||= (flags & ~(EPOLLIN | EPOLLOUT)) !== 0;
       if (this.#reading !== undefined) this.#goOnReading(this.#reading);
     }
-    if (flags & ~EPOLLIN && this.#writing !== undefined) this.#goOnWriting(this.#writing);
+    if (flags & EPOLLOUT && this.#writing !== undefined) this.#goOnWriting(this.#writing);
   }
 
   #goOnReading({ bytes, resolve, reject }: Waiting<number | null>): void {
@@ -94,7 +99,7 @@ export class EpollSocket implements Transport, Pollable {
     if (count === EAGAIN) return;
     this.#reading = undefined;
     if (count < 0) reject(errorOf(count));
-    else resolve(count > 0 ? count : null);
+    else resolve(this.#drained ? null : count);
   }
 
   #goOnWriting({ bytes, resolve, reject }: Waiting<number>): void {
@@ -108,7 +113,8 @@ export class EpollSocket implements Transport, Pollable {
   /** A read that did not fill its buffer has taken all there was: there will be news of what comes after. */
   #receive(into: Uint8Array): number {
     const count = this.#libc.recv(this.#fd, into);
-    if (count < into.length && !this.#ended) this.#readable = false;
+    if (count < into.length && !this.#thorough) this.#readable = false;
+    if (count === 0 && into.length > 0) this.#drained = true;
     return count;
   }
 }
@@ -119,4 +125,8 @@ function interrupted(): Error {
 
 function closed(): Error {
   return new Deno.errors.BadResource("The connection is closed");
+}
+
+function busy(what: string): Error {
+  return new Deno.errors.Busy(`Cannot ${what}: another ${what} is outstanding`);
 }

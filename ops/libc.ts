@@ -15,6 +15,7 @@ const SYMBOLS = {
   listen: { parameters: ["i32", "i32"], result: "i32" },
   accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  // Their lengths are of type size_t, which as "usize" would take the slow way, by BigInt; 32 bits of it are enough.
   recv: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   send: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
@@ -26,12 +27,8 @@ const SYMBOLS = {
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
   /** In another thread, so that this one does not stand still. */
-  epoll_wait_aside: {
-    name: "epoll_wait",
-    parameters: ["i32", "buffer", "i32", "i32"],
-    result: "i32",
-    nonblocking: true,
-  },
+  poll: { parameters: ["pointer", "usize", "i32"], result: "i32", nonblocking: true },
+  calloc: { parameters: ["usize", "usize"], result: "pointer" },
   inet_pton: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   inet_ntop: { parameters: ["i32", "buffer", "buffer", "u32"], result: "void" },
   __errno_location: { parameters: [], result: "pointer" },
@@ -47,7 +44,7 @@ const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const [SOL_SOCKET, SO_REUSEADDR] = [1, 2];
 const [IPPROTO_TCP, TCP_NODELAY] = [6, 1];
-const SHUT_WR = 1;
+const [SHUT_RD, SHUT_WR] = [0, 1];
 const MSG_NOSIGNAL = 0x4000;
 const ON = new Uint8Array(new Int32Array([1]).buffer);
 
@@ -60,12 +57,16 @@ const ADDRESS_CHARS = 46;
 const [EVENT_WORDS, FD_WORD] = Deno.build.arch === "x86_64" ? [3, 1] : [4, 2];
 
 export const EPOLLIN = 0x1;
+export const EPOLLPRI = 0x2;
 export const EPOLLOUT = 0x4;
 export const EPOLLRDHUP = 0x2000;
 export const EPOLLET = 1 << 31;
 
-export const EINTR = -4;
 export const EAGAIN = -11;
+
+/** `struct pollfd`: a descriptor, and what it is waited for. */
+const POLLFD_BYTES = 8;
+const POLLIN = 0x1;
 
 /** What `epoll_wait` tells, in memory that it fills. */
 export class Events {
@@ -105,11 +106,16 @@ export class Libc {
   readonly #sockaddrBytes = new Uint32Array(1);
   readonly #sockaddrLength = new Uint8Array(this.#sockaddrBytes.buffer);
   readonly #event = new Events(1);
+  /** Not of JavaScript, whose memory may be gone when a thread that has waited for long writes there. */
+  readonly #pollfd: Deno.PointerValue;
+  readonly #polled: Int32Array;
 
-  /** Asks for `--allow-ffi`; what is open stays usable when that is given up. */
+  /** Takes `--allow-ffi`; what is loaded stays usable when that is given up. */
   constructor() {
     this.#c = Deno.dlopen(LIBRARY, SYMBOLS).symbols;
     this.#errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(this.#c.__errno_location()!, 4));
+    this.#pollfd = this.#c.calloc(1n, BigInt(POLLFD_BYTES));
+    this.#polled = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(this.#pollfd!, POLLFD_BYTES));
   }
 
   /** A TCP socket for addresses of the same family as the one given as text; `undefined` if that is none. */
@@ -162,9 +168,14 @@ export class Libc {
     return this.#result(this.#c.send(fd, bytes as Uint8Array<ArrayBuffer>, bytes.length, MSG_NOSIGNAL));
   }
 
-  /** Ends the sending side. */
-  shutdown(fd: number): number {
-    return this.#result(this.#c.shutdown(fd, SHUT_WR));
+  /** Ends the sending side. Who has been reset has nothing to end, and hears of it when he reads. */
+  shutdown(fd: number): void {
+    this.#c.shutdown(fd, SHUT_WR);
+  }
+
+  /** Frees a listener's port at once: another thread that looks at it now would put off what closing it does. */
+  unlisten(fd: number): void {
+    this.#c.shutdown(fd, SHUT_RD);
   }
 
   close(fd: number): void {
@@ -197,9 +208,10 @@ export class Libc {
     return this.#result(this.#c.epoll_wait(epoll, events.bytes, events.length, 0));
   }
 
-  /** The same as soon as something is; the result says no more of an error than that there was one. */
-  epollWaitAside(epoll: number, events: Events): Promise<number> {
-    return this.#c.epoll_wait_aside(epoll, events.bytes, events.length, -1);
+  /** Waits until something is, or for no reason; one can wait at a time. */
+  async epollReady(epoll: number): Promise<void> {
+    this.#polled.set([epoll, POLLIN]);
+    await this.#c.poll(this.#pollfd, 1n, -1);
   }
 
   #result(result: number): number {

@@ -1,13 +1,16 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { once } from "node:events";
+import { connect } from "node:net";
+import { assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
 import { type Listener, serve, type Transport } from "@x/shouty";
 import { listenEpoll } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { socketsTurn } from "../internal/turn.ts";
+import { errorOf } from "../ops/libc.ts";
 import { test as bounded } from "./bounded.ts";
 import { Subprocess } from "./command.ts";
 import { NO_EPOLL } from "./epoll.ts";
 
-const { AddrInUse, AddrNotAvailable, BadResource, Busy, Interrupted } = Deno.errors;
+const { AddrInUse, AddrNotAvailable, BadResource, BrokenPipe, Busy, ConnectionReset, Interrupted } = Deno.errors;
 const LOOPBACK = { hostname: "127.0.0.1", port: 0 };
 
 function test(name: string, body: () => void | Promise<void>): void {
@@ -18,7 +21,7 @@ function test(name: string, body: () => void | Promise<void>): void {
 /** Both ends of a connection. */
 async function pair(listener: Listener): Promise<[TestClient, Transport]> {
   const { port, hostname } = listener.addr as Deno.NetAddr;
-  const connecting = Deno.connect({ port, hostname: hostname.replace(/^::$/, "127.0.0.1") });
+  const connecting = Deno.connect({ port, hostname: hostname.replace(/^::$|^::ffff:0.*/, "127.0.0.1") });
   const transport = await listener.accept();
   return [new TestClient(await connecting), transport];
 }
@@ -29,13 +32,25 @@ async function readText(transport: Transport, bytes = 100): Promise<string | nul
   return count === null ? null : new TextDecoder().decode(buffer.subarray(0, count));
 }
 
+/** Its pollers, Deno's own included. */
+function eventpolls(): string[] {
+  const linkOf = (fd: string) => {
+    try {
+      return Deno.readLinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ""; // It was the descriptor of the folder that was read.
+    }
+  };
+  return descriptors().filter((fd) => linkOf(fd).includes("eventpoll"));
+}
+
 /** What this process has open. */
 function descriptors(): string[] {
   return Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => name);
 }
 
 test("a listener on epoll gives the addresses that Deno's gives", async () => {
-  for (const hostname of ["127.0.0.1", "0.0.0.0", "::1", "::"]) {
+  for (const hostname of ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:0.0.0.0"]) {
     const [epoll, deno] = [listenEpoll({ hostname, port: 0 }), Deno.listen({ hostname, port: 0 })];
     const seen = [];
     for (const listener of [epoll, deno]) {
@@ -52,10 +67,11 @@ test("a listener on epoll gives the addresses that Deno's gives", async () => {
 
 test("a listener on epoll refuses what is no IP address or no port, and says which is allowed", () => {
   const cases: [unknown, string][] = [
-    [{ hostname: "localhost" }, 'Cannot use hostname "localhost": expected an IP address'],
-    [{ hostname: "fe80::1%lo" }, 'Cannot use hostname "fe80::1%lo": expected an IP address'],
-    [{ hostname: "127.0.0.1\0" }, 'Cannot use hostname "127.0.0.1\0": expected an IP address'],
-    [{ hostname: "" }, 'Cannot use hostname "": expected an address or a host name'],
+    [{ hostname: "localhost" }, 'Cannot use hostname "localhost": expected an IP address without a zone'],
+    [{ hostname: "fe80::1%lo" }, 'Cannot use hostname "fe80::1%lo": expected an IP address without a zone'],
+    [{ hostname: "127.0.0.1\0" }, 'Cannot use hostname "127.0.0.1\0": expected an IP address without a zone'],
+    [{ hostname: "" }, 'Cannot use hostname "": expected an IP address without a zone'],
+    [{ hostname: 1 }, "Cannot use hostname: expected a string, got 1"],
     [{ port: 65_536 }, "Cannot use port 65536: expected a whole number from 0 to 65535"],
     [null, "Cannot use listenEpoll options: expected an object, got null"],
   ];
@@ -64,11 +80,14 @@ test("a listener on epoll refuses what is no IP address or no port, and says whi
   }
 });
 
-test("an address that cannot be had is an error of Deno's kind", () => {
+test("an address that cannot be had is an error of Deno's kind, and costs no descriptor", () => {
+  const before = descriptors().length;
   using taken = Deno.listen(LOOPBACK);
   const inUse = assertThrows(() => listenEpoll({ ...LOOPBACK, port: taken.addr.port }), AddrInUse);
   assertEquals(inUse.message, assertThrows(() => Deno.listen(taken.addr as Deno.TcpListenOptions), AddrInUse).message);
-  assertThrows(() => listenEpoll({ hostname: "192.0.2.1", port: 0 }), AddrNotAvailable);
+  for (let i = 0; i < 300; i++) assertThrows(() => listenEpoll({ hostname: "192.0.2.1", port: 0 }), AddrNotAvailable);
+  // Other tests of this process come and go.
+  assertLess(descriptors().length, before + 200);
 });
 
 test("a port is free as soon as its listener on epoll is closed, and so are all descriptors", async () => {
@@ -83,6 +102,11 @@ test("a port is free as soon as its listener on epoll is closed, and so are all 
   listenEpoll({ ...LOOPBACK, port }).close();
   Deno.listen({ ...LOOPBACK, port }).close();
   while (descriptors().length > before.length) await socketsTurn();
+  for (let i = 0; i < 50; i++) {
+    const next = listenEpoll({ ...LOOPBACK, port });
+    const ends = await pair(next);
+    for (const end of [...ends, next]) end.close();
+  }
 });
 
 test("closing ends what is outstanding, and what is tried after it", async () => {
@@ -131,14 +155,98 @@ test("a write that the kernel has no room for goes on when it has", async () => 
   for (const end of [client, transport]) end.close();
 });
 
-test("input that comes too late does not make the end a reset", async () => {
+test("input that is not read does not make the end a reset, however much it is, nor if the peer has ended", async () => {
+  using listener = disposable(listenEpoll(LOOPBACK));
+  for (const [bytes, ended] of [[8, false], [8, true], [200_000, false]] as const) {
+    const [client, transport] = await pair(listener);
+    await transport.write(new TextEncoder().encode("goodbye"));
+    await client.write("x".repeat(bytes));
+    if (ended) await client.closeWrite();
+    await socketsTurn();
+    transport.close();
+    assertEquals(await client.readAll(), "goodbye");
+    client.close();
+  }
+});
+
+/** A client that has broken off, and the server's end of its connection. */
+async function broken(listener: Listener, before: (transport: Transport) => Promise<void>): Promise<Transport> {
+  const connected = Promise.withResolvers<void>();
+  const socket = connect((listener.addr as Deno.NetAddr).port, "127.0.0.1", connected.resolve);
+  const transport = await listener.accept();
+  await connected.promise;
+  await before(transport);
+  const closed = once(socket, "close");
+  socket.resetAndDestroy();
+  await closed;
+  return transport;
+}
+
+test("a peer that breaks off is an error once, whatever is under way, and closing is in order after it", async () => {
+  using listener = disposable(listenEpoll(LOOPBACK));
+  const idle = await broken(listener, async () => {});
+  await assertRejects(() => readText(idle), ConnectionReset);
+  assertEquals(await readText(idle), null);
+  await assertRejects(() => idle.write(new Uint8Array(1)), BrokenPipe);
+  await idle.closeWrite();
+  let reading: Promise<unknown>;
+  const read = await broken(listener, async (transport) => {
+    reading = assertRejects(() => readText(transport), ConnectionReset);
+    await assertRejects(() => readText(transport), Busy);
+  });
+  await reading!;
+  let writing: Promise<unknown>;
+  const written = await broken(listener, async (transport) => {
+    const flood = new Uint8Array(32 * 1024 * 1024);
+    const left = flood.subarray(await transport.write(flood));
+    writing = assertRejects(() => transport.write(left), ConnectionReset);
+    await assertRejects(() => transport.write(left), Busy);
+  });
+  await writing!;
+  for (const transport of [idle, read, written]) transport.close();
+});
+
+test("a read into nothing is no end", async () => {
   using listener = disposable(listenEpoll(LOOPBACK));
   const [client, transport] = await pair(listener);
-  await transport.write(new TextEncoder().encode("goodbye"));
-  await client.write("too late");
-  transport.close();
-  assertEquals(await client.readAll(), "goodbye");
-  client.close();
+  await client.write("hello");
+  assertEquals(await readText(transport, 1), "h");
+  assertEquals(await readText(transport, 0), "");
+  assertEquals(await readText(transport), "ello");
+  for (const end of [client, transport]) end.close();
+});
+
+test("nothing that it opens is there for processes that this one starts", async () => {
+  const before = new Set(descriptors());
+  const listener = listenEpoll(LOOPBACK);
+  const [client, transport] = await pair(listener);
+  const opened = descriptors().filter((fd) => !before.has(fd));
+  const flags = opened.map((fd) => /flags:\s*(\d+)/.exec(readOr("", `/proc/self/fdinfo/${fd}`))?.[1] ?? "02000000");
+  assertEquals(flags.map((octal) => (parseInt(octal, 8) & 0o2000000) !== 0), flags.map(() => true));
+  for (const end of [client, transport, listener]) end.close();
+});
+
+function readOr(text: string, path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return text; // It was the descriptor of the folder that was read.
+  }
+}
+
+test("errors of the system are of Deno's classes, and have its codes", () => {
+  const cases = {
+    13: "PermissionDenied",
+    24: "Error",
+    98: "AddrInUse",
+    99: "AddrNotAvailable",
+    103: "ConnectionAborted",
+  };
+  for (const [errno, name] of Object.entries({ ...cases, 104: "ConnectionReset", 32: "BrokenPipe", 110: "TimedOut" })) {
+    const error = errorOf(-Number(errno));
+    assertEquals([error.name, error.message.endsWith(` (os error ${errno})`)], [name, true]);
+  }
+  assertEquals((errorOf(-24) as Error & { code: string }).code, "EMFILE");
 });
 
 test("connections that come and go at random, and their descriptors with them, are never taken for each other", async () => {
@@ -159,6 +267,75 @@ test("connections that come and go at random, and their descriptors with them, a
   await Promise.all(visitors);
 });
 
+test("a server is heard although all threads that could wait for it are taken", async () => {
+  const folder = await Deno.makeTempDir();
+  const fifo = `${folder}/fifo`;
+  const before = eventpolls().length;
+  assertEquals((await new Deno.Command("mkfifo", { args: [fifo] }).output()).success, true);
+  const listener = listenEpoll(LOOPBACK);
+  const [client, transport] = await pair(listener);
+  // Each of these blocks a thread until somebody opens the other end.
+  const blocked = Array.from({ length: 40 }, () => Deno.open(fifo));
+  await client.write("one");
+  assertEquals(await readText(transport), "one");
+  for (const word of ["two", "three"]) {
+    const reading = readText(transport);
+    await socketsTurn();
+    await client.write(word);
+    assertEquals(await reading, word);
+  }
+  for (const end of [client, transport, listener]) end.close();
+  // By now the poller has seen that nobody is left, though the thread that it has to wait for has not begun to wait.
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  using _writer = Deno.openSync(fifo, { read: true, write: true });
+  for (const file of await Promise.all(blocked)) file.close();
+  while (eventpolls().length > before) await socketsTurn();
+  await Deno.remove(folder, { recursive: true });
+});
+
+test("what comes behind an urgent byte, as a telnet sends it at Ctrl-C, is read without waiting for more", async () => {
+  using listener = disposable(listenEpoll(LOOPBACK));
+  const peer = new UrgentPeer((listener.addr as Deno.NetAddr).port);
+  const transport = await listener.accept();
+  peer.send("one");
+  peer.send("!", UrgentPeer.MSG_OOB);
+  peer.send("two");
+  await socketsTurn();
+  assertEquals(await readText(transport), "one");
+  assertEquals(await readText(transport), "two");
+  peer.close();
+  transport.close();
+});
+
+/** A client that can do what Deno's cannot. */
+class UrgentPeer {
+  static readonly MSG_OOB = 1;
+  readonly #libc = Deno.dlopen("libc.so.6", {
+    socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+    connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+    send: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
+    close: { parameters: ["i32"], result: "i32" },
+  });
+  readonly #fd: number;
+
+  constructor(port: number) {
+    const { socket, connect } = this.#libc.symbols;
+    this.#fd = socket(2, 1, 0);
+    const address = Uint8Array.of(2, 0, port >> 8, port, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    assertEquals(connect(this.#fd, address, address.length), 0);
+  }
+
+  send(text: string, flags = 0): void {
+    const bytes = new TextEncoder().encode(text);
+    assertEquals(this.#libc.symbols.send(this.#fd, bytes, bytes.length, flags), bytes.length);
+  }
+
+  close(): void {
+    this.#libc.symbols.close(this.#fd);
+    this.#libc.close();
+  }
+}
+
 const SCRIPT = `
   import { listenEpoll } from ${JSON.stringify(new URL("../ops/mod.ts", import.meta.url))};
   const listener = listenEpoll({ hostname: "127.0.0.1", port: 0 });
@@ -172,38 +349,49 @@ const SCRIPT = `
   conn.close();
 `;
 
-async function runScript(script: string, ...permissions: string[]): Promise<Subprocess> {
+/** Has a script run in a process of its own, as long as `use` takes. */
+async function withScript(script: string, permissions: string[], use: (process: Subprocess) => Promise<void>) {
   const config = new URL("../deno.json", import.meta.url).pathname;
   const path = await Deno.makeTempFile({ suffix: ".ts" });
-  await Deno.writeTextFile(path, script);
-  return new Subprocess(Deno.execPath(), ["run", "--no-prompt", "--config", config, ...permissions, path]);
+  try {
+    await Deno.writeTextFile(path, script);
+    const args = ["run", "--no-prompt", "--config", config, ...permissions, path];
+    await using process = new Subprocess(Deno.execPath(), args);
+    await use(process);
+  } finally {
+    await Deno.remove(path);
+  }
 }
 
-test("epoll keeps a process alive as long as one of its sockets is open, and outlives the permission for it", async () => {
-  await using process = await runScript(SCRIPT, "--allow-ffi");
-  const [, port] = await process.stdoutMatch(/port (\d+)/);
-  using client = new TestClient(await Deno.connect({ port: Number(port) }));
-  await client.write("0123456789");
-  assertEquals((await client.read())?.length, 10);
-  await client.closeWrite();
-  assertEquals((await process.outcome()).code, 0);
-});
+test("epoll keeps a process alive as long as one of its sockets is open, and outlives the permission for it", () =>
+  withScript(SCRIPT, ["--allow-ffi"], async (process) => {
+    const [, port] = await process.stdoutMatch(/port (\d+)/);
+    using client = new TestClient(await Deno.connect({ port: Number(port) }));
+    await client.write("0123456789");
+    assertEquals((await client.read())?.length, 10);
+    await client.closeWrite();
+    assertEquals((await process.outcome()).code, 0);
+  }));
 
 test("the example of listenEpoll shouts, but for its port as it stands", async () => {
   const source = await Deno.readTextFile(new URL("../ops/epoll.ts", import.meta.url));
   const [, example] = /^ \* ```ts ignore\n(.*?)^ \* ```$/ms.exec(source)!;
   const script = example.replaceAll(/^ \* ?/gm, "").replace("8080", "0");
-  await using process = await runScript(`${script}console.log("port", listener.addr.port);`, "--allow-ffi");
-  const [, port] = await process.stdoutMatch(/port (\d+)/);
-  using client = new TestClient(await Deno.connect({ port: Number(port) }));
-  await client.write("hello\n");
-  assertEquals(await client.readLine(), "HELLO");
+  await withScript(`${script}console.log("port", listener.addr.port);`, ["--allow-ffi"], async (process) => {
+    const [, port] = await process.stdoutMatch(/port (\d+)/);
+    using client = new TestClient(await Deno.connect({ port: Number(port) }));
+    await client.write("hello\n");
+    assertEquals(await client.readLine(), "HELLO");
+  });
 });
 
-test("without permission for foreign code, there is an error that names it", async () => {
-  await using process = await runScript(SCRIPT, "--allow-net");
-  const { code, stderr } = await process.outcome();
-  assertEquals([code, /NotCapable: Requires ffi access to "libc.so.6"/.test(stderr)], [1, true]);
+test("without permission for foreign code, or with one for a list, there is an error that says which it takes", async () => {
+  for (const permissions of ["--allow-net", "--allow-ffi=libc.so.6", "--allow-ffi --deny-ffi=libm.so.6"]) {
+    await withScript(SCRIPT, permissions.split(" "), async (process) => {
+      const { code, stderr } = await process.outcome();
+      assertEquals([code, /NotCapable: No permission .* --allow-ffi without a list grants/.test(stderr)], [1, true]);
+    });
+  }
 });
 
 function disposable(listener: Listener): Listener & Disposable {

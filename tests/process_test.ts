@@ -2,6 +2,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { TestClient } from "@x/shouty/testing";
 import { test, within } from "./bounded.ts";
 import { Subprocess } from "./command.ts";
+import { NO_EPOLL } from "./epoll.ts";
 
 /** Runs a script in a process of its own, which sees the package as a user does. */
 function run(script: string): Subprocess {
@@ -76,26 +77,29 @@ test("a process lives as long as a server that was unref'd and ref'd again", asy
   }
 });
 
-test("a server that runs out of descriptors serves on, and accepts again when there are some", async () => {
-  await using process = new Subprocess("sh", [
-    "-c",
-    `ulimit -n 60; exec "${Deno.execPath()}" eval --ext=ts '${
-      SERVE.replace(
-        "events.push(event.type)",
-        `event.type === "accept-error" && console.log(event.error.code, event.retryMs)`,
-      )
-    }'`,
-  ]);
-  const connect = await connectTo(process);
-  const clients = await Promise.all(Array.from({ length: 80 }, connect));
-  await process.stdoutMatch(/EMFILE 5\nEMFILE 10\nEMFILE 20\n/);
-  await clients[0].write("served meanwhile\n");
-  assertEquals(await clients[0].readLine(), "SERVED MEANWHILE");
-  for (const client of clients) client.close();
-  using late = await connect();
-  await late.write("served again\n");
-  assertEquals(await within(10, late.readLine()), "SERVED AGAIN");
-});
+for (const engine of ["Deno's sockets", "epoll"]) {
+  const onEpoll = engine === "epoll";
+  const name = `a server that runs out of descriptors serves on, and accepts again when there are some, on ${engine}`;
+  const body = async () => {
+    const told = `event.type === "accept-error" && console.log(event.error.code, event.retryMs)`;
+    const serve = SERVE.replace("events.push(event.type)", told);
+    const script = onEpoll ? serve.replace("serve({", `serve({ listener: listenEpoll({ port: 0 }), `) : serve;
+    const ops = `import { listenEpoll } from "./ops/mod.ts";`;
+    const command = `ulimit -n 60; exec "${Deno.execPath()}" eval --ext=ts '${onEpoll ? ops : ""}${script}'`;
+    await using process = new Subprocess("sh", ["-c", command]);
+    const connect = await connectTo(process);
+    const clients = await Promise.all(Array.from({ length: 80 }, connect));
+    await process.stdoutMatch(/EMFILE 5\nEMFILE 10\nEMFILE 20\n/);
+    await clients[0].write("served meanwhile\n");
+    assertEquals(await clients[0].readLine(), "SERVED MEANWHILE");
+    for (const client of clients) client.close();
+    using late = await connect();
+    await late.write("served again\n");
+    assertEquals(await within(10, late.readLine()), "SERVED AGAIN");
+  };
+  if (onEpoll && NO_EPOLL) Deno.test({ name: name + NO_EPOLL, ignore: true, fn: body });
+  else test(name, body);
+}
 
 test("every kind of ending gives its descriptor back", async () => {
   await using process = run(`
