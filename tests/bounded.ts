@@ -15,15 +15,16 @@ export const VARIANT = { suffix: "", ignore: false };
  * @param name A sentence.
  * @param body The test.
  * @param seconds How long it may take; far more than it needs, as other tests may keep the processor busy.
+ * @param missing Why it is skipped here, to be put behind its name; empty if it is not.
  */
-export function test(name: string, body: () => void | Promise<void>, seconds = 20): void {
-  const { suffix, ignore } = VARIANT;
+export function test(name: string, body: () => void | Promise<void>, seconds = 20, missing = ""): void {
+  const ignore = missing !== "" || VARIANT.ignore;
   const fn = async () => {
     await within(seconds, Promise.try(body));
     // Turns that have begun may outlast the connections that took them, and would look like leaks.
     for (let turns = 3; turns > 0; turns--) await socketsTurn();
   };
-  Deno.test({ name: name + suffix, ignore, fn });
+  Deno.test({ name: name + missing + VARIANT.suffix, ignore, fn });
 }
 
 /** Waits for a promise, but not longer than so many seconds. */

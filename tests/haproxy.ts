@@ -5,7 +5,7 @@
  */
 
 /** Whether HAProxy is here. */
-export const HAS_HAPROXY = await answers();
+const HAS_HAPROXY = await answers();
 
 /** What the name of a test that needs it ends with. */
 export const NO_HAPROXY = HAS_HAPROXY ? "" : " (skipped: haproxy is missing)";

@@ -2,13 +2,12 @@ import { assertEquals } from "@std/assert";
 import { type Conn, formatAddr } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
-import { within } from "./bounded.ts";
-import { HAS_HAPROXY, NO_HAPROXY, startHAProxy } from "./haproxy.ts";
+import { test } from "./bounded.ts";
+import { NO_HAPROXY, startHAProxy } from "./haproxy.ts";
 import { listenLoopback, startServer, type TestServer } from "./server.ts";
 import { AUTHORITY, IDENTITY } from "./tls.ts";
 
-const HAS_IPV6 = canListen("::1");
-const NO_IPV6 = HAS_IPV6 ? "" : " (skipped: there is no IPv6 here)";
+const NO_IPV6 = canListen("::1") ? "" : " (skipped: there is no IPv6 here)";
 
 function canListen(hostname: string): boolean {
   try {
@@ -20,8 +19,7 @@ function canListen(hostname: string): boolean {
 }
 
 function withHAProxy(name: string, body: () => Promise<void>, ipv6 = false): void {
-  const ignore = !HAS_HAPROXY || ipv6 && !HAS_IPV6;
-  Deno.test({ name: `${name}${NO_HAPROXY}${ipv6 ? NO_IPV6 : ""}`, ignore, fn: () => within(20, body()) });
+  test(name, body, 20, `${NO_HAPROXY}${ipv6 ? NO_IPV6 : ""}`);
 }
 
 /** Tells each client its two addresses, and answers HAProxy's health check. */

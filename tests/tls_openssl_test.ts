@@ -1,5 +1,5 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { within } from "./bounded.ts";
+import { test as bounded } from "./bounded.ts";
 import { makeIdentity } from "./certificates.ts";
 import { Subprocess } from "./command.ts";
 import { AUTHORITY, startTls, type TlsServer } from "./tls.ts";
@@ -7,8 +7,8 @@ import { AUTHORITY, startTls, type TlsServer } from "./tls.ts";
 const MISSING = await isThere("openssl") ? "" : " (skipped: openssl is missing)";
 
 /** Registers a test that asks OpenSSL. */
-function test(name: string, fn: () => Promise<void>): void {
-  Deno.test({ name: name + MISSING, ignore: MISSING !== "", fn: () => within(20, fn()) });
+function test(name: string, body: () => Promise<void>): void {
+  bounded(name, body, 20, MISSING);
 }
 
 async function isThere(program: string): Promise<boolean> {
