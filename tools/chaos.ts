@@ -12,6 +12,9 @@ const USAGE = `Usage: deno task chaos [options]
   --seconds N  how long a riot lasts (default 10); a quiet run takes half of that
   --good N     good clients (default 50)
   --bad N      bad clients, of twelve kinds (default 500)
+  --bystanders N
+               good clients of another server, which nobody attacks: what they notice is the
+               machine's doing, of which they take a share themselves (default 0)
   --help       show this`;
 
 /** After the worst is over, so long at most until memory and descriptors are back. */
@@ -26,6 +29,7 @@ interface Options {
   seconds: number;
   good: number;
   bad: number;
+  bystanders: number;
 }
 
 class UsageError extends Error {
@@ -33,13 +37,14 @@ class UsageError extends Error {
 }
 
 function parseOptions(args: string[]): Options {
-  const options: Options = { rounds: 5, seconds: 10, good: 50, bad: 500 };
+  const options: Options = { rounds: 5, seconds: 10, good: 50, bad: 500, bystanders: 0 };
   for (let i = 0; i < args.length; i += 2) {
     const [name, value = ""] = [args[i], args[i + 1]];
     if (name === "--rounds") options.rounds = parseCount(name, value, 1, 100);
     else if (name === "--seconds") options.seconds = parseCount(name, value, 2, 3600);
     else if (name === "--good") options.good = parseCount(name, value, 1, 1000);
     else if (name === "--bad") options.bad = parseCount(name, value, 1, 2000);
+    else if (name === "--bystanders") options.bystanders = parseCount(name, value, 0, 1000);
     else throw new UsageError(`Unknown option "${name}"; --help lists what there is`);
   }
   return options;
@@ -75,7 +80,7 @@ function isBack(now: Footprint, before: Footprint): boolean {
   return now.bytes <= before.bytes + LEFT_BYTES && now.descriptors <= before.descriptors + LEFT_DESCRIPTORS;
 }
 
-async function chaos({ rounds, seconds, good, bad }: Options): Promise<number> {
+async function chaos({ rounds, seconds, good, bad, bystanders }: Options): Promise<number> {
   await using victim = await Victim.start();
   await using spared = await Victim.start();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -84,9 +89,9 @@ async function chaos({ rounds, seconds, good, bad }: Options): Promise<number> {
     });
   }
   const watch = async (seconds: number): Promise<Round> => {
-    const talks = [talk(victim.port, good, seconds), talk(spared.port, Math.ceil(good / 5), seconds)];
-    const [clients, bystanders] = await Promise.all(talks);
-    return { good: clients, bystanders };
+    const talks = [talk(victim.port, good, seconds), talk(spared.port, bystanders, seconds)];
+    const [here, there] = await Promise.all(talks);
+    return { good: here, bystanders: there };
   };
   const half = Math.ceil(seconds / 2);
   // What is compiled and grown in a first moment is no part of any run, and what the runtime keeps of a first riot for

@@ -31,16 +31,17 @@ export interface Findings {
 export function report({ quiet, riots, slowness, times, footprints }: Findings): string {
   const of = (who: keyof Round, rounds: Round[]) => rounds.map((round) => round[who]);
   const rise = (who: keyof Round) => riseOf(of(who, quiet), of(who, riots), slowness);
+  const any = quiet.some(({ bystanders }) => bystanders.replies.length > 0);
   return [
     table([
       ["medians of the rounds", "replies", "lost", "p50 ms", "p99 ms", "p99 at speed"],
       ["good clients, quiet", ...describe(of("good", quiet), slowness)],
       ["good clients, riot", ...describe(of("good", riots), slowness)],
-      ["bystanders, quiet", ...describe(of("bystanders", quiet), slowness)],
-      ["bystanders, riot", ...describe(of("bystanders", riots), slowness)],
+      ...any ? [["bystanders, quiet", ...describe(of("bystanders", quiet), slowness)]] : [],
+      ...any ? [["bystanders, riot", ...describe(of("bystanders", riots), slowness)]] : [],
     ]),
     `p99 in a riot, by that of the quiet run before it: ${rise("good")}; aim: 3 at most`,
-    `bystanders, whose server nobody attacks: ${rise("bystanders")}`,
+    ...any ? [`bystanders, whose server nobody attacks: ${rise("bystanders")}`] : [],
     `at speed: without the ${(100 * slowness.share).toFixed(1)} % of the time in which the machine itself was slow\n`,
     table([["bad clients", "times"], ...Object.keys(times[0]).map((kind) => [kind, `${sum(times, (t) => t[kind])}`])]),
     "The server, before and after a first riot, in the others, and after them:",
