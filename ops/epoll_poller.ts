@@ -65,6 +65,11 @@ export class Poller {
     if (this.#looking === undefined) this.#start();
   }
 
+  /** Tells once more of what is there already, in a later turn. */
+  again(fd: number, flags: number): void {
+    this.#libc.epollAgain(this.#epoll, fd, flags);
+  }
+
   /** Tells no more of a descriptor, which is closed now. */
   remove(fd: number): void {
     this.#pollables.delete(fd);

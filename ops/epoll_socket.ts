@@ -28,8 +28,10 @@ export class EpollSocket implements Transport, Pollable {
   #fd: number;
   /** Whether a read need not wait for news. */
   #readable = false;
-  /** Whether a short read does not mean that there will be news: behind it may be the peer's end, or an urgent byte. */
-  #thorough = false;
+  /** Whether there will be no more news, as the peer has ended its side. */
+  #ended = false;
+  /** Whether a read may have stopped short at an urgent byte. */
+  #urgent = false;
   /** Whether the peer's end has been read. */
   #drained = false;
   #reading: Waiting<number | null> | undefined;
@@ -86,7 +88,8 @@ export class EpollSocket implements Transport, Pollable {
 
   /** Being reset counts as all three. */
   ready(flags: number): void {
-    if (flags & (EPOLLRDHUP | EPOLLPRI)) this.#thorough = true;
+    if (flags & EPOLLRDHUP) this.#ended = true;
+    if (flags & EPOLLPRI) this.#urgent = true;
     if (flags & EPOLLIN) {
       this.#readable = true;
       if (this.#reading !== undefined) this.#goOnReading(this.#reading);
@@ -113,7 +116,12 @@ export class EpollSocket implements Transport, Pollable {
   /** A read that did not fill its buffer has taken all there was: there will be news of what comes after. */
   #receive(into: Uint8Array): number {
     const count = this.#libc.recv(this.#fd, into);
-    if (count < into.length && !this.#thorough) this.#readable = false;
+    if (count < into.length && !this.#ended) this.#readable = false;
+    if (count < into.length && this.#urgent) {
+      this.#urgent = false;
+      // Reading on at once would let a peer that sends bit by bit keep everybody else waiting.
+      this.#poller.again(this.#fd, INTEREST);
+    }
     if (count === 0 && into.length > 0) this.#drained = true;
     return count;
   }

@@ -41,7 +41,7 @@ const SOCK_STREAM = 1;
 /** `SOCK_…`, `EFD_…`: never block, and stay out of processes that this one starts. */
 const NONBLOCK_CLOEXEC = 0o2004000;
 const EPOLL_CLOEXEC = 0o2000000;
-const EPOLL_CTL_ADD = 1;
+const [EPOLL_CTL_ADD, EPOLL_CTL_MOD] = [1, 3];
 const [SOL_SOCKET, SO_REUSEADDR] = [1, 2];
 const [IPPROTO_TCP, TCP_NODELAY] = [6, 1];
 const [SHUT_RD, SHUT_WR] = [0, 1];
@@ -201,6 +201,12 @@ export class Libc {
   epollAdd(epoll: number, fd: number, flags: number): number {
     this.#event.set(0, fd, flags);
     return this.#result(this.#c.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, this.#event.bytes));
+  }
+
+  /** Has what is there already be news once more. */
+  epollAgain(epoll: number, fd: number, flags: number): void {
+    this.#event.set(0, fd, flags);
+    this.#c.epoll_ctl(epoll, EPOLL_CTL_MOD, fd, this.#event.bytes);
   }
 
   /** What is ready now. */

@@ -292,7 +292,7 @@ test("a server is heard although all threads that could wait for it are taken", 
   await Deno.remove(folder, { recursive: true });
 });
 
-test("what comes behind an urgent byte, as a telnet sends it at Ctrl-C, is read without waiting for more", async () => {
+test("what comes behind an urgent byte, as a telnet sends it at Ctrl-C, is read without waiting for more, in its turn", async () => {
   using listener = disposable(listenEpoll(LOOPBACK));
   const peer = new UrgentPeer((listener.addr as Deno.NetAddr).port);
   const transport = await listener.accept();
@@ -302,6 +302,17 @@ test("what comes behind an urgent byte, as a telnet sends it at Ctrl-C, is read 
   await socketsTurn();
   assertEquals(await readText(transport), "one");
   assertEquals(await readText(transport), "two");
+  // And that is no way to be read without a turn in between.
+  peer.send("three");
+  peer.send("!", UrgentPeer.MSG_OOB);
+  await socketsTurn();
+  assertEquals(await readText(transport), "three");
+  peer.send("four");
+  let came = false;
+  const reading = readText(transport).finally(() => came = true);
+  for (let steps = 0; steps < 10; steps++) await undefined;
+  assertEquals(came, false);
+  assertEquals(await reading, "four");
   peer.close();
   transport.close();
 });
