@@ -34,6 +34,18 @@ export interface Transport {
   close(): void;
   /** Switches Nagle's algorithm off, where the transport has one. */
   setNoDelay?(noDelay?: boolean): void;
+  /**
+   * Frees the connection at once and resets it, so that the peer cannot take an answer that was cut off for a whole one;
+   * the server calls it in place of `close` when it aborts a connection. Without it, `close` is called.
+   */
+  reset?(): void;
+  /**
+   * The number of bytes that the peer's side has acknowledged so far, which may be fewer than `write` has taken: the
+   * kernel buffers some. With it, `writeTimeout` sees the progress of a slow reader within a `write`.
+   */
+  acknowledged?(): number;
+  /** The memory in bytes that it holds beyond what it holds at rest, such as encrypted output that waits for the peer. */
+  readonly heldBytes?: number;
   /** Lets the process live as long as a read is outstanding, which is the default. */
   ref?(): void;
   /** Lets the process end although a read is outstanding. */
