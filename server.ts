@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Connection, type Door, type Host } from "./conn.ts";
+import { Connection, type Handler, type Host } from "./conn.ts";
 import { Acceptor } from "./internal/acceptor.ts";
 import { Gate } from "./internal/admission.ts";
 import { Budget } from "./internal/budget.ts";
@@ -17,13 +17,14 @@ import { AcceptRejection } from "./internal/errors.ts";
 import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
 import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/reasons.ts";
+import { MisdirectedTransport } from "./internal/misdirected_transport.ts";
 import { RefClock } from "./internal/ref_clock.ts";
 import { Rejects } from "./internal/rejects.ts";
 import { Roster } from "./internal/roster.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
 import type { ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
-import { socketsTurn } from "./internal/turn.ts";
+import { round, socketsTurn } from "./internal/turn.ts";
 import { closeQuietly, type Listener, type Transport } from "./internal/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
@@ -57,14 +58,14 @@ export interface Server extends AsyncDisposable {
 /**
  * A server at work.
  *
- * It owns the acceptor, the rejected connections, and every admitted one until that calls `ended`; `#empty` settles
- * when none of these is left during a shutdown.
+ * It owns the acceptor, the rejected connections, and every admitted one until its `closed` settles; a shutdown awaits
+ * these promises, and those of the handlers that are still at work behind them.
  */
 class LineServer implements Server, Host {
   readonly addr: Deno.Addr;
   readonly limits: ConnLimits;
   readonly alarms: Alarms;
-  readonly door: Door;
+  readonly handler: Handler;
   readonly #options: ServeOptions;
   readonly clock: RefClock;
   readonly #time: Clock;
@@ -76,19 +77,22 @@ class LineServer implements Server, Host {
   readonly budget: Budget;
   readonly #counters = new Counters();
   readonly #accepting: Promise<void>;
-  readonly #empty = Promise.withResolvers<void>();
   readonly #finished = Promise.withResolvers<void>();
   readonly #report = Promise.withResolvers<ShutdownReport>();
   #state: ServerState = "listening";
   #unref = false;
   #socketsTurn: Promise<void> | undefined;
+  /** Handlers at work whose connections have ended. */
+  readonly #orphans = new Set<Promise<void>>();
+  /** Aborts when a shutdown begins. */
+  readonly #stopping = new AbortController();
   #drain: Drain | undefined;
 
-  constructor(options: ServeOptions, door: Door) {
+  constructor(options: ServeOptions, handler: Handler) {
     const { hostname = "0.0.0.0", port = 8080, clock = SYSTEM_CLOCK, signal } = options;
     this.limits = resolveConnOptions(options);
     const rules = admissionRules(options);
-    this.door = door;
+    this.handler = handler;
     this.#options = options;
     this.#time = clock;
     this.clock = new RefClock(clock);
@@ -107,6 +111,7 @@ class LineServer implements Server, Host {
     this.addr = this.#listener.addr;
     this.#guard(() => options.onListen?.(this.addr));
     this.emit({ type: "listening", addr: this.addr });
+    this.#stopping.signal.addEventListener("abort", () => this.#close().then(this.#report.resolve));
     this.#accepting = this.#accept();
     if (signal !== undefined) this.#obey(signal);
   }
@@ -124,7 +129,7 @@ class LineServer implements Server, Host {
   }
 
   stats(): ServerStats {
-    return this.#counters.snapshot(this.#conns);
+    return this.#counters.snapshot(this.#conns, this.#orphans.size);
   }
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
@@ -134,7 +139,7 @@ class LineServer implements Server, Host {
     if (this.#state === "listening") {
       // Before any hook is called, which may call this again.
       this.#state = "draining";
-      this.#close().then(this.#report.resolve);
+      this.#stopping.abort();
     }
     this.#drain?.hurry(drain, drainTimeout);
     return this.#report.promise;
@@ -158,8 +163,11 @@ class LineServer implements Server, Host {
     for (const conn of this.#conns) conn.unref();
   }
 
-  socketsTurn(): Promise<void> {
-    return this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined);
+  async socketsTurn(): Promise<void> {
+    // The first may have begun before now; and the kernel tells of some 1000 sockets at a time. All connections share it.
+    for (let turns = 2 + (this.active >> 9); turns > 0; turns--) {
+      await (this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined));
+    }
   }
 
   emit(event: ServerEvent): void {
@@ -174,13 +182,17 @@ class LineServer implements Server, Host {
     return typeof line === "string" ? `${line}\n` : "";
   }
 
-  ended(conn: Connection, event: ClosedEvent): void {
+  #ended(conn: Connection, event: ClosedEvent): void {
+    const { handled } = conn;
+    if (handled !== undefined) {
+      this.#orphans.add(handled);
+      handled.then(() => this.#orphans.delete(handled));
+    }
     this.#conns.delete(conn);
     this.#gate.leave(conn.remoteAddr);
     this.#acceptor.hurry();
     this.#counters.ended(event.reason, event);
     this.emit(event);
-    if (this.#state === "draining" && this.#conns.size === 0) this.#empty.resolve();
   }
 
   /** Calls a caller's function, which is not allowed to hurt the server. */
@@ -200,7 +212,7 @@ class LineServer implements Server, Host {
     const stop = () => this.shutdown();
     if (signal.aborted) stop();
     signal.addEventListener("abort", stop);
-    this.#empty.promise.then(() => signal.removeEventListener("abort", stop));
+    this.#report.promise.then(() => signal.removeEventListener("abort", stop));
   }
 
   async #accept(): Promise<void> {
@@ -229,10 +241,13 @@ class LineServer implements Server, Host {
     if (this.#state !== "listening") return closeQuietly(transport);
     const decision = this.#gate.enter(transport.remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
-    const conn = new Connection(++this.#counters.accepted, transport, this);
+    const { answerMisdirected } = this.limits;
+    const seen = answerMisdirected ? new MisdirectedTransport(transport) : transport;
+    const conn = new Connection(++this.#counters.accepted, seen, this);
     this.#conns.add(conn);
     if (this.#unref) conn.unref();
     this.emit({ type: "accepted", conn });
+    conn.closed.then((event) => this.#ended(conn, event));
     conn.serve();
   }
 
@@ -248,6 +263,19 @@ class LineServer implements Server, Host {
     this.emit({ type: "rejected", remoteAddr, reason, error: cause });
   }
 
+  /**
+   * Waits for the handlers whose connections have ended.
+   *
+   * @param deadline Settles when they are no longer waited for.
+   * @returns How many are still at work.
+   */
+  async #handlersSettle(deadline: Promise<void>): Promise<number> {
+    await Promise.race([deadline, Promise.all(this.#orphans)]);
+    // A handler that its connection's end has woken up may have a `finally` to go through.
+    if (this.#orphans.size > 0) await round();
+    return this.#orphans.size;
+  }
+
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
@@ -258,24 +286,24 @@ class LineServer implements Server, Host {
     this.emit({ type: "draining", active: this.active });
     this.#acceptor.close();
     this.#rejects.close();
-    if (this.active === 0) this.#empty.resolve();
     // The port is free only when the outstanding accept() has settled.
-    await Promise.all([this.#accepting, this.#empty.promise]);
+    await Promise.all([this.#accepting, ...Array.from(this.#conns, (conn) => conn.closed)]);
+    const handlersLeft = await this.#handlersSettle(drain.over);
     drain.stop();
     this.#drain = undefined;
     this.#state = "closed";
     const ended = CLOSE_REASONS.map((reason) => [reason, this.#counters.closed[reason] - before[reason]] as const);
     const closed = Object.fromEntries(ended.filter(([, count]) => count > 0));
-    const report = { closed, durationMs: this.clock.now() - since };
+    const report = { closed, handlersLeft, durationMs: this.clock.now() - since };
     this.emit({ type: "stopped", report });
     this.#finished.resolve();
     return report;
   }
 }
 
-function start(options: ServeOptions, door: Door): Server {
+function start(options: ServeOptions, handler: Handler): Server {
   checkServeOptions(options);
-  return new LineServer(options, door);
+  return new LineServer(options, handler);
 }
 
 /**

@@ -21,15 +21,9 @@ const BLOCKS = {
 for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
   const input = new TextEncoder().encode(`${"x".repeat(bytes)}\n`.repeat(count));
   const limiter = new Limiter(LIMITS);
-  const outbox = new Outbox({
-    send: (bytes) => Promise.resolve(bytes.length),
-    writing() {},
-    sent() {},
-    wrote() {},
-    writeFailed(error) {
-      throw error;
-    },
-  });
+  const transport = { write: (bytes: Uint8Array) => Promise.resolve(bytes.length) };
+  const owner = { failed() {}, overflowed() {} };
+  const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
 
   Deno.bench(`the limiter takes ${name}`, { group: name }, () => {
     feed(limiter, input, () => {});

@@ -1,12 +1,12 @@
 /**
- * Memory for unfinished lines, which all connections of a server share.
+ * Memory for unfinished lines and replies that wait, which all connections of a server share.
  *
  * @module
  */
 
 import { type Member, Roster } from "./roster.ts";
 
-/** Somebody who takes of it. */
+/** A connection, as far as the budget needs it. */
 export interface Holder {
   /** Whether a line has begun in its memory and not ended. */
   readonly midLine: boolean;
@@ -14,53 +14,98 @@ export interface Holder {
   giveWay(): void;
 }
 
-/** What somebody takes of it. */
-export class Share implements Member {
+/** The memory of one connection: its input, and its output that waits for the peer. */
+export class Account implements Member {
   place = 0;
+  /** Kept by {@linkcode Budget}. */
+  bytes = 0;
+  output = 0;
   readonly holder: Holder;
-  readonly bytes: number;
+  readonly #budget: Budget;
+  #input = 0;
+  #output = 0;
+  #stuck = false;
 
-  constructor(holder: Holder, bytes: number) {
+  constructor(budget: Budget, holder: Holder) {
+    this.#budget = budget;
     this.holder = holder;
-    this.bytes = bytes;
+  }
+
+  /** Whether memory is short. */
+  get tight(): boolean {
+    return this.#budget.tight;
+  }
+
+  /** Whether giving it back would free anything: a line that is being answered keeps its memory. */
+  get canGiveWay(): boolean {
+    return this.#stuck || this.holder.midLine;
+  }
+
+  /** Notes how many bytes the unfinished input takes now. */
+  holdInput(bytes: number): void {
+    if (bytes === this.#input) return;
+    this.#input = bytes;
+    this.#set();
+  }
+
+  /** Notes how many bytes the output takes now. */
+  holdOutput(bytes: number): void {
+    if (bytes === this.#output) return;
+    this.#output = bytes;
+    this.#set();
+  }
+
+  /** Notes whether the peer has not taken the output for a while. */
+  set stuck(stuck: boolean) {
+    if (stuck === this.#stuck) return;
+    this.#stuck = stuck;
+    this.#set();
+  }
+
+  #set(): void {
+    this.#budget.set(this, this.#stuck ? this.#input + this.#output : this.#input, this.#output);
   }
 }
 
-/** Keeps count of the memory; when there is too little, the largest unfinished line gives way. */
+/** Keeps count of the memory; when there is too little, the connection that holds the most gives way. */
 export class Budget {
   readonly #maxBytes: number;
-  /** By their bytes, as buffers come in few sizes: with thousands of connections, to look at each of them takes 1 ms. */
-  readonly #shares = new Map<number, Roster<Share>>();
+  /** Accounts by the number of bits of their bytes: with thousands of connections, to look at each takes 1 ms. */
+  readonly #bySize: Roster<Account>[] = [];
+  /** Input, and output that is stuck; and all output. */
   #bytes = 0;
+  #output = 0;
 
-  /** @param maxBytes How much there is. */
+  /** @param maxBytes How much memory there is. */
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
 
-  /** Whether more than half is taken: from here on, buffers are no larger than what has begun in them needs. */
+  /**
+   * Whether more than half is taken: from here on, buffers are no larger than what has begun in them needs, so that
+   * replies are short, too. Output that is on its way counts here, and is no reason for anybody to give way.
+   */
   get tight(): boolean {
-    return this.#bytes > this.#maxBytes / 2;
+    return this.#bytes + this.#output > this.#maxBytes / 2;
   }
 
-  /** Takes a share, without asking whether there is so much. */
-  take(holder: Holder, bytes: number): Share {
-    const share = new Share(holder, bytes);
-    this.#bytes += bytes;
-    let shares = this.#shares.get(bytes);
-    if (shares === undefined) this.#shares.set(bytes, shares = new Roster());
-    shares.add(share);
-    return share;
+  /** Notes how much of what cannot leave, and how much output, an account holds; if it is too much, the largest give way. */
+  set(account: Account, bytes: number, output: number): void {
+    this.#output += output - account.output;
+    account.output = output;
+    const grown = bytes - account.bytes;
+    const before = sizeOf(account.bytes);
+    const after = sizeOf(bytes);
+    account.bytes = bytes;
+    this.#bytes += grown;
+    if (before !== after) {
+      if (before > 0) this.#bySize[before].delete(account);
+      if (after > 0) (this.#bySize[after] ??= new Roster()).add(account);
+    }
+    if (grown > 0) this.#settle();
   }
 
-  /** Gives a share back. */
-  giveBack(share: Share): void {
-    this.#bytes -= share.bytes;
-    this.#shares.get(share.bytes)!.delete(share);
-  }
-
-  /** Has the largest unfinished lines give way, until what is taken is there, or nobody can. */
-  settle(): void {
+  #settle(): void {
     while (this.#bytes > this.#maxBytes) {
       const largest = this.#largest();
       if (largest === undefined) return;
@@ -68,9 +113,15 @@ export class Budget {
     }
   }
 
+  /** One of the largest: none that can give way holds twice as much. */
   #largest(): Holder | undefined {
-    for (const bytes of [...this.#shares.keys()].sort((a, b) => b - a)) {
-      for (const { holder } of this.#shares.get(bytes)!) if (holder.midLine) return holder;
+    for (let size = this.#bySize.length - 1; size > 0; size--) {
+      for (const account of this.#bySize[size] ?? []) if (account.canGiveWay) return account.holder;
     }
   }
+}
+
+/** The number of bits of a number, 0 for 0. */
+function sizeOf(bytes: number): number {
+  return 32 - Math.clz32(bytes);
 }

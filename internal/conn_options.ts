@@ -28,14 +28,37 @@ export interface ConnOptions {
    */
   lineTimeout?: number;
   /**
-   * How long the peer may take to accept one block of replies (64 KiB at most), in milliseconds. Then the connection
-   * is aborted, with reason `write-timeout`. `Infinity` switches it off. The default is the value of `idleTimeout`.
+   * How long the peer may take too little of what it is sent, in milliseconds, counted while replies wait for it; when
+   * its side has taken 1 KiB within that time, the clock starts anew. Then the connection is aborted, with reason
+   * `write-timeout`, and the peer sees a reset where the system lets a server send one. `Infinity` switches it off. The
+   * default is the value of `idleTimeout`.
+   *
+   * On `epoll` that is exact. Deno's sockets take nothing more until a third of the kernel's send buffer is free, some
+   * 0.8 MB on loopback, so there the clock has to pass three times in a row: with the defaults a peer that reads 40 KB a
+   * second lives, one that reads nothing is gone after 30 s, and the end that it sees is a reset only if it has sent
+   * something that was not read.
    */
   writeTimeout?: number;
   /**
+   * How long a line handler may take for one line, and a conversation handler between two reads or writes, in
+   * milliseconds; the clock stands still while a write waits for the peer. Then the connection is aborted, with reason
+   * `handler-timeout`; the handler goes on, and learns of it by `conn.signal`.
+   *
+   * @default {Infinity}
+   */
+  handlerTimeout?: number;
+  /**
+   * The same once the peer has ended its side, in milliseconds: there will be nothing more to read, and a peer that has
+   * gone altogether looks the same until something is written. A write starts it anew.
+   *
+   * @default {60_000}
+   */
+  halfCloseTimeout?: number;
+  /**
    * How old a connection may become, in milliseconds, give or take 10 % by chance. Then it is closed, once what the
    * peer has sent is answered, with reason `max-age`; one that goes on sending gets a megabyte or eight reads more at
-   * most. A conversation handler that does something else is waited for until it asks for its next line.
+   * most. A conversation handler that does something else is waited for until it asks for its next line. What has not
+   * come to its end 10 s later is aborted.
    *
    * @default {Infinity}
    */
@@ -108,14 +131,18 @@ export function resolveConnOptions(options: ConnOptions): ConnLimits {
     firstLineTimeout = Math.min(5000, idleTimeout),
     lineTimeout = idleTimeout,
     writeTimeout = idleTimeout,
+    handlerTimeout = Infinity,
+    halfCloseTimeout = 60_000,
     maxAge = Infinity,
   } = options;
+  const timeouts = {
+    ...{ idleTimeout, firstLineTimeout, lineTimeout, writeTimeout },
+    ...{ handlerTimeout, halfCloseTimeout, maxAge },
+  };
   const { maxLines = Infinity, maxLinesPerSecond = Infinity, maxBytesPerSecond = Infinity } = options;
   const { answerMisdirected = false } = options;
   const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, maxQueuedBytes = 1_048_576 } = options;
-  for (const [name, value] of Object.entries({ idleTimeout, firstLineTimeout, lineTimeout, writeTimeout, maxAge })) {
-    checkTimeout(name, value);
-  }
+  for (const [name, value] of Object.entries(timeouts)) checkTimeout(name, value);
   checkBufferBytes("maxLineBytes", maxLineBytes);
   checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
   checkWhole("maxQueuedBytes", maxQueuedBytes, 1, Infinity);
@@ -124,7 +151,7 @@ export function resolveConnOptions(options: ConnOptions): ConnLimits {
   checkRate("maxBytesPerSecond", maxBytesPerSecond);
   checkBoolean("answerMisdirected", answerMisdirected);
   return {
-    ...{ firstLineTimeout, idleTimeout, lineTimeout, writeTimeout, maxAge },
+    ...timeouts,
     ...{ maxLines, maxLinesPerSecond, maxBytesPerSecond, answerMisdirected },
     ...{ maxLineBytes, maxConnectionBytes, maxQueuedBytes },
   };

@@ -26,8 +26,20 @@ export interface ServerStats extends Traffic {
   readonly closed: Readonly<Record<CloseReason, number>>;
   /** Connections that were turned away. */
   readonly rejected: number;
+  /**
+   * Handlers that are at work: conversation handlers that have not settled, and line handlers whose promise has not,
+   * those included whose connections have ended.
+   */
+  readonly handlers: number;
   /** How often a function among the options threw. */
   readonly hookErrors: number;
+}
+
+/** A connection that is there. */
+interface ActiveConn {
+  readonly totals: Traffic;
+  /** Settles when its handler has; undefined if no handler is at work. */
+  readonly handled: Promise<void> | undefined;
 }
 
 /** The counters behind {@linkcode ServerStats}. */
@@ -45,15 +57,17 @@ export class Counters {
   }
 
   /** The counters now, with what the connections that are there have done so far. */
-  snapshot(active: Iterable<{ readonly totals: Traffic }>): ServerStats {
+  snapshot(active: Iterable<ActiveConn>, orphans: number): ServerStats {
     const traffic = { ...this.#traffic };
     let count = 0;
-    for (const { totals } of active) {
+    let handlers = orphans;
+    for (const { totals, handled } of active) {
       addTo(traffic, totals);
       count++;
+      if (handled !== undefined) handlers++;
     }
     const { accepted, rejected, hookErrors } = this;
-    return { accepted, active: count, closed: { ...this.closed }, rejected, hookErrors, ...traffic };
+    return { accepted, active: count, closed: { ...this.closed }, rejected, handlers, hookErrors, ...traffic };
   }
 }
 

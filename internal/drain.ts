@@ -26,6 +26,7 @@ export class Drain {
   #deadline = Infinity;
   #cancelDeadline = () => {};
   #cancelWord = () => {};
+  readonly #over = Promise.withResolvers<void>();
 
   /**
    * @param conns The connections that are there.
@@ -38,7 +39,12 @@ export class Drain {
     this.#tellLater(tell);
   }
 
-  /** Who asks again can only be in more of a hurry. */
+  /** Settles at the deadline, when the connections that are left have been aborted. */
+  get over(): Promise<void> {
+    return this.#over.promise;
+  }
+
+  /** A later call can only bring the deadline forward, or turn `linger` into `finish`. */
   hurry(mode: DrainMode, timeout: number): void {
     if (mode === "finish" && this.#mode !== "finish") {
       this.#mode = mode;
@@ -51,6 +57,7 @@ export class Drain {
     this.#cancelDeadline = this.#clock.setTimer(
       () => {
         for (const conn of this.#conns) conn.abort("drain-timeout");
+        this.#over.resolve();
       },
       timeout,
       true,

@@ -69,3 +69,9 @@ export class AcceptRejection extends Error {
     this.remoteAddr = remoteAddr;
   }
 }
+
+/** A promise whose rejection is safe to ignore: a connection that has ended is no reason to end the process. */
+export function harmless<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
+}

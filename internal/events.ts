@@ -114,6 +114,8 @@ export interface StoppedEvent {
 export interface ShutdownReport {
   /** How many connections ended during the shutdown, by reason; a reason without any is left out. */
   readonly closed: Readonly<Partial<Record<CloseReason, number>>>;
+  /** How many handlers were still at work at the deadline, and were given up: their connections have ended. */
+  readonly handlersLeft: number;
   /** How long it took, in milliseconds. */
   readonly durationMs: number;
 }

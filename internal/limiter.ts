@@ -5,7 +5,7 @@
  * @module
  */
 
-import { Spares } from "./spares.ts";
+import { giveBuffer, takeBuffer } from "./spares.ts";
 
 /** Why the limiter refuses to take more. */
 export type Breach = "line-too-long" | "byte-limit";
@@ -30,21 +30,23 @@ export const BLOCK_BYTES = 64 * 1024;
 /** So many reads in a row that each use less than this part of a large buffer give it back; one alone is a pause. */
 const QUIET_READS = 16;
 
-const SPARES = new Spares(SMALL_BYTES, 64);
 const NONE = new Uint8Array(0);
 
 /**
  * Cuts a stream of bytes into blocks of whole lines.
  *
- * The caller reads into {@linkcode space} and reports with {@linkcode take} how much came. Each byte is searched once
+ * The caller reads into {@linkcode space}, reports with {@linkcode added} how much came, and asks for what can be handed
+ * out with {@linkcode cut}; {@linkcode take} does both. Each byte is searched once
  * and moved at most once, however the peer cuts its segments, so that a long line sent byte by byte costs linear work.
  */
 export class Limiter {
   readonly #limits: SizeLimits;
-  #buffer = SPARES.take();
-  /** The unfinished line lies at [#start, #end); a block that was handed out lies before it. */
+  #buffer = takeBuffer(SMALL_BYTES);
+  /** What has not been handed out lies at [#start, #end), a block that has been before it; no LF lies in [#start, #searched). */
   #start = 0;
+  #searched = 0;
   #end = 0;
+  #overLimit = false;
   #full = false;
   #smallReads = 0;
   /** Bytes taken so far. */
@@ -56,7 +58,7 @@ export class Limiter {
     this.#limits = limits;
   }
 
-  /** Whether a line has begun and not ended. */
+  /** Whether there are bytes that have not been handed out: once {@linkcode cut} has been asked, of a line that has begun. */
   get midLine(): boolean {
     return this.#end > this.#start;
   }
@@ -84,12 +86,14 @@ export class Limiter {
   space(tight = false): Uint8Array {
     const held = this.#end - this.#start;
     if (this.#start > 0) this.#buffer.copyWithin(0, this.#start, this.#end);
+    this.#searched -= this.#start;
     this.#start = 0;
     this.#end = held;
     const size = tight ? this.#leastSize(held) : this.#nextSize(held);
     if (size !== this.#buffer.length) {
-      const buffer = new Uint8Array(size);
+      const buffer = takeBuffer(size);
       buffer.set(this.#buffer.subarray(0, held));
+      giveBuffer(this.#buffer);
       this.#buffer = buffer;
     }
     return held === 0 ? this.#buffer : this.#buffer.subarray(held);
@@ -115,15 +119,16 @@ export class Limiter {
   /** Lets a large buffer go in which no line has begun; a block that was handed out is done with. */
   letGo(): void {
     if (this.midLine || this.extraBytes === 0) return;
-    this.#buffer = SPARES.take();
-    this.#start = this.#end = 0;
+    giveBuffer(this.#buffer);
+    this.#buffer = takeBuffer(SMALL_BYTES);
+    this.#start = this.#searched = this.#end = 0;
   }
 
-  /** Takes no more bytes, and lets its buffer go, into which nobody must be reading. */
+  /** Takes no more bytes, and lets its buffer go, into which no read must be outstanding. */
   free(): void {
-    SPARES.give(this.#buffer);
+    giveBuffer(this.#buffer);
     this.#buffer = NONE;
-    this.#start = this.#end = 0;
+    this.#start = this.#searched = this.#end = 0;
   }
 
   /**
@@ -133,14 +138,30 @@ export class Limiter {
    * `undefined` if no line ended.
    */
   take(count: number): Uint8Array<ArrayBuffer> | undefined {
-    const from = this.#end;
-    this.#full = from + count === this.#buffer.length;
+    this.added(count);
+    return this.cut();
+  }
+
+  /** Notes that `count` bytes were put into {@linkcode space}. */
+  added(count: number): void {
+    this.#full = this.#end + count === this.#buffer.length;
     this.#smallReads = count * QUIET_READS < this.#buffer.length ? this.#smallReads + 1 : 0;
     const over = this.bytes + count - this.#limits.maxConnectionBytes;
     this.bytes += count;
     this.#end += over > 0 ? Math.max(0, count - over) : count;
-    const block = this.#cut(from);
-    if (over > 0) this.breach ??= "byte-limit";
+    if (over > 0) this.#overLimit = true;
+  }
+
+  /**
+   * Cuts off the whole lines that have come.
+   *
+   * @returns One or more whole lines with their line ends, valid until the next call of {@linkcode space};
+   * `undefined` if there is none.
+   */
+  cut(): Uint8Array<ArrayBuffer> | undefined {
+    if (this.breach !== undefined) return undefined;
+    const block = this.#cut();
+    if (this.#overLimit) this.breach ??= "byte-limit";
     return block;
   }
 
@@ -152,23 +173,24 @@ export class Limiter {
   end(): Uint8Array<ArrayBuffer> | undefined {
     if (this.breach !== undefined || !this.midLine) return undefined;
     this.space()[0] = LF;
-    const from = this.#end++;
-    return this.#cut(from);
+    this.#end++;
+    return this.#cut();
   }
 
-  /** Cuts whole lines off what is held; nothing before `from` is an LF. */
-  #cut(from: number): Uint8Array<ArrayBuffer> | undefined {
+  #cut(): Uint8Array<ArrayBuffer> | undefined {
     const buffer = this.#buffer;
-    let end = lastLineEnd(buffer, from, this.#end);
-    if (end > this.#limits.maxLineBytes) end = this.#cutAtBreach(from, end);
+    const start = this.#start;
+    let end = lastLineEnd(buffer, this.#searched, this.#end) || start;
+    if (end - start > this.#limits.maxLineBytes) end = this.#cutAtBreach(end);
     this.#start = end;
+    this.#searched = this.#end;
     if (this.breach === undefined && this.#tooLong(end, this.#end)) this.breach = "line-too-long";
-    return end > 0 ? buffer.subarray(0, end) : undefined;
+    return end > start ? buffer.subarray(start, end) : undefined;
   }
 
   /** Only a block that is longer than the longest line can hold a line that is too long, so only it is walked through. */
-  #cutAtBreach(from: number, end: number): number {
-    for (let start = 0, search = from; start < end;) {
+  #cutAtBreach(end: number): number {
+    for (let start = this.#start, search = this.#searched; start < end;) {
       const lineEnd = this.#buffer.indexOf(LF, search);
       if (this.#tooLong(start, lineEnd)) {
         this.breach = "line-too-long";

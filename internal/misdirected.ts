@@ -1,18 +1,19 @@
 /**
- * Clients that mean another server: a browser, or anything that speaks TLS, at the plain port.
+ * Clients that mean another server: a browser, or anything that speaks TLS, at the plain port. Both are recognized byte
+ * by byte, in constant memory, however the peer cuts its segments.
  *
  * @module
  */
 
-const REQUEST_LINE = /^[A-Z]+ \S+ HTTP\/1\.\d\r?$/;
+/** Maximum bytes of a request line; a longer line is taken for one of the server's own. */
 const LONGEST_REQUEST_LINE = 8 * 1024;
 const LF = 10;
-const CR = 13;
-const DOT = 46;
-const LATIN1 = new TextDecoder("latin1");
+const SPACE = 32;
 
 const BODY = "This port speaks lines of text, not HTTP.\n";
-const BAD_REQUEST = [
+
+/** What a client is told that speaks HTTP. */
+export const BAD_REQUEST = [
   "HTTP/1.1 400 Bad Request",
   "Content-Type: text/plain; charset=utf-8",
   `Content-Length: ${BODY.length}`,
@@ -21,31 +22,68 @@ const BAD_REQUEST = [
   BODY,
 ].join("\r\n");
 
-/** A fatal alert, "handshake failure", as a TLS record. */
-const TLS_ALERT = new Uint8Array([21, 3, 1, 0, 2, 2, 40]);
+/** What a client is told that speaks TLS: a fatal alert, "handshake failure", as a TLS record. */
+export const TLS_ALERT = new Uint8Array([21, 3, 1, 0, 2, 2, 40]);
 
-/**
- * What to answer a client that begins to speak TLS, in its own language.
- *
- * @param bytes The first bytes that it sent.
- * @returns The answer; `undefined` if it may mean this server.
- */
-export function answerTls(bytes: Uint8Array): Uint8Array | undefined {
-  // A handshake record of any version, which begins with a ClientHello.
-  return bytes.length >= 3 && bytes[0] === 22 && bytes[1] === 3 && bytes[2] <= 4 ? TLS_ALERT : undefined;
+/** The peer means another server. */
+export class MisdirectedError extends Error {
+  /** What to answer the peer, in its own language. */
+  readonly answer: string | Uint8Array;
+
+  /** @param answer What to answer the peer. */
+  constructor(answer: string | Uint8Array) {
+    super("The peer speaks another protocol");
+    this.answer = answer;
+  }
 }
 
-/**
- * What to answer a client that asks in HTTP, in its own language.
- *
- * @param lines The first lines that it sent, each with its line end.
- * @returns The answer; `undefined` if it may mean this server.
- */
-export function answerHttp(lines: Uint8Array): string | undefined {
-  const end = lines.indexOf(LF);
-  // Nearly every line is known to be none by its third to last byte, without being decoded.
-  const dot = lines[end - 1] === CR ? end - 3 : end - 2;
-  if (lines[dot] !== DOT || end > LONGEST_REQUEST_LINE) return undefined;
-  const line = LATIN1.decode(lines.subarray(0, end));
-  return REQUEST_LINE.test(line) ? BAD_REQUEST : undefined;
+/** Recognizes a handshake record of any TLS version, which begins with a ClientHello. */
+export class TlsRecord {
+  #at = 0;
+
+  /**
+   * Takes the next byte.
+   *
+   * @returns Whether these bytes begin a TLS handshake; undefined as long as that is open.
+   */
+  take(byte: number): boolean | undefined {
+    const fits = this.#at === 0 ? byte === 22 : this.#at === 1 ? byte === 3 : byte <= 4;
+    return fits ? ++this.#at === 3 || undefined : false;
+  }
+}
+
+/** What a client of HTTP/2 that does not ask begins with, but for the version. */
+const PREFACE = "PRI *";
+
+/** Recognizes an HTTP request line: a method, a target, and a version; or the beginning of HTTP/2. */
+export class RequestLine {
+  #bytes = 0;
+  #words = 0;
+  #wordEmpty = true;
+  /** The first bytes, and the last word. */
+  #begun = "";
+  #version = "";
+
+  /**
+   * Takes the next byte.
+   *
+   * @returns Whether these bytes are a request line; undefined as long as that is open.
+   */
+  take(byte: number): boolean | undefined {
+    if (byte === LF) return (this.#begun === PREFACE ? /^HTTP\/[12]\.\d\r?$/ : /^HTTP\/1\.\d\r?$/).test(this.#version);
+    if (++this.#bytes > LONGEST_REQUEST_LINE) return false;
+    if (this.#bytes <= PREFACE.length) this.#begun += String.fromCharCode(byte);
+    if (byte === SPACE) {
+      const fits = !this.#wordEmpty && ++this.#words < 3;
+      this.#wordEmpty = true;
+      return fits && undefined;
+    }
+    this.#wordEmpty = false;
+    if (this.#words === 2) {
+      this.#version += String.fromCharCode(byte);
+      return this.#version.length <= "HTTP/1.1\r".length && undefined;
+    }
+    const fits = this.#words === 0 ? byte >= 65 && byte <= 90 : byte > SPACE;
+    return fits && undefined;
+  }
 }

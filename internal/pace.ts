@@ -45,6 +45,11 @@ export class Pace {
     this.maxReadBytes = Math.max(1, Math.floor(Math.min(limits.maxBytesPerSecond, linesBytes)));
   }
 
+  /** Whether no more may be read for now. */
+  get holdsUp(): boolean {
+    return this.#bytes.wait(this.#clock.now()) > 0;
+  }
+
   /** Waits until more may be read. */
   read(): Promise<void> {
     return this.#sleep(this.#bytes.wait(this.#clock.now()));

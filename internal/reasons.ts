@@ -14,6 +14,7 @@
  * - `idle`: nothing was read or written for `idleTimeout` while the server waited for the peer
  * - `line-timeout`: a line was begun and not finished within `lineTimeout`
  * - `write-timeout`: the peer did not take a block of replies within `writeTimeout`
+ * - `handler-timeout`: the handler took longer than `handlerTimeout`, or `halfCloseTimeout` once the peer had ended its side
  * - `max-age`: it was older than `maxAge`
  * - `max-lines`: it had sent `maxLines`
  * - `line-too-long`: a line was longer than `maxLineBytes`
@@ -34,6 +35,7 @@ export type CloseReason =
   | "idle"
   | "line-timeout"
   | "write-timeout"
+  | "handler-timeout"
   | "max-age"
   | "max-lines"
   | "line-too-long"
@@ -55,6 +57,7 @@ const ALL: Record<CloseReason, true> = {
   "idle": true,
   "line-timeout": true,
   "write-timeout": true,
+  "handler-timeout": true,
   "max-age": true,
   "max-lines": true,
   "line-too-long": true,

@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "./clocks.ts";
-import { linger, LINGER_MS } from "./courtesy.ts";
+import { linger, LINGER_MS } from "./linger.ts";
 import { closeQuietly, type Transport } from "./transport.ts";
 
 /** So many are closed politely at a time; a storm of them must cost nothing. */

@@ -4,7 +4,10 @@
  * @module
  */
 
-/** Empty buffers of one size: a short connection would spend 3 % of its time on a new one. */
+/**
+ * Empty buffers of one size. A short connection would spend 3 % of its time on a new one, and large ones that are left
+ * to the collector outlast their connections by far.
+ */
 export class Spares {
   /** The size of each. */
   readonly bytes: number;
@@ -29,4 +32,24 @@ export class Spares {
   give(buffer: Uint8Array<ArrayBuffer>): void {
     if (buffer.length === this.bytes && this.#spares.length < this.#most) this.#spares.push(buffer);
   }
+}
+
+/** The spares of all connections of this process, by size: some 9 MiB at most. */
+const SPARES: Readonly<Record<number, Spares | undefined>> = Object.fromEntries(
+  [[256, 64], [1024, 64], [4096, 1024], [16_384, 64], [65_536, 64]].map((
+    [bytes, most],
+  ) => [bytes, new Spares(bytes, most)]),
+);
+
+/** The sizes of buffers that hold text for a while, smallest first. */
+export const OUTPUT_BYTES = [4096, 16_384, 65_536] as const;
+
+/** Takes a buffer of a size, which may have been used before: what it holds means nothing. */
+export function takeBuffer(bytes: number): Uint8Array<ArrayBuffer> {
+  return SPARES[bytes]?.take() ?? new Uint8Array(bytes);
+}
+
+/** Gives a buffer back that nothing uses any more: neither a read or write that is outstanding, nor a view of it. */
+export function giveBuffer(buffer: Uint8Array<ArrayBuffer>): void {
+  SPARES[buffer.length]?.give(buffer);
 }

@@ -40,10 +40,10 @@ export interface Transport {
    */
   reset?(): void;
   /**
-   * The number of bytes that the peer's side has acknowledged so far, which may be fewer than `write` has taken: the
-   * kernel buffers some. With it, `writeTimeout` sees the progress of a slow reader within a `write`.
+   * Tells how many bytes the peer's side has taken since a `write` began to wait, or since the last call. With it,
+   * `writeTimeout` sees the progress of a slow reader although no `write` settles: the kernel buffers much.
    */
-  acknowledged?(): number;
+  progress?(): number;
   /** The memory in bytes that it holds beyond what it holds at rest, such as encrypted output that waits for the peer. */
   readonly heldBytes?: number;
   /** Lets the process live as long as a read is outstanding, which is the default. */
@@ -90,7 +90,7 @@ export function formatAddr(addr: Deno.Addr): string {
 }
 
 /** Switches Nagle's algorithm off, if it can be. */
-export function dontDelay(transport: Transport): void {
+export function dontDelay(transport: Pick<Transport, "setNoDelay">): void {
   try {
     transport.setNoDelay?.(true);
   } catch {
@@ -107,9 +107,89 @@ export function closeQuietly(what: { close(): void }): void {
   }
 }
 
+/** Resets what may be closed already, or closes it where there is no way to reset it. */
+export function resetQuietly(transport: Transport): void {
+  if (transport.reset === undefined) return closeQuietly(transport);
+  closeQuietly({ close: () => transport.reset!() });
+}
+
 /** How a peer's breaking off can look, depending on what was under way. */
 export function isReset(error: unknown): boolean {
   const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof } = Deno.errors;
   return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof]
     .some((kind) => error instanceof kind);
+}
+
+/**
+ * A transport that passes every call on to another; a wrapper overrides what it changes. What a transport can lack is
+ * lacking here too, where the other lacks it: to be there means something.
+ */
+export class Forwarding implements Transport {
+  /** What the calls are passed on to. */
+  protected readonly inner: Transport;
+
+  /** @param inner What the calls are passed on to. */
+  constructor(inner: Transport) {
+    this.inner = inner;
+  }
+
+  get remoteAddr(): Deno.Addr {
+    return this.inner.remoteAddr;
+  }
+
+  get localAddr(): Deno.Addr {
+    return this.inner.localAddr;
+  }
+
+  get heldBytes(): number {
+    return this.inner.heldBytes ?? 0;
+  }
+
+  get setNoDelay(): ((noDelay?: boolean) => void) | undefined {
+    return this.inner.setNoDelay && this.#setNoDelay;
+  }
+
+  get reset(): (() => void) | undefined {
+    return this.inner.reset && this.#reset;
+  }
+
+  get progress(): (() => number) | undefined {
+    return this.inner.progress && this.#progress;
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    return this.inner.read(into);
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return this.inner.write(bytes);
+  }
+
+  closeWrite(): Promise<void> {
+    return this.inner.closeWrite();
+  }
+
+  close(): void {
+    this.inner.close();
+  }
+
+  ref(): void {
+    this.inner.ref?.();
+  }
+
+  unref(): void {
+    this.inner.unref?.();
+  }
+
+  #setNoDelay(noDelay?: boolean): void {
+    this.inner.setNoDelay!(noDelay);
+  }
+
+  #reset(): void {
+    this.inner.reset!();
+  }
+
+  #progress(): number {
+    return this.inner.progress!();
+  }
 }

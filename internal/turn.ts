@@ -17,7 +17,7 @@ export function turn(): Promise<void> {
 }
 
 /** Lets the loop go round once: those who are known to be ready have their turn, but the kernel need not be asked. */
-function round(): Promise<void> {
+export function round(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => resolve()));
 }
 

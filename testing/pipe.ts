@@ -11,6 +11,9 @@ class Pipe {
   readonly #capacity: number;
   #chunks: Uint8Array[] = [];
   #held = 0;
+  /** Bytes that were read, and how many of them when a write last began to wait or {@linkcode progress} was asked. */
+  #read = 0;
+  #readBefore = 0;
   #ended = false;
   #error: Error | undefined;
   #change = Promise.withResolvers<void>();
@@ -37,11 +40,20 @@ class Pipe {
       else this.#chunks[0] = chunk.subarray(part.length);
     }
     this.#held -= count;
+    this.#read += count;
     this.#changed();
     return count === 0 && this.#ended ? null : count;
   }
 
+  /** How many bytes were read since a write began to wait, or since the last call. */
+  progress(): number {
+    const count = this.#read - this.#readBefore;
+    this.#readBefore = this.#read;
+    return count;
+  }
+
   async write(bytes: Uint8Array): Promise<number> {
+    this.#readBefore = this.#read;
     while (this.#held === this.#capacity && !this.#ended && this.#error === undefined) await this.#change.promise;
     if (this.#error !== undefined || this.#ended) throw this.#error ?? new Error("Cannot write: the pipe has ended");
     const chunk = bytes.slice(0, this.#capacity - this.#held);
@@ -121,6 +133,10 @@ export class End implements Transport {
       this.#in.fail(new Deno.errors.ConnectionReset("The other end has reset the connection"));
       throw error;
     }
+  }
+
+  progress(): number {
+    return this.#out.progress();
   }
 
   // deno-lint-ignore require-await -- what it throws is a rejection

@@ -1,5 +1,5 @@
 import { assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertStringIncludes } from "@std/assert";
-import { answerHttp, answerTls } from "../internal/misdirected.ts";
+import { RequestLine, TlsRecord } from "../internal/misdirected.ts";
 import { Rate } from "../internal/rate.ts";
 import { socketsTurn } from "../internal/turn.ts";
 import type { TestClient } from "@x/shouty/testing";
@@ -297,16 +297,24 @@ test("HTTP is a line like any other later on, and where answerMisdirected is off
 });
 
 test("Only a whole request line of HTTP/1, or a TLS handshake's first three bytes, is misdirected", () => {
-  const answered = (text: string) => answerHttp(new TextEncoder().encode(text)) !== undefined;
-  assertEquals(["GET / HTTP/1.1\n", "PRI * HTTP/1.0\r\nrest\n", "POST /a?b HTTP/1.1\r\n"].map(answered), [
-    true,
-    true,
-    true,
-  ]);
-  const others = ["GET / HTTP/2.0\n", "get / HTTP/1.1\n", "GET /a b HTTP/1.1\n", "GET  / HTTP/1.1\n"];
+  const first = (look: RequestLine | TlsRecord, bytes: Uint8Array) =>
+    Array.from(bytes, (byte) => look.take(byte)).find((answer) => answer !== undefined);
+  const answered = (text: string) => first(new RequestLine(), new TextEncoder().encode(text));
+  const requests = ["GET / HTTP/1.1\n", "PRI * HTTP/1.0\r\n", "PRI * HTTP/2.0\r\n", "POST /a?b HTTP/1.1\r\n"];
+  assertEquals(requests.map(answered), requests.map(() => true));
+  const others = [
+    "GET / HTTP/2.0\n",
+    "get / HTTP/1.1\n",
+    "GET /a b HTTP/1.1\n",
+    "GET  / HTTP/1.1\n",
+    "GET / HTTP/1.12\n",
+  ];
   assertEquals(others.map(answered), others.map(() => false));
-  assertEquals(answerTls(CLIENT_HELLO.subarray(0, 2)), undefined);
-  assertEquals(answerTls(new Uint8Array([22, 3, 9])), undefined);
+  const longest = (bytes: number) => `GET /${"x".repeat(bytes - "GET / HTTP/1.1\r".length)} HTTP/1.1\r\n`;
+  assertEquals([answered(longest(8192)), answered(longest(8193))], [true, false]);
+  assertEquals(first(new TlsRecord(), CLIENT_HELLO), true);
+  assertEquals(first(new TlsRecord(), CLIENT_HELLO.subarray(0, 2)), undefined);
+  assertEquals(first(new TlsRecord(), new Uint8Array([22, 3, 9])), false);
 });
 
 test("Looking for misdirected clients does linear work for a line of 64 KiB that comes byte by byte", async () => {

@@ -1,5 +1,5 @@
 import { assertEquals, assertLessOrEqual } from "@std/assert";
-import { Budget, type Holder, type Share } from "../internal/budget.ts";
+import { Account, Budget, type Holder } from "../internal/budget.ts";
 import { test } from "./bounded.ts";
 import { check, fc } from "./property.ts";
 
@@ -7,12 +7,12 @@ import { check, fc } from "./property.ts";
 class Line implements Holder {
   static looks = 0;
   gone = false;
-  share: Share | undefined;
-  readonly #budget: Budget;
+  bytes = 0;
+  readonly #account: Account;
   readonly #midLine: boolean;
 
   constructor(budget: Budget, midLine = true) {
-    this.#budget = budget;
+    this.#account = new Account(budget, this);
     this.#midLine = midLine;
   }
 
@@ -22,15 +22,13 @@ class Line implements Holder {
   }
 
   hold(bytes: number): void {
-    const before = this.share;
-    this.share = this.#budget.take(this, bytes);
-    if (before !== undefined) this.#budget.giveBack(before);
-    this.#budget.settle();
+    this.bytes = bytes;
+    this.#account.holdInput(bytes);
   }
 
   giveWay(): void {
     this.gone = true;
-    this.#budget.giveBack(this.share!);
+    this.#account.holdInput(0);
   }
 }
 
@@ -44,11 +42,11 @@ test("Budget has the largest unfinished line give way, and no line that is finis
       lines.push(line);
       const before = lines.filter(({ gone }) => !gone);
       line.hold(bytes);
-      const taken = () => lines.reduce((sum, { gone, share }) => sum + (gone ? 0 : share!.bytes), 0);
+      const taken = () => lines.reduce((sum, { gone, bytes }) => sum + (gone ? 0 : bytes), 0);
       const went = before.filter(({ gone }) => gone);
       const left = lines.filter((line) => !line.gone && line.midLine);
       assertEquals(went.every((line) => line.midLine), true);
-      for (const { share } of went) for (const { share: other } of left) assertLessOrEqual(other!.bytes, share!.bytes);
+      for (const { bytes } of went) for (const { bytes: other } of left) assertLessOrEqual(other, bytes);
       if (left.length > 0) assertLessOrEqual(taken(), 100);
       assertEquals(budget.tight, taken() > 50);
     }

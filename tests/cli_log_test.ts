@@ -55,7 +55,7 @@ async function logged(event: ServerEvent): Promise<string> {
 Deno.test("Each event has its line", async () => {
   const addr = loopback(8080);
   const error = new Error("Too many\nopen files (os error 24)");
-  const report = { closed: { "end": 3 }, durationMs: 5 };
+  const report = { closed: { "end": 3 }, handlersLeft: 0, durationMs: 5 };
   const { remoteAddr } = conn;
   const expected: [ServerEvent, string][] = [
     [{ type: "listening", addr }, "info listening on 127.0.0.1:8080"],

@@ -272,7 +272,7 @@ test("a conversation that returns early ends as closed, whatever was still to co
 
 const HANDLERS = {
   serve: "(line) => line",
-  serveConnections: "async (conn) => { for await (const line of conn.lines) conn.write(line); }",
+  serveConnections: "async (conn) => { for await (const line of conn.lines) conn.write(line + '\\n'); }",
 };
 
 for (const [door, handler] of Object.entries(HANDLERS)) {
@@ -282,19 +282,22 @@ for (const [door, handler] of Object.entries(HANDLERS)) {
       const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
       const input = new TextEncoder().encode("a line like any other\\n".repeat(9_800));
       const quiet = Promise.withResolvers();
-      let talking = 300;
+      const clientCount = 300;
+      let owed = clientCount * input.length;
       const connect = () => {
         let sent = 0;
         const read = (into) => {
           const part = input.subarray(sent, sent += into.length);
           into.set(part);
-          if (part.length > 0) return Promise.resolve(part.length);
-          if (--talking === 0) quiet.resolve();
-          return new Promise(() => {});
+          return part.length > 0 ? Promise.resolve(part.length) : new Promise(() => {});
         };
-        return { addr, remoteAddr: addr, localAddr: addr, read, write: async (bytes) => bytes.length, close() {} };
+        const write = async ({ length }) => {
+          if ((owed -= length) === 0) quiet.resolve();
+          return length;
+        };
+        return { addr, remoteAddr: addr, localAddr: addr, read, write, close() {} };
       };
-      const clients = Array.from({ length: talking }, connect);
+      const clients = Array.from({ length: clientCount }, connect);
       const accept = async () => clients.pop() ?? new Promise(() => {});
       ${door}({ listener: { addr, accept, close() {} } }, ${handler});
       await quiet.promise;

@@ -1,8 +1,8 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { type Listener, serve, serveConnections, type Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
-import { Lines } from "../internal/conversation.ts";
-import { linger } from "../internal/courtesy.ts";
+import { Lines } from "../internal/lines.ts";
+import { linger } from "../internal/linger.ts";
 import { test } from "./bounded.ts";
 import { setImmediate } from "node:timers";
 import { tapped } from "./faults.ts";
@@ -189,7 +189,7 @@ async function roundsFor(blocks: string[]): Promise<number> {
   let over = false;
   const tick = () => void (count++, over || setImmediate(tick));
   setImmediate(tick);
-  for await (const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never));
+  for await (const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never, { work() {} }));
   over = true;
   return count;
 }

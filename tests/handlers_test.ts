@@ -191,7 +191,7 @@ test("replies as bytes stay as they are until they have left, whatever else happ
     const writes: Uint8Array[] = [];
     // As a kernel has them whose peer does not read.
     const write = (bytes: Uint8Array) => new Promise<number>(() => writes.push(bytes));
-    const options = { listener: tapped(listener, () => ({ write })), clock, writeTimeout: 1000 };
+    const options = { listener: tapped(listener, () => ({ write, progress: () => 0 })), clock, writeTimeout: 1000 };
     await using t = startServer(options, Object.assign(shout.bind(null), { bytes }));
     for (const line of ["ONE\n", "TWO\n", "SIX\n"]) {
       await t.own(listener.connect()).write(line);

@@ -35,6 +35,8 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["idleTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["lineTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["writeTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["handlerTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["halfCloseTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["maxAge", [0, -5, NaN, 2 ** 31], TIME],
   ["maxLineBytes", [0, -1, 1.5, NaN, Infinity, 2 ** 28 + 1], /expected a whole number from 1 to 268435456$/],
   ["maxConnectionBytes", [0, -1, 1.5, NaN], COUNT],

@@ -1,12 +1,12 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
-import { Outbox, type Sink } from "../internal/outbox.ts";
+import { Outbox } from "../internal/outbox.ts";
 import { test } from "./bounded.ts";
 import { memoryAfter } from "./memory.ts";
 
 const BLOCK_BYTES = 64 * 1024;
 
 /** Takes what it is given, at most so much at a time, and only while it is open; notes everything. */
-class Kernel implements Sink {
+class Kernel {
   readonly taken: Uint8Array[] = [];
   /** How large the memory is that each part lay in. */
   readonly rooms: number[] = [];
@@ -38,33 +38,42 @@ class Kernel implements Sink {
     this.#gate = Promise.withResolvers();
   }
 
-  async send(bytes: Uint8Array): Promise<number> {
+  async write(bytes: Uint8Array): Promise<number> {
     this.calls++;
     await this.#gate.promise;
     this.rooms.push(bytes.buffer.byteLength);
     this.taken.push(bytes.slice(0, this.#most));
-    return this.taken.at(-1)!.length;
+    const { length } = this.taken.at(-1)!;
+    this.#blockBytes += length;
+    return length;
   }
 
   writing() {}
-
-  sent(bytes: number) {
-    this.#blockBytes += bytes;
-  }
 
   wrote() {
     this.blocks.push(this.#blockBytes);
     this.#blockBytes = 0;
   }
 
-  writeFailed(error: unknown) {
-    this.failed = error;
+  /** The memory that waits for it. */
+  held = 0;
+
+  stuck = false;
+
+  holdOutput(bytes: number) {
+    this.held = bytes;
   }
+}
+
+/** An outbox to a kernel, which is its clocks and its memory too. */
+function outboxTo(kernel: Kernel): Outbox {
+  const owner = { failed: (error: unknown) => kernel.failed = error, overflowed() {} };
+  return new Outbox(kernel, kernel, kernel, owner);
 }
 
 test("Outbox writes what is added after a flush that had nothing to write", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   await outbox.flush();
   outbox.add("late");
   await outbox.flush();
@@ -73,7 +82,7 @@ test("Outbox writes what is added after a flush that had nothing to write", asyn
 
 test("Outbox keeps the order of text and bytes, in one write", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   for (let i = 0; i < 10; i++) outbox.add(i % 2 === 0 ? `${i},` : new TextEncoder().encode(`${i};`));
   assertEquals(outbox.size, 20);
   await outbox.flush();
@@ -82,7 +91,7 @@ test("Outbox keeps the order of text and bytes, in one write", async () => {
 
 test("Outbox goes on where a partial write stopped", async () => {
   const kernel = new Kernel(3);
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.add("0123456789");
   await outbox.flush();
   assertEquals([kernel.text, kernel.calls, kernel.blocks], ["0123456789", 4, [10]]);
@@ -90,7 +99,7 @@ test("Outbox goes on where a partial write stopped", async () => {
 
 test("Outbox copies the bytes that it is given", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   const bytes = new TextEncoder().encode("mine");
   outbox.add(bytes);
   bytes.fill(0);
@@ -100,7 +109,7 @@ test("Outbox copies the bytes that it is given", async () => {
 
 test("Outbox lends bytes in their place among others, and its own blocks stay its own", async () => {
   const kernel = new Kernel(5, false);
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   const bytes = (text: string) => new TextEncoder().encode(text);
   outbox.lend(bytes("lent,"));
   const flushed = outbox.flush();
@@ -112,14 +121,14 @@ test("Outbox lends bytes in their place among others, and its own blocks stay it
   outbox.lend(bytes("lent,"));
   await outbox.flush();
   assertEquals([kernel.text, outbox.size], ["lent,added,lent behind,lent,", 0]);
-  outbox.close();
+  outbox.close("reset");
   outbox.lend(bytes("too late"));
   assertEquals(outbox.size, 0);
 });
 
 test("Outbox writes nothing of its own into what it was lent, even if that is as large as a block", async () => {
   for (const size of [4096, BLOCK_BYTES]) {
-    const outbox = new Outbox(new Kernel());
+    const outbox = outboxTo(new Kernel());
     // It has had a block of its own.
     outbox.add(new Uint8Array(size));
     await outbox.flush();
@@ -133,7 +142,7 @@ test("Outbox writes nothing of its own into what it was lent, even if that is as
 
 test("Outbox takes a small block for few bytes, whatever they are behind, and a large one for many", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.lend(new TextEncoder().encode("lent"));
   outbox.add(new Uint8Array(5));
   outbox.add(new Uint8Array(4096));
@@ -151,7 +160,7 @@ test("Outbox keeps many small texts as bytes, not as a string of a thousand piec
     return encodeInto.call(this, source, destination);
   };
   try {
-    const outbox = new Outbox(new Kernel());
+    const outbox = outboxTo(new Kernel());
     for (let i = 0; i < 1000; i++) outbox.add("x");
     assertEquals([encoded, outbox.size], [Array(31).fill(32), 1000]);
   } finally {
@@ -161,7 +170,7 @@ test("Outbox keeps many small texts as bytes, not as a string of a thousand piec
 
 test("Outbox takes more while a block is on its way, and what is on its way stays as it is", async () => {
   const kernel = new Kernel(5, false);
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.add("a".repeat(8));
   const flushed = outbox.flush();
   outbox.add("b".repeat(BLOCK_BYTES));
@@ -177,7 +186,7 @@ test("Outbox cuts blocks of 64 KiB at most, between characters", async () => {
   for (const char of ["a", "ß", "€", "😀"]) {
     for (let shift = 0; shift < 4; shift++) {
       const kernel = new Kernel();
-      const outbox = new Outbox(kernel);
+      const outbox = outboxTo(kernel);
       const text = "x".repeat(shift) + char.repeat(100_000);
       outbox.add(text);
       await outbox.flush();
@@ -192,7 +201,7 @@ test("Outbox cuts blocks of 64 KiB at most, between characters", async () => {
 
 test("Outbox cuts bytes into blocks of 64 KiB", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.add(new Uint8Array(2 * BLOCK_BYTES + 1).fill(7));
   await outbox.flush();
   assertEquals(kernel.blocks, [BLOCK_BYTES, BLOCK_BYTES, 1]);
@@ -200,13 +209,14 @@ test("Outbox cuts bytes into blocks of 64 KiB", async () => {
 
 test("Outbox borrows no more than a small block for a short text, however many connections write at once", () => {
   const spaces: number[] = [];
-  const sink = { send, sent() {}, writing() {}, wrote() {}, writeFailed() {} };
-  function send(bytes: Uint8Array): Promise<number> {
-    spaces.push(bytes.buffer.byteLength);
-    return new Promise(() => {});
-  }
+  const kernel = Object.assign(new Kernel(), {
+    write(bytes: Uint8Array): Promise<number> {
+      spaces.push(bytes.buffer.byteLength);
+      return new Promise(() => {});
+    },
+  });
   for (let count = 0; count < 2000; count++) {
-    const outbox = new Outbox(sink);
+    const outbox = outboxTo(kernel);
     outbox.add("x".repeat(1000));
     outbox.flush();
   }
@@ -215,7 +225,7 @@ test("Outbox borrows no more than a small block for a short text, however many c
 
 test("Outbox writes no more blocks for having begun with a small one", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   for (let count = 0; count < 100; count++) outbox.add(new Uint8Array(1000).fill(count));
   await outbox.flush();
   assertEquals(kernel.blocks, [4096, BLOCK_BYTES, 100_000 - 4096 - BLOCK_BYTES]);
@@ -223,19 +233,20 @@ test("Outbox writes no more blocks for having begun with a small one", async () 
 });
 
 test("Outbox holds no memory of what has left", async () => {
-  await assertKeepsLittle("({ send: (bytes) => Promise.resolve(bytes.length), writeFailed() {} })");
+  await assertKeepsLittle("({ write: (bytes) => Promise.resolve(bytes.length), failed() {} })");
 });
 
 test("Outbox holds no memory of what could not leave, whoever keeps it", async () => {
-  await assertKeepsLittle("({ send: () => Promise.reject(new Error()), writeFailed: () => outbox().close() })");
+  await assertKeepsLittle("({ write: () => Promise.reject(new Error()), failed: () => outbox().close('reset') })");
 });
 
 /** Has a thousand of them write 60 KB each to such a sink, and sees to it that little but the spares is left of it. */
 async function assertKeepsLittle(sink: string): Promise<void> {
   const program = `
     import { Outbox } from "${import.meta.resolve("../internal/outbox.ts")}";
-    const sinkOf = (outbox) => ({ sent() {}, writing() {}, wrote() {}, ...${sink} });
-    globalThis.outboxes = Array.from({ length: 1000 }, (_, i) => new Outbox(sinkOf(() => outboxes[i])));
+    const kernelOf = (outbox) => ({ writing() {}, wrote() {}, holdOutput() {}, ...${sink} });
+    const outboxTo = (kernel) => new Outbox(kernel, kernel, kernel, kernel);
+    globalThis.outboxes = Array.from({ length: 1000 }, (_, i) => outboxTo(kernelOf(() => outboxes[i])));
     for (const outbox of outboxes) outbox.add("x".repeat(60_000));
     await Promise.all(outboxes.map((outbox) => outbox.flush()));
   `;
@@ -246,7 +257,7 @@ async function assertKeepsLittle(sink: string): Promise<void> {
 
 test("Outbox holds writers up from 64 KiB on, until there is room", async () => {
   const kernel = new Kernel(Infinity, false);
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.post("x".repeat(BLOCK_BYTES - 1));
   await outbox.ready();
   outbox.post("x".repeat(BLOCK_BYTES + 2));
@@ -260,10 +271,10 @@ test("Outbox holds writers up from 64 KiB on, until there is room", async () => 
 
 test("Outbox lets go of writers when it is closed, and drops what waits and what comes", async () => {
   const kernel = new Kernel(Infinity, false);
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.post("x".repeat(BLOCK_BYTES));
   const waiting = outbox.ready();
-  outbox.close();
+  outbox.close("reset");
   await waiting;
   outbox.add("more");
   assertEquals(outbox.size, 0);
@@ -274,7 +285,7 @@ test("Outbox lets go of writers when it is closed, and drops what waits and what
 
 test("Outbox posts the first thing of a turn at once and the rest of it together", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   for (let i = 0; i < 5; i++) outbox.post(`${i}`);
   assertEquals(kernel.calls, 1);
   while (outbox.size > 0) await new Promise((resolve) => setTimeout(resolve, 0));
@@ -287,7 +298,7 @@ test("Outbox posts the first thing of a turn at once and the rest of it together
 
 test("Outbox does not spend a turn's own write on what is posted while another is under way", async () => {
   const kernel = new Kernel();
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.post("0");
   outbox.newTurn();
   outbox.post("1");
@@ -300,11 +311,11 @@ test("Outbox does not spend a turn's own write on what is posted while another i
 
 test("Outbox reports what a write throws, and a write that takes nothing", async () => {
   const broken = new Kernel();
-  broken.send = () => Promise.reject(new Deno.errors.BrokenPipe("gone"));
+  broken.write = () => Promise.reject(new Deno.errors.BrokenPipe("gone"));
   const stuck = new Kernel();
-  stuck.send = () => Promise.resolve(0);
+  stuck.write = () => Promise.resolve(0);
   for (const [kernel, kind] of [[broken, Deno.errors.BrokenPipe], [stuck, Deno.errors.WriteZero]] as const) {
-    const outbox = new Outbox(kernel);
+    const outbox = outboxTo(kernel);
     outbox.add("lost");
     await outbox.flush();
     assert(kernel.failed instanceof kind);
@@ -313,7 +324,7 @@ test("Outbox reports what a write throws, and a write that takes nothing", async
 
 test("Outbox writes a flush that is asked for during another one", async () => {
   const kernel = new Kernel(Infinity, false);
-  const outbox = new Outbox(kernel);
+  const outbox = outboxTo(kernel);
   outbox.add("one,");
   const first = outbox.flush();
   outbox.add("two");

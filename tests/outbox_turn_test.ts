@@ -1,18 +1,12 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, fail } from "@std/assert";
 import { BLOCK_BYTES } from "../internal/limiter.ts";
 import { Outbox } from "../internal/outbox.ts";
 
 Deno.test("Outbox sends a full block before the turn ends in which it was posted", async () => {
   let sent = 0;
-  const outbox = new Outbox({
-    send: (bytes) => Promise.resolve(bytes.length),
-    writing() {},
-    sent: (bytes) => sent += bytes,
-    wrote() {},
-    writeFailed(error) {
-      throw error;
-    },
-  });
+  const transport = { write: (bytes: Uint8Array) => (sent += bytes.length, Promise.resolve(bytes.length)) };
+  const owner = { failed: (error: unknown) => fail(String(error)), overflowed() {} };
+  const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
   outbox.post("The first leaves at once.\n");
   for (let i = 0; i < 64; i++) outbox.post("x".repeat(BLOCK_BYTES / 64));
   // Promises only: the turn goes on.

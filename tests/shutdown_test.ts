@@ -66,7 +66,7 @@ test("shutdown() can be called again, and tells everybody the same", async () =>
   assertStrictEquals(await first, await second);
   assertStrictEquals(await t.server.shutdown(), await first);
   await t.server.finished;
-  assertEquals(await first, { closed: {}, durationMs: 0 });
+  assertEquals(await first, { closed: {}, handlersLeft: 0, durationMs: 0 });
 });
 
 test("a later shutdown() can only hurry the first", async () => {
@@ -80,7 +80,7 @@ test("a later shutdown() can only hurry the first", async () => {
   assertEquals(t.stats.active, 1);
   t.server.shutdown({ drainTimeout: 500 });
   await clock.advance(1);
-  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, durationMs: 300 });
+  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 300 });
 });
 
 test("a later shutdown() brings the deadline forward", async () => {
@@ -91,7 +91,7 @@ test("a later shutdown() brings the deadline forward", async () => {
   await clock.advance(1000);
   t.server.shutdown({ drainTimeout: 200 });
   await clock.advance(200);
-  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, durationMs: 1200 });
+  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 1200 });
 });
 
 test("a deadline that is brought forward leaves no timer behind, which would keep the process alive", async () => {
@@ -101,7 +101,10 @@ test("a deadline that is brought forward leaves no timer behind, which would kee
   t.server.shutdown({ drainTimeout: 5000 });
   const stopped = t.server.shutdown({ drainTimeout: 100 });
   await clock.advance(100);
-  assertEquals([await stopped, clock.pending], [{ closed: { "drain-timeout": 1 }, durationMs: 100 }, 0]);
+  assertEquals([await stopped, clock.pending], [
+    { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 100 },
+    0,
+  ]);
 });
 
 test("a shutdown tells every 500 ms how many it waits for", async () => {

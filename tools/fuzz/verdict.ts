@@ -7,7 +7,7 @@
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import type { ClosedEvent, CloseReason, ServerEvent } from "@x/shouty";
 import { clientOf } from "../../internal/ip.ts";
-import { answerHttp, answerTls } from "../../internal/misdirected.ts";
+import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../internal/misdirected.ts";
 import { type Answer, answer, shouted } from "../../tests/oracle.ts";
 import { BAIT } from "./handlers.ts";
 import type { Scenario } from "./scenario.ts";
@@ -93,8 +93,10 @@ export function checkClient(scenario: Scenario, client: ClientEnd, transport: Wa
 
 /** What a client gets that means another server, if it is one. */
 function redirection(taken: Uint8Array, { options }: Scenario): string | undefined {
-  const answer = options.answerMisdirected ? answerTls(taken) ?? answerHttp(taken) : undefined;
-  return typeof answer === "object" ? latin1(answer) : answer;
+  if (!options.answerMisdirected) return undefined;
+  const is = (look: TlsRecord | RequestLine) =>
+    Array.from(taken, (byte) => look.take(byte)).find((answer) => answer !== undefined);
+  return is(new TlsRecord()) ? latin1(TLS_ALERT) : is(new RequestLine()) ? BAD_REQUEST : undefined;
 }
 
 /** A last line without its end is none while the input is not over. */

@@ -1,43 +1,44 @@
 /**
- * The first door: blocks of whole lines in, the handler, their replies out.
+ * Answering with a line handler: blocks of whole lines in, their replies out.
  *
  * @module
  */
 
-import type { Answerer, Blocks } from "./blocks.ts";
-import type { Conn, LineHandler } from "./handlers.ts";
+import type { ConnectionClocks } from "./conn_clocks.ts";
+import type { Conn, LineHandler, Reply } from "./handlers.ts";
 import type { Outbox } from "./outbox.ts";
+import type { Answerer, Reader } from "./reader.ts";
 import { TURN_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 /** Has each of a connection's lines answered. */
-export class LineDoor implements Answerer {
-  readonly #conn: Conn & { readonly leaving: boolean };
-  readonly #blocks: Blocks;
+export class Answers implements Answerer {
+  readonly #conn: { readonly handle: Conn };
+  readonly #reader: Reader;
   readonly #outbox: Outbox;
+  readonly #clocks: ConnectionClocks;
   readonly #handler: LineHandler;
   /** Whether the handler is at work. */
   answering = false;
 
-  constructor(conn: Conn & { readonly leaving: boolean }, blocks: Blocks, outbox: Outbox, handler: LineHandler) {
-    this.#conn = conn;
-    this.#blocks = blocks;
-    this.#outbox = outbox;
-    this.#handler = handler;
-  }
-
-  /** Serves until the input is over; rejects with what the handler throws. */
-  serve(): Promise<unknown> {
-    return this.#blocks.each(this);
-  }
-
   /**
-   * Takes no more lines than those that have come.
-   *
-   * @returns Whether `serve` will settle by itself, which it cannot while it waits for the peer.
+   * @param conn Has what the handler sees of the connection.
+   * @param reader Asked whether more lines are wanted.
+   * @param outbox Where the replies go.
+   * @param clocks Told when the handler is waited for.
+   * @param handler Answers the lines.
    */
-  end(): boolean {
-    this.#blocks.end();
-    return !this.#blocks.reading;
+  constructor(
+    conn: { readonly handle: Conn },
+    reader: Reader,
+    outbox: Outbox,
+    clocks: ConnectionClocks,
+    handler: LineHandler,
+  ) {
+    this.#conn = conn;
+    this.#reader = reader;
+    this.#outbox = outbox;
+    this.#clocks = clocks;
+    this.#handler = handler;
   }
 
   get oneByOne(): boolean {
@@ -48,15 +49,10 @@ export class LineDoor implements Answerer {
     return this.#handler.bytes !== undefined;
   }
 
-  /** Takes no more lines than the one that is being answered. */
-  stop(): void {
-    this.#blocks.stopped = true;
-  }
-
   answer(lines: string): Promise<void> {
     if (this.#handler.block === undefined) return this.#answerEach(lines);
     this.answering = true;
-    const replies = this.#handler.block(lines, this.#conn);
+    const replies = this.#handler.block(lines, this.#conn.handle);
     this.answering = false;
     this.#outbox.add(checkText(replies, "a string"));
     return this.#outbox.flush();
@@ -64,7 +60,7 @@ export class LineDoor implements Answerer {
 
   answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined {
     this.answering = true;
-    const replies = this.#handler.bytes!(lines, this.#conn);
+    const replies = this.#handler.bytes!(lines, this.#conn.handle);
     this.answering = false;
     if (replies === undefined) return undefined;
     if (replies === lines) this.#outbox.lend(lines);
@@ -73,29 +69,36 @@ export class LineDoor implements Answerer {
   }
 
   async #answerEach(lines: string): Promise<void> {
-    const conn = this.#conn;
     const outbox = this.#outbox;
+    const conn = this.#conn.handle;
     this.answering = true;
     let left = TURN_LINES;
     for (let from = 0, to; (to = lines.indexOf("\n", from)) >= 0;) {
       let reply = this.#handler(lines.slice(from, to), conn);
-      if (typeof reply === "object") {
-        // Earlier replies do not wait for this one.
-        outbox.flush();
-        reply = await reply;
-      }
-      if (conn.leaving) return;
+      if (typeof reply === "object") reply = await this.#pending(reply);
+      if (outbox.closed !== undefined) break;
       if (reply !== undefined) outbox.add(checkText(reply, "a string or undefined") + "\n");
       if (outbox.full) await outbox.flush();
       if (--left === 0) {
         left = TURN_LINES;
         await TURNS.take(TURN_BYTES);
       }
-      if (this.#blocks.stopped) break;
+      if (this.#reader.stopped) break;
       from = to + 1;
     }
     this.answering = false;
     await outbox.flush();
+  }
+
+  /** Waits for a reply, for which earlier replies do not wait. */
+  async #pending(reply: Promise<Reply> | Reply): Promise<Reply> {
+    this.#outbox.flush();
+    this.#clocks.work();
+    try {
+      return await reply;
+    } finally {
+      this.#clocks.rest();
+    }
   }
 }
 
@@ -110,7 +113,7 @@ function checkText(reply: unknown, expected: string): string {
 }
 
 function wrongReply(reply: unknown, expected: string): TypeError {
-  // A promise where none may be: what it rejects with is nobody's.
+  // A promise where none may be: nothing else would handle what it rejects with.
   if (reply instanceof Promise) reply.catch(() => {});
   return new TypeError(
     `Cannot send what the line handler returned: expected ${expected}, got ${typeof reply}`,

@@ -1,10 +1,11 @@
 /**
- * The second door: a connection's lines as one async iterator.
+ * A conversation's lines as one async iterator.
  *
  * @module
  */
 
-import type { Blocks } from "./blocks.ts";
+import type { ConnectionClocks } from "./conn_clocks.ts";
+import type { Reader } from "./reader.ts";
 import { TURN_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 type Result = IteratorResult<string, undefined>;
@@ -12,11 +13,12 @@ type Result = IteratorResult<string, undefined>;
 /**
  * Lines in the order in which they came. Leaving a loop with `break` leaves the rest for the next loop.
  *
- * They are cut from the blocks here. A `TextLineStream` would do the same, but a line costs twice the processor time in
- * one, and behind a pipe that reads ahead the clocks could not tell a handler that works from a peer that is silent.
+ * They are cut from the reader's blocks here. A `TextLineStream` would do the same, but a line costs twice the processor
+ * time in one, and it reads ahead, so that there would be no way back from lines to the bytes behind them.
  */
 export class Lines implements AsyncIterableIterator<string, undefined> {
-  readonly #blocks: Blocks;
+  readonly #reader: Reader;
+  readonly #clocks: Pick<ConnectionClocks, "work">;
   /** The last block that came, and where its next line begins. */
   #block = "";
   #next = 0;
@@ -24,10 +26,14 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
   #pulling: Promise<void> | undefined;
   #wake: (() => void) | undefined;
   #over = false;
-  #stopped = false;
 
-  constructor(blocks: Blocks) {
-    this.#blocks = blocks;
+  /**
+   * @param reader Where the blocks come from.
+   * @param clocks Told when the handler has a block to work on, or knows that there will be none.
+   */
+  constructor(reader: Reader, clocks: Pick<ConnectionClocks, "work">) {
+    this.#reader = reader;
+    this.#clocks = clocks;
   }
 
   /** The next line; done when there will be no more, whatever the cause. */
@@ -42,19 +48,10 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     return Promise.resolve({ value: undefined, done: true });
   }
 
-  /** Takes no more lines than those that have come; who waits for one is told. */
-  end(): void {
-    this.#over = true;
-    const { reading } = this.#blocks;
-    this.#blocks.end();
+  /** Reading is over: a call that waits for a line asks the reader once more, which has an answer at once. */
+  wake(): void {
     // A block that has come already is on its way here, and counts.
-    if (reading) this.#wake?.();
-  }
-
-  /** Gives no more lines, not even those that have come. */
-  stop(): void {
-    this.#stopped = true;
-    this.end();
+    if (this.#reader.waiting) this.#wake?.();
   }
 
   [Symbol.asyncIterator](): this {
@@ -62,7 +59,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
   }
 
   get #ready(): boolean {
-    return this.#next < this.#block.length && !this.#stopped;
+    return this.#next < this.#block.length && !this.#reader.stopped;
   }
 
   #take(): Result {
@@ -89,16 +86,17 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     return result;
   }
 
-  /** Waits for a block, or until {@linkcode end}. */
+  /** Waits for a block, or until {@linkcode wake}. */
   #pull(): Promise<void> {
     return new Promise((resolve) => {
       this.#wake = () => {
         this.#pulling = undefined;
         resolve();
       };
-      this.#blocks.next().then((lines) => {
+      this.#reader.next().then((lines) => {
         if (lines === undefined) this.#over = true;
         else this.#block = lines, this.#turnLeft = TURN_LINES;
+        this.#clocks.work();
         this.#wake!();
       });
     });
