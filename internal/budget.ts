@@ -36,7 +36,12 @@ export class Account implements Member {
     return this.#budget.tight;
   }
 
-  /** Whether giving it back would free anything: a line that is being answered keeps its memory. */
+  /** Waits until there is memory for more replies; undefined if there is. */
+  room(): Promise<void> | undefined {
+    return this.#budget.room();
+  }
+
+  /** Whether giving its memory back would free anything: a line that is being answered keeps it. */
   get canGiveWay(): boolean {
     return this.#stuck || this.holder.midLine;
   }
@@ -56,6 +61,10 @@ export class Account implements Member {
   }
 
   /** Notes whether the peer has not taken the output for a while. */
+  get stuck(): boolean {
+    return this.#stuck;
+  }
+
   set stuck(stuck: boolean) {
     if (stuck === this.#stuck) return;
     this.#stuck = stuck;
@@ -67,7 +76,10 @@ export class Account implements Member {
   }
 }
 
-/** Keeps count of the memory; when there is too little, the connection that holds the most gives way. */
+/**
+ * Keeps count of the memory. When unfinished lines and stuck output take too much, the connection that holds the most
+ * gives way. When all output takes too much, those who have more to answer wait until some of it has left, or is stuck.
+ */
 export class Budget {
   readonly #maxBytes: number;
   /** Accounts by the number of bits of their bytes: with thousands of connections, to look at each takes 1 ms. */
@@ -75,6 +87,8 @@ export class Budget {
   /** Input, and output that is stuck; and all output. */
   #bytes = 0;
   #output = 0;
+  /** Those who wait for output to leave, in the order in which they came. */
+  readonly #waiting = new Set<() => void>();
 
   /** @param maxBytes How much memory there is. */
   constructor(maxBytes: number) {
@@ -103,20 +117,39 @@ export class Budget {
       if (after > 0) (this.#bySize[after] ??= new Roster()).add(account);
     }
     if (grown > 0) this.#settle();
+    this.#wakeNext();
+  }
+
+  /** Waits until output takes no more than there is, behind those who wait already; undefined if it does not now. */
+  room(): Promise<void> | undefined {
+    if (this.#output <= this.#maxBytes && this.#waiting.size === 0) return undefined;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.add(resolve);
+    this.#settle();
+    return promise;
+  }
+
+  /** Lets one that waits go on; the next goes when that one's output is known, which it is in the next microtask. */
+  #wakeNext(): void {
+    if (this.#output > this.#maxBytes) return;
+    const [first] = this.#waiting;
+    if (first === undefined) return;
+    this.#waiting.delete(first);
+    first();
+    queueMicrotask(() => this.#wakeNext());
   }
 
   #settle(): void {
-    while (this.#bytes > this.#maxBytes) {
-      const largest = this.#largest();
-      if (largest === undefined) return;
-      largest.giveWay();
-    }
+    const tooMuch = () =>
+      this.#bytes > this.#maxBytes && this.#largest(({ canGiveWay }) => canGiveWay) ||
+      this.#output > this.#maxBytes && this.#waiting.size > 0 && this.#largest(({ stuck }) => stuck);
+    for (let largest = tooMuch(); largest; largest = tooMuch()) largest.giveWay();
   }
 
-  /** One of the largest: none that can give way holds twice as much. */
-  #largest(): Holder | undefined {
+  /** One of the largest that can: none of the others holds twice as much. */
+  #largest(can: (account: Account) => boolean): Holder | undefined {
     for (let size = this.#bySize.length - 1; size > 0; size--) {
-      for (const account of this.#bySize[size] ?? []) if (account.canGiveWay) return account.holder;
+      for (const account of this.#bySize[size] ?? []) if (can(account)) return account.holder;
     }
   }
 }

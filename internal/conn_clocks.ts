@@ -71,6 +71,7 @@ export class ConnectionClocks implements Sleeper {
   /** Whether the peer has sent nothing yet. */
   #silent = true;
   #halfClosed = false;
+  #working = false;
   #handlerAt = Infinity;
   #listenAt = Infinity;
   #writeAt = Infinity;
@@ -93,7 +94,7 @@ export class ConnectionClocks implements Sleeper {
   /** The server begins to wait for the peer's bytes; in mid-line the line's clock goes on from where it stood. */
   wait(midLine: boolean): void {
     this.#waiting = true;
-    this.#handlerAt = this.#listenAt = Infinity;
+    this.#stopHandler();
     const now = this.#alarms.now();
     this.#idleAt = now + this.#timeouts.idleTimeout;
     this.#alarms.watch(this, this.#idleAt);
@@ -110,7 +111,7 @@ export class ConnectionClocks implements Sleeper {
   /** The server no longer waits for the peer, whose bytes have come, nor for the handler. */
   rest(): void {
     this.#waiting = false;
-    this.#handlerAt = this.#listenAt = Infinity;
+    this.#stopHandler();
     this.#idleAt = Infinity;
     this.#silent = false;
     this.#firstAt = Infinity;
@@ -127,6 +128,7 @@ export class ConnectionClocks implements Sleeper {
   /** The handler begins to work: until it reads again, the server waits for it and not for the peer. */
   work(): void {
     if (this.#leaving) return;
+    this.#working = true;
     this.listenLater();
     this.#startHandler();
   }
@@ -145,7 +147,12 @@ export class ConnectionClocks implements Sleeper {
   /** The peer has ended its side: from here on, `halfCloseTimeout` holds for the handler. */
   halfClose(): void {
     this.#halfClosed = true;
-    if (this.#listenAt !== Infinity || this.#handlerAt !== Infinity) this.#startHandler();
+    if (this.#working) this.#startHandler();
+  }
+
+  #stopHandler(): void {
+    this.#working = false;
+    this.#handlerAt = this.#listenAt = Infinity;
   }
 
   #startHandler(): void {

@@ -166,7 +166,6 @@ export class Reader {
         return this.#owner.failed(error);
       }
       this.#ahead = true;
-      if (this.peerEnded) this.#clocks.halfClose();
       if (this.#pace !== undefined) return;
     }
   }
@@ -241,6 +240,11 @@ export class Reader {
       }
       const block = this.#cut();
       if (block === undefined) continue;
+      const room = this.#memory.room();
+      if (room !== undefined) {
+        await room;
+        if (this.stopped) return undefined;
+      }
       if (answerer === undefined) return this.#textOf(block, true);
       await this.#answer(block, answerer);
       this.#lent = false;
@@ -265,6 +269,7 @@ export class Reader {
     this.outstanding = undefined;
     if (count === null) {
       this.peerEnded = this.over = true;
+      this.#clocks.halfClose();
       return;
     }
     this.bytes += count;

@@ -34,9 +34,9 @@ export class Spares {
   }
 }
 
-/** The spares of all connections of this process, by size: some 9 MiB at most. */
+/** The spares of all connections of this process, by size: some 5 MiB at most. */
 const SPARES: Readonly<Record<number, Spares | undefined>> = Object.fromEntries(
-  [[256, 64], [1024, 64], [4096, 1024], [16_384, 64], [65_536, 64]].map((
+  [[256, 1024], [1024, 512], [4096, 512], [16_384, 64], [65_536, 16]].map((
     [bytes, most],
   ) => [bytes, new Spares(bytes, most)]),
 );

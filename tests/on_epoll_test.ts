@@ -3,6 +3,7 @@ import "./on_epoll.ts";
 import "./accept_test.ts";
 import "./admission_test.ts";
 import "./appetite_test.ts";
+import "./gone_test.ts";
 import "./example_chat_test.ts";
 import "./example_kv_store_test.ts";
 import "./proxy_haproxy_test.ts";
