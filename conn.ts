@@ -246,8 +246,9 @@ export class Connection implements ConnInfo, Holder, Member {
 
   /** Reading or writing has failed. */
   failed(error: unknown): void {
-    if (error instanceof MisdirectedError) this.#leave("misdirected", undefined, error.answer);
-    else this.abort(isReset(error) ? "reset" : "transport-error", error);
+    if (!(error instanceof MisdirectedError)) return this.abort(isReset(error) ? "reset" : "transport-error", error);
+    this.#reader.bytes += error.bytes;
+    this.#leave("misdirected", undefined, error.answer);
   }
 
   overflowed(): void {

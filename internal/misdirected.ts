@@ -29,11 +29,17 @@ export const TLS_ALERT = new Uint8Array([21, 3, 1, 0, 2, 2, 40]);
 export class MisdirectedError extends Error {
   /** What to answer the peer, in its own language. */
   readonly answer: string | Uint8Array;
+  /** How many bytes came with the read that showed it. */
+  readonly bytes: number;
 
-  /** @param answer What to answer the peer. */
-  constructor(answer: string | Uint8Array) {
+  /**
+   * @param answer What to answer the peer.
+   * @param bytes How many bytes came with the read that showed it.
+   */
+  constructor(answer: string | Uint8Array, bytes: number) {
     super("The peer speaks another protocol");
     this.answer = answer;
+    this.bytes = bytes;
   }
 }
 

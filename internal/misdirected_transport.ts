@@ -23,8 +23,8 @@ export class MisdirectedTransport extends Forwarding {
     for (const byte of into.subarray(0, count ?? 0)) {
       const tls = this.#tls?.take(byte);
       const http = this.#http?.take(byte);
-      if (tls) throw new MisdirectedError(TLS_ALERT);
-      if (http) throw new MisdirectedError(BAD_REQUEST);
+      if (tls) throw new MisdirectedError(TLS_ALERT, count!);
+      if (http) throw new MisdirectedError(BAD_REQUEST, count!);
       if (tls === false) this.#tls = undefined;
       if (http === false) this.#http = undefined;
       if (this.#tls === undefined && this.#http === undefined) break;
