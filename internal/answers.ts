@@ -97,7 +97,7 @@ export class Answers implements Answerer {
     try {
       return await reply;
     } finally {
-      this.#clocks.rest();
+      this.#clocks.stopHandler();
     }
   }
 }

@@ -18,10 +18,12 @@ export interface Timeouts {
 }
 
 /**
- * What the clocks find out. Most are the close reason of the same name; `stuck` says that a large block has waited for
- * the peer for so long that its memory counts, `listen` says that the handler has worked for
- * so long that somebody has to find out whether the peer is still there, `overdue` that a connection past its
- * `maxAge` has not come to an end, and `linger` that the time of a polite end is up.
+ * What the clocks find out. Most are the close reason of the same name. The others:
+ *
+ * - `stuck`: a large block has waited for the peer for so long that its memory counts
+ * - `listen`: the handler has worked for so long that the peer may be gone unnoticed
+ * - `overdue`: the handler still works long after `maxAge`
+ * - `linger`: the time of a polite end is up
  */
 export type Expiry =
   | "first-line-timeout"
@@ -44,7 +46,7 @@ export const LISTEN_MS = 250;
 /** A large block that has waited for this many milliseconds is stuck. */
 const STUCK_MS = 250;
 
-/** After `maxAge`, a connection has this many milliseconds to come to a line boundary. */
+/** After `maxAge`, a handler has this many milliseconds to come to a line boundary. */
 const OVERDUE_MS = 10_000;
 
 /** A limit, give or take 10 % by chance. */
@@ -94,7 +96,7 @@ export class ConnectionClocks implements Sleeper {
   /** The server begins to wait for the peer's bytes; in mid-line the line's clock goes on from where it stood. */
   wait(midLine: boolean): void {
     this.#waiting = true;
-    this.#stopHandler();
+    this.stopHandler();
     const now = this.#alarms.now();
     this.#idleAt = now + this.#timeouts.idleTimeout;
     this.#alarms.watch(this, this.#idleAt);
@@ -111,7 +113,7 @@ export class ConnectionClocks implements Sleeper {
   /** The server no longer waits for the peer, whose bytes have come, nor for the handler. */
   rest(): void {
     this.#waiting = false;
-    this.#stopHandler();
+    this.stopHandler();
     this.#idleAt = Infinity;
     this.#silent = false;
     this.#firstAt = Infinity;
@@ -150,7 +152,8 @@ export class ConnectionClocks implements Sleeper {
     if (this.#working) this.#startHandler();
   }
 
-  #stopHandler(): void {
+  /** The handler no longer works: it has settled, or asks for more. */
+  stopHandler(): void {
     this.#working = false;
     this.#handlerAt = this.#listenAt = Infinity;
   }
@@ -226,6 +229,10 @@ export class ConnectionClocks implements Sleeper {
         this.#ageAt = Infinity;
         this.#overdueAt = now + OVERDUE_MS;
       });
+    } else if (this.#overdueAt <= now && !this.#working) {
+      // What is owed is on its way, at the peer's pace or at that of the limits.
+      this.#overdueAt = now + OVERDUE_MS;
+      this.#alarms.watch(this, this.deadline());
     } else this.#owner.expire(this.#expired(now));
   }
 

@@ -57,8 +57,8 @@ export interface ConnOptions {
   /**
    * How old a connection may become, in milliseconds, give or take 10 % by chance. Then it is closed, once what the
    * peer has sent is answered, with reason `max-age`; one that goes on sending gets a megabyte or eight reads more at
-   * most. A conversation handler that does something else is waited for until it asks for its next line. What has not
-   * come to its end 10 s later is aborted.
+   * most. A conversation handler that does something else is waited for until it asks for its next line; one that still
+   * works 10 s later has its connection aborted.
    *
    * @default {Infinity}
    */

@@ -195,6 +195,7 @@ export class Reader {
   }
 
   async #nextInPace(pace: Pace): Promise<string | undefined> {
+    this.#clocks.stopHandler();
     const lines = this.#later || await this.#read();
     if (lines === undefined) return undefined;
     const end = await pace.pass(lines);
