@@ -253,7 +253,7 @@ class LineServer implements Server, Host {
 
   #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number): void {
     this.#counters.rejected++;
-    this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, limit });
+    this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, ...(limit !== undefined && { limit }) });
     this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
   }
 

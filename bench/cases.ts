@@ -6,14 +6,14 @@ import type { ServerSpec } from "./servers.ts";
 /** One reading. */
 export interface Sample {
   value: number;
-  p50?: number;
-  p99?: number;
+  p50?: number | undefined;
+  p99?: number | undefined;
   /** The load generator's share of its core, from 0 to 1. */
-  load?: number;
+  load?: number | undefined;
   /** The server's share of its core, from 0 to 1. */
-  server?: number;
+  server?: number | undefined;
   /** The server's processor time for one line, connection or byte, in nanoseconds. */
-  cpu?: number;
+  cpu?: number | undefined;
 }
 
 /** What a case may use: the lab, the length of a run, and how many connections "10 000" are here. */

@@ -13,23 +13,23 @@ export interface Figure {
   min: number;
   max: number;
   /** Median of the rounds, in microseconds. */
-  p50?: number;
-  p99?: number;
+  p50?: number | undefined;
+  p99?: number | undefined;
   /** The load generator's share of its core, median of the rounds, from 0 to 1. */
-  load?: number;
+  load?: number | undefined;
   /** The server's processor time for one line, connection or byte, in nanoseconds, median of the rounds. */
-  cpu?: number;
+  cpu?: number | undefined;
   /** The server's share of its core, median of the rounds, from 0 to 1. */
-  busy?: number;
+  busy?: number | undefined;
   /** Whether the load, not the server, was the limit. */
   loadBound: boolean;
   /** Whether something else ran on both cores, so that the figure is too low. */
   disturbed: boolean;
   /** The median as a multiple of Go's and of C's. */
-  overGo?: number;
-  overC?: number;
+  overGo?: number | undefined;
+  overC?: number | undefined;
   /** The p99 as a multiple of Go's. */
-  p99OverGo?: number;
+  p99OverGo?: number | undefined;
 }
 
 /** A run that did not come to a figure, and why. */

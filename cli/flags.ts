@@ -49,8 +49,30 @@ export interface Command<F extends Flags = Flags, Operand = unknown> {
 /** What every command also takes, and what that does. */
 export const SWITCHES = { help: "show this help", version: "show the version" } as const;
 
+/** The server's flags, by the type of their values. */
+export type ServeFlags =
+  & FlagsOf<
+    number,
+    | ("idleTimeout" | "lineTimeout" | "writeTimeout" | "firstLineTimeout" | "drainTimeout" | "maxAge")
+    | ("maxLines" | "maxLineBytes" | "maxConnectionBytes" | "maxBufferedBytes")
+    | ("maxLinesPerSecond" | "maxBytesPerSecond" | "acceptRate")
+    | ("maxConnections" | "maxConnectionsPerIp")
+    | ("port" | "proxyHeaderTimeout" | "unixMode" | "tlsHandshakeTimeout")
+  >
+  & FlagsOf<string, "hostname">
+  & FlagsOf<string | null, "unix" | "tlsCert" | "tlsKey" | "tlsClientCa">
+  & FlagsOf<readonly string[] | null, "allow" | "deny" | "proxyProtocol">
+  & FlagsOf<boolean, "answerMisdirected">
+  & FlagsOf<"linger" | "finish", "drain">
+  & FlagsOf<"reject" | "wait", "atCapacity">
+  & FlagsOf<"auto" | "epoll" | "deno", "engine">
+  & FlagsOf<"debug" | "info" | "warn" | "error", "logLevel">
+  & FlagsOf<"text" | "json", "logFormat">;
+
+type FlagsOf<T, Name extends string> = Readonly<Record<Name, Flag<T>>>;
+
 /** The server. */
-export const SERVE = {
+export const SERVE: Command<ServeFlags> = {
   name: "shouty",
   summary: "serves TCP clients: each line comes back in upper case",
   variables: "SHOUTY_",
@@ -89,17 +111,17 @@ export const SERVE = {
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "a line or a JSON object per event"),
   },
-} satisfies Command;
+};
 
 /** The client. */
-export const CONNECT = {
+export const CONNECT: Command<Record<"timeout", Flag<number>>, Target> = {
   name: "shouty connect",
   summary: "sends lines from stdin to a server, and writes what comes back to stdout",
   operand: TARGET,
   flags: {
     timeout: flag(orOff(TIME), "10s", "how long to wait for the server"),
   },
-} satisfies Command<Flags, Target>;
+};
 
 /** How an option is written as a flag, without the dashes. */
 export function flagName(option: string): string {

@@ -56,7 +56,7 @@ export const TARGET: Kind<Target> = {
 };
 
 /** A whole number from `least` to `most`. */
-export function whole(least: number, most = Infinity): Kind<number> {
+export function whole(least: number, most: number = Infinity): Kind<number> {
   return amount({ symbol: "NUMBER", what: "a whole number", units: { "": 1 }, least, most });
 }
 
@@ -71,7 +71,7 @@ export const TIME: Kind<number> = amount({
 });
 
 /** A size in bytes. */
-export function size(most = Infinity): Kind<number> {
+export function size(most: number = Infinity): Kind<number> {
   return amount({
     symbol: "SIZE",
     what: "a size in bytes",

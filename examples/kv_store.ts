@@ -88,7 +88,7 @@ function copy(text: string): string {
 }
 
 /** Serves a store on loopback, of 64 MiB if nothing else is said; the options go to the server. */
-export function serveStore(options: ServeOptions = {}, maxBytes = 64 * 1024 * 1024): Server {
+export function serveStore(options: ServeOptions = {}, maxBytes: number = 64 * 1024 * 1024): Server {
   const errorLine = (reason: string, limit: number) => `SERVER_ERROR ${reason} ${limit}\r`;
   return serveConnections({ hostname: "127.0.0.1", idleTimeout: 60_000, errorLine, ...options }, kvStore(maxBytes));
 }

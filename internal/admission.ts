@@ -59,7 +59,7 @@ export function decide(rules: AdmissionRules, { active, dueMs, comer }: Situatio
 }
 
 function reject(reason: AdmissionRejectReason, limit?: number): Decision {
-  return { kind: "reject", reason, limit };
+  return limit === undefined ? { kind: "reject", reason } : { kind: "reject", reason, limit };
 }
 
 /** Keeps the counts that decisions are made from. */

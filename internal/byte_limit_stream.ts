@@ -15,13 +15,13 @@ export interface ByteLimitStreamOptions {
    *
    * @default {65536}
    */
-  maxLineBytes?: number;
+  maxLineBytes?: number | undefined;
   /**
    * How many bytes pass in all.
    *
    * @default {Infinity}
    */
-  maxConnectionBytes?: number;
+  maxConnectionBytes?: number | undefined;
   /**
    * What a breach does: `true` makes the stream fail at once with a {@linkcode LimitError}, and lines that its reader
    * has not taken yet are lost; `false` ends it after the whole lines before the breach, and
@@ -29,7 +29,7 @@ export interface ByteLimitStreamOptions {
    *
    * @default {true}
    */
-  error?: boolean;
+  error?: boolean | undefined;
 }
 
 /**

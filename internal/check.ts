@@ -5,10 +5,10 @@
  */
 
 /** The longest time that a timer can be set to: 2^31 - 1 ms, some 24 days. */
-export const LONGEST_MS = 2 ** 31 - 1;
+export const LONGEST_MS: number = 2 ** 31 - 1;
 
 /** The largest size that still fits into one string. */
-export const LARGEST_BYTES = 2 ** 28;
+export const LARGEST_BYTES: number = 2 ** 28;
 
 /** Refuses what is not an object of options; a handler in its place is the likely slip. */
 export function checkOptions(name: string, value: unknown): void {

@@ -13,20 +13,20 @@ export interface ConnOptions {
    * server writes does not start it anew. Then the connection is closed, with reason `first-line-timeout`. `Infinity`
    * switches it off. The default is the smaller of 5 s and `idleTimeout`.
    */
-  firstLineTimeout?: number;
+  firstLineTimeout?: number | undefined;
   /**
    * How long the peer may be silent, in milliseconds, while the server waits for it; any completed read or write
    * starts it anew. Then the connection is closed, with reason `idle`. `Infinity` switches it off.
    *
    * @default {10_000}
    */
-  idleTimeout?: number;
+  idleTimeout?: number | undefined;
   /**
    * How long a line may take from its first byte to its end, in milliseconds, counted while the server waits for the
    * rest: what stops a peer that trickles. Then the connection is closed, with reason `line-timeout`. `Infinity`
    * switches it off. The default is the value of `idleTimeout`.
    */
-  lineTimeout?: number;
+  lineTimeout?: number | undefined;
   /**
    * How long the peer may take too little of what it is sent, in milliseconds, counted while replies wait for it; when
    * its side has taken 1 KiB within that time, the clock starts anew. Then the connection is aborted, with reason
@@ -38,7 +38,7 @@ export interface ConnOptions {
    * second lives, one that reads nothing is gone after 30 s, and the end that it sees is a reset only if it has sent
    * something that was not read.
    */
-  writeTimeout?: number;
+  writeTimeout?: number | undefined;
   /**
    * How long a line handler may take for one line, and a conversation handler between two reads or writes, in
    * milliseconds; the clock stands still while a write waits for the peer. Then the connection is aborted, with reason
@@ -62,7 +62,7 @@ export interface ConnOptions {
    *
    * @default {Infinity}
    */
-  maxAge?: number;
+  maxAge?: number | undefined;
   /**
    * How many lines the peer may send, give or take 10 % by chance, to the nearest whole number. Then the connection is
    * closed, once what the peer has sent is answered, with reason `max-lines`; one that goes on sending gets a megabyte or
@@ -70,7 +70,7 @@ export interface ConnOptions {
    *
    * @default {Infinity}
    */
-  maxLines?: number;
+  maxLines?: number | undefined;
   /**
    * How many lines per second are read, and at once after a quiet second. Past it the server reads more slowly, so that
    * TCP slows the peer down; no clock but that of `maxAge` runs meanwhile. Lines that have to wait pass some ten times a
@@ -78,45 +78,45 @@ export interface ConnOptions {
    *
    * @default {Infinity}
    */
-  maxLinesPerSecond?: number;
+  maxLinesPerSecond?: number | undefined;
   /**
    * How many bytes per second are read, in the same way.
    *
    * @default {Infinity}
    */
-  maxBytesPerSecond?: number;
+  maxBytesPerSecond?: number | undefined;
   /**
    * Whether a client whose first line is an HTTP request, or whose first bytes are a TLS handshake, is told so in its
    * own language, and closed, with reason `misdirected`.
    *
    * @default {false}
    */
-  answerMisdirected?: boolean;
+  answerMisdirected?: boolean | undefined;
   /**
    * The longest line, in bytes, without its line end. A longer one gets an error line, and the connection is closed,
    * with reason `line-too-long`.
    *
    * @default {65_536}
    */
-  maxLineBytes?: number;
+  maxLineBytes?: number | undefined;
   /**
    * How many bytes the peer may send in all. Lines wholly within are answered, then comes an error line, and the
    * connection is closed, with reason `byte-limit`.
    *
    * @default {Infinity}
    */
-  maxConnectionBytes?: number;
+  maxConnectionBytes?: number | undefined;
   /**
    * How many bytes may wait to be written when a handler does not wait for its `conn.write`. Then the connection is
    * aborted, with reason `write-queue`.
    *
    * @default {1_048_576}
    */
-  maxQueuedBytes?: number;
+  maxQueuedBytes?: number | undefined;
 }
 
 /** The limits of a connection, complete. */
-export type ConnLimits = Required<ConnOptions>;
+export type ConnLimits = { -readonly [Name in keyof ConnOptions]-?: Exclude<ConnOptions[Name], undefined> };
 
 /**
  * Checks the limits and fills in the defaults.

@@ -25,7 +25,7 @@ const CR = 13;
 const SMALL_BYTES = 256;
 
 /** The largest read, and so the largest block, unless one line is longer. */
-export const BLOCK_BYTES = 64 * 1024;
+export const BLOCK_BYTES: number = 64 * 1024;
 
 /** So many reads in a row that each use less than this part of a large buffer give it back; one alone is a pause. */
 const QUIET_READS = 16;

@@ -44,7 +44,7 @@ const PREFIX = bytesOf("PROXY ");
 const MARKS = [SIGNATURE, ...["PROXY TCP4 ", "PROXY TCP6 ", "PROXY UNKNOWN"].map(bytesOf)];
 
 /** So many bytes are enough to tell what is meant as a header from what is not. */
-export const MARK_BYTES = Math.max(...MARKS.map((mark) => mark.length));
+export const MARK_BYTES: number = Math.max(...MARKS.map((mark) => mark.length));
 
 const CR = 13;
 const LF = 10;
@@ -141,7 +141,8 @@ function parseBinary(bytes: Uint8Array): ProxyHeader | undefined {
   if (bytes.length < length) return undefined;
   if (form === undefined) return { length };
   checkTypes(bytes.slice(0, length), form.end);
-  return { length, addresses: form.read(bytes, view) };
+  const addresses = form.read(bytes, view);
+  return addresses === undefined ? { length } : { length, addresses };
 }
 
 /** How addresses of one family are written. */

@@ -40,77 +40,77 @@ export interface ServeOptions extends ConnOptions {
    *
    * @default {"0.0.0.0"}
    */
-  hostname?: string;
+  hostname?: string | undefined;
   /**
    * The port to listen on; 0 picks a free one, which {@linkcode Server.addr} tells.
    *
    * @default {8080}
    */
-  port?: number;
+  port?: number | undefined;
   /** Where connections come from, in place of `hostname` and `port`. The server closes it. */
-  listener?: Listener;
+  listener?: Listener | undefined;
   /** Aborting it equals calling {@linkcode Server.shutdown}. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Called once with the address, before the first connection. */
-  onListen?: (addr: Deno.Addr) => void;
+  onListen?: ((addr: Deno.Addr) => void) | undefined;
   /** Called with everything that happens. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
-  onEvent?: (event: ServerEvent) => void;
+  onEvent?: ((event: ServerEvent) => void) | undefined;
   /**
    * How many connections there may be at a time. What happens to one more, `atCapacity` says.
    *
    * @default {10_000}
    */
-  maxConnections?: number;
+  maxConnections?: number | undefined;
   /**
    * What happens to a connection past `maxConnections`: `reject` gives it an error line and closes it, `wait` leaves it
    * in the kernel until there is room.
    *
    * @default {"reject"}
    */
-  atCapacity?: "reject" | "wait";
+  atCapacity?: "reject" | "wait" | undefined;
   /**
    * How many connections one client may have at a time: one IPv4 address, or one IPv6 /64, whose addresses are all its
    * owner's. One more gets an error line and is closed.
    *
    * @default {Infinity}
    */
-  maxConnectionsPerIp?: number;
+  maxConnectionsPerIp?: number | undefined;
   /**
    * The only addresses that are served, as in `["10.0.0.0/8", "::1"]`; others get an error line and are closed. Without
    * a list, or with `null`, all are. Peers without an IP address, as on a Unix socket, are not concerned.
    */
-  allow?: readonly string[] | null;
+  allow?: readonly string[] | null | undefined;
   /**
    * Addresses that are not served, whatever `allow` says. Each connection is held against each entry, as with `allow`:
    * some 0.1 ms for a thousand. What has tens of thousands, such as the networks of a country, belongs in a firewall.
    */
-  deny?: readonly string[] | null;
+  deny?: readonly string[] | null | undefined;
   /**
    * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits.
    *
    * @default {Infinity}
    */
-  acceptRate?: number;
+  acceptRate?: number | undefined;
   /**
    * How many bytes of memory unfinished lines may take together, beyond the first 256 of each. Past it the largest gives
    * way: its peer gets an error line (but under TLS) and is closed, with reason `memory`. What TLS itself holds of a connection, some 100 KiB, is not counted.
    *
    * @default {134_217_728}
    */
-  maxBufferedBytes?: number;
+  maxBufferedBytes?: number | undefined;
   /**
    * What a shutdown does with the connections that it finds.
    *
    * @default {"linger"}
    */
-  drain?: DrainMode;
+  drain?: DrainMode | undefined;
   /**
    * How long a shutdown waits for connections to end, in milliseconds; what is left then is aborted, with reason
    * `drain-timeout`. `Infinity` waits for ever.
    *
    * @default {10_000}
    */
-  drainTimeout?: number;
+  drainTimeout?: number | undefined;
   /**
    * The line that tells a peer which limit it met, without its end; `null` for none. The default is in the style of
    * `error: line longer than 65536 bytes`.
@@ -118,17 +118,17 @@ export interface ServeOptions extends ConnOptions {
    * @param reason Which limit.
    * @param limit Its value; 0 where it has none.
    */
-  errorLine?: (reason: ErrorLineReason, limit: number) => string | null;
+  errorLine?: ((reason: ErrorLineReason, limit: number) => string | null) | undefined;
   /** Where time comes from: a test can put a clock here that it moves by hand. */
-  clock?: Clock;
+  clock?: Clock | undefined;
 }
 
 /** Options of {@linkcode Server.shutdown}; each defaults to the server's own. */
 export interface ShutdownOptions {
   /** What to do with the connections that are there. */
-  drain?: DrainMode;
+  drain?: DrainMode | undefined;
   /** How long to wait for them, in milliseconds. */
-  drainTimeout?: number;
+  drainTimeout?: number | undefined;
 }
 
 /**

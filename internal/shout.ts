@@ -20,12 +20,15 @@ import { upperCase } from "./ascii.ts";
  * assertEquals(shout("Hello. How are you?"), "HELLO. HOW ARE YOU?");
  * ```
  */
-export function shout(line: string): string {
+export const shout: {
+  (line: string): string;
+  /** Upper-cases many lines at once: LF has no upper case, so they stay apart. */
+  block(lines: string): string;
+  /** Upper-cases ASCII in place, or returns `undefined`: the bytes that it has changed by then stay upper-case. */
+  bytes(lines: Uint8Array): Uint8Array | undefined;
+} = Object.assign(function shout(line: string): string {
   return line.toUpperCase();
-}
-
-/** Upper-cases many lines at once: LF has no upper case, so they stay apart. */
-shout.block = (lines: string): string => lines.toUpperCase();
-
-/** Upper-cases ASCII where it lies; what is upper-case already stays so when the rest needs more. */
-shout.bytes = (lines: Uint8Array): Uint8Array | undefined => upperCase(lines) ? lines : undefined;
+}, {
+  block: (lines: string): string => lines.toUpperCase(),
+  bytes: (lines: Uint8Array): Uint8Array | undefined => upperCase(lines) ? lines : undefined,
+});

@@ -65,7 +65,7 @@ export class Turns {
    * @param next Waits until the next one begins.
    * @param inARow After so many those who are known to be ready go first, within the same turn.
    */
-  constructor(most: number, next: () => Promise<void>, inARow = Infinity) {
+  constructor(most: number, next: () => Promise<void>, inARow: number = Infinity) {
     this.#most = this.#left = most;
     this.#next = next;
     this.#inARow = inARow;
@@ -128,20 +128,20 @@ export class Turns {
 }
 
 /** So much input, in bytes, is answered in one turn: a third of a millisecond's work. */
-export const TURN_BYTES = 256 * 1024;
+export const TURN_BYTES: number = 256 * 1024;
 
 /** Who handles lines one by one has a turn for so many of them, which is no less work. */
 export const TURN_LINES = 1024;
 
 /** A line that is handled by itself is as much work as so many bytes of a block. */
-export const LINE_WORK = TURN_BYTES / TURN_LINES;
+export const LINE_WORK: number = TURN_BYTES / TURN_LINES;
 
 /** The turns of those who have much to say. All servers of this process share them, as they share one loop. */
-export const TURNS = new Turns(TURN_BYTES, rounds);
+export const TURNS: Turns = new Turns(TURN_BYTES, rounds);
 
 /**
  * The turns of those who come, by their number, as 64 can take some milliseconds. They wait for nobody who has much to
  * say; and a storm of them has the loop rest in between, so that all others come first, if it does not ask about these
  * anyway.
  */
-export const ENTRIES = new Turns(64, roundsOrTurn, 16);
+export const ENTRIES: Turns = new Turns(64, roundsOrTurn, 16);

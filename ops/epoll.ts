@@ -20,10 +20,10 @@ const WILDCARDS = ["0.0.0.0", "::", "::ffff:0.0.0.0"];
 export interface ListenEpollOptions {
   /** The IP address, without a zone such as `%eth0`; a name is not looked up.
    * @default {"0.0.0.0"} */
-  hostname?: string;
+  hostname?: string | undefined;
   /** The port; 0 picks a free one.
    * @default {8080} */
-  port?: number;
+  port?: number | undefined;
 }
 
 /**

@@ -60,7 +60,7 @@ export const EPOLLIN = 0x1;
 export const EPOLLPRI = 0x2;
 export const EPOLLOUT = 0x4;
 export const EPOLLRDHUP = 0x2000;
-export const EPOLLET = 1 << 31;
+export const EPOLLET: number = 1 << 31;
 
 export const EAGAIN = -11;
 

@@ -25,16 +25,16 @@ export interface ProxyProtocolOptions {
    *
    * @default {5_000}
    */
-  headerTimeout?: number;
+  headerTimeout?: number | undefined;
   /**
    * How many headers are waited for at a time. While there are so many, nothing more is accepted, and those that were
    * waited for a second already are given up, the longest first.
    *
    * @default {1_000}
    */
-  maxPending?: number;
+  maxPending?: number | undefined;
   /** Where time comes from: a test can put a clock here that it moves by hand. */
-  clock?: Clock;
+  clock?: Clock | undefined;
 }
 
 /**

@@ -24,31 +24,31 @@ export interface ListenTlsOptions extends TlsCredentials {
    *
    * @default {"0.0.0.0"}
    */
-  hostname?: string;
+  hostname?: string | undefined;
   /**
    * The port to listen on; 0 picks a free one.
    *
    * @default {8080}
    */
-  port?: number;
+  port?: number | undefined;
   /** Where connections come from, in place of `hostname` and `port`. It belongs to the new listener from then on. */
-  listener?: Listener;
+  listener?: Listener | undefined;
   /**
    * How long a handshake may take from the connection's start, in milliseconds. Then the connection is closed, and
    * rejected with reason `tls-handshake`. `Infinity` switches it off.
    *
    * @default {10_000}
    */
-  handshakeTimeout?: number;
+  handshakeTimeout?: number | undefined;
   /**
    * How many handshakes there may be at a time. While there are so many, nothing more is accepted, and those that have
    * taken a second already are given up, the longest first.
    *
    * @default {1_000}
    */
-  maxHandshakes?: number;
+  maxHandshakes?: number | undefined;
   /** Where time comes from: a test can put a clock here that it moves by hand. */
-  clock?: Clock;
+  clock?: Clock | undefined;
 }
 
 /** A listener whose connections are encrypted, for `serve({ listener })`. */
@@ -123,7 +123,11 @@ export async function listenTls(options: ListenTlsOptions): Promise<TlsListener>
   return new SecureListener(listener, { handshakeTimeout, maxHandshakes, clock }, credentials, loaded);
 }
 
-type Handshakes = Required<Pick<ListenTlsOptions, "handshakeTimeout" | "maxHandshakes" | "clock">>;
+interface Handshakes {
+  readonly handshakeTimeout: number;
+  readonly maxHandshakes: number;
+  readonly clock: Clock;
+}
 
 class SecureListener extends Lobby implements TlsListener {
   #credentials: TlsCredentials;

@@ -28,7 +28,7 @@ export function infoOf({ subject, validFrom, validTo }: X509Certificate): Certif
  * @param now The time, in milliseconds since 1970.
  * @returns What is wrong, to be read after "it"; `undefined` if it holds.
  */
-export function datesProblem({ validFrom, validTo }: CertificateInfo, now = Date.now()): string | undefined {
+export function datesProblem({ validFrom, validTo }: CertificateInfo, now: number = Date.now()): string | undefined {
   if (now > validTo.getTime()) return `expired on ${validTo.toISOString()}`;
   return now < validFrom.getTime() ? `does not hold before ${validFrom.toISOString()}` : undefined;
 }

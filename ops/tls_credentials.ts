@@ -21,7 +21,7 @@ export interface TlsCredentials {
    * The certificates, in PEM, of the authorities that vouch for clients. With it, only clients with a certificate that
    * one of them has signed get in.
    */
-  clientCa?: string;
+  clientCa?: string | undefined;
 }
 
 /** Credentials are not what they should be. */

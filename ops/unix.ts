@@ -18,7 +18,7 @@ export interface ListenUnixOptions {
   /**
    * The file's mode bits, such as `0o660`: who may write to it may connect. Without them, the process's umask decides.
    */
-  mode?: number;
+  mode?: number | undefined;
 }
 
 /**

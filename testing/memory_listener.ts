@@ -17,7 +17,7 @@ export interface MemoryListenerOptions {
    *
    * @default {65_536}
    */
-  bufferBytes?: number;
+  bufferBytes?: number | undefined;
 }
 
 /** Where the first client comes from; the next ones have the next ports. */

@@ -67,7 +67,7 @@ for (const [what, { gone, ...change }, message] of BAD) {
     async () => {
       await using files = await withCertificate();
       await using server = await startServer(files.args, files.options);
-      if (what === "one with another key") await files.write({ cert: change.cert });
+      if (what === "one with another key") await files.write({ cert: change.cert! });
       else if (gone) await Deno.remove(files.cert);
       else await files.write(change);
       server.signal("SIGHUP");

@@ -54,7 +54,9 @@ export async function listening(server: Subprocess): Promise<ServerProcess> {
 }
 
 /** Why a test in which a signal asks a process to end is skipped here, to be put behind its name. */
-export const NO_SIGNALS = Deno.build.os === "windows" ? " (skipped: on Windows, signals end a process unasked)" : "";
+export const NO_SIGNALS: string = Deno.build.os === "windows"
+  ? " (skipped: on Windows, signals end a process unasked)"
+  : "";
 
 /** Registers a test in which a signal asks the command to end. */
 export function signalTest(name: string, fn: () => Promise<void>): void {
@@ -101,7 +103,7 @@ export interface Address {
 export type ServerProcess = Subprocess & Address;
 
 /** Whether util-linux's `script` is here, which gives a subprocess a terminal. */
-export const HAS_SCRIPT = await isUtilLinux();
+export const HAS_SCRIPT: boolean = await isUtilLinux();
 
 /** Starts `deno` in a terminal, where stdout and stderr are one, and no shell is left that Ctrl-C would end. */
 export function startInTerminal(args: string[], env: Record<string, string> = {}): Subprocess {

@@ -7,7 +7,7 @@
 import { listenEpoll } from "@x/shouty/ops";
 
 /** Why there is none here, to be put behind a test's name; empty where there is. */
-export const NO_EPOLL = reasonAgainst();
+export const NO_EPOLL: string = reasonAgainst();
 
 function reasonAgainst(): string {
   try {

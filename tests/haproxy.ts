@@ -8,7 +8,7 @@
 const HAS_HAPROXY = await answers();
 
 /** What the name of a test that needs it ends with. */
-export const NO_HAPROXY = HAS_HAPROXY ? "" : " (skipped: haproxy is missing)";
+export const NO_HAPROXY: string = HAS_HAPROXY ? "" : " (skipped: haproxy is missing)";
 
 async function answers(): Promise<boolean> {
   try {

@@ -127,3 +127,21 @@ test("serve() uses the listener that it is given, and tells its address before t
 function shown(value: unknown): string {
   return typeof value === "string" ? `"${value}"` : typeof value === "object" && value !== null ? "" : String(value);
 }
+
+test("Every option may be undefined, which is as if it were left out", async () => {
+  const names = WRONG.map(([name]) => [name, undefined]);
+  const unset: { [Name in keyof Required<ServeOptions>]: undefined } = Object.fromEntries(names);
+  // The type checker refuses this assignment if the type of an option leaves undefined out.
+  const options: ServeOptions = unset;
+  await using server = serve({ ...options, hostname: "127.0.0.1", port: 0 });
+  await server.shutdown({ drain: undefined, drainTimeout: undefined });
+});
+
+test("An event has no key for what it does not tell", async () => {
+  const listener = new MemoryListener();
+  await using t = startServer({ deny: ["192.0.2.1"], listener });
+  using _denied = listener.connect({ transport: "tcp", hostname: "192.0.2.1", port: 1 });
+  assertEquals(Object.keys(await t.until("rejected")), ["type", "remoteAddr", "reason"]);
+  await t.talk("hello\n");
+  assertEquals("error" in await t.closed(), false);
+});

@@ -10,13 +10,13 @@ import { crc32c } from "../internal/crc32c.ts";
 export const SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
 
 /** The longest line of version 1. */
-export const LONGEST = `PROXY UNKNOWN ${"f".repeat(91)}\r\n`;
+export const LONGEST: string = `PROXY UNKNOWN ${"f".repeat(91)}\r\n`;
 
 /** From 192.168.0.1:56324 to 192.168.0.11:443. */
-export const TCP4 = Uint8Array.of(192, 168, 0, 1, 192, 168, 0, 11, 0xDC, 4, 1, 0xBB);
+export const TCP4: Uint8Array<ArrayBuffer> = Uint8Array.of(192, 168, 0, 1, 192, 168, 0, 11, 0xDC, 4, 1, 0xBB);
 
 /** From [2001:db8::1]:56324 to [::ffff:192.0.2.7]:443. */
-export const TCP6 = Uint8Array.of(
+export const TCP6: Uint8Array<ArrayBuffer> = Uint8Array.of(
   ...[0x20, 1, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
   ...[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 192, 0, 2, 7],
   ...[0xDC, 4, 1, 0xBB],

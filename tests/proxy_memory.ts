@@ -12,9 +12,9 @@ import { type Faults, faulty } from "./faults.ts";
 /** A client at 192.0.2.7, as a proxy tells of it. */
 export const HEADER = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
 /** Who is trusted. */
-export const PROXY = addr("10.0.0.1");
+export const PROXY: Deno.NetAddr = addr("10.0.0.1");
 /** Who is not. */
-export const OTHER = addr("127.0.0.1");
+export const OTHER: Deno.NetAddr = addr("127.0.0.1");
 
 /** An address at port 7. */
 export function addr(hostname: string): Deno.NetAddr {

@@ -32,7 +32,7 @@ export class Registry implements AsyncDisposable {
   /** Packages by name: given, uploaded, or from `vendor/`. */
   readonly packages: Map<string, Package>;
   /** What Deno is to send with an upload. */
-  readonly token = crypto.randomUUID();
+  readonly token: string = crypto.randomUUID();
   readonly #unknown: string[];
   readonly #server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },

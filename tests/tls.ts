@@ -12,7 +12,7 @@ import { Authority, type Identity, makeIdentity } from "./certificates.ts";
 import { listenLoopback, TestServer } from "./server.ts";
 
 /** Making keys takes a while, so most tests share these. */
-export const AUTHORITY = new Authority("test authority");
+export const AUTHORITY: Authority = new Authority("test authority");
 export const IDENTITY: Identity = makeIdentity("server", { by: AUTHORITY });
 
 /** A server under TLS. */

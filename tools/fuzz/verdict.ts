@@ -82,7 +82,12 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
 }
 
 /** Checks what came to a client of what the server sent. */
-export function checkClient(scenario: Scenario, client: ClientEnd, transport: WatchedTransport, end?: ClosedEvent) {
+export function checkClient(
+  scenario: Scenario,
+  client: ClientEnd,
+  transport: WatchedTransport,
+  end?: ClosedEvent,
+): void {
   const received = client.received.map(latin1).join("");
   const sent = latin1(transport.output);
   assert(sent.startsWith(received), `The client got ${received} of ${sent}`);

@@ -19,7 +19,7 @@ export class Watch {
   readonly complaints: string[] = [];
   readonly #budget: number;
 
-  constructor(maxBufferedBytes = Infinity) {
+  constructor(maxBufferedBytes: number = Infinity) {
     this.#budget = Math.max(maxBufferedBytes, maxBufferedBytes / 2 + LARGEST_BYTES);
   }
 

@@ -12,4 +12,4 @@ export function jsonFormatter(logRecord: LogRecord): string {
 }
 
 /** The formatters by name. */
-export const formatters = { jsonFormatter } as const;
+export const formatters: { readonly jsonFormatter: typeof jsonFormatter } = { jsonFormatter };
