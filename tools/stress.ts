@@ -1,0 +1,109 @@
+// `deno task stress`: runs the tests again and again on a machine that is busy, and lists every test that failed once.
+
+import { Load } from "./stress/load.ts";
+import { type Red, runSuite, type Selection } from "./stress/suite.ts";
+
+const USAGE = `Usage: deno task stress [options] [files]
+
+Runs the test suite several times beside two processes that compute without a pause and one
+that starts children, one after the other. A test that fails once fails the whole.
+
+  files          run only these test files (default: all tests)
+  --runs N       how many runs, from 1 to 1000 (default 5)
+  --filter TEXT  run only tests with this text, or /regular expression/, in their names
+  --help         show this
+
+Exit codes: 0, all runs passed; 1, a test failed at least once; 2, wrong options.`;
+
+interface Options extends Selection {
+  readonly runs: number;
+}
+
+class UsageError extends Error {
+  override name = "UsageError";
+}
+
+function parseOptions(args: readonly string[]): Options {
+  const [files, words]: [string[], string[]] = [
+    [],
+    args.flatMap((arg) => /^(--\w+)=(.*)$/s.exec(arg)?.slice(1) ?? arg),
+  ];
+  let [runs, filter]: [number, string | undefined] = [5, undefined];
+  for (let word = words.shift(); word !== undefined; word = words.shift()) {
+    if (word === "--runs") runs = parseRuns(words.shift());
+    else if (word === "--filter") filter = parseFilter(words.shift());
+    else if (word.startsWith("-")) throw new UsageError(`Unknown option "${word}"; --help lists what there is`);
+    else files.push(parseFile(word));
+  }
+  return { runs, filter, files };
+}
+
+function parseRuns(value = ""): number {
+  if (/^\d+$/.test(value) && Number(value) >= 1 && Number(value) <= 1000) return Number(value);
+  throw new UsageError(`--runs wants a whole number from 1 to 1000, not "${value}"`);
+}
+
+function parseFilter(value = ""): string {
+  if (value !== "") return value;
+  throw new UsageError('--filter wants a part of a test\'s name, not ""');
+}
+
+function parseFile(path: string): string {
+  try {
+    Deno.statSync(path);
+    return path;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new UsageError(`Cannot run "${path}": there is no such file`);
+  }
+}
+
+/** Runs the tests, and prints each failure when its run has ended. */
+async function stress({ runs, ...selection }: Options, signal: AbortSignal): Promise<number> {
+  await using _load = new Load();
+  const redIn = new Map<string, number[]>();
+  for (let run = 1; run <= runs; run++) {
+    const start = performance.now();
+    const reds = await runSuite(selection, signal);
+    if (signal.aborted) return 130;
+    const seconds = Math.round((performance.now() - start) / 1000);
+    console.log(`run ${run} of ${runs}: ${reds.length === 0 ? "green" : `${reds.length} red`}, ${seconds} s`);
+    for (const red of reds) {
+      console.log(describe(red));
+      redIn.set(red.name, [...redIn.get(red.name) ?? [], run]);
+    }
+  }
+  console.log(summary(redIn, runs));
+  return redIn.size > 0 ? 1 : 0;
+}
+
+function describe({ name, message }: Red): string {
+  return `  red: ${name}\n${message.replace(/^/gm, "    ")}`;
+}
+
+function summary(redIn: ReadonlyMap<string, readonly number[]>, runs: number): string {
+  if (redIn.size === 0) return `All tests were green in all runs (${runs})`;
+  const rows = [...redIn].map(([name, which]) =>
+    `  ${name}: red in ${which.length} of ${runs} runs (${which.join(", ")})`
+  );
+  return `Tests that were red at least once (${redIn.size}):\n${rows.join("\n")}`;
+}
+
+if (import.meta.main) {
+  try {
+    if (Deno.args.includes("--help")) console.log(USAGE);
+    else {
+      const options = parseOptions(Deno.args);
+      const interrupted = new AbortController();
+      // Without these, a signal would leave the load behind.
+      for (const name of ["SIGINT", ...(Deno.build.os === "windows" ? [] : ["SIGTERM"] as const)] as const) {
+        Deno.addSignalListener(name, () => interrupted.abort());
+      }
+      Deno.exit(await stress(options, interrupted.signal));
+    }
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(`stress: ${error.message}`);
+    Deno.exitCode = 2;
+  }
+}
