@@ -5,6 +5,7 @@
  */
 
 import { setImmediate } from "node:timers";
+import { show } from "../internal/check.ts";
 import type { Clock } from "../internal/clocks.ts";
 
 interface Timer {
@@ -35,6 +36,8 @@ interface Timer {
 export class FakeClock implements Clock {
   readonly #timers = new Set<Timer>();
   #now = 0;
+  /** Settles when the last call of `advance` so far is over; it never rejects. */
+  #moved: Promise<void> = Promise.resolve();
 
   /** How many timers are set. */
   get pending(): number {
@@ -65,15 +68,25 @@ export class FakeClock implements Clock {
 
   /**
    * Moves the time, and calls each timer on the way when its moment has come. Before, between and after, everything that
-   * is ready runs: the server takes what a client has written before it finds it idle.
+   * is ready runs: the server takes what a client has written before it finds it idle. A call that comes while another
+   * one is under way begins when that one is over, so the times add up.
    *
-   * @param milliseconds By how much.
+   * @param milliseconds By how much, from 0 on.
    * @returns When everything that could run has run.
-   * @throws {RangeError} (As a rejection.) If that is less than 0, or no number: time does not go back.
+   * @throws {RangeError} (As a rejection.) If that is less than 0, not finite, or no number.
    * @throws What a timer's callback throws.
    */
   async advance(milliseconds: number): Promise<void> {
-    if (!(milliseconds >= 0)) throw new RangeError(`Cannot advance by ${milliseconds} ms: expected at least 0`);
+    if (!(Number.isFinite(milliseconds) && milliseconds >= 0)) {
+      throw new RangeError(`Cannot advance by ${show(milliseconds)} ms: expected a finite number of at least 0`);
+    }
+    const moved = this.#moved.then(() => this.#move(milliseconds));
+    // The caller gets the error; the next call begins all the same.
+    this.#moved = moved.catch(() => {});
+    await moved;
+  }
+
+  async #move(milliseconds: number): Promise<void> {
     const until = this.#now + milliseconds;
     await settle();
     for (let timer = this.#next(until); timer !== undefined; timer = this.#next(until)) {

@@ -17,7 +17,7 @@ export const VARIANT = { suffix: "", ignore: false };
  * @param seconds How long it may take; far more than it needs, as other tests may keep the processor busy.
  * @param missing Why it is skipped here, to be put behind its name; empty if it is not.
  */
-export function test(name: string, body: () => void | Promise<void>, seconds = 20, missing = ""): void {
+export function test(name: string, body: () => void | Promise<void>, seconds = 60, missing = ""): void {
   const ignore = missing !== "" || VARIANT.ignore;
   const fn = async () => {
     await within(seconds, Promise.try(body));

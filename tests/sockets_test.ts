@@ -1,7 +1,7 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { serve, type ServeOptions, shout, type Transport } from "@x/shouty";
-import type { TestClient } from "@x/shouty/testing";
-import { turn } from "../internal/turn.ts";
+import { FakeClock, type TestClient } from "@x/shouty/testing";
+import { socketsTurn, turn } from "../internal/turn.ts";
 import { test } from "./bounded.ts";
 import { shouted } from "./oracle.ts";
 import { DOORS, startConversations, startServer, TestServer } from "./server.ts";
@@ -120,14 +120,18 @@ async function flood(client: TestClient): Promise<void> {
 }
 
 test("the idle and the line clock end real connections, and the neighbours live on", async () => {
-  await using t = startServer({ idleTimeout: 200, lineTimeout: 300 });
-  const [silent, trickler, talker] = [await t.connect(), await t.connect(), await t.connect()];
-  const trickling = (async () => {
-    while (t.all("closed").length < 2) await trickler.write("x"), await talk(talker);
-  })().catch(() => {});
+  const clock = new FakeClock();
+  await using t = startServer({ clock, idleTimeout: 200, lineTimeout: 300 });
+  const [silent, trickler, talker] = [await t.admitted(), await t.admitted(), await t.admitted()];
+  // The clock moves on when the server has read what was sent: no machine is too slow for that.
+  for (let sent = 0; clock.now() < 300; await clock.advance(50)) {
+    await trickler.write("x");
+    await talk(talker);
+    sent += "xstill here\n".length;
+    while (t.stats.bytesIn < sent) await socketsTurn();
+  }
   assertEquals([await silent.readLine(), await trickler.readLine()], [null, null]);
-  await trickling;
-  assertEquals(t.all("closed").map(({ reason }) => reason).toSorted(), ["idle", "line-timeout"]);
+  assertEquals(t.all("closed").map(({ reason }) => reason), ["idle", "line-timeout"]);
   await talk(talker);
 });
 
@@ -137,9 +141,13 @@ async function talk(client: TestClient): Promise<void> {
 }
 
 test("a real connection ends at its greatest age", async () => {
-  await using t = startServer({ maxAge: 100 });
+  const clock = new FakeClock();
+  await using t = startServer({ clock, maxAge: 100 });
   const client = await t.connect();
   await talk(client);
+  await clock.advance(89);
+  await talk(client);
+  await clock.advance(21);
   assertEquals(await client.readLine(), null);
   client.close();
   assertEquals((await t.closed()).reason, "max-age");

@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
@@ -139,11 +139,29 @@ test("FakeClock lets what is ready run before it moves", async () => {
   assertEquals(called, true);
 });
 
+test("FakeClock adds up the times of calls that come side by side", async () => {
+  const clock = new FakeClock();
+  const rung: number[] = [];
+  for (const at of [5, 15, 35]) clock.setTimer(() => rung.push(at, clock.now()), at);
+  await Promise.all([clock.advance(10), clock.advance(20), clock.advance(0)]);
+  assertEquals([rung, clock.now()], [[5, 5, 15, 15], 30]);
+});
+
+test("FakeClock moves on after a timer whose callback threw", async () => {
+  const clock = new FakeClock();
+  clock.setTimer(() => {
+    throw new Error("rung in vain");
+  }, 10);
+  const [first] = await Promise.allSettled([clock.advance(20), clock.advance(20)]);
+  assertEquals([first.status, clock.now()], ["rejected", 30]);
+});
+
 test("FakeClock does not go back", async () => {
   const clock = new FakeClock();
   await clock.advance(10);
-  for (const wrong of [-5, NaN]) {
-    await assertRejects(() => clock.advance(wrong), RangeError, `Cannot advance by ${wrong}`);
+  for (const wrong of [-5, NaN, Infinity, "10", undefined]) {
+    const error = await assertRejects(() => clock.advance(wrong as number), RangeError);
+    assertMatch(error.message, /^Cannot advance by .+ ms: expected a finite number of at least 0$/);
   }
   assertEquals(clock.now(), 10);
 });
