@@ -6,6 +6,7 @@
 
 import type { BlockList } from "node:net";
 import { show } from "./check.ts";
+import { bareIp } from "./ip.ts";
 
 /** Addresses and networks, to hold peers against. */
 export class Cidrs {
@@ -16,14 +17,15 @@ export class Cidrs {
   }
 
   /**
-   * Whether an address is one of these, or in one of them. IPv4 that came through an IPv6 socket counts as IPv4.
+   * Whether an address is one of these, or in one of them. IPv4 that came through an IPv6 socket counts as IPv4,
+   * and a zone such as `%eth0` does not count.
    *
    * @param addr A peer's address; one that is no IP address, such as a Unix socket's, never matches.
    * @returns Whether it matches.
    */
   matches(addr: Deno.Addr): boolean {
     if (!("hostname" in addr)) return false;
-    const hostname = addr.hostname.replace(/^::ffff:(?=[\d.]+$)/i, "");
+    const hostname = bareIp(addr.hostname);
     return this.#list.check(hostname, familyOf(hostname));
   }
 }

@@ -6,6 +6,7 @@
  */
 
 import { crc32c } from "./crc32c.ts";
+import { mappedIPv4 } from "./ip.ts";
 
 /** What a header says. */
 export interface ProxyHeader {
@@ -115,11 +116,9 @@ function readIPv6(text: string): string {
   const url = `http://[${text}]`;
   if (!/^[\da-f:.]+$/i.test(text) || !URL.canParse(url)) throw malformed(`IPv6 address ${JSON.stringify(text)}`);
   const address = new URL(url).hostname.slice(1, -1);
-  const [, high, low] = /^::ffff:(\w+):(\w+)$/.exec(address) ?? [];
-  if (low === undefined) return address;
+  const mapped = mappedIPv4(address);
   // As Deno writes such an address.
-  const [a, b] = [high, low].map((half) => parseInt(half, 16));
-  return `::ffff:${a >> 8}.${a & 255}.${b >> 8}.${b & 255}`;
+  return mapped === undefined ? address : `::ffff:${mapped}`;
 }
 
 function readPort(text: string): number {

@@ -26,6 +26,15 @@ Deno.test("IPv4 through an IPv6 socket counts as IPv4, on either side", () => {
   assert(!matches("0.0.0.0/0", "::1"));
 });
 
+Deno.test("An address with a zone is in the networks of the address without it", () => {
+  for (const list of ["fe80::/10", "fe80::1", "::/0"]) {
+    for (const zone of ["eth0", "2", "br-1.7"]) assert(matches(list, `fe80::1%${zone}`), `${list} fe80::1%${zone}`);
+  }
+  assert(!matches("fe80::2,2001:db8::/32", "fe80::1%eth0"));
+  assert(matches("10.0.0.0/8", "::ffff:10.1.2.3%eth0"));
+  assert(!matches("fe80::/10", "::ffff:10.1.2.3%eth0"));
+});
+
 Deno.test("A Unix socket's peer is in no network", () => {
   assert(!parseCidrs("allow", "0.0.0.0/0,::/0").matches({ transport: "unix", path: "/run/x.sock" }));
 });
