@@ -8,6 +8,7 @@ import { closeQuietly, type Transport } from "../internal/transport.ts";
 
 const LF = 10;
 const CHUNK_BYTES = 64 * 1024;
+const NONE: Uint8Array = new Uint8Array(0);
 
 /**
  * The client's end of a connection, to write to and to read from; {@linkcode MemoryListener.connect} gives one.
@@ -27,16 +28,18 @@ const CHUNK_BYTES = 64 * 1024;
  * ```
  */
 export class TestClient implements Disposable {
-  readonly #end: Transport & { reset?(): void };
-  /** Read and not asked for yet. */
-  #rest = new Uint8Array(0);
+  readonly #end: Transport;
+  /** Bytes that were read and not asked for yet. */
+  #rest = NONE;
+  /** Buffer for the next read, unless a read has it; what was read is copied out of it. */
+  #buffer: Uint8Array | undefined;
 
   /**
    * Takes an end of a connection, which it owns from then on.
    *
    * @param end The client's end: a `Deno.Conn`, or one in memory.
    */
-  constructor(end: Transport & { reset?(): void }) {
+  constructor(end: Transport) {
     this.#end = end;
   }
 
@@ -66,10 +69,12 @@ export class TestClient implements Disposable {
    */
   async read(): Promise<Uint8Array | null> {
     const rest = this.#rest;
-    this.#rest = new Uint8Array(0);
+    this.#rest = NONE;
     if (rest.length > 0) return rest;
-    const buffer = new Uint8Array(CHUNK_BYTES);
+    const buffer = this.#buffer ?? new Uint8Array(CHUNK_BYTES);
+    this.#buffer = undefined;
     const count = await this.#end.read(buffer);
+    this.#buffer = buffer;
     return count === null ? null : buffer.slice(0, count);
   }
 
@@ -85,7 +90,8 @@ export class TestClient implements Disposable {
       const end = bytes.indexOf(LF);
       parts.push(end < 0 ? bytes : bytes.subarray(0, end));
       if (end < 0) continue;
-      this.#rest = bytes.slice(end + 1);
+      // A view: a copy for each line would make many short lines quadratic work.
+      this.#rest = bytes.subarray(end + 1);
       return decode(parts);
     }
     return parts.length > 0 ? decode(parts) : null;

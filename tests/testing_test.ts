@@ -114,6 +114,54 @@ test("a listener in memory accepts one at a time, in order, each from an address
   await assertRejects(() => outstanding, BadResource);
 });
 
+test("an end in memory tells how many of its bytes the other end has read since it was asked last", async () => {
+  const [client, server] = await connect();
+  assertEquals(server.progress?.(), 0);
+  await server.write(new Uint8Array(10));
+  await client.write("ping");
+  assertEquals(server.progress?.(), 0, "What the peer has not read is no progress");
+  await client.read();
+  await server.read(new Uint8Array(3));
+  assertEquals([server.progress?.(), server.progress?.()], [10, 0]);
+  await server.write(new Uint8Array(5));
+  client.reset();
+  assertEquals(server.progress?.(), 0, "What a reset has destroyed was not read");
+});
+
+test("TestClient.readLine() copies no more than the lines have bytes, however many there are", async () => {
+  const [client, server] = await connect();
+  const lines = 16_384;
+  await server.write(new TextEncoder().encode("one\n".repeat(lines)));
+  server.close();
+  let copied = 0;
+  const { slice } = Uint8Array.prototype;
+  Uint8Array.prototype.slice = function (...range) {
+    const copy = slice.apply(this, range);
+    copied += copy.length;
+    return copy;
+  };
+  try {
+    for (let i = 0; i < lines; i++) assertEquals(await client.readLine(), "one");
+    assertEquals(await client.readLine(), null);
+  } finally {
+    Uint8Array.prototype.slice = slice;
+  }
+  assertEquals(copied, "one\n".length * lines);
+});
+
+test("TestClient gives each byte once, whichever way it is asked for", async () => {
+  const [client, server] = await connect();
+  await server.write(new TextEncoder().encode("one\ntwo\nthr"));
+  assertEquals(await client.readLine(), "one");
+  assertEquals(text((await client.read())!), "two\nthr");
+  const line = client.readLine();
+  await server.write(new TextEncoder().encode("ee\nfour\nrest"));
+  assertEquals(await line, "ee");
+  assertEquals(await client.readLine(), "four");
+  await server.closeWrite();
+  assertEquals(await client.readAll(), "rest");
+});
+
 test("FakeClock calls timers in the order of their times, those that are set on the way included", async () => {
   const clock = new FakeClock();
   const rung: string[] = [];
