@@ -3,6 +3,7 @@ import { serve, type ServeOptions, shout, type Transport } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { socketsTurn, turn } from "../internal/turn.ts";
 import { test } from "./bounded.ts";
+import { CANNOT_ASK, hasNoDelay } from "./no_delay.ts";
 import { shouted } from "./oracle.ts";
 import { DOORS, startConversations, startServer, TestServer } from "./server.ts";
 
@@ -254,6 +255,19 @@ test("Nagle's algorithm is switched off once, before it can make a reply wait fo
   }
   assertEquals(seen, [["ONE"], ["TWO", true], ["THREE", true]]);
 });
+
+test(
+  "the kernel has Nagle's algorithm off for a connection that has got two replies",
+  async () => {
+    await using t = startServer();
+    const client = await t.connect();
+    const clientPort = (client.addr as Deno.NetAddr).port;
+    for (let i = 0; i < 2; i++) await talk(client);
+    assertEquals(hasNoDelay(t.port, clientPort), true);
+  },
+  60,
+  CANNOT_ASK,
+);
 
 test("serve() shouts without any options but a port", async () => {
   await using server = serve({ port: 0 });

@@ -6,6 +6,7 @@ import { formatAddr } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
+import { CANNOT_ASK, hasNoDelay } from "./no_delay.ts";
 import { listenLoopback } from "./server.ts";
 import { AUTHORITY, IDENTITY, startTls } from "./tls.ts";
 
@@ -119,6 +120,22 @@ test("Under TLS, a client that does not read is given up, which is nobody else's
   await t.closed(2);
   assertEquals(t.all("closed").map(({ reason }) => reason).toSorted(), ["end", "write-timeout"]);
 });
+
+test(
+  "Under TLS, the kernel has Nagle's algorithm off for a connection that has got two replies",
+  async () => {
+    await using t = await startTls();
+    const client = await t.connectTls();
+    const { port } = client.addr as Deno.NetAddr;
+    for (let i = 0; i < 2; i++) {
+      await client.write("hello\n");
+      assertEquals(await client.readLine(), "HELLO");
+    }
+    assertEquals(hasNoDelay(t.port, port), true);
+  },
+  60,
+  CANNOT_ASK,
+);
 
 test("Under TLS, a shutdown that finishes waits for nobody who is silent", async () => {
   await using t = await startTls();
