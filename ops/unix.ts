@@ -105,9 +105,12 @@ async function removeDead(path: string): Promise<void> {
   if (now !== undefined && identity(now) === identity(file)) Deno.removeSync(path);
 }
 
-/** A number alone is given to the next file when this one is gone. */
-function identity({ dev, ino, ctime }: Deno.FileInfo): string {
-  return `${dev} ${ino} ${ctime?.getTime()}`;
+/**
+ * What tells a file from another one at its path. The system gives a number that is free again to the next file, so the
+ * times belong to it; Deno tells ctime in whole seconds, the others in milliseconds.
+ */
+function identity({ dev, ino, ctime, mtime, birthtime }: Deno.FileInfo): string {
+  return [dev, ino, ...[ctime, mtime, birthtime].map((time) => time?.getTime())].join(" ");
 }
 
 function statOf(path: string): Deno.FileInfo | undefined {

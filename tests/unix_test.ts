@@ -139,6 +139,67 @@ test("listenUnix() refuses wrong options, and a path where there cannot be a soc
   assertMatch(message, /SUN_LEN/);
 });
 
+test("A file never has more mode bits than were asked for, not even before it is given them", async (path) => {
+  const { listen } = Deno;
+  const modes: number[] = [];
+  const listening = (options: Deno.UnixListenOptions & { transport: "unix" }) => {
+    const listener = listen(options);
+    modes.push(Deno.lstatSync(path).mode! & 0o777);
+    return listener;
+  };
+  await using stack = new AsyncDisposableStack();
+  Deno.listen = listening as unknown as typeof Deno.listen;
+  stack.defer(() => void (Deno.listen = listen));
+  const umask = Deno.umask(0);
+  stack.defer(() => void Deno.umask(umask));
+  for (const mode of [0o600, 0o640]) (await listenUnix({ path, mode })).close();
+  assertEquals(modes, [0o600, 0o640]);
+  assertEquals(Deno.umask(), 0);
+  await assertRejects(() => listenUnix({ path: `${path}/x`, mode: 0o600 }), Deno.errors.NotFound);
+  assertEquals(Deno.umask(), 0, "A failure leaves the process's umask changed");
+});
+
+/** Puts something in the place of `Deno.connect`, which is told how many calls there were before. */
+function onConnect(behave: (call: number, connect: () => Promise<Deno.Conn>) => Promise<Deno.Conn>): Disposable {
+  const { connect } = Deno;
+  let calls = 0;
+  const instead = (options: Deno.UnixConnectOptions) => behave(calls++, () => connect(options));
+  Deno.connect = instead as unknown as typeof Deno.connect;
+  return { [Symbol.dispose]: () => void (Deno.connect = connect) };
+}
+
+test("A server that refuses two connections and lets the third in keeps its socket", async (path) => {
+  await using _t = startServer({ listener: await listenUnix({ path }) });
+  // BSD and macOS refuse so while the backlog is full.
+  const refuse = () => Promise.reject(new Deno.errors.ConnectionRefused("Connection refused (os error 61)"));
+  using _busy = onConnect((call, connect) => call < 2 ? refuse() : connect());
+  await assertRejects(() => listenUnix({ path }), Deno.errors.AddrInUse);
+});
+
+test("A socket that comes in a dead one's place while that is looked at is not deleted", async (path) => {
+  await crash(path);
+  let quicker: Deno.Listener | undefined;
+  const replacing = async (call: number, connect: () => Promise<Deno.Conn>) => {
+    try {
+      return await connect();
+    } catch (error) {
+      if (call === 2) {
+        Deno.removeSync(path);
+        quicker = Deno.listen({ transport: "unix", path });
+      }
+      throw error;
+    }
+  };
+  {
+    using _race = onConnect(replacing);
+    await assertRejects(() => listenUnix({ path }), Deno.errors.AddrInUse);
+  }
+  using client = await Deno.connect({ transport: "unix", path });
+  (await quicker!.accept()).close();
+  assertEquals(await client.read(new Uint8Array(1)), null);
+  quicker!.close();
+});
+
 test("TLS goes over a Unix socket as well", async (path) => {
   const listener = await listenTls({ listener: await listenUnix({ path }), ...IDENTITY });
   await using _t = startServer({ listener });
