@@ -1,8 +1,9 @@
 import { assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertStringIncludes } from "@std/assert";
 import { RequestLine, TlsRecord } from "../internal/misdirected.ts";
+import { Pace } from "../internal/pace.ts";
 import { Rate } from "../internal/rate.ts";
 import { socketsTurn } from "../internal/turn.ts";
-import type { TestClient } from "@x/shouty/testing";
+import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 import { countWork } from "./work.ts";
@@ -183,6 +184,19 @@ test("maxLinesPerSecond answers a second's worth at once and the rest in time, a
   // The last group came at a moment between milliseconds, and timers are rounded up.
   await clock.advance(51);
   assertEquals((await t.closed()).reason, "idle");
+});
+
+test("A pace that was stopped holds nothing back any more, neither what waits nor what comes", async () => {
+  const clock = new FakeClock();
+  const pace = new Pace({ maxLinesPerSecond: 1, maxBytesPerSecond: Infinity }, clock);
+  const lines = "one\ntwo\nthree\n";
+  assertEquals(await pace.pass(lines), "one\n".length);
+  const waiting = pace.pass(lines);
+  await clock.advance(0);
+  assertEquals(clock.pending, 1);
+  pace.stop();
+  assertEquals([await waiting, await pace.pass(lines)], [lines.length, lines.length]);
+  assertEquals(clock.pending, 0);
 });
 
 test("Lines that a pace holds back pass in groups of a tenth of a second's worth, but one alone when it is due", async () => {

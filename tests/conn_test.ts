@@ -177,6 +177,18 @@ test("a writer that does not wait is cut off when more than maxQueuedBytes wait"
   assertEquals(await outcome.promise, [201, "write-queue"]);
 });
 
+test("the very write that makes too much wait is rejected, as each later one is", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1000 });
+  const outcome = Promise.withResolvers<string[]>();
+  await using t = startConversations({ listener, clock, maxQueuedBytes: 200_000 }, async (conn) => {
+    const writes = await Promise.allSettled(Array.from({ length: 203 }, () => conn.write("x".repeat(1000))));
+    outcome.resolve(writes.map((write) => write.status === "rejected" ? write.reason.reason : "taken"));
+  });
+  await t.connect();
+  const reasons = await outcome.promise;
+  assertEquals([reasons[0], ...reasons.slice(200)], ["taken", "write-queue", "write-queue", "write-queue"]);
+});
+
 test("conn.close in a line handler: the line gets its reply, later ones get none, whatever they are", async () => {
   const replies: LineHandler[] = [
     (line, conn) => (line === "quit" && conn.close(), shout(line)),

@@ -79,6 +79,26 @@ test("a process lives as long as a server that was unref'd and ref'd again", asy
 
 for (const engine of ["Deno's sockets", "epoll"]) {
   const onEpoll = engine === "epoll";
+  test(
+    `a process lives on while its server holds connections back for acceptRate, and none is there, on ${engine}`,
+    async () => {
+      const listener = onEpoll ? `listener: listenEpoll({ hostname: "127.0.0.1", port: 0 }),` : "";
+      const ops = onEpoll ? `import { listenEpoll } from "@x/shouty/ops";` : "";
+      await using process = run(ops + serveWith(`acceptRate: 1, ${listener}`));
+      const connect = await connectTo(process);
+      for (const word of ["first", "second"]) {
+        using client = await connect();
+        await client.write(`${word}\n`);
+        assertEquals(await client.readLine(), word.toUpperCase());
+      }
+    },
+    60,
+    onEpoll ? NO_EPOLL : "",
+  );
+}
+
+for (const engine of ["Deno's sockets", "epoll"]) {
+  const onEpoll = engine === "epoll";
   const name = `a server that runs out of descriptors serves on, and accepts again when there are some, on ${engine}`;
   const body = async () => {
     const told = `event.type === "accept-error" && console.log(event.error.code, event.retryMs)`;

@@ -147,16 +147,15 @@ test("A file never has more mode bits than were asked for, not even before it is
     modes.push(Deno.lstatSync(path).mode! & 0o777);
     return listener;
   };
-  await using stack = new AsyncDisposableStack();
+  using stack = new DisposableStack();
   Deno.listen = listening as unknown as typeof Deno.listen;
   stack.defer(() => void (Deno.listen = listen));
-  const umask = Deno.umask(0);
-  stack.defer(() => void Deno.umask(umask));
+  const umask = Deno.umask();
   for (const mode of [0o600, 0o640]) (await listenUnix({ path, mode })).close();
   assertEquals(modes, [0o600, 0o640]);
-  assertEquals(Deno.umask(), 0);
+  assertEquals(Deno.umask(), umask);
   await assertRejects(() => listenUnix({ path: `${path}/x`, mode: 0o600 }), Deno.errors.NotFound);
-  assertEquals(Deno.umask(), 0, "A failure leaves the process's umask changed");
+  assertEquals(Deno.umask(), umask, "A failure leaves the process's umask changed");
 });
 
 /** Puts something in the place of `Deno.connect`, which is told how many calls there were before. */
