@@ -5,8 +5,8 @@
  * @module
  */
 
-const LF = 10;
-const CR = 13;
+export const LF = 10;
+export const CR = 13;
 const A = 97;
 const Z = 122;
 

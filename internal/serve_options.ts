@@ -22,7 +22,8 @@ import type { Clock } from "./clocks.ts";
 import type { ConnOptions } from "./conn_options.ts";
 import type { ServerEvent } from "./events.ts";
 import type { ErrorLineReason } from "./reasons.ts";
-import type { Listener } from "./transport.ts";
+import { counted } from "./text.ts";
+import { DEFAULT_PORT, type Listener } from "./transport.ts";
 
 /**
  * What a shutdown does with the connections that it finds:
@@ -138,7 +139,7 @@ export interface ShutdownOptions {
  */
 export function checkServeOptions(options: ServeOptions): void {
   checkOptions("options", options);
-  const { port = 8080, maxBufferedBytes = Infinity, drain = "linger", drainTimeout = 10_000 } = options;
+  const { port = DEFAULT_PORT, maxBufferedBytes = Infinity, drain = "linger", drainTimeout = 10_000 } = options;
   checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
@@ -149,23 +150,19 @@ export function checkServeOptions(options: ServeOptions): void {
   for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
 }
 
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
-}
-
 /** What a peer is told unless the options say otherwise. */
 export function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
   switch (reason) {
     case "line-too-long":
-      return `error: line longer than ${count(limit, "byte")}`;
+      return `error: line longer than ${counted(limit, "byte")}`;
     case "byte-limit":
-      return `error: more than ${count(limit, "byte")} from one connection`;
+      return `error: more than ${counted(limit, "byte")} from one connection`;
     case "memory":
       return "error: too much unfinished input";
     case "max-connections":
-      return `error: more than ${count(limit, "connection")}`;
+      return `error: more than ${counted(limit, "connection")}`;
     case "max-connections-per-ip":
-      return `error: more than ${count(limit, "connection")} from one address`;
+      return `error: more than ${counted(limit, "connection")} from one address`;
     case "denied":
       return "error: address not allowed";
   }

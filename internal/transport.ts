@@ -52,6 +52,12 @@ export interface Transport {
   unref?(): void;
 }
 
+/** Where a server listens by default: on every IPv4 address. */
+export const DEFAULT_HOSTNAME = "0.0.0.0";
+
+/** The port on which a server listens by default. */
+export const DEFAULT_PORT = 8080;
+
 /** Where connections come from. `Deno.Listener` is one as it is. */
 export interface Listener {
   /** Where it listens. */

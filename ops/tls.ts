@@ -7,7 +7,7 @@
 import { checkClock, checkHostname, checkListener, checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
 import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
 import { Lobby } from "../internal/lobby.ts";
-import type { Listener } from "../internal/transport.ts";
+import { DEFAULT_HOSTNAME, DEFAULT_PORT, type Listener } from "../internal/transport.ts";
 import { type CertificateInfo, datesProblem } from "./tls_certificate.ts";
 import {
   loadCredentials,
@@ -111,7 +111,7 @@ export async function listenTls(options: ListenTlsOptions): Promise<TlsListener>
   checkOptions("listenTls options", options);
   checkHostname(options.hostname);
   checkListener(options.listener, true);
-  const { hostname = "0.0.0.0", port = 8080, cert, key, clientCa, clock = SYSTEM_CLOCK } = options;
+  const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, cert, key, clientCa, clock = SYSTEM_CLOCK } = options;
   const { handshakeTimeout = 10_000, maxHandshakes = 1_000 } = options;
   checkTimeout("handshakeTimeout", handshakeTimeout);
   checkWhole("port", port, 0, 65_535);

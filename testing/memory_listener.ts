@@ -5,7 +5,7 @@
  */
 
 import { checkOptions, checkWhole } from "../internal/check.ts";
-import type { Listener, Transport } from "../internal/transport.ts";
+import { DEFAULT_PORT, type Listener, type Transport } from "../internal/transport.ts";
 import { End } from "./pipe.ts";
 import { TestClient } from "./test_client.ts";
 
@@ -47,7 +47,7 @@ const FIRST_CLIENT_PORT = 49_152;
  */
 export class MemoryListener implements Listener {
   /** Where it says that it listens: 127.0.0.1, port 8080. */
-  readonly addr: Deno.Addr = tcp(8080);
+  readonly addr: Deno.Addr = tcp(DEFAULT_PORT);
   readonly #bufferBytes: number;
   readonly #backlog: End[] = [];
   #clients = 0;

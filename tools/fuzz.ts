@@ -15,6 +15,9 @@ const USAGE = `Usage: deno task fuzz [options]
 const KINDS = ["bytes", "connections"] as const;
 type Kind = typeof KINDS[number];
 
+/** How many seeds there are. */
+const SEEDS = 2 ** 31;
+
 interface Options {
   seed: number;
   seconds: number;
@@ -29,7 +32,7 @@ class UsageError extends Error {
 const ROUND: Readonly<Record<Kind, number>> = { bytes: 20_000, connections: 500 };
 
 function parseOptions(args: string[]): Options {
-  const options: Options = { seed: Date.now() % 2 ** 31, seconds: 60, kinds: KINDS };
+  const options: Options = { seed: Date.now() % SEEDS, seconds: 60, kinds: KINDS };
   for (let i = 0; i < args.length; i += 2) {
     const [name, value = ""] = [args[i], args[i + 1]];
     if (name === "--seed") options.seed = parseSeed(value);
@@ -41,8 +44,8 @@ function parseOptions(args: string[]): Options {
 }
 
 function parseSeed(value: string): number {
-  if (/^\d+$/.test(value) && Number(value) < 2 ** 31) return Number(value);
-  throw new UsageError(`--seed wants a whole number from 0 to ${2 ** 31 - 1}, not "${value}"`);
+  if (/^\d+$/.test(value) && Number(value) < SEEDS) return Number(value);
+  throw new UsageError(`--seed wants a whole number from 0 to ${SEEDS - 1}, not "${value}"`);
 }
 
 function parseTime(value: string): number {
@@ -76,7 +79,7 @@ async function fuzz({ seed, seconds, kinds }: Options): Promise<number> {
   const until = performance.now() + 1000 * seconds;
   for (let round = 0; performance.now() < until; round++) {
     const kind = kinds[round % kinds.length];
-    const failure = await playRound(kind, (seed + Math.floor(round / kinds.length)) % 2 ** 31);
+    const failure = await playRound(kind, (seed + Math.floor(round / kinds.length)) % SEEDS);
     if (failure !== undefined) {
       console.error(failure);
       return 1;
