@@ -105,7 +105,9 @@ for (const engine of ["Deno's sockets", "epoll"]) {
     const serve = SERVE.replace("events.push(event.type)", told);
     const script = onEpoll ? serve.replace("serve({", `serve({ listener: listenEpoll({ port: 0 }), `) : serve;
     const ops = `import { listenEpoll } from "./ops/mod.ts";`;
-    const command = `ulimit -n 60; exec "${Deno.execPath()}" eval --ext=ts '${onEpoll ? ops : ""}${script}'`;
+    // Deno sets up its handling of signals late, and panics if there is no descriptor for that: a listener has it do so now.
+    const early = `Deno.addSignalListener("SIGINT", () => {});`;
+    const command = `ulimit -n 60; exec "${Deno.execPath()}" eval --ext=ts '${onEpoll ? ops : ""}${early}${script}'`;
     await using process = new Subprocess("sh", ["-c", command]);
     const connect = await connectTo(process);
     const clients = await Promise.all(Array.from({ length: 80 }, connect));
