@@ -13,6 +13,7 @@ import {
   type StartOptions,
   type Subprocess,
 } from "./command.ts";
+import { refusingPort } from "./refusing_port.ts";
 
 const ON_LINUX = Deno.build.os === "linux";
 
@@ -96,9 +97,8 @@ Deno.test({
 });
 
 Deno.test("connect says in one line that nobody listens, and exits with 1", async () => {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  listener.close();
+  using refusing = await refusingPort();
+  const { port } = refusing;
   const { code, stdout, stderr } = await connect({ hostname: "127.0.0.1", port }, "");
   assertEquals([code, stdout], [1, ""]);
   assertEquals(stderr, `shouty: cannot connect to 127.0.0.1:${port}: connection refused\n`);

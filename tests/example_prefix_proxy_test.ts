@@ -4,6 +4,7 @@ import { serve } from "@x/shouty";
 import { TestClient } from "@x/shouty/testing";
 import { prefixProxy, type ProxyOptions, serveProxy } from "../examples/prefix_proxy.ts";
 import { test } from "./bounded.ts";
+import { refusingPort } from "./refusing_port.ts";
 import { startConversations, TestServer } from "./server.ts";
 
 const LOOPBACK = { hostname: "127.0.0.1", port: 0 };
@@ -45,7 +46,8 @@ test("prefix_proxy ends with an upstream that has had enough", async () => {
 });
 
 test("prefix_proxy answers one error line where there is no upstream", async () => {
-  await using proxy = proxyTo(freePort());
+  using refusing = await refusingPort();
+  await using proxy = proxyTo(refusing.port);
   assertEquals(await proxy.talk("one\n".repeat(10_000)), "error: upstream failed\n");
 });
 
@@ -132,10 +134,4 @@ class Lab implements AsyncDisposable {
 async function pour(into: TestClient): Promise<void> {
   const lines = `${"x".repeat(4000)}\n`.repeat(25);
   for (;;) await into.write(lines);
-}
-
-/** A port that nobody listens on. */
-function freePort(): number {
-  using listener = Deno.listen(LOOPBACK);
-  return listener.addr.port;
 }
