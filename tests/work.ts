@@ -4,14 +4,15 @@
  * @module
  */
 
-/** Counts the bytes that are searched and moved in typed arrays, until it is disposed of. */
-export function countWork(): Disposable & { searched: number; moved: number } {
+/** Counts the bytes that are searched, moved and copied in typed arrays, until it is disposed of. */
+export function countWork(): Disposable & { searched: number; moved: number; copied: number } {
   const proto = Object.getPrototypeOf(Uint8Array.prototype);
-  const { indexOf, lastIndexOf, copyWithin, set } = proto;
+  const { indexOf, lastIndexOf, copyWithin, set, slice } = proto;
   const work = {
     searched: 0,
     moved: 0,
-    [Symbol.dispose]: () => void Object.assign(proto, { indexOf, lastIndexOf, copyWithin, set }),
+    copied: 0,
+    [Symbol.dispose]: () => void Object.assign(proto, { indexOf, lastIndexOf, copyWithin, set, slice }),
   };
   proto.indexOf = function (this: Uint8Array, ...args: [number, number?]) {
     const at = indexOf.apply(this, args);
@@ -30,6 +31,11 @@ export function countWork(): Disposable & { searched: number; moved: number } {
   proto.set = function (this: Uint8Array, source: Uint8Array, offset?: number) {
     work.moved += source.length;
     return set.call(this, source, offset);
+  };
+  proto.slice = function (this: Uint8Array, ...range: number[]) {
+    const copy = slice.apply(this, range);
+    work.copied += copy.length;
+    return copy;
   };
   return work;
 }
