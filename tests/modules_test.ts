@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import * as shouty from "@x/shouty";
 import * as ops from "@x/shouty/ops";
 import * as testing from "@x/shouty/testing";
+import manifest from "../deno.json" with { type: "json" };
 import { test } from "./bounded.ts";
 
 const ROOT = new URL("../", import.meta.url);
@@ -73,6 +74,11 @@ test("importing the package starts nothing, needs no permission, and says nothin
   const script = `import ${JSON.stringify(new URL("mod.ts", ROOT).href)};`;
   const { code, stdout, stderr } = await run(["run", "--no-prompt", "-"], script);
   assertEquals([code, stdout, stderr], [0, "", ""]);
+});
+
+test("the types hold for users who check theirs more strictly than Deno does", () => {
+  // `deno check` takes these from here; without them, an error of ours would show in the users' code alone.
+  assertEquals(manifest.compilerOptions, { exactOptionalPropertyTypes: true, isolatedDeclarations: true });
 });
 
 test("mod.ts exports these values and no others", () => {

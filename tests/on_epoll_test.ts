@@ -12,7 +12,6 @@ import "./shutdown_test.ts";
 import "./sockets_test.ts";
 import "./stall_test.ts";
 import "./tls_client_ca_test.ts";
-import "./tls_faults_test.ts";
 import "./tls_openssl_test.ts";
 import "./tls_reload_test.ts";
 import "./tls_test.ts";
