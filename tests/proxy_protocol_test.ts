@@ -75,7 +75,9 @@ for (const [name, header, told] of HEADERS) {
   });
 
   test(`A header that comes byte by byte, and the first line so too, loses nothing: ${name}`, async () => {
-    await using t = startTelling();
+    // Nothing is too slow: each of many segments may have to wait for a busy machine.
+    const timeouts = { firstLineTimeout: Infinity, idleTimeout: Infinity };
+    await using t = startTelling({ headerTimeout: Infinity }, timeouts);
     const client = await t.connect();
     await trickle(client, bytewise(join(header, bytesOf("hi\n"))));
     assertEquals(await client.readLine(), `hi ${told}`);
