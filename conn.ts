@@ -233,7 +233,8 @@ export class Connection implements ConnInfo, Holder, Member {
     else closeQuietly(this.#transport);
     const durationMs = this.#host.alarms.now() - this.#since;
     const [reason, error] = [this.reason!, this.#error];
-    this.#closed.resolve({ type: "closed", conn: this, reason, error, ...this.totals, durationMs });
+    const failure = error === undefined ? undefined : { error };
+    this.#closed.resolve({ type: "closed", conn: this, reason, ...failure, ...this.totals, durationMs });
   }
 
   // What its parts report.

@@ -62,7 +62,7 @@ export class ConnectionClocks implements Sleeper {
   readonly #alarms: Alarms;
   readonly #timeouts: Timeouts;
   readonly #owner: { expire(expiry: Expiry): void };
-  wakeAt = Infinity;
+  wakeAt: number = Infinity;
   place = 0;
   #waiting = false;
   #waitFrom = 0;

@@ -46,14 +46,14 @@ export interface ConnOptions {
    *
    * @default {Infinity}
    */
-  handlerTimeout?: number;
+  handlerTimeout?: number | undefined;
   /**
    * The same once the peer has ended its side, in milliseconds: there will be nothing more to read, and a peer that has
    * gone altogether looks the same until something is written. A write starts it anew.
    *
    * @default {60_000}
    */
-  halfCloseTimeout?: number;
+  halfCloseTimeout?: number | undefined;
   /**
    * How old a connection may become, in milliseconds, give or take 10 % by chance. Then it is closed, once what the
    * peer has sent is answered, with reason `max-age`; one that goes on sending gets a megabyte or eight reads more at

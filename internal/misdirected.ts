@@ -14,7 +14,7 @@ const SPACE = 32;
 const BODY = "This port speaks lines of text, not HTTP.\n";
 
 /** What a client is told that speaks HTTP. */
-export const BAD_REQUEST = [
+export const BAD_REQUEST: string = [
   "HTTP/1.1 400 Bad Request",
   "Content-Type: text/plain; charset=utf-8",
   `Content-Length: ${BODY.length}`,
@@ -24,7 +24,7 @@ export const BAD_REQUEST = [
 ].join("\r\n");
 
 /** What a client is told that speaks TLS: a fatal alert, "handshake failure", as a TLS record. */
-export const TLS_ALERT = new Uint8Array([21, 3, 1, 0, 2, 2, 40]);
+export const TLS_ALERT: Uint8Array<ArrayBuffer> = new Uint8Array([21, 3, 1, 0, 2, 2, 40]);
 
 /** The peer means another server. */
 export class MisdirectedError extends Error {

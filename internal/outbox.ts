@@ -119,7 +119,7 @@ export class Outbox {
     clocks: WriteClocks,
     memory: WriteMemory,
     owner: OutboxOwner,
-    maxQueuedBytes = Infinity,
+    maxQueuedBytes: number = Infinity,
   ) {
     this.#transport = transport;
     this.#clocks = clocks;

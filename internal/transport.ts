@@ -33,23 +33,23 @@ export interface Transport {
   /** Frees the connection at once; an outstanding `read` or `write` rejects. */
   close(): void;
   /** Switches Nagle's algorithm off, where the transport has one. */
-  setNoDelay?(noDelay?: boolean): void;
+  setNoDelay?: ((noDelay?: boolean) => void) | undefined;
   /**
    * Frees the connection at once and resets it, so that the peer cannot take an answer that was cut off for a whole one;
    * the server calls it in place of `close` when it aborts a connection. Without it, `close` is called.
    */
-  reset?(): void;
+  reset?: (() => void) | undefined;
   /**
    * Tells how many bytes the peer's side has taken since a `write` began to wait, or since the last call. With it,
    * `writeTimeout` sees the progress of a slow reader although no `write` settles: the kernel buffers much.
    */
-  progress?(): number;
+  progress?: (() => number) | undefined;
   /** The memory in bytes that it holds beyond what it holds at rest, such as encrypted output that waits for the peer. */
-  readonly heldBytes?: number;
+  readonly heldBytes?: number | undefined;
   /** Lets the process live as long as a read is outstanding, which is the default. */
-  ref?(): void;
+  ref?: (() => void) | undefined;
   /** Lets the process end although a read is outstanding. */
-  unref?(): void;
+  unref?: (() => void) | undefined;
 }
 
 /** Where a server listens by default: on every IPv4 address. */
@@ -75,9 +75,9 @@ export interface Listener {
    */
   close(): void | Promise<void>;
   /** Lets the process live as long as it listens, which is the default. */
-  ref?(): void;
+  ref?: (() => void) | undefined;
   /** Lets the process end although it listens. */
-  unref?(): void;
+  unref?: (() => void) | undefined;
 }
 
 /**
