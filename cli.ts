@@ -8,9 +8,10 @@ import { connect } from "./cli/client.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
-import { type Opened, openListener } from "./cli/listen.ts";
+import { neededToListen, type Opened, openListener } from "./cli/listen.ts";
 import { openLog } from "./cli/log.ts";
 import { parse, type Values } from "./cli/parse.ts";
+import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
@@ -34,6 +35,7 @@ export async function main(args: string[]): Promise<void> {
 }
 
 async function runClient(args: string[]): Promise<number> {
+  keepOnly("net");
   const said = parse(CONNECT, args);
   if (said.ask === undefined) await connect(said.operand, said.values);
   else await say(answer(said.ask, CONNECT));
@@ -62,6 +64,8 @@ function complain(message: string): void {
 
 /** Serves until a signal, and until the connections have ended after that. */
 async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typeof SERVE.flags>): Promise<number> {
+  // First of all: nothing that follows takes more than this.
+  keepOnly(...neededToListen(options));
   const log = openLog(logLevel, logFormat);
   const stop = new AbortController();
   // Before anything is opened: setting them up, and even exiting without them, takes a free descriptor.

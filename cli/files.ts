@@ -42,8 +42,3 @@ export async function readFile(flag: string, path: string): Promise<string> {
     throw new CommandError(`cannot ${action}: ${reason}`, 1);
   }
 }
-
-/** Gives up what may be done with files, for good: nobody who breaks in shall have more of it than is still needed. */
-export function giveUpFiles(...accesses: readonly Access[]): void {
-  for (const name of accesses) Deno.permissions.revokeSync({ name });
-}

@@ -85,7 +85,7 @@ export const SERVE = {
     tlsKey: flag(FILE, "off", "the certificate's private key (PEM)"),
     tlsClientCa: flag(FILE, "off", "let in only clients certified by these"),
     tlsHandshakeTimeout: flag(orOff(TIME), "10s", "how long a TLS handshake may take"),
-    engine: flag(oneOf("auto", "epoll", "deno"), "auto", "auto: epoll on Linux with --allow-ffi"),
+    engine: flag(oneOf("deno", "epoll"), "deno", "epoll: on Linux, takes --allow-ffi"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "a line or a JSON object per event"),
   },

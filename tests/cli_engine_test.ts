@@ -16,34 +16,48 @@ async function engineOf(args: string[], permissions: string[], hostname = "127.0
   return /engine is .*/.exec(server.stderr)?.[0];
 }
 
-onEpoll(
-  "Where foreign code is allowed, the command has its sockets from epoll, for names as for addresses",
-  async () => {
-    assertEquals(await engineOf([], FFI), "engine is epoll");
-    assertEquals(await engineOf(["--engine", "epoll"], FFI, "localhost"), "engine is epoll");
-  },
-);
-
-onEpoll("Where that is not allowed, or not wanted, the command has its sockets from Deno", async () => {
-  assertEquals(await engineOf([], ["--allow-net"]), "engine is deno");
+Deno.test("The command listens with Deno.listen, whatever it is allowed", async () => {
+  for (const permissions of [["--allow-net"], FFI, ["-A"]]) {
+    assertEquals(await engineOf([], permissions), "engine is deno");
+  }
   assertEquals(await engineOf(["--engine", "deno"], FFI), "engine is deno");
 });
 
-onEpoll("What cannot be had from epoll is left to Deno, unless it has to be epoll", async () => {
-  const cases: [string[], string][] = [
-    [
-      ["--hostname", "fe80::1%lo"],
-      'cannot listen on [fe80::1%lo]:8080: cannot use hostname "fe80::1%lo": expected an IP',
-    ],
-    [["--hostname", "host.invalid"], "cannot listen on host.invalid:8080: getaddrinfo ENOTFOUND"],
-  ];
-  for (const [args, said] of cases) {
-    const { code, stderr } = await runCommand([...args, "--engine", "epoll"], { permissions: FFI });
-    assertEquals([code, stderr.slice(0, said.length + 8)], [1, `shouty: ${said}`]);
-  }
-  const { stderr } = await runCommand(["--hostname", "host.invalid"], { permissions: FFI });
-  assertMatch(stderr, /^shouty: cannot listen on host\.invalid:8080: failed to lookup /);
+onEpoll("With --engine epoll the command has its sockets from epoll, for names as for addresses", async () => {
+  assertEquals(await engineOf(["--engine", "epoll"], FFI), "engine is epoll");
+  assertEquals(await engineOf(["--engine", "epoll"], FFI, "localhost"), "engine is epoll");
 });
+
+onEpoll("What cannot be had from epoll is an error", async () => {
+  const said = 'cannot listen on [fe80::1%lo]:8080: cannot use hostname "fe80::1%lo": expected an IP';
+  const { code, stderr } = await runCommand(["--hostname", "fe80::1%lo", "--engine", "epoll"], { permissions: FFI });
+  assertEquals([code, stderr.slice(0, said.length + 8)], [1, `shouty: ${said}`]);
+});
+
+Deno.test("An engine that does not exist is refused, and auto is none", async () => {
+  for (const engine of ["auto", "uring"]) {
+    assertEquals(await runCommand(["--engine", engine]), {
+      code: 2,
+      stdout: "",
+      stderr: `shouty: cannot use --engine "${engine}": expected deno or epoll\n`,
+    });
+  }
+});
+
+for (const engine of ["deno", "epoll"]) {
+  const ignore = engine === "epoll" && NO_EPOLL !== "";
+  Deno.test({
+    name: `A host that does not resolve is an error, with --engine ${engine}${ignore ? NO_EPOLL : ""}`,
+    ignore,
+    async fn() {
+      const { code, stderr } = await runCommand(["--hostname", "host.invalid", "--engine", engine], {
+        permissions: FFI,
+      });
+      assertEquals(code, 1);
+      assertMatch(stderr, /^shouty: cannot listen on host\.invalid:8080: getaddrinfo E\w+ host\.invalid\n$/);
+    },
+  });
+}
 
 onEpoll(
   "With a permission for one port alone an address will do, and nothing asks whether a name may be looked up",

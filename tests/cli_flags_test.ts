@@ -35,7 +35,7 @@ const DEFAULTS = {
   tlsKey: null,
   tlsClientCa: null,
   tlsHandshakeTimeout: 10_000,
-  engine: "auto",
+  engine: "deno",
   logLevel: "info",
   logFormat: "text",
 } as const;

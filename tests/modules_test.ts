@@ -64,9 +64,9 @@ test("importing the package evaluates no part of the command", async () => {
       if (code !== undefined && !isDynamic) reached.add(redirects[code.specifier] ?? code.specifier);
     }
   }
-  const names = [...reached];
-  assertEquals(names.filter((name) => /@std\/(cli|log)|\/cli(\.ts|\/)|\/ops\//.test(name)), []);
-  assertEquals(names.some((name) => name.endsWith("/internal/limiter.ts")), true, "The graph is read wrongly");
+  const names = [...reached].map((name) => name.replace(ROOT.href, "./"));
+  assertEquals(names.filter((name) => /@std\/(cli|log)|^\.\/(cli\.ts|cli\/|ops\/)/.test(name)), []);
+  assertEquals(names.includes("./internal/limiter.ts"), true, "The graph is read wrongly");
 });
 
 test("importing the package starts nothing, needs no permission, and says nothing", async () => {
