@@ -254,7 +254,8 @@ class LineServer implements Server, Host {
   #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number): void {
     this.#counters.rejected++;
     this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, limit });
-    this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
+    if (reason === "accept-rate-per-ip") closeQuietly(transport);
+    else this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
   }
 
   /** The listener has closed it already, so there is nobody to send an error line to. */

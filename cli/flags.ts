@@ -77,6 +77,7 @@ export const SERVE = {
     allow: flag(NETWORKS, "off", "serve only these addresses"),
     deny: flag(NETWORKS, "off", "never serve these, whatever --allow says"),
     acceptRate: flag(orOff(whole(1)), "off", "most new clients a second"),
+    acceptRatePerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),
     proxyProtocol: flag(NETWORKS, "off", "proxies that have to send PROXY headers"),
     proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long such a header may take"),
     unix: flag(FILE, "off", "listen on a Unix socket, not a port"),

@@ -86,11 +86,22 @@ export interface ServeOptions extends ConnOptions {
    */
   deny?: readonly string[] | null;
   /**
-   * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits.
+   * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits. This alone
+   * protects the machine and no client: one address that opens connections without end has all others wait.
+   * `acceptRatePerIp` keeps it from that.
    *
    * @default {Infinity}
    */
   acceptRate?: number;
+  /**
+   * How many connections per second one client may open, and at once after a quiet second: one IPv4 address, or one IPv6
+   * /64. One more is closed as soon as it is accepted, without an error line, and takes nothing of `acceptRate`. With
+   * both set and this the smaller by far, one client cannot keep the others out. Peers without an IP address, as on a
+   * Unix socket, are not concerned.
+   *
+   * @default {Infinity}
+   */
+  acceptRatePerIp?: number;
   /**
    * How many bytes of memory unfinished lines may take together, beyond the first 256 of each. Past it the largest gives
    * way: its peer gets an error line (but under TLS) and is closed, with reason `memory`. What TLS itself holds of a connection, some 100 KiB, is not counted.
@@ -180,13 +191,14 @@ export function checkDrain(drain: DrainMode, drainTimeout: number): void {
 /** Fills in the defaults of the rules of admission, and checks them. */
 export function admissionRules(options: ServeOptions): AdmissionRules {
   const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
-  const { atCapacity = "reject" } = options;
+  const { acceptRatePerIp = Infinity, atCapacity = "reject" } = options;
   checkWhole("maxConnections", maxConnections, 1, Infinity);
   checkWhole("maxConnectionsPerIp", maxConnectionsPerIp, 1, Infinity);
   checkRate("acceptRate", acceptRate);
+  checkRate("acceptRatePerIp", acceptRatePerIp);
   checkWord("atCapacity", atCapacity, ["reject", "wait"]);
   const welcome = welcomeRule(options);
-  return { maxConnections, maxConnectionsPerIp, acceptRate, atCapacity, welcome };
+  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, welcome };
 }
 
 function welcomeRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {

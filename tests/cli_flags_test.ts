@@ -28,6 +28,7 @@ const DEFAULTS = {
   allow: null,
   deny: null,
   acceptRate: Infinity,
+  acceptRatePerIp: Infinity,
   proxyProtocol: null,
   proxyHeaderTimeout: 5000,
   unix: null,

@@ -68,7 +68,7 @@ const OPTION_NAMES = [
   ...["firstLineTimeout", "idleTimeout", "lineTimeout", "writeTimeout", "drainTimeout", "maxAge"] as const,
   ...["maxLines", "maxLinesPerSecond", "maxBytesPerSecond", "maxLineBytes", "maxConnectionBytes"] as const,
   ...["maxQueuedBytes", "maxConnections", "maxConnectionsPerIp", "maxBufferedBytes", "answerMisdirected"] as const,
-  ...["atCapacity", "acceptRate", "deny", "drain"] as const,
+  ...["atCapacity", "acceptRate", "acceptRatePerIp", "deny", "drain"] as const,
 ] as const;
 
 const timeout = fc.oneof(fc.constantFrom(1, 50, 500, Infinity), fc.integer({ min: 1, max: 3000 }));
@@ -90,6 +90,7 @@ const anyOptions: fc.Arbitrary<Required<Scenario["options"]>> = fc.record({
   atCapacity: fc.constantFrom("reject", "wait"),
   maxConnectionsPerIp: fc.integer({ min: 1, max: 2 }),
   acceptRate: fc.constantFrom(0.5, 1, 10),
+  acceptRatePerIp: fc.constantFrom(0.5, 1, 3),
   maxBufferedBytes: fc.constantFrom(1, 4000, 20_000, 140_000),
   deny: fc.constant(["10.0.0.0/8"]),
   drain: fc.constantFrom("linger", "finish"),
