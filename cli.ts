@@ -44,7 +44,7 @@ async function runClient(args: string[]): Promise<number> {
 
 async function runServer(args: string[]): Promise<number> {
   const said = parse(SERVE, args, readVariable);
-  if (said.ask === undefined) return await serveUntilStopped(said.values);
+  if (said.ask === undefined) return await serveUntilStopped(said.values, said.ignored);
   await say(answer(said.ask, SERVE));
   return 0;
 }
@@ -63,7 +63,8 @@ function complain(message: string): void {
 }
 
 /** Serves until a signal, and until the connections have ended after that. */
-async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typeof SERVE.flags>): Promise<number> {
+async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: readonly string[]): Promise<number> {
+  const { logLevel, logFormat, ...options } = values;
   // First of all: nothing that follows takes more than this.
   keepOnly(...neededToListen(options));
   const log = openLog(logLevel, logFormat);
@@ -77,10 +78,14 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
     await log.flush();
     Deno.exit(exitCode);
   });
+  for (const line of ignored) log.write("warn", () => line);
   log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
   const opened = Promise.withResolvers<Opened>();
-  // It may come before there is anything to reload: the files may have been read by then, and are read once more.
-  if (options.tlsCert !== null) onHangup(async () => (await opened.promise).reload?.());
+  onHangup(async () => {
+    if (options.tlsCert === null) log.write("info", () => "ignored SIGHUP: there is no certificate to read again");
+    // It may come before there is anything to reload: the files may have been read by then, and are read once more.
+    else await (await opened.promise).reload?.();
+  });
   opened.resolve(await openListener(options, log));
   const { listener } = await opened.promise;
   const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });

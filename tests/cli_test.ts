@@ -197,7 +197,7 @@ Deno.test({
   },
 });
 
-for (const [signal, exitCode] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+for (const [signal, exitCode] of [["SIGINT", 130], ["SIGQUIT", 131], ["SIGTERM", 143]] as const) {
   signalTest(
     `A second ${signal} ends it at once with ${exitCode}, unless it comes within 300 ms of the first`,
     () =>
@@ -216,6 +216,31 @@ for (const [signal, exitCode] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
       }),
   );
 }
+
+signalTest("SIGQUIT drains: a client that is there goes on, and the exit code is 0", async () => {
+  await using server = await startServer(["--drain-timeout=off"]);
+  using conn = await connectTo(server);
+  server.signal("SIGQUIT");
+  await server.stderrMatch(/waiting on 1 connection\n/);
+  assertEquals(await ask(conn, "still here\n"), "STILL HERE\n");
+  await conn.closeWrite();
+  assertEquals((await server.outcome()).code, 0);
+});
+
+signalTest("SIGHUP without a certificate is ignored, with a line", async () => {
+  await using server = await startServer();
+  server.signal("SIGHUP");
+  await server.stderrMatch(/info ignored SIGHUP: there is no certificate to read again\n/);
+  assertEquals(await converse(server, "still there?\n"), "STILL THERE?\n");
+  server.signal("SIGTERM");
+  assertEquals((await server.outcome()).code, 0);
+});
+
+Deno.test("The address of a Service in a variable is a warning, and the server starts", async () => {
+  const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
+  await using server = await startServer([], { env, permissions: WITH_ENV });
+  assertMatch(lines(server.stderr)[0], /^warn ignored SHOUTY_MAX_AGE "tcp:\/\/10\.96\.0\.12:8080": Kubernetes sets it/);
+});
 
 signalTest("Connections that the drain timeout cuts are a warning, and the exit code is 0", async () => {
   await using server = await startServer(["--drain-timeout", "100ms"]);
