@@ -1,6 +1,31 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { converse, listening, runCommand, startCommand } from "./command.ts";
+import { converse, listening, runCommand, startCommand, Subprocess } from "./command.ts";
 import { NO_EPOLL } from "./epoll.ts";
+
+/** Runs a program with its own hosts file. */
+const WITH_HOSTS = ["--mount", "--map-root-user", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"'];
+const NO_HOSTS = await whyNoHosts();
+
+const HAS_IPV6 = hasIpv6();
+
+function hasIpv6(): boolean {
+  try {
+    Deno.listen({ hostname: "::1", port: 0 }).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function whyNoHosts(): Promise<string> {
+  try {
+    const { success } = await new Deno.Command("unshare", { args: [...WITH_HOSTS, "/dev/null", "true"] }).output();
+    if (success) return "";
+  } catch {
+    // There is no such program.
+  }
+  return " (skipped: no mount namespace can be made here)";
+}
 
 const FFI = ["--allow-net", "--allow-ffi"];
 
@@ -43,6 +68,30 @@ Deno.test("An engine that does not exist is refused, and auto is none", async ()
     });
   }
 });
+
+/** Where the command says that it listens on `host`, as a hosts file has it. */
+async function boundTo(engine: string, hosts: string): Promise<string> {
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(file, hosts);
+  const command = [Deno.execPath(), "run", "--no-prompt", ...FFI, "mod.ts", "--hostname", "host", "--port", "0"];
+  await using server = new Subprocess("unshare", [...WITH_HOSTS, file, ...command, "--engine", engine]);
+  const [, address] = await server.stderrMatch(/listening on (.*):\d+\n/);
+  await Deno.remove(file);
+  return address;
+}
+
+for (const engine of ["deno", "epoll"]) {
+  const missing = NO_HOSTS || (engine === "epoll" ? NO_EPOLL : "");
+  Deno.test({
+    name: `A name's first address that can be bound is listened on, with --engine ${engine}${missing}`,
+    ignore: missing !== "",
+    async fn() {
+      // Addresses for documentation: no machine has them.
+      assertEquals(await boundTo(engine, "192.0.2.1 host\n2001:db8::1 host\n127.0.0.3 host\n"), "127.0.0.3");
+      if (HAS_IPV6) assertEquals(await boundTo(engine, "::1 host\n127.0.0.1 host\n"), "[::1]");
+    },
+  });
+}
 
 for (const engine of ["deno", "epoll"]) {
   const ignore = engine === "epoll" && NO_EPOLL !== "";
