@@ -71,6 +71,7 @@ export const SERVE = {
     maxBytesPerSecond: flag(orOff(size()), "off", "read no more of one client a second"),
     maxBufferedBytes: flag(orOff(size()), "128MiB", "most memory for unfinished lines"),
     answerMisdirected: flag(SWITCH, "on", "tell HTTP and TLS clients what this is"),
+    telnet: flag(SWITCH, "off", "take out Telnet's commands, and answer them"),
     maxConnections: flag(orOff(whole(1)), "10000", "most clients at a time"),
     atCapacity: flag(oneOf("reject", "wait"), "reject", "turn the next one away, or let it wait"),
     maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),

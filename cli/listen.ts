@@ -9,6 +9,7 @@ import { isIP } from "node:net";
 import { closeQuietly, type Listener } from "../internal/transport.ts";
 import { listenEpoll } from "../ops/epoll.ts";
 import { proxyProtocol } from "../ops/proxy_protocol.ts";
+import { withTelnet } from "../ops/telnet.ts";
 import { listenUnix } from "../ops/unix.ts";
 import { CommandError } from "./errors.ts";
 import { requireFile } from "./files.ts";
@@ -25,7 +26,7 @@ export type Listening =
   & TlsFlags
   & Pick<
     Values<typeof SERVE.flags>,
-    "engine" | "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout"
+    "engine" | "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout" | "telnet"
   >;
 
 /** A listener, and what to do at SIGHUP, if anything. */
@@ -48,7 +49,8 @@ export async function openListener(flags: Listening, log: Log): Promise<Opened> 
   const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
   const listener = from === null ? bound : proxyProtocol(bound, { from, headerTimeout });
   try {
-    return flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
+    const opened: Opened = flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
+    return flags.telnet ? { ...opened, listener: withTelnet(opened.listener) } : opened;
   } catch (error) {
     // A socket's file would stay otherwise.
     closeQuietly(listener);

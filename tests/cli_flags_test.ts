@@ -23,6 +23,7 @@ const DEFAULTS = {
   maxBytesPerSecond: Infinity,
   maxBufferedBytes: 134_217_728,
   answerMisdirected: true,
+  telnet: false,
   maxConnections: 10_000,
   atCapacity: "reject",
   maxConnectionsPerIp: Infinity,

@@ -242,6 +242,19 @@ Deno.test("The address of a Service in a variable is a warning, and the server s
   assertMatch(lines(server.stderr)[0], /^warn ignored SHOUTY_MAX_AGE "tcp:\/\/10\.96\.0\.12:8080": Kubernetes sets it/);
 });
 
+Deno.test("With --telnet on, Telnet's commands are no part of a line, and without it they are", async () => {
+  const send = async (server: ServerProcess) => {
+    using conn = await connectTo(server);
+    // An h, IAC NOP, an i and LF.
+    await conn.write(Uint8Array.of(104, 255, 241, 105, 10));
+    const buffer = new Uint8Array(64);
+    return new TextDecoder().decode(buffer.subarray(0, await conn.read(buffer) ?? 0));
+  };
+  await using on = await startServer(["--telnet", "on"]);
+  await using off = await startServer();
+  assertEquals([await send(on), await send(off)], ["HI\n", "H\ufffd\ufffdI\n"]);
+});
+
 signalTest("Connections that the drain timeout cuts are a warning, and the exit code is 0", async () => {
   await using server = await startServer(["--drain-timeout", "100ms"]);
   using _one = await connectTo(server);

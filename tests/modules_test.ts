@@ -93,6 +93,7 @@ test("mod.ts exports these values and no others", () => {
     "listenTls",
     "listenUnix",
     "proxyProtocol",
+    "withTelnet",
   ]);
   assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "TestClient"]);
 });
