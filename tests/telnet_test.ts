@@ -1,5 +1,5 @@
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
-import type { Listener } from "@x/shouty";
+import { assertEquals, assertLess, assertMatch, assertThrows } from "@std/assert";
+import type { Listener, Transport } from "@x/shouty";
 import { withTelnet } from "@x/shouty/ops";
 import type { TestClient } from "@x/shouty/testing";
 import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../internal/telnet_filter.ts";
@@ -141,6 +141,25 @@ test("A peer that sends nothing but commands has others go on, and its time runs
   assertEquals((await t.until("closed", 2)).reason, "idle");
   asking = false;
   await storm;
+});
+
+test("Commands that are always there leave the loop to others in between", async () => {
+  let reads = 0;
+  const addr: Deno.NetAddr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
+  const transport: Transport = {
+    ...{ remoteAddr: addr, localAddr: addr, close() {} },
+    ...{ write: ({ length }) => Promise.resolve(length), closeWrite: () => Promise.resolve() },
+    read(into) {
+      for (let i = 0; i < 256; i++) into[i] = i % 2 === 0 ? IAC : NOP;
+      return Promise.resolve(++reads < 20_000 ? 256 : null);
+    },
+  };
+  const accept = () => Promise.resolve(transport);
+  const conn = await withTelnet({ addr, accept, close() {} }).accept();
+  let readsBefore = Infinity;
+  setTimeout(() => readsBefore = reads, 0);
+  assertEquals(await conn.read(new Uint8Array(1024)), null);
+  assertLess(readsBefore, 20_000);
 });
 
 test("Many TIMING-MARKs in one piece take linear work", async () => {
