@@ -15,6 +15,7 @@ import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
+import { escapeUnsafe } from "./internal/words.ts";
 import { serve } from "./server.ts";
 
 /**
@@ -56,7 +57,7 @@ async function say(text: string): Promise<void> {
 /** Where stderr takes nothing, the exit code alone tells what was wrong. */
 function complain(message: string): void {
   try {
-    console.error(`shouty: ${message}`);
+    console.error(`shouty: ${escapeUnsafe(message)}`);
   } catch {
     // There is nobody to tell.
   }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { quote } from "../internal/words.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 
 /** What can be done with a file, as Deno's permissions have it. */
@@ -33,7 +34,7 @@ export function requireFile(action: string, path: string, accesses: readonly Acc
  * @throws {CommandError} (As a rejection.) If that cannot be had.
  */
 export async function readFile(flag: string, path: string): Promise<string> {
-  const action = `read ${flag} ${JSON.stringify(path)}`;
+  const action = `read ${flag} ${quote(path)}`;
   requireFile(action, path, ["read"]);
   try {
     return await Deno.readTextFile(path);

@@ -5,6 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { quote } from "../internal/words.ts";
 import { CommandError } from "./errors.ts";
 import { type Command, type Flag, flagName, type Flags, SWITCHES, variableName } from "./flags.ts";
 import type { Kind } from "./kinds.ts";
@@ -149,9 +150,4 @@ function read<T>(kind: Kind<T>, text: string, name: string): T {
   if (value !== undefined) return value;
   const what = text === "" ? `${name} without a value` : `${name} ${quote(text)}`;
   throw new CommandError(`cannot use ${what}: expected ${kind.allowed}`, 2);
-}
-
-/** Keeps whatever was typed on one line, and apart from the words around it. */
-function quote(text: string): string {
-  return JSON.stringify(text);
 }

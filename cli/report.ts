@@ -6,6 +6,7 @@
 
 import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/events.ts";
 import { formatAddr } from "../internal/transport.ts";
+import { count } from "../internal/words.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
 
@@ -101,10 +102,6 @@ function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: 
   const line = `closing connection from ${formatAddr(conn.remoteAddr)} (${reason}, ${traffic}, ${seconds(durationMs)})`;
   // The other reasons say it all, or a line before this one has.
   return reason === "transport-error" ? `${line}: ${reasonOf(error)}` : line;
-}
-
-function count(number: number, thing: string): string {
-  return `${number} ${thing}${number === 1 ? "" : "s"}`;
 }
 
 function seconds(ms: number): string {

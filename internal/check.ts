@@ -4,6 +4,8 @@
  * @module
  */
 
+import { quote } from "./words.ts";
+
 /** The longest time that a timer can be set to: 2^31 - 1 ms, some 24 days. */
 export const LONGEST_MS = 2 ** 31 - 1;
 
@@ -105,7 +107,7 @@ function checkNumber(name: string, value: unknown): void {
 
 /** A value as an error message shows it. */
 export function show(value: unknown): string {
-  if (typeof value === "string") return `"${value}"`;
+  if (typeof value === "string") return quote(value);
   return typeof value === "object" && value !== null
     ? "an object"
     : typeof value === "function"

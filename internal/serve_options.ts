@@ -23,6 +23,7 @@ import type { ConnOptions } from "./conn_options.ts";
 import type { ServerEvent } from "./events.ts";
 import type { ErrorLineReason } from "./reasons.ts";
 import type { Listener } from "./transport.ts";
+import { count } from "./words.ts";
 
 /**
  * What a shutdown does with the connections that it finds:
@@ -158,10 +159,6 @@ export function checkServeOptions(options: ServeOptions): void {
   checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"], true);
   checkClock(options.clock, true);
   for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 /** What a peer is told unless the options say otherwise. */
