@@ -4,7 +4,7 @@
  * @module
  */
 
-import { LARGEST_BYTES } from "../internal/check.ts";
+import { DEFAULT_HOSTNAME, DEFAULT_PORT, LARGEST_BYTES } from "../internal/check.ts";
 import {
   FILE,
   HOST,
@@ -55,8 +55,8 @@ export const SERVE = {
   summary: "serves TCP clients: each line comes back in upper case",
   variables: "SHOUTY_",
   flags: {
-    hostname: flag(HOST, "0.0.0.0", "address or name to listen on"),
-    port: flag(whole(0, 65_535), "8080", "port to listen on; 0 picks a free one"),
+    hostname: flag(HOST, DEFAULT_HOSTNAME, "address or name to listen on"),
+    port: flag(whole(0, 65_535), `${DEFAULT_PORT}`, "port to listen on; 0 picks a free one"),
     idleTimeout: flag(orOff(TIME), "10s", "hang up on a client silent for so long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),

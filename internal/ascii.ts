@@ -5,8 +5,12 @@
  * @module
  */
 
-const LF = 10;
-const CR = 13;
+/** The end of a line. */
+export const LF = 10;
+
+/** What may stand before it. */
+export const CR = 13;
+
 const A = 97;
 const Z = 122;
 

@@ -6,6 +6,10 @@
 
 import { quote } from "./words.ts";
 
+/** The address and the port that a server listens on unless it is told otherwise. */
+export const DEFAULT_HOSTNAME = "0.0.0.0";
+export const DEFAULT_PORT = 8080;
+
 /** The longest time that a timer can be set to: 2^31 - 1 ms, some 24 days. */
 export const LONGEST_MS = 2 ** 31 - 1;
 

@@ -5,9 +5,10 @@
  * @module
  */
 
+import { LF } from "./ascii.ts";
+
 /** Maximum bytes of a request line; a longer line is taken for one of the server's own. */
 const LONGEST_REQUEST_LINE = 8 * 1024;
-const LF = 10;
 const SPACE = 32;
 
 const BODY = "This port speaks lines of text, not HTTP.\n";

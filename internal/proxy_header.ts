@@ -5,6 +5,7 @@
  * @module
  */
 
+import { CR, LF } from "./ascii.ts";
 import { crc32c } from "./crc32c.ts";
 import { escapeUnsafe, quote } from "./words.ts";
 
@@ -46,9 +47,6 @@ const MARKS = [SIGNATURE, ...["PROXY TCP4 ", "PROXY TCP6 ", "PROXY UNKNOWN"].map
 
 /** So many bytes are enough to tell what is meant as a header from what is not. */
 export const MARK_BYTES = Math.max(...MARKS.map((mark) => mark.length));
-
-const CR = 13;
-const LF = 10;
 
 /**
  * Reads a header of either version.

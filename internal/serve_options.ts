@@ -16,6 +16,7 @@ import {
   checkTimeout,
   checkWhole,
   checkWord,
+  DEFAULT_PORT,
 } from "./check.ts";
 import { parseCidrs } from "./cidr.ts";
 import type { Clock } from "./clocks.ts";
@@ -150,7 +151,7 @@ export interface ShutdownOptions {
  */
 export function checkServeOptions(options: ServeOptions): void {
   checkOptions("options", options);
-  const { port = 8080, maxBufferedBytes = Infinity, drain = "linger", drainTimeout = 10_000 } = options;
+  const { port = DEFAULT_PORT, maxBufferedBytes = Infinity, drain = "linger", drainTimeout = 10_000 } = options;
   checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);

@@ -4,9 +4,9 @@
  * @module
  */
 
+import { LF } from "../internal/ascii.ts";
 import { closeQuietly, type Transport } from "../internal/transport.ts";
 
-const LF = 10;
 const CHUNK_BYTES = 64 * 1024;
 
 /**

@@ -6,6 +6,7 @@
 
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import type { ClosedEvent, CloseReason, ServerEvent } from "@x/shouty";
+import { LF } from "../../internal/ascii.ts";
 import { clientOf } from "../../internal/ip.ts";
 import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../internal/misdirected.ts";
 import { type Answer, answer, shouted } from "../../tests/oracle.ts";
@@ -24,7 +25,6 @@ export interface ClientEnd {
   readonly received: Uint8Array[];
 }
 
-const LF = 10;
 const BREACHES: readonly CloseReason[] = ["line-too-long", "byte-limit"];
 
 /** Endings at a line's end, but for a peer that has ended so many lines meanwhile, and begun another each time. */
