@@ -98,8 +98,9 @@ export interface ServeOptions extends ConnOptions {
   /**
    * How many connections per second one client may open, and at once after a quiet second: one IPv4 address, or one IPv6
    * /64. One more is closed as soon as it is accepted, without an error line, and takes nothing of `acceptRate`. With
-   * both set and this the smaller by far, one client cannot keep the others out. Peers without an IP address, as on a
-   * Unix socket, are not concerned.
+   * both set and this the smaller by far, one client cannot keep the others out. Under TLS and behind a proxy, it is asked
+   * when the handshake is done or the header is there. Peers without an IP address, as on a Unix socket, are not
+   * concerned.
    *
    * @default {Infinity}
    */

@@ -1,11 +1,12 @@
 import { assertEquals, assertLess, assertMatch, assertThrows } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
-import { withTelnet } from "@x/shouty/ops";
-import type { TestClient } from "@x/shouty/testing";
+import { listenTls, listenUnix, withTelnet } from "@x/shouty/ops";
+import { TestClient } from "@x/shouty/testing";
 import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../internal/telnet_filter.ts";
 import { test } from "./bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "./command.ts";
 import { inMemory, listenLoopback, startConversations, startServer } from "./server.ts";
+import { AUTHORITY, IDENTITY } from "./tls.ts";
 
 const [SE, NOP, IP, AYT, SB, WILL, WONT, DO, DONT, IAC] = [240, 241, 244, 246, 250, 251, 252, 253, 254, 255];
 const [ECHO, TIMING_MARK, NAWS] = [1, 6, 31];
@@ -32,7 +33,7 @@ async function talk(
   cuts: number[],
 ): Promise<number[]> {
   await using _ = startServer({ listener: withTelnet(listener) });
-  const client = connect();
+  using client = connect();
   const received = readAll(client);
   for (const [i, end] of [...cuts, sent.length].entries()) await client.write(sent.subarray(cuts[i - 1] ?? 0, end));
   await client.closeWrite();
@@ -187,6 +188,19 @@ test("Many TIMING-MARKs in one piece take linear work", async () => {
     Object.assign(proto, { slice, set });
   }
   assertEquals(copied < 20 * marks.length, true, `${copied} bytes were copied`);
+});
+
+test("Telnet's commands are taken out and refused under TLS, and on a Unix socket", async () => {
+  const expected = { refusals: REFUSALS, replies: REPLIES };
+  const tls = await listenTls({ listener: listenLoopback(), ...IDENTITY });
+  const { port } = tls.addr as Deno.NetAddr;
+  const secure = new TestClient(await Deno.connectTls({ port, caCerts: [AUTHORITY.cert] }));
+  assertEquals(split(await talk(tls, () => secure, SENT, [7, 20])), expected);
+  if (Deno.build.os === "windows") return;
+  const path = `${await Deno.makeTempDir()}/socket`;
+  const unix = await listenUnix({ path });
+  const local = new TestClient(await Deno.connect({ transport: "unix", path }));
+  assertEquals(split(await talk(unix, () => local, SENT, [7, 20])), expected);
 });
 
 test("withTelnet() refuses what is no listener", () => {
