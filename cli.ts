@@ -9,14 +9,14 @@ import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
 import { neededToListen, type Opened, openListener } from "./cli/listen.ts";
-import { openLog } from "./cli/log.ts";
+import { type Log, openLog } from "./cli/log.ts";
 import { parse, type Values } from "./cli/parse.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
 import { escapeUnsafe } from "./internal/words.ts";
-import { serve } from "./server.ts";
+import { serve, type Server } from "./server.ts";
 
 /**
  * Runs the command, and ends the process.
@@ -63,14 +63,42 @@ function complain(message: string): void {
   }
 }
 
-/** Serves until a signal, and until the connections have ended after that. */
+/** Serves until a signal, and until the connections have ended after that; returns the exit code. */
 async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: readonly string[]): Promise<number> {
   const { logLevel, logFormat, ...options } = values;
   // First of all: nothing that follows takes more than this.
   keepOnly(...neededToListen(options));
   const log = openLog(logLevel, logFormat);
   const stop = new AbortController();
+  const opened = Promise.withResolvers<Opened>();
   // Before anything is opened: setting them up, and even exiting without them, takes a free descriptor.
+  watchSignals(log, stop, options.tlsCert === null ? undefined : opened.promise);
+  for (const line of ignored) log.write("warn", () => line);
+  log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
+  try {
+    opened.resolve(await openListener(options, log));
+    const { listener } = await opened.promise;
+    const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });
+    return await exitCodeOf(server, log);
+  } finally {
+    await log.flush();
+  }
+}
+
+/** Waits for the server's end. */
+async function exitCodeOf(server: Server, log: Log): Promise<number> {
+  try {
+    await server.finished;
+    return 0;
+  } catch (error) {
+    log.write("error", () => `cannot accept any more: ${reasonOf(error)}`);
+    await server.shutdown();
+    return 1;
+  }
+}
+
+/** Obeys signals from now on; `reloadable` is what SIGHUP has read again, if anything, once it is open. */
+function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opened> | undefined): void {
   onSignals((signal) => {
     log.write("debug", () => `received ${signal}`);
     stop.abort();
@@ -79,27 +107,11 @@ async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: re
     await log.flush();
     Deno.exit(exitCode);
   });
-  for (const line of ignored) log.write("warn", () => line);
-  log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
-  const opened = Promise.withResolvers<Opened>();
   onHangup(async () => {
-    if (options.tlsCert === null) log.write("info", () => "ignored SIGHUP: there is no certificate to read again");
+    if (reloadable === undefined) log.write("info", () => "ignored SIGHUP: there is no certificate to read again");
     // It may come before there is anything to reload: the files may have been read by then, and are read once more.
-    else await (await opened.promise).reload?.();
+    else await (await reloadable).reload?.();
   });
-  opened.resolve(await openListener(options, log));
-  const { listener } = await opened.promise;
-  const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });
-  let exitCode = 0;
-  try {
-    await server.finished;
-  } catch (error) {
-    log.write("error", () => `cannot accept any more: ${reasonOf(error)}`);
-    await server.shutdown();
-    exitCode = 1;
-  }
-  await log.flush();
-  return exitCode;
 }
 
 /** Reads a variable where that is allowed already: Deno would ask on a terminal. */

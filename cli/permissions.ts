@@ -4,11 +4,10 @@
  * @module
  */
 
-/** All permissions but `net`, which the command needs from its start to the end of its last lookup or connection. */
-const NAMES = ["run", "sys", "import", "env", "ffi", "write", "read"] as const;
+const NAMES = ["ffi", "run", "sys", "import", "env", "write", "read", "net"] as const;
 
 /** A permission, by its name. */
-export type PermissionName = "net" | typeof NAMES[number];
+export type PermissionName = typeof NAMES[number];
 
 /**
  * Gives up permissions, for the rest of the process's life. Deno knows no way to narrow one: whoever was granted all
@@ -17,7 +16,7 @@ export type PermissionName = "net" | typeof NAMES[number];
  * @param needed The permissions that stay, as far as they were granted.
  */
 export function keepOnly(...needed: readonly PermissionName[]): void {
-  for (const name of [...NAMES, "net"] as const) {
+  for (const name of NAMES) {
     if (!needed.includes(name)) Deno.permissions.revokeSync({ name });
   }
 }

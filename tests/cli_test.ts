@@ -242,6 +242,15 @@ Deno.test("The address of a Service in a variable is a warning, and the server s
   assertMatch(lines(server.stderr)[0], /^warn ignored SHOUTY_MAX_AGE "tcp:\/\/10\.96\.0\.12:8080": Kubernetes sets it/);
 });
 
+Deno.test("A warning about a variable is not lost where the server cannot start", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
+  const args = ["--hostname", "127.0.0.1", "--port", `${taken.addr.port}`];
+  const { code, stderr } = await runCommand(args, { env, permissions: WITH_ENV });
+  assertEquals(code, 1);
+  assertMatch(stderr, /warn ignored SHOUTY_MAX_AGE .*\nshouty: cannot listen on .*: address already in use\n$/);
+});
+
 Deno.test("With --telnet on, Telnet's commands are no part of a line, and without it they are", async () => {
   const send = async (server: ServerProcess) => {
     using conn = await connectTo(server);
