@@ -8,13 +8,15 @@ import { connect } from "./cli/client.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
-import { type Opened, openListener } from "./cli/listen.ts";
-import { openLog } from "./cli/log.ts";
+import { neededToListen, type Opened, openListener } from "./cli/listen.ts";
+import { type Log, openLog } from "./cli/log.ts";
 import { parse, type Values } from "./cli/parse.ts";
+import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
-import { serve } from "./server.ts";
+import { escapeUnsafe } from "./internal/words.ts";
+import { serve, type Server } from "./server.ts";
 
 /**
  * Runs the command, and ends the process.
@@ -34,6 +36,7 @@ export async function main(args: string[]): Promise<void> {
 }
 
 async function runClient(args: string[]): Promise<number> {
+  keepOnly("net");
   const said = parse(CONNECT, args);
   if (said.ask === undefined) await connect(said.operand, said.values);
   else await say(answer(said.ask, CONNECT));
@@ -42,7 +45,7 @@ async function runClient(args: string[]): Promise<number> {
 
 async function runServer(args: string[]): Promise<number> {
   const said = parse(SERVE, args, readVariable);
-  if (said.ask === undefined) return await serveUntilStopped(said.values);
+  if (said.ask === undefined) return await serveUntilStopped(said.values, said.ignored);
   await say(answer(said.ask, SERVE));
   return 0;
 }
@@ -54,17 +57,48 @@ async function say(text: string): Promise<void> {
 /** Where stderr takes nothing, the exit code alone tells what was wrong. */
 function complain(message: string): void {
   try {
-    console.error(`shouty: ${message}`);
+    console.error(`shouty: ${escapeUnsafe(message)}`);
   } catch {
     // There is nobody to tell.
   }
 }
 
-/** Serves until a signal, and until the connections have ended after that. */
-async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typeof SERVE.flags>): Promise<number> {
+/** Serves until a signal, and until the connections have ended after that; returns the exit code. */
+async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: readonly string[]): Promise<number> {
+  const { logLevel, logFormat, ...options } = values;
+  // First of all: nothing that follows takes more than this.
+  keepOnly(...neededToListen(options));
   const log = openLog(logLevel, logFormat);
   const stop = new AbortController();
+  const opened = Promise.withResolvers<Opened>();
   // Before anything is opened: setting them up, and even exiting without them, takes a free descriptor.
+  watchSignals(log, stop, options.tlsCert === null ? undefined : opened.promise);
+  for (const line of ignored) log.write("warn", () => line);
+  log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
+  try {
+    opened.resolve(await openListener(options, log));
+    const { listener } = await opened.promise;
+    const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });
+    return await exitCodeOf(server, log);
+  } finally {
+    await log.flush();
+  }
+}
+
+/** Waits for the server's end. */
+async function exitCodeOf(server: Server, log: Log): Promise<number> {
+  try {
+    await server.finished;
+    return 0;
+  } catch (error) {
+    log.write("error", () => `cannot accept any more: ${reasonOf(error)}`);
+    await server.shutdown();
+    return 1;
+  }
+}
+
+/** Obeys signals from now on; `reloadable` is what SIGHUP has read again, if anything, once it is open. */
+function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opened> | undefined): void {
   onSignals((signal) => {
     log.write("debug", () => `received ${signal}`);
     stop.abort();
@@ -73,23 +107,11 @@ async function serveUntilStopped({ logLevel, logFormat, ...options }: Values<typ
     await log.flush();
     Deno.exit(exitCode);
   });
-  log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
-  const opened = Promise.withResolvers<Opened>();
-  // It may come before there is anything to reload: the files may have been read by then, and are read once more.
-  if (options.tlsCert !== null) onHangup(async () => (await opened.promise).reload?.());
-  opened.resolve(await openListener(options, log));
-  const { listener } = await opened.promise;
-  const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });
-  let exitCode = 0;
-  try {
-    await server.finished;
-  } catch (error) {
-    log.write("error", () => `cannot accept any more: ${reasonOf(error)}`);
-    await server.shutdown();
-    exitCode = 1;
-  }
-  await log.flush();
-  return exitCode;
+  onHangup(async () => {
+    if (reloadable === undefined) log.write("info", () => "ignored SIGHUP: there is no certificate to read again");
+    // It may come before there is anything to reload: the files may have been read by then, and are read once more.
+    else await (await reloadable).reload?.();
+  });
 }
 
 /** Reads a variable where that is allowed already: Deno would ask on a terminal. */

@@ -21,6 +21,8 @@ export { serve, serveConnections } from "./server.ts";
 export type { Server, ServerState } from "./server.ts";
 
 if (import.meta.main) {
+  const { requireDeno } = await import("./cli/deno_version.ts");
+  requireDeno();
   const { main } = await import("./cli.ts");
   await main(Deno.args);
 }

@@ -8,7 +8,7 @@ import { Connection, type Handler, type Host } from "./conn.ts";
 import { Acceptor } from "./internal/acceptor.ts";
 import { Gate } from "./internal/admission.ts";
 import { Budget } from "./internal/budget.ts";
-import { checkFunction, checkOptions } from "./internal/check.ts";
+import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/check.ts";
 import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
 import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
 import { Drain } from "./internal/drain.ts";
@@ -89,7 +89,7 @@ class LineServer implements Server, Host {
   #drain: Drain | undefined;
 
   constructor(options: ServeOptions, handler: Handler) {
-    const { hostname = "0.0.0.0", port = 8080, clock = SYSTEM_CLOCK, signal } = options;
+    const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
     this.limits = resolveConnOptions(options);
     const rules = admissionRules(options);
     this.handler = handler;
@@ -254,7 +254,8 @@ class LineServer implements Server, Host {
   #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number): void {
     this.#counters.rejected++;
     this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, ...(limit !== undefined && { limit }) });
-    this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
+    if (reason === "accept-rate-per-ip") closeQuietly(transport);
+    else this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
   }
 
   /** The listener has closed it already, so there is nobody to send an error line to. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { quote } from "../internal/words.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 
 /** What can be done with a file, as Deno's permissions have it. */
@@ -33,7 +34,7 @@ export function requireFile(action: string, path: string, accesses: readonly Acc
  * @throws {CommandError} (As a rejection.) If that cannot be had.
  */
 export async function readFile(flag: string, path: string): Promise<string> {
-  const action = `read ${flag} ${JSON.stringify(path)}`;
+  const action = `read ${flag} ${quote(path)}`;
   requireFile(action, path, ["read"]);
   try {
     return await Deno.readTextFile(path);
@@ -41,9 +42,4 @@ export async function readFile(flag: string, path: string): Promise<string> {
     const reason = reasonOf(error).replace(/: (readfile|open) '.*'$/, "");
     throw new CommandError(`cannot ${action}: ${reason}`, 1);
   }
-}
-
-/** Gives up what may be done with files, for good: nobody who breaks in shall have more of it than is still needed. */
-export function giveUpFiles(...accesses: readonly Access[]): void {
-  for (const name of accesses) Deno.permissions.revokeSync({ name });
 }

@@ -4,8 +4,7 @@
  * @module
  */
 
-import { LARGEST_BYTES } from "../internal/check.ts";
-import { DEFAULT_HOSTNAME, DEFAULT_PORT } from "../internal/transport.ts";
+import { DEFAULT_HOSTNAME, DEFAULT_PORT, LARGEST_BYTES } from "../internal/check.ts";
 import {
   FILE,
   HOST,
@@ -56,17 +55,17 @@ export type ServeFlags =
     number,
     | ("idleTimeout" | "lineTimeout" | "writeTimeout" | "firstLineTimeout" | "drainTimeout" | "maxAge")
     | ("maxLines" | "maxLineBytes" | "maxConnectionBytes" | "maxBufferedBytes")
-    | ("maxLinesPerSecond" | "maxBytesPerSecond" | "acceptRate")
+    | ("maxLinesPerSecond" | "maxBytesPerSecond" | "acceptRate" | "acceptRatePerIp")
     | ("maxConnections" | "maxConnectionsPerIp")
     | ("port" | "proxyHeaderTimeout" | "unixMode" | "tlsHandshakeTimeout")
   >
   & FlagsOf<string, "hostname">
   & FlagsOf<string | null, "unix" | "tlsCert" | "tlsKey" | "tlsClientCa">
   & FlagsOf<readonly string[] | null, "allow" | "deny" | "proxyProtocol">
-  & FlagsOf<boolean, "answerMisdirected">
+  & FlagsOf<boolean, "answerMisdirected" | "telnet">
   & FlagsOf<"linger" | "finish", "drain">
   & FlagsOf<"reject" | "wait", "atCapacity">
-  & FlagsOf<"auto" | "epoll" | "deno", "engine">
+  & FlagsOf<"deno" | "epoll", "engine">
   & FlagsOf<"debug" | "info" | "warn" | "error", "logLevel">
   & FlagsOf<"text" | "json", "logFormat">;
 
@@ -83,10 +82,10 @@ export const SERVE: Command<ServeFlags> = {
     idleTimeout: flag(orOff(TIME), "10s", "hang up on a client silent for so long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),
-    firstLineTimeout: flag(orOff(TIME), { says: "5s at most" }, "hang up on a client that has said nothing"),
+    firstLineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up on a client that has said nothing"),
     maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
     maxLines: flag(orOff(whole(1)), "off", "end connections that have sent more lines"),
-    drainTimeout: flag(orOff(TIME), "10s", "how long a shutdown waits for clients"),
+    drainTimeout: flag(orOff(TIME), "8s", "how long a shutdown waits for clients"),
     drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish their line"),
     maxLineBytes: flag(size(LARGEST_BYTES), "65536", "longest line"),
     maxConnectionBytes: flag(orOff(size()), "off", "most that one client may send"),
@@ -94,12 +93,14 @@ export const SERVE: Command<ServeFlags> = {
     maxBytesPerSecond: flag(orOff(size()), "off", "read no more of one client a second"),
     maxBufferedBytes: flag(orOff(size()), "128MiB", "most memory for unfinished lines"),
     answerMisdirected: flag(SWITCH, "on", "tell HTTP and TLS clients what this is"),
+    telnet: flag(SWITCH, "off", "take out Telnet's commands, and answer them"),
     maxConnections: flag(orOff(whole(1)), "10000", "most clients at a time"),
     atCapacity: flag(oneOf("reject", "wait"), "reject", "turn the next one away, or let it wait"),
     maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),
     allow: flag(NETWORKS, "off", "serve only these addresses"),
     deny: flag(NETWORKS, "off", "never serve these, whatever --allow says"),
     acceptRate: flag(orOff(whole(1)), "off", "most new clients a second"),
+    acceptRatePerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),
     proxyProtocol: flag(NETWORKS, "off", "proxies that have to send PROXY headers"),
     proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long such a header may take"),
     unix: flag(FILE, "off", "listen on a Unix socket, not a port"),
@@ -108,7 +109,7 @@ export const SERVE: Command<ServeFlags> = {
     tlsKey: flag(FILE, "off", "the certificate's private key (PEM)"),
     tlsClientCa: flag(FILE, "off", "let in only clients certified by these"),
     tlsHandshakeTimeout: flag(orOff(TIME), "10s", "how long a TLS handshake may take"),
-    engine: flag(oneOf("auto", "epoll", "deno"), "auto", "auto: epoll on Linux with --allow-ffi"),
+    engine: flag(oneOf("deno", "epoll"), "deno", "epoll: on Linux, takes --allow-ffi"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "a line or a JSON object per event"),
   },

@@ -9,14 +9,16 @@ import { isIP } from "node:net";
 import { closeQuietly, type Listener } from "../internal/transport.ts";
 import { listenEpoll } from "../ops/epoll.ts";
 import { proxyProtocol } from "../ops/proxy_protocol.ts";
+import { withTelnet } from "../ops/telnet.ts";
 import { listenUnix } from "../ops/unix.ts";
 import { CommandError } from "./errors.ts";
-import { giveUpFiles, requireFile } from "./files.ts";
+import { requireFile } from "./files.ts";
 import { flagName, type SERVE } from "./flags.ts";
 import type { Target } from "./kinds.ts";
 import type { Log } from "./log.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
 import type { Values } from "./parse.ts";
+import { keepOnly, type PermissionName } from "./permissions.ts";
 import { secure, type TlsFlags } from "./tls.ts";
 
 /** The flags about it. */
@@ -24,7 +26,7 @@ export type Listening =
   & TlsFlags
   & Pick<
     Values<typeof SERVE.flags>,
-    "engine" | "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout"
+    "engine" | "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout" | "telnet"
   >;
 
 /** A listener, and what to do at SIGHUP, if anything. */
@@ -34,7 +36,7 @@ export interface Opened {
 }
 
 /**
- * Listens, and gives up the permissions that this took and serving does not.
+ * Listens, and gives up the permissions that listening takes and serving does not.
  *
  * @param flags What the flags say.
  * @param log Where to tell of certificates.
@@ -43,24 +45,30 @@ export interface Opened {
  */
 export async function openListener(flags: Listening, log: Log): Promise<Opened> {
   checkTogether(flags);
-  if (flags.unix === null) giveUpFiles("write");
-  if (flags.unix === null && flags.tlsCert === null) giveUpFiles("read");
-  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
   const bound = await bind(flags, log);
-  // What this took of the C library is loaded.
-  Deno.permissions.revokeSync({ name: "ffi" });
+  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
   const listener = from === null ? bound : proxyProtocol(bound, { from, headerTimeout });
   try {
-    return flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
+    const opened: Opened = flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
+    return flags.telnet ? { ...opened, listener: withTelnet(opened.listener) } : opened;
   } catch (error) {
     // A socket's file would stay otherwise.
     closeQuietly(listener);
     throw error;
   } finally {
-    giveUpFiles("write");
-    // A new certificate is read again.
-    if (flags.tlsCert === null) giveUpFiles("read");
+    // SIGHUP has the certificate's files read again.
+    keepOnly(...flags.tlsCert === null ? [] : ["read"] as const);
   }
+}
+
+/** Names the permissions that {@linkcode openListener} can use with these flags. */
+export function neededToListen({ engine, unix, tlsCert }: Listening): PermissionName[] {
+  const needed: PermissionName[] = ["net"];
+  // `sys` lets a Unix socket's file have its mode bits from the start, by the umask.
+  if (unix !== null) needed.push("read", "write", "sys");
+  if (tlsCert !== null) needed.push("read");
+  if (engine === "epoll") needed.push("ffi");
+  return needed;
 }
 
 async function bind({ engine, hostname, port, unix, unixMode }: Listening, log: Log): Promise<Listener> {
@@ -80,25 +88,44 @@ async function bind({ engine, hostname, port, unix, unixMode }: Listening, log: 
   }
 }
 
-/** Asks the kernel itself where that is wanted, or possible. */
+/** Listens on the first of the host's addresses that can be bound, in the order in which the resolver gives them. */
 async function listenTcp(engine: Listening["engine"], { hostname, port }: Target, log: Log): Promise<Listener> {
-  let listener: Listener | undefined;
-  try {
-    if (engine !== "deno") listener = listenEpoll({ hostname: await addressOf(hostname), port });
-  } catch (error) {
-    // If it is not that it cannot be done by epoll, Deno cannot do it either, and says why as ever.
-    if (engine === "epoll") throw error;
+  log.write("debug", () => `engine is ${engine}`);
+  const listen: (target: Target) => Listener = engine === "epoll" ? listenEpoll : Deno.listen;
+  const errors: unknown[] = [];
+  for (const address of await addressesOf(engine, { hostname, port })) {
+    try {
+      return listen({ hostname: address, port });
+    } catch (error) {
+      errors.push(error);
+    }
   }
-  log.write("debug", () => `engine is ${listener === undefined ? "deno" : "epoll"}`);
-  return listener ?? Deno.listen({ hostname, port });
+  // That an address is taken says more than that the machine lacks another one.
+  throw errors.find((error) => error instanceof Deno.errors.AddrInUse) ?? errors[0];
 }
 
-/** A host's address, if Deno does not have to ask whether it may be looked up. */
-async function addressOf(hostname: string): Promise<string> {
-  if (isIP(hostname)) return hostname;
-  const { state } = Deno.permissions.querySync({ name: "net", host: hostname });
-  if (state !== "granted") throw new Error(`no permission to look it up, which --allow-net=${hostname} grants`);
-  return (await lookup(hostname)).address;
+/**
+ * The addresses of a host, in the order in which the resolver gives them, which is the hosts file's or RFC 6724's.
+ *
+ * Where only the name itself may be listened on, as with `--allow-net=localhost:8080`, Deno has to look it up, and takes
+ * the first address.
+ */
+async function addressesOf(engine: Listening["engine"], { hostname, port }: Target): Promise<string[]> {
+  if (isIP(hostname)) return [hostname];
+  if (mayUse(hostname)) {
+    const found = await lookup(hostname, { all: true, order: "verbatim" });
+    const addresses = found.map(({ address }) => address);
+    if (engine === "epoll" || addresses.every((address) => mayUse(formatTarget({ hostname: address, port })))) {
+      return addresses;
+    }
+  }
+  if (engine === "deno") return [hostname];
+  throw new Error(`no permission to look it up, which --allow-net=${hostname} grants`);
+}
+
+/** Whether a host is allowed without Deno's asking on the terminal. */
+function mayUse(host: string): boolean {
+  return Deno.permissions.querySync({ name: "net", host }).state === "granted";
 }
 
 /** Refuses flags that say nothing without another, or contradict it. */

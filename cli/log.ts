@@ -7,6 +7,7 @@
 import type { FormatterFunction } from "@std/log/base-handler";
 import type { LevelName } from "@std/log/levels";
 import { Logger } from "@std/log/logger";
+import { escapeUnsafe } from "../internal/words.ts";
 import { BufferedHandler, type Sink } from "./log_handler.ts";
 
 /** The levels, as the command calls them. */
@@ -32,12 +33,12 @@ export interface Log {
 /** So long may the last flush take: whoever reads may be stuck. */
 const LAST_FLUSH_MS = 250;
 
-/** Ways to write a record. */
+/** Ways to write a record, in one line whatever is in it: an error's message may repeat what a peer sent. */
 const FORMATTERS: Readonly<Record<"text" | "json", FormatterFunction>> = {
-  text: ({ datetime, levelName, msg }) => `${iso(datetime)} ${levelName.toLowerCase()} ${msg}`,
+  text: ({ datetime, levelName, msg }) => `${iso(datetime)} ${levelName.toLowerCase()} ${escapeUnsafe(msg)}`,
   json({ datetime, levelName, msg, args }) {
     const fields = (args[0] as Fields | undefined)?.();
-    return JSON.stringify({ time: iso(datetime), level: levelName.toLowerCase(), msg, ...fields });
+    return escapeUnsafe(JSON.stringify({ time: iso(datetime), level: levelName.toLowerCase(), msg, ...fields }));
   },
 };
 

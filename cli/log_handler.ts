@@ -7,7 +7,7 @@
 import { BaseHandler, type FormatterFunction } from "@std/log/base-handler";
 import { type LevelName, LogLevels } from "@std/log/levels";
 import { LogRecord } from "@std/log/logger";
-import { counted } from "../internal/text.ts";
+import { count } from "../internal/words.ts";
 
 /** Where bytes go, some at a time. */
 export interface Sink {
@@ -124,7 +124,7 @@ export class BufferedHandler extends BaseHandler {
 
   #tellDropped(): void {
     if (this.#dropped === 0) return;
-    const msg = `dropped ${counted(this.#dropped, "log line")}`;
+    const msg = `dropped ${count(this.#dropped, "log line")}`;
     this.#dropped = 0;
     this.log(this.format(new LogRecord({ msg, args: [], level: LogLevels.WARN, loggerName: "shouty" })));
     this.#due = true;

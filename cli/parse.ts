@@ -5,6 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { quote } from "../internal/words.ts";
 import { CommandError } from "./errors.ts";
 import { type Command, type Flag, flagName, type Flags, SWITCHES, variableName } from "./flags.ts";
 import type { Kind } from "./kinds.ts";
@@ -15,7 +16,13 @@ export type Values<F extends Flags> = { -readonly [Name in keyof F]: F[Name] ext
 /** What a command line says: a switch, which wins over everything else, or values. */
 export type Parsed<F extends Flags, Operand> =
   | { readonly ask: keyof typeof SWITCHES }
-  | { readonly ask?: undefined; readonly values: Values<F>; readonly operand: Operand };
+  | {
+    readonly ask?: undefined;
+    readonly values: Values<F>;
+    readonly operand: Operand;
+    /** A line for each variable that was ignored. */
+    readonly ignored: readonly string[];
+  };
 
 /** Looks up an environment variable. */
 export type Environment = (name: string) => string | undefined;
@@ -41,7 +48,21 @@ export function parse<F extends Flags, Operand = undefined>(
     const flags = names.map((name) => `--${name}`).join(", ");
     throw new CommandError(`unknown flag ${quote(unknown)}: expected one of ${flags}`, 2);
   }
-  return { values: readFlags(command, given, environment), operand: readOperand(command, operands) };
+  const ignored: string[] = [];
+  const variables = withoutKubernetes(environment, ignored);
+  return { values: readFlags(command, given, variables), operand: readOperand(command, operands), ignored };
+}
+
+/** What Kubernetes sets in every pod beside a Service, such as `SHOUTY_PORT=tcp://10.96.0.12:8080` for one named `shouty`. */
+const SERVICE_ADDRESS = /^(tcp|udp|sctp):\/\//;
+
+/** Leaves out the variables that tell where a Service of Kubernetes is, and notes each. */
+function withoutKubernetes(environment: Environment, ignored: string[]): Environment {
+  return (name) => {
+    const text = environment(name);
+    if (text === undefined || !SERVICE_ADDRESS.test(text)) return text;
+    ignored.push(`ignored ${name} ${quote(text)}: Kubernetes sets it to the address of a Service`);
+  };
 }
 
 /** The parts of a command line. */
@@ -129,9 +150,4 @@ function read<T>(kind: Kind<T>, text: string, name: string): T {
   if (value !== undefined) return value;
   const what = text === "" ? `${name} without a value` : `${name} ${quote(text)}`;
   throw new CommandError(`cannot use ${what}: expected ${kind.allowed}`, 2);
-}
-
-/** Keeps whatever was typed on one line, and apart from the words around it. */
-function quote(text: string): string {
-  return JSON.stringify(text);
 }

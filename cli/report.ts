@@ -5,8 +5,8 @@
  */
 
 import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/events.ts";
-import { counted } from "../internal/text.ts";
 import { formatAddr } from "../internal/transport.ts";
+import { count } from "../internal/words.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
 
@@ -64,7 +64,7 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
   "draining": { level: "info", text: () => "shutting down", fields: ({ active }) => ({ active }) },
   "waiting": {
     level: "info",
-    text: ({ active }) => `waiting on ${counted(active, "connection")}`,
+    text: ({ active }) => `waiting on ${count(active, "connection")}`,
     fields: ({ active }) => ({ active }),
   },
   "stopped": {
@@ -88,7 +88,7 @@ export function report(log: Log, event: ServerEvent): void {
 
 /** Clients that a shutdown did not wait for have lost something. */
 function reportCut(log: Log, cut = 0): void {
-  if (cut > 0) log.write("warn", () => `cut ${counted(cut, "connection")} at the drain timeout`, () => ({ cut }));
+  if (cut > 0) log.write("warn", () => `cut ${count(cut, "connection")} at the drain timeout`, () => ({ cut }));
 }
 
 function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string {
@@ -98,7 +98,7 @@ function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string 
 }
 
 function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: ClosedEvent): string {
-  const traffic = `${counted(lines, "line")}, ${counted(bytesIn, "byte")} in, ${counted(bytesOut, "byte")} out`;
+  const traffic = `${count(lines, "line")}, ${count(bytesIn, "byte")} in, ${count(bytesOut, "byte")} out`;
   const line = `closing connection from ${formatAddr(conn.remoteAddr)} (${reason}, ${traffic}, ${seconds(durationMs)})`;
   // The other reasons say it all, or a line before this one has.
   return reason === "transport-error" ? `${line}: ${reasonOf(error)}` : line;

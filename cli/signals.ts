@@ -1,5 +1,5 @@
 /**
- * The signals that end the server.
+ * The signals that the server knows.
  *
  * @module
  */
@@ -7,7 +7,7 @@
 /** Their numbers; a process that one of them ended has the exit code 128 + that. */
 const SIGNALS: Readonly<Record<string, number>> = Deno.build.os === "windows"
   ? { SIGINT: 2, SIGBREAK: 21 }
-  : { SIGINT: 2, SIGTERM: 15 };
+  : { SIGINT: 2, SIGQUIT: 3, SIGTERM: 15 };
 
 /** One Ctrl-C under `deno task` arrives twice, from the terminal and forwarded, within milliseconds. */
 const SAME_MS = 300;
@@ -37,7 +37,11 @@ export function onSignals(
   }
 }
 
-/** Listens for the signal to read files again, from now on; without this, it would end the process. */
-export function onHangup(reload: () => void): void {
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", reload);
+/**
+ * Listens for SIGHUP, from now on; without this, it would end the process without a drain.
+ *
+ * @param hangup Called at each.
+ */
+export function onHangup(hangup: () => void): void {
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", hangup);
 }

@@ -5,6 +5,7 @@
  */
 
 import type { Listener } from "../internal/transport.ts";
+import { quote } from "../internal/words.ts";
 import type { TlsListener } from "../ops/tls.ts";
 import { datesProblem } from "../ops/tls_certificate.ts";
 import type { TlsCredentials } from "../ops/tls_credentials.ts";
@@ -77,7 +78,7 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
     const { TlsCredentialsError } = await import("../ops/tls_credentials.ts");
     if (!(error instanceof TlsCredentialsError)) throw error;
     const option = FLAGS[error.option];
-    const file = `--${flagName(option)} ${JSON.stringify(flags[option])}`;
+    const file = `--${flagName(option)} ${quote(String(flags[option]))}`;
     throw new CommandError(`cannot use ${file}: ${error.problem}`, 1);
   }
 }
@@ -88,5 +89,5 @@ function tell({ certificate }: TlsListener, { tlsCert }: TlsFlags, log: Log, wha
   log.write("info", () => `${what} certificate ${subject}, valid until ${validTo.toISOString()}`, fields);
   const problem = datesProblem(certificate);
   if (problem === undefined) return;
-  log.write("warn", () => `clients may refuse the certificate in ${JSON.stringify(tlsCert)}: it ${problem}`, fields);
+  log.write("warn", () => `clients may refuse the certificate in ${quote(String(tlsCert))}: it ${problem}`, fields);
 }

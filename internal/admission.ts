@@ -4,6 +4,7 @@
  * @module
  */
 
+import { ClientRates } from "./client_rates.ts";
 import { clientOf } from "./ip.ts";
 import { Rate } from "./rate.ts";
 import type { AdmissionRejectReason } from "./reasons.ts";
@@ -14,6 +15,8 @@ export interface AdmissionRules {
   readonly maxConnectionsPerIp: number;
   /** New connections per second, and so many at once after a quiet second. */
   readonly acceptRate: number;
+  /** The same for each client. */
+  readonly acceptRatePerIp: number;
   /** What happens at `maxConnections`. */
   readonly atCapacity: "reject" | "wait";
   /** Whether an address is welcome at all. */
@@ -32,8 +35,18 @@ export interface Situation {
   readonly active: number;
   /** In how many milliseconds one more may come, by the rate. */
   readonly dueMs: number;
-  /** Who comes, once it is accepted: its address, and how many connections the same client has. */
-  readonly comer?: { readonly addr: Deno.Addr; readonly connections: number };
+  /** The connection that was accepted, as soon as one was. */
+  readonly comer?: Comer;
+}
+
+/** A connection that was accepted and is not admitted yet. */
+export interface Comer {
+  /** The peer's address. */
+  readonly addr: Deno.Addr;
+  /** How many connections the same client has. */
+  readonly connections: number;
+  /** Whether the same client opens connections faster than it may. */
+  readonly tooFast: boolean;
 }
 
 const ADMIT: Decision = { kind: "admit" };
@@ -46,13 +59,15 @@ const ADMIT: Decision = { kind: "admit" };
  * @returns What is to be done.
  */
 export function decide(rules: AdmissionRules, { active, dueMs, comer }: Situation): Decision {
-  const { maxConnections, maxConnectionsPerIp, atCapacity, welcome } = rules;
+  const { maxConnections, maxConnectionsPerIp, acceptRatePerIp, atCapacity, welcome } = rules;
   const full = active >= maxConnections;
   if (comer === undefined) {
     if (full && atCapacity === "wait") return { kind: "wait", ms: Infinity };
     return dueMs > 0 ? { kind: "wait", ms: dueMs } : ADMIT;
   }
-  const { addr, connections } = comer;
+  const { addr, connections, tooFast } = comer;
+  // Before all else: each of the others costs the server a line and a polite end.
+  if (tooFast) return reject("accept-rate-per-ip", acceptRatePerIp);
   if (!welcome(addr)) return reject("denied");
   if (full) return reject("max-connections", maxConnections);
   return connections >= maxConnectionsPerIp ? reject("max-connections-per-ip", maxConnectionsPerIp) : ADMIT;
@@ -69,6 +84,7 @@ export class Gate {
   readonly #clients = new Map<string, number>();
   #active = 0;
   readonly #rate: Rate | undefined;
+  readonly #clientRates: ClientRates | undefined;
 
   /**
    * @param rules The rules.
@@ -78,6 +94,7 @@ export class Gate {
     this.#rules = rules;
     this.#now = now;
     if (rules.acceptRate !== Infinity) this.#rate = new Rate(rules.acceptRate);
+    if (rules.acceptRatePerIp !== Infinity) this.#clientRates = new ClientRates(rules.acceptRatePerIp);
   }
 
   /** How many milliseconds to wait before the next connection is accepted; `Infinity` until one leaves. */
@@ -86,16 +103,23 @@ export class Gate {
     return decision.kind === "wait" ? decision.ms : 0;
   }
 
-  /** A connection was accepted from there: lets it in, which counts it until it leaves, or says why not. */
+  /**
+   * Decides about a connection that was accepted; one that is admitted is counted until it leaves.
+   *
+   * It takes of `acceptRate`, but not if its client is past `acceptRatePerIp`: the next connection, which may be another
+   * client's, is accepted at once then, so that a storm from one address has no part in the rate that all share.
+   */
   enter(addr: Deno.Addr): Decision {
-    this.#rate?.take(this.#now(), 1);
+    const now = this.#now();
     const client = this.#clientOf(addr);
     const connections = this.#clients.get(client) ?? 0;
-    const comer = { addr, connections };
+    const tooFast = client !== "" && this.#clientRates?.take(client, now) === false;
+    if (!tooFast) this.#rate?.take(now, 1);
+    const comer = { addr, connections, tooFast };
     const decision = decide(this.#rules, { active: this.#active, dueMs: 0, comer });
     if (decision.kind !== "admit") return decision;
     this.#active++;
-    if (client !== "") this.#clients.set(client, connections + 1);
+    if (client !== "" && this.#countsClients) this.#clients.set(client, connections + 1);
     return decision;
   }
 
@@ -108,9 +132,13 @@ export class Gate {
     else this.#clients.delete(client);
   }
 
-  /** Whom a connection counts for; nobody, where clients are not counted or have no address. */
+  get #countsClients(): boolean {
+    return this.#rules.maxConnectionsPerIp !== Infinity;
+  }
+
+  /** The client that a connection belongs to; empty where no rule asks for it, or where it has no IP address. */
   #clientOf(addr: Deno.Addr): string {
-    const counted = this.#rules.maxConnectionsPerIp !== Infinity && "hostname" in addr;
-    return counted ? clientOf(addr.hostname) : "";
+    const asked = this.#countsClients || this.#clientRates !== undefined;
+    return asked && "hostname" in addr ? clientOf(addr.hostname) : "";
   }
 }

@@ -5,8 +5,12 @@
  * @module
  */
 
+/** The end of a line. */
 export const LF = 10;
+
+/** What may stand before it. */
 export const CR = 13;
+
 const A = 97;
 const Z = 122;
 

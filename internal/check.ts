@@ -4,6 +4,12 @@
  * @module
  */
 
+import { quote } from "./words.ts";
+
+/** The address and the port that a server listens on unless it is told otherwise. */
+export const DEFAULT_HOSTNAME = "0.0.0.0";
+export const DEFAULT_PORT = 8080;
+
 /** The longest time that a timer can be set to: 2^31 - 1 ms, some 24 days. */
 export const LONGEST_MS: number = 2 ** 31 - 1;
 
@@ -105,7 +111,7 @@ function checkNumber(name: string, value: unknown): void {
 
 /** A value as an error message shows it. */
 export function show(value: unknown): string {
-  if (typeof value === "string") return `"${value}"`;
+  if (typeof value === "string") return quote(value);
   return typeof value === "object" && value !== null
     ? "an object"
     : typeof value === "function"

@@ -11,7 +11,8 @@ export interface ConnOptions {
   /**
    * How long the peer may take to begin its first line, in milliseconds, counted while the server waits for it; what the
    * server writes does not start it anew. Then the connection is closed, with reason `first-line-timeout`. `Infinity`
-   * switches it off. The default is the smaller of 5 s and `idleTimeout`.
+   * switches it off. The default is the value of `idleTimeout`; 5 s are recommended for a port on the internet, where
+   * many connections never say anything.
    */
   firstLineTimeout?: number | undefined;
   /**
@@ -128,7 +129,7 @@ export type ConnLimits = { -readonly [Name in keyof ConnOptions]-?: Exclude<Conn
 export function resolveConnOptions(options: ConnOptions): ConnLimits {
   const { idleTimeout = 10_000 } = options;
   const {
-    firstLineTimeout = Math.min(5000, idleTimeout),
+    firstLineTimeout = idleTimeout,
     lineTimeout = idleTimeout,
     writeTimeout = idleTimeout,
     handlerTimeout = Infinity,

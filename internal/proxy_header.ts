@@ -8,6 +8,7 @@
 import { CR, LF } from "./ascii.ts";
 import { crc32c } from "./crc32c.ts";
 import { mappedIPv4 } from "./ip.ts";
+import { escapeUnsafe, quote } from "./words.ts";
 
 /** What a header says. */
 export interface ProxyHeader {
@@ -93,7 +94,7 @@ function parseText(bytes: Uint8Array): ProxyHeader | undefined {
   // What follows is to be ignored.
   if (protocol === "UNKNOWN") return { length };
   const address = READERS.get(protocol);
-  if (address === undefined) throw malformed(`protocol ${JSON.stringify(protocol)}`);
+  if (address === undefined) throw malformed(`protocol ${quote(protocol)}`);
   if (fields.length !== 4) throw malformed(`${fields.length} fields after ${protocol} instead of 4`);
   const [source, destination, sourcePort, destinationPort] = fields;
   const remoteAddr = tcp(address(source), readPort(sourcePort));
@@ -105,14 +106,14 @@ const READERS = new Map([["TCP4", readIPv4], ["TCP6", readIPv6]]);
 function readIPv4(text: string): string {
   const parts = text.split(".");
   const decimal = parts.every((part) => /^(0|[1-9]\d{0,2})$/.test(part) && Number(part) <= 255);
-  if (parts.length !== 4 || !decimal) throw malformed(`IPv4 address ${JSON.stringify(text)}`);
+  if (parts.length !== 4 || !decimal) throw malformed(`IPv4 address ${quote(text)}`);
   return text;
 }
 
 /** The grammar of RFC 4291, mapped IPv4 included, which HAProxy sends; the URL parser has it, and tidies up. */
 function readIPv6(text: string): string {
   const url = `http://[${text}]`;
-  if (!/^[\da-f:.]+$/i.test(text) || !URL.canParse(url)) throw malformed(`IPv6 address ${JSON.stringify(text)}`);
+  if (!/^[\da-f:.]+$/i.test(text) || !URL.canParse(url)) throw malformed(`IPv6 address ${quote(text)}`);
   const address = new URL(url).hostname.slice(1, -1);
   const mapped = mappedIPv4(address);
   // As Deno writes such an address.
@@ -121,7 +122,7 @@ function readIPv6(text: string): string {
 
 function readPort(text: string): number {
   if (/^(0|[1-9]\d{0,4})$/.test(text) && Number(text) <= 65_535) return Number(text);
-  throw malformed(`port ${JSON.stringify(text)}`);
+  throw malformed(`port ${quote(text)}`);
 }
 
 /** Version 2: signature, version and command, family and transport, length; then that many bytes. */
@@ -221,7 +222,7 @@ function unix(bytes: Uint8Array): Deno.UnixAddr {
   const end = bytes.indexOf(0);
   const path = new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
   // The client chose it, and it will stand in a log.
-  if (/\p{Cc}/u.test(path)) throw malformed(`path ${JSON.stringify(path)}`);
+  if (escapeUnsafe(path) !== path) throw malformed(`path ${quote(path)}`);
   return { transport: "unix", path };
 }
 

@@ -29,6 +29,11 @@ export class Rate {
     return Math.max(0, Math.floor((this.#ahead - ahead) / this.#interval) + 1);
   }
 
+  /** Whether it has been quiet for so long that it is as good as new. */
+  isFull(now: number): boolean {
+    return this.#evenAt <= now;
+  }
+
   /** So many have passed. */
   take(now: number, count: number): void {
     this.#evenAt = Math.max(this.#evenAt, now) + count * this.#interval;

@@ -79,6 +79,7 @@ export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
  *
  * - `max-connections`: there were `maxConnections` already
  * - `max-connections-per-ip`: its client had `maxConnectionsPerIp` already
+ * - `accept-rate-per-ip`: its client opens connections faster than `acceptRatePerIp`; closed at once, without a line
  * - `denied`: its address is on the list `deny`, or not on the list `allow`
  *
  * or by its listener.
@@ -86,7 +87,7 @@ export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
 export type RejectReason = AdmissionRejectReason | ListenerRejectReason;
 
 /** Why the server turned a connection away. */
-export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip" | "denied";
+export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip" | "accept-rate-per-ip" | "denied";
 
 /**
  * Why a listener turned a connection away:
@@ -97,4 +98,8 @@ export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip"
 export type ListenerRejectReason = "proxy-header" | "tls-handshake";
 
 /** What the peer is told before the server hangs up: the limits that it can do something about. */
-export type ErrorLineReason = "line-too-long" | "byte-limit" | "memory" | AdmissionRejectReason;
+export type ErrorLineReason =
+  | "line-too-long"
+  | "byte-limit"
+  | "memory"
+  | Exclude<AdmissionRejectReason, "accept-rate-per-ip">;

@@ -16,14 +16,15 @@ import {
   checkTimeout,
   checkWhole,
   checkWord,
+  DEFAULT_PORT,
 } from "./check.ts";
 import { parseCidrs } from "./cidr.ts";
 import type { Clock } from "./clocks.ts";
 import type { ConnOptions } from "./conn_options.ts";
 import type { ServerEvent } from "./events.ts";
 import type { ErrorLineReason } from "./reasons.ts";
-import { counted } from "./text.ts";
-import { DEFAULT_PORT, type Listener } from "./transport.ts";
+import type { Listener } from "./transport.ts";
+import { count } from "./words.ts";
 
 /**
  * What a shutdown does with the connections that it finds:
@@ -87,11 +88,23 @@ export interface ServeOptions extends ConnOptions {
    */
   deny?: readonly string[] | null | undefined;
   /**
-   * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits.
+   * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits. This alone
+   * protects the machine and no client: one address that opens connections without end has all others wait.
+   * `acceptRatePerIp` keeps it from that.
    *
    * @default {Infinity}
    */
   acceptRate?: number | undefined;
+  /**
+   * How many connections per second one client may open, and at once after a quiet second: one IPv4 address, or one IPv6
+   * /64. One more is closed as soon as it is accepted, without an error line, and takes nothing of `acceptRate`. With
+   * both set and this the smaller by far, one client cannot keep the others out. Under TLS and behind a proxy, it is asked
+   * when the handshake is done or the header is there. Peers without an IP address, as on a Unix socket, are not
+   * concerned.
+   *
+   * @default {Infinity}
+   */
+  acceptRatePerIp?: number | undefined;
   /**
    * How many bytes of memory unfinished lines may take together, beyond the first 256 of each. Past it the largest gives
    * way: its peer gets an error line (but under TLS) and is closed, with reason `memory`. What TLS itself holds of a connection, some 100 KiB, is not counted.
@@ -154,15 +167,15 @@ export function checkServeOptions(options: ServeOptions): void {
 export function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
   switch (reason) {
     case "line-too-long":
-      return `error: line longer than ${counted(limit, "byte")}`;
+      return `error: line longer than ${count(limit, "byte")}`;
     case "byte-limit":
-      return `error: more than ${counted(limit, "byte")} from one connection`;
+      return `error: more than ${count(limit, "byte")} from one connection`;
     case "memory":
       return "error: too much unfinished input";
     case "max-connections":
-      return `error: more than ${counted(limit, "connection")}`;
+      return `error: more than ${count(limit, "connection")}`;
     case "max-connections-per-ip":
-      return `error: more than ${counted(limit, "connection")} from one address`;
+      return `error: more than ${count(limit, "connection")} from one address`;
     case "denied":
       return "error: address not allowed";
   }
@@ -177,13 +190,14 @@ export function checkDrain(drain: DrainMode, drainTimeout: number): void {
 /** Fills in the defaults of the rules of admission, and checks them. */
 export function admissionRules(options: ServeOptions): AdmissionRules {
   const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
-  const { atCapacity = "reject" } = options;
+  const { acceptRatePerIp = Infinity, atCapacity = "reject" } = options;
   checkWhole("maxConnections", maxConnections, 1, Infinity);
   checkWhole("maxConnectionsPerIp", maxConnectionsPerIp, 1, Infinity);
   checkRate("acceptRate", acceptRate);
+  checkRate("acceptRatePerIp", acceptRatePerIp);
   checkWord("atCapacity", atCapacity, ["reject", "wait"]);
   const welcome = welcomeRule(options);
-  return { maxConnections, maxConnectionsPerIp, acceptRate, atCapacity, welcome };
+  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, welcome };
 }
 
 function welcomeRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {

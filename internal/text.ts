@@ -29,14 +29,3 @@ export function countLines(lines: string): number {
   for (let at = lines.indexOf("\n"); at >= 0; at = lines.indexOf("\n", at + 1)) count++;
   return count;
 }
-
-/**
- * Writes a number with its noun.
- *
- * @param number How many.
- * @param noun The noun in the singular, whose plural ends with an s.
- * @returns Such as `1 line` or `2 lines`.
- */
-export function counted(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
-}

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { escapeUnsafe } from "./words.ts";
+
 /**
  * One connection's bytes. `Deno.Conn` is one as it is; TLS, a PROXY header or a fault are others, or wrappers of one.
  *
@@ -52,12 +54,6 @@ export interface Transport {
   unref?: (() => void) | undefined;
 }
 
-/** Where a server listens by default: on every IPv4 address. */
-export const DEFAULT_HOSTNAME = "0.0.0.0";
-
-/** The port on which a server listens by default. */
-export const DEFAULT_PORT = 8080;
-
 /** Where connections come from. `Deno.Listener` is one as it is. */
 export interface Listener {
   /** Where it listens. */
@@ -91,8 +87,8 @@ export function formatAddr(addr: Deno.Addr): string {
     const host = addr.hostname.includes(":") ? `[${addr.hostname}]` : addr.hostname;
     return `${host}:${addr.port}`;
   }
-  // Deno says `null` of a peer whose socket has no file, as hardly any client's has one.
-  return "path" in addr && addr.path !== null ? `unix:${addr.path}` : addr.transport;
+  // Deno says `null` of a peer whose socket has no file, as hardly any client's has one. The peer chose a path.
+  return "path" in addr && addr.path ? `unix:${escapeUnsafe(addr.path)}` : addr.transport;
 }
 
 /** Switches Nagle's algorithm off, if it can be. */

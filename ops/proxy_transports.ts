@@ -10,7 +10,7 @@ import type { Transport } from "../internal/transport.ts";
 const NOTHING = new Uint8Array(0);
 
 /** A transport that stands before another, which it owns. */
-class Front implements Transport {
+export class Front implements Transport {
   readonly #transport: Transport;
 
   constructor(transport: Transport) {

@@ -4,10 +4,19 @@
  * @module
  */
 
-import { checkClock, checkHostname, checkListener, checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
+import {
+  checkClock,
+  checkHostname,
+  checkListener,
+  checkOptions,
+  checkTimeout,
+  checkWhole,
+  DEFAULT_HOSTNAME,
+  DEFAULT_PORT,
+} from "../internal/check.ts";
 import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
 import { Lobby } from "../internal/lobby.ts";
-import { DEFAULT_HOSTNAME, DEFAULT_PORT, type Listener } from "../internal/transport.ts";
+import type { Listener } from "../internal/transport.ts";
 import { type CertificateInfo, datesProblem } from "./tls_certificate.ts";
 import {
   loadCredentials,

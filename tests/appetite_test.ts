@@ -36,7 +36,7 @@ test("A rate lets a second's worth pass at once, then evenly, and saves up no mo
 
 test("A client that says nothing is closed at firstLineTimeout, and later at idleTimeout", async () => {
   const { listener, clock } = inMemory();
-  await using t = startServer({ listener, clock });
+  await using t = startServer({ listener, clock, firstLineTimeout: 5000 });
   const mute = await t.admitted();
   const polite = await t.admitted();
   await polite.write("hello\n");
@@ -47,6 +47,16 @@ test("A client that says nothing is closed at firstLineTimeout, and later at idl
   await clock.advance(5000);
   assertEquals((await t.closed(2)).reason, "idle");
   mute.close();
+});
+
+test("A client that says nothing has idleTimeout for its first line, unless firstLineTimeout is set", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: 7000 });
+  await t.admitted();
+  await clock.advance(6999);
+  assertEquals(t.stats.active, 1);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "idle");
 });
 
 test("What the server writes does not move firstLineTimeout, and the first byte ends it", async () => {

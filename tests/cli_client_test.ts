@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch } from "@std/assert";
+import { connect as connectHere } from "../cli/client.ts";
 import { closeQuietly } from "../internal/transport.ts";
 import { serve } from "../mod.ts";
 import {
@@ -169,4 +170,55 @@ Deno.test({
     await client.type("\x04");
     assertEquals(await client.exitCode(), 0);
   },
+});
+
+/** A client whose server has ended at once, while it waits whether its own input ends as well. */
+interface LastInput extends AsyncDisposable {
+  /** How long it would wait, in milliseconds, and what ends the wait. */
+  wait: { ms: number; end(): void };
+  endInput(): void;
+  /** What it says at its end. */
+  said(): Promise<string[]>;
+}
+
+/** Runs the client in this process, where time and its streams are in the test's hands. */
+async function serverEndedFirst(): Promise<LastInput> {
+  const input = Promise.withResolvers<null>();
+  const waiting = Promise.withResolvers<LastInput["wait"]>();
+  const said: string[] = [];
+  const { setTimeout } = globalThis;
+  const { error } = console;
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  Deno.stdin.read = () => input.promise;
+  console.error = (line) => said.push(line);
+  Object.assign(globalThis, { setTimeout: (end: () => void, ms: number) => waiting.resolve({ ms, end }) });
+  const { port } = listener.addr;
+  const connected = connectHere({ hostname: "127.0.0.1", port }, { timeout: Infinity });
+  (await listener.accept()).close();
+  const ended = connected.then(() => Promise.reject(new Error("It does not wait")));
+  return {
+    wait: await Promise.race([waiting.promise, ended]),
+    endInput: () => input.resolve(null),
+    said: async () => (await connected, said),
+    async [Symbol.asyncDispose]() {
+      Object.assign(globalThis, { setTimeout });
+      console.error = error;
+      input.resolve(null);
+      await ended.catch(() => {});
+      delete (Deno.stdin as Partial<typeof Deno.stdin>).read;
+    },
+  };
+}
+
+Deno.test("connect does not complain of a server that ended first if its input ends just then, too", async () => {
+  await using client = await serverEndedFirst();
+  client.endInput();
+  assertEquals(await client.said(), []);
+});
+
+Deno.test("connect waits a tenth of a second for the end of its input when the server has ended", async () => {
+  await using client = await serverEndedFirst();
+  assertEquals(client.wait.ms, 100);
+  client.wait.end();
+  assertMatch((await client.said()).join(), /^shouty: 127\.0\.0\.1:\d+ has closed the connection$/);
 });

@@ -10,10 +10,11 @@ const DEFAULTS = {
   hostname: "0.0.0.0",
   port: 8080,
   idleTimeout: 10_000,
+  firstLineTimeout: 10_000,
   lineTimeout: 10_000,
   writeTimeout: 10_000,
   maxAge: Infinity,
-  drainTimeout: 10_000,
+  drainTimeout: 8000,
   drain: "linger",
   maxLineBytes: 65_536,
   maxConnectionBytes: Infinity,
@@ -22,12 +23,14 @@ const DEFAULTS = {
   maxBytesPerSecond: Infinity,
   maxBufferedBytes: 134_217_728,
   answerMisdirected: true,
+  telnet: false,
   maxConnections: 10_000,
   atCapacity: "reject",
   maxConnectionsPerIp: Infinity,
   allow: null,
   deny: null,
   acceptRate: Infinity,
+  acceptRatePerIp: Infinity,
   proxyProtocol: null,
   proxyHeaderTimeout: 5000,
   unix: null,
@@ -35,7 +38,7 @@ const DEFAULTS = {
   tlsKey: null,
   tlsClientCa: null,
   tlsHandshakeTimeout: 10_000,
-  engine: "auto",
+  engine: "deno",
   logLevel: "info",
   logFormat: "text",
 } as const;
@@ -99,9 +102,9 @@ Deno.test("Sizes are bytes, or have a unit", () => {
   assertEquals(sizes.map((flag) => values(flag).maxConnectionBytes), expected);
 });
 
-Deno.test("The line and write timeouts follow the idle timeout until they are given", () => {
-  const { lineTimeout, writeTimeout } = values("--idle-timeout 3s --write-timeout 4s");
-  assertEquals([lineTimeout, writeTimeout], [3000, 4000]);
+Deno.test("The other timeouts follow the idle timeout until they are given", () => {
+  const { firstLineTimeout, lineTimeout, writeTimeout } = values("--idle-timeout 3s --write-timeout 4s");
+  assertEquals([firstLineTimeout, lineTimeout, writeTimeout], [3000, 3000, 4000]);
 });
 
 Deno.test("A variable stands for its flag, and the flag wins", () => {
@@ -109,6 +112,24 @@ Deno.test("A variable stands for its flag, and the flag wins", () => {
   const { port, idleTimeout, lineTimeout, maxLineBytes } = values("--port 9001", env);
   assertEquals([port, idleTimeout, lineTimeout, maxLineBytes], [9001, 2000, 2000, 1024]);
   assertEquals(values("--port 9001", { SHOUTY_PORT: "nonsense" }).port, 9001);
+});
+
+Deno.test("The address of a Service, which Kubernetes sets, is ignored with a line that says so", () => {
+  const read = (env: Record<string, string>, ...args: string[]) => {
+    const parsed = parse(SERVE, args, (name) => env[name]);
+    assert(parsed.ask === undefined);
+    return parsed;
+  };
+  const address = "tcp://10.96.0.12:8080";
+  const { values, ignored } = read({ SHOUTY_PORT: address, SHOUTY_UNIX: "udp://[fd00::1]:53", SHOUTY_DRAIN: "finish" });
+  assertEquals([values.port, values.unix, values.drain], [8080, null, "finish"]);
+  assertEquals(ignored, [
+    `ignored SHOUTY_PORT "${address}": Kubernetes sets it to the address of a Service`,
+    `ignored SHOUTY_UNIX "udp://[fd00::1]:53": Kubernetes sets it to the address of a Service`,
+  ]);
+  assertEquals(read({ SHOUTY_PORT: address }, "--port", "9000").ignored, []);
+  assertMatch(complaint(["--port", address]), /^cannot use --port "tcp:/);
+  assertMatch(complaint([], { SHOUTY_PORT: "http://10.96.0.12:8080" }), /^cannot use SHOUTY_PORT "http:/);
 });
 
 Deno.test("A wrong value is named with its flag and what is allowed", () => {
@@ -204,7 +225,7 @@ Deno.test("The help is a table of all flags with their defaults and units, withi
   assertEquals(cells[0], ["--hostname HOST", "0.0.0.0", "address or name to listen on"]);
   const row = (flag: string) => cells.find(([name]) => name.startsWith(`${flag} `))?.slice(0, 2);
   assertEquals(row("--line-timeout"), ["--line-timeout TIME|off", "as --idle-timeout"]);
-  assertEquals(row("--first-line-timeout"), ["--first-line-timeout TIME|off", "5s at most"]);
+  assertEquals(row("--first-line-timeout"), ["--first-line-timeout TIME|off", "as --idle-timeout"]);
   assertEquals(row("--max-line-bytes"), ["--max-line-bytes SIZE", "65536"]);
   assertStringIncludes(help, "TIME is a time such as 500ms, 10s, 2m or 1h.");
   assertStringIncludes(help, "SHOUTY_HOSTNAME for --hostname");

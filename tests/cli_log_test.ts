@@ -244,3 +244,20 @@ Deno.test("A write that fails loses its lines, which are counted, and the next o
   await log.flush();
   assertEquals(stderr.lines, ["info four", "warn dropped 3 log lines"]);
 });
+
+Deno.test("A line of the log is one line, and shows what is in it, whatever an error repeats", async () => {
+  const error = new Error("a\u0085b\u2028c\u202ed\u009be\ud800f\u007fg");
+  const escaped = String.raw`a\u0085b\u2028c\u202ed\u009be\ud800f\u007fg`;
+  for (const format of ["text", "json"] as const) {
+    const stderr = new FakeStderr();
+    const log = openLog("debug", format, stderr);
+    report(log, { type: "handler-error", conn, error });
+    log.write("info", () => "two\nlines");
+    await log.flush();
+    const [first, second, ...more] = stderr.text.trimEnd().split("\n");
+    assertEquals(more, []);
+    assert(first.includes(`handler failed for 127.0.0.1:51234: ${escaped.replace("\\u2028", " ")}`), first);
+    assert(second.includes(format === "text" ? String.raw`two\u000alines` : String.raw`two\nlines`), second);
+    if (format === "json") assertEquals(JSON.parse(second).msg, "two\nlines");
+  }
+});

@@ -1,11 +1,34 @@
 import { assertEquals } from "@std/assert";
 import { TestClient } from "@x/shouty/testing";
 import { Subprocess } from "./command.ts";
+import { NO_EPOLL } from "./epoll.ts";
 import { IDENTITY } from "./tls.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
-const ALL_FILES = ["--allow-net", "--allow-read", "--allow-write", "--allow-ffi"];
 const CLI = new URL("../cli.ts", import.meta.url);
+
+/** Tells which permissions it still has whenever it is about to do what it is told of. */
+const SPY = `
+  const NAMES = ["net", "read", "write", "ffi", "run", "env", "sys", "import"];
+  const tell = (when) => {
+    const granted = NAMES.filter((name) => Deno.permissions.querySync({ name }).state === "granted");
+    console.log(when + ": " + granted.join(" ") + ".");
+  };
+  const before = (object, method, when) => {
+    const original = object[method];
+    let told = false;
+    object[method] = function (...args) {
+      const name = when(...args);
+      if (name !== undefined && !told) tell(name);
+      told ||= name !== undefined;
+      return original.apply(object, args);
+    };
+  };
+  before(Deno, "addSignalListener", () => "starting");
+  before(Deno, "listen", () => "binding");
+  before(Deno, "dlopen", () => "binding");
+  before(Deno.stderr, "write", (bytes) => new TextDecoder().decode(bytes).includes("listening") ? "serving" : undefined);
+`;
 
 /** A folder, with a certificate in it. */
 async function withFolder() {
@@ -14,37 +37,50 @@ async function withFolder() {
   await Deno.writeTextFile(`${folder}/key.pem`, IDENTITY.key);
   return {
     socket: `${folder}/shouty.sock`,
+    files: [`${folder}/cert.pem`, `${folder}/key.pem`],
     tls: ["--tls-cert", `${folder}/cert.pem`, "--tls-key", `${folder}/key.pem`],
-    /** Runs the command with all files to itself, and has it tell what it may do with them, and with foreign code, when it serves. */
-    async states(...args: string[]): Promise<string> {
-      const script = `
-        const state = (name) => name + " " + Deno.permissions.querySync({ name }).state;
-        import { main } from ${JSON.stringify(CLI)};
-        const write = Deno.stderr.write.bind(Deno.stderr);
-        Deno.stderr.write = (bytes) => {
-          if (new TextDecoder().decode(bytes).includes("listening")) console.log(state("read"), state("write"), state("ffi"));
-          return write(bytes);
-        };
-        await main(${JSON.stringify(args)});
-      `;
-      await Deno.writeTextFile(`${folder}/main.ts`, script);
+    /** Runs the command, and says which permissions it has at the start, when it binds, and when it serves. */
+    async granted(permissions: string[], ...args: string[]): Promise<string[]> {
+      const run = `const { main } = await import(${JSON.stringify(CLI)}); await main(${JSON.stringify(args)});`;
+      await Deno.writeTextFile(`${folder}/main.ts`, SPY + run);
       const config = new URL("../deno.json", import.meta.url).pathname;
-      const deno = ["run", "--no-prompt", "--config", config, ...ALL_FILES, `${folder}/main.ts`];
+      const deno = ["run", "--no-prompt", "--config", config, ...permissions, `${folder}/main.ts`];
       await using process = new Subprocess(Deno.execPath(), deno);
-      return (await process.stdoutMatch(/read \w+ write \w+ ffi \w+/))[0];
+      const moments = await process.stdoutMatch(/starting: (.*)\.\nbinding: (.*)\.\nserving: (.*)\.\n/);
+      return moments.slice(1);
     },
     [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
   };
 }
 
-Deno.test("The command gives up foreign code, and files but for reading them where it has to read them again", async () => {
+Deno.test("The command keeps no permission but that to read a certificate again", async () => {
   await using folder = await withFolder();
-  for (const engine of ["auto", "deno"]) {
-    assertEquals(await folder.states("--port", "0", "--engine", engine), "read prompt write prompt ffi prompt");
+  const serving = async (...args: string[]) => (await folder.granted(["-A"], "--port", "0", ...args))[2];
+  assertEquals(await serving(), "");
+  assertEquals(await serving(...folder.tls), "read");
+  if (!NO_EPOLL) assertEquals(await serving("--engine", "epoll"), "");
+  if (!NO_UNIX) assertEquals(await serving("--unix", folder.socket), "");
+});
+
+Deno.test("Without --engine epoll the command gives foreign code up before anything else", async () => {
+  await using folder = await withFolder();
+  assertEquals((await folder.granted(["-A"], "--port", "0")).slice(0, 2), ["net", "net"]);
+  assertEquals((await folder.granted(["-A"], "--port", "0", ...folder.tls)).slice(0, 2), ["net read", "net read"]);
+  if (!NO_UNIX) {
+    const unix = await folder.granted(["-A"], "--port", "0", "--unix", folder.socket);
+    assertEquals(unix.slice(0, 2), ["net read write sys", "net read write sys"]);
   }
-  assertEquals(await folder.states("--port", "0", ...folder.tls), "read granted write prompt ffi prompt");
-  if (NO_UNIX) return;
-  assertEquals(await folder.states("--unix", folder.socket), "read prompt write prompt ffi prompt");
+  if (!NO_EPOLL) {
+    const epoll = await folder.granted(["-A"], "--port", "0", "--engine", "epoll");
+    assertEquals(epoll.slice(0, 2), ["net ffi", "net ffi"]);
+  }
+});
+
+Deno.test("A permission to read the certificate's files alone stays as narrow as it is", async () => {
+  await using folder = await withFolder();
+  const permissions = ["--allow-net", `--allow-read=${folder.files}`];
+  // Not all files, and after the start not the network: what is left is these two, as SIGHUP shows elsewhere.
+  assertEquals((await folder.granted(permissions, "--port", "0", ...folder.tls))[2], "");
 });
 
 Deno.test({

@@ -16,7 +16,6 @@ import {
   startServer,
   unlessLate,
 } from "./command.ts";
-import { NO_EPOLL } from "./epoll.ts";
 
 const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
 
@@ -91,7 +90,7 @@ signalTest("With --log-level debug, the options, the engine and the signal are l
   await using server = await startServer(["--log-level", "debug", "--idle-timeout=off"]);
   server.signal("SIGTERM");
   const log = lines((await server.outcome()).stderr);
-  assertEquals(log[1], `debug engine is ${NO_EPOLL ? "deno" : "epoll"}`);
+  assertEquals(log[1], "debug engine is deno");
   assertEquals(log.toSpliced(0, 3), ["debug received SIGTERM", "info shutting down", "info all connections closed"]);
   assertMatch(log[0], /^debug options are {"hostname":"127.0.0.1","port":0,"idleTimeout":"off","lineTimeout":"off",/);
 });
@@ -198,7 +197,7 @@ Deno.test({
   },
 });
 
-for (const [signal, exitCode] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+for (const [signal, exitCode] of [["SIGINT", 130], ["SIGQUIT", 131], ["SIGTERM", 143]] as const) {
   signalTest(
     `A second ${signal} ends it at once with ${exitCode}, unless it comes within 300 ms of the first`,
     () =>
@@ -217,6 +216,53 @@ for (const [signal, exitCode] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
       }),
   );
 }
+
+signalTest("SIGQUIT drains: a client that is there goes on, and the exit code is 0", async () => {
+  await using server = await startServer(["--drain-timeout=off"]);
+  using conn = await connectTo(server);
+  server.signal("SIGQUIT");
+  await server.stderrMatch(/waiting on 1 connection\n/);
+  assertEquals(await ask(conn, "still here\n"), "STILL HERE\n");
+  await conn.closeWrite();
+  assertEquals((await server.outcome()).code, 0);
+});
+
+signalTest("SIGHUP without a certificate is ignored, with a line", async () => {
+  await using server = await startServer();
+  server.signal("SIGHUP");
+  await server.stderrMatch(/info ignored SIGHUP: there is no certificate to read again\n/);
+  assertEquals(await converse(server, "still there?\n"), "STILL THERE?\n");
+  server.signal("SIGTERM");
+  assertEquals((await server.outcome()).code, 0);
+});
+
+Deno.test("The address of a Service in a variable is a warning, and the server starts", async () => {
+  const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
+  await using server = await startServer([], { env, permissions: WITH_ENV });
+  assertMatch(lines(server.stderr)[0], /^warn ignored SHOUTY_MAX_AGE "tcp:\/\/10\.96\.0\.12:8080": Kubernetes sets it/);
+});
+
+Deno.test("A warning about a variable is not lost where the server cannot start", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
+  const args = ["--hostname", "127.0.0.1", "--port", `${taken.addr.port}`];
+  const { code, stderr } = await runCommand(args, { env, permissions: WITH_ENV });
+  assertEquals(code, 1);
+  assertMatch(stderr, /warn ignored SHOUTY_MAX_AGE .*\nshouty: cannot listen on .*: address already in use\n$/);
+});
+
+Deno.test("With --telnet on, Telnet's commands are no part of a line, and without it they are", async () => {
+  const send = async (server: ServerProcess) => {
+    using conn = await connectTo(server);
+    // An h, IAC NOP, an i and LF.
+    await conn.write(Uint8Array.of(104, 255, 241, 105, 10));
+    const buffer = new Uint8Array(64);
+    return new TextDecoder().decode(buffer.subarray(0, await conn.read(buffer) ?? 0));
+  };
+  await using on = await startServer(["--telnet", "on"]);
+  await using off = await startServer();
+  assertEquals([await send(on), await send(off)], ["HI\n", "H\ufffd\ufffdI\n"]);
+});
 
 signalTest("Connections that the drain timeout cuts are a warning, and the exit code is 0", async () => {
   await using server = await startServer(["--drain-timeout", "100ms"]);

@@ -8,7 +8,7 @@ const PATIENCE_MS = 60_000;
 
 /** How a subprocess is started. */
 export interface StartOptions {
-  /** What it may do, if not what lets it take its sockets from the kernel itself. */
+  /** What it may do, if not use the network and nothing else. */
   permissions?: string[];
   env?: Record<string, string>;
   /** Where it runs, if not in the project's folder. */
@@ -32,7 +32,7 @@ export async function runCommand(args: string[], options: StartOptions = {}): Pr
 
 /** Starts the command. */
 export function startCommand(args: string[], options: StartOptions = {}): Subprocess {
-  const { permissions = ["--allow-net", "--allow-ffi"] } = options;
+  const { permissions = ["--allow-net"] } = options;
   return new Subprocess(Deno.execPath(), ["run", ...permissions, "mod.ts", ...args], options);
 }
 

@@ -68,7 +68,7 @@ test("a listener on epoll refuses what is no IP address or no port, and says whi
   const cases: [unknown, string][] = [
     [{ hostname: "localhost" }, 'Cannot use hostname "localhost": expected an IP address without a zone'],
     [{ hostname: "fe80::1%lo" }, 'Cannot use hostname "fe80::1%lo": expected an IP address without a zone'],
-    [{ hostname: "127.0.0.1\0" }, 'Cannot use hostname "127.0.0.1\0": expected an IP address without a zone'],
+    [{ hostname: "127.0.0.1\0" }, 'Cannot use hostname "127.0.0.1\\u0000": expected an IP address without a zone'],
     [{ hostname: "" }, 'Cannot use hostname "": expected an IP address without a zone'],
     [{ hostname: 1 }, "Cannot use hostname: expected a string, got 1"],
     [{ port: 65_536 }, "Cannot use port 65536: expected a whole number from 0 to 65535"],

@@ -1,4 +1,4 @@
-import { assertEquals, assertLess, assertMatch, assertNotEquals } from "@std/assert";
+import { assertEquals, assertGreater, assertLess, assertMatch, assertNotEquals } from "@std/assert";
 import { test } from "./bounded.ts";
 import { converse, listening, type ServerProcess, Subprocess } from "./command.ts";
 
@@ -32,12 +32,15 @@ test("prefix_proxy runs as its comment says", async () => {
 });
 
 test("every example is a page that one can copy", async () => {
+  let imported = 0;
   for await (const { name } of Deno.readDir(EXAMPLES)) {
     const lines = (await Deno.readTextFile(new URL(name, EXAMPLES))).trimEnd().split("\n");
     assertLess(lines.length, 100, name);
     const imports = lines.filter((line) => line.startsWith("import "));
     for (const line of imports) assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream)";$/, name);
+    imported += imports.length;
   }
+  assertGreater(imported, 4, "The examples are read wrongly");
 });
 
 /** Runs an example by the command in its comment, but on a free port, and perhaps with another upstream. */

@@ -22,6 +22,7 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["maxConnectionsPerIp", [0, -1, 2.5, NaN], COUNT],
   ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
   ["acceptRate", [0, -1, NaN], RATE],
+  ["acceptRatePerIp", [0, -1, NaN], RATE],
   ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5], [Symbol("here")]], /expected/],
   ["deny", [5, ["nowhere"], ["::/129"], [5]], /expected/],
   ["drain", ["", "Linger", 1, null, Symbol("now")], /expected "linger" or "finish"$/],

@@ -21,12 +21,12 @@ Deno.test("The README names every option", async () => {
   const source = (await Promise.all(files.map((file) => Deno.readTextFile(file)))).join("");
   const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options .*?\n}\n/gs);
   const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
-  assertGreater(names.length, 25);
+  assertGreater(names.length, 25, "The options are read wrongly");
   assertEquals(names.filter((name) => !README.includes(`\`${name}\``)), []);
 });
 
 Deno.test("The files that the README points at exist", async () => {
   const paths = [...README.matchAll(/`((?:internal|testing|ops|examples|bench|cli|tools)\/[\w./]*)`/g)];
-  assertGreater(paths.length, 15);
+  assertGreater(paths.length, 15, "The README is read wrongly");
   for (const [, path] of paths) await Deno.stat(new URL(`../${path}`, import.meta.url));
 });

@@ -174,6 +174,8 @@ async function makeLab(jsr = closedUrl()) {
   await Deno.writeTextFile(`${dir}/deno.json`, config);
   await Deno.mkdir(`${dir}/tools`);
   await Deno.copyFile(`${ROOT}/tools/setup.ts`, `${dir}/tools/setup.ts`);
+  await Deno.mkdir(`${dir}/cli`);
+  await Deno.copyFile(`${ROOT}/cli/deno_version.ts`, `${dir}/cli/deno_version.ts`);
   for (
     const [path, text] of Object.entries(await readTree(`${ROOT}/tools/std`))
   ) {

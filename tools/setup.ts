@@ -9,6 +9,10 @@
  * @module
  */
 
+import { requireDeno } from "../cli/deno_version.ts";
+
+requireDeno();
+
 const STD_VERSION = "1.4.0";
 /** A variable: Deno loads in advance what an import names literally. */
 const STD = `npm:deno-std@${STD_VERSION}`;

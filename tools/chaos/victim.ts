@@ -10,7 +10,7 @@ import { PROXY_ADDRESS } from "./bad.ts";
 const FLAGS = [
   ...["--hostname", "127.0.0.1", "--port", "0", "--idle-timeout", "2s", "--log-level", "warn"],
   ...["--max-bytes-per-second", "256KiB", "--max-buffered-bytes", "16MiB", "--proxy-protocol", PROXY_ADDRESS],
-  ...["--drain-timeout", "2s"],
+  ...["--drain-timeout", "2s", "--engine", "epoll"],
 ];
 
 /** What a process takes. */

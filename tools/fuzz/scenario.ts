@@ -68,7 +68,7 @@ type OptionName =
   | ("firstLineTimeout" | "idleTimeout" | "lineTimeout" | "writeTimeout" | "drainTimeout" | "maxAge")
   | ("maxLines" | "maxLinesPerSecond" | "maxBytesPerSecond" | "maxLineBytes" | "maxConnectionBytes")
   | ("maxQueuedBytes" | "maxConnections" | "maxConnectionsPerIp" | "maxBufferedBytes" | "answerMisdirected")
-  | ("atCapacity" | "acceptRate" | "deny" | "drain");
+  | ("atCapacity" | "acceptRate" | "acceptRatePerIp" | "deny" | "drain");
 
 const timeout = fc.oneof(fc.constantFrom(1, 50, 500, Infinity), fc.integer({ min: 1, max: 3000 }));
 
@@ -89,6 +89,7 @@ const OPTIONS: { readonly [Name in OptionName]: fc.Arbitrary<Scenario["options"]
   atCapacity: fc.constantFrom("reject", "wait"),
   maxConnectionsPerIp: fc.integer({ min: 1, max: 2 }),
   acceptRate: fc.constantFrom(0.5, 1, 10),
+  acceptRatePerIp: fc.constantFrom(0.5, 1, 3),
   maxBufferedBytes: fc.constantFrom(1, 4000, 20_000, 140_000),
   deny: fc.constant(["10.0.0.0/8"]),
   drain: fc.constantFrom("linger", "finish"),
