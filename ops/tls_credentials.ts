@@ -9,6 +9,7 @@ import { Duplex } from "node:stream";
 import { setImmediate } from "node:timers";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { type CertificateInfo, infoOf } from "./tls_certificate.ts";
+import { ClientVerifier } from "./tls_clients.ts";
 import type { Security } from "./tls_transport.ts";
 
 /** What a TLS server proves who it is with, and what its clients have to. */
@@ -18,8 +19,12 @@ export interface TlsCredentials {
   /** The certificate's private key, in PEM, without a passphrase. */
   key: string;
   /**
-   * The certificates, in PEM, of the authorities that vouch for clients. With it, only clients with a certificate that
-   * one of them has signed get in.
+   * The certificates, in PEM, of the authorities that sign clients' certificates. With it, the listener accepts only
+   * clients whose certificate was signed by one of them.
+   *
+   * A client that resumes a TLS session shows no certificate again. It is accepted only if this listener has verified
+   * its certificate in a full handshake before (the latest 10 000 are remembered), and the certificates that were shown
+   * then still hold. A reload that takes an authority away forgets them all. Revocation lists are not read.
    */
   clientCa?: string;
 }
@@ -64,10 +69,10 @@ export async function loadCredentials({ cert, key, clientCa }: TlsCredentials): 
   if (!certificate.checkPrivateKey(parseKey(key))) {
     throw new TlsCredentialsError("key", "it does not belong to the certificate");
   }
-  if (clientCa !== undefined) parseCertificates("clientCa", clientCa);
-  const security = { secureContext: createContext({ cert, key, clientCa }), requestCert: clientCa !== undefined };
-  await tryOut(security);
-  return { ...security, certificate: infoOf(certificate) };
+  const authorities = clientCa === undefined ? undefined : parseCertificates("clientCa", clientCa);
+  const secureContext = createContext({ cert, key, clientCa });
+  await tryOut(secureContext);
+  return { secureContext, clients: authorities && new ClientVerifier(authorities), certificate: infoOf(certificate) };
 }
 
 function parseCertificates(option: "cert" | "clientCa", pem: string): X509Certificate[] {
@@ -111,9 +116,9 @@ function createContext({ cert, key, clientCa }: TlsCredentials): SecureContext {
 }
 
 /** What passes every check may still be of no use to `node:tls`, which says so when a connection comes. */
-async function tryOut(security: Security): Promise<void> {
+async function tryOut(secureContext: SecureContext): Promise<void> {
   const nobody = new Duplex({ read() {}, write() {} });
-  const socket = new TLSSocket(nobody, { isServer: true, ...security });
+  const socket = new TLSSocket(nobody, { isServer: true, secureContext });
   const refused = Promise.withResolvers<boolean>();
   socket.on("error", () => refused.resolve(true));
   setImmediate(() => refused.resolve(false));

@@ -8,14 +8,14 @@ import { setImmediate } from "node:timers";
 import { type SecureContext, TLSSocket } from "node:tls";
 import { closeQuietly, dontDelay, type Transport } from "../internal/transport.ts";
 import { turn } from "../internal/turn.ts";
-import { datesProblem, infoOf } from "./tls_certificate.ts";
+import type { ClientVerifier } from "./tls_clients.ts";
 import { Wire } from "./tls_wire.ts";
 
 /** What a connection is made secure with. */
 export interface Security {
   readonly secureContext: SecureContext;
-  /** Whether the client has to show a certificate that one in `secureContext` vouches for. */
-  readonly requestCert: boolean;
+  /** Decides on the client's certificate; without it, none is asked for. */
+  readonly clients?: ClientVerifier;
 }
 
 /**
@@ -42,8 +42,10 @@ export class TlsTransport implements Transport {
   private constructor(transport: Transport, security: Security) {
     this.#transport = transport;
     this.#wire = new Wire(transport, () => this.#changed(), (error) => this.#fail(error));
-    this.#socket = new TLSSocket(this.#wire, { isServer: true, ...security });
-    this.#socket.on("secure", () => this.#changed(this.#secure = true));
+    const { secureContext, clients } = security;
+    this.#socket = new TLSSocket(this.#wire, { isServer: true, secureContext, requestCert: clients !== undefined });
+    if (clients !== undefined) this.#wire.onRecord = () => clients.checkEarly(this.#socket);
+    this.#socket.on("secure", () => this.#shaken(clients));
     this.#socket.on("data", (bytes) => this.#changed(this.#chunks.push(bytes)));
     this.#socket.on("end", () => this.#changed(this.#ended = true));
     this.#socket.on("error", (error) => this.#fail(error));
@@ -67,7 +69,6 @@ export class TlsTransport implements Transport {
       // A socket that has something to decrypt before it has started, and cannot, brings the process down.
       await new Promise((resolve) => setImmediate(() => resolve(undefined)));
       await tls.#until(() => tls.#secure);
-      if (security.requestCert) checkClient(tls.#socket);
       // Tickets for a later session, which come with the end of the handshake.
       await tls.#taken();
       return tls;
@@ -139,6 +140,19 @@ export class TlsTransport implements Transport {
     this.#transport.unref?.();
   }
 
+  /** The handshake is done; what comes behind it, such as tickets, has not been sent. */
+  #shaken(clients: ClientVerifier | undefined): void {
+    this.#wire.onRecord = undefined;
+    try {
+      clients?.check(this.#socket);
+      this.#secure = true;
+      this.#changed();
+    } catch (error) {
+      this.#wire.stop();
+      this.#fail(error);
+    }
+  }
+
   #free(): void {
     this.#wire.stop();
     this.#socket.destroy();
@@ -205,20 +219,4 @@ export class TlsTransport implements Transport {
     this.#change.resolve();
     this.#change = Promise.withResolvers();
   }
-}
-
-/**
- * Refuses a client whose certificate does not hold. `node:tls` finds that out, but leaves what to do about it to
- * `tls.Server`, which is not at work here; and without an answer from it, nobody gets in.
- */
-function checkClient(socket: TLSSocket): void {
-  const { ssl } = socket as TLSSocket & { ssl?: { verifyError?(): unknown } };
-  const certificate = socket.getPeerX509Certificate();
-  if (ssl?.verifyError === undefined || certificate === undefined) {
-    throw new Error("Cannot verify the client's certificate");
-  }
-  const code = ssl.verifyError();
-  if (!code) return;
-  const problem = datesProblem(infoOf(certificate));
-  throw new Error(`The client's certificate does not hold (${problem === undefined ? code : `it ${problem}`})`);
 }

@@ -31,6 +31,9 @@ export class Wire extends Duplex {
   #writes = 0;
   #sent = 0;
   #stopped = false;
+  readonly #records = new RecordCutter();
+  /** Called after each TLS record that was decrypted, as long as it is set; what it throws ends the reading. */
+  onRecord: (() => void) | undefined;
   readonly #onSent: () => void;
   readonly #onError: (error: unknown) => void;
 
@@ -76,7 +79,7 @@ export class Wire extends Duplex {
     if (count === null) return false;
     const start = performance.now();
     // A copy: should the stream ever keep it for later, the next read would overwrite it.
-    this.push(this.#buffer.slice(0, count));
+    this.#decrypt(this.#buffer.slice(0, count));
     this.#took(count, performance.now() - start);
     return true;
   }
@@ -104,6 +107,14 @@ export class Wire extends Duplex {
     // What comes is pushed by `pull`.
   }
 
+  #decrypt(bytes: Uint8Array): void {
+    if (this.onRecord === undefined) return void this.push(bytes);
+    for (const part of this.#records.cut(bytes)) {
+      this.push(part);
+      this.onRecord?.();
+    }
+  }
+
   async #send(bytes: Uint8Array): Promise<void> {
     for (let rest = bytes; rest.length > 0;) {
       this.#check("write");
@@ -123,5 +134,34 @@ export class Wire extends Duplex {
     this.#work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
     const size = full && ms < TURN_MS ? Math.min(4 * length, LARGEST_READ) : Math.max(length / 4, SMALLEST_READ);
     if (size !== length) this.#buffer = new Uint8Array(size);
+  }
+}
+
+/** The length of a TLS record's head: its type, its version, and the length of the rest. */
+const HEAD_BYTES = 5;
+
+/** Cuts a stream of bytes at the ends of TLS records. */
+class RecordCutter {
+  /** How many bytes of the record that has begun have come, and how many it has, which its head tells. */
+  #come = 0;
+  #length = HEAD_BYTES;
+
+  /** Cuts what comes next. A part ends at a record's end, or with the bytes. */
+  *cut(bytes: Uint8Array): Generator<Uint8Array> {
+    let start = 0;
+    for (let at = 0; at < bytes.length;) {
+      // The head byte by byte, the rest at once.
+      const step = this.#come < HEAD_BYTES ? 1 : Math.min(this.#length - this.#come, bytes.length - at);
+      if (this.#come === 3) this.#length += bytes[at] << 8;
+      if (this.#come === 4) this.#length += bytes[at];
+      this.#come += step;
+      at += step;
+      if (this.#come < this.#length) continue;
+      this.#come = 0;
+      this.#length = HEAD_BYTES;
+      yield bytes.subarray(start, at);
+      start = at;
+    }
+    if (start < bytes.length) yield bytes.subarray(start);
   }
 }

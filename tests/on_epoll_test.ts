@@ -15,4 +15,5 @@ import "./tls_client_ca_test.ts";
 import "./tls_faults_test.ts";
 import "./tls_openssl_test.ts";
 import "./tls_reload_test.ts";
+import "./tls_resumption_test.ts";
 import "./tls_test.ts";
