@@ -27,8 +27,9 @@ export class Wire extends Duplex {
   #work = 0;
   /** What is being written; TLS goes on encrypting when that is done. */
   #sending = Promise.resolve();
-  /** How many writes wait, and how many bytes have left. */
+  /** How many writes wait, how many of their bytes do, and how many bytes have left. */
   #writes = 0;
+  #waitingBytes = 0;
   #sent = 0;
   #stopped = false;
   readonly #records = new RecordCutter();
@@ -57,6 +58,16 @@ export class Wire extends Duplex {
   /** Whether the transport has taken all there is for now, or will take no more. */
   get idle(): boolean {
     return this.#writes === 0 || this.#stopped;
+  }
+
+  /** How many bytes wait to be taken. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
+  /** How much larger the read buffer is than at the start. */
+  get grownBytes(): number {
+    return this.#buffer.length - SMALLEST_READ;
   }
 
   /** Leaves the transport alone from now on, as it is closed or has failed. */
@@ -92,11 +103,13 @@ export class Wire extends Duplex {
   override write(bytes: any, ...rest: any[]): boolean {
     const done: unknown = rest.at(-1);
     this.#writes++;
+    this.#waitingBytes += bytes.length;
     this.#sending = this.#sending.then(() => this.#send(bytes)).then(() => {
       this.#writes--;
       if (typeof done === "function") done();
       this.#onSent();
     }, (error) => {
+      this.#waitingBytes = 0;
       this.stop();
       this.#onError(error);
     });
@@ -120,6 +133,7 @@ export class Wire extends Duplex {
       this.#check("write");
       const count = await this.#transport.write(rest);
       this.#sent += count;
+      this.#waitingBytes -= count;
       rest = rest.subarray(count);
     }
   }

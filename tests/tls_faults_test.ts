@@ -4,33 +4,13 @@ import tls from "node:tls";
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { serve } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
-import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { Wire } from "../ops/tls_wire.ts";
 import { test } from "./bounded.ts";
 import { type Faults, faulty, type Method } from "./faults.ts";
 import { check, fc } from "./property.ts";
 import { startServer, TestServer } from "./server.ts";
-import { AUTHORITY, IDENTITY } from "./tls.ts";
-
-/** A client's end as a stream, for `node:tls` to stand on. */
-function streamOf(client: TestClient): Duplex {
-  return new Duplex({
-    allowHalfOpen: true,
-    read() {
-      client.read().then((bytes) => this.push(bytes), (error) => this.destroy(error));
-    },
-    write(bytes, _encoding, done) {
-      client.write(bytes).then(() => done(), done);
-    },
-    final(done) {
-      client.closeWrite().then(() => done(), done);
-    },
-    destroy(_error, done) {
-      client[Symbol.dispose]();
-      done(null);
-    },
-  });
-}
+import { AUTHORITY, IDENTITY, streamOf } from "./tls.ts";
 
 /** Sends text under TLS, ends the client's side, and takes what comes until the end, whatever that is. */
 async function talk(memory: MemoryListener, text: string): Promise<string> {
