@@ -7,7 +7,7 @@
 import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
 import { parseCidrs } from "../internal/cidr.ts";
 import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
-import { Lobby } from "../internal/lobby.ts";
+import { leftOr, Lobby } from "../internal/lobby.ts";
 import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader, ProxyHeaderError } from "../internal/proxy_header.ts";
 import type { Listener, Transport } from "../internal/transport.ts";
 import { DirectTransport, ProxiedTransport } from "./proxy_transports.ts";
@@ -96,9 +96,13 @@ async function ready(transport: Transport, trusted: boolean): Promise<Transport>
   if (!trusted) return new DirectTransport(transport);
   let bytes = new Uint8Array(0);
   let header: ProxyHeader | undefined;
-  while (header === undefined) {
-    bytes = await readOn(transport, bytes);
-    header = parseProxyHeader(bytes);
+  try {
+    while (header === undefined) {
+      bytes = await readOn(transport, bytes);
+      header = parseProxyHeader(bytes);
+    }
+  } catch (error) {
+    throw leftOr(error, bytes.length);
   }
   return new ProxiedTransport(transport, header, bytes.slice(header.length));
 }
@@ -111,6 +115,7 @@ async function readOn(transport: Transport, held: Uint8Array<ArrayBuffer>): Prom
     buffer.set(held);
   }
   const count = await transport.read(buffer.subarray(held.length));
-  if (count === null) throw new ProxyHeaderError("No PROXY header before the end of input");
+  if (count === null && held.length === 0) throw new Deno.errors.UnexpectedEof("The end of input, and no PROXY header");
+  if (count === null) throw new ProxyHeaderError("No whole PROXY header before the end of input");
   return buffer.subarray(0, held.length + count);
 }

@@ -6,6 +6,7 @@
 
 import { setImmediate } from "node:timers";
 import { type SecureContext, TLSSocket } from "node:tls";
+import { leftOr } from "../internal/lobby.ts";
 import { closeQuietly, dontDelay, Forwarding, resetQuietly, type Transport } from "../internal/transport.ts";
 import { turn } from "../internal/turn.ts";
 import type { ClientVerifier } from "./tls_clients.ts";
@@ -85,7 +86,7 @@ export class TlsTransport extends Forwarding {
     } catch (error) {
       tls.#fail(error);
       await tls.#lastWords();
-      throw error;
+      throw leftOr(error, tls.#wire.received);
     }
   }
 

@@ -31,6 +31,7 @@ export class Wire extends Duplex {
   #writes = 0;
   #waitingBytes = 0;
   #sent = 0;
+  #received = 0;
   #stopped = false;
   readonly #records = new RecordCutter();
   /** Called after each TLS record that was decrypted, as long as it is set; what it throws ends the reading. */
@@ -48,6 +49,11 @@ export class Wire extends Duplex {
     this.#transport = transport;
     this.#onSent = onSent;
     this.#onError = onError;
+  }
+
+  /** How many bytes have come. */
+  get received(): number {
+    return this.#received;
   }
 
   /** How many bytes the transport has taken. */
@@ -88,6 +94,7 @@ export class Wire extends Duplex {
     }
     const count = await this.#transport.read(this.#buffer);
     if (count === null) return false;
+    this.#received += count;
     const start = performance.now();
     // A copy: should the stream ever keep it for later, the next read would overwrite it.
     this.#decrypt(this.#buffer.slice(0, count));

@@ -122,6 +122,7 @@ const TYPES = [
   "DrainMode",
   "DrainingEvent",
   "ErrorLineReason",
+  "GoneEvent",
   "HandlerErrorEvent",
   "LineHandler",
   "Listener",

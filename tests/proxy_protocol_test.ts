@@ -116,13 +116,11 @@ test("A trusted proxy that sends no header is turned away unheard", async () => 
 
 test("A trusted proxy that leaves before its header is complete is turned away", async () => {
   await using t = startTelling();
-  for (const start of ["", LINE.slice(0, 20)]) {
-    const client = await t.connect();
-    await client.write(start);
-    await client.closeWrite();
-    await hungUp(client);
-  }
-  assertEquals(await rejection(t, 2), "No PROXY header before the end of input");
+  const client = await t.connect();
+  await client.write(LINE.slice(0, 20));
+  await client.closeWrite();
+  await hungUp(client);
+  assertEquals(await rejection(t), "No whole PROXY header before the end of input");
 });
 
 test("A header that is late ends its own connection, and holds up none of its neighbours", async () => {

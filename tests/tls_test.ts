@@ -226,6 +226,7 @@ test("Plain text at a TLS port gets an alert, and is turned away", async () => {
 test("A client that leaves during the handshake is turned away", async () => {
   await using t = await startTls();
   const client = await t.connect();
+  await client.write(Uint8Array.of(22));
   client.close();
   const { error } = await t.until("rejected");
   assertEquals((error as Error).message, "The peer ended the connection during the TLS handshake");
