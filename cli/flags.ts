@@ -82,7 +82,7 @@ export const SERVE = {
     unix: flag(FILE, "off", "listen on a Unix socket, not a port"),
     unixMode: flag(MODE, { says: "by umask" }, "who may connect to it"),
     tlsCert: flag(FILE, "off", "speak TLS, with this certificate (PEM)"),
-    tlsKey: flag(FILE, "off", "the certificate's private key (PEM)"),
+    tlsKey: flag(FILE, "off", "its private key, if that is not in it"),
     tlsClientCa: flag(FILE, "off", "let in only clients certified by these"),
     tlsHandshakeTimeout: flag(orOff(TIME), "10s", "how long a TLS handshake may take"),
     engine: flag(oneOf("auto", "epoll", "deno"), "auto", "auto: epoll on Linux with --allow-ffi"),

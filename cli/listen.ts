@@ -103,7 +103,6 @@ async function addressOf(hostname: string): Promise<string> {
 
 /** Refuses flags that say nothing without another, or contradict it. */
 function checkTogether({ engine, tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: Listening): void {
-  checkPair(tlsCert !== null && tlsKey === null, "tlsCert", "without", "tlsKey");
   checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
   checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
   checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");

@@ -144,5 +144,5 @@ export async function startTls(
   handler: Handler = shout,
 ): Promise<TlsServer> {
   const listener = await listenTls({ listener: tls.listener ?? listenLoopback(), ...IDENTITY, ...tls });
-  return new TlsServer(listener, { ...IDENTITY, ...tls }, options, handler);
+  return new TlsServer(listener, { ...IDENTITY, ...tls } as Identity, options, handler);
 }
