@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { type Conn, formatAddr, type Listener, type ServeOptions } from "@x/shouty";
-import { proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
-import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { listenUnix, proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
+import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
 import { binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "./proxy_headers.ts";
 import { listenLoopback, startConversations, startServer, type TestServer } from "./server.ts";
@@ -103,6 +103,33 @@ test("What comes with the header is handed on whole, though no read takes it at 
   await using t = startServer({ listener: listen() });
   assertEquals(await t.talk(`PROXY UNKNOWN\r\n${lines}`), lines);
 });
+
+test(
+  "A proxy on a Unix socket is believed if the list says unix, and not by any address",
+  async () => {
+    for (
+      const [from, reason] of [["10.0.0.0/8, unix", "end"], [["unix"], "end"], [
+        "0.0.0.0/0,::/0",
+        "transport-error",
+      ]] as const
+    ) {
+      const path = `${await Deno.makeTempDir()}/proxied.sock`;
+      try {
+        const listener = proxyProtocol(await listenUnix({ path }), { from });
+        await using t = startServer({ listener }, (line, conn) => `${line} ${addresses(conn)}`);
+        const client = t.own(new TestClient(await Deno.connect({ transport: "unix", path })));
+        await client.write(`${LINE}hi\n`);
+        await client.closeWrite();
+        assertEquals(await hungUp(client), reason === "end" ? `hi ${HEADERS[0][2]}\n` : "");
+        assertEquals((await t.closed()).reason, reason);
+      } finally {
+        await Deno.remove(path.replace(/\/[^/]*$/, ""), { recursive: true });
+      }
+    }
+  },
+  20,
+  Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "",
+);
 
 test("A trusted proxy that sends no header is turned away unheard", async () => {
   await using t = startTelling();
