@@ -125,6 +125,42 @@ test("Nothing is written below when the connection there is closed or has failed
   assertEquals([wire.sent, wire.idle], [3, true]);
 });
 
+test("What a wire has read stays as it is while the next read fills the same buffer", async () => {
+  let letter = 96;
+  const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
+  const wire = new Wire({ read } as never, () => {}, () => {});
+  // Nobody takes the bytes meanwhile, so the stream keeps them.
+  await wire.pull();
+  await wire.pull();
+  const kept: unknown[] = [];
+  for (let bytes = wire.read(); bytes !== null; bytes = wire.read()) kept.push(bytes);
+  assertEquals(kept.join(""), "aaabbb");
+});
+
+test("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
+  const memory = new MemoryListener();
+  const listener = await listenTls({ listener: memory, ...IDENTITY });
+  const accepting = listener.accept();
+  const { pull } = Wire.prototype;
+  let wire: Wire | undefined;
+  Wire.prototype.pull = function () {
+    wire = this;
+    return pull.call(this);
+  };
+  try {
+    const client = tls.connect({ socket: streamOf(memory.connect()), ca: AUTHORITY.cert, servername: "localhost" });
+    const transport = await accepting;
+    const reading = assertRejects(() => transport.read(new Uint8Array(1)), Deno.errors.BadResource, "is closed");
+    wire!.destroy();
+    await reading;
+    transport.close();
+    client.destroy();
+  } finally {
+    Wire.prototype.pull = pull;
+    await listener.close();
+  }
+});
+
 /** A wire below which there is always more, and what is asked for there. */
 function endlessWire(): { wire: Wire; reads: number[] } {
   const reads: number[] = [];

@@ -75,3 +75,15 @@ for (const [name, wrap] of Object.entries(WRAPPERS)) {
     plain.close();
   });
 }
+
+test("Nagle's algorithm is off before a TLS handshake says anything, and later as the server likes", async () => {
+  const calls: string[] = [];
+  const tls = await WRAPPERS["TLS"]((inner) => ({
+    setNoDelay: (noDelay) => void calls.push(`setNoDelay ${noDelay}`),
+    write: (bytes) => (calls.push("write"), inner.write(bytes)),
+  }));
+  assertEquals(calls.slice(0, 2), ["setNoDelay true", "write"]);
+  tls.setNoDelay?.(false);
+  assertEquals(calls.at(-1), "setNoDelay false");
+  tls.close();
+});
