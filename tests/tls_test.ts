@@ -168,6 +168,19 @@ test("Under TLS, a client that does not read is given up, which is nobody else's
   assertEquals((await t.closed(2)).reason, "write-timeout");
 });
 
+test("Under TLS, a client whose answer is cut off cannot take what it gets for all there is", async () => {
+  const { promise: silence, resolve } = Promise.withResolvers<void>();
+  await using t = await startTls({}, { drainTimeout: 1 }, () => {
+    resolve();
+    return "x".repeat(64 * MIB);
+  });
+  const client = await t.connectTls();
+  await client.write("all of it\n");
+  await silence;
+  assertEquals((await t.server.shutdown()).closed, { "drain-timeout": 1 });
+  await assertRejects(() => client.readAll());
+});
+
 test("Under TLS, a shutdown that finishes waits for nobody who is silent", async () => {
   await using t = await startTls();
   const client = await t.connectTls();
