@@ -14,7 +14,7 @@ import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts"
 import { Drain } from "./internal/drain.ts";
 import { Counters, type ServerStats } from "./internal/counters.ts";
 import { AcceptRejection } from "./internal/errors.ts";
-import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
+import type { ClosedEvent, GoneEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
 import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
 import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/reasons.ts";
 import { MisdirectedTransport } from "./internal/misdirected_transport.ts";
@@ -25,7 +25,7 @@ import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from 
 import type { ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
 import { round, socketsTurn } from "./internal/turn.ts";
-import { closeQuietly, type Listener, type Transport } from "./internal/transport.ts";
+import { closeQuietly, isReset, type Listener, type Transport } from "./internal/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
 export type ServerState = "listening" | "draining" | "closed";
@@ -103,10 +103,7 @@ class LineServer implements Server, Host {
     this.#gate = new Gate(rules, () => clock.now());
     this.#acceptor = new Acceptor(this.#listener, this.clock, {
       delay: () => this.#gate.delay(),
-      failed: (error, retryMs) => {
-        if (error instanceof AcceptRejection) this.#turnedAway(error);
-        else this.emit({ type: "accept-error", error, retryMs });
-      },
+      failed: (error, retryMs) => this.#failed(error, retryMs),
     });
     this.addr = this.#listener.addr;
     this.#guard(() => options.onListen?.(this.addr));
@@ -232,7 +229,7 @@ class LineServer implements Server, Host {
       this.#admit(transport);
     } catch (error) {
       closeQuietly(transport);
-      this.emit({ type: "accept-error", error, retryMs: 0 });
+      this.#failed(error, 0);
     }
   }
 
@@ -258,10 +255,20 @@ class LineServer implements Server, Host {
     else this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
   }
 
-  /** The listener has closed it already, so there is nobody to send an error line to. */
-  #turnedAway({ remoteAddr, reason, cause }: AcceptRejection): void {
-    this.#counters.rejected++;
-    this.emit({ type: "rejected", remoteAddr, reason, error: cause });
+  /** Nothing was accepted. A listener that turned a connection away has closed it: there is nobody to tell. */
+  #failed(error: unknown, retryMs: number): void {
+    if (error instanceof AcceptRejection) {
+      const { remoteAddr, reason, cause } = error;
+      if (reason === "gone") return this.#gone({ remoteAddr, error: cause });
+      this.#counters.rejected++;
+      this.emit({ type: "rejected", remoteAddr, reason, error: cause });
+    } else if (isReset(error)) this.#gone({ error });
+    else this.emit({ type: "accept-error", error, retryMs });
+  }
+
+  #gone(left: Omit<GoneEvent, "type">): void {
+    this.#counters.gone++;
+    this.emit({ type: "gone", ...left });
   }
 
   /**

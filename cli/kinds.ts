@@ -4,7 +4,7 @@
  * @module
  */
 
-import { parseCidrs } from "../internal/cidr.ts";
+import { parseCidrs, parsePeers } from "../internal/cidr.ts";
 import { LONGEST_MS } from "../internal/check.ts";
 
 /** One kind of value. */
@@ -108,6 +108,23 @@ export const NETWORKS: Kind<readonly string[] | null> = {
     const parts = text.split(",");
     try {
       parseCidrs("LIST", parts);
+    } catch {
+      return undefined;
+    }
+    return parts;
+  },
+};
+
+/** Proxies, or none, which the command calls `null`. */
+export const PROXIES: Kind<readonly string[] | null> = {
+  symbol: "PROXIES|off",
+  legend: ["PROXIES is such a LIST, or unix for those on a Unix socket, or both."],
+  allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or unix, or off",
+  read(text) {
+    if (text === "off") return null;
+    const parts = text.split(",");
+    try {
+      parsePeers("PROXIES", parts);
     } catch {
       return undefined;
     }

@@ -130,13 +130,20 @@ function mayUse(host: string): boolean {
 
 /** Refuses flags that say nothing without another, or contradict it. */
 function checkTogether({ engine, tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: Listening): void {
-  checkPair(tlsCert !== null && tlsKey === null, "tlsCert", "without", "tlsKey");
   checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
   checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
   checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
   checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
-  // Who comes to a Unix socket has no address that could be on the list.
-  checkPair(proxyProtocol !== null && unix !== null, "proxyProtocol", "with", "unix");
+  checkProxies(proxyProtocol, unix);
+}
+
+/** A peer on a Unix socket has no address that could be on the list, and one on TCP has one. */
+function checkProxies(proxies: Listening["proxyProtocol"], unix: string | null): void {
+  if (proxies === null) return;
+  const flags = (relation: string) => `cannot use --proxy-protocol ${proxies.join(",")} ${relation} --unix`;
+  const count = proxies.filter((proxy) => proxy.trim() === "unix").length;
+  if (unix !== null && count === 0) throw new CommandError(`${flags("with")}: expected unix in the list`, 2);
+  if (unix === null && count === proxies.length) throw new CommandError(`${flags("without")}: expected both`, 2);
 }
 
 function checkPair(wrong: boolean, option: string, relation: "with" | "without", other: string): void {

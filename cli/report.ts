@@ -50,6 +50,14 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
       ...(error === undefined ? {} : { error: reasonOf(error) }),
     }),
   },
+  "gone": {
+    level: "debug",
+    text: ({ remoteAddr, error }) => `${formatGone(remoteAddr)} left before it was served: ${reasonOf(error)}`,
+    fields: ({ remoteAddr, error }) => ({
+      ...(remoteAddr === undefined ? {} : { remote: formatAddr(remoteAddr) }),
+      error: reasonOf(error),
+    }),
+  },
   "accept-error": {
     level: "warn",
     text: ({ error, retryMs }) =>
@@ -102,6 +110,11 @@ function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: 
   const line = `closing connection from ${formatAddr(conn.remoteAddr)} (${reason}, ${traffic}, ${seconds(durationMs)})`;
   // The other reasons say it all, or a line before this one has.
   return reason === "transport-error" ? `${line}: ${reasonOf(error)}` : line;
+}
+
+/** The kernel forgets a peer that has reset its connection. */
+function formatGone(remoteAddr: Deno.Addr | undefined): string {
+  return remoteAddr === undefined ? "a client" : formatAddr(remoteAddr);
 }
 
 function seconds(ms: number): string {

@@ -67,7 +67,7 @@ async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
     texts.push(path === null ? undefined : await readFile(`--${flagName(option)}`, path));
   }
   const [cert, key, clientCa] = texts;
-  return { cert: cert!, key: key!, clientCa };
+  return { cert: cert!, key, clientCa };
 }
 
 /** Has errors name the files, which the library knows nothing of. */

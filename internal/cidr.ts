@@ -47,6 +47,22 @@ export function parseCidrs(name: string, list: string | readonly string[]): Cidr
   return new Cidrs(blocks);
 }
 
+/**
+ * Reads a list of peers: addresses, networks, and the word `unix` for every peer on a Unix socket, which has no address.
+ *
+ * @param name What the list is called, for the error.
+ * @param list Such as `127.0.0.1,10.0.0.0/8,unix`, or the same in parts.
+ * @returns Whether a peer's address is one of these.
+ * @throws {TypeError | RangeError} If it is wrong; the message names the part that is.
+ */
+export function parsePeers(name: string, list: string | readonly string[]): (addr: Deno.Addr) => boolean {
+  const parts = typeof list === "string" ? list.split(",") : list;
+  const isUnix = (part: unknown) => typeof part === "string" && part.trim() === "unix";
+  const cidrs = parseCidrs(name, Array.isArray(parts) ? parts.filter((part) => !isUnix(part)) : parts);
+  const unix = parts.some(isUnix);
+  return (addr) => addr.transport === "unix" ? unix : cidrs.matches(addr);
+}
+
 function add(blocks: BlockList, name: string, part: unknown): void {
   if (typeof part !== "string") throw new TypeError(`Cannot use ${name} ${show(part)}: expected a string`);
   const [address, prefix, more] = part.trim().split("/");

@@ -26,6 +26,8 @@ export interface ServerStats extends Traffic {
   readonly closed: Readonly<Record<CloseReason, number>>;
   /** Connections that were turned away. */
   readonly rejected: number;
+  /** Peers that left before they were served, which are neither accepted nor rejected; see the event `gone`. */
+  readonly gone: number;
   /**
    * Handlers that are at work: conversation handlers that have not settled, and line handlers whose promise has not,
    * those included whose connections have ended.
@@ -46,6 +48,7 @@ interface ActiveConn {
 export class Counters {
   accepted = 0;
   rejected = 0;
+  gone = 0;
   hookErrors = 0;
   readonly closed = Object.fromEntries(CLOSE_REASONS.map((reason) => [reason, 0])) as Record<CloseReason, number>;
   readonly #traffic = { lines: 0, bytesIn: 0, bytesOut: 0 };
@@ -66,8 +69,9 @@ export class Counters {
       count++;
       if (handled !== undefined) handlers++;
     }
-    const { accepted, rejected, hookErrors } = this;
-    return { accepted, active: count, closed: { ...this.closed }, rejected, handlers, hookErrors, ...traffic };
+    const { accepted, rejected, gone, hookErrors } = this;
+    const counts = { accepted, active: count, closed: { ...this.closed }, rejected, gone, handlers, hookErrors };
+    return { ...counts, ...traffic };
   }
 }
 

@@ -47,22 +47,22 @@ export class ConnectionClosedError extends Error {
 
 /**
  * A listener has turned one connection away and closed it. Its `accept` rejects with this to say so: the server counts
- * the connection as rejected, tells it as an event, and accepts on without a pause.
+ * the connection as rejected (or as gone, if its peer had left), tells it as an event, and accepts on without a pause.
  */
 export class AcceptRejection extends Error {
-  /** Why it was turned away. */
-  readonly reason: ListenerRejectReason;
+  /** Why it was turned away; `gone` if its peer had left without a byte. */
+  readonly reason: ListenerRejectReason | "gone";
   /** The peer's address. */
   readonly remoteAddr: Deno.Addr;
 
   /**
    * Says which connection was turned away.
    *
-   * @param reason Why it was turned away.
+   * @param reason Why it was turned away; `gone` if its peer had left without a byte.
    * @param remoteAddr The peer's address.
    * @param options What was wrong with it, as the `cause`.
    */
-  constructor(reason: ListenerRejectReason, remoteAddr: Deno.Addr, options?: ErrorOptions) {
+  constructor(reason: ListenerRejectReason | "gone", remoteAddr: Deno.Addr, options?: ErrorOptions) {
     super(`Connection turned away (${reason})`, options);
     this.name = "AcceptRejection";
     this.reason = reason;

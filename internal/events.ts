@@ -66,6 +66,20 @@ export interface RejectedEvent {
   readonly error?: unknown;
 }
 
+/**
+ * A peer left before it was served: it reset its connection before that was accepted, or it left without a byte where a
+ * PROXY header or a TLS handshake was expected. Health checks and port scans do so. It counts neither as accepted nor as
+ * rejected.
+ */
+export interface GoneEvent {
+  /** Tells the events apart. */
+  readonly type: "gone";
+  /** The peer's address, where it is still known. */
+  readonly remoteAddr?: Deno.Addr;
+  /** What its leaving looked like. */
+  readonly error: unknown;
+}
+
 /** Accepting failed, or what was accepted has no address; the server goes on. */
 export interface AcceptErrorEvent {
   /** Tells the events apart. */
@@ -126,6 +140,7 @@ export type ServerEvent =
   | AcceptedEvent
   | ClosedEvent
   | RejectedEvent
+  | GoneEvent
   | AcceptErrorEvent
   | HandlerErrorEvent
   | DrainingEvent

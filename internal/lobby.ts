@@ -7,7 +7,7 @@
 import type { Clock } from "./clocks.ts";
 import { AcceptRejection } from "./errors.ts";
 import type { ListenerRejectReason } from "./reasons.ts";
-import { closeQuietly, type Listener, type Transport } from "./transport.ts";
+import { closeQuietly, isReset, type Listener, type Transport } from "./transport.ts";
 import { ENTRIES } from "./turn.ts";
 
 /** What connections go through in a lobby. */
@@ -17,6 +17,7 @@ export interface Reception {
    *
    * @param transport The connection as it was accepted, which is closed if this fails.
    * @returns The connection as the server gets it, which owns the other from then on.
+   * @throws {PeerLeft} (As a rejection.) If the peer has left without a byte; see {@linkcode leftOr}.
    */
   ready(transport: Transport): Promise<Transport>;
   /** What that is called, to be read after "No". */
@@ -31,6 +32,26 @@ export interface Reception {
   readonly clock: Clock;
 }
 
+/** The peer of a connection has left before it sent anything, as health checks do; the `cause` says how. */
+export class PeerLeft extends Error {
+  /** @param cause What its leaving looks like. */
+  constructor(cause: unknown) {
+    super("The peer left before it sent anything", { cause });
+    this.name = "PeerLeft";
+  }
+}
+
+/**
+ * Tells a peer that has left in silence from one that has failed.
+ *
+ * @param error Why the connection does not get ready.
+ * @param received How many bytes have come from the peer.
+ * @returns The error to throw.
+ */
+export function leftOr(error: unknown, received: number): unknown {
+  return received === 0 && isReset(error) ? new PeerLeft(error) : error;
+}
+
 /** When all places are taken, the longest guest keeps its own for so long after it has come. */
 const CROWDED_MS = 1000;
 
@@ -39,6 +60,8 @@ type Outcome = { readonly transport: Transport } | { readonly error: unknown };
 /** A connection that is being made ready. */
 interface Guest {
   readonly transport: Transport;
+  /** Asked for once: a transport whose peer is gone may not know it any more. */
+  readonly remoteAddr: Deno.Addr;
   readonly since: number;
   /** It is over: with the connection for the server, or without. */
   settle(outcome: Outcome): void;
@@ -126,7 +149,8 @@ export class Lobby implements Listener {
         if (!this.#hasTurn) await ENTRIES.take(1);
         this.#hasTurn = false;
         await this.#room();
-        this.#take(await this.#listener.accept());
+        const transport = await this.#listener.accept();
+        this.#enter(transport);
       } catch (error) {
         this.#give({ error });
       }
@@ -149,25 +173,44 @@ export class Lobby implements Listener {
     if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
   }
 
+  /** One that has no address, as its peer is gone, ends alone. */
+  #enter(transport: Transport): void {
+    try {
+      this.#take(transport);
+    } catch (error) {
+      closeQuietly(transport);
+      // Of any other kind it would count as a failure to accept, or as the listener's end.
+      this.#give({ error: isReset(error) ? error : new Deno.errors.NotConnected(`${error}`, { cause: error }) });
+    }
+  }
+
   #take(transport: Transport): void {
     // It came too late for anybody to own it.
     if (this.#closed) return closeQuietly(transport);
     if (this.#unref) transport.unref?.();
-    const { clock, timeout, reason } = this.#reception;
-    const guest = { transport, since: clock.now(), settle: (outcome: Outcome) => this.#leave(guest, outcome, cancel) };
+    const { clock, timeout } = this.#reception;
+    const { remoteAddr } = transport;
+    const ready = this.#reception.ready(transport);
+    const settle = (outcome: Outcome) => this.#leave(guest, outcome, cancel);
+    const guest = { transport, remoteAddr, since: clock.now(), settle };
     const expire = () => this.#turnAway(guest, `within ${timeout} ms`);
     const cancel = timeout === Infinity ? () => {} : clock.setTimer(expire, timeout, false);
     this.#guests.add(guest);
-    this.#reception.ready(transport).then(
-      (transport) => guest.settle({ transport }),
-      (cause) => guest.settle({ error: new AcceptRejection(reason, transport.remoteAddr, { cause }) }),
+    ready.then(
+      (transport) => settle({ transport }),
+      (cause) => this.#fail(guest, cause),
     );
   }
 
   #turnAway(guest: Guest, why: string): void {
-    const { reason, what } = this.#reception;
-    const cause = new Deno.errors.TimedOut(`No ${what} ${why}`);
-    guest.settle({ error: new AcceptRejection(reason, guest.transport.remoteAddr, { cause }) });
+    this.#fail(guest, new Deno.errors.TimedOut(`No ${this.#reception.what} ${why}`));
+  }
+
+  #fail({ remoteAddr, settle }: Guest, error: unknown): void {
+    const [reason, cause] = error instanceof PeerLeft
+      ? ["gone", error.cause] as const
+      : [this.#reception.reason, error] as const;
+    settle({ error: new AcceptRejection(reason, remoteAddr, { cause }) });
   }
 
   #leave(guest: Guest, outcome: Outcome, cancelTimeout: () => void): void {

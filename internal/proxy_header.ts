@@ -98,7 +98,8 @@ function parseText(bytes: Uint8Array): ProxyHeader | undefined {
   if (fields.length !== 4) throw malformed(`${fields.length} fields after ${protocol} instead of 4`);
   const [source, destination, sourcePort, destinationPort] = fields;
   const remoteAddr = tcp(address(source), readPort(sourcePort));
-  return { length, addresses: { remoteAddr, localAddr: tcp(address(destination), readPort(destinationPort)) } };
+  const localAddr = tcp(readDestination(destination, address), readPort(destinationPort));
+  return { length, addresses: { remoteAddr, localAddr } };
 }
 
 const READERS = new Map([["TCP4", readIPv4], ["TCP6", readIPv6]]);
@@ -118,6 +119,24 @@ function readIPv6(text: string): string {
   const mapped = mappedIPv4(address);
   // As Deno writes such an address.
   return mapped === undefined ? address : `::ffff:${mapped}`;
+}
+
+/**
+ * The specification has both addresses in the family that the header names, and has receivers check them. But nginx
+ * names the client's family, and writes its own address behind it as that is: where it has the client's address from
+ * another proxy (`real_ip`), an IPv6 client can have come to an IPv4 address, or the other way round. The client's
+ * address is as good as ever then, so the destination may be of either family.
+ */
+function readDestination(text: string, own: (text: string) => string): string {
+  try {
+    return own(text);
+  } catch (error) {
+    try {
+      return own === readIPv4 ? readIPv6(text) : readIPv4(text);
+    } catch {
+      throw error;
+    }
+  }
 }
 
 function readPort(text: string): number {

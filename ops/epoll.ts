@@ -156,6 +156,8 @@ class EpollListener implements Listener, Pollable {
     if (fd === EAGAIN) return undefined;
     checked(fd);
     try {
+      // Not the one that `accept4` gives: Deno's sockets ask again, and so a peer that has reset already is not accepted.
+      checked(libc.getpeername(fd));
       const remoteAddr = libc.address;
       if (this.#everywhere) checked(libc.getsockname(fd));
       const localAddr = this.#everywhere ? libc.address : this.addr;

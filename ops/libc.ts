@@ -15,6 +15,7 @@ const SYMBOLS = {
   listen: { parameters: ["i32", "i32"], result: "i32" },
   accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   // Their lengths are of type size_t, which as "usize" would take the slow way, by BigInt; 32 bits of it are enough.
   recv: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   send: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
@@ -148,6 +149,12 @@ export class Libc {
   getsockname(fd: number): number {
     this.#sockaddrBytes[0] = this.#sockaddr.length;
     return this.#result(this.#c.getsockname(fd, this.#sockaddr, this.#sockaddrLength));
+  }
+
+  /** Looks up a peer's address, for {@linkcode address}; fails if the peer has reset the connection. */
+  getpeername(fd: number): number {
+    this.#sockaddrBytes[0] = this.#sockaddr.length;
+    return this.#result(this.#c.getpeername(fd, this.#sockaddr, this.#sockaddrLength));
   }
 
   /** The address that was filled in last. */

@@ -5,9 +5,9 @@
  */
 
 import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } from "../internal/check.ts";
-import { parseCidrs } from "../internal/cidr.ts";
+import { parsePeers } from "../internal/cidr.ts";
 import { type Clock, SYSTEM_CLOCK } from "../internal/clocks.ts";
-import { Lobby } from "../internal/lobby.ts";
+import { leftOr, Lobby } from "../internal/lobby.ts";
 import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader, ProxyHeaderError } from "../internal/proxy_header.ts";
 import type { Listener, Transport } from "../internal/transport.ts";
 import { DirectTransport, ProxiedTransport } from "./proxy_transports.ts";
@@ -16,7 +16,8 @@ import { DirectTransport, ProxiedTransport } from "./proxy_transports.ts";
 export interface ProxyProtocolOptions {
   /**
    * The peers that may send a header, and have to: addresses and networks, such as `127.0.0.1,10.0.0.0/8,::1`, or the
-   * same in parts. Whoever else connects is served without one.
+   * same in parts. The word `unix` means every peer on a Unix socket: the mode of the socket's file decides who may
+   * connect, and so who is believed. Any other peer is served without a header.
    */
   from: string | readonly string[];
   /**
@@ -78,9 +79,9 @@ export function proxyProtocol(listener: Listener, options: ProxyProtocolOptions)
   checkTimeout("headerTimeout", headerTimeout);
   checkWhole("maxPending", maxPending, 1, Infinity);
   checkClock(clock);
-  const trusted = parseCidrs("from", from);
+  const isTrusted = parsePeers("from", from);
   return new Lobby(listener, {
-    ready: (transport) => ready(transport, trusted.matches(transport.remoteAddr)),
+    ready: (transport) => ready(transport, isTrusted(transport.remoteAddr)),
     what: "PROXY header",
     reason: "proxy-header",
     timeout: headerTimeout,
@@ -96,9 +97,13 @@ async function ready(transport: Transport, trusted: boolean): Promise<Transport>
   if (!trusted) return new DirectTransport(transport);
   let bytes = new Uint8Array(0);
   let header: ProxyHeader | undefined;
-  while (header === undefined) {
-    bytes = await readOn(transport, bytes);
-    header = parseProxyHeader(bytes);
+  try {
+    while (header === undefined) {
+      bytes = await readOn(transport, bytes);
+      header = parseProxyHeader(bytes);
+    }
+  } catch (error) {
+    throw leftOr(error, bytes.length);
   }
   return new ProxiedTransport(transport, header, bytes.slice(header.length));
 }
@@ -111,6 +116,7 @@ async function readOn(transport: Transport, held: Uint8Array<ArrayBuffer>): Prom
     buffer.set(held);
   }
   const count = await transport.read(buffer.subarray(held.length));
-  if (count === null) throw new ProxyHeaderError("No PROXY header before the end of input");
+  if (count === null && held.length === 0) throw new Deno.errors.UnexpectedEof("The end of input, and no PROXY header");
+  if (count === null) throw new ProxyHeaderError("No whole PROXY header before the end of input");
   return buffer.subarray(0, held.length + count);
 }

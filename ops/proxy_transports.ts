@@ -5,57 +5,12 @@
  */
 
 import { beginsWithProxyHeader, MARK_BYTES, type ProxyHeader, ProxyHeaderError } from "../internal/proxy_header.ts";
-import type { Transport } from "../internal/transport.ts";
+import { Forwarding, type Transport } from "../internal/transport.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** A transport that stands before another, which it owns. */
-export class Front implements Transport {
-  readonly #transport: Transport;
-
-  constructor(transport: Transport) {
-    this.#transport = transport;
-  }
-
-  get remoteAddr(): Deno.Addr {
-    return this.#transport.remoteAddr;
-  }
-
-  get localAddr(): Deno.Addr {
-    return this.#transport.localAddr;
-  }
-
-  read(into: Uint8Array): Promise<number | null> {
-    return this.#transport.read(into);
-  }
-
-  write(bytes: Uint8Array): Promise<number> {
-    return this.#transport.write(bytes);
-  }
-
-  closeWrite(): Promise<void> {
-    return this.#transport.closeWrite();
-  }
-
-  close(): void {
-    this.#transport.close();
-  }
-
-  setNoDelay(noDelay?: boolean): void {
-    this.#transport.setNoDelay?.(noDelay);
-  }
-
-  ref(): void {
-    this.#transport.ref?.();
-  }
-
-  unref(): void {
-    this.#transport.unref?.();
-  }
-}
-
 /** The client's connection, as its header tells it. */
-export class ProxiedTransport extends Front {
+export class ProxiedTransport extends Forwarding {
   readonly #addresses: ProxyHeader["addresses"];
   /** What came with the header, and is the client's. */
   #rest: Uint8Array;
@@ -79,6 +34,10 @@ export class ProxiedTransport extends Front {
     return this.#addresses?.localAddr ?? super.localAddr;
   }
 
+  override get heldBytes(): number {
+    return super.heldBytes + this.#rest.buffer.byteLength;
+  }
+
   override read(into: Uint8Array): Promise<number | null> {
     if (this.#rest.length === 0) return super.read(into);
     const part = this.#rest.subarray(0, into.length);
@@ -94,7 +53,7 @@ export class ProxiedTransport extends Front {
  * handler may be the one to speak first. What might be half a header is handed on meanwhile: at most it is answered as
  * two empty lines and one of a NUL.
  */
-export class DirectTransport extends Front {
+export class DirectTransport extends Forwarding {
   #start: Uint8Array | undefined = NOTHING;
 
   override read(into: Uint8Array): Promise<number | null> {

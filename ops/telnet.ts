@@ -6,9 +6,8 @@
 
 import { checkListener } from "../internal/check.ts";
 import { IAC, MARK_ANSWER, TelnetFilter } from "../internal/telnet_filter.ts";
-import type { Listener, Transport } from "../internal/transport.ts";
+import { Forwarding, type Listener, type Transport } from "../internal/transport.ts";
 import { LINE_WORK, TURNS } from "../internal/turn.ts";
-import { Front } from "./proxy_transports.ts";
 
 /** Maximum bytes of answers that wait for the peer to take them; nothing more is read until they have left. */
 const MAX_ANSWER_BYTES = 1024;
@@ -83,7 +82,7 @@ class TelnetListener implements Listener {
 }
 
 /** A connection without Telnet's commands. Its answers share the way out with what the server writes. */
-class TelnetTransport extends Front {
+class TelnetTransport extends Forwarding {
   readonly #filter = new TelnetFilter((bytes) => this.#answers.push(...bytes));
   /** What is to be sent before anything else. */
   #answers: number[] = [];

@@ -172,6 +172,7 @@ class SecureListener extends Lobby implements TlsListener {
     const loaded = await loadCredentials(credentials);
     const problem = datesProblem(loaded.certificate);
     if (problem !== undefined) throw new TlsCredentialsError("cert", `it ${problem}`);
+    loaded.clients?.inherit(this.#loaded.clients);
     this.#credentials = credentials;
     this.#loaded = loaded;
   }

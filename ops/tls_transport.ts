@@ -6,16 +6,23 @@
 
 import { setImmediate } from "node:timers";
 import { type SecureContext, TLSSocket } from "node:tls";
-import { closeQuietly, dontDelay, type Transport } from "../internal/transport.ts";
+import { leftOr } from "../internal/lobby.ts";
+import { closeQuietly, dontDelay, Forwarding, resetQuietly, type Transport } from "../internal/transport.ts";
 import { turn } from "../internal/turn.ts";
-import { datesProblem, infoOf } from "./tls_certificate.ts";
+import type { ClientVerifier } from "./tls_clients.ts";
 import { Wire } from "./tls_wire.ts";
+
+/**
+ * Maximum bytes written at a time: three TLS records, as many as are encrypted at once. Of more, TLS would keep a copy
+ * until the peer has taken it, and nothing would be known of the progress before.
+ */
+const LARGEST_WRITE = 3 * 16 * 1024;
 
 /** What a connection is made secure with. */
 export interface Security {
   readonly secureContext: SecureContext;
-  /** Whether the client has to show a certificate that one in `secureContext` vouches for. */
-  readonly requestCert: boolean;
+  /** Decides on the client's certificate; without it, none is asked for. */
+  readonly clients?: ClientVerifier | undefined;
 }
 
 /**
@@ -24,12 +31,16 @@ export interface Security {
  * It reads from below only while somebody reads here and nothing is left, so that it never keeps more than one read and
  * an unfinished record.
  */
-export class TlsTransport implements Transport {
-  readonly #transport: Transport;
+export class TlsTransport extends Forwarding {
   readonly #wire: Wire;
   readonly #socket: TLSSocket;
   /** Decrypted, and not asked for yet. */
   readonly #chunks: Uint8Array[] = [];
+  #unreadBytes = 0;
+  /** How many bytes have to have left until the write is done that is under way. */
+  #goal = 0;
+  /** How many had left when it began, or when `progress` was asked last. */
+  #sentBefore = 0;
   #pulling = false;
   #secure = false;
   /** The peer has said that it ends, and so has this side. */
@@ -40,11 +51,13 @@ export class TlsTransport implements Transport {
   #change = Promise.withResolvers<void>();
 
   private constructor(transport: Transport, security: Security) {
-    this.#transport = transport;
+    super(transport);
     this.#wire = new Wire(transport, () => this.#changed(), (error) => this.#fail(error));
-    this.#socket = new TLSSocket(this.#wire, { isServer: true, ...security });
-    this.#socket.on("secure", () => this.#changed(this.#secure = true));
-    this.#socket.on("data", (bytes) => this.#changed(this.#chunks.push(bytes)));
+    const { secureContext, clients } = security;
+    this.#socket = new TLSSocket(this.#wire, { isServer: true, secureContext, requestCert: clients !== undefined });
+    if (clients !== undefined) this.#wire.onRecord = () => clients.checkEarly(this.#socket);
+    this.#socket.on("secure", () => this.#shaken(clients));
+    this.#socket.on("data", (bytes) => this.#decrypted(bytes));
     this.#socket.on("end", () => this.#changed(this.#ended = true));
     this.#socket.on("error", (error) => this.#fail(error));
     // A socket without a `tls.Server` tells only so of damage after the handshake. Not to hear it would be to idle.
@@ -67,57 +80,61 @@ export class TlsTransport implements Transport {
       // A socket that has something to decrypt before it has started, and cannot, brings the process down.
       await new Promise((resolve) => setImmediate(() => resolve(undefined)));
       await tls.#until(() => tls.#secure);
-      if (security.requestCert) checkClient(tls.#socket);
       // Tickets for a later session, which come with the end of the handshake.
       await tls.#taken();
       return tls;
     } catch (error) {
       tls.#fail(error);
       await tls.#lastWords();
-      throw error;
+      throw leftOr(error, tls.#wire.received);
     }
   }
 
-  get remoteAddr(): Deno.Addr {
-    return this.#transport.remoteAddr;
+  /**
+   * Output that waits for the peer, which TLS has a copy of and encrypts bit by bit; decrypted input that waits for a
+   * read; and what the read buffer has grown by.
+   */
+  override get heldBytes(): number {
+    const { sent, waitingBytes, grownBytes } = this.#wire;
+    const output = this.#closed ? 0 : Math.max(waitingBytes, this.#goal - sent);
+    return output + this.#unreadBytes + grownBytes + super.heldBytes;
   }
 
-  get localAddr(): Deno.Addr {
-    return this.#transport.localAddr;
-  }
-
-  async read(into: Uint8Array): Promise<number | null> {
+  override async read(into: Uint8Array): Promise<number | null> {
     await this.#until(() => this.#chunks.length > 0 || this.#ended);
     const [chunk] = this.#chunks;
     if (chunk === undefined) return null;
     const part = chunk.subarray(0, into.length);
     into.set(part);
+    this.#unreadBytes -= part.length;
     if (part.length === chunk.length) this.#chunks.shift();
     else this.#chunks[0] = chunk.subarray(part.length);
     return part.length;
   }
 
-  async write(bytes: Uint8Array): Promise<number> {
+  override async write(bytes: Uint8Array): Promise<number> {
     const wire = this.#wire;
     await this.#taken();
     // Encrypted it is longer, so when so many bytes have left, all of it has.
-    const goal = wire.sent + bytes.length;
-    this.#socket.write(bytes);
+    const part = bytes.subarray(0, LARGEST_WRITE);
+    this.#sentBefore = wire.sent;
+    const goal = this.#goal = wire.sent + part.length;
+    this.#socket.write(part);
     await this.#taken(() => wire.sent >= goal);
-    return bytes.length;
+    return part.length;
   }
 
-  async closeWrite(): Promise<void> {
+  override async closeWrite(): Promise<void> {
     await this.#taken();
     this.#saidEnd = true;
     this.#socket.end();
     await turn();
     await this.#taken();
-    await this.#transport.closeWrite();
+    await this.inner.closeWrite();
   }
 
   /** A peer that is not told of the end has to take it for an attack, so it is told, if that costs no waiting. */
-  close(): void {
+  override close(): void {
     if (this.#closed) return;
     this.#closed = true;
     const tell = this.#secure && this.#failure === undefined && !this.#saidEnd && this.#wire.idle;
@@ -127,22 +144,56 @@ export class TlsTransport implements Transport {
     else this.#free();
   }
 
-  setNoDelay(noDelay?: boolean): void {
-    this.#transport.setNoDelay?.(noDelay);
+  /** It can always be reset, as far as TLS goes. */
+  override get reset(): () => void {
+    return this.#reset;
   }
 
-  ref(): void {
-    this.#transport.ref?.();
+  /** Tells of encrypted bytes: what has left below, and what the peer's side has taken of the rest. */
+  override get progress(): (() => number) | undefined {
+    return this.inner.progress && this.#progress;
   }
 
-  unref(): void {
-    this.#transport.unref?.();
+  /** Without TLS's close_notify, so that the peer does not take an answer that was cut off for a whole one. */
+  #reset(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#fail(new Deno.errors.Interrupted("The connection was reset"));
+    this.#wire.stop();
+    this.#socket.destroy();
+    resetQuietly(this.inner);
+  }
+
+  /** The handshake is done; what comes behind it, such as tickets, has not been sent. */
+  #shaken(clients: ClientVerifier | undefined): void {
+    this.#wire.onRecord = undefined;
+    try {
+      clients?.check(this.#socket);
+      this.#secure = true;
+      this.#changed();
+    } catch (error) {
+      this.#wire.stop();
+      this.#fail(error);
+    }
+  }
+
+  #progress(): number {
+    const { sent } = this.#wire;
+    const left = sent - this.#sentBefore;
+    this.#sentBefore = sent;
+    return left + this.inner.progress!();
+  }
+
+  #decrypted(bytes: Uint8Array): void {
+    this.#chunks.push(bytes);
+    this.#unreadBytes += bytes.length;
+    this.#changed();
   }
 
   #free(): void {
     this.#wire.stop();
     this.#socket.destroy();
-    closeQuietly(this.#transport);
+    closeQuietly(this.inner);
   }
 
   /** Reads until something has come about; throws if it never will. */
@@ -205,20 +256,4 @@ export class TlsTransport implements Transport {
     this.#change.resolve();
     this.#change = Promise.withResolvers();
   }
-}
-
-/**
- * Refuses a client whose certificate does not hold. `node:tls` finds that out, but leaves what to do about it to
- * `tls.Server`, which is not at work here; and without an answer from it, nobody gets in.
- */
-function checkClient(socket: TLSSocket): void {
-  const { ssl } = socket as TLSSocket & { ssl?: { verifyError?(): unknown } };
-  const certificate = socket.getPeerX509Certificate();
-  if (ssl?.verifyError === undefined || certificate === undefined) {
-    throw new Error("Cannot verify the client's certificate");
-  }
-  const code = ssl.verifyError();
-  if (!code) return;
-  const problem = datesProblem(infoOf(certificate));
-  throw new Error(`The client's certificate does not hold (${problem === undefined ? code : `it ${problem}`})`);
 }

@@ -27,10 +27,15 @@ export class Wire extends Duplex {
   #work = 0;
   /** What is being written; TLS goes on encrypting when that is done. */
   #sending = Promise.resolve();
-  /** How many writes wait, and how many bytes have left. */
+  /** How many writes wait, how many of their bytes do, and how many bytes have left. */
   #writes = 0;
+  #waitingBytes = 0;
   #sent = 0;
+  #received = 0;
   #stopped = false;
+  readonly #records = new RecordCutter();
+  /** Called after each TLS record that was decrypted, as long as it is set; what it throws ends the reading. */
+  onRecord: (() => void) | undefined;
   readonly #onSent: () => void;
   readonly #onError: (error: unknown) => void;
 
@@ -46,6 +51,11 @@ export class Wire extends Duplex {
     this.#onError = onError;
   }
 
+  /** How many bytes have come. */
+  get received(): number {
+    return this.#received;
+  }
+
   /** How many bytes the transport has taken. */
   get sent(): number {
     return this.#sent;
@@ -54,6 +64,16 @@ export class Wire extends Duplex {
   /** Whether the transport has taken all there is for now, or will take no more. */
   get idle(): boolean {
     return this.#writes === 0 || this.#stopped;
+  }
+
+  /** How many bytes wait to be taken. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
+  /** How much larger the read buffer is than at the start. */
+  get grownBytes(): number {
+    return this.#buffer.length - SMALLEST_READ;
   }
 
   /** Leaves the transport alone from now on, as it is closed or has failed. */
@@ -74,9 +94,10 @@ export class Wire extends Duplex {
     }
     const count = await this.#transport.read(this.#buffer);
     if (count === null) return false;
+    this.#received += count;
     const start = performance.now();
     // A copy: should the stream ever keep it for later, the next read would overwrite it.
-    this.push(this.#buffer.slice(0, count));
+    this.#decrypt(this.#buffer.slice(0, count));
     this.#took(count, performance.now() - start);
     return true;
   }
@@ -89,11 +110,13 @@ export class Wire extends Duplex {
   override write(bytes: any, ...rest: any[]): boolean {
     const done: unknown = rest.at(-1);
     this.#writes++;
+    this.#waitingBytes += bytes.length;
     this.#sending = this.#sending.then(() => this.#send(bytes)).then(() => {
       this.#writes--;
       if (typeof done === "function") done();
       this.#onSent();
     }, (error) => {
+      this.#waitingBytes = 0;
       this.stop();
       this.#onError(error);
     });
@@ -104,11 +127,20 @@ export class Wire extends Duplex {
     // What comes is pushed by `pull`.
   }
 
+  #decrypt(bytes: Uint8Array): void {
+    if (this.onRecord === undefined) return void this.push(bytes);
+    for (const part of this.#records.cut(bytes)) {
+      this.push(part);
+      this.onRecord?.();
+    }
+  }
+
   async #send(bytes: Uint8Array): Promise<void> {
     for (let rest = bytes; rest.length > 0;) {
       this.#check("write");
       const count = await this.#transport.write(rest);
       this.#sent += count;
+      this.#waitingBytes -= count;
       rest = rest.subarray(count);
     }
   }
@@ -123,5 +155,34 @@ export class Wire extends Duplex {
     this.#work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
     const size = full && ms < TURN_MS ? Math.min(4 * length, LARGEST_READ) : Math.max(length / 4, SMALLEST_READ);
     if (size !== length) this.#buffer = new Uint8Array(size);
+  }
+}
+
+/** The length of a TLS record's head: its type, its version, and the length of the rest. */
+const HEAD_BYTES = 5;
+
+/** Cuts a stream of bytes at the ends of TLS records. */
+class RecordCutter {
+  /** How many bytes of the record that has begun have come, and how many it has, which its head tells. */
+  #come = 0;
+  #length = HEAD_BYTES;
+
+  /** Cuts what comes next. A part ends at a record's end, or with the bytes. */
+  *cut(bytes: Uint8Array): Generator<Uint8Array> {
+    let start = 0;
+    for (let at = 0; at < bytes.length;) {
+      // The head byte by byte, the rest at once.
+      const step = this.#come < HEAD_BYTES ? 1 : Math.min(this.#length - this.#come, bytes.length - at);
+      if (this.#come === 3) this.#length += bytes[at] << 8;
+      if (this.#come === 4) this.#length += bytes[at];
+      this.#come += step;
+      at += step;
+      if (this.#come < this.#length) continue;
+      this.#come = 0;
+      this.#length = HEAD_BYTES;
+      yield bytes.subarray(start, at);
+      start = at;
+    }
+    if (start < bytes.length) yield bytes.subarray(start);
   }
 }

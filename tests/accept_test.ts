@@ -25,9 +25,11 @@ test("clients that reset before they are accepted end neither the accepting nor 
   const early = await t.admitted();
   resetMany(t.port, 120);
   assertEquals(await t.talk("still accepting\n"), "STILL ACCEPTING\n");
-  const unlucky = t.all("accept-error").length + t.stats.closed.reset;
+  // Some may have been accepted before they reset.
+  const unlucky = t.stats.gone + t.stats.closed.reset;
   assertEquals(unlucky >= 100, true, `${unlucky} clients were reset`);
-  assertEquals(t.all("accept-error").every(({ retryMs }) => retryMs <= 5), true);
+  assertEquals(t.stats.gone > 0, true);
+  assertEquals(t.all("accept-error"), []);
   await early.write("and serving\n");
   assertEquals(await early.readLine(), "AND SERVING");
 });

@@ -20,6 +20,10 @@ export interface Request {
   days?: [from: number, to: number];
   /** What its key is made on. */
   curve?: string;
+  /** Whether it is of X.509 version 1, which has no extensions. */
+  version1?: boolean;
+  /** What it is for, if only that. */
+  usage?: "server" | "client" | undefined;
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -34,7 +38,7 @@ export class Authority {
 
   constructor(name: string) {
     this.name = name;
-    this.cert = pem(certify(name, this.#keys.publicKey, this, [-1, 30], true));
+    this.cert = pem(certify(name, this.#keys.publicKey, this, [-1, 30], [BASIC_CONSTRAINTS]));
   }
 
   sign(bytes: Uint8Array): Uint8Array {
@@ -43,26 +47,29 @@ export class Authority {
 }
 
 /** Makes a certificate for `localhost` and 127.0.0.1, and its key. */
-export function makeIdentity(name: string, { by, days = [-1, 30], curve = "P-256" }: Request = {}): Identity {
+export function makeIdentity(name: string, options: Request = {}): Identity {
+  const { by, days = [-1, 30], curve = "P-256", version1 = false, usage } = options;
   const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: curve });
   const signer = by ?? { name, sign: (bytes: Uint8Array) => sign("sha256", bytes, privateKey) };
-  const cert = pem(certify(name, publicKey, signer, days, false));
+  const extensions = [ALTERNATIVE_NAMES, ...(usage === undefined ? [] : [EXTENDED_KEY_USAGES[usage]])];
+  const cert = pem(certify(name, publicKey, signer, days, version1 ? undefined : extensions));
   return { cert, key: privateKey.export({ type: "pkcs8", format: "pem" }) as string };
 }
 
 type Signer = Pick<Authority, "name" | "sign">;
 
-function certify(name: string, key: KeyObject, by: Signer, days: [number, number], authority: boolean): Uint8Array {
+/** Without extensions it is of version 1. */
+function certify(name: string, key: KeyObject, by: Signer, days: [number, number], extensions?: Uint8Array[]) {
   const [notBefore, notAfter] = days.map((day) => time(new Date(Date.now() + day * DAY_MS)));
   const body = sequence(
-    tagged(0xa0, tagged(0x02, Uint8Array.of(2))),
+    ...(extensions === undefined ? [] : [tagged(0xa0, tagged(0x02, Uint8Array.of(2)))]),
     tagged(0x02, Uint8Array.of(1, ...randomBytes(15))),
     ECDSA_WITH_SHA256,
     distinguishedName(by.name),
     sequence(notBefore, notAfter),
     distinguishedName(name),
     key.export({ type: "spki", format: "der" }) as Uint8Array,
-    tagged(0xa3, sequence(authority ? BASIC_CONSTRAINTS : ALTERNATIVE_NAMES)),
+    ...(extensions === undefined ? [] : [tagged(0xa3, sequence(...extensions))]),
   );
   return sequence(body, ECDSA_WITH_SHA256, tagged(0x03, Uint8Array.of(0, ...by.sign(body))));
 }
@@ -78,6 +85,14 @@ const ALTERNATIVE_NAMES = sequence(
   oid(0x55, 0x1d, 0x11),
   tagged(0x04, sequence(tagged(0x82, text("localhost")), tagged(0x87, Uint8Array.of(127, 0, 0, 1)))),
 );
+
+/** id-kp-serverAuth and id-kp-clientAuth. */
+const EXTENDED_KEY_USAGES = { server: extendedKeyUsage(1), client: extendedKeyUsage(2) };
+
+function extendedKeyUsage(purpose: number): Uint8Array {
+  const usage = oid(0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, purpose);
+  return sequence(oid(0x55, 0x1d, 0x25), tagged(0x04, sequence(usage)));
+}
 
 function distinguishedName(name: string): Uint8Array {
   return sequence(tagged(0x31, sequence(oid(0x55, 0x04, 0x03), tagged(0x0c, text(name)))));

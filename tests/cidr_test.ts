@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { parseCidrs } from "../internal/cidr.ts";
+import { parseCidrs, parsePeers } from "../internal/cidr.ts";
 import * as fc from "./fast_check.ts";
 
 function matches(list: string | string[], hostname: string): boolean {
@@ -92,4 +92,16 @@ Deno.test("An address is in a network exactly if it differs only after the prefi
     const inside = flipped <= width - prefix;
     assertEquals(matches(`${write(network, width)}/${prefix}`, write(probe, width)), inside);
   }));
+});
+
+Deno.test("Peers on Unix sockets are meant by the word unix alone, and IP addresses never by it", () => {
+  const unix = { transport: "unix", path: "/run/x.sock" } as const;
+  const tcp = { transport: "tcp", hostname: "10.0.0.1", port: 1 } as const;
+  const answers = (list: string | string[]) => [unix, tcp].map(parsePeers("from", list));
+  assertEquals(answers("unix"), [true, false]);
+  assertEquals(answers(["10.0.0.0/8", " unix "]), [true, true]);
+  assertEquals(answers("0.0.0.0/0,::/0"), [false, true]);
+  for (const wrong of ["Unix", "unix:", "", "unix,"]) assertThrows(() => parsePeers("from", wrong), RangeError);
+  assertThrows(() => parsePeers("from", 5 as never), TypeError, "Cannot use from 5");
+  assertThrows(() => parsePeers("from", ["unix", 5] as never), TypeError, "Cannot use from 5");
 });

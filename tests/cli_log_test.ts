@@ -83,6 +83,8 @@ Deno.test("Each event has its line", async () => {
       { type: "rejected", remoteAddr, reason: "proxy-header", error },
       "warn rejected connection from 127.0.0.1:51234 (proxy-header): too many open files",
     ],
+    [{ type: "gone", error }, "debug a client left before it was served: too many open files"],
+    [{ type: "gone", remoteAddr, error }, "debug 127.0.0.1:51234 left before it was served: too many open files"],
     [{ type: "accept-error", error, retryMs: 5 }, "warn cannot accept (next try in 5 ms): too many open files"],
     [{ type: "accept-error", error, retryMs: 0 }, "warn cannot accept (next try now): too many open files"],
     [{ type: "handler-error", conn, error }, "error handler failed for 127.0.0.1:51234: too many open files"],

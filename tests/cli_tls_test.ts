@@ -123,6 +123,17 @@ Deno.test("The command gives up a handshake at its deadline", async () => {
   await server.stderrMatch(/\(tls-handshake\): no TLS handshake within 100 ms\n/);
 });
 
+signalTest("The command takes a certificate and its key from one file, and again at SIGHUP", async () => {
+  await using files = await withCertificate({ cert: IDENTITY.key + IDENTITY.cert, key: "" });
+  await using server = await startServer(files.args.slice(0, 2), files.options);
+  using before = await connect(server);
+  assertEquals(await talk(before, "hello"), "HELLO");
+  const { cert, key } = makeIdentity("new server", { by: AUTHORITY });
+  await files.write({ cert: cert + key });
+  server.signal("SIGHUP");
+  await server.stderrMatch(/info took new certificate CN=new server/);
+});
+
 Deno.test("The command warns of a certificate that has expired, and serves with it", async () => {
   await using files = await withCertificate(makeIdentity("old", { by: AUTHORITY, days: [-9, -1] }));
   await using server = await startServer(files.args, files.options);
@@ -138,7 +149,8 @@ Deno.test("The command says in one line what is wrong with its certificate's fil
     return outcome.code;
   };
   const tls = ["--tls-cert", cert, "--tls-key", key];
-  assertEquals(await says(tls.slice(0, 2), "cannot use --tls-cert without --tls-key: expected both"), 2);
+  const keyless = `cannot use --tls-cert "${cert}": there is no PEM private key in it, and no key is given besides`;
+  assertEquals(await says(tls.slice(0, 2), keyless), 1);
   assertEquals(await says(tls.slice(2), "cannot use --tls-key without --tls-cert: expected both"), 2);
   assertEquals(await says(["--tls-client-ca", ca], "cannot use --tls-client-ca without --tls-cert: expected both"), 2);
   assertEquals(

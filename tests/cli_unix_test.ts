@@ -43,6 +43,14 @@ test("The command listens on a Unix socket with mode bits, and removes it at the
   await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
 });
 
+test("The command believes the PROXY headers of a proxy on a Unix socket, if it is told so", async (path) => {
+  await using server = start(path, "--proxy-protocol", "unix");
+  await server.stderrMatch(/info listening on unix:/);
+  const header = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
+  assertEquals(await talk(path, `${header}hello`), "HELLO");
+  await server.stderrMatch(/info accepted connection from 192\.0\.2\.7:56324\n/);
+});
+
 test("A command that is killed leaves its socket, and the next one replaces it", async (path) => {
   await using first = start(path);
   await first.stderrMatch(/listening/);
@@ -68,7 +76,14 @@ test("The command says in one line why it cannot listen on a Unix socket", async
   assertEquals(await says(["--unix", path], `${cannot}: ${net}`, permissions.slice(1)), 1);
   assertEquals(await says(["--unix-mode", "600"], "cannot use --unix-mode without --unix: expected both"), 2);
   const proxied = ["--unix", path, "--proxy-protocol", "127.0.0.1"];
-  assertEquals(await says(proxied, "cannot use --proxy-protocol with --unix: expected one of them"), 2);
+  assertEquals(
+    await says(proxied, "cannot use --proxy-protocol 127.0.0.1 with --unix: expected unix in the list"),
+    2,
+  );
+  assertEquals(
+    await says(["--proxy-protocol", "unix"], "cannot use --proxy-protocol unix without --unix: expected both"),
+    2,
+  );
   const tls = ["--unix", path, "--tls-cert", path, "--tls-key", path];
   assertEquals(await says(tls, `cannot read --tls-cert "${path}": no such device or address`), 1);
   await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);

@@ -135,6 +135,7 @@ const TYPES = [
   "DrainMode",
   "DrainingEvent",
   "ErrorLineReason",
+  "GoneEvent",
   "HandlerErrorEvent",
   "LineHandler",
   "Listener",

@@ -51,6 +51,12 @@ Deno.test("Version 1 writes mapped IPv4 as HAProxy does, and the address reads a
   ]);
 });
 
+// The specification: TCP4 and TCP6 say the family of the connection, and both addresses are of that family.
+Deno.test("Version 1 takes a destination of the other family, which nginx writes where it knows the client from another proxy", () => {
+  assertEquals(said("PROXY TCP6 2001:db8::7 192.0.2.1 1 2\r\n"), [tcp("2001:db8::7", 1), tcp("192.0.2.1", 2)]);
+  assertEquals(said("PROXY TCP4 192.0.2.7 2001:db8::1 1 2\r\n"), [tcp("192.0.2.7", 1), tcp("2001:db8::1", 2)]);
+});
+
 Deno.test("Version 1 leaves the real addresses for UNKNOWN, whatever follows", () => {
   for (const rest of ["", " ", " ::1 ::1 1 2", " anything  at\0all \xff", "  "]) {
     assertEquals(said(`PROXY UNKNOWN${rest}\r\n`), undefined);

@@ -145,7 +145,7 @@ export function inMemory(options: { bufferBytes?: number } = {}): { listener: Me
 
 /** What must hold of every server that has been shut down, whatever it went through. */
 function checkBooks(t: TestServer): void {
-  const { accepted, active, closed, rejected, lines, bytesIn, bytesOut } = t.stats;
+  const { accepted, active, closed, rejected, gone, lines, bytesIn, bytesOut } = t.stats;
   assertEquals([t.server.state, active], ["closed", 0]);
   assertEquals(accepted, Object.values(closed).reduce((sum, count) => sum + count));
   const ends = t.all("closed");
@@ -155,7 +155,7 @@ function checkBooks(t: TestServer): void {
   for (const [reason, count] of Object.entries(closed)) {
     assertEquals(ends.filter((event) => event.reason === reason).length, count);
   }
-  assertEquals(t.all("rejected").length, rejected);
+  assertEquals([t.all("rejected").length, t.all("gone").length], [rejected, gone]);
   const total = (name: "lines" | "bytesIn" | "bytesOut") => ends.reduce((sum, event) => sum + event[name], 0);
   assertEquals([lines, bytesIn, bytesOut], [total("lines"), total("bytesIn"), total("bytesOut")]);
   checkShutdown(t.events);

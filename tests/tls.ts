@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Duplex } from "node:stream";
 import { type ConnHandler, type LineHandler, serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
 import { listenTls, type ListenTlsOptions, type TlsListener } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
@@ -109,6 +110,26 @@ async function pour(from: Deno.Conn, to: Deno.Conn): Promise<void> {
   }
 }
 
+/** A client's end as a stream, for `node:tls` to stand on. */
+export function streamOf(client: TestClient): Duplex {
+  return new Duplex({
+    allowHalfOpen: true,
+    read() {
+      client.read().then((bytes) => this.push(bytes), (error) => this.destroy(error));
+    },
+    write(bytes, _encoding, done) {
+      client.write(bytes).then(() => done(), done);
+    },
+    final(done) {
+      client.closeWrite().then(() => done(), done);
+    },
+    destroy(_error, done) {
+      client[Symbol.dispose]();
+      done(null);
+    },
+  });
+}
+
 type Handler = LineHandler | { conversation: ConnHandler };
 type TlsOptions = Partial<ListenTlsOptions>;
 
@@ -123,5 +144,5 @@ export async function startTls(
   handler: Handler = shout,
 ): Promise<TlsServer> {
   const listener = await listenTls({ listener: tls.listener ?? listenLoopback(), ...IDENTITY, ...tls });
-  return new TlsServer(listener, { ...IDENTITY, ...tls }, options, handler);
+  return new TlsServer(listener, { ...IDENTITY, ...tls } as Identity, options, handler);
 }

@@ -4,33 +4,13 @@ import tls from "node:tls";
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { serve } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
-import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { Wire } from "../ops/tls_wire.ts";
 import { test } from "./bounded.ts";
 import { type Faults, faulty, type Method } from "./faults.ts";
 import { check, fc } from "./property.ts";
 import { startServer, TestServer } from "./server.ts";
-import { AUTHORITY, IDENTITY } from "./tls.ts";
-
-/** A client's end as a stream, for `node:tls` to stand on. */
-function streamOf(client: TestClient): Duplex {
-  return new Duplex({
-    allowHalfOpen: true,
-    read() {
-      client.read().then((bytes) => this.push(bytes), (error) => this.destroy(error));
-    },
-    write(bytes, _encoding, done) {
-      client.write(bytes).then(() => done(), done);
-    },
-    final(done) {
-      client.closeWrite().then(() => done(), done);
-    },
-    destroy(_error, done) {
-      client[Symbol.dispose]();
-      done(null);
-    },
-  });
-}
+import { AUTHORITY, IDENTITY, streamOf } from "./tls.ts";
 
 /** Sends text under TLS, ends the client's side, and takes what comes until the end, whatever that is. */
 async function talk(memory: MemoryListener, text: string): Promise<string> {
@@ -143,6 +123,42 @@ test("Nothing is written below when the connection there is closed or has failed
   while (errors.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
   assertEquals([written, errors], [["one", "two"], ["No more", "Cannot write: the connection is closed"]]);
   assertEquals([wire.sent, wire.idle], [3, true]);
+});
+
+test("What a wire has read stays as it is while the next read fills the same buffer", async () => {
+  let letter = 96;
+  const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
+  const wire = new Wire({ read } as never, () => {}, () => {});
+  // Nobody takes the bytes meanwhile, so the stream keeps them.
+  await wire.pull();
+  await wire.pull();
+  const kept: unknown[] = [];
+  for (let bytes = wire.read(); bytes !== null; bytes = wire.read()) kept.push(bytes);
+  assertEquals(kept.join(""), "aaabbb");
+});
+
+test("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
+  const memory = new MemoryListener();
+  const listener = await listenTls({ listener: memory, ...IDENTITY });
+  const accepting = listener.accept();
+  const { pull } = Wire.prototype;
+  let wire: Wire | undefined;
+  Wire.prototype.pull = function () {
+    wire = this;
+    return pull.call(this);
+  };
+  try {
+    const client = tls.connect({ socket: streamOf(memory.connect()), ca: AUTHORITY.cert, servername: "localhost" });
+    const transport = await accepting;
+    const reading = assertRejects(() => transport.read(new Uint8Array(1)), Deno.errors.BadResource, "is closed");
+    wire!.destroy();
+    await reading;
+    transport.close();
+    client.destroy();
+  } finally {
+    Wire.prototype.pull = pull;
+    await listener.close();
+  }
 });
 
 /** A wire below which there is always more, and what is asked for there. */

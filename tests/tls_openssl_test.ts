@@ -1,36 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { test as bounded } from "./bounded.ts";
 import { makeIdentity } from "./certificates.ts";
-import { Subprocess } from "./command.ts";
-import { AUTHORITY, startTls, type TlsServer } from "./tls.ts";
-
-const MISSING = await isThere("openssl") ? "" : " (skipped: openssl is missing)";
-
-/** Registers a test that asks OpenSSL. */
-function test(name: string, body: () => Promise<void>): void {
-  bounded(name, body, 20, MISSING);
-}
-
-async function isThere(program: string): Promise<boolean> {
-  try {
-    return (await new Deno.Command(program, { args: ["version"], stdout: "null" }).output()).success;
-  } catch {
-    return false;
-  }
-}
-
-/** A folder with files that OpenSSL reads. */
-async function withFiles(files: Record<string, string>) {
-  const folder = await Deno.makeTempDir();
-  for (const [name, text] of Object.entries(files)) await Deno.writeTextFile(`${folder}/${name}`, text);
-  return Object.assign((name: string) => `${folder}/${name}`, {
-    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
-  });
-}
-
-function openssl(t: TlsServer, ...args: string[]): Subprocess {
-  return new Subprocess("openssl", ["s_client", "-connect", `127.0.0.1:${t.port}`, ...args]);
-}
+import { openssl, test, withFiles } from "./openssl.ts";
+import { AUTHORITY, startTls } from "./tls.ts";
 
 for (const [version, name] of [["-tls1_2", "TLSv1.2"], ["-tls1_3", "TLSv1.3"]]) {
   test(`OpenSSL shakes hands with ${name}, trusts the certificate, and gets its replies`, async () => {
@@ -97,5 +68,16 @@ for (const version of ["-tls1_2", "-tls1_3"]) {
     await using right = openssl(t, version, "-quiet", "-cert", file("known.pem"), "-key", file("known.key"));
     await right.type("hello\n");
     await right.stdoutMatch(/HELLO/);
+  });
+
+  test(`A client certificate of X.509 version 1 is told apart from one by an unknown authority, with ${version}`, async () => {
+    const old = makeIdentity("old", { by: AUTHORITY, version1: true });
+    await using file = await withFiles({ "old.pem": old.cert, "old.key": old.key });
+    await using t = await startTls({ clientCa: AUTHORITY.cert });
+    await using client = openssl(t, version, "-quiet", "-cert", file("old.pem"), "-key", file("old.key"));
+    assertEquals((await client.outcome()).stdout, "");
+    const { reason, error } = await t.until("rejected");
+    assertEquals(reason, "tls-handshake");
+    assertMatch((error as Error).message, /^The client's .* \(it is of X\.509 version 1, and version 3 is required\)$/);
   });
 }

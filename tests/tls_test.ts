@@ -2,7 +2,7 @@ import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { formatAddr } from "@x/shouty";
+import { formatAddr, type Transport } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
@@ -105,6 +105,55 @@ test("Under TLS, a connection can be closed twice, and a read that waits ends wi
   await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
 });
 
+test("Under TLS, an answer that is cut off by a reset ends without close_notify, and one that is closed with it", async () => {
+  for (const end of ["reset", "close"] as const) {
+    await using t = await connected();
+    await t.server.write(new TextEncoder().encode("half an ans"));
+    t.server[end]!();
+    // It can be called again, as `close` can.
+    t.server[end]!();
+    const reading = t.client.readAll();
+    if (end === "close") assertEquals(await reading, "half an ans");
+    else await assertRejects(() => reading, Deno.errors.UnexpectedEof);
+    await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
+  }
+});
+
+test("Under TLS, a reset ends a read and a write that wait", async () => {
+  await using t = await connected();
+  const { pouring } = await poured(t.server);
+  const failing = [
+    assertRejects(() => pouring, Deno.errors.Interrupted),
+    assertRejects(() => t.server.read(new Uint8Array(1)), Deno.errors.Interrupted),
+  ];
+  t.server.reset!();
+  await Promise.all(failing);
+});
+
+test("Under TLS, heldBytes counts output that waits and input that nobody has read, until it is gone", async () => {
+  await using t = await connected();
+  assertEquals(t.server.heldBytes, 0);
+  const total = 64 * MIB;
+  const { pouring, written } = await poured(t.server, total);
+  const held = t.server.heldBytes!;
+  // However much is to be written, no more than three records are encrypted in advance.
+  assertEquals(held > 0 && held < 64 * 1024, true, `${held}`);
+  assertEquals(written < total, true);
+  for (let left = total; left > 0;) left -= (await t.client.read())!.length;
+  await pouring;
+  assertEquals(t.server.heldBytes, 0);
+  await t.client.write(new Uint8Array(1000));
+  assertEquals(await t.server.read(new Uint8Array(1)), 1);
+  assertEquals(t.server.heldBytes! >= 999, true, `${t.server.heldBytes}`);
+  assertEquals(await t.server.read(new Uint8Array(1000)), 999);
+  // A read that fills the buffer has it grow, and one that leaves it nearly empty has it shrink.
+  for (let i = 0; i < 10 && t.server.heldBytes! > 0; i++) {
+    await t.client.write("x");
+    await t.server.read(new Uint8Array(1));
+  }
+  assertEquals(t.server.heldBytes, 0);
+});
+
 test("Under TLS, a silent client is told of the end when it is timed out", async () => {
   await using t = await startTls({}, { idleTimeout: 50 });
   const client = await t.connectTls();
@@ -132,6 +181,18 @@ test(
   60,
   CANNOT_ASK,
 );
+test("Under TLS, a client whose answer is cut off cannot take what it gets for all there is", async () => {
+  const { promise: silence, resolve } = Promise.withResolvers<void>();
+  await using t = await startTls({}, { drainTimeout: 1 }, () => {
+    resolve();
+    return "x".repeat(64 * MIB);
+  });
+  const client = await t.connectTls();
+  await client.write("all of it\n");
+  await silence;
+  assertEquals((await t.server.shutdown()).closed, { "drain-timeout": 1 });
+  await assertRejects(() => client.readAll());
+});
 
 test("Under TLS, a shutdown that finishes waits for nobody who is silent", async () => {
   await using t = await startTls();
@@ -191,6 +252,7 @@ test("Plain text at a TLS port gets an alert, and is turned away", async () => {
 test("A client that leaves during the handshake is turned away", async () => {
   await using t = await startTls();
   const client = await t.connect();
+  await client.write(Uint8Array.of(22));
   client.close();
   const { error } = await t.until("rejected");
   assertEquals((error as Error).message, "The peer ended the connection during the TLS handshake");
@@ -258,6 +320,21 @@ test("A TLS listener that is closed frees its port, and drops handshakes", async
   await accepting;
   Deno.listen({ hostname: "127.0.0.1", port }).close();
 });
+
+/** Writes megabytes, until the peer that does not read has as much as the kernel takes. */
+async function poured(server: Transport, total = Infinity): Promise<{ pouring: Promise<void>; written: number }> {
+  let written = 0;
+  const pour = async () => {
+    while (written < total) written += await server.write(new Uint8Array(Math.min(MIB, total - written)));
+  };
+  const pouring = pour();
+  pouring.catch(() => {});
+  for (let before = -1; before !== written;) {
+    before = written;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return { pouring, written };
+}
 
 /** A connection under TLS, both ends of it, without a server. */
 async function connected() {

@@ -1,0 +1,40 @@
+/**
+ * OpenSSL as a client of a server under test.
+ *
+ * @module
+ */
+
+import { test as bounded } from "./bounded.ts";
+import { Subprocess } from "./command.ts";
+import type { TlsServer } from "./tls.ts";
+
+const MISSING = await isThere("openssl") ? "" : " (skipped: openssl is missing)";
+
+/** Registers a test that asks OpenSSL. */
+export function test(name: string, body: () => Promise<void>): void {
+  bounded(name, body, 20, MISSING);
+}
+
+async function isThere(program: string): Promise<boolean> {
+  try {
+    return (await new Deno.Command(program, { args: ["version"], stdout: "null" }).output()).success;
+  } catch {
+    return false;
+  }
+}
+
+/** A folder with files that OpenSSL reads. */
+export async function withFiles(
+  files: Record<string, string>,
+): Promise<((name: string) => string) & AsyncDisposable> {
+  const folder = await Deno.makeTempDir();
+  for (const [name, text] of Object.entries(files)) await Deno.writeTextFile(`${folder}/${name}`, text);
+  return Object.assign((name: string) => `${folder}/${name}`, {
+    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
+  });
+}
+
+/** Connects it. */
+export function openssl(t: TlsServer, ...args: string[]): Subprocess {
+  return new Subprocess("openssl", ["s_client", "-connect", `127.0.0.1:${t.port}`, ...args]);
+}
