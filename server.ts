@@ -25,7 +25,7 @@ import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from 
 import type { ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
 import { round, socketsTurn } from "./internal/turn.ts";
-import { closeQuietly, isReset, type Listener, type Transport } from "./internal/transport.ts";
+import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from "./internal/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
 export type ServerState = "listening" | "draining" | "closed";
@@ -238,6 +238,7 @@ class LineServer implements Server, Host {
     if (this.#state !== "listening") return closeQuietly(transport);
     const decision = this.#gate.enter(transport.remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
+    if (this.#options.keepAliveMs !== Infinity) keepAlive(transport);
     const { answerMisdirected } = this.limits;
     const seen = answerMisdirected ? new MisdirectedTransport(transport) : transport;
     const conn = new Connection(++this.#counters.accepted, seen, this);

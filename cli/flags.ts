@@ -54,7 +54,7 @@ export const SWITCHES = { help: "show this help", version: "show the version" } 
 export type ServeFlags =
   & FlagsOf<
     number,
-    | ("idleTimeout" | "lineTimeout" | "writeTimeout" | "firstLineTimeout" | "drainTimeout" | "maxAge")
+    | ("idleTimeout" | "lineTimeout" | "writeTimeout" | "firstLineTimeout" | "drainTimeout" | "maxAge" | "keepAliveMs")
     | ("maxLines" | "maxLineBytes" | "maxConnectionBytes" | "maxBufferedBytes")
     | ("maxLinesPerSecond" | "maxBytesPerSecond" | "acceptRate" | "acceptRatePerIp")
     | ("maxConnections" | "maxConnectionsPerIp")
@@ -84,6 +84,7 @@ export const SERVE: Command<ServeFlags> = {
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),
     firstLineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up on a client that has said nothing"),
+    keepAliveMs: flag(orOff(TIME), "15s", "ask whether a silent client is still there"),
     maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
     maxLines: flag(orOff(whole(1)), "off", "end connections that have sent more lines"),
     drainTimeout: flag(orOff(TIME), "8s", "how long a shutdown waits for clients"),

@@ -89,8 +89,8 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     // The hook may have closed it.
     if (this.#closed) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    // With its listener at rest, nothing but this keeps the process alive.
-    const cancel = this.#clock.setTimer(resolve, milliseconds, true);
+    // With its listener at rest, nothing but this keeps the process alive; where it waits for a connection to end, that does.
+    const cancel = milliseconds === Infinity ? () => {} : this.#clock.setTimer(resolve, milliseconds, true);
     this.#cutWait = resolve;
     await promise;
     cancel();

@@ -106,8 +106,20 @@ export interface ServeOptions extends ConnOptions {
    */
   acceptRatePerIp?: number | undefined;
   /**
-   * How many bytes of memory unfinished lines may take together, beyond the first 256 of each. Past it the largest gives
-   * way: its peer gets an error line (but under TLS) and is closed, with reason `memory`. What TLS itself holds of a connection, some 100 KiB, is not counted.
+   * How long a peer may be silent before the kernel asks whether it is still there, in milliseconds: it finds out about a
+   * peer that has vanished, where no clock does because `idleTimeout` is off or a handler works. `Infinity` switches it
+   * off. `listenEpoll` has an option of the same name, which is exact; Deno's sockets can only be told to ask, and do so
+   * at the kernel's own times, which are 2 h on Linux if they were not changed.
+   *
+   * @default {15_000}
+   */
+  keepAliveMs?: number | undefined;
+  /**
+   * How many bytes of memory unfinished lines may take together, beyond the first 256 of each, and replies that their
+   * peers have not taken for 250 ms, beyond the first 4 KiB of each. Past it the largest gives way and is closed, with
+   * reason `memory`; its peer gets an error line, unless it has replies to read before that. Past half of it reads become
+   * short, and while all replies under way take more, further lines wait. What TLS holds of a connection at rest, some
+   * 100 KiB, is not counted.
    *
    * @default {134_217_728}
    */
@@ -152,9 +164,16 @@ export interface ShutdownOptions {
  */
 export function checkServeOptions(options: ServeOptions): void {
   checkOptions("options", options);
-  const { port = DEFAULT_PORT, maxBufferedBytes = Infinity, drain = "linger", drainTimeout = 10_000 } = options;
+  const {
+    port = DEFAULT_PORT,
+    maxBufferedBytes = Infinity,
+    keepAliveMs = Infinity,
+    drain = "linger",
+    drainTimeout = 10_000,
+  } = options;
   checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);
+  checkTimeout("keepAliveMs", keepAliveMs);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
   checkDrain(drain, drainTimeout);
   checkListener(options.listener, true);

@@ -36,6 +36,8 @@ export interface Transport {
   close(): void;
   /** Switches Nagle's algorithm off, where the transport has one. */
   setNoDelay?: ((noDelay?: boolean) => void) | undefined;
+  /** Has the kernel find out whether a silent peer is still there, where it can. */
+  setKeepAlive?: ((keepAlive?: boolean) => void) | undefined;
   /**
    * Frees the connection at once and resets it, so that the peer cannot take an answer that was cut off for a whole one;
    * the server calls it in place of `close` when it aborts a connection. Without it, `close` is called.
@@ -100,6 +102,15 @@ export function dontDelay(transport: Pick<Transport, "setNoDelay">): void {
   }
 }
 
+/** Has the kernel find out whether a silent peer is still there, if it can. */
+export function keepAlive(transport: Pick<Transport, "setKeepAlive">): void {
+  try {
+    transport.setKeepAlive?.(true);
+  } catch {
+    // It has been reset already, as the next call will tell.
+  }
+}
+
 /** Closes what may be closed already. */
 export function closeQuietly(what: { close(): void }): void {
   try {
@@ -151,6 +162,10 @@ export class Forwarding implements Transport {
     return this.inner.setNoDelay && this.#setNoDelay;
   }
 
+  get setKeepAlive(): ((keepAlive?: boolean) => void) | undefined {
+    return this.inner.setKeepAlive && this.#setKeepAlive;
+  }
+
   get reset(): (() => void) | undefined {
     return this.inner.reset && this.#reset;
   }
@@ -185,6 +200,10 @@ export class Forwarding implements Transport {
 
   #setNoDelay(noDelay?: boolean): void {
     this.inner.setNoDelay!(noDelay);
+  }
+
+  #setKeepAlive(keepAlive?: boolean): void {
+    this.inner.setKeepAlive!(keepAlive);
   }
 
   #reset(): void {

@@ -13,6 +13,7 @@ const DEFAULTS = {
   firstLineTimeout: 10_000,
   lineTimeout: 10_000,
   writeTimeout: 10_000,
+  keepAliveMs: 15_000,
   maxAge: Infinity,
   drainTimeout: 8000,
   drain: "linger",

@@ -3,7 +3,7 @@ import { serve, type ServeOptions, shout, type Transport } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { socketsTurn, turn } from "../internal/turn.ts";
 import { test } from "./bounded.ts";
-import { CANNOT_ASK, hasNoDelay } from "./no_delay.ts";
+import { CANNOT_ASK, isSet } from "./socket_options.ts";
 import { shouted } from "./oracle.ts";
 import { DOORS, startConversations, startServer, TestServer } from "./server.ts";
 
@@ -263,7 +263,7 @@ test(
     const client = await t.connect();
     const clientPort = (client.addr as Deno.NetAddr).port;
     for (let i = 0; i < 2; i++) await talk(client);
-    assertEquals(hasNoDelay(t.port, clientPort), true);
+    assertEquals(isSet("TCP_NODELAY", t.port, clientPort), true);
   },
   60,
   CANNOT_ASK,

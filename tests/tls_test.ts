@@ -6,7 +6,7 @@ import { formatAddr, type Transport } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "./bounded.ts";
-import { CANNOT_ASK, hasNoDelay } from "./no_delay.ts";
+import { CANNOT_ASK, isSet } from "./socket_options.ts";
 import { listenLoopback } from "./server.ts";
 import { AUTHORITY, IDENTITY, startTls } from "./tls.ts";
 
@@ -176,7 +176,7 @@ test(
     await using t = await startTls();
     const client = await t.connectTls();
     const { port } = client.addr as Deno.NetAddr;
-    assertEquals(hasNoDelay(t.port, port), true);
+    assertEquals(isSet("TCP_NODELAY", t.port, port), true);
   },
   60,
   CANNOT_ASK,

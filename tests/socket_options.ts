@@ -6,26 +6,29 @@
 
 import { NO_EPOLL } from "./epoll.ts";
 
-const [IPPROTO_TCP, TCP_NODELAY] = [6, 1];
+/** Options of a socket, as Linux numbers them: a level and a name. */
+const OPTIONS = { TCP_NODELAY: [6, 1], SO_KEEPALIVE: [1, 9] } as const;
 
 /** Why the kernel cannot be asked here, to be put behind a test's name; empty where it can: the same C library is needed. */
 export const CANNOT_ASK: string = NO_EPOLL;
 
 /**
- * Asks the kernel whether Nagle's algorithm is off.
+ * Asks the kernel for an option of a socket.
  *
+ * @param name The option.
  * @param localPort The port of the socket's own end.
  * @param remotePort The port of the other end.
- * @returns Whether TCP_NODELAY is set.
+ * @returns Whether it is set.
  */
-export function hasNoDelay(localPort: number, remotePort: number): boolean {
+export function isSet(name: keyof typeof OPTIONS, localPort: number, remotePort: number): boolean {
   const libc = Deno.dlopen("libc.so.6", {
     getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   });
   try {
     const [value, length] = [new Int32Array(1), new Uint32Array([4])];
     const fd = descriptorOf(localPort, remotePort);
-    const status = libc.symbols.getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, value, length);
+    const [level, option] = OPTIONS[name];
+    const status = libc.symbols.getsockopt(fd, level, option, value, length);
     if (status !== 0) throw new Error(`getsockopt failed for descriptor ${fd}`);
     return value[0] !== 0;
   } finally {
