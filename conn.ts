@@ -9,7 +9,7 @@ import { Account, type Budget, type Holder } from "./internal/budget.ts";
 import type { Alarms, Clock } from "./internal/clocks.ts";
 import type { ConnLimits } from "./internal/conn_options.ts";
 import { ConnectionClocks, type Expiry, jitter } from "./internal/conn_clocks.ts";
-import { ConnectionClosedError } from "./internal/errors.ts";
+import { ConnectionClosedError, LimitError } from "./internal/errors.ts";
 import type { ClosedEvent, ConnInfo, HandlerErrorEvent } from "./internal/events.ts";
 import type { FinishReason } from "./internal/finishing.ts";
 import { Handle } from "./internal/handle.ts";
@@ -79,7 +79,7 @@ export class Connection implements ConnInfo, Holder, Member {
     this.#maxLines = Math.round(jitter(limits.maxLines));
     const memory = new Account(budget, this);
     this.#clocks = new ConnectionClocks(alarms, limits, this);
-    this.#reader = new Reader(transport, limits, this.#clocks, memory, clock, this);
+    this.#reader = new Reader(transport, limits, this.#clocks, memory, clock, this, "conversation" in host.handler);
     this.#outbox = new Outbox(transport, this.#clocks, memory, this, limits.maxQueuedBytes);
   }
 
@@ -146,6 +146,7 @@ export class Connection implements ConnInfo, Holder, Member {
   #handlerFailed(error: unknown): void {
     // This is how a handler usually learns of the end: a write is refused, or its signal aborts something.
     if (this.reason !== undefined && (error instanceof ConnectionClosedError || error === this.reason)) return;
+    if (error instanceof LimitError) return this.failed(error);
     this.#host.emit({ type: "handler-error", conn: this, error });
     this.#leave("handler-error", error);
   }
@@ -155,15 +156,13 @@ export class Connection implements ConnInfo, Holder, Member {
   /** Closes politely, for its handler: a line that is being answered gets its reply first. */
   close(): void {
     this.#reader.stop();
-    this.#handle?.wake();
     if (!this.#answers?.answering) this.#leave("closed");
   }
 
   /** Ends it at the next line boundary at which everything that the peer has sent is answered. */
   finish(reason: FinishReason): void {
     this.#reader.finish(reason, () => this.#host.socketsTurn(), () => {
-      if (this.#answers === undefined) this.#handle?.wake();
-      else this.#leave(reason);
+      if (this.#answers !== undefined) this.#leave(reason);
     });
   }
 
@@ -202,7 +201,12 @@ export class Connection implements ConnInfo, Holder, Member {
     if (!this.#reader.peerEnded) {
       this.#phase = "lingering";
       this.#clocks.linger(LINGER_MS);
-      await linger(this.#transport, () => this.#phase === "closed", this.#reader.outstanding);
+      await linger(
+        this.#transport,
+        () => this.#outbox.closeWrite(),
+        () => this.#phase === "closed",
+        this.#reader.outstanding,
+      );
     }
     this.#free();
   }
@@ -219,7 +223,6 @@ export class Connection implements ConnInfo, Holder, Member {
     this.reason = reason;
     this.#error = error;
     this.#reader.stop();
-    this.#handle?.wake();
     this.#outbox.close(reason);
     this.#ending.abort(reason);
   }
@@ -237,6 +240,13 @@ export class Connection implements ConnInfo, Holder, Member {
     this.#closed.resolve({ type: "closed", conn: this, reason, ...failure, ...this.totals, durationMs });
   }
 
+  /** For a handler that has given up writing; an end that is under way goes on as it is. */
+  writingAborted(error: unknown): void {
+    if (this.reason !== undefined) return;
+    if (error instanceof LimitError) this.failed(error);
+    else this.abort("closed");
+  }
+
   // What its parts report.
 
   /** Whole lines have come. */
@@ -247,6 +257,9 @@ export class Connection implements ConnInfo, Holder, Member {
 
   /** Reading or writing has failed. */
   failed(error: unknown): void {
+    if (error instanceof LimitError) {
+      return void this.#leave(error.reason, undefined, this.#host.errorLine(error.reason, error.limit));
+    }
     if (!(error instanceof MisdirectedError)) return this.abort(isReset(error) ? "reset" : "transport-error", error);
     this.#reader.bytes += error.bytes;
     this.#leave("misdirected", undefined, error.answer);

@@ -15,6 +15,7 @@ export type { Breach } from "./internal/limiter.ts";
 export type { AdmissionRejectReason, CloseReason, ErrorLineReason } from "./internal/reasons.ts";
 export type { ListenerRejectReason, RejectReason } from "./internal/reasons.ts";
 export type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
+export { lineStream, type LineStreamOptions } from "./internal/streams.ts";
 export { shout } from "./internal/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/transport.ts";
 export { serve, serveConnections } from "./server.ts";

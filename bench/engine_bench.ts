@@ -21,7 +21,10 @@ const BLOCKS = {
 for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
   const input = new TextEncoder().encode(`${"x".repeat(bytes)}\n`.repeat(count));
   const limiter = new Limiter(LIMITS);
-  const transport = { write: (bytes: Uint8Array) => Promise.resolve(bytes.length) };
+  const transport = {
+    closeWrite: () => Promise.resolve(),
+    write: (bytes: Uint8Array) => Promise.resolve(bytes.length),
+  };
   const owner = { failed() {}, overflowed() {} };
   const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
 

@@ -11,6 +11,7 @@ import { Lines } from "./lines.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Reader } from "./reader.ts";
 import type { CloseReason } from "./reasons.ts";
+import { readableOf } from "./streams.ts";
 
 /** The connection behind a handle. */
 interface Core {
@@ -21,6 +22,8 @@ interface Core {
   /** Why it is about to end, or has ended. */
   readonly reason: CloseReason | undefined;
   close(): void;
+  /** The handler has given up writing. */
+  writingAborted(error: unknown): void;
 }
 
 /** A connection for a handler: it calls the reader and the outbox directly. */
@@ -28,7 +31,10 @@ export class Handle implements Conn {
   readonly #core: Core;
   readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
+  readonly #reader: Reader | undefined;
   readonly #lines: Lines | undefined;
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
+  #writable: WritableStream<Uint8Array | string> | undefined;
 
   /**
    * @param core The connection.
@@ -40,6 +46,7 @@ export class Handle implements Conn {
     this.#core = core;
     this.#outbox = outbox;
     this.#clocks = clocks;
+    this.#reader = reader;
     if (reader !== undefined) this.#lines = new Lines(reader, clocks);
   }
 
@@ -64,6 +71,23 @@ export class Handle implements Conn {
     throw new TypeError("Cannot use conn.lines in a line handler: it gets each line as its argument");
   }
 
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    const [reader, lines] = [this.#reader, this.#lines];
+    if (reader === undefined || lines === undefined) {
+      throw new TypeError("Cannot use conn.readable in a line handler: it gets each line as its argument");
+    }
+    return this.#readable ??= readableOf(reader, this.#clocks, () => lines.giveBack());
+  }
+
+  get writable(): WritableStream<Uint8Array | string> {
+    return this.#writable ??= new WritableStream({
+      write: (data) => this.write(data),
+      // Where the server has a last word, it ends this side itself.
+      close: () => this.#reader?.hasBroken ? this.#outbox.flush() : this.#outbox.closeWrite(),
+      abort: (error) => this.#core.writingAborted(error),
+    });
+  }
+
   write(data: string | Uint8Array): Promise<void> {
     if (typeof data !== "string" && !(data instanceof Uint8Array)) {
       const got = data === null ? "null" : typeof data;
@@ -77,10 +101,5 @@ export class Handle implements Conn {
 
   close(): void {
     this.#core.close();
-  }
-
-  /** Lets a call that waits for a line find out that reading is over. */
-  wake(): void {
-    this.#lines?.wake();
   }
 }

@@ -24,6 +24,21 @@ export interface Conn {
    */
   readonly lines: AsyncIterableIterator<string, undefined>;
   /**
+   * The bytes that the peer sends, for a conversation handler: one stream, the same object each time. It shares the
+   * position with {@linkcode Conn.lines}, reads only when it is pulled, and, unlike that of a `Deno.Conn`, closes nothing
+   * at the end of input. It ends for every ending. To cancel it closes nothing either; what it has not handed out stays
+   * for the next read.
+   *
+   * @throws {TypeError} In a line handler, which gets the lines as its argument.
+   */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /**
+   * Where text and bytes can be piped to, as {@linkcode Conn.write} takes them. To close it ends this side, once all has
+   * left; the peer can go on sending. To abort it aborts the connection, with reason `closed`, unless that is ending
+   * already.
+   */
+  readonly writable: WritableStream<Uint8Array | string>;
+  /**
    * Aborts when the connection ends, whatever ended it, with the {@linkcode CloseReason} as its `reason`. A listener of
    * it must not throw: the runtime reports that as an uncaught error, which ends the process.
    */

@@ -42,10 +42,17 @@ const NONE = new Uint8Array(0);
 export class Limiter {
   readonly #limits: SizeLimits;
   #buffer = takeBuffer(SMALL_BYTES);
-  /** What has not been handed out lies at [#start, #end), a block that has been before it; no LF lies in [#start, #searched). */
+  /**
+   * What has not been handed out lies at [#start, #end), and what can still be taken back at [#kept, #start); no LF lies
+   * in [#start, #searched).
+   */
+  #kept = 0;
   #start = 0;
   #searched = 0;
   #end = 0;
+  readonly #keeps: boolean;
+  /** Whether the last LF is not the peer's. */
+  #terminated = false;
   #overLimit = false;
   #full = false;
   #smallReads = 0;
@@ -54,8 +61,13 @@ export class Limiter {
   /** Set once, when a limit is passed; nothing more comes out then. */
   breach: Breach | undefined;
 
-  constructor(limits: SizeLimits) {
+  /**
+   * @param limits The sizes.
+   * @param keeps Whether a block that was handed out can be taken back until {@linkcode release}.
+   */
+  constructor(limits: SizeLimits, keeps = false) {
     this.#limits = limits;
+    this.#keeps = keeps;
   }
 
   /** Whether there are bytes that have not been handed out: once {@linkcode cut} has been asked, of a line that has begun. */
@@ -73,21 +85,28 @@ export class Limiter {
     return this.#buffer.subarray(this.#start, this.#end);
   }
 
+  /** Whether there is room for more without a block having been asked for. */
+  get hasRoom(): boolean {
+    return this.#end - this.#kept < BLOCK_BYTES;
+  }
+
   /** How many bytes of memory it holds beyond the least. */
   get extraBytes(): number {
     return this.#buffer.length - SMALL_BYTES;
   }
 
   /**
-   * Where the next bytes go: never empty, and the end of the last block's life.
+   * Where the next bytes go: never empty, and the end of the last block's life, unless that is kept.
    *
    * @param tight Whether memory is short, so that a buffer is only as large as the line that has begun in it needs.
    */
   space(tight = false): Uint8Array {
-    const held = this.#end - this.#start;
-    if (this.#start > 0) this.#buffer.copyWithin(0, this.#start, this.#end);
-    this.#searched -= this.#start;
-    this.#start = 0;
+    const kept = this.#kept;
+    const held = this.#end - kept;
+    if (kept > 0) this.#buffer.copyWithin(0, kept, this.#end);
+    this.#searched -= kept;
+    this.#start -= kept;
+    this.#kept = 0;
     this.#end = held;
     const size = tight ? this.#leastSize(held) : this.#nextSize(held);
     if (size !== this.#buffer.length) {
@@ -118,17 +137,25 @@ export class Limiter {
 
   /** Lets a large buffer go in which no line has begun; a block that was handed out is done with. */
   letGo(): void {
-    if (this.midLine || this.extraBytes === 0) return;
+    if (this.#end > this.#kept || this.extraBytes === 0) return;
     giveBuffer(this.#buffer);
     this.#buffer = takeBuffer(SMALL_BYTES);
-    this.#start = this.#searched = this.#end = 0;
+    this.#kept =
+      this.#start =
+      this.#searched =
+      this.#end =
+        0;
   }
 
   /** Takes no more bytes, and lets its buffer go, into which no read must be outstanding. */
   free(): void {
     giveBuffer(this.#buffer);
     this.#buffer = NONE;
-    this.#start = this.#searched = this.#end = 0;
+    this.#kept =
+      this.#start =
+      this.#searched =
+      this.#end =
+        0;
   }
 
   /**
@@ -174,7 +201,34 @@ export class Limiter {
     if (this.breach !== undefined || !this.midLine) return undefined;
     this.space()[0] = LF;
     this.#end++;
+    this.#terminated = true;
     return this.#cut();
+  }
+
+  /** Hands out all bytes that have come, whatever lines they hold, but at a breach only whole lines; `undefined` for none. */
+  all(): Uint8Array<ArrayBuffer> | undefined {
+    if (this.#overLimit) this.#end = Math.max(this.#start, lastLineEnd(this.#buffer, this.#start, this.#end));
+    const bytes = this.#buffer.subarray(this.#start, this.#end);
+    this.#kept = this.#start = this.#searched = this.#end;
+    if (this.#overLimit) this.breach ??= "byte-limit";
+    return bytes.length > 0 ? bytes : undefined;
+  }
+
+  /** A block that was handed out will not be taken back. */
+  release(): void {
+    this.#kept = this.#start;
+  }
+
+  /** Takes back the last of the lines that were handed out, so that they are handed out again. */
+  takeBack(lines: number): void {
+    let start = this.#start;
+    for (let left = lines; left > 0; left--) {
+      start = this.#buffer.subarray(this.#kept, start - 1).lastIndexOf(LF) + this.#kept + 1;
+    }
+    if (this.#terminated) this.#end--;
+    this.#terminated = false;
+    this.#start = this.#searched = start;
+    this.release();
   }
 
   #cut(): Uint8Array<ArrayBuffer> | undefined {
@@ -182,6 +236,7 @@ export class Limiter {
     const start = this.#start;
     let end = lastLineEnd(buffer, this.#searched, this.#end) || start;
     if (end - start > this.#limits.maxLineBytes) end = this.#cutAtBreach(end);
+    this.#kept = this.#keeps ? start : end;
     this.#start = end;
     this.#searched = this.#end;
     if (this.breach === undefined && this.#tooLong(end, this.#end)) this.breach = "line-too-long";

@@ -6,6 +6,7 @@
 
 import type { ConnectionClocks } from "./conn_clocks.ts";
 import type { Reader } from "./reader.ts";
+import { countLines } from "./text.ts";
 import { TURN_BYTES, TURN_LINES, TURNS } from "./turn.ts";
 
 type Result = IteratorResult<string, undefined>;
@@ -24,7 +25,6 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
   #next = 0;
   #turnLeft = TURN_LINES;
   #pulling: Promise<void> | undefined;
-  #wake: (() => void) | undefined;
   #over = false;
 
   /**
@@ -48,10 +48,11 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     return Promise.resolve({ value: undefined, done: true });
   }
 
-  /** Reading is over: a call that waits for a line asks the reader once more, which has an answer at once. */
-  wake(): void {
-    // A block that has come already is on its way here, and counts.
-    if (this.#reader.waiting) this.#wake?.();
+  /** Gives the lines that nobody has taken back to the reader, for one that reads bytes. */
+  giveBack(): void {
+    this.#reader.takeBack(countLines(this.#block.slice(this.#next)));
+    this.#block = "";
+    this.#next = 0;
   }
 
   [Symbol.asyncIterator](): this {
@@ -86,19 +87,11 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     return result;
   }
 
-  /** Waits for a block, or until {@linkcode wake}. */
-  #pull(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#wake = () => {
-        this.#pulling = undefined;
-        resolve();
-      };
-      this.#reader.next().then((lines) => {
-        if (lines === undefined) this.#over = true;
-        else this.#block = lines, this.#turnLeft = TURN_LINES;
-        this.#clocks.work();
-        this.#wake!();
-      });
-    });
+  async #pull(): Promise<void> {
+    const lines = await this.#reader.next();
+    if (lines === undefined) this.#over = true;
+    else this.#block = lines, this.#turnLeft = TURN_LINES;
+    this.#clocks.work();
+    this.#pulling = undefined;
   }
 }

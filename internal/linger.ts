@@ -22,17 +22,19 @@ const DISCARD = new Uint8Array(BLOCK_BYTES);
  * A plain `close()` while input is unread makes the kernel send RST, which can destroy replies that the peer has not
  * read yet. The caller bounds the time, by closing the transport under the read, and closes it in the end.
  *
- * @param transport What to end.
+ * @param transport What to read from.
+ * @param closeWrite Ends this side.
  * @param isClosed Whether the caller has closed it: a read may have settled just before that.
  * @param reading A read that is outstanding already: there can be only one.
  */
 export async function linger(
-  transport: Transport,
+  transport: Pick<Transport, "read">,
+  closeWrite: () => Promise<void>,
   isClosed: () => boolean,
   reading?: Promise<number | null>,
 ): Promise<void> {
   try {
-    await transport.closeWrite();
+    await closeWrite();
     for (let left = LINGER_BYTES; left > 0 && !isClosed();) {
       const count = await (reading ?? transport.read(DISCARD));
       if (count === null) return;

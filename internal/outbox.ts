@@ -51,7 +51,7 @@ const BLIND_PERIODS = 3;
 
 type WriteClocks = Pick<ConnectionClocks, "writing" | "wrote">;
 type WriteMemory = Pick<Account, "holdOutput" | "stuck">;
-type WriteTransport = Pick<Transport, "write" | "setNoDelay" | "progress" | "heldBytes">;
+type WriteTransport = Pick<Transport, "write" | "closeWrite" | "setNoDelay" | "progress" | "heldBytes">;
 
 /** The memory of short replies, which is not accounted for: nearly every reply has left before it could matter. */
 const FREE_BYTES = OUTPUT_BYTES[0];
@@ -92,6 +92,8 @@ export class Outbox {
   #scheduled = false;
   #postedAlone = false;
   #readiness: PromiseWithResolvers<void> | undefined;
+  /** Settles when this side has ended. */
+  #ending: Promise<void> | undefined;
   /** Why nothing leaves any more. */
   closed: CloseReason | undefined;
   /** Text at the very end, encoded when it is wanted as bytes: many small replies cost one call. */
@@ -176,6 +178,7 @@ export class Outbox {
    * @returns When there is room for more; rejects with a {@linkcode ConnectionClosedError} if there never will be.
    */
   write(data: string | Uint8Array): Promise<void> {
+    if (this.#ending !== undefined) return harmless(Promise.reject(new ConnectionClosedError("closed")));
     // A handler that awaits each write always starts the next one with room in the queue, so that only writes that are
     // not awaited can pass the limit.
     const hadRoom = !this.full;
@@ -246,6 +249,16 @@ export class Outbox {
   stuck(): void {
     this.#account();
     this.#memory.stuck = true;
+  }
+
+  /** Ends this side once everything that was added has left. */
+  closeWrite(): Promise<void> {
+    return this.#ending ??= this.#endWriting();
+  }
+
+  async #endWriting(): Promise<void> {
+    await this.flush();
+    await this.#transport.closeWrite();
   }
 
   /** Drops what waits, and all that is added later. */

@@ -9,7 +9,7 @@ import type { Account } from "./budget.ts";
 import type { Clock } from "./clocks.ts";
 import type { ConnectionClocks } from "./conn_clocks.ts";
 import { Finishing, type FinishReason } from "./finishing.ts";
-import { BLOCK_BYTES, type Breach, Limiter, type SizeLimits } from "./limiter.ts";
+import { type Breach, Limiter, type SizeLimits } from "./limiter.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
 import { countLines, decodeLines } from "./text.ts";
 import type { Transport } from "./transport.ts";
@@ -72,6 +72,7 @@ export class Reader {
   /** Whether the peer has ended its side. */
   peerEnded = false;
   #finishing: Finishing | undefined;
+  #wake: ((nothing: undefined) => void) | undefined;
   /** Work done without a turn for it, in bytes. */
   #work = 0;
   /** Lines that the pace holds back. */
@@ -88,6 +89,7 @@ export class Reader {
    * @param memory Told how much memory unfinished input takes.
    * @param clock Where the pace gets its time from.
    * @param owner The connection.
+   * @param keeps Whether lines that were handed out may be taken back.
    */
   constructor(
     transport: Transport,
@@ -96,12 +98,13 @@ export class Reader {
     memory: Account,
     clock: Clock,
     owner: ReaderOwner,
+    keeps: boolean,
   ) {
     this.#transport = transport;
     this.#clocks = clocks;
     this.#memory = memory;
     this.#owner = owner;
-    this.#limiter = new Limiter(limits);
+    this.#limiter = new Limiter(limits, keeps);
     const paced = limits.maxLinesPerSecond !== Infinity || limits.maxBytesPerSecond !== Infinity;
     if (paced) this.#pace = new Pace(limits, clock);
   }
@@ -109,6 +112,11 @@ export class Reader {
   /** Whether a line has begun and not ended. */
   get midLine(): boolean {
     return this.#limiter.midLine;
+  }
+
+  /** Whether the input ended although the peer had not ended its side. */
+  get hasBroken(): boolean {
+    return this.end !== undefined && this.end !== "end";
   }
 
   /** Whether the last read filled its buffer, so that more is likely to be there already. */
@@ -129,6 +137,7 @@ export class Reader {
       this.end ??= this.#limiter.breach ?? reason;
       this.#pace?.stop();
       if (this.waiting) atRest();
+      this.#wakeHandler();
     });
   }
 
@@ -136,6 +145,7 @@ export class Reader {
   stop(): void {
     this.stopped = this.over = true;
     this.#pace?.stop();
+    this.#wakeHandler();
   }
 
   /** Reads no more, and gives its memory back. */
@@ -154,7 +164,7 @@ export class Reader {
    */
   async listen(): Promise<void> {
     if (this.#pace?.holdsUp) return this.#clocks.listenLater();
-    while (!this.waiting && !this.over && !this.peerEnded && !this.#lent && this.#limiter.held.length < BLOCK_BYTES) {
+    while (!this.waiting && !this.over && !this.peerEnded && !this.#lent && this.#limiter.hasRoom) {
       try {
         const read = this.outstanding ?? this.#startRead();
         if (read === undefined) return;
@@ -176,7 +186,46 @@ export class Reader {
    * @returns One or more lines, each ended by one LF; `undefined` when there is no more input, whatever the cause.
    */
   next(): Promise<string | undefined> {
-    return this.#pace === undefined ? this.#read() : this.#nextInPace(this.#pace);
+    if (this.#later === "") this.#limiter.release();
+    return this.#ask(this.#pace === undefined ? this.#read() : this.#nextInPace(this.#pace));
+  }
+
+  /** Waits until bytes have come; then {@linkcode takeBytes} has them, or there is no more input. */
+  bytesCome(): Promise<unknown> {
+    return this.#ask(this.#read(undefined, true));
+  }
+
+  /** Has a call of the handler's settle when the transport does, or when reading is over before that. */
+  #ask(read: Promise<string | undefined>): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+      read.then(resolve);
+    });
+  }
+
+  /** Tells a call that waits for the peer that reading is over. A block that has come already is on its way, and counts. */
+  #wakeHandler(): void {
+    if (this.waiting) this.#wake?.(undefined);
+  }
+
+  /** Takes all bytes that have come, in memory of their own; `undefined` if there are none. */
+  takeBytes(): Uint8Array<ArrayBuffer> | undefined {
+    const bytes = this.#limiter.all()?.slice();
+    this.end ??= this.#limiter.breach;
+    if (bytes === undefined) return undefined;
+    this.#ahead = false;
+    this.#came(countLineFeeds(bytes));
+    return bytes;
+  }
+
+  /** Takes back the last of the lines that were handed out: whatever reads next gets them first. */
+  takeBack(lines: number): void {
+    const all = lines + countLines(this.#later);
+    if (all === 0) return;
+    this.#later = "";
+    this.#limiter.takeBack(all);
+    this.lines -= all;
+    this.#ahead = true;
   }
 
   /**
@@ -206,9 +255,13 @@ export class Reader {
   /**
    * Reads until the input ends and, given an answerer, answers each block. One async function does both: a second
    * suspended one would cost 480 bytes per connection.
+   *
+   * @param answerer Answers the blocks; without one, the first block is the result.
+   * @param bytes Whether it is enough that bytes have come, which stay where they are.
    */
-  async #read(answerer?: Answerer): Promise<string | undefined> {
+  async #read(answerer?: Answerer, bytes = false): Promise<string | undefined> {
     const limiter = this.#limiter;
+    if (bytes && limiter.midLine) return undefined;
     while (limiter.breach === undefined && (this.#ahead || !this.over)) {
       if (!this.#ahead) {
         if (this.#pace !== undefined) await this.#pace.read();
@@ -218,6 +271,9 @@ export class Reader {
           this.#work = 0;
           await turn;
         }
+      }
+      // What `listen` has read meanwhile comes first: the peer may send no more before that is answered.
+      if (!this.#ahead) {
         if (this.over) break;
         try {
           const read = this.outstanding ?? this.#startRead();
@@ -239,6 +295,7 @@ export class Reader {
         }
         this.#clocks.rest();
       }
+      if (bytes && limiter.midLine) return undefined;
       const block = this.#cut();
       if (block === undefined) continue;
       const room = this.#memory.room();

@@ -37,7 +37,7 @@ export class Rejects {
       for (let sent = 0; sent < bytes.length && count > 0 && !isClosed(); sent += count) {
         count = await transport.write(bytes.subarray(sent));
       }
-      if (!isClosed()) await linger(transport, isClosed);
+      if (!isClosed()) await linger(transport, () => transport.closeWrite(), isClosed);
     } catch {
       // It has left without waiting for an answer.
     }

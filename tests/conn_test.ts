@@ -1,5 +1,5 @@
-import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
-import { type CloseReason, type Conn, type LineHandler, shout, type Transport } from "@x/shouty";
+import { assertEquals, assertLessOrEqual, assertRejects, assertStrictEquals } from "@std/assert";
+import { type CloseReason, type Conn, ConnectionClosedError, type LineHandler, shout, type Transport } from "@x/shouty";
 import { test } from "./bounded.ts";
 import { faulty, tapped } from "./faults.ts";
 import { memoryAfter } from "./memory.ts";
@@ -347,4 +347,107 @@ test("a conversation that goes on after the end makes no call on its transport",
   await clock.advance(50);
   await done.promise;
   assertEquals([misuse, t.all("handler-error")], [[], []]);
+});
+
+test("conn.readable takes up where conn.lines stopped, at every line and cut, and conn.lines takes up after it", async () => {
+  const input = "one\r\ntwo\n\nfour\xff\nfive";
+  for (let lines = 0; lines <= 5; lines++) {
+    for (let cut = 1; cut <= input.length; cut++) {
+      const { listener, clock } = inMemory();
+      const got: string[] = [];
+      const rest: number[] = [];
+      await using t = startConversations({ listener, clock }, async (conn) => {
+        for (let left = lines; left > 0; left--) got.push((await conn.lines.next()).value ?? "");
+        const reader = conn.readable.getReader();
+        for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) rest.push(...chunk.value);
+        assertEquals(await conn.lines.next(), { value: undefined, done: true });
+      });
+      const client = await t.admitted();
+      const bytes = Uint8Array.from(input, (character) => character.charCodeAt(0));
+      await client.write(bytes.subarray(0, cut));
+      await clock.advance(0);
+      await client.write(bytes.subarray(cut));
+      await client.closeWrite();
+      assertEquals((await t.closed()).reason, "end");
+      const lineEnds = [0, 5, 9, 10, 16, 20];
+      assertEquals(rest, [...bytes.subarray(lineEnds[lines])], `${lines} lines, cut at ${cut}`);
+      assertEquals(got.length, lines);
+    }
+  }
+});
+
+test("conn.readable that is cancelled leaves what it has not handed out", async () => {
+  const { listener, clock } = inMemory();
+  const got: unknown[] = [];
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    const reader = conn.readable.getReader();
+    got.push((await reader.read()).value?.length);
+    const pending = reader.read();
+    await reader.cancel();
+    got.push(await pending);
+    for await (const line of conn.lines) got.push(line);
+  });
+  const client = await t.admitted();
+  await client.write("12345");
+  await clock.advance(0);
+  await client.write("one\ntwo");
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "end");
+  assertEquals(got, [5, { value: undefined, done: true }, "one", "two"]);
+});
+
+test("conn.readable reads nothing until it is pulled, and is the same object each time", async () => {
+  const { listener, clock } = inMemory();
+  const goOn = Promise.withResolvers<void>();
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    assertStrictEquals(conn.readable, conn.readable);
+    await goOn.promise;
+    await conn.readable.cancel();
+  });
+  const client = await t.admitted();
+  await client.write("nobody asked\n");
+  await clock.advance(0);
+  assertEquals(t.stats.bytesIn, 0);
+  goOn.resolve();
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "closed");
+});
+
+test("conn.writable ends this side when it is closed, and the peer can go on sending", async () => {
+  const { listener, clock } = inMemory();
+  const got: string[] = [];
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    const writer = conn.writable.getWriter();
+    await writer.write("text and ");
+    await writer.write(new TextEncoder().encode("bytes"));
+    await writer.close();
+    await assertRejects(() => conn.write("late"), ConnectionClosedError);
+    for await (const line of conn.lines) got.push(line);
+  });
+  const client = await t.admitted();
+  assertEquals(await client.readAll(), "text and bytes");
+  await client.write("still here\n");
+  await client.closeWrite();
+  assertEquals([(await t.closed()).reason, got], ["end", ["still here"]]);
+});
+
+test("conn.writable that is aborted ends the connection as closed", async () => {
+  await using t = startConversations(inMemory(), (conn) => conn.writable.abort());
+  await t.admitted();
+  assertEquals((await t.closed()).reason, "closed");
+});
+
+test("a pipe from conn.readable to conn.writable ends with its connection, and for its reason", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startConversations(
+    { listener, clock, idleTimeout: 1000 },
+    (conn) => conn.readable.pipeTo(conn.writable, { signal: conn.signal }),
+  );
+  const client = await t.admitted();
+  await client.write("echo");
+  await clock.advance(999);
+  assertEquals(new TextDecoder().decode((await client.read())!), "echo");
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "idle");
+  assertEquals(t.all("handler-error"), []);
 });

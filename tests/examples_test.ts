@@ -9,8 +9,8 @@ test("shout_stream runs as its comment says", async () => {
   assertEquals(await converse(example, "Hello. How are you?\n"), "HELLO. HOW ARE YOU?\n");
 });
 
-test("by_hand runs as its comment says", async () => {
-  await using example = await run("by_hand");
+test("streams runs as its comment says", async () => {
+  await using example = await run("streams");
   assertEquals(await converse(example, "Hello. How are you?\n"), "HELLO. HOW ARE YOU?\n");
 });
 

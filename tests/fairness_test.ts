@@ -206,6 +206,6 @@ test("a peer that floods the polite ending lets others have their turn", async (
   let others = false;
   setImmediate(() => others = true);
   // Without a turn it would be over before them.
-  await linger(new Greedy("\n"), () => others);
+  await linger(new Greedy("\n"), () => Promise.resolve(), () => others);
   assertEquals(others, true);
 });

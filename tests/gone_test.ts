@@ -6,6 +6,7 @@ import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
 import { type Conn, type ConnHandler, type LineHandler, serve, serveConnections, type ServeOptions } from "@x/shouty";
 import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { turn, TURN_BYTES, TURNS } from "../internal/turn.ts";
 import { test } from "./bounded.ts";
 import { inMemory, listenLoopback, startConversations, startServer, TestServer } from "./server.ts";
 import { AUTHORITY, IDENTITY } from "./tls.ts";
@@ -367,4 +368,21 @@ test("a connection that was listened for has its idle clock run anew when it is 
   assertEquals(t.all("closed"), []);
   await clock.advance(1);
   assertEquals((await t.closed()).reason, "idle");
+});
+
+test("what was read ahead while its reader waited for a turn is not waited for once more", async () => {
+  const { listener, clock } = inMemory();
+  const got: string[] = [];
+  await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
+    for await (const line of conn.lines) {
+      got.push(line);
+      // Reads that fill their buffer have turns, and this one is over.
+      if (got.length === 128) { while (TURNS.take(TURN_BYTES) === undefined); }
+    }
+  });
+  const client = await t.admitted();
+  await client.write("x\n".repeat(128) + "and more\n");
+  await clock.advance(250);
+  for (let turns = 0; turns < 10 && got.length < 129; turns++) await turn();
+  assertEquals(got.at(-1), "and more");
 });

@@ -121,6 +121,7 @@ test("a handler that closes while it answers bytes gets its replies out, as byte
   await using t = startServer(inMemory(), handler);
   assertEquals(await t.talk("one\ntwo\n"), "one\ntwo\n");
   assertEquals(await t.talk("!\ntwo\n"), "text !\n");
+  await t.closed(2);
   assertEquals(t.all("closed").map(({ reason }) => reason), ["closed", "closed"]);
 });
 

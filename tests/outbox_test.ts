@@ -48,6 +48,10 @@ class Kernel {
     return length;
   }
 
+  closeWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
   writing() {}
 
   wrote() {

@@ -4,7 +4,10 @@ import { Outbox } from "../internal/outbox.ts";
 
 Deno.test("Outbox sends a full block before the turn ends in which it was posted", async () => {
   let sent = 0;
-  const transport = { write: (bytes: Uint8Array) => (sent += bytes.length, Promise.resolve(bytes.length)) };
+  const transport = {
+    closeWrite: () => Promise.resolve(),
+    write: (bytes: Uint8Array) => (sent += bytes.length, Promise.resolve(bytes.length)),
+  };
   const owner = { failed: (error: unknown) => fail(String(error)), overflowed() {} };
   const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
   outbox.post("The first leaves at once.\n");

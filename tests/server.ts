@@ -21,6 +21,7 @@ import {
 } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { shoutLines } from "../examples/shout_stream.ts";
+import { shoutStreams } from "../examples/streams.ts";
 
 /** Where the tests' sockets come from, if not from the server itself. */
 export const SOCKETS: { listen?: (address: { hostname: string; port: number }) => Listener } = {};
@@ -41,6 +42,7 @@ export const DOORS: Readonly<Record<string, Start>> = {
   "a line handler": (options) => serve(options, (line) => shout(line)),
   "an async line handler": (options) => serve(options, (line) => Promise.resolve(shout(line))),
   "a conversation": (options) => serveConnections(options, shoutLines),
+  "a conversation in streams": (options) => serveConnections(options, shoutStreams(options.maxLineBytes)),
 };
 
 type EventOf<Type extends ServerEvent["type"]> = Extract<ServerEvent, { type: Type }>;
