@@ -12,6 +12,7 @@ import "./proxy_protocol_test.ts";
 import "./shutdown_test.ts";
 import "./sockets_test.ts";
 import "./stall_test.ts";
+import "./taken_threads_test.ts";
 import "./telnet_test.ts";
 import "./tls_client_ca_test.ts";
 import "./tls_openssl_test.ts";
