@@ -81,6 +81,7 @@ export class RawPeer {
     send: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
     recv: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
     getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+    setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
     getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
     getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
     close: { parameters: ["i32"], result: "i32" },
@@ -128,6 +129,14 @@ export class RawPeer {
     const bytes = new Uint8Array(value.buffer);
     assertEquals(this.#libc.symbols.getsockopt(fd, level, name, bytes, size), 0);
     return value[0];
+  }
+
+  /** Breaks off, before it returns. */
+  reset(): void {
+    const [SOL_SOCKET, SO_LINGER] = [1, 13];
+    const linger = new Uint8Array(Int32Array.of(1, 0).buffer);
+    this.#libc.symbols.setsockopt(this.#fd, SOL_SOCKET, SO_LINGER, linger, linger.length);
+    this.close();
   }
 
   close(): void {
