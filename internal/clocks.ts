@@ -5,7 +5,7 @@
  */
 
 import { LONGEST_MS } from "./check.ts";
-import { socketsTurn } from "./turn.ts";
+import { socketsTurns } from "./turn.ts";
 
 /** Where time comes from; a test puts a clock there that it moves by hand. */
 export interface Clock {
@@ -101,8 +101,7 @@ export class Alarms {
   async #catchUp(): Promise<void> {
     // No timer is set meanwhile: it would be due at once.
     this.#timerAt = -Infinity;
-    // The kernel tells of some 1000 sockets at a time.
-    for (let turns = 2 + (this.#heap.length >> 9); turns > 0; turns--) await socketsTurn();
+    await socketsTurns(this.#heap.length);
     this.#wakeDue();
   }
 

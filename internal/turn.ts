@@ -59,20 +59,26 @@ function roundsOrTurn(): Promise<void> {
   return askers.size > 0 ? rounds() : turn();
 }
 
-/** Waits until the kernel has been asked about every socket and the callbacks have run, for up to 512 sockets. */
+/**
+ * Waits until the kernel has been asked about every socket and the callbacks have run, for up to 128 sockets:
+ * {@linkcode socketsTurns} takes as many of these as it needs.
+ */
 export async function socketsTurn(): Promise<void> {
   await rounds();
   await turn();
 }
 
+/** Binary logarithm of the number of Deno's operations that its loop completes in one go, which is 128. */
+const LOG_OPERATIONS = 7;
+
 /**
  * Waits until what the kernel had at the call has been read, wherever a read was outstanding.
  *
- * @param sockets The number of sockets: the kernel tells Deno's loop of some 1000 at a time.
+ * @param sockets The number of sockets.
  * @param turn What waits for a part of them; it may have begun before the call, which is why it is awaited once more.
  */
 export async function socketsTurns(sockets: number, turn: () => Promise<void> = socketsTurn): Promise<void> {
-  for (let turns = 2 + (sockets >> 9); turns > 0; turns--) await turn();
+  for (let turns = 2 + (sockets >> LOG_OPERATIONS); turns > 0; turns--) await turn();
 }
 
 /**
