@@ -1,6 +1,6 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { TestClient } from "@x/shouty/testing";
-import { test, withScript } from "./epoll.ts";
+import { test, withScript } from "./epoll_peers.ts";
 
 const MODULES = `
   import { serve } from ${JSON.stringify(new URL("../mod.ts", import.meta.url))};

@@ -2,7 +2,7 @@ import { assertEquals, assertGreater, assertInstanceOf, assertLess, assertReject
 import type { Listener, Transport } from "@x/shouty";
 import { listenEpoll } from "@x/shouty/ops";
 import { askNow, socketsTurn } from "../internal/turn.ts";
-import { broken, disposable, LOOPBACK, pair, RawPeer, readText, test } from "./epoll.ts";
+import { broken, disposable, LOOPBACK, pair, RawPeer, readText, test } from "./epoll_peers.ts";
 
 const { ConnectionReset } = Deno.errors;
 

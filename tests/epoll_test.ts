@@ -4,7 +4,7 @@ import { listenEpoll } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { socketsTurn } from "../internal/turn.ts";
 import { errorOf } from "../ops/libc.ts";
-import { broken, descriptors, disposable, LOOPBACK, pair, RawPeer, readText, test, withScript } from "./epoll.ts";
+import { broken, descriptors, disposable, LOOPBACK, pair, RawPeer, readText, test, withScript } from "./epoll_peers.ts";
 
 const { AddrInUse, AddrNotAvailable, BadResource, BrokenPipe, Busy, ConnectionReset, Interrupted } = Deno.errors;
 

@@ -7,6 +7,7 @@ import "./gone_test.ts";
 import "./example_chat_test.ts";
 import "./example_kv_store_test.ts";
 import "./left_early_test.ts";
+import "./many_sockets_test.ts";
 import "./proxy_haproxy_test.ts";
 import "./proxy_protocol_test.ts";
 import "./shutdown_test.ts";
