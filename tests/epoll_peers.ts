@@ -136,7 +136,7 @@ export async function withScript(
   script: string,
   flags: string[],
   use: (process: Subprocess, path: string) => Promise<void>,
-) {
+): Promise<void> {
   const config = new URL("../deno.json", import.meta.url).pathname;
   const path = await Deno.makeTempFile({ suffix: ".ts" });
   try {
