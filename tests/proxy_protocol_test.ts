@@ -106,7 +106,7 @@ test("What comes with the header is handed on whole, though no read takes it at 
   assertEquals(await t.talk(`PROXY UNKNOWN\r\n${lines}`), lines);
 });
 
-test(
+testOnce(
   "A proxy on a Unix socket is believed if the list says unix, and not by any address",
   async () => {
     for (

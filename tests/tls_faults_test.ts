@@ -125,7 +125,7 @@ testOnce("Nothing is written below when the connection there is closed or has fa
   assertEquals([wire.sent, wire.idle], [3, true]);
 });
 
-test("What a wire has read stays as it is while the next read fills the same buffer", async () => {
+testOnce("What a wire has read stays as it is while the next read fills the same buffer", async () => {
   let letter = 96;
   const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
   const wire = new Wire({ read } as never, () => {}, () => {});
@@ -137,7 +137,7 @@ test("What a wire has read stays as it is while the next read fills the same buf
   assertEquals(kept.join(""), "aaabbb");
 });
 
-test("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
+testOnce("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
   const memory = new MemoryListener();
   const listener = await listenTls({ listener: memory, ...IDENTITY });
   const accepting = listener.accept();

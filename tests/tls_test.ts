@@ -108,21 +108,24 @@ testOnce("Under TLS, a connection can be closed twice, and a read that waits end
   await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
 });
 
-test("Under TLS, an answer that is cut off by a reset ends without close_notify, and one that is closed with it", async () => {
-  for (const end of ["reset", "close"] as const) {
-    await using t = await connected();
-    await t.server.write(new TextEncoder().encode("half an ans"));
-    t.server[end]!();
-    // It can be called again, as `close` can.
-    t.server[end]!();
-    const reading = t.client.readAll();
-    if (end === "close") assertEquals(await reading, "half an ans");
-    else await assertRejects(() => reading, Deno.errors.UnexpectedEof);
-    await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
-  }
-});
+testOnce(
+  "Under TLS, an answer that is cut off by a reset ends without close_notify, and one that is closed with it",
+  async () => {
+    for (const end of ["reset", "close"] as const) {
+      await using t = await connected();
+      await t.server.write(new TextEncoder().encode("half an ans"));
+      t.server[end]!();
+      // It can be called again, as `close` can.
+      t.server[end]!();
+      const reading = t.client.readAll();
+      if (end === "close") assertEquals(await reading, "half an ans");
+      else await assertRejects(() => reading, Deno.errors.UnexpectedEof);
+      await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
+    }
+  },
+);
 
-test("Under TLS, a reset ends a read and a write that wait", async () => {
+testOnce("Under TLS, a reset ends a read and a write that wait", async () => {
   await using t = await connected();
   const { pouring } = await poured(t.server);
   const failing = [
@@ -133,7 +136,7 @@ test("Under TLS, a reset ends a read and a write that wait", async () => {
   await Promise.all(failing);
 });
 
-test("Under TLS, heldBytes counts output that waits and input that nobody has read, until it is gone", async () => {
+testOnce("Under TLS, heldBytes counts output that waits and input that nobody has read, until it is gone", async () => {
   await using t = await connected();
   assertEquals(t.server.heldBytes, 0);
   const total = 64 * MIB;
