@@ -24,7 +24,7 @@ import { Roster } from "./internal/roster.ts";
 import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
 import type { ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
 import { shout } from "./internal/shout.ts";
-import { round, socketsTurn } from "./internal/turn.ts";
+import { round, socketsTurn, socketsTurns } from "./internal/turn.ts";
 import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from "./internal/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
@@ -160,11 +160,12 @@ class LineServer implements Server, Host {
     for (const conn of this.#conns) conn.unref();
   }
 
-  async socketsTurn(): Promise<void> {
-    // The first may have begun before now; and the kernel tells of some 1000 sockets at a time. All connections share it.
-    for (let turns = 2 + (this.active >> 9); turns > 0; turns--) {
-      await (this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined));
-    }
+  socketsTurn(): Promise<void> {
+    // All connections share a turn, which may have begun before now.
+    return socketsTurns(
+      this.active,
+      () => this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined),
+    );
   }
 
   emit(event: ServerEvent): void {

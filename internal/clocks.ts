@@ -5,7 +5,7 @@
  */
 
 import { LONGEST_MS } from "./check.ts";
-import { socketsTurn } from "./turn.ts";
+import { hasAskers, socketsTurns } from "./turn.ts";
 
 /** Where time comes from; a test puts a clock there that it moves by hand. */
 export interface Clock {
@@ -94,23 +94,27 @@ export class Alarms {
   #ring(): void {
     this.#cancel = undefined;
     if (this.now() - this.#timerAt > LATE_MS) this.#catchUp();
-    else this.#wakeDue();
+    else this.#wakeDue(!hasAskers());
   }
 
-  /** Something held the whole process up. Peers who spoke meanwhile are heard before anybody is found silent. */
+  /**
+   * Has every socket asked, so that peers that have spoken are heard before they are found silent. Deno's loop has asked
+   * its own before it rings a timer, unless something held the whole process up; other sockets may be far behind.
+   */
   async #catchUp(): Promise<void> {
     // No timer is set meanwhile: it would be due at once.
     this.#timerAt = -Infinity;
-    // The kernel tells of some 1000 sockets at a time.
-    for (let turns = 2 + (this.#heap.length >> 9); turns > 0; turns--) await socketsTurn();
-    this.#wakeDue();
+    await socketsTurns(this.#heap.length);
+    this.#wakeDue(true);
   }
 
-  #wakeDue(): void {
+  /** @param asked Whether all sockets have been asked since the timer rang. */
+  #wakeDue(asked: boolean): void {
     this.#timerAt = Infinity;
     const now = this.now();
     for (let first = this.#heap[0]; first !== undefined && first.wakeAt <= now; first = this.#heap[0]) {
       const deadline = first.deadline();
+      if (deadline <= now && !asked) return void this.#catchUp();
       this.drop(first);
       if (deadline <= now) first.wake(now);
       else this.watch(first, deadline);

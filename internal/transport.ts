@@ -48,6 +48,14 @@ export interface Transport {
    * `writeTimeout` sees the progress of a slow reader although no `write` settles: the kernel buffers much.
    */
   progress?: (() => number) | undefined;
+  /**
+   * Has the transport tell of a peer that resets the connection while neither a read nor a write is outstanding, which
+   * would tell it otherwise. Without it, the next read or write finds out.
+   *
+   * @param callback Called once at most, and not after `close` or `reset`; with the error, which the next read rejects
+   * with as well once it has read what had come before.
+   */
+  onReset?: ((callback: (error: unknown) => void) => void) | undefined;
   /** The memory in bytes that it holds beyond what it holds at rest, such as encrypted output that waits for the peer. */
   readonly heldBytes?: number | undefined;
   /** Lets the process live as long as a read is outstanding, which is the default. */

@@ -6,6 +6,33 @@
 
 import { setImmediate } from "node:timers";
 
+/** Each asks the kernel about the sockets of an engine that is not Deno's, and tells the readers what has come. */
+const askers = new Set<() => void>();
+
+/**
+ * Has an engine's sockets asked about wherever the loop's own are: see {@linkcode askNow}.
+ *
+ * @param ask Asks the kernel about all sockets of the engine, and settles the reads that have something, before it returns.
+ * @returns A function that takes it back.
+ */
+export function registerAsker(ask: () => void): () => void {
+  askers.add(ask);
+  return () => void askers.delete(ask);
+}
+
+/** Whether there are sockets that are not Deno's. */
+export function hasAskers(): boolean {
+  return askers.size > 0;
+}
+
+/**
+ * Asks the kernel at once about all sockets that are not Deno's: reads of what has come are settled when it returns,
+ * though what awaits them runs later. Deno's own sockets cannot be asked like this; {@linkcode socketsTurn} waits for them.
+ */
+export function askNow(): void {
+  for (const ask of askers) ask();
+}
+
 /**
  * Lets everything that is ready have its turn, timers and sockets included, and rests for a millisecond or two.
  *
@@ -13,6 +40,7 @@ import { setImmediate } from "node:timers";
  * now and then while there is other work. A timer makes it ask, unless it is due before the loop comes to rest.
  */
 export function turn(): Promise<void> {
+  askNow();
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
@@ -21,29 +49,41 @@ export function round(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => resolve()));
 }
 
-/** The loop asks the kernel at least once in 61 rounds, even if it is never at rest. */
+/** The loop asks the kernel about Deno's sockets at least once in 61 rounds, even if it is never at rest. */
 const ROUNDS = 64;
 
 /** Lets the loop ask the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
 async function rounds(): Promise<void> {
-  for (let left = ROUNDS; left > 0; left--) await round();
-}
-
-let askedInEveryRound = false;
-
-/** Tells whether somebody other than the loop asks the kernel, in every round, so that there is no need to rest for it. */
-export function askInEveryRound(asks: boolean): void {
-  askedInEveryRound = asks;
+  for (let left = ROUNDS; left > 0; left--) {
+    askNow();
+    await round();
+  }
 }
 
 function roundsOrTurn(): Promise<void> {
-  return askedInEveryRound ? rounds() : turn();
+  return hasAskers() ? rounds() : turn();
 }
 
-/** The same for certain, with time for what comes of it. */
+/**
+ * Waits until the kernel has been asked about every socket and the callbacks have run, for up to 128 sockets:
+ * {@linkcode socketsTurns} takes as many of these as it needs.
+ */
 export async function socketsTurn(): Promise<void> {
   await rounds();
   await turn();
+}
+
+/** Binary logarithm of the number of Deno's operations that its loop completes in one go, which is 128. */
+const LOG_OPERATIONS = 7;
+
+/**
+ * Waits until what the kernel had at the call has been read, wherever a read was outstanding.
+ *
+ * @param sockets The number of sockets.
+ * @param turn What waits for a part of them; it may have begun before the call, which is why it is awaited once more.
+ */
+export async function socketsTurns(sockets: number, turn: () => Promise<void> = socketsTurn): Promise<void> {
+  for (let turns = 2 + (sockets >> LOG_OPERATIONS); turns > 0; turns--) await turn();
 }
 
 /**

@@ -6,12 +6,15 @@
 
 import { checkOptions, checkString, checkWhole, show } from "../internal/check.ts";
 import type { Listener, Transport } from "../internal/transport.ts";
-import { checked, type Pollable, Poller } from "./epoll_poller.ts";
+import { type Pollable, Poller } from "./epoll_poller.ts";
 import { EpollSocket } from "./epoll_socket.ts";
-import { EAGAIN, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
+import { checked, EAGAIN, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
 
 /** So many connections may wait to be accepted, as with Deno. */
 const BACKLOG = 511;
+
+/** Bounds of the time between two keep-alive probes, which the kernel counts in seconds, up to 32767 of them. */
+const [LEAST_KEEP_ALIVE_MS, MOST_KEEP_ALIVE_MS] = [1000, 32_767_000];
 
 /** Where who connects may mean any address. */
 const WILDCARDS = ["0.0.0.0", "::", "::ffff:0.0.0.0"];
@@ -24,6 +27,15 @@ export interface ListenEpollOptions {
   /** The port; 0 picks a free one.
    * @default {8080} */
   port?: number | undefined;
+  /**
+   * The silence in milliseconds, rounded up to whole seconds, after which the kernel asks a peer whether it is still
+   * there (TCP keep-alive), and the time from one question to the next. It starts anew with whatever comes from the
+   * peer. A peer that answers none of three questions has vanished: the read ends with `Deno.errors.TimedOut`, at most
+   * four times this long after the last that was heard of it. So does a peer that takes nothing of what is sent to it
+   * for four times this long. From 1000 to 32_767_000; `Infinity` switches it off.
+   * @default {15_000}
+   */
+  keepAliveMs?: number | undefined;
 }
 
 /**
@@ -32,12 +44,17 @@ export interface ListenEpollOptions {
  * for these:
  *
  * - It keeps the process alive while it or one of its connections is open, whatever {@linkcode Server.unref} says.
- * - Nagle's algorithm is off from the start.
- * - Whoever terminates a worker that uses it has to close it before.
+ * - Nagle's algorithm is off from the start, and TCP keep-alive on.
+ * - If a worker that uses it is terminated, the listener and its connections are closed on Linux 6.9 and newer. On older
+ *   systems they stay open and are not answered: close the listener first.
  *
- * It takes x86-64 or ARM64 with the GNU C library, and `--allow-ffi` without a list when it is first called: what it
- * loads stays loaded (a test that looks for leaks finds it), so the permission can be given up then, and should be. It
- * never has Deno ask for it.
+ * A thread of its own waits for the kernel, so that work which takes all of Deno's threads, as files and cryptography
+ * do, holds up no client. It is a worker, which is started when the first listener is made, within some 30 ms in which
+ * this function waits for it. It ends when the last listener and the last connection are closed.
+ *
+ * It takes x86-64 or ARM64 with the GNU C library, and `--allow-ffi` without a list whenever none of its listeners and
+ * connections is open; it never has Deno ask for it. So the permission can be given up once it listens, and should be.
+ * What it loads of the C library stays loaded, which a test that looks for leaks finds.
  *
  * @param options Where.
  * @returns The listener, which listens already.
@@ -58,15 +75,27 @@ export interface ListenEpollOptions {
  */
 export function listenEpoll(options: ListenEpollOptions = {}): Listener {
   checkOptions("listenEpoll options", options);
-  const { hostname = "0.0.0.0", port = 8080 } = options;
+  const { hostname = "0.0.0.0", port = 8080, keepAliveMs = 15_000 } = options;
   checkString("hostname", hostname);
   checkWhole("port", port, 0, 65_535);
-  const libc = loaded ??= load();
+  checkKeepAlive(keepAliveMs);
+  const libc = load();
   const fd = libc.bound(hostname, port);
   if (fd === undefined) {
     throw new RangeError(`Cannot use hostname ${show(hostname)}: expected an IP address without a zone`);
   }
-  return new EpollListener(libc, checked(fd));
+  checked(fd);
+  if (keepAliveMs !== Infinity) libc.keepAlive(fd, keepAliveMs);
+  return new EpollListener(libc, fd);
+}
+
+function checkKeepAlive(keepAliveMs: number): void {
+  if (typeof keepAliveMs !== "number") {
+    throw new TypeError(`Cannot use keepAliveMs ${show(keepAliveMs)}: expected a number`);
+  }
+  if (keepAliveMs === Infinity || keepAliveMs >= LEAST_KEEP_ALIVE_MS && keepAliveMs <= MOST_KEEP_ALIVE_MS) return;
+  const allowed = `expected ${LEAST_KEEP_ALIVE_MS} to ${MOST_KEEP_ALIVE_MS} ms, or Infinity`;
+  throw new RangeError(`Cannot use keepAliveMs ${show(keepAliveMs)}: ${allowed}`);
 }
 
 let loaded: Libc | undefined;
@@ -77,16 +106,20 @@ function load(): Libc {
   if (os !== "linux" || arch !== "x86_64" && arch !== "aarch64") {
     throw new Deno.errors.NotSupported(`No epoll on ${os} with ${arch}`);
   }
-  // With a list, Deno would look for the library in the current folder.
-  const { state, partial } = Deno.permissions.querySync({ name: "ffi" });
-  if (state !== "granted" || partial) {
-    throw new Deno.errors.NotCapable("No permission for foreign code, which --allow-ffi without a list grants");
-  }
+  // The thread of a new poller takes it as well.
+  if (poller === undefined) checkPermission();
   try {
-    return new Libc();
+    return loaded ??= new Libc();
   } catch (cause) {
     throw new Deno.errors.NotSupported("No epoll without the GNU C library", { cause });
   }
+}
+
+function checkPermission(): void {
+  // With a list, Deno would look for the library in the current folder.
+  const { state, partial } = Deno.permissions.querySync({ name: "ffi" });
+  if (state === "granted" && !partial) return;
+  throw new Deno.errors.NotCapable("No permission for foreign code, which --allow-ffi without a list grants");
 }
 
 class EpollListener implements Listener, Pollable {
@@ -125,7 +158,7 @@ class EpollListener implements Listener, Pollable {
     return promise;
   }
 
-  close(): void {
+  close(): Promise<void> | undefined {
     if (this.#fd < 0) throw new Deno.errors.BadResource("The listener is closed");
     const fd = this.#fd;
     this.#fd = -1;
@@ -134,6 +167,7 @@ class EpollListener implements Listener, Pollable {
     this.#poller.remove(fd);
     this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
     this.#accepting = undefined;
+    return this.#poller.ended;
   }
 
   ready(): void {

@@ -5,52 +5,60 @@
  */
 
 import { setImmediate } from "node:timers";
-import { askInEveryRound } from "../internal/turn.ts";
-import { EPOLLIN, errorOf, Events, type Libc } from "./libc.ts";
+import { registerAsker, turn } from "../internal/turn.ts";
+import { Waiter } from "./epoll_waiter.ts";
+import { checked, Events, type Libc } from "./libc.ts";
 
-/** Who is told. */
+/** What owns a descriptor. */
 export interface Pollable {
   /** Something may have happened to the descriptor. */
   ready(flags: number): void;
+  /** Closes the descriptor, as the program ends. */
+  close(): void;
 }
 
-/** So many are told in one turn of this process's loop; the others' turn comes right after the next. */
+/** Maximum events told in one turn of this process's loop; what is left is told right after the next. */
 const EVENTS = 64;
-
-/** So often it looks for itself while it waits: a few handlers that use files or cryptography can hold all threads up. */
-const LOOK_MS = 50;
 
 /**
  * Asks between the turns of this process's loop as long as there is something to tell, which costs one system call for
- * all sockets; and waits in another thread when there is nothing.
+ * all sockets, and waits in a thread when there is nothing. Whatever it is doing, {@linkcode askNow} asks it as well.
  */
 export class Poller {
   readonly #libc: Libc;
   readonly #epoll: number;
-  readonly #alarm: number;
+  readonly #waiter: Waiter;
   readonly #events = new Events(EVENTS);
   readonly #pollables = new Map<number, Pollable>();
   readonly #closed: () => void;
-  #looking: ReturnType<typeof setInterval> | undefined;
-  #waiting = false;
-  #pollsSoon = false;
+  readonly #unregister: () => void;
+  readonly #release = () => this.#closeAll();
+  #ended: Promise<void> | undefined;
 
   /**
    * @param libc Where the calls go.
-   * @param closed Called when nobody is left, and it has closed itself.
+   * @param closed Called when it has closed itself, as it has no descriptor left to tell of.
    * @throws {Error} If the kernel has no descriptors for it.
    */
   constructor(libc: Libc, closed: () => void) {
     this.#libc = libc;
     this.#closed = closed;
     this.#epoll = checked(libc.epollCreate());
-    this.#alarm = libc.eventfd();
     try {
-      checked(libc.epollAdd(this.#epoll, checked(this.#alarm), EPOLLIN));
+      this.#waiter = new Waiter(libc, this.#epoll);
     } catch (error) {
-      for (const fd of [this.#epoll, this.#alarm]) libc.close(fd);
+      libc.close(this.#epoll);
       throw error;
     }
+    this.#unregister = registerAsker(() => this.#askAll());
+    // Deno closes its own sockets when a program ends, or begins anew under --watch, but not these.
+    addEventListener("unload", this.#release);
+    this.#wait();
+  }
+
+  /** Settles when its thread has ended, and Deno has forgotten the thread; `undefined` while it has descriptors. */
+  get ended(): Promise<void> | undefined {
+    return this.#ended;
   }
 
   /**
@@ -60,9 +68,10 @@ export class Poller {
    * @throws {Error} If the kernel does not.
    */
   add(fd: number, flags: number, pollable: Pollable): void {
-    checked(this.#libc.epollAdd(this.#epoll, fd, flags));
-    this.#pollables.set(fd, pollable);
-    if (this.#looking === undefined) this.#start();
+    const result = this.#libc.epollAdd(this.#epoll, fd, flags);
+    if (result >= 0) this.#pollables.set(fd, pollable);
+    else this.#endIfUnused();
+    checked(result);
   }
 
   /** Tells once more of what is there already, in a later turn. */
@@ -73,57 +82,48 @@ export class Poller {
   /** Tells no more of a descriptor, which is closed now. */
   remove(fd: number): void {
     this.#pollables.delete(fd);
-    if (this.#pollables.size === 0) this.#libc.eventfdWrite(this.#alarm);
+    this.#endIfUnused();
   }
 
-  #start(): void {
-    askInEveryRound(true);
-    this.#looking = setInterval(() => this.#poll(), LOOK_MS);
-    this.#wait();
-  }
-
+  /** Waits in the thread, and asks when it has rung. */
   async #wait(): Promise<void> {
-    this.#waiting = true;
-    await this.#libc.epollReady(this.#epoll);
-    this.#waiting = false;
+    await this.#waiter.wait();
     this.#poll();
   }
 
   #poll(): void {
+    if (this.#ended !== undefined) return;
+    if (this.#ask() === 0) this.#wait();
+    else setImmediate(() => this.#poll());
+  }
+
+  /** Asks about some descriptors; the number of them that had something to tell. */
+  #ask(): number {
     const count = this.#libc.epollWait(this.#epoll, this.#events);
-    for (let index = 0; index < count; index++) this.#dispatch(this.#events.fd(index), this.#events.flags(index));
-    if (this.#pollsSoon || this.#waiting && count === 0) return;
-    if (this.#pollables.size === 0) this.#end();
-    else if (count === 0) this.#wait();
-    else this.#pollSoon();
+    for (let index = 0; index < count; index++) {
+      this.#pollables.get(this.#events.fd(index))?.ready(this.#events.flags(index));
+    }
+    return count;
   }
 
-  #pollSoon(): void {
-    this.#pollsSoon = true;
-    setImmediate(() => {
-      this.#pollsSoon = false;
-      this.#poll();
-    });
+  /** Asks about all of them: the kernel tells of each once, but more may happen meanwhile. */
+  #askAll(): void {
+    for (let left = this.#pollables.size; left > 0 && this.#ended === undefined; left -= EVENTS) {
+      if (this.#ask() < EVENTS) return;
+    }
   }
 
-  #dispatch(fd: number, flags: number): void {
-    if (fd !== this.#alarm) this.#pollables.get(fd)?.ready(flags);
-    else if (this.#pollables.size > 0) this.#libc.eventfdRead(fd); // it rings on as long as a thread waits in vain
+  #closeAll(): void {
+    for (const pollable of this.#pollables.values()) pollable.close();
   }
 
-  /** The thread that waits has heard the alarm, or will. */
-  #end(): void {
-    if (this.#waiting) return;
-    askInEveryRound(false);
-    clearInterval(this.#looking);
+  #endIfUnused(): void {
+    if (this.#pollables.size > 0 || this.#ended !== undefined) return;
+    this.#unregister();
+    removeEventListener("unload", this.#release);
+    this.#waiter.end();
     this.#libc.close(this.#epoll);
-    this.#libc.close(this.#alarm);
+    this.#ended = turn();
     this.#closed();
   }
-}
-
-/** A result that is none of an error's. */
-export function checked(result: number): number {
-  if (result < 0) throw errorOf(result);
-  return result;
 }

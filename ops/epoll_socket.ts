@@ -6,7 +6,7 @@
 
 import type { Transport } from "../internal/transport.ts";
 import type { Pollable, Poller } from "./epoll_poller.ts";
-import { EAGAIN, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, errorOf, type Libc } from "./libc.ts";
+import { EAGAIN, EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, errorOf, type Libc } from "./libc.ts";
 
 /** It is told once each time that it could read or write, and if the peer has ended or sent urgent data. */
 const INTEREST = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
@@ -34,6 +34,13 @@ export class EpollSocket implements Transport, Pollable {
   #urgent = false;
   /** Whether the peer's end has been read. */
   #drained = false;
+  /** The error of a peer that reset while neither a read nor a write waited: a negative result, 0 for none. */
+  #error = 0;
+  #onReset: ((error: unknown) => void) | undefined;
+  /** The number of bytes that the kernel has taken. */
+  #sent = 0;
+  /** The number of them that the peer's side had when that was counted last. */
+  #acknowledged = 0;
   #reading: Waiting<number | null> | undefined;
   #writing: Waiting<number> | undefined;
 
@@ -61,9 +68,10 @@ export class EpollSocket implements Transport, Pollable {
   write(bytes: Uint8Array): Promise<number> {
     if (this.#fd < 0) return Promise.reject(closed());
     if (this.#writing !== undefined) return Promise.reject(busy("write"));
-    const count = this.#libc.send(this.#fd, bytes);
+    const count = this.#send(bytes);
     if (count >= 0) return Promise.resolve(count);
     if (count !== EAGAIN) return Promise.reject(errorOf(count));
+    this.#countAcknowledged();
     return new Promise((resolve, reject) => this.#writing = { bytes, resolve, reject });
   }
 
@@ -74,11 +82,20 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   close(): void {
+    // Where input is unread, the kernel sends RST when it is closed; behind an end, that destroys nothing.
+    if (!this.#drained && this.#fd >= 0) this.#libc.shutdown(this.#fd);
+    this.#free();
+  }
+
+  reset(): void {
+    if (this.#fd >= 0) this.#libc.resetWhenClosed(this.#fd);
+    this.#free();
+  }
+
+  #free(): void {
     if (this.#fd < 0) throw closed();
     const fd = this.#fd;
     this.#fd = -1;
-    // Where input is unread, the kernel sends RST when it is closed; behind an end, that destroys nothing.
-    if (!this.#drained) this.#libc.shutdown(fd);
     this.#libc.close(fd);
     this.#poller.remove(fd);
     this.#reading?.reject(interrupted());
@@ -86,7 +103,26 @@ export class EpollSocket implements Transport, Pollable {
     this.#reading = this.#writing = undefined;
   }
 
-  /** Being reset counts as all three. */
+  /** Sends on first, if a write waits: the kernel tells of room only when a third of its buffer is free. */
+  progress(): number {
+    if (this.#fd < 0) return 0;
+    if (this.#writing !== undefined) this.#goOnWriting(this.#writing);
+    const before = this.#acknowledged;
+    this.#countAcknowledged();
+    return this.#acknowledged - before;
+  }
+
+  #countAcknowledged(): void {
+    // An end that is not acknowledged counts as one byte more than was sent.
+    this.#acknowledged = Math.max(this.#acknowledged, this.#sent - this.#libc.unacknowledged(this.#fd));
+  }
+
+  onReset(callback: (error: unknown) => void): void {
+    this.#onReset = callback;
+    if (this.#error < 0) this.#tellReset();
+  }
+
+  /** Being reset counts as reading, writing and ending as well. */
   ready(flags: number): void {
     if (flags & EPOLLRDHUP) this.#ended = true;
     if (flags & EPOLLPRI) this.#urgent = true;
@@ -95,6 +131,23 @@ export class EpollSocket implements Transport, Pollable {
       if (this.#reading !== undefined) this.#goOnReading(this.#reading);
     }
     if (flags & EPOLLOUT && this.#writing !== undefined) this.#goOnWriting(this.#writing);
+    if (flags & EPOLLERR) this.#keepError();
+  }
+
+  /** Keeps an error that no call has handed out, for the next read behind what had come before it. */
+  #keepError(): void {
+    const error = this.#libc.takeError(this.#fd);
+    if (error === 0) return;
+    this.#error = error;
+    this.#tellReset();
+  }
+
+  #tellReset(): void {
+    const error = errorOf(this.#error);
+    queueMicrotask(() => {
+      if (this.#fd >= 0) this.#onReset?.(error);
+      this.#onReset = undefined;
+    });
   }
 
   #goOnReading({ bytes, resolve, reject }: Waiting<number | null>): void {
@@ -106,11 +159,17 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   #goOnWriting({ bytes, resolve, reject }: Waiting<number>): void {
-    const count = this.#libc.send(this.#fd, bytes);
+    const count = this.#send(bytes);
     if (count === EAGAIN) return;
     this.#writing = undefined;
     if (count < 0) reject(errorOf(count));
     else resolve(count);
+  }
+
+  #send(bytes: Uint8Array): number {
+    const count = this.#libc.send(this.#fd, bytes);
+    if (count > 0) this.#sent += count;
+    return count;
   }
 
   /** A read that did not fill its buffer has taken all there was: there will be news of what comes after. */
@@ -122,8 +181,16 @@ export class EpollSocket implements Transport, Pollable {
       // Reading on at once would let a peer that sends bit by bit keep everybody else waiting.
       this.#poller.again(this.#fd, INTEREST);
     }
-    if (count === 0 && into.length > 0) this.#drained = true;
+    if (count === 0 && into.length > 0) return this.#end();
     return count;
+  }
+
+  /** The end of input, in place of which a kept error is handed out once. */
+  #end(): number {
+    const error = this.#error;
+    this.#error = 0;
+    if (error === 0) this.#drained = true;
+    return error;
   }
 }
 

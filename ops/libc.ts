@@ -1,6 +1,7 @@
 /**
  * The C library's calls that sockets on `epoll` take, each of which hands back what it got: a negative result is
- * `errno`'s. No other file passes memory to foreign code, and here every length is that of the memory passed.
+ * `errno`'s. No other file passes memory to foreign code, but for the one event of `epoll_waiter.ts`, and every length
+ * is that of the memory passed.
  *
  * @module
  */
@@ -11,6 +12,9 @@ import { getSystemErrorMap } from "node:util";
 const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // Variadic in C. On x86-64 and ARM64 a call without floating-point numbers passes its arguments as any other does.
+  ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },
   accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
@@ -22,14 +26,13 @@ const SYMBOLS = {
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
-  eventfd_read: { parameters: ["i32", "buffer"], result: "i32" },
   eventfd_write: { parameters: ["i32", "u64"], result: "i32" },
+  gettid: { parameters: [], result: "i32" },
+  // Variadic as well; `pidfd_open` itself is younger than some of the libraries that have all else.
+  syscall: { parameters: ["i64", "i32", "u32"], result: "i32" },
   epoll_create1: { parameters: ["i32"], result: "i32" },
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
-  /** In another thread, so that this one does not stand still. */
-  poll: { parameters: ["pointer", "usize", "i32"], result: "i32", nonblocking: true },
-  calloc: { parameters: ["usize", "usize"], result: "pointer" },
   inet_pton: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   inet_ntop: { parameters: ["i32", "buffer", "buffer", "u32"], result: "void" },
   __errno_location: { parameters: [], result: "pointer" },
@@ -43,11 +46,18 @@ const SOCK_STREAM = 1;
 const NONBLOCK_CLOEXEC = 0o2004000;
 const EPOLL_CLOEXEC = 0o2000000;
 const [EPOLL_CTL_ADD, EPOLL_CTL_MOD] = [1, 3];
-const [SOL_SOCKET, SO_REUSEADDR] = [1, 2];
-const [IPPROTO_TCP, TCP_NODELAY] = [6, 1];
+const [SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_KEEPALIVE, SO_LINGER] = [1, 2, 4, 9, 13];
+const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT] = [6, 1, 4, 5, 6, 18];
+/** `pidfd_open`, which has this number on all systems, for a thread: since Linux 6.9. */
+const [PIDFD_OPEN, PIDFD_THREAD] = [434n, 0o200];
+/** Asks for the number of bytes in the send queue that the peer has not acknowledged. */
+const SIOCOUTQ = 0x5411;
 const [SHUT_RD, SHUT_WR] = [0, 1];
 const MSG_NOSIGNAL = 0x4000;
-const ON = new Uint8Array(new Int32Array([1]).buffer);
+/** `struct linger`: closing waits for no time at all, and resets the connection. */
+const RESETTING = new Uint8Array(new Int32Array([1, 0]).buffer);
+/** Number of keep-alive probes in a row without an answer after which a peer is lost. */
+const KEEP_ALIVE_PROBES = 3;
 
 /** `sockaddr_in` is the shorter one; an IPv6 address without its scope is at most so long as text. */
 const SOCKADDR_IN_BYTES = 16;
@@ -55,19 +65,19 @@ const SOCKADDR_IN6_BYTES = 28;
 const ADDRESS_CHARS = 46;
 
 /** `struct epoll_event` is packed on x86-64 alone; in words of four bytes, and where the descriptor is in it. */
-const [EVENT_WORDS, FD_WORD] = Deno.build.arch === "x86_64" ? [3, 1] : [4, 2];
+const IS_PACKED = Deno.build.arch === "x86_64";
+const EVENT_WORDS = IS_PACKED ? 3 : 4;
+export const FD_WORD: number = IS_PACKED ? 1 : 2;
 
 export const EPOLLIN = 0x1;
 export const EPOLLPRI = 0x2;
 export const EPOLLOUT = 0x4;
+export const EPOLLERR = 0x8;
 export const EPOLLRDHUP = 0x2000;
+export const EPOLLONESHOT: number = 1 << 30;
 export const EPOLLET: number = 1 << 31;
 
 export const EAGAIN = -11;
-
-/** `struct pollfd`: a descriptor, and what it is waited for. */
-const POLLFD_BYTES = 8;
-const POLLIN = 0x1;
 
 /** What `epoll_wait` tells, in memory that it fills. */
 export class Events {
@@ -107,16 +117,15 @@ export class Libc {
   readonly #sockaddrBytes = new Uint32Array(1);
   readonly #sockaddrLength = new Uint8Array(this.#sockaddrBytes.buffer);
   readonly #event = new Events(1);
-  /** Not of JavaScript, whose memory may be gone when a thread that has waited for long writes there. */
-  readonly #pollfd: Deno.PointerValue;
-  readonly #polled: Int32Array;
+  /** An `int` for options and answers, and its size. */
+  readonly #int = new Int32Array(1);
+  readonly #intBytes = new Uint8Array(this.#int.buffer);
+  readonly #intSize = new Uint8Array(new Uint32Array([4]).buffer);
 
   /** Takes `--allow-ffi`; what is loaded stays usable when that is given up. */
   constructor() {
     this.#c = Deno.dlopen(LIBRARY, SYMBOLS).symbols;
     this.#errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(this.#c.__errno_location()!, 4));
-    this.#pollfd = this.#c.calloc(1n, BigInt(POLLFD_BYTES));
-    this.#polled = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(this.#pollfd!, POLLFD_BYTES));
   }
 
   /** A TCP socket for addresses of the same family as the one given as text; `undefined` if that is none. */
@@ -126,13 +135,31 @@ export class Libc {
     const address = this.#sockaddr.subarray(0, size);
     const fd = this.#result(this.#c.socket(address[0], SOCK_STREAM | NONBLOCK_CLOEXEC, 0));
     if (fd < 0) return fd;
-    const { setsockopt } = this.#c;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ON, ON.length);
-    // Those that are accepted inherit it.
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ON, ON.length);
+    this.#set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    // Accepted connections inherit it.
+    this.#set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     const error = this.#result(this.#c.bind(fd, address, address.length));
     if (error < 0) this.close(fd);
     return error < 0 ? error : fd;
+  }
+
+  /**
+   * Has the kernel probe peers that have been silent for so long, and once more each time that this has passed. A peer
+   * that answers no probe, or takes nothing that was sent to it, for four times as long is lost. Accepted connections
+   * inherit that from their listener.
+   */
+  keepAlive(fd: number, milliseconds: number): void {
+    const seconds = Math.ceil(milliseconds / 1000);
+    this.#set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    this.#set(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+    this.#set(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
+    this.#set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEP_ALIVE_PROBES);
+    this.#set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (1 + KEEP_ALIVE_PROBES) * 1000 * seconds);
+  }
+
+  #set(fd: number, level: number, option: number, value: number): void {
+    this.#int[0] = value;
+    this.#c.setsockopt(fd, level, option, this.#intBytes, this.#intBytes.length);
   }
 
   listen(fd: number, backlog: number): number {
@@ -175,6 +202,26 @@ export class Libc {
     return this.#result(this.#c.send(fd, bytes as Uint8Array<ArrayBuffer>, bytes.length, MSG_NOSIGNAL));
   }
 
+  /** The number of bytes sent that the peer has not acknowledged, and one more for an unacknowledged end. */
+  unacknowledged(fd: number): number {
+    this.#int[0] = 0;
+    this.#c.ioctl(fd, SIOCOUTQ, this.#intBytes);
+    return this.#int[0];
+  }
+
+  /** The error that the connection has met and no call has handed out; 0 for none. It is handed out by this. */
+  takeError(fd: number): number {
+    this.#int[0] = 0;
+    this.#intSize[0] = this.#intBytes.length;
+    this.#c.getsockopt(fd, SOL_SOCKET, SO_ERROR, this.#intBytes, this.#intSize);
+    return -this.#int[0];
+  }
+
+  /** Has closing reset the connection. */
+  resetWhenClosed(fd: number): void {
+    this.#c.setsockopt(fd, SOL_SOCKET, SO_LINGER, RESETTING, RESETTING.length);
+  }
+
   /** Ends the sending side. Who has been reset has nothing to end, and hears of it when he reads. */
   shutdown(fd: number): void {
     this.#c.shutdown(fd, SHUT_WR);
@@ -193,12 +240,13 @@ export class Libc {
     return this.#result(this.#c.eventfd(0, NONBLOCK_CLOEXEC));
   }
 
-  eventfdRead(fd: number): void {
-    this.#c.eventfd_read(fd, new BigUint64Array(1));
-  }
-
   eventfdWrite(fd: number): void {
     this.#c.eventfd_write(fd, 1n);
+  }
+
+  /** A descriptor that is readable when the calling thread has ended. */
+  thisThread(): number {
+    return this.#result(this.#c.syscall(PIDFD_OPEN, this.#c.gettid(), PIDFD_THREAD));
   }
 
   epollCreate(): number {
@@ -219,12 +267,6 @@ export class Libc {
   /** What is ready now. */
   epollWait(epoll: number, events: Events): number {
     return this.#result(this.#c.epoll_wait(epoll, events.bytes, events.length, 0));
-  }
-
-  /** Waits until something is, or for no reason; one can wait at a time. */
-  async epollReady(epoll: number): Promise<void> {
-    this.#polled.set([epoll, POLLIN]);
-    await this.#c.poll(this.#pollfd, 1n, -1);
   }
 
   #result(result: number): number {
@@ -267,4 +309,10 @@ export function errorOf(result: number): Error {
   const [code, text] = getSystemErrorMap().get(result) ?? ["UNKNOWN", "unknown error"];
   const message = `${text[0].toUpperCase()}${text.slice(1)} (os error ${-result})`;
   return Object.assign(new (CLASSES[code] ?? Error)(message), { code });
+}
+
+/** A result that is none of an error's. */
+export function checked(result: number): number {
+  if (result < 0) throw errorOf(result);
+  return result;
 }

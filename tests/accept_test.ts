@@ -1,5 +1,5 @@
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { faulty } from "./faults.ts";
 import { inMemory, startServer } from "./server.ts";
 import { Acceptor } from "../internal/acceptor.ts";
@@ -34,7 +34,7 @@ test("clients that reset before they are accepted end neither the accepting nor 
   assertEquals(await early.readLine(), "AND SERVING");
 });
 
-test("a client that is turned away and stays gets two seconds, and costs no more than its place", async () => {
+testOnce("a client that is turned away and stays gets two seconds, and costs no more than its place", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxConnections: 1 });
   await t.admitted();
@@ -46,7 +46,7 @@ test("a client that is turned away and stays gets two seconds, and costs no more
   await assertRejects(() => rejected.write("too late\n"), Deno.errors.BrokenPipe);
 });
 
-test("of many clients that are turned away a hundred are closed politely, and the others at once", async () => {
+testOnce("of many clients that are turned away a hundred are closed politely, and the others at once", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxConnections: 1 });
   await t.admitted();
@@ -57,7 +57,7 @@ test("of many clients that are turned away a hundred are closed politely, and th
   assertEquals(answers.filter((text) => text === "error: more than 1 connection\n").length, 100);
 });
 
-test("a client that is turned away and takes nothing holds nobody up", async () => {
+testOnce("a client that is turned away and takes nothing holds nobody up", async () => {
   const { listener, clock } = inMemory();
   const deaf = faulty(listener, { writeBytes: () => 0 });
   await using t = startServer({ listener: deaf, clock, maxConnections: 1 });
@@ -66,7 +66,7 @@ test("a client that is turned away and takes nothing holds nobody up", async () 
   assertEquals(await rejected.readAll(), "");
 });
 
-test("a storm of connections lets those who are there have their turn", async () => {
+testOnce("a storm of connections lets those who are there have their turn", async () => {
   const { listener } = inMemory();
   await using t = startServer({ listener });
   for (let i = 0; i < 1500; i++) listener.connect();
@@ -75,22 +75,25 @@ test("a storm of connections lets those who are there have their turn", async ()
   await t.until("accepted", 1500);
 });
 
-test("in a storm of connections those who are known to have spoken are heard after sixteen of them at most", async () => {
-  const { listener } = inMemory();
-  const transport = await (listener.connect(), listener.accept());
-  const ready = Object.assign(new MemoryListener(), { accept: () => Promise.resolve(transport) });
-  const acceptor = new Acceptor(ready, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
-  // The first turn may be half over; one that is whole begins when the loop has gone round.
-  await new Promise<void>((resolve) => setImmediate(() => resolve()));
-  let heard = false;
-  setImmediate(() => heard = true);
-  let count = 0;
-  for (; !heard && count < 60; count++) await acceptor.next();
-  acceptor.close();
-  assertLess(count, 17);
-});
+testOnce(
+  "in a storm of connections those who are known to have spoken are heard after sixteen of them at most",
+  async () => {
+    const { listener } = inMemory();
+    const transport = await (listener.connect(), listener.accept());
+    const ready = Object.assign(new MemoryListener(), { accept: () => Promise.resolve(transport) });
+    const acceptor = new Acceptor(ready, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
+    // The first turn may be half over; one that is whole begins when the loop has gone round.
+    await new Promise<void>((resolve) => setImmediate(() => resolve()));
+    let heard = false;
+    setImmediate(() => heard = true);
+    let count = 0;
+    for (; !heard && count < 60; count++) await acceptor.next();
+    acceptor.close();
+    assertLess(count, 17);
+  },
+);
 
-test("a connection that comes after the acceptor was closed is closed, and handed to nobody", async () => {
+testOnce("a connection that comes after the acceptor was closed is closed, and handed to nobody", async () => {
   const memory = new MemoryListener();
   const client = memory.connect();
   const transport = await memory.accept();

@@ -3,7 +3,7 @@ import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { type AdmissionRules, decide, Gate } from "../internal/admission.ts";
 import { ClientRates } from "../internal/client_rates.ts";
 import { clientOf } from "../internal/ip.ts";
-import { test, within } from "./bounded.ts";
+import { test, testOnce, within } from "./bounded.ts";
 import { inMemory, startServer } from "./server.ts";
 
 const OPEN: AdmissionRules = {
@@ -61,13 +61,13 @@ class Storm implements AsyncDisposable {
 
 const UNWELCOME = addr("192.0.2.9");
 
-test("A decision admits while no rule is against it", () => {
+testOnce("A decision admits while no rule is against it", () => {
   const comer = { addr: addr("192.0.2.1"), connections: 0, tooFast: false };
   assertEquals(decide(OPEN, { active: 9, dueMs: 0 }).kind, "admit");
   assertEquals(decide(OPEN, { active: 9, dueMs: 0, comer }).kind, "admit");
 });
 
-test("A decision names the first rule that is broken, and its limit", () => {
+testOnce("A decision names the first rule that is broken, and its limit", () => {
   const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, welcome: (of: Deno.Addr) => of !== UNWELCOME };
   const of = (active: number, addr: Deno.Addr, connections: number) =>
     decide(rules, { active, dueMs: 0, comer: { addr, connections, tooFast: false } });
@@ -77,13 +77,13 @@ test("A decision names the first rule that is broken, and its limit", () => {
   assertEquals(of(4, addr("192.0.2.1"), 1), { kind: "admit" });
 });
 
-test("A decision at capacity waits for room where that is asked for", () => {
+testOnce("A decision at capacity waits for room where that is asked for", () => {
   const rules = { ...OPEN, maxConnections: 5, atCapacity: "wait" } as const;
   assertEquals(decide(rules, { active: 5, dueMs: 0 }), { kind: "wait", ms: Infinity });
   assertEquals(decide(rules, { active: 4, dueMs: 0 }), { kind: "admit" });
 });
 
-test("The gate lets a second's worth in at once, and then so many a second", () => {
+testOnce("The gate lets a second's worth in at once, and then so many a second", () => {
   let now = 0;
   const gate = new Gate({ ...OPEN, acceptRate: 2 }, () => now);
   const enter = () => {
@@ -100,7 +100,7 @@ test("The gate lets a second's worth in at once, and then so many a second", () 
   assertEquals([enter(), enter(), enter()], [0, 0, 500], "A long silence saves up no more");
 });
 
-test("The gate lets in one connection in four seconds at a rate of a quarter", () => {
+testOnce("The gate lets in one connection in four seconds at a rate of a quarter", () => {
   let now = 0;
   const gate = new Gate({ ...OPEN, acceptRate: 0.25 }, () => now);
   assertEquals(gate.delay(), 0);
@@ -111,14 +111,14 @@ test("The gate lets in one connection in four seconds at a rate of a quarter", (
   assertEquals(gate.delay(), 0);
 });
 
-test("A decision about a client that is too fast comes before all that would cost a line", () => {
+testOnce("A decision about a client that is too fast comes before all that would cost a line", () => {
   const rules = { ...OPEN, maxConnections: 5, acceptRatePerIp: 3, welcome: () => false };
   const comer = { addr: UNWELCOME, connections: 0, tooFast: true };
   const expected = { kind: "reject", reason: "accept-rate-per-ip", limit: 3 } as const;
   assertEquals(decide(rules, { active: 5, dueMs: 0, comer }), expected);
 });
 
-test("The gate lets each client in at acceptRatePerIp, and what is past that takes nothing of acceptRate", () => {
+testOnce("The gate lets each client in at acceptRatePerIp, and what is past that takes nothing of acceptRate", () => {
   let now = 0;
   const gate = new Gate({ ...OPEN, acceptRate: 5, acceptRatePerIp: 2 }, () => now);
   const enter = (hostname: string) => gate.enter(addr(hostname)).kind;
@@ -130,13 +130,13 @@ test("The gate lets each client in at acceptRatePerIp, and what is past that tak
   assertEquals(storm().length, 1, "A client that never stops trying gets its rate, and no less");
 });
 
-test("The gate holds no peer without an IP address against acceptRatePerIp", () => {
+testOnce("The gate holds no peer without an IP address against acceptRatePerIp", () => {
   const gate = new Gate({ ...OPEN, acceptRatePerIp: 1 }, () => 0);
   const peer = { transport: "unix", path: "/run/x.sock" } as const;
   assertEquals([gate.enter(peer).kind, gate.enter(peer).kind], ["admit", "admit"]);
 });
 
-test("The rates of clients take memory only for those that have come within the last second", () => {
+testOnce("The rates of clients take memory only for those that have come within the last second", () => {
   const rates = new ClientRates(2);
   for (let i = 0; i < 10_000; i++) {
     rates.take(`client ${i}`, i);
@@ -150,13 +150,13 @@ test("The rates of clients take memory only for those that have come within the 
   assertEquals(rates.size, 1);
 });
 
-test("A rate below one a second lets one client in, and remembers it for as long as that takes", () => {
+testOnce("A rate below one a second lets one client in, and remembers it for as long as that takes", () => {
   const rates = new ClientRates(0.25);
   const taken = [0, 1, 3999, 4000, 4001].map((now) => rates.take("client", now));
   assertEquals(taken, [true, false, false, true, false]);
 });
 
-test("The gate counts a client's connections while they are there", () => {
+testOnce("The gate counts a client's connections while they are there", () => {
   const gate = new Gate({ ...OPEN, maxConnectionsPerIp: 1 }, () => 0);
   const kinds = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
     .map((hostname) => gate.enter(addr(hostname)).kind);
@@ -165,7 +165,7 @@ test("The gate counts a client's connections while they are there", () => {
   assertEquals(gate.enter(addr("192.0.2.1")).kind, "admit");
 });
 
-test("An IPv6 client is its /64, however its address is written", () => {
+testOnce("An IPv6 client is its /64, however its address is written", () => {
   const written = ["2001:db8::1", "2001:0db8:0:0:ffff::", "2001:DB8:0:0:1:2:3:4", "2001:db8::1%eth0"];
   for (const hostname of written) assertEquals(clientOf(hostname), "2001:db8:0:0::/64");
   assertEquals(clientOf("::1"), "0:0:0:0::/64");
@@ -207,7 +207,7 @@ test("shutdown() does not wait for room", async () => {
   Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
 });
 
-test("serve() accepts no faster than acceptRate", async () => {
+testOnce("serve() accepts no faster than acceptRate", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, acceptRate: 2 });
   for (let i = 0; i < 5; i++) await t.connect();
@@ -248,7 +248,7 @@ test("serve() serves only those on the list allow, and nobody on the list deny",
   assertEquals((await denied.until("rejected")).reason, "denied");
 });
 
-test("serve() does not hold a peer without an IP address against the list allow", async () => {
+testOnce("serve() does not hold a peer without an IP address against the list allow", async () => {
   const path = await Deno.makeTempFile();
   await Deno.remove(path);
   await using _t = startServer({ listener: Deno.listen({ transport: "unix", path }), allow: ["192.0.2.0/24"] });

@@ -4,7 +4,7 @@ import { Pace } from "../internal/pace.ts";
 import { Rate } from "../internal/rate.ts";
 import { socketsTurn } from "../internal/turn.ts";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { inMemory, startConversations, startServer } from "./server.ts";
 import { countWork } from "./work.ts";
 
@@ -24,7 +24,7 @@ function countReplies(client: TestClient): { count: number } {
   return replies;
 }
 
-test("A rate lets a second's worth pass at once, then evenly, and saves up no more than that", () => {
+testOnce("A rate lets a second's worth pass at once, then evenly, and saves up no more than that", () => {
   const rate = new Rate(10);
   assertEquals(rate.available(0), 10);
   rate.take(0, 10);
@@ -34,7 +34,7 @@ test("A rate lets a second's worth pass at once, then evenly, and saves up no mo
   assertEquals([new Rate(0.5).available(0), new Rate(Infinity).available(0)], [1, Infinity]);
 });
 
-test("A client that says nothing is closed at firstLineTimeout, and later at idleTimeout", async () => {
+testOnce("A client that says nothing is closed at firstLineTimeout, and later at idleTimeout", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, firstLineTimeout: 5000 });
   const mute = await t.admitted();
@@ -49,7 +49,7 @@ test("A client that says nothing is closed at firstLineTimeout, and later at idl
   mute.close();
 });
 
-test("A client that says nothing has idleTimeout for its first line, unless firstLineTimeout is set", async () => {
+testOnce("A client that says nothing has idleTimeout for its first line, unless firstLineTimeout is set", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, idleTimeout: 7000 });
   await t.admitted();
@@ -59,7 +59,7 @@ test("A client that says nothing has idleTimeout for its first line, unless firs
   assertEquals((await t.closed()).reason, "idle");
 });
 
-test("What the server writes does not move firstLineTimeout, and the first byte ends it", async () => {
+testOnce("What the server writes does not move firstLineTimeout, and the first byte ends it", async () => {
   const { listener, clock } = inMemory();
   await using t = startConversations({ listener, clock, firstLineTimeout: 1000 }, async (conn) => {
     const greet = () => clock.setTimer(() => conn.write("hello?\n").then(greet, () => {}), 300);
@@ -76,7 +76,7 @@ test("What the server writes does not move firstLineTimeout, and the first byte 
   assertEquals(t.stats.active, 1);
 });
 
-test("A conversation that does not ask for lines has no first line to wait for", async () => {
+testOnce("A conversation that does not ask for lines has no first line to wait for", async () => {
   const { listener, clock } = inMemory();
   const { promise, resolve } = Promise.withResolvers<void>();
   await using t = startConversations({ listener, clock }, () => promise);
@@ -86,7 +86,7 @@ test("A conversation that does not ask for lines has no first line to wait for",
   resolve();
 });
 
-test("A connection ends after the nearest whole number of lines", async () => {
+testOnce("A connection ends after the nearest whole number of lines", async () => {
   for (let i = 0; i < 20; i++) {
     await using t = startServer({ ...inMemory(), maxLines: 1 });
     const client = await t.admitted();
@@ -116,7 +116,7 @@ test("A connection ends after maxLines, give or take a tenth, with everything an
   assertLessOrEqual(lines, 120);
 });
 
-test("Connections that have sent as many lines each do not all end at maxLines together", async () => {
+testOnce("Connections that have sent as many lines each do not all end at maxLines together", async () => {
   await using t = startServer({ ...inMemory(), maxLines: 100 });
   const clients = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
   for (const client of clients) {
@@ -132,7 +132,7 @@ test("Connections that have sent as many lines each do not all end at maxLines t
   assertEquals(Object.keys((await stopped).closed).toSorted(), ["drained", "max-lines"]);
 });
 
-test("What a peer has sent in one piece when it meets maxLines is answered whole, wherever reads end", async () => {
+testOnce("What a peer has sent in one piece when it meets maxLines is answered whole, wherever reads end", async () => {
   await using t = startServer({ ...inMemory({ bufferBytes: 1 << 20 }), maxLines: 10 });
   const client = await t.admitted();
   const input = `${"y".repeat(98)}\n`.repeat(8000);
@@ -142,7 +142,7 @@ test("What a peer has sent in one piece when it meets maxLines is answered whole
   assertEquals((await t.closed()).reason, "max-lines");
 });
 
-test("A peer that begins a line whenever it ends one cannot put off maxLines and maxAge", async () => {
+testOnce("A peer that begins a line whenever it ends one cannot put off maxLines and maxAge", async () => {
   for (const [limit, reason] of [[{ maxLines: 10 }, "max-lines"], [{ maxAge: 1000 }, "max-age"]] as const) {
     const { listener, clock } = inMemory();
     await using t = startServer({ listener, clock, ...limit });
@@ -160,7 +160,7 @@ test("A peer that begins a line whenever it ends one cannot put off maxLines and
   }
 });
 
-test("A paced peer that always has more cannot put off maxLines and maxAge for long", async () => {
+testOnce("A paced peer that always has more cannot put off maxLines and maxAge for long", async () => {
   for (const [limit, reason] of [[{ maxLines: 20 }, "max-lines"], [{ maxAge: 2000 }, "max-age"]] as const) {
     for (const pace of [{ maxLinesPerSecond: 10 }, { maxBytesPerSecond: 200 }]) {
       const { listener, clock } = inMemory();
@@ -175,7 +175,7 @@ test("A paced peer that always has more cannot put off maxLines and maxAge for l
   }
 });
 
-test("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock minds", async () => {
+testOnce("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock minds", async () => {
   const { listener, clock } = inMemory();
   const timeouts = { idleTimeout: 50, lineTimeout: 50, firstLineTimeout: 50 };
   await using t = startServer({ listener, clock, ...timeouts, maxLinesPerSecond: 10 });
@@ -196,7 +196,7 @@ test("maxLinesPerSecond answers a second's worth at once and the rest in time, a
   assertEquals((await t.closed()).reason, "idle");
 });
 
-test("A pace that was stopped holds nothing back any more, neither what waits nor what comes", async () => {
+testOnce("A pace that was stopped holds nothing back any more, neither what waits nor what comes", async () => {
   const clock = new FakeClock();
   const pace = new Pace({ maxLinesPerSecond: 1, maxBytesPerSecond: Infinity }, clock);
   const lines = "one\ntwo\nthree\n";
@@ -209,28 +209,31 @@ test("A pace that was stopped holds nothing back any more, neither what waits no
   assertEquals(clock.pending, 0);
 });
 
-test("Lines that a pace holds back pass in groups of a tenth of a second's worth, but one alone when it is due", async () => {
-  const { listener, clock } = inMemory();
-  await using t = startServer({ listener, clock, maxLinesPerSecond: 200 });
-  const client = await t.admitted();
-  const replies = countReplies(client);
-  await client.write(numbered(400));
-  await clock.advance(0);
-  assertEquals(replies.count, 200);
-  let groups = 0;
-  for (let ms = 0; ms < 1025; ms++) {
-    const before = replies.count;
-    await clock.advance(1);
-    if (replies.count > before) groups++;
-  }
-  assertEquals(replies.count, 400);
-  assertLessOrEqual(groups, 10);
-  await client.write("alone\n");
-  await clock.advance(7);
-  assertEquals(replies.count, 401);
-});
+testOnce(
+  "Lines that a pace holds back pass in groups of a tenth of a second's worth, but one alone when it is due",
+  async () => {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, maxLinesPerSecond: 200 });
+    const client = await t.admitted();
+    const replies = countReplies(client);
+    await client.write(numbered(400));
+    await clock.advance(0);
+    assertEquals(replies.count, 200);
+    let groups = 0;
+    for (let ms = 0; ms < 1025; ms++) {
+      const before = replies.count;
+      await clock.advance(1);
+      if (replies.count > before) groups++;
+    }
+    assertEquals(replies.count, 400);
+    assertLessOrEqual(groups, 10);
+    await client.write("alone\n");
+    await clock.advance(7);
+    assertEquals(replies.count, 401);
+  },
+);
 
-test("maxBytesPerSecond reads a second's worth at once and the rest in time", async () => {
+testOnce("maxBytesPerSecond reads a second's worth at once and the rest in time", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, idleTimeout: 50, maxBytesPerSecond: 100 });
   const client = await t.admitted();
@@ -244,7 +247,7 @@ test("maxBytesPerSecond reads a second's worth at once and the rest in time", as
   assertEquals([replies.count, t.stats.bytesIn, t.stats.active], [30, 300, 1]);
 });
 
-test("A rate below one per second is kept in the long run, however late each wait ends", async () => {
+testOnce("A rate below one per second is kept in the long run, however late each wait ends", async () => {
   for (const pace of [{ maxLinesPerSecond: 0.5 }, { maxBytesPerSecond: 0.5 }]) {
     const { listener, clock } = inMemory();
     await using t = startServer({ listener, clock, ...pace });
@@ -257,7 +260,7 @@ test("A rate below one per second is kept in the long run, however late each wai
   }
 });
 
-test("Connections that came together are not all read at the same moment, again and again", async () => {
+testOnce("Connections that came together are not all read at the same moment, again and again", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
   const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
@@ -273,7 +276,7 @@ test("Connections that came together are not all read at the same moment, again 
   assertGreaterOrEqual(moments.length, 5);
 });
 
-test("A connection that is held up by its rate ends with the shutdown's deadline", async () => {
+testOnce("A connection that is held up by its rate ends with the shutdown's deadline", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
   const client = await t.admitted();
@@ -283,7 +286,7 @@ test("A connection that is held up by its rate ends with the shutdown's deadline
   assertEquals((await report).closed, { "drain-timeout": 1 });
 });
 
-test("Lines that a pace holds back reach no handler once their connection is aborted", async () => {
+testOnce("Lines that a pace holds back reach no handler once their connection is aborted", async () => {
   const { listener, clock } = inMemory();
   const asked: string[] = [];
   await using t = startServer({ listener, clock, maxLinesPerSecond: 1 }, (line) => void asked.push(line));
@@ -320,7 +323,7 @@ test("HTTP is a line like any other later on, and where answerMisdirected is off
   assertEquals(await off.talk("get / HTTP/1.1\n"), "GET / HTTP/1.1\n");
 });
 
-test("Only a whole request line of HTTP/1, or a TLS handshake's first three bytes, is misdirected", () => {
+testOnce("Only a whole request line of HTTP/1, or a TLS handshake's first three bytes, is misdirected", () => {
   const first = (look: RequestLine | TlsRecord, bytes: Uint8Array) =>
     Array.from(bytes, (byte) => look.take(byte)).find((answer) => answer !== undefined);
   const answered = (text: string) => first(new RequestLine(), new TextEncoder().encode(text));
@@ -341,7 +344,7 @@ test("Only a whole request line of HTTP/1, or a TLS handshake's first three byte
   assertEquals(first(new TlsRecord(), new Uint8Array([22, 3, 9])), false);
 });
 
-test("Looking for misdirected clients does linear work for a line of 64 KiB that comes byte by byte", async () => {
+testOnce("Looking for misdirected clients does linear work for a line of 64 KiB that comes byte by byte", async () => {
   const { listener } = inMemory();
   await using t = startServer({ listener, answerMisdirected: true });
   const client = await t.admitted();
@@ -378,7 +381,7 @@ test("Who sends many whole lines keeps its connection while memory is short, whe
   assertEquals(t.all("closed"), []);
 });
 
-test("Lines that are being answered take nothing from those that are unfinished", async () => {
+testOnce("Lines that are being answered take nothing from those that are unfinished", async () => {
   const { listener } = inMemory({ bufferBytes: 1 << 20 });
   const hog = "x".repeat(20_000);
   const handler = (line: string) => line === hog ? new Promise<string>(() => {}) : line.toUpperCase();
@@ -396,7 +399,7 @@ test("Lines that are being answered take nothing from those that are unfinished"
   assertEquals(t.all("closed"), []);
 });
 
-test("What a paced connection holds back is about a second's worth", async () => {
+testOnce("What a paced connection holds back is about a second's worth", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
   await using t = startServer({ listener, clock, maxLinesPerSecond: 10 });
   const client = await t.admitted();

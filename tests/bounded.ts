@@ -6,8 +6,20 @@
 
 import { socketsTurn } from "../internal/turn.ts";
 
-/** What a file that runs other files' tests once more puts behind their names, and whether they are skipped. */
-export const VARIANT = { suffix: "", ignore: false };
+/**
+ * What a file that runs other files' tests once more puts behind their names, whether they are skipped, and what it
+ * checks when one has run.
+ */
+export const VARIANT: { suffix: string; ignore: boolean; check: () => void } = {
+  suffix: "",
+  ignore: false,
+  check: () => {},
+};
+
+/** Registers a test that touches nothing which a variant changes, and so is run once. */
+export function testOnce(name: string, body: () => void | Promise<void>, seconds?: number, missing?: string): void {
+  if (VARIANT.suffix === "") test(name, body, seconds, missing);
+}
 
 /**
  * Registers a test that fails when it takes too long, instead of holding up the suite.
@@ -21,6 +33,7 @@ export function test(name: string, body: () => void | Promise<void>, seconds = 6
   const ignore = missing !== "" || VARIANT.ignore;
   const fn = async () => {
     await within(seconds, Promise.try(body));
+    VARIANT.check();
     // Turns that have begun may outlast the connections that took them, and would look like leaks.
     for (let turns = 3; turns > 0; turns--) await socketsTurn();
   };

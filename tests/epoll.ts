@@ -1,5 +1,6 @@
 /**
- * Sockets from the kernel's `epoll`, where there is one.
+ * Sockets from the kernel's `epoll`, where there is one. It awaits nothing as it is loaded: what it is imported for has to
+ * stand before the next file is.
  *
  * @module
  */

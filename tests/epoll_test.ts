@@ -1,52 +1,12 @@
-import { once } from "node:events";
-import { connect } from "node:net";
 import { assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
-import { type Listener, serve, type Transport } from "@x/shouty";
+import { serve } from "@x/shouty";
 import { listenEpoll } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { socketsTurn } from "../internal/turn.ts";
 import { errorOf } from "../ops/libc.ts";
-import { test as bounded } from "./bounded.ts";
-import { Subprocess } from "./command.ts";
-import { NO_EPOLL } from "./epoll.ts";
+import { broken, descriptors, disposable, LOOPBACK, pair, RawPeer, readText, test, withScript } from "./epoll_peers.ts";
 
 const { AddrInUse, AddrNotAvailable, BadResource, BrokenPipe, Busy, ConnectionReset, Interrupted } = Deno.errors;
-const LOOPBACK = { hostname: "127.0.0.1", port: 0 };
-
-function test(name: string, body: () => void | Promise<void>): void {
-  bounded(name, body, 20, NO_EPOLL);
-}
-
-/** Both ends of a connection. */
-async function pair(listener: Listener): Promise<[TestClient, Transport]> {
-  const { port, hostname } = listener.addr as Deno.NetAddr;
-  const connecting = Deno.connect({ port, hostname: hostname.replace(/^::$|^::ffff:0.*/, "127.0.0.1") });
-  const transport = await listener.accept();
-  return [new TestClient(await connecting), transport];
-}
-
-async function readText(transport: Transport, bytes = 100): Promise<string | null> {
-  const buffer = new Uint8Array(bytes);
-  const count = await transport.read(buffer);
-  return count === null ? null : new TextDecoder().decode(buffer.subarray(0, count));
-}
-
-/** Its pollers, Deno's own included. */
-function eventpolls(): string[] {
-  const linkOf = (fd: string) => {
-    try {
-      return Deno.readLinkSync(`/proc/self/fd/${fd}`);
-    } catch {
-      return ""; // It was the descriptor of the folder that was read.
-    }
-  };
-  return descriptors().filter((fd) => linkOf(fd).includes("eventpoll"));
-}
-
-/** What this process has open. */
-function descriptors(): string[] {
-  return Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => name);
-}
 
 test("a listener on epoll gives the addresses that Deno's gives", async () => {
   for (const hostname of ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:0.0.0.0"]) {
@@ -72,6 +32,11 @@ test("a listener on epoll refuses what is no IP address or no port, and says whi
     [{ hostname: "" }, 'Cannot use hostname "": expected an IP address without a zone'],
     [{ hostname: 1 }, "Cannot use hostname: expected a string, got 1"],
     [{ port: 65_536 }, "Cannot use port 65536: expected a whole number from 0 to 65535"],
+    ...[999, 32_767_001, 0, NaN].map((keepAliveMs): [unknown, string] => [
+      { keepAliveMs },
+      `Cannot use keepAliveMs ${keepAliveMs}: expected 1000 to 32767000 ms, or Infinity`,
+    ]),
+    [{ keepAliveMs: "15000" }, 'Cannot use keepAliveMs "15000": expected a number'],
     [null, "Cannot use listenEpoll options: expected an object, got null"],
   ];
   for (const [options, message] of cases) {
@@ -168,19 +133,6 @@ test("input that is not read does not make the end a reset, however much it is, 
   }
 });
 
-/** A client that has broken off, and the server's end of its connection. */
-async function broken(listener: Listener, before: (transport: Transport) => Promise<void>): Promise<Transport> {
-  const connected = Promise.withResolvers<void>();
-  const socket = connect((listener.addr as Deno.NetAddr).port, "127.0.0.1", connected.resolve);
-  const transport = await listener.accept();
-  await connected.promise;
-  await before(transport);
-  const closed = once(socket, "close");
-  socket.resetAndDestroy();
-  await closed;
-  return transport;
-}
-
 test("a peer that breaks off is an error once, whatever is under way, and closing is in order after it", async () => {
   using listener = disposable(listenEpoll(LOOPBACK));
   const idle = await broken(listener, async () => {});
@@ -266,45 +218,19 @@ test("connections that come and go at random, and their descriptors with them, a
   await Promise.all(visitors);
 });
 
-test("a server is heard although all threads that could wait for it are taken", async () => {
-  const folder = await Deno.makeTempDir();
-  const fifo = `${folder}/fifo`;
-  const before = eventpolls().length;
-  assertEquals((await new Deno.Command("mkfifo", { args: [fifo] }).output()).success, true);
-  const listener = listenEpoll(LOOPBACK);
-  const [client, transport] = await pair(listener);
-  // Each of these blocks a thread until somebody opens the other end.
-  const blocked = Array.from({ length: 40 }, () => Deno.open(fifo));
-  await client.write("one");
-  assertEquals(await readText(transport), "one");
-  for (const word of ["two", "three"]) {
-    const reading = readText(transport);
-    await socketsTurn();
-    await client.write(word);
-    assertEquals(await reading, word);
-  }
-  for (const end of [client, transport, listener]) end.close();
-  // By now the poller has seen that nobody is left, though the thread that it has to wait for has not begun to wait.
-  await new Promise((resolve) => setTimeout(resolve, 200));
-  using _writer = Deno.openSync(fifo, { read: true, write: true });
-  for (const file of await Promise.all(blocked)) file.close();
-  while (eventpolls().length > before) await socketsTurn();
-  await Deno.remove(folder, { recursive: true });
-});
-
 test("what comes behind an urgent byte, as a telnet sends it at Ctrl-C, is read without waiting for more, in its turn", async () => {
   using listener = disposable(listenEpoll(LOOPBACK));
-  const peer = new UrgentPeer((listener.addr as Deno.NetAddr).port);
+  const peer = new RawPeer((listener.addr as Deno.NetAddr).port);
   const transport = await listener.accept();
   peer.send("one");
-  peer.send("!", UrgentPeer.MSG_OOB);
+  peer.send("!", RawPeer.MSG_OOB);
   peer.send("two");
   await socketsTurn();
   assertEquals(await readText(transport), "one");
   assertEquals(await readText(transport), "two");
   // And that is no way to be read without a turn in between.
   peer.send("three");
-  peer.send("!", UrgentPeer.MSG_OOB);
+  peer.send("!", RawPeer.MSG_OOB);
   await socketsTurn();
   assertEquals(await readText(transport), "three");
   peer.send("four");
@@ -316,35 +242,6 @@ test("what comes behind an urgent byte, as a telnet sends it at Ctrl-C, is read 
   peer.close();
   transport.close();
 });
-
-/** A client that can do what Deno's cannot. */
-class UrgentPeer {
-  static readonly MSG_OOB = 1;
-  readonly #libc = Deno.dlopen("libc.so.6", {
-    socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
-    connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
-    send: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
-    close: { parameters: ["i32"], result: "i32" },
-  });
-  readonly #fd: number;
-
-  constructor(port: number) {
-    const { socket, connect } = this.#libc.symbols;
-    this.#fd = socket(2, 1, 0);
-    const address = Uint8Array.of(2, 0, port >> 8, port, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-    assertEquals(connect(this.#fd, address, address.length), 0);
-  }
-
-  send(text: string, flags = 0): void {
-    const bytes = new TextEncoder().encode(text);
-    assertEquals(this.#libc.symbols.send(this.#fd, bytes, bytes.length, flags), bytes.length);
-  }
-
-  close(): void {
-    this.#libc.symbols.close(this.#fd);
-    this.#libc.close();
-  }
-}
 
 const SCRIPT = `
   import { listenEpoll } from ${JSON.stringify(new URL("../ops/mod.ts", import.meta.url))};
@@ -358,20 +255,6 @@ const SCRIPT = `
   while (await conn.read(buffer) !== null) await conn.write(buffer);
   conn.close();
 `;
-
-/** Has a script run in a process of its own, as long as `use` takes. */
-async function withScript(script: string, permissions: string[], use: (process: Subprocess) => Promise<void>) {
-  const config = new URL("../deno.json", import.meta.url).pathname;
-  const path = await Deno.makeTempFile({ suffix: ".ts" });
-  try {
-    await Deno.writeTextFile(path, script);
-    const args = ["run", "--no-prompt", "--config", config, ...permissions, path];
-    await using process = new Subprocess(Deno.execPath(), args);
-    await use(process);
-  } finally {
-    await Deno.remove(path);
-  }
-}
 
 test("epoll keeps a process alive as long as one of its sockets is open, and outlives the permission for it", () =>
   withScript(SCRIPT, ["--allow-ffi"], async (process) => {
@@ -403,7 +286,3 @@ test("without permission for foreign code, or with one for a list, there is an e
     });
   }
 });
-
-function disposable(listener: Listener): Listener & Disposable {
-  return Object.assign(listener, { [Symbol.dispose]: () => void listener.close() });
-}

@@ -7,7 +7,7 @@ import { type Conn, type ConnHandler, type LineHandler, serve, serveConnections,
 import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { turn, TURN_BYTES, TURNS } from "../internal/turn.ts";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { inMemory, listenLoopback, startConversations, startServer, TestServer } from "./server.ts";
 import { AUTHORITY, IDENTITY } from "./tls.ts";
 
@@ -86,7 +86,7 @@ function handlers(
 for (const [road, { listen, connect }] of Object.entries(ROADS)) {
   for (const door of ["a line handler", "a conversation"]) {
     const skipped = road === "a Unix socket" && Deno.build.os === "windows" ? " (skipped: no Unix sockets)" : "";
-    test(
+    (road === "a Unix socket" ? testOnce : test)(
       `a peer that resets over ${road} while ${door} waits is gone at once, and its place is free`,
       async () => {
         const ended = Promise.withResolvers<unknown>();
@@ -133,7 +133,7 @@ function startWaiting(options: ServeOptions = {}, door = "line") {
   return { t, clock, goOn, signals };
 }
 
-test("what a peer sends while a handler works is kept for it, however much that is", async () => {
+testOnce("what a peer sends while a handler works is kept for it, however much that is", async () => {
   for (const door of ["line", "conversation"]) {
     for (const count of [1, 100, 20_000]) {
       const { t, clock, goOn } = startWaiting({}, door);
@@ -154,7 +154,7 @@ test("what a peer sends while a handler works is kept for it, however much that 
   }
 });
 
-test("a peer that has sent much before it resets is noticed, too", async () => {
+testOnce("a peer that has sent much before it resets is noticed, too", async () => {
   const { t, clock, signals } = startWaiting({ maxLineBytes: 1000 });
   await using _ = t;
   const client = await t.admitted();
@@ -165,7 +165,7 @@ test("a peer that has sent much before it resets is noticed, too", async () => {
   assertEquals(signals[0].reason, "reset");
 });
 
-test("a peer that has ended its side gets the reply of a handler that takes its time", async () => {
+testOnce("a peer that has ended its side gets the reply of a handler that takes its time", async () => {
   for (const door of ["line", "conversation"]) {
     const { t, clock, goOn } = startWaiting({}, door);
     await using _ = t;
@@ -179,32 +179,35 @@ test("a peer that has ended its side gets the reply of a handler that takes its 
   }
 });
 
-test("halfCloseTimeout ends a handler that goes on after its peer's end, and each write starts it anew", async () => {
-  const { listener, clock } = inMemory();
-  const push = Promise.withResolvers<Conn>();
-  await using t = startConversations(
-    { listener, clock, idleTimeout: Infinity, halfCloseTimeout: 1000 },
-    async (conn) => {
-      for await (const _ of conn.lines);
-      push.resolve(conn);
-      await untilAborted(conn);
-    },
-  );
-  const client = await t.admitted();
-  await client.closeWrite();
-  const conn = await push.promise;
-  for (let i = 0; i < 5; i++) {
-    await clock.advance(900);
-    conn.write(`${i}\n`);
-    assertEquals(await client.readLine(), `${i}`);
-  }
-  await clock.advance(999);
-  assertEquals(t.all("closed"), []);
-  await clock.advance(1);
-  assertEquals((await t.closed()).reason, "handler-timeout");
-});
+testOnce(
+  "halfCloseTimeout ends a handler that goes on after its peer's end, and each write starts it anew",
+  async () => {
+    const { listener, clock } = inMemory();
+    const push = Promise.withResolvers<Conn>();
+    await using t = startConversations(
+      { listener, clock, idleTimeout: Infinity, halfCloseTimeout: 1000 },
+      async (conn) => {
+        for await (const _ of conn.lines);
+        push.resolve(conn);
+        await untilAborted(conn);
+      },
+    );
+    const client = await t.admitted();
+    await client.closeWrite();
+    const conn = await push.promise;
+    for (let i = 0; i < 5; i++) {
+      await clock.advance(900);
+      conn.write(`${i}\n`);
+      assertEquals(await client.readLine(), `${i}`);
+    }
+    await clock.advance(999);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(1);
+    assertEquals((await t.closed()).reason, "handler-timeout");
+  },
+);
 
-test("halfCloseTimeout counts from the moment at which the end is noticed while a line handler works", async () => {
+testOnce("halfCloseTimeout counts from the moment at which the end is noticed while a line handler works", async () => {
   const { t, clock } = startWaiting({ halfCloseTimeout: 5000 });
   await using _ = t;
   const client = await t.admitted();
@@ -217,7 +220,7 @@ test("halfCloseTimeout counts from the moment at which the end is noticed while 
   assertEquals((await t.closed()).reason, "handler-timeout");
 });
 
-test("handlerTimeout bounds a line handler's answer to each line", async () => {
+testOnce("handlerTimeout bounds a line handler's answer to each line", async () => {
   const { listener, clock } = inMemory();
   let reply = (_: string) => {};
   await using t = startServer(
@@ -238,41 +241,44 @@ test("handlerTimeout bounds a line handler's answer to each line", async () => {
   assertEquals((await t.closed()).reason, "handler-timeout");
 });
 
-test("handlerTimeout lets a conversation read and write for as long as it likes, and wait for a slow peer", async () => {
-  const { listener, clock } = inMemory({ bufferBytes: 100 });
-  let goOn = () => {};
-  const pause = () => new Promise<void>((resolve) => goOn = resolve);
-  const options = { listener, clock, idleTimeout: Infinity, firstLineTimeout: Infinity, handlerTimeout: 1000 };
-  await using t = startConversations(options, async (conn) => {
-    for (let i = 0; i < 3; i++) await pause(), conn.write("tick\n");
-    await conn.lines.next();
-    await conn.write("x".repeat(100_000));
-    await pause();
-  });
-  const client = await t.admitted();
-  for (let i = 0; i < 3; i++) {
-    await clock.advance(999);
-    goOn();
-    assertEquals(await client.readLine(), "tick");
-  }
-  // Its peer is what it waits for now, first for a line and then to take what it has written.
-  await clock.advance(60_000);
-  await client.write("go\n");
-  for (let left = 100_000; left > 0;) {
-    await clock.advance(50);
-    for (let count = 0; count < 5000 && left > 0;) {
-      const { length } = (await client.read())!;
-      count += length;
-      left -= length;
+testOnce(
+  "handlerTimeout lets a conversation read and write for as long as it likes, and wait for a slow peer",
+  async () => {
+    const { listener, clock } = inMemory({ bufferBytes: 100 });
+    let goOn = () => {};
+    const pause = () => new Promise<void>((resolve) => goOn = resolve);
+    const options = { listener, clock, idleTimeout: Infinity, firstLineTimeout: Infinity, handlerTimeout: 1000 };
+    await using t = startConversations(options, async (conn) => {
+      for (let i = 0; i < 3; i++) await pause(), conn.write("tick\n");
+      await conn.lines.next();
+      await conn.write("x".repeat(100_000));
+      await pause();
+    });
+    const client = await t.admitted();
+    for (let i = 0; i < 3; i++) {
+      await clock.advance(999);
+      goOn();
+      assertEquals(await client.readLine(), "tick");
     }
-  }
-  await clock.advance(0);
-  assertEquals(t.all("closed"), []);
-  await clock.advance(1000);
-  assertEquals((await t.closed()).reason, "handler-timeout");
-});
+    // Its peer is what it waits for now, first for a line and then to take what it has written.
+    await clock.advance(60_000);
+    await client.write("go\n");
+    for (let left = 100_000; left > 0;) {
+      await clock.advance(50);
+      for (let count = 0; count < 5000 && left > 0;) {
+        const { length } = (await client.read())!;
+        count += length;
+        left -= length;
+      }
+    }
+    await clock.advance(0);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(1000);
+    assertEquals((await t.closed()).reason, "handler-timeout");
+  },
+);
 
-test("maxAge ends a connection whose handler hangs, ten seconds later", async () => {
+testOnce("maxAge ends a connection whose handler hangs, ten seconds later", async () => {
   for (const door of ["line", "conversation"]) {
     const { t, clock } = startWaiting({ maxAge: 1000 }, door);
     await using _ = t;
@@ -284,40 +290,43 @@ test("maxAge ends a connection whose handler hangs, ten seconds later", async ()
   }
 });
 
-test("a shutdown waits until handlers whose connections have ended have settled, their finally included", async () => {
-  for (const door of ["line", "conversation"]) {
-    const { listener, clock } = inMemory();
-    const cleanUp = Promise.withResolvers<void>();
-    const order: string[] = [];
-    const work = async (conn: Conn) => {
-      try {
-        await untilAborted(conn);
-      } finally {
-        await cleanUp.promise;
-        order.push("cleaned up");
-      }
-    };
-    const options = { listener, clock, idleTimeout: Infinity };
-    await using t = door === "line"
-      ? startServer(options, (_, conn) => work(conn).then(() => ""))
-      : startConversations(options, async (conn) => (await conn.lines.next(), await work(conn)));
-    const client = await t.admitted();
-    await client.write("work\n");
-    await clock.advance(1000);
-    assertEquals(t.stats.handlers, 1);
-    client.reset();
-    await t.closed();
-    assertEquals([t.stats.active, t.stats.handlers], [0, 1]);
-    const stopped = t.server.shutdown().then((report) => (order.push("stopped"), report));
-    await clock.advance(1000);
-    assertEquals(order, []);
-    cleanUp.resolve();
-    assertEquals((await stopped).handlersLeft, 0);
-    assertEquals([order, t.stats.handlers], [["cleaned up", "stopped"], 0]);
-  }
-});
+testOnce(
+  "a shutdown waits until handlers whose connections have ended have settled, their finally included",
+  async () => {
+    for (const door of ["line", "conversation"]) {
+      const { listener, clock } = inMemory();
+      const cleanUp = Promise.withResolvers<void>();
+      const order: string[] = [];
+      const work = async (conn: Conn) => {
+        try {
+          await untilAborted(conn);
+        } finally {
+          await cleanUp.promise;
+          order.push("cleaned up");
+        }
+      };
+      const options = { listener, clock, idleTimeout: Infinity };
+      await using t = door === "line"
+        ? startServer(options, (_, conn) => work(conn).then(() => ""))
+        : startConversations(options, async (conn) => (await conn.lines.next(), await work(conn)));
+      const client = await t.admitted();
+      await client.write("work\n");
+      await clock.advance(1000);
+      assertEquals(t.stats.handlers, 1);
+      client.reset();
+      await t.closed();
+      assertEquals([t.stats.active, t.stats.handlers], [0, 1]);
+      const stopped = t.server.shutdown().then((report) => (order.push("stopped"), report));
+      await clock.advance(1000);
+      assertEquals(order, []);
+      cleanUp.resolve();
+      assertEquals((await stopped).handlersLeft, 0);
+      assertEquals([order, t.stats.handlers], [["cleaned up", "stopped"], 0]);
+    }
+  },
+);
 
-test("a shutdown gives up handlers that hang at its deadline, and says how many", async () => {
+testOnce("a shutdown gives up handlers that hang at its deadline, and says how many", async () => {
   const { listener, clock } = inMemory();
   await using t = startConversations({ listener, clock }, () => new Promise(() => {}));
   const clients: TestClient[] = [];
@@ -333,7 +342,7 @@ test("a shutdown gives up handlers that hang at its deadline, and says how many"
   assertEquals([closed, handlersLeft], [{ "drain-timeout": 2 }, 3]);
 });
 
-test("a line handler that is not at work is none of the handlers", async () => {
+testOnce("a line handler that is not at work is none of the handlers", async () => {
   await using t = startServer(inMemory());
   const client = await t.admitted();
   await client.write("hello\n");
@@ -341,7 +350,7 @@ test("a line handler that is not at work is none of the handlers", async () => {
   assertEquals(t.stats.handlers, 0);
 });
 
-test("reading ahead for a handler keeps to the pace", async () => {
+testOnce("reading ahead for a handler keeps to the pace", async () => {
   const { listener, clock } = inMemory();
   const goOn = Promise.withResolvers<void>();
   const options = { listener, clock, idleTimeout: Infinity, maxBytesPerSecond: 100 };
@@ -354,7 +363,7 @@ test("reading ahead for a handler keeps to the pace", async () => {
   goOn.resolve();
 });
 
-test("a connection that was listened for has its idle clock run anew when it is waited for", async () => {
+testOnce("a connection that was listened for has its idle clock run anew when it is waited for", async () => {
   const clock = new FakeClock();
   const listener = new MemoryListener();
   const goOn = Promise.withResolvers<void>();
@@ -370,7 +379,7 @@ test("a connection that was listened for has its idle clock run anew when it is 
   assertEquals((await t.closed()).reason, "idle");
 });
 
-test("what was read ahead while its reader waited for a turn is not waited for once more", async () => {
+testOnce("what was read ahead while its reader waited for a turn is not waited for once more", async () => {
   const { listener, clock } = inMemory();
   const got: string[] = [];
   await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {

@@ -3,7 +3,7 @@ import { assertEquals } from "@std/assert";
 import { formatAddr, type Listener, type Transport } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { listenLoopback, startServer, type TestServer } from "./server.ts";
 import { IDENTITY } from "./tls.ts";
 
@@ -40,29 +40,32 @@ for (const [name, wrap] of Object.entries(LISTENERS)) {
     });
   }
 
-  test(`A transport without an address is gone at a ${name} port, and neither its time nor its end does harm`, async () => {
-    for (const error of [new Deno.errors.NotConnected("No address"), new Deno.errors.BadResource("No address")]) {
-      const memory = new MemoryListener();
-      const clock = new FakeClock();
-      let addressless = true;
-      const get = () => {
-        throw error;
-      };
-      const accept = async (): Promise<Transport> => {
-        const transport = await memory.accept();
-        return addressless ? Object.defineProperty(transport, "remoteAddr", { get }) : transport;
-      };
-      const below = { addr: memory.addr, accept, close: () => memory.close() };
-      await using t = startServer({ listener: await wrap(below, clock), clock });
-      assertEquals(await memory.connect().readAll(), "");
-      await t.until("gone");
-      addressless = false;
-      memory.connect();
-      await clock.advance(60_000);
-      await t.until("rejected");
-      assertEquals([t.stats.gone, t.stats.rejected, t.all("accept-error")], [1, 1, []]);
-    }
-  });
+  testOnce(
+    `A transport without an address is gone at a ${name} port, and neither its time nor its end does harm`,
+    async () => {
+      for (const error of [new Deno.errors.NotConnected("No address"), new Deno.errors.BadResource("No address")]) {
+        const memory = new MemoryListener();
+        const clock = new FakeClock();
+        let addressless = true;
+        const get = () => {
+          throw error;
+        };
+        const accept = async (): Promise<Transport> => {
+          const transport = await memory.accept();
+          return addressless ? Object.defineProperty(transport, "remoteAddr", { get }) : transport;
+        };
+        const below = { addr: memory.addr, accept, close: () => memory.close() };
+        await using t = startServer({ listener: await wrap(below, clock), clock });
+        assertEquals(await memory.connect().readAll(), "");
+        await t.until("gone");
+        addressless = false;
+        memory.connect();
+        await clock.advance(60_000);
+        await t.until("rejected");
+        assertEquals([t.stats.gone, t.stats.rejected, t.all("accept-error")], [1, 1, []]);
+      }
+    },
+  );
 }
 
 test("A proxy that checks a TLS port with nothing but a PROXY header is gone", async () => {

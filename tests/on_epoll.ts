@@ -9,6 +9,15 @@ import { VARIANT } from "./bounded.ts";
 import { NO_EPOLL } from "./epoll.ts";
 import { SOCKETS } from "./server.ts";
 
-SOCKETS.listen = listenEpoll;
+let listeners = 0;
+
+SOCKETS.listen = (address) => {
+  listeners++;
+  return listenEpoll(address);
+};
 VARIANT.suffix = `, on epoll${NO_EPOLL}`;
 VARIANT.ignore = NO_EPOLL !== "";
+VARIANT.check = () => {
+  if (listeners === 0) throw new Error("It took no socket from epoll: register it with testOnce()");
+  listeners = 0;
+};

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { type Conn, formatAddr, type Listener, type ServeOptions } from "@x/shouty";
 import { listenUnix, proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "./proxy_headers.ts";
 import { listenLoopback, startConversations, startServer, type TestServer } from "./server.ts";
 
@@ -106,7 +106,7 @@ test("What comes with the header is handed on whole, though no read takes it at 
   assertEquals(await t.talk(`PROXY UNKNOWN\r\n${lines}`), lines);
 });
 
-test(
+testOnce(
   "A proxy on a Unix socket is believed if the list says unix, and not by any address",
   async () => {
     for (
@@ -251,7 +251,7 @@ test("A shutdown frees the port though the listener may be accepting below when 
   await t[Symbol.asyncDispose]();
 });
 
-test("A wrong option is refused, by its name", () => {
+testOnce("A wrong option is refused, by its name", () => {
   const below: Listener = new MemoryListener();
   // deno-lint-ignore no-explicit-any
   const use = (options: any) => () => proxyProtocol(below, options);

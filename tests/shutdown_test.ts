@@ -1,11 +1,11 @@
 import { assertEquals, assertGreater, assertLess, assertRejects, assertStrictEquals } from "@std/assert";
 import { serve, type Server, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { faulty } from "./faults.ts";
 import { DOORS, inMemory, startServer, TestServer } from "./server.ts";
 
-test("shutdown() that is called from the hook that it calls is one shutdown", async () => {
+testOnce("shutdown() that is called from the hook that it calls is one shutdown", async () => {
   const clock = new FakeClock();
   const events: string[] = [];
   const server: Server = serve({
@@ -20,7 +20,7 @@ test("shutdown() that is called from the hook that it calls is one shutdown", as
   assertEquals([server.state, events], ["closed", ["listening", "draining", "stopped"]]);
 });
 
-test("a connection that is accepted while a shutdown begins is somebody's, or closed", async () => {
+testOnce("a connection that is accepted while a shutdown begins is somebody's, or closed", async () => {
   for (let hops = 0; hops < 12; hops++) {
     const { listener, clock } = inMemory();
     await using t = startServer({ listener, clock });
@@ -34,7 +34,7 @@ test("a connection that is accepted while a shutdown begins is somebody's, or cl
   }
 });
 
-test("shutdown() cuts an acceptor's wait short, also one that begins in its own hook", async () => {
+testOnce("shutdown() cuts an acceptor's wait short, also one that begins in its own hook", async () => {
   for (const type of ["accept-error", "nothing"]) {
     const clock = new FakeClock();
     const listener = faulty(new MemoryListener(), { accepts: [new Error("EMFILE")] });
@@ -60,7 +60,7 @@ test("shutdown() has freed the port when it resolves", async () => {
   }
 });
 
-test("shutdown() can be called again, and tells everybody the same", async () => {
+testOnce("shutdown() can be called again, and tells everybody the same", async () => {
   await using t = startServer(inMemory());
   const [first, second] = [t.server.shutdown(), t.server.shutdown({ drain: "finish" })];
   assertStrictEquals(await first, await second);
@@ -69,7 +69,7 @@ test("shutdown() can be called again, and tells everybody the same", async () =>
   assertEquals(await first, { closed: {}, handlersLeft: 0, durationMs: 0 });
 });
 
-test("a later shutdown() can only hurry the first", async () => {
+testOnce("a later shutdown() can only hurry the first", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock });
   await t.admitted();
@@ -83,7 +83,7 @@ test("a later shutdown() can only hurry the first", async () => {
   assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 300 });
 });
 
-test("a later shutdown() brings the deadline forward", async () => {
+testOnce("a later shutdown() brings the deadline forward", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, drainTimeout: Infinity });
   await t.admitted();
@@ -94,7 +94,7 @@ test("a later shutdown() brings the deadline forward", async () => {
   assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 1200 });
 });
 
-test("a deadline that is brought forward leaves no timer behind, which would keep the process alive", async () => {
+testOnce("a deadline that is brought forward leaves no timer behind, which would keep the process alive", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock });
   await t.admitted();
@@ -107,7 +107,7 @@ test("a deadline that is brought forward leaves no timer behind, which would kee
   ]);
 });
 
-test("a shutdown tells every 500 ms how many it waits for", async () => {
+testOnce("a shutdown tells every 500 ms how many it waits for", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, drainTimeout: 1700, idleTimeout: Infinity });
   const [first] = [await t.admitted(), await t.admitted(), await t.admitted()];
@@ -131,7 +131,7 @@ test("a shutdown tells every 500 ms how many it waits for", async () => {
   assertEquals([t.events.length, clock.pending], [12, 0]);
 });
 
-test("aborting the signal is a shutdown, with the server's own options", async () => {
+testOnce("aborting the signal is a shutdown, with the server's own options", async () => {
   const controller = new AbortController();
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, signal: controller.signal, drain: "finish" });
@@ -144,13 +144,13 @@ test("aborting the signal is a shutdown, with the server's own options", async (
   assertEquals((await t.until("stopped")).report.closed, { drained: 1 });
 });
 
-test("a signal that is aborted already lets nobody in", async () => {
+testOnce("a signal that is aborted already lets nobody in", async () => {
   await using t = startServer({ ...inMemory(), signal: AbortSignal.abort() });
   await t.server.finished;
   assertEquals(t.events.map(({ type }) => type), ["listening", "draining", "stopped"]);
 });
 
-test("a server that is closed keeps no hold of its signal", async () => {
+testOnce("a server that is closed keeps no hold of its signal", async () => {
   const controller = new AbortController();
   const { signal } = controller;
   const held = new Set<EventListener>();
@@ -167,7 +167,7 @@ test("a server that is closed keeps no hold of its signal", async () => {
   controller.abort();
 });
 
-test("await using shuts the server down", async () => {
+testOnce("await using shuts the server down", async () => {
   let server: Server;
   {
     await using inner = serve({ listener: new MemoryListener() });
@@ -177,7 +177,7 @@ test("await using shuts the server down", async () => {
   await server.finished;
 });
 
-test("a handler may call shutdown() and still answer", async () => {
+testOnce("a handler may call shutdown() and still answer", async () => {
   for (const [door, drain] of [["a line", "finish"], ["a line", "linger"]] as const) {
     await using t: TestServer = startServer(inMemory(), (line) => {
       if (line === "stop") t.server.shutdown({ drain });
@@ -203,7 +203,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     assertEquals((await stopped).closed, { drained: 20 });
   });
 
-  test(`drain: "finish" comes to an end with a client that never stops, through ${door}`, async () => {
+  testOnce(`drain: "finish" comes to an end with a client that never stops, through ${door}`, async () => {
     const { listener, clock } = inMemory();
     await using t = new TestServer(start, { listener, clock });
     const client = await t.admitted();
@@ -224,7 +224,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     assertLess(timers.count, 20);
   });
 
-  test(`drain: "finish" ends with a peer that begins a line whenever it ends one, through ${door}`, async () => {
+  testOnce(`drain: "finish" ends with a peer that begins a line whenever it ends one, through ${door}`, async () => {
     await using t = new TestServer(start, inMemory());
     const client = await t.admitted();
     await client.write("a");
@@ -237,7 +237,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     assertEquals((await stopped).closed, { drained: 1 });
   });
 
-  test(`drain: "finish" answers what a transport hands out bit by bit, through ${door}`, async () => {
+  testOnce(`drain: "finish" answers what a transport hands out bit by bit, through ${door}`, async () => {
     const memory = new MemoryListener();
     const listener = faulty(memory, { readBytes: () => 1000 });
     await using t = new TestServer(start, { listener, clock: new FakeClock() });
@@ -251,7 +251,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     assertEquals((await stopped).closed, { drained: 1 });
   });
 
-  test(`drain: "finish" answers what a pace holds back, through ${door}`, async () => {
+  testOnce(`drain: "finish" answers what a pace holds back, through ${door}`, async () => {
     for (const pace of [{ maxLinesPerSecond: 10 }, { maxBytesPerSecond: 80 }]) {
       const { listener, clock } = inMemory();
       await using t = new TestServer(start, { listener, clock, ...pace });
@@ -267,7 +267,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     }
   });
 
-  test(`drain: "finish" answers every line that it has read, through ${door}`, async () => {
+  testOnce(`drain: "finish" answers every line that it has read, through ${door}`, async () => {
     await using t = new TestServer(start, { ...inMemory() });
     const client = await t.admitted();
     const stopped = t.server.shutdown({ drain: "finish" });

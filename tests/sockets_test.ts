@@ -2,7 +2,7 @@ import { assertEquals, assertLess } from "@std/assert";
 import { serve, type ServeOptions, shout, type Transport } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { socketsTurn, turn } from "../internal/turn.ts";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { CANNOT_ASK, isSet } from "./socket_options.ts";
 import { shouted } from "./oracle.ts";
 import { DOORS, startConversations, startServer, TestServer } from "./server.ts";
@@ -219,7 +219,8 @@ test("a writer that does not wait is cut off at maxQueuedBytes, on a real socket
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
   });
-  await t.connect();
+  // It may be reset before it has seen that it is connected.
+  await t.connect().catch(() => {});
   assertEquals((await t.closed()).reason, "write-queue");
 });
 
@@ -237,7 +238,7 @@ test("un-awaited writes to a peer that has gone do not end the process", async (
   assertEquals((await t.closed()).reason, "reset");
 });
 
-test("Nagle's algorithm is switched off once, before it can make a reply wait for the one before it", async () => {
+testOnce("Nagle's algorithm is switched off once, before it can make a reply wait for the one before it", async () => {
   const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const calls: unknown[] = [];
   const accept = async (): Promise<Transport> => {
@@ -269,7 +270,7 @@ test(
   CANNOT_ASK,
 );
 
-test("serve() shouts without any options but a port", async () => {
+testOnce("serve() shouts without any options but a port", async () => {
   await using server = serve({ port: 0 });
   const { port } = server.addr as Deno.NetAddr;
   using conn = await Deno.connect({ port });

@@ -3,7 +3,7 @@ import type { Listener, Transport } from "@x/shouty";
 import { listenTls, listenUnix, withTelnet } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../internal/telnet_filter.ts";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "./command.ts";
 import { inMemory, listenLoopback, startConversations, startServer } from "./server.ts";
 import { AUTHORITY, IDENTITY } from "./tls.ts";
@@ -55,7 +55,7 @@ function split(received: number[]): { refusals: number[][]; replies: number[] } 
   return { refusals, replies };
 }
 
-test("Telnet's commands are taken out and refused, wherever they are cut", async () => {
+testOnce("Telnet's commands are taken out and refused, wherever they are cut", async () => {
   for (let cut = 0; cut < SENT.length; cut++) {
     const { listener } = inMemory();
     const received = await talk(listener, () => listener.connect(), SENT, [cut]);
@@ -63,23 +63,26 @@ test("Telnet's commands are taken out and refused, wherever they are cut", async
   }
 });
 
-test("Telnet's commands are taken out and refused byte by byte, and through small buffers", async () => {
+testOnce("Telnet's commands are taken out and refused byte by byte, and through small buffers", async () => {
   const { listener } = inMemory({ bufferBytes: 1 });
   const received = await talk(listener, () => listener.connect(), SENT, Array.from(SENT, (_, i) => i));
   assertEquals(split(received), { refusals: REFUSALS, replies: REPLIES });
 });
 
-test("A TIMING-MARK is answered behind the replies to what came before it, and before those to what came after", async () => {
-  const { listener } = inMemory();
-  await using _ = startServer({ listener: withTelnet(listener) });
-  const client = listener.connect();
-  await client.write(bytesOf("before\n", IAC, IP, IAC, DO, TIMING_MARK, "after\n", IAC, DO, TIMING_MARK));
-  await client.closeWrite();
-  const mark = [IAC, WILL, TIMING_MARK];
-  assertEquals(await readAll(client), [...bytesOf("BEFORE\n", ...mark, "AFTER\n", ...mark)]);
-});
+testOnce(
+  "A TIMING-MARK is answered behind the replies to what came before it, and before those to what came after",
+  async () => {
+    const { listener } = inMemory();
+    await using _ = startServer({ listener: withTelnet(listener) });
+    const client = listener.connect();
+    await client.write(bytesOf("before\n", IAC, IP, IAC, DO, TIMING_MARK, "after\n", IAC, DO, TIMING_MARK));
+    await client.closeWrite();
+    const mark = [IAC, WILL, TIMING_MARK];
+    assertEquals(await readAll(client), [...bytesOf("BEFORE\n", ...mark, "AFTER\n", ...mark)]);
+  },
+);
 
-test("A TIMING-MARK that is cut anywhere is answered once, and one that is only offered is refused", () => {
+testOnce("A TIMING-MARK that is cut anywhere is answered once, and one that is only offered is refused", () => {
   for (let cut = 0; cut <= 3; cut++) {
     const answers: number[] = [];
     const filter = new TelnetFilter((bytes) => answers.push(...bytes));
@@ -91,7 +94,7 @@ test("A TIMING-MARK that is cut anywhere is answered once, and one that is only 
   }
 });
 
-test("A subnegotiation of up to 1 KiB is left out, and a longer one ends its connection", async () => {
+testOnce("A subnegotiation of up to 1 KiB is left out, and a longer one ends its connection", async () => {
   const { listener } = inMemory();
   await using t = startServer({ listener: withTelnet(listener) });
   const sub = (length: number) => bytesOf(IAC, SB, NAWS, ..."x".repeat(length - 3), IAC, SE, "hello\n");
@@ -106,7 +109,7 @@ test("A subnegotiation of up to 1 KiB is left out, and a longer one ends its con
   ]);
 });
 
-test("A byte 255 that the server writes is sent twice, in a reply of any length", async () => {
+testOnce("A byte 255 that the server writes is sent twice, in a reply of any length", async () => {
   const { listener } = inMemory({ bufferBytes: 100 });
   const reply = Uint8Array.from({ length: 20_000 }, (_, i) => i % 3 === 0 ? IAC : i % 251);
   await using _ = startConversations({ listener: withTelnet(listener) }, async (conn) => {
@@ -116,7 +119,7 @@ test("A byte 255 that the server writes is sent twice, in a reply of any length"
   assertEquals(await readAll(client), [...reply].flatMap((byte) => byte === IAC ? [IAC, IAC] : [byte]));
 });
 
-test("A peer that asks for options and never reads the refusals is read no further, and ends as idle", async () => {
+testOnce("A peer that asks for options and never reads the refusals is read no further, and ends as idle", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 1000 });
   await using t = startServer({ listener: withTelnet(listener), clock });
   const client = listener.connect();
@@ -144,7 +147,7 @@ test("A peer that sends nothing but commands has others go on, and its time runs
   await storm;
 });
 
-test("Commands that are always there leave the loop to others in between", async () => {
+testOnce("Commands that are always there leave the loop to others in between", async () => {
   let reads = 0;
   const addr: Deno.NetAddr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
   const transport: Transport = {
@@ -163,7 +166,7 @@ test("Commands that are always there leave the loop to others in between", async
   assertLess(readsBefore, 20_000);
 });
 
-test("Many TIMING-MARKs in one piece take linear work", async () => {
+testOnce("Many TIMING-MARKs in one piece take linear work", async () => {
   const { listener } = inMemory({ bufferBytes: 1 << 17 });
   await using _ = startServer({ listener: withTelnet(listener), maxLineBytes: 65_536 });
   const client = listener.connect();
@@ -203,7 +206,7 @@ test("Telnet's commands are taken out and refused under TLS, and on a Unix socke
   assertEquals(split(await talk(unix, () => local, SENT, [7, 20])), expected);
 });
 
-test("withTelnet() refuses what is no listener", () => {
+testOnce("withTelnet() refuses what is no listener", () => {
   assertThrows(() => withTelnet({} as Listener), TypeError, "Cannot use listener: expected a listener");
 });
 

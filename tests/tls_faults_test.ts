@@ -6,7 +6,7 @@ import { serve } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { Wire } from "../ops/tls_wire.ts";
-import { test } from "./bounded.ts";
+import { testOnce } from "./bounded.ts";
 import { type Faults, faulty, type Method } from "./faults.ts";
 import { check, fc } from "./property.ts";
 import { startServer, TestServer } from "./server.ts";
@@ -37,7 +37,7 @@ async function play(faults: Faults, scenario: (t: TestServer, memory: MemoryList
   assertEquals(misuse, []);
 }
 
-test("Under TLS, however little moves at a time, nothing is lost", async () => {
+testOnce("Under TLS, however little moves at a time, nothing is lost", async () => {
   const sizes = fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 8 });
   const text = fc.array(fc.string({ unit: "grapheme-ascii", maxLength: 200 }), { maxLength: 40 });
   await check([sizes, sizes, text], async (reads, writes, lines) => {
@@ -72,7 +72,7 @@ async function clientHello(): Promise<Uint8Array> {
   return new Uint8Array(Buffer.concat(parts));
 }
 
-test("Whatever comes in a handshake's place, at once or in parts, ends its own connection alone", async () => {
+testOnce("Whatever comes in a handshake's place, at once or in parts, ends its own connection alone", async () => {
   const hello = await clientHello();
   const rubbish = fc.uint8Array({ minLength: 1, maxLength: 80 });
   const damaged = fc.record({ at: fc.nat(hello.length - 1), by: fc.integer({ min: 1, max: 255 }) })
@@ -96,7 +96,7 @@ test("Whatever comes in a handshake's place, at once or in parts, ends its own c
   });
 });
 
-test("An alert is sent whole, however slowly it is taken", async () => {
+testOnce("An alert is sent whole, however slowly it is taken", async () => {
   const memory = new MemoryListener({ bufferBytes: 4 });
   const clock = new FakeClock();
   const listener = await listenTls({ listener: memory, ...IDENTITY, clock });
@@ -111,7 +111,7 @@ test("An alert is sent whole, however slowly it is taken", async () => {
   await t.until("rejected");
 });
 
-test("Nothing is written below when the connection there is closed or has failed", async () => {
+testOnce("Nothing is written below when the connection there is closed or has failed", async () => {
   const written: string[] = [];
   const errors: string[] = [];
   const write = (bytes: Uint8Array) => {
@@ -125,7 +125,7 @@ test("Nothing is written below when the connection there is closed or has failed
   assertEquals([wire.sent, wire.idle], [3, true]);
 });
 
-test("What a wire has read stays as it is while the next read fills the same buffer", async () => {
+testOnce("What a wire has read stays as it is while the next read fills the same buffer", async () => {
   let letter = 96;
   const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
   const wire = new Wire({ read } as never, () => {}, () => {});
@@ -137,7 +137,7 @@ test("What a wire has read stays as it is while the next read fills the same buf
   assertEquals(kept.join(""), "aaabbb");
 });
 
-test("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
+testOnce("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
   const memory = new MemoryListener();
   const listener = await listenTls({ listener: memory, ...IDENTITY });
   const accepting = listener.accept();
@@ -171,7 +171,7 @@ function endlessWire(): { wire: Wire; reads: number[] } {
   return { wire: new Wire({ read } as never, () => {}, () => {}), reads };
 }
 
-test("A peer whose records never end lets others have their turn, though none of them is a line", async () => {
+testOnce("A peer whose records never end lets others have their turn, though none of them is a line", async () => {
   const { wire } = endlessWire();
   wire.resume();
   let others = false;
@@ -182,7 +182,7 @@ test("A peer whose records never end lets others have their turn, though none of
   }
 });
 
-test("Nothing is read below when the connection is closed while it waits for its turn", async () => {
+testOnce("Nothing is read below when the connection is closed while it waits for its turn", async () => {
   const { wire, reads } = endlessWire();
   await wire.pull();
   const pulling = wire.pull();
@@ -191,7 +191,7 @@ test("Nothing is read below when the connection is closed while it waits for its
   assertEquals(reads.length, 1);
 });
 
-test("What is long in decrypting is read bit by bit, and what is not in large reads", async () => {
+testOnce("What is long in decrypting is read bit by bit, and what is not in large reads", async () => {
   const { wire, reads } = endlessWire();
   let slow = false;
   wire.on("data", () => {
@@ -204,7 +204,7 @@ test("What is long in decrypting is read bit by bit, and what is not in large re
 });
 
 for (const method of ["read", "write", "closeWrite"] as Method[]) {
-  test(`Under TLS, a ${method} that fails below, at whatever call, ends its own connection alone`, async () => {
+  testOnce(`Under TLS, a ${method} that fails below, at whatever call, ends its own connection alone`, async () => {
     for (let failing = 1; failing <= 8; failing++) {
       let connections = 0;
       const fail = (what: Method, call: number) => {

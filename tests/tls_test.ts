@@ -5,7 +5,7 @@ import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { formatAddr, type Transport } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
-import { test } from "./bounded.ts";
+import { test, testOnce } from "./bounded.ts";
 import { CANNOT_ASK, isSet } from "./socket_options.ts";
 import { listenLoopback } from "./server.ts";
 import { AUTHORITY, IDENTITY, startTls } from "./tls.ts";
@@ -45,7 +45,7 @@ test("Under TLS, megabytes go through while both sides wait for each other, and 
   assertEquals((await t.closed()).lines, lines);
 });
 
-test("Under TLS, reads get what there is in the order in which it came, however little they ask for", async () => {
+testOnce("Under TLS, reads get what there is in the order in which it came, however little they ask for", async () => {
   await using t = await connected();
   const sent = crypto.getRandomValues(new Uint8Array(20_000));
   await t.client.write(sent);
@@ -61,7 +61,7 @@ test("Under TLS, reads get what there is in the order in which it came, however 
   assertEquals(await t.server.read(new Uint8Array(1)), null);
 });
 
-test("Under TLS, nothing more is read when nobody reads", async () => {
+testOnce("Under TLS, nothing more is read when nobody reads", async () => {
   await using t = await connected();
   let written = 0;
   const pouring = (async () => {
@@ -78,24 +78,27 @@ test("Under TLS, nothing more is read when nobody reads", async () => {
   assertEquals(await t.server.read(new Uint8Array(1)), 1);
 });
 
-test("Under TLS, a write is done when the kernel has taken it, and one that waits ends with the connection", async () => {
-  await using t = await connected();
-  let written = 0;
-  const pouring = (async () => {
-    for (;;) written += await t.server.write(new Uint8Array(64 * 1024));
-  })();
-  const failing = assertRejects(() => pouring, Deno.errors.Interrupted);
-  let before = -1;
-  while (before !== written) {
-    before = written;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  assertEquals(written < 32 * MIB, true, `${written}`);
-  t.server.close();
-  await failing;
-});
+testOnce(
+  "Under TLS, a write is done when the kernel has taken it, and one that waits ends with the connection",
+  async () => {
+    await using t = await connected();
+    let written = 0;
+    const pouring = (async () => {
+      for (;;) written += await t.server.write(new Uint8Array(64 * 1024));
+    })();
+    const failing = assertRejects(() => pouring, Deno.errors.Interrupted);
+    let before = -1;
+    while (before !== written) {
+      before = written;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    assertEquals(written < 32 * MIB, true, `${written}`);
+    t.server.close();
+    await failing;
+  },
+);
 
-test("Under TLS, a connection can be closed twice, and a read that waits ends with it", async () => {
+testOnce("Under TLS, a connection can be closed twice, and a read that waits ends with it", async () => {
   await using t = await connected();
   const failing = assertRejects(() => t.server.read(new Uint8Array(1)), Deno.errors.Interrupted);
   t.server.close();
@@ -105,21 +108,24 @@ test("Under TLS, a connection can be closed twice, and a read that waits ends wi
   await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
 });
 
-test("Under TLS, an answer that is cut off by a reset ends without close_notify, and one that is closed with it", async () => {
-  for (const end of ["reset", "close"] as const) {
-    await using t = await connected();
-    await t.server.write(new TextEncoder().encode("half an ans"));
-    t.server[end]!();
-    // It can be called again, as `close` can.
-    t.server[end]!();
-    const reading = t.client.readAll();
-    if (end === "close") assertEquals(await reading, "half an ans");
-    else await assertRejects(() => reading, Deno.errors.UnexpectedEof);
-    await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
-  }
-});
+testOnce(
+  "Under TLS, an answer that is cut off by a reset ends without close_notify, and one that is closed with it",
+  async () => {
+    for (const end of ["reset", "close"] as const) {
+      await using t = await connected();
+      await t.server.write(new TextEncoder().encode("half an ans"));
+      t.server[end]!();
+      // It can be called again, as `close` can.
+      t.server[end]!();
+      const reading = t.client.readAll();
+      if (end === "close") assertEquals(await reading, "half an ans");
+      else await assertRejects(() => reading, Deno.errors.UnexpectedEof);
+      await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
+    }
+  },
+);
 
-test("Under TLS, a reset ends a read and a write that wait", async () => {
+testOnce("Under TLS, a reset ends a read and a write that wait", async () => {
   await using t = await connected();
   const { pouring } = await poured(t.server);
   const failing = [
@@ -130,7 +136,7 @@ test("Under TLS, a reset ends a read and a write that wait", async () => {
   await Promise.all(failing);
 });
 
-test("Under TLS, heldBytes counts output that waits and input that nobody has read, until it is gone", async () => {
+testOnce("Under TLS, heldBytes counts output that waits and input that nobody has read, until it is gone", async () => {
   await using t = await connected();
   assertEquals(t.server.heldBytes, 0);
   const total = 64 * MIB;
@@ -310,7 +316,7 @@ test("TLS stands behind the PROXY protocol, as it does on the wire", async () =>
   assertEquals(formatAddr((await t.until("rejected")).remoteAddr), "192.0.2.8:56325");
 });
 
-test("A TLS listener that is closed frees its port, and drops handshakes", async () => {
+testOnce("A TLS listener that is closed frees its port, and drops handshakes", async () => {
   const listener = await listenTls({ hostname: "127.0.0.1", port: 0, ...IDENTITY });
   const { port } = listener.addr as Deno.NetAddr;
   const accepting = assertRejects(() => listener.accept(), Deno.errors.BadResource);
@@ -357,7 +363,7 @@ async function connected() {
   };
 }
 
-test("listenTls() refuses wrong options, and binds nothing", async () => {
+testOnce("listenTls() refuses wrong options, and binds nothing", async () => {
   const wrong: [string, unknown][] = [["hostname", 5], ["hostname", ""], ["port", -1], ["listener", {}], ["clock", {}]];
   for (const [name, value] of wrong) {
     const { message } = await assertRejects(() => listenTls({ ...IDENTITY, port: 0, [name]: value }), Error);

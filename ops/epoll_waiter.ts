@@ -1,0 +1,145 @@
+/**
+ * A thread that waits for the kernel, and wakes this process's loop.
+ *
+ * @module
+ */
+
+import { checked, EPOLLIN, EPOLLONESHOT, FD_WORD, type Libc } from "./libc.ts";
+
+/** The cells that both threads share: the thread's state, and the number of times that it has rung. */
+const [STATE, RINGS] = [0, 1];
+const [STARTING, WAITING, ENDING, ENDED, FAILED] = [0, 1, 2, 3, 4];
+
+/** Maximum time to wait until the thread has started or ended: far more than it takes on a busy machine. */
+const PATIENCE_MS = 10_000;
+
+/** Number of descriptors that Deno takes for a worker, and some more: if it cannot have them, it ends the process. */
+const WORKER_DESCRIPTORS = 16;
+
+/**
+ * The thread's program. It is text, as a worker from a file or from a registry would take permission to read or fetch
+ * that, and would have to be named when a program is compiled.
+ *
+ * The thread that polls may end without a word, as a worker that is terminated does. Then this one closes what is polled,
+ * which the kernel lists.
+ */
+const PROGRAM = `onmessage = ({ data: { cells, epoll, waited, alarm, owner } }) => {
+  const set = (state) => {
+    Atomics.store(cells, ${STATE}, state);
+    Atomics.notify(cells, ${STATE});
+  };
+  let c;
+  try {
+    c = Deno.dlopen("libc.so.6", {
+      epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
+      open: { parameters: ["buffer", "i32"], result: "i32" },
+      read: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+      close: { parameters: ["i32"], result: "i32" },
+    }).symbols;
+  } catch {
+    set(${FAILED});
+    return close();
+  }
+  const event = new Int32Array(4);
+  const eventBytes = new Uint8Array(event.buffer);
+  const closePolled = () => {
+    const file = c.open(new TextEncoder().encode("/proc/self/fdinfo/" + epoll + "\\0"), 0);
+    const part = new Uint8Array(4096);
+    let text = "";
+    for (let n; (n = c.read(file, part, part.length)) > 0;) text += String.fromCharCode(...part.subarray(0, n));
+    c.close(file);
+    for (const [, fd] of text.matchAll(/^tfd:\\s*(\\d+)/gm)) c.close(Number(fd));
+    c.close(epoll);
+  };
+  // The other thread may have given it up, and closed the descriptors.
+  if (Atomics.compareExchange(cells, ${STATE}, ${STARTING}, ${WAITING}) !== ${STARTING}) return close();
+  Atomics.notify(cells, ${STATE});
+  while (Atomics.load(cells, ${STATE}) === ${WAITING}) {
+    if (c.epoll_wait(waited, eventBytes, 1, -1) === 1 && event[${FD_WORD}] === owner) {
+      closePolled();
+      break;
+    }
+    Atomics.add(cells, ${RINGS}, 1);
+    Atomics.notify(cells, ${RINGS});
+  }
+  for (const fd of [waited, alarm, owner]) c.close(fd);
+  set(${ENDED});
+  close();
+};`;
+
+/**
+ * Waits in a worker of its own, not in one of the threads that Deno shares among files, cryptography and foreign
+ * calls: those may all be taken.
+ *
+ * The worker sleeps in an epoll of its own that holds the poller's as its only member, which it hears of once each
+ * time that {@linkcode Waiter.wait} is called. It closes its descriptors itself when it ends.
+ */
+export class Waiter {
+  readonly #libc: Libc;
+  readonly #epoll: number;
+  readonly #waited: number;
+  readonly #alarm: number;
+  /** Tells of the end of the thread that polls, where the kernel can; negative otherwise. */
+  readonly #owner: number;
+  readonly #cells = new Int32Array(new SharedArrayBuffer(8));
+  readonly #worker: Worker;
+
+  /**
+   * Starts the thread, which takes permission for foreign code, and returns when it waits.
+   *
+   * @param libc The C library.
+   * @param epoll The poller's descriptor, to be waited for; the caller closes it.
+   * @throws {Error} If there are no descriptors left, or the thread cannot be started.
+   */
+  constructor(libc: Libc, epoll: number) {
+    this.#libc = libc;
+    this.#epoll = epoll;
+    this.#waited = checked(libc.epollCreate());
+    this.#alarm = libc.eventfd();
+    this.#owner = libc.thisThread();
+    try {
+      checked(libc.epollAdd(this.#waited, checked(this.#alarm), EPOLLIN));
+      checked(libc.epollAdd(this.#waited, epoll, 0));
+      if (this.#owner >= 0) checked(libc.epollAdd(this.#waited, this.#owner, EPOLLIN));
+      this.#checkDescriptors();
+      this.#worker = this.#start();
+    } catch (error) {
+      for (const fd of [this.#waited, this.#alarm, this.#owner]) libc.close(fd);
+      throw error;
+    }
+  }
+
+  #checkDescriptors(): void {
+    const spare = Array.from({ length: WORKER_DESCRIPTORS }, () => this.#libc.eventfd());
+    for (const fd of spare) this.#libc.close(fd);
+    for (const fd of spare) checked(fd);
+  }
+
+  #start(): Worker {
+    const url = `data:text/javascript,${encodeURIComponent(PROGRAM)}`;
+    const worker = new Worker(url, { type: "module", name: "epoll" });
+    const [cells, epoll, waited, alarm, owner] = [this.#cells, this.#epoll, this.#waited, this.#alarm, this.#owner];
+    worker.postMessage({ cells, epoll, waited, alarm, owner });
+    // The caller may give the permission up as soon as it has a listener.
+    Atomics.wait(this.#cells, STATE, STARTING, PATIENCE_MS);
+    if (Atomics.compareExchange(this.#cells, STATE, STARTING, FAILED) === WAITING) return worker;
+    worker.terminate();
+    throw new Error("Cannot start a thread that waits for epoll");
+  }
+
+  /** Waits until the poller's epoll has something to tell, or for no reason; one wait at a time. */
+  wait(): Promise<unknown> | undefined {
+    const heard = Atomics.load(this.#cells, RINGS);
+    this.#libc.epollAgain(this.#waited, this.#epoll, EPOLLIN | EPOLLONESHOT);
+    const { async, value } = Atomics.waitAsync(this.#cells, RINGS, heard);
+    return async ? value : undefined;
+  }
+
+  /** Ends the thread, and returns when its descriptors are closed. */
+  end(): void {
+    Atomics.store(this.#cells, STATE, ENDING);
+    this.#libc.eventfdWrite(this.#alarm);
+    Atomics.wait(this.#cells, STATE, ENDING, PATIENCE_MS);
+    this.#worker.terminate();
+  }
+}
