@@ -4,23 +4,23 @@
  * @module
  */
 
-import { Answers } from "./internal/answers.ts";
-import { Account, type Budget, type Holder } from "./internal/budget.ts";
-import type { Alarms, Clock } from "./internal/clocks.ts";
-import type { ConnLimits } from "./internal/conn_options.ts";
-import { ConnectionClocks, type Expiry, jitter } from "./internal/conn_clocks.ts";
-import { ConnectionClosedError, LimitError } from "./internal/errors.ts";
-import type { ClosedEvent, ConnInfo, HandlerErrorEvent } from "./internal/events.ts";
-import type { FinishReason } from "./internal/finishing.ts";
-import { Handle } from "./internal/handle.ts";
-import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
-import { linger, LINGER_MS } from "./internal/linger.ts";
-import { MisdirectedError } from "./internal/misdirected.ts";
-import { Outbox } from "./internal/outbox.ts";
-import { Reader } from "./internal/reader.ts";
-import type { CloseReason, ErrorLineReason } from "./internal/reasons.ts";
-import type { Member } from "./internal/roster.ts";
-import { closeQuietly, isReset, resetQuietly, type Transport } from "./internal/transport.ts";
+import { Answers } from "./internal/conn/answers.ts";
+import { Account, type Budget, type Holder } from "./internal/memory/budget.ts";
+import type { Alarms, Clock } from "./internal/time/clocks.ts";
+import type { ConnLimits } from "./internal/api/conn_options.ts";
+import { ConnectionClocks, type Expiry, jitter } from "./internal/time/conn_clocks.ts";
+import { ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
+import type { ClosedEvent, ConnInfo, HandlerErrorEvent } from "./internal/api/events.ts";
+import type { FinishReason } from "./internal/conn/finishing.ts";
+import { Handle } from "./internal/conn/handle.ts";
+import type { ConnHandler, LineHandler } from "./internal/api/handlers.ts";
+import { linger, LINGER_MS } from "./internal/conn/linger.ts";
+import { MisdirectedError } from "./internal/lines/misdirected.ts";
+import { Outbox } from "./internal/conn/outbox.ts";
+import { Reader } from "./internal/conn/reader.ts";
+import type { CloseReason, ErrorLineReason } from "./internal/api/reasons.ts";
+import type { Member } from "./internal/memory/roster.ts";
+import { closeQuietly, isReset, resetQuietly, type Transport } from "./internal/api/transport.ts";
 
 /** Which of the two kinds of handlers a server has. */
 export type Handler = { readonly lines: LineHandler } | { readonly conversation: ConnHandler };

@@ -4,20 +4,20 @@
  * @module
  */
 
-export { ByteLimitStream, type ByteLimitStreamOptions } from "./internal/byte_limit_stream.ts";
-export type { Clock } from "./internal/clocks.ts";
-export type { ConnOptions } from "./internal/conn_options.ts";
-export type { ServerStats, Traffic } from "./internal/counters.ts";
-export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/errors.ts";
-export type * from "./internal/events.ts";
-export type { Conn, ConnHandler, LineHandler, Reply } from "./internal/handlers.ts";
-export type { Breach } from "./internal/limiter.ts";
-export type { AdmissionRejectReason, CloseReason, ErrorLineReason } from "./internal/reasons.ts";
-export type { ListenerRejectReason, RejectReason } from "./internal/reasons.ts";
-export type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
-export { lineStream, type LineStreamOptions } from "./internal/streams.ts";
-export { shout } from "./internal/shout.ts";
-export { formatAddr, type Listener, type Transport } from "./internal/transport.ts";
+export { ByteLimitStream, type ByteLimitStreamOptions } from "./internal/lines/byte_limit_stream.ts";
+export type { Clock } from "./internal/time/clocks.ts";
+export type { ConnOptions } from "./internal/api/conn_options.ts";
+export type { ServerStats, Traffic } from "./internal/server/counters.ts";
+export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
+export type * from "./internal/api/events.ts";
+export type { Conn, ConnHandler, LineHandler, Reply } from "./internal/api/handlers.ts";
+export type { Breach } from "./internal/lines/limiter.ts";
+export type { AdmissionRejectReason, CloseReason, ErrorLineReason } from "./internal/api/reasons.ts";
+export type { ListenerRejectReason, RejectReason } from "./internal/api/reasons.ts";
+export type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
+export { lineStream, type LineStreamOptions } from "./internal/conn/streams.ts";
+export { shout } from "./internal/lines/shout.ts";
+export { formatAddr, type Listener, type Transport } from "./internal/api/transport.ts";
 export { serve, serveConnections } from "./server.ts";
 export type { Server, ServerState } from "./server.ts";
 

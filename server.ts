@@ -5,27 +5,27 @@
  */
 
 import { Connection, type Handler, type Host } from "./conn.ts";
-import { Acceptor } from "./internal/acceptor.ts";
-import { Gate } from "./internal/admission.ts";
-import { Budget } from "./internal/budget.ts";
-import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/check.ts";
-import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/clocks.ts";
-import { type ConnLimits, resolveConnOptions } from "./internal/conn_options.ts";
-import { Drain } from "./internal/drain.ts";
-import { Counters, type ServerStats } from "./internal/counters.ts";
-import { AcceptRejection } from "./internal/errors.ts";
-import type { ClosedEvent, GoneEvent, ServerEvent, ShutdownReport } from "./internal/events.ts";
-import type { ConnHandler, LineHandler } from "./internal/handlers.ts";
-import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/reasons.ts";
-import { MisdirectedTransport } from "./internal/misdirected_transport.ts";
-import { RefClock } from "./internal/ref_clock.ts";
-import { Rejects } from "./internal/rejects.ts";
-import { Roster } from "./internal/roster.ts";
-import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/serve_options.ts";
-import type { ServeOptions, ShutdownOptions } from "./internal/serve_options.ts";
-import { shout } from "./internal/shout.ts";
-import { round, socketsTurn, socketsTurns } from "./internal/turn.ts";
-import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from "./internal/transport.ts";
+import { Acceptor } from "./internal/server/acceptor.ts";
+import { Gate } from "./internal/server/admission.ts";
+import { Budget } from "./internal/memory/budget.ts";
+import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
+import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/time/clocks.ts";
+import { type ConnLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
+import { Drain } from "./internal/server/drain.ts";
+import { Counters, type ServerStats } from "./internal/server/counters.ts";
+import { AcceptRejection } from "./internal/api/errors.ts";
+import type { ClosedEvent, GoneEvent, ServerEvent, ShutdownReport } from "./internal/api/events.ts";
+import type { ConnHandler, LineHandler } from "./internal/api/handlers.ts";
+import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/api/reasons.ts";
+import { MisdirectedTransport } from "./internal/lines/misdirected_transport.ts";
+import { RefClock } from "./internal/time/ref_clock.ts";
+import { Rejects } from "./internal/server/rejects.ts";
+import { Roster } from "./internal/memory/roster.ts";
+import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/api/serve_options.ts";
+import type { ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
+import { shout } from "./internal/lines/shout.ts";
+import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
+import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from "./internal/api/transport.ts";
 
 /** Where a server is in its life; it goes one way. */
 export type ServerState = "listening" | "draining" | "closed";

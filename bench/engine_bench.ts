@@ -4,10 +4,10 @@
  * @module
  */
 
-import { Limiter } from "../internal/limiter.ts";
-import { Outbox } from "../internal/outbox.ts";
-import { shout } from "../internal/shout.ts";
-import { decodeLines } from "../internal/text.ts";
+import { Limiter } from "../internal/lines/limiter.ts";
+import { Outbox } from "../internal/conn/outbox.ts";
+import { shout } from "../internal/lines/shout.ts";
+import { decodeLines } from "../internal/lines/text.ts";
 
 const LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 

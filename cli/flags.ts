@@ -4,7 +4,7 @@
  * @module
  */
 
-import { DEFAULT_HOSTNAME, DEFAULT_PORT, LARGEST_BYTES } from "../internal/check.ts";
+import { DEFAULT_HOSTNAME, DEFAULT_PORT, LARGEST_BYTES } from "../internal/api/check.ts";
 import {
   FILE,
   HOST,

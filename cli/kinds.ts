@@ -4,8 +4,8 @@
  * @module
  */
 
-import { parseCidrs, parsePeers } from "../internal/cidr.ts";
-import { LONGEST_MS } from "../internal/check.ts";
+import { parseCidrs, parsePeers } from "../internal/server/cidr.ts";
+import { LONGEST_MS } from "../internal/api/check.ts";
 
 /** One kind of value. */
 export interface Kind<T> {

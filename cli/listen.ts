@@ -6,10 +6,10 @@
 
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { closeQuietly, type Listener } from "../internal/transport.ts";
-import { listenEpoll } from "../ops/epoll.ts";
-import { proxyProtocol } from "../ops/proxy_protocol.ts";
-import { withTelnet } from "../ops/telnet.ts";
+import { closeQuietly, type Listener } from "../internal/api/transport.ts";
+import { listenEpoll } from "../ops/epoll/epoll.ts";
+import { proxyProtocol } from "../ops/proxy/protocol.ts";
+import { withTelnet } from "../ops/telnet/telnet.ts";
 import { listenUnix } from "../ops/unix.ts";
 import { CommandError } from "./errors.ts";
 import { requireFile } from "./files.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { formatAddr } from "../internal/transport.ts";
+import { formatAddr } from "../internal/api/transport.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import type { Target } from "./kinds.ts";
 

@@ -4,9 +4,9 @@
  * @module
  */
 
-import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/events.ts";
-import { formatAddr } from "../internal/transport.ts";
-import { count } from "../internal/words.ts";
+import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/api/events.ts";
+import { formatAddr } from "../internal/api/transport.ts";
+import { count } from "../internal/api/words.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
 

@@ -4,11 +4,11 @@
  * @module
  */
 
-import type { Listener } from "../internal/transport.ts";
-import { quote } from "../internal/words.ts";
-import type { TlsListener } from "../ops/tls.ts";
-import { datesProblem } from "../ops/tls_certificate.ts";
-import type { TlsCredentials } from "../ops/tls_credentials.ts";
+import type { Listener } from "../internal/api/transport.ts";
+import { quote } from "../internal/api/words.ts";
+import type { TlsListener } from "../ops/tls/tls.ts";
+import { datesProblem } from "../ops/tls/certificate.ts";
+import type { TlsCredentials } from "../ops/tls/credentials.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import { readFile } from "./files.ts";
 import { flagName, type SERVE } from "./flags.ts";
@@ -43,7 +43,7 @@ export interface Secured {
 export async function secure(listener: Listener, flags: TlsFlags, log: Log): Promise<Secured> {
   const credentials = await readCredentials(flags);
   // Loaded only where it is needed: it takes longer than all the rest together.
-  const { listenTls } = await import("../ops/tls.ts");
+  const { listenTls } = await import("../ops/tls/tls.ts");
   const options = { listener, handshakeTimeout: flags.tlsHandshakeTimeout };
   const secured = await named(flags, listenTls({ ...options, ...credentials }));
   tell(secured, flags, log, "using");
@@ -75,7 +75,7 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
   try {
     return await promise;
   } catch (error) {
-    const { TlsCredentialsError } = await import("../ops/tls_credentials.ts");
+    const { TlsCredentialsError } = await import("../ops/tls/credentials.ts");
     if (!(error instanceof TlsCredentialsError)) throw error;
     const option = FLAGS[error.option];
     const file = `--${flagName(option)} ${quote(String(flags[option]))}`;

@@ -5,11 +5,11 @@
  * @module
  */
 
-export { ProxyHeaderError } from "../internal/proxy_header.ts";
-export { listenEpoll, type ListenEpollOptions } from "./epoll.ts";
-export { proxyProtocol, type ProxyProtocolOptions } from "./proxy_protocol.ts";
-export { withTelnet } from "./telnet.ts";
-export { listenTls, type ListenTlsOptions, type TlsListener } from "./tls.ts";
-export type { CertificateInfo } from "./tls_certificate.ts";
-export { type TlsCredentials, TlsCredentialsError } from "./tls_credentials.ts";
+export { ProxyHeaderError } from "./proxy/header.ts";
+export { listenEpoll, type ListenEpollOptions } from "./epoll/epoll.ts";
+export { proxyProtocol, type ProxyProtocolOptions } from "./proxy/protocol.ts";
+export { withTelnet } from "./telnet/telnet.ts";
+export { listenTls, type ListenTlsOptions, type TlsListener } from "./tls/tls.ts";
+export type { CertificateInfo } from "./tls/certificate.ts";
+export { type TlsCredentials, TlsCredentialsError } from "./tls/credentials.ts";
 export { listenUnix, type ListenUnixOptions } from "./unix.ts";

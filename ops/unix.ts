@@ -4,8 +4,8 @@
  * @module
  */
 
-import { checkOptions, checkWhole, show } from "../internal/check.ts";
-import { closeQuietly, type Listener } from "../internal/transport.ts";
+import { checkOptions, checkWhole, show } from "../internal/api/check.ts";
+import { closeQuietly, type Listener } from "../internal/api/transport.ts";
 
 /** So often, and so many milliseconds apart, a socket has to refuse before it is dead. */
 const PROBES = 3;

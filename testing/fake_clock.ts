@@ -5,8 +5,8 @@
  */
 
 import { setImmediate } from "node:timers";
-import { show } from "../internal/check.ts";
-import type { Clock } from "../internal/clocks.ts";
+import { show } from "../internal/api/check.ts";
+import type { Clock } from "../internal/time/clocks.ts";
 
 interface Timer {
   readonly at: number;

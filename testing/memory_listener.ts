@@ -4,8 +4,8 @@
  * @module
  */
 
-import { checkOptions, checkWhole, DEFAULT_PORT } from "../internal/check.ts";
-import type { Listener, Transport } from "../internal/transport.ts";
+import { checkOptions, checkWhole, DEFAULT_PORT } from "../internal/api/check.ts";
+import type { Listener, Transport } from "../internal/api/transport.ts";
 import { End } from "./pipe.ts";
 import { TestClient } from "./test_client.ts";
 

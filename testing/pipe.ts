@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Transport } from "../internal/transport.ts";
+import type { Transport } from "../internal/api/transport.ts";
 
 /** One direction: bytes that were sent and not read yet, of which it holds so many at most. */
 class Pipe {

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { LF } from "../internal/ascii.ts";
-import { closeQuietly, type Transport } from "../internal/transport.ts";
+import { LF } from "../internal/lines/ascii.ts";
+import { closeQuietly, type Transport } from "../internal/api/transport.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const NONE: Uint8Array = new Uint8Array(0);

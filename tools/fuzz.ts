@@ -3,7 +3,7 @@
 import { anyBytes, feed } from "./fuzz/bytes.ts";
 import { anyScenario, toJson } from "./fuzz/scenario.ts";
 import { play } from "./fuzz/world.ts";
-import { fc } from "../tests/property.ts";
+import { fc } from "../tests/kit/property.ts";
 
 const USAGE = `Usage: deno task fuzz [options]
 

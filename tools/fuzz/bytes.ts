@@ -5,10 +5,10 @@
  */
 
 import { assertEquals, assertLessOrEqual } from "@std/assert";
-import { Limiter } from "../../internal/limiter.ts";
-import { decodeLines } from "../../internal/text.ts";
-import { answer, type Limits } from "../../tests/oracle.ts";
-import { anyCuts, anyInput, anyLimits, fc } from "../../tests/property.ts";
+import { Limiter } from "../../internal/lines/limiter.ts";
+import { decodeLines } from "../../internal/lines/text.ts";
+import { answer, type Limits } from "../../tests/kit/oracle.ts";
+import { anyCuts, anyInput, anyLimits, fc } from "../../tests/kit/property.ts";
 
 /** An input, its segments, its limits. */
 export type BytesCase = [input: Uint8Array, cuts: number[], limits: Limits];

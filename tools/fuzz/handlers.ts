@@ -6,7 +6,7 @@
 
 import { type ConnHandler, type LineHandler, serve, serveConnections, shout } from "@x/shouty";
 import { shoutLines } from "../../examples/shout_stream.ts";
-import type { Start } from "../../tests/server.ts";
+import type { Start } from "../../tests/kit/server.ts";
 import type { HandlerKind } from "./scenario.ts";
 
 /** What makes handlers that throw do so. */

@@ -5,7 +5,7 @@
  */
 
 import type { ServeOptions } from "@x/shouty";
-import { fc } from "../../tests/property.ts";
+import { fc } from "../../tests/kit/property.ts";
 
 /** A client's doing. Texts are bytes, one per character. */
 export type Action =

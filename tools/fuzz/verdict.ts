@@ -6,10 +6,10 @@
 
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import type { ClosedEvent, CloseReason, ServerEvent } from "@x/shouty";
-import { LF } from "../../internal/ascii.ts";
-import { clientOf } from "../../internal/ip.ts";
-import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../internal/misdirected.ts";
-import { type Answer, answer, shouted } from "../../tests/oracle.ts";
+import { LF } from "../../internal/lines/ascii.ts";
+import { clientOf } from "../../internal/server/ip.ts";
+import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../internal/lines/misdirected.ts";
+import { type Answer, answer, shouted } from "../../tests/kit/oracle.ts";
 import { BAIT } from "./handlers.ts";
 import type { Scenario } from "./scenario.ts";
 import type { WatchedTransport } from "./watched.ts";

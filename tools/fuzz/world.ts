@@ -6,8 +6,8 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
-import { type Faults, faulty } from "../../tests/faults.ts";
-import { TestServer } from "../../tests/server.ts";
+import { type Faults, faulty } from "../../tests/kit/faults.ts";
+import { TestServer } from "../../tests/kit/server.ts";
 import { startHandler } from "./handlers.ts";
 import type { Action, FaultPlan, Scenario, Step } from "./scenario.ts";
 import { checkClient, checkConnections, type ClientEnd } from "./verdict.ts";

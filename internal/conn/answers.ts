@@ -1,0 +1,121 @@
+/**
+ * Answering with a line handler: blocks of whole lines in, their replies out.
+ *
+ * @module
+ */
+
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { Conn, LineHandler, Reply } from "../api/handlers.ts";
+import type { Outbox } from "./outbox.ts";
+import type { Answerer, Reader } from "./reader.ts";
+import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
+
+/** Has each of a connection's lines answered. */
+export class Answers implements Answerer {
+  readonly #conn: { readonly handle: Conn };
+  readonly #reader: Reader;
+  readonly #outbox: Outbox;
+  readonly #clocks: ConnectionClocks;
+  readonly #handler: LineHandler;
+  /** Whether the handler is at work. */
+  answering = false;
+
+  /**
+   * @param conn Has what the handler sees of the connection.
+   * @param reader Asked whether more lines are wanted.
+   * @param outbox Where the replies go.
+   * @param clocks Told when the handler is waited for.
+   * @param handler Answers the lines.
+   */
+  constructor(
+    conn: { readonly handle: Conn },
+    reader: Reader,
+    outbox: Outbox,
+    clocks: ConnectionClocks,
+    handler: LineHandler,
+  ) {
+    this.#conn = conn;
+    this.#reader = reader;
+    this.#outbox = outbox;
+    this.#clocks = clocks;
+    this.#handler = handler;
+  }
+
+  get oneByOne(): boolean {
+    return this.#handler.block === undefined;
+  }
+
+  get takesBytes(): boolean {
+    return this.#handler.bytes !== undefined;
+  }
+
+  answer(lines: string): Promise<void> {
+    if (this.#handler.block === undefined) return this.#answerEach(lines);
+    this.answering = true;
+    const replies = this.#handler.block(lines, this.#conn.handle);
+    this.answering = false;
+    this.#outbox.add(checkText(replies, "a string"));
+    return this.#outbox.flush();
+  }
+
+  answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined {
+    this.answering = true;
+    const replies = this.#handler.bytes!(lines, this.#conn.handle);
+    this.answering = false;
+    if (replies === undefined) return undefined;
+    if (replies === lines) this.#outbox.lend(lines);
+    else this.#outbox.add(checkBytes(replies));
+    return this.#outbox.flush();
+  }
+
+  async #answerEach(lines: string): Promise<void> {
+    const outbox = this.#outbox;
+    const conn = this.#conn.handle;
+    this.answering = true;
+    let left = TURN_LINES;
+    for (let from = 0, to; (to = lines.indexOf("\n", from)) >= 0;) {
+      let reply = this.#handler(lines.slice(from, to), conn);
+      if (typeof reply === "object") reply = await this.#pending(reply);
+      if (outbox.closed !== undefined) break;
+      if (reply !== undefined) outbox.add(checkText(reply, "a string or undefined") + "\n");
+      if (outbox.full) await outbox.flush();
+      if (--left === 0) {
+        left = TURN_LINES;
+        await TURNS.take(TURN_BYTES);
+      }
+      if (this.#reader.stopped) break;
+      from = to + 1;
+    }
+    this.answering = false;
+    await outbox.flush();
+  }
+
+  /** Waits for a reply, for which earlier replies do not wait. */
+  async #pending(reply: Promise<Reply> | Reply): Promise<Reply> {
+    this.#outbox.flush();
+    this.#clocks.work();
+    try {
+      return await reply;
+    } finally {
+      this.#clocks.stopHandler();
+    }
+  }
+}
+
+function checkBytes(replies: unknown): Uint8Array {
+  if (replies instanceof Uint8Array) return replies;
+  throw wrongReply(replies, "a Uint8Array or undefined");
+}
+
+function checkText(reply: unknown, expected: string): string {
+  if (typeof reply === "string") return reply;
+  throw wrongReply(reply, expected);
+}
+
+function wrongReply(reply: unknown, expected: string): TypeError {
+  // A promise where none may be: nothing else would handle what it rejects with.
+  if (reply instanceof Promise) reply.catch(() => {});
+  return new TypeError(
+    `Cannot send what the line handler returned: expected ${expected}, got ${typeof reply}`,
+  );
+}

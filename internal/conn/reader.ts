@@ -1,0 +1,389 @@
+/**
+ * Reading a connection: bytes from its transport into the limiter, blocks of whole lines out.
+ *
+ * @module
+ */
+
+import { countLineFeeds } from "../lines/ascii.ts";
+import type { Account } from "../memory/budget.ts";
+import type { Clock } from "../time/clocks.ts";
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import { Finishing, type FinishReason } from "./finishing.ts";
+import { type Breach, Limiter, type SizeLimits } from "../lines/limiter.ts";
+import { Pace, type PaceLimits } from "../time/pace.ts";
+import { countLines, decodeLines } from "../lines/text.ts";
+import type { Transport } from "../api/transport.ts";
+import { LINE_WORK, TURN_LINES, TURNS } from "../time/turns.ts";
+
+/** How much is read, and how fast. */
+export interface ReadLimits extends SizeLimits, PaceLimits {}
+
+/** Why there is no more input. */
+export type ReadEnd = "end" | Breach | FinishReason;
+
+/** What the reader tells its connection. */
+export interface ReaderOwner {
+  /** Whole lines have come. */
+  came(lines: number): void;
+  /** A read has failed. */
+  failed(error: unknown): void;
+}
+
+/** Answers blocks of whole lines. */
+export interface Answerer {
+  /** Whether it handles each line by itself, which is more work. */
+  readonly oneByOne: boolean;
+  /** Whether it may answer short blocks as bytes. */
+  readonly takesBytes: boolean;
+  /** Answers whole lines; settles when the replies have left. */
+  answer(lines: string): Promise<void>;
+  /** The same, in memory that nothing is read into until it has settled; `undefined` to be given them as text. */
+  answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined;
+}
+
+/** Maximum bytes handled without a turn, even if no read filled its buffer: a custom transport may always have data ready. */
+const MAX_WORK = 2 * 1024 * 1024;
+
+/** Maximum length of a block that is answered as bytes: longer ones are handled faster as text. */
+const SHORT_BYTES = 4 * 1024;
+
+/** Reads blocks of whole lines when they are asked for, so that the clocks know whether the server waits for the peer. */
+export class Reader {
+  readonly #transport: Transport;
+  readonly #clocks: ConnectionClocks;
+  readonly #memory: Account;
+  readonly #owner: ReaderOwner;
+  readonly #limiter: Limiter;
+  readonly #pace: Pace | undefined;
+  /** The outstanding read, of which there is at most one; undefined again when its bytes have been taken. */
+  outstanding: Promise<number | null> | undefined;
+  /** Whether the server waits for the peer. */
+  waiting = false;
+  /** Whether bytes have come that nobody has asked for yet. */
+  #ahead = false;
+  /** Whether lines are being answered in the limiter's buffer, so that it must stay as it is. */
+  #lent = false;
+  /** Whether nothing more is read. */
+  over = false;
+  /** Whether lines that have come are not handed out either. */
+  stopped = false;
+  /** Why there is no more input; undefined as long as there may be more, and if it was stopped from outside. */
+  end: ReadEnd | undefined;
+  /** Whether the peer has ended its side. */
+  peerEnded = false;
+  #finishing: Finishing | undefined;
+  #wake: ((nothing: undefined) => void) | undefined;
+  /** Work done without a turn for it, in bytes. */
+  #work = 0;
+  /** Lines that the pace holds back. */
+  #later = "";
+  /** The number of whole lines that have come. */
+  lines = 0;
+  /** The number of bytes that have come. */
+  bytes = 0;
+
+  /**
+   * @param transport Where the bytes come from.
+   * @param limits How much is read, and how fast.
+   * @param clocks Told when the server waits for the peer, and when for the handler.
+   * @param memory Told how much memory unfinished input takes.
+   * @param clock Where the pace gets its time from.
+   * @param owner The connection.
+   * @param keeps Whether lines that were handed out may be taken back.
+   */
+  constructor(
+    transport: Transport,
+    limits: ReadLimits,
+    clocks: ConnectionClocks,
+    memory: Account,
+    clock: Clock,
+    owner: ReaderOwner,
+    keeps: boolean,
+  ) {
+    this.#transport = transport;
+    this.#clocks = clocks;
+    this.#memory = memory;
+    this.#owner = owner;
+    this.#limiter = new Limiter(limits, keeps);
+    const paced = limits.maxLinesPerSecond !== Infinity || limits.maxBytesPerSecond !== Infinity;
+    if (paced) this.#pace = new Pace(limits, clock);
+  }
+
+  /** Whether a line has begun and not ended. */
+  get midLine(): boolean {
+    return this.#limiter.midLine;
+  }
+
+  /** Whether the input ended although the peer had not ended its side. */
+  get hasBroken(): boolean {
+    return this.end !== undefined && this.end !== "end";
+  }
+
+  /** Whether the last read filled its buffer, so that more is likely to be there already. */
+  get full(): boolean {
+    return this.#limiter.full;
+  }
+
+  /**
+   * Ends the input at the next line boundary at which everything that the peer has sent has been handed out.
+   *
+   * @param reason What the input ends with.
+   * @param socketsTurn Lets the kernel say what else has come.
+   * @param atRest Called at the boundary if the server waits for the peer there, so that nothing else would notice.
+   */
+  finish(reason: FinishReason, socketsTurn: () => Promise<void>, atRest: () => void): void {
+    this.#finishing ??= new Finishing(reason, this, socketsTurn, () => {
+      this.over = true;
+      this.end ??= this.#limiter.breach ?? reason;
+      this.#pace?.stop();
+      if (this.waiting) atRest();
+      this.#wakeHandler();
+    });
+  }
+
+  /** Reads no more, and hands out no more lines. */
+  stop(): void {
+    this.stopped = this.over = true;
+    this.#pace?.stop();
+    this.#wakeHandler();
+  }
+
+  /** Reads no more, and gives its memory back. */
+  free(): void {
+    this.stop();
+    this.#memory.holdInput(0);
+    if (this.#lent) return;
+    // The kernel may still write into the buffer of a read that is outstanding.
+    if (this.outstanding === undefined) this.#limiter.free();
+    else this.outstanding.then(() => this.#limiter.free(), () => this.#limiter.free());
+  }
+
+  /**
+   * Reads on although the handler has not asked for more, to learn whether the peer is still there, until some 64 KiB
+   * have come that wait for it.
+   */
+  async listen(): Promise<void> {
+    if (this.#pace?.holdsUp) return this.#clocks.listenLater();
+    while (!this.waiting && !this.over && !this.peerEnded && !this.#lent && this.#limiter.hasRoom) {
+      try {
+        const read = this.outstanding ?? this.#startRead();
+        if (read === undefined) return;
+        const count = await read;
+        // The handler may have asked meanwhile, and what has come may have been taken for it.
+        if (this.outstanding !== read || this.over) return;
+        this.#took(count);
+      } catch (error) {
+        return this.#owner.failed(error);
+      }
+      this.#ahead = true;
+      if (this.#pace !== undefined) return;
+    }
+  }
+
+  /**
+   * The next block.
+   *
+   * @returns One or more lines, each ended by one LF; `undefined` when there is no more input, whatever the cause.
+   */
+  next(): Promise<string | undefined> {
+    if (this.#later === "") this.#limiter.release();
+    return this.#ask(this.#pace === undefined ? this.#read() : this.#nextInPace(this.#pace));
+  }
+
+  /** Waits until bytes have come; then {@linkcode takeBytes} has them, or there is no more input. */
+  bytesCome(): Promise<unknown> {
+    return this.#ask(this.#read(undefined, true));
+  }
+
+  /** Has a call of the handler's settle when the transport does, or when reading is over before that. */
+  #ask(read: Promise<string | undefined>): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+      read.then(resolve);
+    });
+  }
+
+  /** Tells a call that waits for the peer that reading is over. A block that has come already is on its way, and counts. */
+  #wakeHandler(): void {
+    if (this.waiting) this.#wake?.(undefined);
+  }
+
+  /** Takes all bytes that have come, in memory of their own; `undefined` if there are none. */
+  takeBytes(): Uint8Array<ArrayBuffer> | undefined {
+    const bytes = this.#limiter.all()?.slice();
+    this.end ??= this.#limiter.breach;
+    if (bytes === undefined) return undefined;
+    this.#ahead = false;
+    this.#came(countLineFeeds(bytes));
+    return bytes;
+  }
+
+  /** Takes back the last of the lines that were handed out: whatever reads next gets them first. */
+  takeBack(lines: number): void {
+    const all = lines + countLines(this.#later);
+    if (all === 0) return;
+    this.#later = "";
+    this.#limiter.takeBack(all);
+    this.lines -= all;
+    this.#ahead = true;
+  }
+
+  /**
+   * Has each block answered until there is no more input; rejects with what the answerer throws.
+   *
+   * @param answerer Answers the blocks.
+   */
+  each(answerer: Answerer): Promise<unknown> {
+    return this.#pace === undefined ? this.#read(answerer) : this.#eachInPace(this.#pace, answerer);
+  }
+
+  async #eachInPace(pace: Pace, answerer: Answerer): Promise<void> {
+    for (let lines; !this.stopped && (lines = await this.#nextInPace(pace)) !== undefined;) {
+      await answerer.answer(lines);
+    }
+  }
+
+  async #nextInPace(pace: Pace): Promise<string | undefined> {
+    this.#clocks.stopHandler();
+    const lines = this.#later || await this.#read();
+    if (lines === undefined) return undefined;
+    const end = await pace.pass(lines);
+    this.#later = lines.slice(end);
+    return this.stopped ? undefined : lines.slice(0, end);
+  }
+
+  /**
+   * Reads until the input ends and, given an answerer, answers each block. One async function does both: a second
+   * suspended one would cost 480 bytes per connection.
+   *
+   * @param answerer Answers the blocks; without one, the first block is the result.
+   * @param bytes Whether it is enough that bytes have come, which stay where they are.
+   */
+  async #read(answerer?: Answerer, bytes = false): Promise<string | undefined> {
+    const limiter = this.#limiter;
+    if (bytes && limiter.midLine) return undefined;
+    while (limiter.breach === undefined && (this.#ahead || !this.over)) {
+      if (!this.#ahead) {
+        if (this.#pace !== undefined) await this.#pace.read();
+        // A read that filled its buffer did not have to wait, and neither will the next.
+        if (limiter.full || this.#work > MAX_WORK) {
+          const turn = TURNS.take(this.#work);
+          this.#work = 0;
+          await turn;
+        }
+      }
+      // What `listen` has read meanwhile comes first: the peer may send no more before that is answered.
+      if (!this.#ahead) {
+        if (this.over) break;
+        try {
+          const read = this.outstanding ?? this.#startRead();
+          if (read === undefined) break;
+          this.waiting = true;
+          this.#clocks.wait(limiter.midLine);
+          this.#finishing?.rested();
+          const count = await read;
+          this.waiting = false;
+          // Otherwise `listen` has taken it.
+          if (this.outstanding === read) {
+            if (this.over) break;
+            this.#took(count);
+          }
+        } catch (error) {
+          this.waiting = false;
+          this.#owner.failed(error);
+          break;
+        }
+        this.#clocks.rest();
+      }
+      if (bytes && limiter.midLine) return undefined;
+      const block = this.#cut();
+      if (block === undefined) continue;
+      const room = this.#memory.room();
+      if (room !== undefined) {
+        await room;
+        if (this.stopped) return undefined;
+      }
+      if (answerer === undefined) return this.#textOf(block, true);
+      await this.#answer(block, answerer);
+      this.#lent = false;
+      if (this.stopped) return undefined;
+    }
+    this.end ??= limiter.breach ?? (this.peerEnded ? "end" : undefined);
+  }
+
+  /** Starts the one outstanding read; undefined if it is this connection that had to give way to make room for it. */
+  #startRead(): Promise<number | null> | undefined {
+    const space = this.#limiter.space(this.#memory.tight);
+    this.#memory.holdInput(this.#limiter.extraBytes);
+    if (this.over) return undefined;
+    const { maxReadBytes = Infinity } = this.#pace ?? {};
+    return this.outstanding = this.#transport.read(
+      space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space,
+    );
+  }
+
+  /** Takes what the outstanding read brought. */
+  #took(count: number | null): void {
+    this.outstanding = undefined;
+    if (count === null) {
+      this.peerEnded = this.over = true;
+      this.#clocks.halfClose();
+      return;
+    }
+    this.bytes += count;
+    this.#work += count;
+    this.#limiter.added(count);
+    this.#pace?.took(count);
+    this.#finishing?.took();
+  }
+
+  #cut(): Uint8Array<ArrayBuffer> | undefined {
+    const block = this.#limiter.cut();
+    // The line that the end of input ends is a block of its own.
+    this.#ahead = block !== undefined && this.peerEnded;
+    return block ?? (this.peerEnded ? this.#limiter.end() : undefined);
+  }
+
+  #answer(block: Uint8Array<ArrayBuffer>, answerer: Answerer): Promise<void> {
+    if (!answerer.takesBytes || block.length > SHORT_BYTES || this.#memory.tight) {
+      return answerer.answer(this.#textOf(block, answerer.oneByOne));
+    }
+    const lines = countLineFeeds(block);
+    this.#came(lines);
+    this.#lent = true;
+    const answered = answerer.answerBytes(block);
+    if (answered !== undefined) return answered;
+    this.#lent = false;
+    if (answerer.oneByOne) this.#noteLines(lines);
+    return answerer.answer(this.#decode(block));
+  }
+
+  #textOf(block: Uint8Array, oneByOne: boolean): string {
+    const text = this.#decode(block);
+    const lines = countLines(text);
+    if (oneByOne) this.#noteLines(lines);
+    this.#came(lines);
+    return text;
+  }
+
+  /** Notes how much work lines are that are handled one by one, but for those that take turns of their own. */
+  #noteLines(lines: number): void {
+    this.#work += (lines % TURN_LINES) * LINE_WORK;
+  }
+
+  /** The text of a block; where memory is short, its bytes are given back before it is answered, which may take long. */
+  #decode(block: Uint8Array): string {
+    const lines = decodeLines(block);
+    if (this.#memory.tight) {
+      this.#limiter.letGo();
+      this.#memory.holdInput(this.#limiter.extraBytes);
+    }
+    return lines;
+  }
+
+  #came(lines: number): void {
+    this.lines += lines;
+    this.#clocks.lineEnded();
+    this.#owner.came(lines);
+  }
+}

@@ -1,0 +1,204 @@
+/**
+ * TCP without Deno's sockets: a listener that asks the Linux kernel itself.
+ *
+ * @module
+ */
+
+import { checkOptions, checkString, checkWhole, show } from "../../internal/api/check.ts";
+import type { Listener, Transport } from "../../internal/api/transport.ts";
+import { type Pollable, Poller } from "./poller.ts";
+import { EpollSocket } from "./socket.ts";
+import { checked, EAGAIN, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
+
+/** So many connections may wait to be accepted, as with Deno. */
+const BACKLOG = 511;
+
+/** Bounds of the time between two keep-alive probes, which the kernel counts in seconds, up to 32767 of them. */
+const [LEAST_KEEP_ALIVE_MS, MOST_KEEP_ALIVE_MS] = [1000, 32_767_000];
+
+/** Where who connects may mean any address. */
+const WILDCARDS = ["0.0.0.0", "::", "::ffff:0.0.0.0"];
+
+/** Where {@linkcode listenEpoll} listens. */
+export interface ListenEpollOptions {
+  /** The IP address, without a zone such as `%eth0`; a name is not looked up.
+   * @default {"0.0.0.0"} */
+  hostname?: string | undefined;
+  /** The port; 0 picks a free one.
+   * @default {8080} */
+  port?: number | undefined;
+  /**
+   * The silence in milliseconds, rounded up to whole seconds, after which the kernel asks a peer whether it is still
+   * there (TCP keep-alive), and the time from one question to the next. It starts anew with whatever comes from the
+   * peer. A peer that answers none of three questions has vanished: the read ends with `Deno.errors.TimedOut`, at most
+   * four times this long after the last that was heard of it. So does a peer that takes nothing of what is sent to it
+   * for four times this long. From 1000 to 32_767_000; `Infinity` switches it off.
+   * @default {15_000}
+   */
+  keepAliveMs?: number | undefined;
+}
+
+/**
+ * Listens on TCP with the Linux kernel's `epoll`, which it calls through the C library: a line, a connection and an idle
+ * client cost less than with Deno's own sockets, by as much as the README says. All else is as with `Deno.listen`, but
+ * for these:
+ *
+ * - It keeps the process alive while it or one of its connections is open, whatever {@linkcode Server.unref} says.
+ * - Nagle's algorithm is off from the start, and TCP keep-alive on.
+ * - If a worker that uses it is terminated, the listener and its connections are closed on Linux 6.9 and newer. On older
+ *   systems they stay open and are not answered: close the listener first.
+ *
+ * A thread of its own waits for the kernel, so that work which takes all of Deno's threads, as files and cryptography
+ * do, holds up no client. It is a worker, which is started when the first listener is made, within some 30 ms in which
+ * this function waits for it. It ends when the last listener and the last connection are closed.
+ *
+ * It takes x86-64 or ARM64 with the GNU C library, and `--allow-ffi` without a list whenever none of its listeners and
+ * connections is open; it never has Deno ask for it. So the permission can be given up once it listens, and should be.
+ * What it loads of the C library stays loaded, which a test that looks for leaks finds.
+ *
+ * @param options Where.
+ * @returns The listener, which listens already.
+ * @throws {RangeError | TypeError} If an option is wrong.
+ * @throws {Deno.errors.NotSupported} If the system is none that it knows.
+ * @throws {Deno.errors.NotCapable} Without the permission.
+ * @throws {Deno.errors.AddrInUse} If the port is taken.
+ *
+ * @example A server that is done with foreign code before the first client comes (not run here, as it would be a leak)
+ * ```ts ignore
+ * import { serve } from "@x/shouty";
+ * import { listenEpoll } from "@x/shouty/ops";
+ *
+ * const listener = listenEpoll({ hostname: "127.0.0.1", port: 8080 });
+ * Deno.permissions.revokeSync({ name: "ffi" });
+ * serve({ listener });
+ * ```
+ */
+export function listenEpoll(options: ListenEpollOptions = {}): Listener {
+  checkOptions("listenEpoll options", options);
+  const { hostname = "0.0.0.0", port = 8080, keepAliveMs = 15_000 } = options;
+  checkString("hostname", hostname);
+  checkWhole("port", port, 0, 65_535);
+  checkKeepAlive(keepAliveMs);
+  const libc = load();
+  const fd = libc.bound(hostname, port);
+  if (fd === undefined) {
+    throw new RangeError(`Cannot use hostname ${show(hostname)}: expected an IP address without a zone`);
+  }
+  checked(fd);
+  if (keepAliveMs !== Infinity) libc.keepAlive(fd, keepAliveMs);
+  return new EpollListener(libc, fd);
+}
+
+function checkKeepAlive(keepAliveMs: number): void {
+  if (typeof keepAliveMs !== "number") {
+    throw new TypeError(`Cannot use keepAliveMs ${show(keepAliveMs)}: expected a number`);
+  }
+  if (keepAliveMs === Infinity || keepAliveMs >= LEAST_KEEP_ALIVE_MS && keepAliveMs <= MOST_KEEP_ALIVE_MS) return;
+  const allowed = `expected ${LEAST_KEEP_ALIVE_MS} to ${MOST_KEEP_ALIVE_MS} ms, or Infinity`;
+  throw new RangeError(`Cannot use keepAliveMs ${show(keepAliveMs)}: ${allowed}`);
+}
+
+let loaded: Libc | undefined;
+let poller: Poller | undefined;
+
+function load(): Libc {
+  const { os, arch } = Deno.build;
+  if (os !== "linux" || arch !== "x86_64" && arch !== "aarch64") {
+    throw new Deno.errors.NotSupported(`No epoll on ${os} with ${arch}`);
+  }
+  // The thread of a new poller takes it as well.
+  if (poller === undefined) checkPermission();
+  try {
+    return loaded ??= new Libc();
+  } catch (cause) {
+    throw new Deno.errors.NotSupported("No epoll without the GNU C library", { cause });
+  }
+}
+
+function checkPermission(): void {
+  // With a list, Deno would look for the library in the current folder.
+  const { state, partial } = Deno.permissions.querySync({ name: "ffi" });
+  if (state === "granted" && !partial) return;
+  throw new Deno.errors.NotCapable("No permission for foreign code, which --allow-ffi without a list grants");
+}
+
+class EpollListener implements Listener, Pollable {
+  readonly addr: Deno.NetAddr;
+  readonly #libc: Libc;
+  readonly #poller: Poller;
+  /** Its descriptor; negative when it is closed. */
+  #fd: number;
+  readonly #everywhere: boolean;
+  #accepting: PromiseWithResolvers<Transport> | undefined;
+
+  constructor(libc: Libc, fd: number) {
+    this.#libc = libc;
+    this.#fd = fd;
+    try {
+      checked(libc.listen(fd, BACKLOG));
+      checked(libc.getsockname(fd));
+      this.addr = libc.address;
+      this.#everywhere = WILDCARDS.includes(this.addr.hostname);
+      // All listeners share it.
+      this.#poller = poller ??= new Poller(libc, () => poller = undefined);
+      this.#poller.add(fd, EPOLLIN | EPOLLET, this);
+    } catch (error) {
+      libc.close(fd);
+      throw error;
+    }
+  }
+
+  accept(): Promise<Transport> {
+    if (this.#fd < 0) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
+    if (this.#accepting !== undefined) {
+      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
+    }
+    const { promise } = this.#accepting = Promise.withResolvers<Transport>();
+    this.ready();
+    return promise;
+  }
+
+  close(): Promise<void> | undefined {
+    if (this.#fd < 0) throw new Deno.errors.BadResource("The listener is closed");
+    const fd = this.#fd;
+    this.#fd = -1;
+    this.#libc.unlisten(fd);
+    this.#libc.close(fd);
+    this.#poller.remove(fd);
+    this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
+    this.#accepting = undefined;
+    return this.#poller.ended;
+  }
+
+  ready(): void {
+    if (this.#accepting === undefined) return;
+    const { resolve, reject } = this.#accepting;
+    try {
+      const transport = this.#accept();
+      if (transport === undefined) return;
+      this.#accepting = undefined;
+      resolve(transport);
+    } catch (error) {
+      this.#accepting = undefined;
+      reject(error);
+    }
+  }
+
+  #accept(): Transport | undefined {
+    const libc = this.#libc;
+    const fd = libc.accept(this.#fd);
+    if (fd === EAGAIN) return undefined;
+    checked(fd);
+    try {
+      // Not the one that `accept4` gives: Deno's sockets ask again, and so a peer that has reset already is not accepted.
+      checked(libc.getpeername(fd));
+      const remoteAddr = libc.address;
+      if (this.#everywhere) checked(libc.getsockname(fd));
+      const localAddr = this.#everywhere ? libc.address : this.addr;
+      return new EpollSocket(libc, this.#poller, fd, remoteAddr, localAddr);
+    } catch (error) {
+      libc.close(fd);
+      throw error;
+    }
+  }
+}

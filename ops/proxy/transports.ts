@@ -1,0 +1,73 @@
+/**
+ * Connections behind a proxy, and others that come to the same port.
+ *
+ * @module
+ */
+
+import { beginsWithProxyHeader, MARK_BYTES, type ProxyHeader, ProxyHeaderError } from "./header.ts";
+import { Forwarding, type Transport } from "../../internal/api/transport.ts";
+
+const NOTHING = new Uint8Array(0);
+
+/** The client's connection, as its header tells it. */
+export class ProxiedTransport extends Forwarding {
+  readonly #addresses: ProxyHeader["addresses"];
+  /** What came with the header, and is the client's. */
+  #rest: Uint8Array;
+
+  /**
+   * @param transport The proxy's connection.
+   * @param header Its header.
+   * @param rest What was read after the header.
+   */
+  constructor(transport: Transport, header: ProxyHeader, rest: Uint8Array) {
+    super(transport);
+    this.#addresses = header.addresses;
+    this.#rest = rest;
+  }
+
+  override get remoteAddr(): Deno.Addr {
+    return this.#addresses?.remoteAddr ?? super.remoteAddr;
+  }
+
+  override get localAddr(): Deno.Addr {
+    return this.#addresses?.localAddr ?? super.localAddr;
+  }
+
+  override get heldBytes(): number {
+    return super.heldBytes + this.#rest.buffer.byteLength;
+  }
+
+  override read(into: Uint8Array): Promise<number | null> {
+    if (this.#rest.length === 0) return super.read(into);
+    const part = this.#rest.subarray(0, into.length);
+    into.set(part);
+    // Kept no longer than it is needed.
+    this.#rest = part.length < this.#rest.length ? this.#rest.subarray(part.length) : NOTHING;
+    return Promise.resolve(part.length);
+  }
+}
+
+/**
+ * A connection that is not to begin with a header: a read fails once it has. It is served from the start, as its
+ * handler may be the one to speak first. What might be half a header is handed on meanwhile: at most it is answered as
+ * two empty lines and one of a NUL.
+ */
+export class DirectTransport extends Forwarding {
+  #start: Uint8Array | undefined = NOTHING;
+
+  override read(into: Uint8Array): Promise<number | null> {
+    const reading = super.read(into);
+    return this.#start === undefined ? reading : this.#check(reading, into, this.#start);
+  }
+
+  async #check(reading: Promise<number | null>, into: Uint8Array, before: Uint8Array): Promise<number | null> {
+    const count = await reading;
+    if (count === null) return null;
+    const start = Uint8Array.of(...before, ...into.subarray(0, Math.min(count, MARK_BYTES)));
+    const begins = beginsWithProxyHeader(start);
+    if (begins) throw new ProxyHeaderError("A PROXY header from a peer that may not send one");
+    this.#start = begins === undefined ? start : undefined;
+    return count;
+  }
+}

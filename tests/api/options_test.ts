@@ -1,0 +1,149 @@
+import { assertEquals, assertMatch, assertStrictEquals, assertThrows } from "@std/assert";
+import { serve, serveConnections, type ServeOptions } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { startServer } from "../kit/server.ts";
+
+const TIME = /expected more than 0 and at most 2147483647 ms, or Infinity$/;
+const RATE = /expected more than 0 per second, or Infinity$/;
+const COUNT = /expected a whole number of at least 1, or Infinity$/;
+
+/** Every option, with values that it cannot have and what the error says of the ones it can. */
+const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = [
+  ["hostname", [5, null, {}, ""], /expected (a string|an address or a host name)/],
+  ["port", [-1, 65_536, 1.5, NaN, Infinity], /expected a whole number from 0 to 65535$/],
+  ["listener", [{}, null, 5, "tcp"], /expected a listener/],
+  ["signal", [{}, null, "abort", new AbortController()], /expected an AbortSignal/],
+  ["clock", [{}, null, { now: 1 }], /expected a clock/],
+  ["onListen", [{}, null, "log"], /expected a function/],
+  ["onEvent", [{}, null, "log"], /expected a function/],
+  ["errorLine", [{}, null, "error"], /expected a function/],
+  ["maxConnections", [0, -1, 2.5, NaN], COUNT],
+  ["maxConnectionsPerIp", [0, -1, 2.5, NaN], COUNT],
+  ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
+  ["acceptRate", [0, -1, NaN], RATE],
+  ["acceptRatePerIp", [0, -1, NaN], RATE],
+  ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5], [Symbol("here")]], /expected/],
+  ["deny", [5, ["nowhere"], ["::/129"], [5]], /expected/],
+  ["drain", ["", "Linger", 1, null, Symbol("now")], /expected "linger" or "finish"$/],
+  ["drainTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["firstLineTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["maxLines", [0, -1, 2.5, NaN], COUNT],
+  ["maxLinesPerSecond", [0, -1, NaN], RATE],
+  ["maxBytesPerSecond", [0, -1, NaN], RATE],
+  ["maxBufferedBytes", [0, -1, 2.5, NaN], COUNT],
+  ["answerMisdirected", [1, "yes", null], /expected true or false$/],
+  ["idleTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["lineTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["writeTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["keepAliveMs", [0, -5, NaN, 2 ** 31], TIME],
+  ["handlerTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["halfCloseTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["maxAge", [0, -5, NaN, 2 ** 31], TIME],
+  ["maxLineBytes", [0, -1, 1.5, NaN, Infinity, 2 ** 28 + 1], /expected a whole number from 1 to 268435456$/],
+  ["maxConnectionBytes", [0, -1, 1.5, NaN], COUNT],
+  ["maxQueuedBytes", [0, -1, 1.5, NaN], COUNT],
+];
+
+const NUMBERS = WRONG.filter(([, , allowed]) => /number|ms/.test(allowed.source));
+
+for (const [name, values, allowed] of WRONG) {
+  test(`serve() refuses a wrong ${name}, says what is allowed, and binds nothing`, () => {
+    const { listen } = Deno;
+    Deno.listen = () => {
+      throw new Error("It binds");
+    };
+    try {
+      for (const value of values) {
+        const options = { hostname: "127.0.0.1", port: 0, [name]: value } as ServeOptions;
+        for (const start of [serve, serveConnections]) {
+          const { message } = assertThrows(() => start(options, () => {}), Error);
+          assertMatch(message, new RegExp(`^Cannot use ${name}\\b.*: expected`));
+          assertMatch(message, allowed);
+          assertEquals(message.includes(shown(value)), true, message);
+        }
+      }
+    } finally {
+      Deno.listen = listen;
+    }
+  });
+}
+
+test("serve() refuses a number that is given as text, and anything else that is no number", () => {
+  for (const [name] of NUMBERS) {
+    for (const value of ["5", null, [5], true]) {
+      const { message } = assertThrows(() => serve({ [name]: value } as ServeOptions), TypeError);
+      assertMatch(message, new RegExp(`^Cannot use ${name} .+: expected a number$`));
+    }
+  }
+});
+
+test("serve() names every option of ServeOptions in its checks", async () => {
+  const source = await Deno.readTextFile(new URL("../../internal/api/serve_options.ts", import.meta.url)) +
+    await Deno.readTextFile(new URL("../../internal/api/conn_options.ts", import.meta.url));
+  const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options .*?\n}\n/gs);
+  const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
+  assertEquals(names.toSorted(), WRONG.map(([name]) => name as string).toSorted());
+});
+
+test("serve() takes Infinity where it switches something off", async () => {
+  const off = { idleTimeout: Infinity, maxAge: Infinity, drainTimeout: Infinity, maxConnectionBytes: Infinity };
+  await using t = startServer({ ...off, maxConnections: Infinity, maxQueuedBytes: Infinity });
+  assertEquals(await t.talk("on\n"), "ON\n");
+});
+
+test("serve() refuses a handler where the options belong, and options where the handler belongs", () => {
+  assertThrows(() => serve((() => "") as unknown as ServeOptions), TypeError, "expected an object, got a function");
+  assertThrows(() => serve(null as unknown as ServeOptions), TypeError, "expected an object, got null");
+  assertThrows(() => serve({}, {} as () => string), TypeError, "Cannot use handler: expected a function");
+  const odd = Object.assign(() => "", { block: null }) as unknown as () => string;
+  assertThrows(() => serve({}, odd), TypeError, "Cannot use handler.block: expected a function, got null");
+  const worse = Object.assign(() => "", { bytes: true }) as unknown as () => string;
+  assertThrows(() => serve({}, worse), TypeError, "Cannot use handler.bytes: expected a function, got true");
+  assertThrows(() => serveConnections({}, undefined as unknown as () => void), TypeError, "Cannot use handler");
+});
+
+test("shutdown() refuses wrong options, and the server goes on", async () => {
+  await using t = startServer();
+  assertThrows(() => t.server.shutdown({ drain: "now" as "finish" }), TypeError, `Cannot use drain "now"`);
+  assertThrows(() => t.server.shutdown({ drainTimeout: 0 }), RangeError, "Cannot use drainTimeout 0");
+  assertThrows(() => t.server.shutdown(null as unknown as object), TypeError, "Cannot use shutdown options");
+  assertEquals(t.server.state, "listening");
+  assertEquals(await t.talk("still here\n"), "STILL HERE\n");
+});
+
+test("serve() passes a listener's failure on", () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  assertThrows(() => serve({ hostname: "127.0.0.1", port: taken.addr.port }), Deno.errors.AddrInUse);
+});
+
+test("serve() uses the listener that it is given, and tells its address before the first connection", async () => {
+  const listener = new MemoryListener();
+  const heard: Deno.Addr[] = [];
+  await using t = startServer({ listener, port: 1, onListen: (addr) => heard.push(addr) });
+  assertStrictEquals(t.server.addr, listener.addr);
+  assertEquals(heard, [listener.addr]);
+});
+
+/** How an error quotes a value. */
+function shown(value: unknown): string {
+  return typeof value === "string" ? `"${value}"` : typeof value === "object" && value !== null ? "" : String(value);
+}
+
+test("Every option may be undefined, which is as if it were left out", async () => {
+  const names = WRONG.map(([name]) => [name, undefined]);
+  const unset: { [Name in keyof Required<ServeOptions>]: undefined } = Object.fromEntries(names);
+  // The type checker refuses this assignment if the type of an option leaves undefined out.
+  const options: ServeOptions = unset;
+  await using server = serve({ ...options, hostname: "127.0.0.1", port: 0 });
+  await server.shutdown({ drain: undefined, drainTimeout: undefined });
+});
+
+test("An event has no key for what it does not tell", async () => {
+  const listener = new MemoryListener();
+  await using t = startServer({ deny: ["192.0.2.1"], listener });
+  using _denied = listener.connect({ transport: "tcp", hostname: "192.0.2.1", port: 1 });
+  assertEquals(Object.keys(await t.until("rejected")), ["type", "remoteAddr", "reason"]);
+  await t.talk("hello\n");
+  assertEquals("error" in await t.closed(), false);
+});

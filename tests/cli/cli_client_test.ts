@@ -1,0 +1,224 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { connect as connectHere } from "../../cli/client.ts";
+import { closeQuietly } from "../../internal/api/transport.ts";
+import { serve } from "../../mod.ts";
+import {
+  type Address,
+  ask,
+  HAS_SCRIPT,
+  type Outcome,
+  runCommand,
+  runRedirected,
+  startCommand,
+  startInTerminal,
+  type StartOptions,
+  type Subprocess,
+} from "../kit/command.ts";
+import { refusingPort } from "../kit/refusing_port.ts";
+
+const ON_LINUX = Deno.build.os === "linux";
+
+/** Runs the client against an address. */
+function connect({ hostname, port }: Address, input: string, ...flags: string[]): Promise<Outcome> {
+  return runCommand(["connect", `${hostname}:${port}`, ...flags], { input });
+}
+
+/** Starts the client against a server that the test plays by hand. */
+async function meet(options?: StartOptions, ...flags: string[]): Promise<Meeting> {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const client = startCommand(["connect", `127.0.0.1:${port}`, ...flags], options);
+  const conn = await listener.accept();
+  const dispose = async () => {
+    closeQuietly(conn);
+    await client[Symbol.asyncDispose]();
+  };
+  return { client, conn, peer: `127.0.0.1:${port}`, [Symbol.asyncDispose]: dispose };
+}
+
+interface Meeting extends AsyncDisposable {
+  client: Subprocess;
+  conn: Deno.TcpConn;
+  /** The server's address, as the client calls it. */
+  peer: string;
+}
+
+for (const [hostname, written] of [["127.0.0.1", "localhost"], ["::1", "[::1]"]]) {
+  Deno.test(`connect sends stdin to ${written} and writes the replies to stdout`, async () => {
+    await using server = serve({ hostname, port: 0 });
+    const { port } = server.addr as Deno.NetAddr;
+    const outcome = await connect({ hostname: written, port }, "hello\nÄrger\nno end");
+    assertEquals(outcome, { code: 0, stdout: "HELLO\nÄRGER\nNO END\n", stderr: "" });
+  });
+}
+
+Deno.test("connect gets through more than the buffers on the way hold", async () => {
+  await using server = serve({ hostname: "127.0.0.1", port: 0 });
+  const input = "0123456789abcde\n".repeat(500_000);
+  const { code, stdout } = await connect(server.addr as Deno.NetAddr, input);
+  assertEquals(code, 0);
+  assertEquals(stdout === input.toUpperCase(), true, "Replies are missing or wrong");
+});
+
+Deno.test("connect answers line by line while the input stays open, and ends when the server does", async () => {
+  await using meeting = await meet();
+  const { client, conn, peer } = meeting;
+  await client.type("one\n");
+  assertEquals(await ask(conn, "ONE\n"), "one\n");
+  await client.stdoutMatch(/^ONE\n$/);
+  await client.type("two\n");
+  assertEquals(await ask(conn, "TWO\n"), "two\n");
+  await conn.closeWrite();
+  const { code, stdout, stderr } = await client.outcome();
+  assertEquals([code, stdout], [0, "ONE\nTWO\n"]);
+  assertEquals(stderr, `shouty: ${peer} has closed the connection\n`);
+});
+
+Deno.test("connect ends its side at the end of input, and still takes the replies", async () => {
+  await using meeting = await meet({ input: "last\n" });
+  const { client, conn } = meeting;
+  assertEquals(await ask(conn, ""), "last\n");
+  assertEquals(await conn.read(new Uint8Array(1)), null);
+  await conn.write(new TextEncoder().encode("LAST\n"));
+  await conn.closeWrite();
+  const { code, stdout } = await client.outcome();
+  assertEquals([code, stdout], [0, "LAST\n"]);
+});
+
+Deno.test({
+  name: "connect says that stdin cannot be read, however silent the server is" +
+    (ON_LINUX ? "" : " (skipped: not Linux)"),
+  ignore: !ON_LINUX,
+  async fn() {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const args = ["connect", `127.0.0.1:${listener.addr.port}`, "--timeout", "200ms"];
+    const { code, stderr } = await runRedirected("</", args);
+    assertEquals([code, stderr], [1, "shouty: cannot read stdin: is a directory\n"]);
+  },
+});
+
+Deno.test("connect says in one line that nobody listens, and exits with 1", async () => {
+  using refusing = await refusingPort();
+  const { port } = refusing;
+  const { code, stdout, stderr } = await connect({ hostname: "127.0.0.1", port }, "");
+  assertEquals([code, stdout], [1, ""]);
+  assertEquals(stderr, `shouty: cannot connect to 127.0.0.1:${port}: connection refused\n`);
+});
+
+Deno.test({
+  name: "connect gives up on a server that does not take the connection" + (ON_LINUX ? "" : " (skipped: not Linux)"),
+  ignore: !ON_LINUX,
+  async fn() {
+    // A Linux listener with a full backlog does not answer.
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
+    const { port } = listener.addr;
+    using _one = await Deno.connect({ hostname: "127.0.0.1", port });
+    using _two = await Deno.connect({ hostname: "127.0.0.1", port });
+    const { code, stderr } = await connect({ hostname: "127.0.0.1", port }, "", "--timeout", "200ms");
+    assertEquals([code, stderr], [1, `shouty: cannot connect to 127.0.0.1:${port}: no answer within 0.2 s\n`]);
+  },
+});
+
+Deno.test("connect waits for a silent server while there may be input, and after that only so long", async () => {
+  await using meeting = await meet({}, "--timeout", "200ms");
+  const { client, conn, peer } = meeting;
+  await client.type("one\n");
+  assertEquals(await ask(conn, ""), "one\n");
+  await new Promise((resolve) => setTimeout(resolve, 400)); // Twice the timeout.
+  await conn.write(new TextEncoder().encode("ONE\n"));
+  await client.stdoutMatch(/^ONE\n$/);
+  await client.endInput();
+  const { code, stderr } = await client.outcome();
+  assertEquals([code, stderr], [1, `shouty: no reply from ${peer} within 0.2 s\n`]);
+});
+
+Deno.test("connect exits with 1 when the server does not take all of the input, after its last words", async () => {
+  await using meeting = await meet({ input: "much\n".repeat(2_000_000) });
+  const { client, conn, peer } = meeting;
+  await ask(conn, "error: enough\n");
+  conn.close();
+  const { code, stdout, stderr } = await client.outcome();
+  assertEquals([code, stdout], [1, "error: enough\n"]);
+  assertMatch(stderr, new RegExp(`^shouty: lost the connection to ${peer}: (broken pipe|connection reset)\n$`));
+});
+
+Deno.test("connect waits no longer than --timeout for a server that takes no more of its input", async () => {
+  await using meeting = await meet({ input: "0123456789abcde\n".repeat(2_000_000) }, "--timeout", "200ms");
+  const { code, stderr } = await meeting.client.outcome();
+  assertEquals([code, stderr], [1, `shouty: no reply from ${meeting.peer} within 0.2 s\n`]);
+});
+
+Deno.test("connect ends quietly when nobody reads its stdout any more", async () => {
+  await using meeting = await meet();
+  const { client, conn } = meeting;
+  await client.closeStdout();
+  await conn.write(new TextEncoder().encode("for nobody\n"));
+  const { code, stderr } = await client.outcome();
+  assertEquals([code, stderr], [0, ""]);
+});
+
+Deno.test({
+  name: "connect is usable on a terminal, and Ctrl-D ends the input" +
+    (HAS_SCRIPT ? "" : " (skipped: no util-linux script)"),
+  ignore: !HAS_SCRIPT,
+  async fn() {
+    await using server = serve({ hostname: "127.0.0.1", port: 0 });
+    const { port } = server.addr as Deno.NetAddr;
+    await using client = startInTerminal(["run", "--allow-net", "mod.ts", "connect", `127.0.0.1:${port}`]);
+    await client.type("hello\n");
+    await client.stdoutMatch(/HELLO\r\n/);
+    await client.type("\x04");
+    assertEquals(await client.exitCode(), 0);
+  },
+});
+
+/** A client whose server has ended at once, while it waits whether its own input ends as well. */
+interface LastInput extends AsyncDisposable {
+  /** How long it would wait, in milliseconds, and what ends the wait. */
+  wait: { ms: number; end(): void };
+  endInput(): void;
+  /** What it says at its end. */
+  said(): Promise<string[]>;
+}
+
+/** Runs the client in this process, where time and its streams are in the test's hands. */
+async function serverEndedFirst(): Promise<LastInput> {
+  const input = Promise.withResolvers<null>();
+  const waiting = Promise.withResolvers<LastInput["wait"]>();
+  const said: string[] = [];
+  const { setTimeout } = globalThis;
+  const { error } = console;
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  Deno.stdin.read = () => input.promise;
+  console.error = (line) => said.push(line);
+  Object.assign(globalThis, { setTimeout: (end: () => void, ms: number) => waiting.resolve({ ms, end }) });
+  const { port } = listener.addr;
+  const connected = connectHere({ hostname: "127.0.0.1", port }, { timeout: Infinity });
+  (await listener.accept()).close();
+  const ended = connected.then(() => Promise.reject(new Error("It does not wait")));
+  return {
+    wait: await Promise.race([waiting.promise, ended]),
+    endInput: () => input.resolve(null),
+    said: async () => (await connected, said),
+    async [Symbol.asyncDispose]() {
+      Object.assign(globalThis, { setTimeout });
+      console.error = error;
+      input.resolve(null);
+      await ended.catch(() => {});
+      delete (Deno.stdin as Partial<typeof Deno.stdin>).read;
+    },
+  };
+}
+
+Deno.test("connect does not complain of a server that ended first if its input ends just then, too", async () => {
+  await using client = await serverEndedFirst();
+  client.endInput();
+  assertEquals(await client.said(), []);
+});
+
+Deno.test("connect waits a tenth of a second for the end of its input when the server has ended", async () => {
+  await using client = await serverEndedFirst();
+  assertEquals(client.wait.ms, 100);
+  client.wait.end();
+  assertMatch((await client.said()).join(), /^shouty: 127\.0\.0\.1:\d+ has closed the connection$/);
+});

@@ -1,0 +1,105 @@
+import { assertEquals } from "@std/assert";
+import { TestClient } from "@x/shouty/testing";
+import { Subprocess } from "../kit/command.ts";
+import { NO_EPOLL } from "../kit/epoll.ts";
+import { IDENTITY } from "../kit/tls.ts";
+
+const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
+const CLI = new URL("../../cli.ts", import.meta.url);
+
+/** Tells which permissions it still has whenever it is about to do what it is told of. */
+const SPY = `
+  const NAMES = ["net", "read", "write", "ffi", "run", "env", "sys", "import"];
+  const tell = (when) => {
+    const granted = NAMES.filter((name) => Deno.permissions.querySync({ name }).state === "granted");
+    console.log(when + ": " + granted.join(" ") + ".");
+  };
+  const before = (object, method, when) => {
+    const original = object[method];
+    let told = false;
+    object[method] = function (...args) {
+      const name = when(...args);
+      if (name !== undefined && !told) tell(name);
+      told ||= name !== undefined;
+      return original.apply(object, args);
+    };
+  };
+  before(Deno, "addSignalListener", () => "starting");
+  before(Deno, "listen", () => "binding");
+  before(Deno, "dlopen", () => "binding");
+  before(Deno.stderr, "write", (bytes) => new TextDecoder().decode(bytes).includes("listening") ? "serving" : undefined);
+`;
+
+/** A folder, with a certificate in it. */
+async function withFolder() {
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${folder}/cert.pem`, IDENTITY.cert);
+  await Deno.writeTextFile(`${folder}/key.pem`, IDENTITY.key);
+  return {
+    socket: `${folder}/shouty.sock`,
+    files: [`${folder}/cert.pem`, `${folder}/key.pem`],
+    tls: ["--tls-cert", `${folder}/cert.pem`, "--tls-key", `${folder}/key.pem`],
+    /** Runs the command, and says which permissions it has at the start, when it binds, and when it serves. */
+    async granted(permissions: string[], ...args: string[]): Promise<string[]> {
+      const run = `const { main } = await import(${JSON.stringify(CLI)}); await main(${JSON.stringify(args)});`;
+      await Deno.writeTextFile(`${folder}/main.ts`, SPY + run);
+      const config = new URL("../../deno.json", import.meta.url).pathname;
+      const deno = ["run", "--no-prompt", "--config", config, ...permissions, `${folder}/main.ts`];
+      await using process = new Subprocess(Deno.execPath(), deno);
+      const moments = await process.stdoutMatch(/starting: (.*)\.\nbinding: (.*)\.\nserving: (.*)\.\n/);
+      return moments.slice(1);
+    },
+    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
+  };
+}
+
+Deno.test("The command keeps no permission but that to read a certificate again", async () => {
+  await using folder = await withFolder();
+  const serving = async (...args: string[]) => (await folder.granted(["-A"], "--port", "0", ...args))[2];
+  assertEquals(await serving(), "");
+  assertEquals(await serving(...folder.tls), "read");
+  if (!NO_EPOLL) assertEquals(await serving("--engine", "epoll"), "");
+  if (!NO_UNIX) assertEquals(await serving("--unix", folder.socket), "");
+});
+
+Deno.test("Without --engine epoll the command gives foreign code up before anything else", async () => {
+  await using folder = await withFolder();
+  assertEquals((await folder.granted(["-A"], "--port", "0")).slice(0, 2), ["net", "net"]);
+  assertEquals((await folder.granted(["-A"], "--port", "0", ...folder.tls)).slice(0, 2), ["net read", "net read"]);
+  if (!NO_UNIX) {
+    const unix = await folder.granted(["-A"], "--port", "0", "--unix", folder.socket);
+    assertEquals(unix.slice(0, 2), ["net read write sys", "net read write sys"]);
+  }
+  if (!NO_EPOLL) {
+    const epoll = await folder.granted(["-A"], "--port", "0", "--engine", "epoll");
+    assertEquals(epoll.slice(0, 2), ["net ffi", "net ffi"]);
+  }
+});
+
+Deno.test("A permission to read the certificate's files alone stays as narrow as it is", async () => {
+  await using folder = await withFolder();
+  const permissions = ["--allow-net", `--allow-read=${folder.files}`];
+  // Not all files, and after the start not the network: what is left is these two, as SIGHUP shows elsewhere.
+  assertEquals((await folder.granted(permissions, "--port", "0", ...folder.tls))[2], "");
+});
+
+Deno.test({
+  name: `deno task start may do what --unix and --tls-cert take${NO_UNIX}`,
+  ignore: NO_UNIX !== "",
+  async fn() {
+    await using folder = await withFolder();
+    const args = ["task", "start", "--unix", folder.socket, "--unix-mode", "0600"];
+    await using plain = new Subprocess(Deno.execPath(), args);
+    await plain.stderrMatch(/listening on unix:/);
+    using client = new TestClient(await Deno.connect({ transport: "unix", path: folder.socket }));
+    await client.write("hello\n");
+    assertEquals(await client.readLine(), "HELLO");
+    await client.closeWrite();
+    plain.signal("SIGTERM");
+    assertEquals((await plain.outcome()).code, 0);
+    await using secure = new Subprocess(Deno.execPath(), [...args, ...folder.tls]);
+    await secure.stderrMatch(/using certificate CN=server.*\n.*listening on unix:/);
+    secure.signal("SIGTERM");
+    assertEquals((await secure.outcome()).code, 0);
+  },
+});

@@ -1,0 +1,306 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import manifest from "../../deno.json" with { type: "json" };
+import {
+  type Address,
+  ask,
+  converse,
+  HAS_SCRIPT,
+  listening,
+  NO_SIGNALS,
+  runCommand,
+  runRedirected,
+  type ServerProcess,
+  signalTest,
+  startCommand,
+  startInTerminal,
+  startServer,
+  unlessLate,
+} from "../kit/command.ts";
+
+const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
+
+const NO_TERMINAL = HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)";
+const NO_FULL_DISK = Deno.build.os === "linux" ? "" : " (skipped: /dev/full is Linux's)";
+const ON_MAC = Deno.build.os === "darwin" ? " (skipped: macOS has one loopback address)" : "";
+const SKIPPED = ON_MAC || NO_SIGNALS;
+
+/** The lines of a log, without their times. */
+function lines(stderr: string): string[] {
+  return stderr.trimEnd().split("\n").map((line) => line.replace(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z /, ""));
+}
+
+/** Connects, and waits until the server has said so. */
+async function connectTo(server: ServerProcess): Promise<Deno.TcpConn> {
+  const conn = await Deno.connect({ hostname: server.hostname, port: server.port });
+  await server.stderrMatch(new RegExp(`accepted connection from ${conn.localAddr.hostname}:${conn.localAddr.port}`));
+  return conn;
+}
+
+/** Connects as soon as that is possible, within some seconds. */
+async function connectWhenListening(address: Address): Promise<Deno.TcpConn> {
+  for (let tries = 500;; tries--) {
+    try {
+      return await Deno.connect(address);
+    } catch (error) {
+      if (tries === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}
+
+signalTest("shouty serves, logs what happens, drains on SIGTERM and exits with 0", async () => {
+  await using server = await startServer();
+  assertEquals(await converse(server, "Hello. How are you?\r\nOk"), "HELLO. HOW ARE YOU?\nOK\n");
+  using conn = await connectTo(server);
+  const { port } = conn.localAddr;
+  server.signal("SIGTERM");
+  await server.stderrMatch(/waiting on 1 connection\n/);
+  await conn.write(new TextEncoder().encode("bye\n"));
+  await conn.closeWrite();
+  const { code, stdout, stderr } = await server.outcome();
+  assertEquals([code, stdout], [0, ""]);
+  const name = (addr: string) => ({ [server.port]: "SERVER", [port]: "SECOND" })[addr.split(":")[1]] ?? "FIRST";
+  const log = lines(stderr).map((line) => line.replace(/\d\.\d s/, "N s").replace(/127.0.0.1:\d+/, name));
+  assertEquals(log.filter((line) => line !== "info waiting on 1 connection"), [
+    "info listening on SERVER",
+    "info accepted connection from FIRST",
+    "info closing connection from FIRST (end, 2 lines, 23 bytes in, 23 bytes out, N s)",
+    "info accepted connection from SECOND",
+    "info shutting down",
+    "info closing connection from SECOND (end, 1 line, 4 bytes in, 4 bytes out, N s)",
+    "info all connections closed",
+  ]);
+});
+
+signalTest("With --log-format json, each line of the log is an object whose msg is the text", async () => {
+  await using server = await startServer(["--log-format", "json"]);
+  await converse(server, "hi\n");
+  server.signal("SIGINT");
+  const { code, stderr } = await server.outcome();
+  const log = lines(stderr).map((line) => JSON.parse(line));
+  assertEquals([code, log.length], [0, 5]);
+  assertEquals(log[0].msg, `listening on 127.0.0.1:${server.port}`);
+  const { msg, reason, lines: count, bytesIn, bytesOut, remote } = log[2];
+  assertEquals([reason, count, bytesIn, bytesOut], ["end", 1, 3, 3]);
+  assertMatch(msg, new RegExp(`^closing connection from ${remote} \\(end, 1 line, 3 bytes in, 3 bytes out, .+ s\\)$`));
+  assertEquals(log.map(({ level }) => level), Array(5).fill("info"));
+});
+
+signalTest("With --log-level debug, the options, the engine and the signal are logged too", async () => {
+  await using server = await startServer(["--log-level", "debug", "--idle-timeout=off"]);
+  server.signal("SIGTERM");
+  const log = lines((await server.outcome()).stderr);
+  assertEquals(log[1], "debug engine is deno");
+  assertEquals(log.toSpliced(0, 3), ["debug received SIGTERM", "info shutting down", "info all connections closed"]);
+  assertMatch(log[0], /^debug options are {"hostname":"127.0.0.1","port":0,"idleTimeout":"off","lineTimeout":"off",/);
+});
+
+for (
+  const [level, expected] of [["warn", /^warn rejected connection from \S+ \(max-connections 1\)$/], ["error", /^$/]]
+) {
+  Deno.test({
+    name: `With --log-level ${level}, connections that come and go are not logged${SKIPPED}`,
+    ignore: SKIPPED !== "",
+    async fn() {
+      // Without the line that tells the port, it has to be known: one that is taken at an address is free at another.
+      using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const address = { hostname: "127.0.0.2", port: taken.addr.port };
+      const flags = ["--hostname", address.hostname, "--port", `${address.port}`, "--max-connections", "1"];
+      await using server = startCommand([...flags, "--log-level", `${level}`]);
+      using conn = await connectWhenListening(address);
+      assertEquals(await ask(conn, "a\n"), "A\n");
+      assertEquals(await converse(address, "b\n"), "error: more than 1 connection\n");
+      server.signal("SIGTERM");
+      await conn.closeWrite();
+      const { code, stderr } = await server.outcome();
+      assertEquals(code, 0);
+      assertMatch(lines(stderr).join("\n"), expected as RegExp);
+    },
+  });
+}
+
+Deno.test("An environment variable stands for its flag, and the flag wins", async () => {
+  const env = { SHOUTY_LOG_FORMAT: "json", SHOUTY_MAX_LINE_BYTES: "4", SHOUTY_PORT: "nonsense" };
+  await using server = await startServer(["--max-line-bytes", "3"], { env, permissions: WITH_ENV });
+  assertEquals(await converse(server, "1234\n"), "error: line longer than 3 bytes\n");
+  assertEquals(JSON.parse(server.stderr.split("\n")[0]).level, "info");
+  const wrong = await runCommand([], { env, permissions: WITH_ENV });
+  assertEquals(wrong.stderr, `shouty: cannot use SHOUTY_PORT "nonsense": expected a whole number from 0 to 65535\n`);
+  assertEquals([wrong.code, wrong.stdout], [2, ""]);
+});
+
+Deno.test("A command line that is wrong ends it with 2 and one line", async () => {
+  for (
+    const args of [["--port", "70000"], ["--prot"], ["--port"], ["--drain=now"], ["stray"], ["connect", "nowhere"]]
+  ) {
+    const { code, stdout, stderr } = await runCommand(args);
+    assertEquals([code, stdout], [2, ""]);
+    assertMatch(stderr, /^shouty: .*: expected .*\n$/);
+  }
+});
+
+Deno.test({
+  name: "A full disk below stdout is told in one line, and one below stderr by the exit code" + NO_FULL_DISK,
+  ignore: NO_FULL_DISK !== "",
+  async fn() {
+    const stderr = "shouty: cannot write to stdout: no space left on device\n";
+    for (const flag of ["--help", "--version"]) {
+      assertEquals(await runRedirected(">/dev/full", [flag]), { code: 1, stdout: "", stderr });
+    }
+    assertEquals(await runRedirected("2>/dev/full", ["--bogus"]), { code: 2, stdout: "", stderr: "" });
+  },
+});
+
+Deno.test("--help and --version answer on stdout, whatever else is there", async () => {
+  const help = await runCommand(["--bogus", "--help"]);
+  assertEquals([help.code, help.stderr], [0, ""]);
+  assertMatch(help.stdout, /^--idle-timeout TIME\|off +10s +\S/m);
+  const version = await runCommand(["--version"], { permissions: [] });
+  assertEquals([version.code, version.stdout], [0, `shouty ${manifest.version}\n`]);
+});
+
+Deno.test("A port that is taken ends it with 1 and one line", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr;
+  const { code, stderr } = await runCommand(["--hostname=127.0.0.1", `--port=${port}`]);
+  assertEquals([code, stderr], [1, `shouty: cannot listen on 127.0.0.1:${port}: address already in use\n`]);
+});
+
+Deno.test("A host that does not resolve ends it with 1 and one line", async () => {
+  const { code, stderr } = await runCommand(["--hostname", "no-such-host.invalid", "--port", "0"]);
+  assertEquals(code, 1);
+  assertMatch(stderr, /^shouty: cannot listen on no-such-host\.invalid:0: .+\n$/);
+});
+
+Deno.test({
+  name: `Nothing prompts on a terminal: a missing permission is named in one line${NO_TERMINAL}`,
+  ignore: !HAS_SCRIPT,
+  async fn() {
+    await using serving = startInTerminal(["run", "mod.ts"]);
+    await using connecting = startInTerminal(["run", "mod.ts", "connect", "[::1]:80"]);
+    const why = "no permission to use the network, which --allow-net grants\r\n";
+    const outcomes = await Promise.all([serving.outcome(), connecting.outcome()]);
+    assertEquals(outcomes.map(({ code, stdout }) => [code, stdout]), [
+      [1, `shouty: cannot listen on 0.0.0.0:8080: ${why}`],
+      [1, `shouty: cannot connect to [::1]:80: ${why}`],
+    ]);
+  },
+});
+
+Deno.test({
+  name: `Nothing prompts on a terminal: without its permission, the environment is not read${NO_TERMINAL}`,
+  ignore: !HAS_SCRIPT,
+  async fn() {
+    const args = ["run", "--allow-net", "mod.ts", "--hostname", "127.0.0.1", "--port", "0"];
+    await using server = startInTerminal(args, { SHOUTY_LOG_LEVEL: "error" });
+    await server.stdoutMatch(/listening on/);
+  },
+});
+
+for (const [signal, exitCode] of [["SIGINT", 130], ["SIGQUIT", 131], ["SIGTERM", 143]] as const) {
+  signalTest(
+    `A second ${signal} ends it at once with ${exitCode}, unless it comes within 300 ms of the first`,
+    () =>
+      unlessLate(() => startCommand(["--hostname=127.0.0.1", "--port=0", "--drain-timeout=off"]), async (command) => {
+        const server = await listening(command);
+        using _ = await connectTo(server);
+        server.signal("SIGTERM");
+        await server.stderrMatch(/shutting down\n/);
+        server.signal(signal);
+        await server.stderrMatch(/waiting on 1 connection\n/);
+        server.signal(signal);
+        const { code, stderr } = await server.outcome();
+        assertMatch(stderr, new RegExp(`warn ending at once: ${signal}, \\d+ ms after the first signal\n`));
+        assertEquals(stderr.match(/shutting down/g)?.length, 1);
+        assertEquals(code, exitCode);
+      }),
+  );
+}
+
+signalTest("SIGQUIT drains: a client that is there goes on, and the exit code is 0", async () => {
+  await using server = await startServer(["--drain-timeout=off"]);
+  using conn = await connectTo(server);
+  server.signal("SIGQUIT");
+  await server.stderrMatch(/waiting on 1 connection\n/);
+  assertEquals(await ask(conn, "still here\n"), "STILL HERE\n");
+  await conn.closeWrite();
+  assertEquals((await server.outcome()).code, 0);
+});
+
+signalTest("SIGHUP without a certificate is ignored, with a line", async () => {
+  await using server = await startServer();
+  server.signal("SIGHUP");
+  await server.stderrMatch(/info ignored SIGHUP: there is no certificate to read again\n/);
+  assertEquals(await converse(server, "still there?\n"), "STILL THERE?\n");
+  server.signal("SIGTERM");
+  assertEquals((await server.outcome()).code, 0);
+});
+
+Deno.test("The address of a Service in a variable is a warning, and the server starts", async () => {
+  const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
+  await using server = await startServer([], { env, permissions: WITH_ENV });
+  assertMatch(lines(server.stderr)[0], /^warn ignored SHOUTY_MAX_AGE "tcp:\/\/10\.96\.0\.12:8080": Kubernetes sets it/);
+});
+
+Deno.test("A warning about a variable is not lost where the server cannot start", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
+  const args = ["--hostname", "127.0.0.1", "--port", `${taken.addr.port}`];
+  const { code, stderr } = await runCommand(args, { env, permissions: WITH_ENV });
+  assertEquals(code, 1);
+  assertMatch(stderr, /warn ignored SHOUTY_MAX_AGE .*\nshouty: cannot listen on .*: address already in use\n$/);
+});
+
+Deno.test("With --telnet on, Telnet's commands are no part of a line, and without it they are", async () => {
+  const send = async (server: ServerProcess) => {
+    using conn = await connectTo(server);
+    // An h, IAC NOP, an i and LF.
+    await conn.write(Uint8Array.of(104, 255, 241, 105, 10));
+    const buffer = new Uint8Array(64);
+    return new TextDecoder().decode(buffer.subarray(0, await conn.read(buffer) ?? 0));
+  };
+  await using on = await startServer(["--telnet", "on"]);
+  await using off = await startServer();
+  assertEquals([await send(on), await send(off)], ["HI\n", "H\ufffd\ufffdI\n"]);
+});
+
+signalTest("Connections that the drain timeout cuts are a warning, and the exit code is 0", async () => {
+  await using server = await startServer(["--drain-timeout", "100ms"]);
+  using _one = await connectTo(server);
+  using _two = await connectTo(server);
+  server.signal("SIGTERM");
+  const { code, stderr } = await server.outcome();
+  assertEquals(code, 0);
+  assertEquals(lines(stderr).slice(-2), ["warn cut 2 connections at the drain timeout", "info all connections closed"]);
+});
+
+signalTest("With --drain finish, a silent connection does not hold up the shutdown", async () => {
+  await using server = await startServer(["--drain=finish", "--drain-timeout=off", "--idle-timeout=off"]);
+  using conn = await connectTo(server);
+  server.signal("SIGTERM");
+  assertEquals(await conn.read(new Uint8Array(1)), null);
+  conn.close();
+  const { code, stderr } = await server.outcome();
+  assertEquals(code, 0);
+  assertMatch(stderr, /closing connection from \S+ \(drained, /);
+});
+
+signalTest("A closed stderr does not end the server", async () => {
+  await using server = await startServer(["--drain-timeout", "1s"]);
+  await server.closeStderr();
+  for (let i = 0; i < 3; i++) {
+    assertEquals(await converse(server, "still there?\n"), "STILL THERE?\n");
+    await new Promise((resolve) => setTimeout(resolve, 120)); // So long may a line wait before it is written.
+  }
+  server.signal("SIGTERM");
+  assertEquals((await server.outcome()).code, 0);
+});
+
+signalTest("A stderr that nobody reads holds up neither the clients nor the end", async () => {
+  await using server = await startServer();
+  server.stopReadingStderr();
+  // Each leaves some 170 bytes in the log; pipes and their readers hold some 128 KiB.
+  for (let i = 0; i < 1200; i++) assertEquals(await converse(server, "a\n"), "A\n");
+  server.signal("SIGTERM");
+  assertEquals(await server.exitCode(), 0);
+});

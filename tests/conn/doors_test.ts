@@ -1,0 +1,83 @@
+import { assertEquals } from "@std/assert";
+import { serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { faulty } from "../kit/faults.ts";
+import { answer, type Limits, shouted } from "../kit/oracle.ts";
+import { anyCuts, anyInput, anyLimits, check, toBytes } from "../kit/property.ts";
+import { DOORS, type Start, TestServer } from "../kit/server.ts";
+
+const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
+
+/** Sends an input at once; reads of the given sizes take it in. What comes back, and why the connection ended. */
+async function talk(start: Start, input: Uint8Array, cuts: number[], options: ServeOptions): Promise<unknown[]> {
+  const memory = new MemoryListener({ bufferBytes: 1 << 20 });
+  const listener = faulty(memory, {
+    readBytes: (call) => cuts[call - 1] || Infinity,
+    writeBytes: (call) => cuts.at(-call) || Infinity,
+  });
+  await using t = new TestServer(start, { ...options, listener, clock: new FakeClock() });
+  const client = memory.connect();
+  await client.write(input);
+  await client.closeWrite();
+  const text = await client.readAll();
+  return [text, (await t.closed()).reason];
+}
+
+function wanted(input: Uint8Array, limits: Limits): unknown[] {
+  return [shouted(input, limits), answer(input, limits).reason];
+}
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`${door} gives the same answer as the oracle for any bytes, cuts and limits`, async () => {
+    await check([anyInput, anyCuts, anyLimits], async (input, cuts, { maxLineBytes, maxConnectionBytes }) => {
+      // Bytes that were handed out before the limit was passed may be of a line that the limit cuts off.
+      const inBytes = door === "a conversation in streams";
+      const limits = { maxLineBytes, maxConnectionBytes: inBytes ? Infinity : maxConnectionBytes };
+      assertEquals(await talk(start, input, cuts, limits), wanted(input, limits));
+    }, 200);
+  });
+
+  test(`${door} gives the same answer at every cut and byte by byte`, async () => {
+    const input = toBytes("a\r\r\nß\n\r\n\uFEFF\0\u2028\v\f\u0085\r\n😀\rx\n\nlast\r");
+    const answered = wanted(input, NO_LIMITS);
+    for (let at = 1; at < input.length; at++) assertEquals(await talk(start, input, [at], {}), answered);
+    assertEquals(await talk(start, input, Array(input.length).fill(1), {}), answered);
+  });
+
+  test(`${door} answers long lines, many lines, and a line that ends just at the limit`, async () => {
+    const texts = [
+      "x".repeat(65_536),
+      "x".repeat(65_535) + "\r\n\n",
+      "y\n".repeat(20_000),
+      "€".repeat(20_000) + "\nz",
+    ];
+    for (const text of texts) {
+      for (const cuts of [[], Array(2000).fill(1000)]) {
+        assertEquals(await talk(start, toBytes(text), cuts, {}), wanted(toBytes(text), NO_LIMITS));
+      }
+    }
+  });
+}
+
+test("a handler's missing replies and empty replies keep their places", async () => {
+  const reply = (line: string) => line === "nothing" ? undefined : line === "empty" ? "" : shout(line);
+  const starts: Record<string, Start> = {
+    sync: (options) => serve(options, reply),
+    async: (options) => serve(options, (line) => Promise.resolve(reply(line))),
+    mixed: (options) => serve(options, (line) => line.length > 5 ? Promise.resolve(reply(line)) : reply(line)),
+    conversation: (options) =>
+      serveConnections(options, async (conn) => {
+        for await (const line of conn.lines) {
+          const text = reply(line);
+          if (text !== undefined) await conn.write(`${text}\n`);
+        }
+      }),
+  };
+  for (const start of Object.values(starts)) {
+    for (const cuts of [[], Array(60).fill(1)]) {
+      const input = toBytes("nothing\na\nempty\nnothing\nb\nnothing");
+      assertEquals(await talk(start, input, cuts, {}), ["A\n\nB\n", "end"]);
+    }
+  }
+});

@@ -1,0 +1,211 @@
+import { assertEquals, assertLess } from "@std/assert";
+import { type Listener, serve, serveConnections, type Transport } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
+import { Lines } from "../../internal/conn/lines.ts";
+import { linger } from "../../internal/conn/linger.ts";
+import { test } from "../kit/bounded.ts";
+import { setImmediate } from "node:timers";
+import { tapped } from "../kit/faults.ts";
+import { DOORS, type Start, TestServer } from "../kit/server.ts";
+
+/** More than any turn may take; past it the peer has nothing more to say, so that a failing test ends. */
+const ENOUGH_BYTES = 16 * 1024 * 1024;
+
+/** A peer that always has more to say and takes whatever it is told, without a moment's pause. */
+class Greedy implements Transport {
+  readonly remoteAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
+  readonly localAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 2 };
+  readonly #line: Uint8Array;
+  readonly #less: number;
+  bytes = 0;
+
+  /** @param less How many bytes less than it is asked for it says at a time. */
+  constructor(line: string, less = 0) {
+    this.#line = new TextEncoder().encode(line);
+    this.#less = less;
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    if (this.bytes > ENOUGH_BYTES) return Promise.resolve(null);
+    const count = into.length - this.#less;
+    for (let at = 0; at < count; at++) into[at] = this.#line[this.bytes++ % this.#line.length];
+    return Promise.resolve(count);
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return Promise.resolve(bytes.length);
+  }
+
+  closeWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): void {}
+}
+
+/** A listener whose first clients are these, and the next those who connect in memory. */
+function withGreedy(memory: MemoryListener, greedy: Greedy[]): Listener {
+  const accept = async () => {
+    const transport = await memory.accept();
+    return greedy.shift() ?? transport;
+  };
+  return { addr: memory.addr, accept, close: () => memory.close() };
+}
+
+/** Lets the loop go round as often as it can without asking the kernel about others. */
+async function rounds(): Promise<void> {
+  for (let left = 60; left > 0; left--) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+}
+
+/** Of the last two, a block of 64 KiB has a little more than a turn's lines, and a little less. */
+const LINES = ["\n", "x".repeat(60) + "\n", "x".repeat(66) + "\n"];
+
+for (const [door, start] of Object.entries(DOORS)) {
+  for (const line of ["\n", "0123456789abcde\n", "x".repeat(60_000) + "\n"]) {
+    test(`a peer that always has lines of ${line.length} B lets others have their turn, through ${door}`, async () => {
+      const greedy = new Greedy(line);
+      const memory = new MemoryListener();
+      const listener = withGreedy(memory, [greedy]);
+      await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES });
+      memory.connect();
+      await t.until("accepted");
+      const taken = greedy.bytes;
+      await rounds();
+      assertLess(greedy.bytes - taken, 4 * 256 * 1024);
+      assertEquals(t.all("closed"), []);
+    });
+  }
+}
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`a peer whose reads neither wait nor fill their buffer lets others have their turn, through ${door}`, async () => {
+    const greedy = new Greedy("0123456789abcde\n", 1);
+    const memory = new MemoryListener();
+    const listener = withGreedy(memory, [greedy]);
+    await using t = new TestServer(start, { listener, maxConnectionBytes: 2 * ENOUGH_BYTES });
+    memory.connect();
+    await t.until("accepted");
+    await rounds();
+    assertLess(greedy.bytes, ENOUGH_BYTES / 2);
+  });
+}
+
+test("peers that always have lines share a turn, however many they are", async () => {
+  const greedy = Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n"));
+  const memory = new MemoryListener();
+  const listener = withGreedy(memory, [...greedy]);
+  await using t = new TestServer(DOORS["a block handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
+  for (let i = 0; i < 20; i++) memory.connect();
+  await t.until("accepted", 20);
+  // As long as buffers grow, the next block is larger than the work that a turn was taken for.
+  while (greedy.some(({ bytes }) => bytes < 128 * 1024)) await rounds();
+  const taken = () => greedy.reduce((sum, { bytes }) => sum + bytes, 0);
+  for (let i = 0; i < 10; i++) {
+    const before = taken();
+    await rounds();
+    assertLess(taken() - before, 4 * 256 * 1024);
+  }
+  // And each has its share.
+  assertLess(
+    Math.max(...greedy.map(({ bytes }) => bytes)),
+    16 * (128 * 1024 + Math.min(...greedy.map(({ bytes }) => bytes))),
+  );
+});
+
+test("who comes while many peers always have lines does not wait for all of them", async () => {
+  const memory = new MemoryListener();
+  const listener = withGreedy(memory, Array.from({ length: 50 }, () => new Greedy("0123456789abcde\n")));
+  await using t = new TestServer(DOORS["a line handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
+  for (let i = 0; i < 50; i++) memory.connect();
+  await t.until("accepted", 50);
+  for (let i = 0; i < 5; i++) await rounds();
+  const client = t.own(memory.connect());
+  await client.write("hello\n");
+  for (let i = 0; i < 5; i++) await rounds();
+  assertEquals(t.stats.accepted, 51);
+  assertEquals(await client.readLine(), "HELLO");
+});
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`peers that always have lines hold up neither clocks nor a shutdown, through ${door}`, async () => {
+    for (const drain of ["linger", "finish"] as const) {
+      const memory = new MemoryListener();
+      const listener = withGreedy(memory, Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n")));
+      await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES, idleTimeout: 20 });
+      for (let i = 0; i < 20; i++) memory.connect();
+      await t.until("accepted", 20);
+      t.own(memory.connect());
+      assertEquals((await t.closed()).reason, "idle");
+      assertEquals(t.stats.active, 20);
+      const { closed } = await t.server.shutdown({ drain, drainTimeout: 20 });
+      assertEquals(Object.values(closed).reduce((sum, count) => sum + count, 0), 20);
+    }
+  });
+}
+
+test("a handler that has thousands of lines at hand lets others have their turn, however few a block has", async () => {
+  let lines = 0;
+  const starts: Start[] = [
+    (options) => serve(options, () => void lines++),
+    (options) =>
+      serveConnections(options, async (conn) => {
+        for await (const _ of conn.lines) lines++;
+      }),
+  ];
+  for (const [start, line] of starts.flatMap((start) => LINES.map((line) => [start, line] as const))) {
+    const memory = new MemoryListener();
+    const listener = withGreedy(memory, [new Greedy(line)]);
+    await using t = new TestServer(start, { listener, maxConnectionBytes: ENOUGH_BYTES });
+    memory.connect();
+    await t.until("accepted");
+    for (let i = 0; i < 10; i++) {
+      const before = lines;
+      await rounds();
+      assertLess(lines - before, 3 * 1024);
+    }
+  }
+});
+
+test("a peer whose lines its handler declines as bytes lets others have their turn", async () => {
+  let lines = 0;
+  const handler = Object.assign(() => void lines++, { bytes: () => undefined });
+  const memory = new MemoryListener();
+  // Too few at a time for the door to take turns for them, so that whoever reads them has to.
+  const few = (inner: Transport) => ({ read: (into: Uint8Array) => inner.read(into.subarray(0, 1000)) });
+  const listener = tapped(withGreedy(memory, [new Greedy("\n")]), few);
+  await using t = new TestServer((options) => serve(options, handler), { listener, maxConnectionBytes: ENOUGH_BYTES });
+  memory.connect();
+  await t.until("accepted");
+  for (let i = 0; i < 5; i++) {
+    const before = lines;
+    await rounds();
+    assertLess(lines - before, 100 * 1024);
+  }
+});
+
+/** How often the loop goes round until a conversation has taken all lines of these blocks. */
+async function roundsFor(blocks: string[]): Promise<number> {
+  let count = 0;
+  let over = false;
+  const tick = () => void (count++, over || setImmediate(tick));
+  setImmediate(tick);
+  for await (const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never, { work() {} }));
+  over = true;
+  return count;
+}
+
+test("a conversation has one turn for each thousand lines that it has at hand, and not for each line", async () => {
+  assertLess(await roundsFor(["\n".repeat(4 * 1024)]), 1000);
+});
+
+test("a conversation takes no turns for lines that come by twos, as whoever reads them takes those", async () => {
+  assertEquals(await roundsFor(Array(4 * 1024).fill("\n\n")), 0);
+});
+
+test("a peer that floods the polite ending lets others have their turn", async () => {
+  let others = false;
+  setImmediate(() => others = true);
+  // Without a turn it would be over before them.
+  await linger(new Greedy("\n"), () => Promise.resolve(), () => others);
+  assertEquals(others, true);
+});

@@ -1,0 +1,292 @@
+import { assertEquals, assertNotStrictEquals, assertStrictEquals } from "@std/assert";
+import { type CloseReason, serve, type ServerEvent, shout } from "@x/shouty";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { type Faults, faulty, type Method, tapped } from "../kit/faults.ts";
+import { check, fc } from "../kit/property.ts";
+import { DOORS, type Start, startServer, TestServer } from "../kit/server.ts";
+
+const { BrokenPipe, ConnectionReset, NotConnected, TimedOut } = Deno.errors;
+
+/** What a transport may throw, and what the connection ends for then. */
+const ERRORS: [error: Error, reason: CloseReason][] = [
+  [new ConnectionReset("injected"), "reset"],
+  [new BrokenPipe("injected"), "reset"],
+  [new NotConnected("injected"), "reset"],
+  [new TimedOut("injected"), "transport-error"],
+  [new Error("injected"), "transport-error"],
+];
+
+const LINES = ["one", "two", "three", "four"];
+
+/** Runs a scenario on a faulty listener in memory; the contract of the transport must hold whatever happens. */
+async function play(
+  start: Start,
+  faults: Faults,
+  scenario: (t: TestServer, connect: () => TestClient) => Promise<void>,
+) {
+  const memory = new MemoryListener();
+  const misuse: string[] = [];
+  {
+    await using t = new TestServer(start, { listener: faulty(memory, { ...faults, misuse }), clock: new FakeClock() });
+    await scenario(t, () => memory.connect());
+  }
+  assertEquals(misuse, []);
+}
+
+/** Sends something, ends, and reads all that comes. */
+async function talk(memory: MemoryListener, input: string): Promise<string> {
+  using client = memory.connect();
+  await client.write(input);
+  await client.closeWrite();
+  return await client.readAll().catch(() => "");
+}
+
+/** Sends line after line, and takes what comes, until the connection ends. */
+async function converse(client: TestClient): Promise<(string | null)[]> {
+  const replies: (string | null)[] = [];
+  try {
+    for (const line of LINES) {
+      await client.write(`${line}\n`);
+      replies.push(await client.readLine());
+    }
+    await client.closeWrite();
+    replies.push(await client.readLine());
+  } catch {
+    // It has met the fault.
+  }
+  client[Symbol.dispose]();
+  return replies.filter((reply) => reply !== null);
+}
+
+test("a transport that has no address is closed, and others are accepted", async () => {
+  const memory = new MemoryListener();
+  const get = () => {
+    throw new NotConnected("injected");
+  };
+  const accept = async () => {
+    const transport = await memory.accept();
+    return t.stats.gone === 0 ? Object.defineProperty(transport, "remoteAddr", { get }) : transport;
+  };
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using t = startServer({ listener, clock: new FakeClock() });
+  assertEquals(await memory.connect().readAll(), "");
+  assertEquals(await talk(memory, "hello\n"), "HELLO\n");
+  assertEquals(t.server.state, "listening");
+});
+
+test("a transport whose address goes with its end is counted out like any other", async () => {
+  const memory = new MemoryListener();
+  const accept = async () => {
+    const transport = await memory.accept();
+    let addr: Deno.Addr | undefined = transport.remoteAddr;
+    const close = transport.close.bind(transport);
+    const bare = { get: () => addr };
+    return Object.assign(Object.defineProperty(transport, "remoteAddr", bare), {
+      close: () => (addr = undefined, close()),
+    });
+  };
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using t = startServer({ listener, clock: new FakeClock(), maxConnectionsPerIp: 1 });
+  for (const line of ["one\n", "two\n"]) assertEquals(await talk(memory, line), line.toUpperCase());
+  assertEquals((await t.closed(2)).reason, "end");
+});
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`a read or write that fails, at whatever call, ends its own connection alone (${door})`, async () => {
+    for (const [error, reason] of ERRORS) {
+      for (const method of ["read", "write"] as const) {
+        for (let failing = 1; failing <= LINES.length; failing++) {
+          let connections = 0;
+          // Only the first connection is unlucky.
+          const fail = (called: Method, call: number) => {
+            if (called === "read" && call === 1) connections++;
+            return connections === 1 && called === method && call === failing ? error : undefined;
+          };
+          await play(start, { fail }, async (t, connect) => {
+            const replies = await converse(connect());
+            assertEquals(replies, LINES.slice(0, failing - 1).map(shout));
+            const event = await t.closed();
+            assertEquals([event.reason, event.error], [reason, error]);
+            assertEquals(await converse(connect()), LINES.map(shout));
+          });
+        }
+      }
+    }
+  });
+
+  test(`a write that throws before there is a promise ends its own connection alone (${door})`, async () => {
+    const memory = new MemoryListener();
+    const write = () => {
+      throw new NotConnected("injected");
+    };
+    const listener = tapped(memory, () => t.all("accepted").length === 0 ? { write } : {});
+    await using t = new TestServer(start, { listener, clock: new FakeClock() });
+    assertEquals(await talk(memory, "one\n"), "");
+    assertEquals((await t.closed()).reason, "reset");
+    assertEquals(await talk(memory, "two\n"), "TWO\n");
+  });
+
+  test(`reads and writes that fall short change nothing (${door})`, async () => {
+    for (const most of [1, 2, 3, 7]) {
+      await play(start, { readBytes: () => most, writeBytes: () => most }, async (t, connect) => {
+        assertEquals(await converse(connect()), LINES.map(shout));
+        assertEquals((await t.closed()).reason, "end");
+      });
+    }
+  });
+
+  test(`a polite ending takes over the read that is outstanding (${door})`, () =>
+    play(start, {}, async (t, connect) => {
+      const client = connect();
+      await t.until("accepted");
+      const stopped = t.server.shutdown({ drain: "finish" });
+      assertEquals(await client.readLine(), null);
+      await client.write("sent before it was known\n");
+      await client.write("and more\n");
+      client.close();
+      assertEquals((await stopped).closed, { drained: 1 });
+    }));
+
+  test(`whatever goes wrong, and whenever, a connection ends once and what it was sent is right (${door})`, async () => {
+    const anyFault = fc.record({
+      method: fc.constantFrom<Method>("read", "write", "closeWrite"),
+      call: fc.integer({ min: 1, max: 12 }),
+      error: fc.constantFrom(...ERRORS.map(([error]) => error)),
+      most: fc.integer({ min: 1, max: 10 }),
+      resetAfter: fc.nat(6),
+    });
+    await check([anyFault], async ({ method, call, error, most, resetAfter }) => {
+      const fail = (called: Method, number: number) => called === method && number === call ? error : undefined;
+      await play(start, { fail, readBytes: () => most, writeBytes: () => most }, async (t, connect) => {
+        const client = connect();
+        await t.until("accepted");
+        const replies: string[] = [];
+        try {
+          for (const line of LINES.slice(0, resetAfter)) {
+            await client.write(`${line}\n`);
+            replies.push((await client.readLine())!);
+          }
+          client.reset();
+        } catch {
+          client[Symbol.dispose]();
+        }
+        await t.closed();
+        assertEquals(LINES.map(shout).join().startsWith(replies.slice(0, -1).join()), true);
+      });
+    }, 150);
+  });
+}
+
+test("an ending whose closeWrite fails is over", async () => {
+  const fail = (method: Method) => method === "closeWrite" ? new NotConnected("injected") : undefined;
+  const listener = new MemoryListener();
+  await using t = startServer({ listener: faulty(listener, { fail }) }, (line, conn) => (conn.close(), shout(line)));
+  const client = listener.connect();
+  await client.write("bye\n");
+  assertEquals([await client.readAll(), (await t.closed()).reason], ["BYE\n", "closed"]);
+});
+
+test("a transport whose setNoDelay throws is served all the same", async () => {
+  const memory = new MemoryListener();
+  const fail = () => {
+    throw new Error("It has been reset");
+  };
+  const accept = async () => Object.assign(await memory.accept(), { setNoDelay: fail });
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using _t = startServer({ listener });
+  assertEquals(await converse(memory.connect()), LINES.map(shout));
+});
+
+test("a connection may get the buffer of one that has ended, but not if a read of that is outstanding", async () => {
+  const memory = new MemoryListener();
+  const buffers: ArrayBufferLike[] = [];
+  let stuck = false;
+  const accept = async () => {
+    const transport = await memory.accept();
+    const inner = transport.read.bind(transport);
+    // A read that is still outstanding when its connection is gone may write into its buffer at any time.
+    const read = stuck ? () => new Promise<null>(() => {}) : inner;
+    return Object.assign(transport, { read: (into: Uint8Array) => (buffers.push(into.buffer), read(into)) });
+  };
+  const clock = new FakeClock();
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using t = startServer({ listener, clock, idleTimeout: 1000 });
+  assertEquals(await converse(memory.connect()), LINES.map(shout));
+  const ended = buffers.at(-1);
+  stuck = true;
+  memory.connect();
+  await t.until("accepted", 2);
+  await clock.advance(1000);
+  assertEquals((await t.closed(2)).reason, "idle");
+  const timedOut = buffers.at(-1);
+  stuck = false;
+  assertEquals(await converse(memory.connect()), LINES.map(shout));
+  assertStrictEquals(timedOut, ended);
+  assertNotStrictEquals(buffers.at(-1), timedOut);
+});
+
+test("accepting goes on after errors of one connection, without a pause", async () => {
+  const accepts = [new NotConnected(), new ConnectionReset(), new Deno.errors.ConnectionAborted()];
+  await play(DOORS["a block handler"], { accepts }, async (t, connect) => {
+    assertEquals(await converse(connect()), LINES.map(shout));
+    assertEquals<unknown>(t.all("gone"), accepts.map((error) => ({ type: "gone", error })));
+    assertEquals([t.stats.gone, t.all("accept-error")], [3, []]);
+  });
+});
+
+test("accepting goes on after errors of the machine, with pauses that double", async () => {
+  const clock = new FakeClock();
+  const memory = new MemoryListener();
+  const accepts = Array.from({ length: 10 }, () => Object.assign(new Error("Too many open files"), { code: "EMFILE" }));
+  await using t = startServer({ listener: faulty(memory, { accepts }), clock });
+  const client = memory.connect();
+  await client.write("hello\n");
+  await clock.advance(5 + 10 + 20 + 40 + 80 + 160 + 320 + 640 + 1000 + 999);
+  assertEquals(t.stats.accepted, 0);
+  await clock.advance(1);
+  assertEquals(await client.readLine(), "HELLO");
+  assertEquals(t.all("accept-error").map(({ retryMs }) => retryMs), [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+});
+
+test("a connection that is accepted ends the doubling of the pauses", async () => {
+  const clock = new FakeClock();
+  const memory = new MemoryListener();
+  const emfile = () => Object.assign(new Error("Too many open files"), { code: "EMFILE" });
+  const accepts = [emfile(), emfile(), undefined, emfile()];
+  const listener = faulty(memory, {});
+  const accept = async () => {
+    const error = accepts.shift();
+    if (error !== undefined) throw error;
+    return await listener.accept();
+  };
+  await using t = startServer({ listener: { ...listener, accept }, clock });
+  memory.connect();
+  await clock.advance(15);
+  await t.until("accept-error", 3);
+  assertEquals(t.all("accept-error").map(({ retryMs }) => retryMs), [5, 10, 5]);
+});
+
+test("a listener that somebody else closes is nobody's failure, even if nobody asks", async () => {
+  const listener = new MemoryListener();
+  const stopped = Promise.withResolvers<void>();
+  const server = serve({ listener, onEvent: ({ type }) => type === "stopped" && stopped.resolve() });
+  listener.close();
+  await stopped.promise;
+  assertEquals(server.state, "closed");
+});
+
+test("a listener that somebody else closes ends the server, and finished says why", async () => {
+  const listener = new MemoryListener();
+  const events: ServerEvent[] = [];
+  const clock = new FakeClock();
+  await using t = startServer({ listener, clock, drain: "finish", onEvent: (event) => void events.push(event) });
+  const client = await t.admitted();
+  const failed = t.server.finished.catch((error) => error);
+  listener.close();
+  assertEquals(await client.readAll(), "");
+  client.close();
+  assertEquals(await failed instanceof Deno.errors.BadResource, true);
+  await t.server.shutdown();
+  assertEquals(t.server.state, "closed");
+});

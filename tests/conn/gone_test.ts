@@ -1,0 +1,397 @@
+/** Peers that are gone, or have nothing more to say, while a handler works. */
+import { once } from "node:events";
+import net from "node:net";
+import tls from "node:tls";
+import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
+import { type Conn, type ConnHandler, type LineHandler, serve, serveConnections, type ServeOptions } from "@x/shouty";
+import { listenTls, listenUnix } from "@x/shouty/ops";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { turn, TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
+import { test, testOnce } from "../kit/bounded.ts";
+import { inMemory, listenLoopback, startConversations, startServer, TestServer } from "../kit/server.ts";
+import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
+
+/** More than the client reads of it, so that closing the client's socket resets the connection. */
+const REPLY = "x".repeat(50_000) + "\n";
+
+function untilAborted({ signal }: Conn): Promise<unknown> {
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(signal.reason)));
+}
+
+/** A client that can break its connection off. */
+interface Peer {
+  write(text: string): unknown;
+  /** Waits until something has come. */
+  heard(): Promise<unknown>;
+  reset(): void;
+}
+
+/** A road to a server: a listener, and a way to connect. */
+interface Road {
+  listen(): Promise<ServeOptions>;
+  connect(addr: Deno.Addr): Promise<Peer>;
+}
+
+/** A client on Node's sockets, which can send a RST. */
+async function connectNode(addr: Deno.Addr, secure: boolean): Promise<Peer> {
+  const socket = net.connect((addr as Deno.NetAddr).port, "127.0.0.1");
+  const conn = secure ? tls.connect({ socket, ca: AUTHORITY.cert, servername: "localhost" }) : socket;
+  conn.on("error", () => {});
+  await once(conn, secure ? "secureConnect" : "connect");
+  const heard = once(conn, "data");
+  return { write: (text) => conn.write(text), heard: () => heard, reset: () => socket.resetAndDestroy() };
+}
+
+/** A client on a Unix socket, which resets the connection by closing it with input unread. */
+async function connectUnix(addr: Deno.Addr): Promise<Peer> {
+  const conn = await Deno.connect({ transport: "unix", path: (addr as Deno.UnixAddr).path });
+  const write = (text: string) => conn.write(new TextEncoder().encode(text));
+  return { write, heard: () => conn.read(new Uint8Array(1)), reset: () => conn.close() };
+}
+
+const ROADS: Readonly<Record<string, Road>> = {
+  "TCP": {
+    listen: () => Promise.resolve({ listener: listenLoopback() }),
+    connect: (addr) => connectNode(addr, false),
+  },
+  "TLS": {
+    listen: async () => ({ listener: await listenTls({ listener: listenLoopback(), ...IDENTITY }) }),
+    connect: (addr) => connectNode(addr, true),
+  },
+  "a Unix socket": {
+    listen: async () => ({ listener: await listenUnix({ path: `${await Deno.makeTempDir()}/shouty.sock` }) }),
+    connect: connectUnix,
+  },
+};
+
+/** Handlers that answer one line and then wait for ever, but for the end of their connection. */
+function handlers(
+  ended: (reason: unknown) => void,
+): Readonly<Record<string, (options: ServeOptions) => ReturnType<typeof serve>>> {
+  const line: LineHandler = async (line, conn) => {
+    if (line === "wait") ended(await untilAborted(conn));
+    return line === "hello" ? REPLY.trimEnd() : line;
+  };
+  const conversation: ConnHandler = async (conn) => {
+    await conn.lines.next();
+    await conn.write(REPLY);
+    if ((await conn.lines.next()).value === "wait") ended(await untilAborted(conn));
+  };
+  return {
+    "a line handler": (options) => serve(options, line),
+    "a conversation": (options) => serveConnections(options, conversation),
+  };
+}
+
+for (const [road, { listen, connect }] of Object.entries(ROADS)) {
+  for (const door of ["a line handler", "a conversation"]) {
+    const skipped = road === "a Unix socket" && Deno.build.os === "windows" ? " (skipped: no Unix sockets)" : "";
+    (road === "a Unix socket" ? testOnce : test)(
+      `a peer that resets over ${road} while ${door} waits is gone at once, and its place is free`,
+      async () => {
+        const ended = Promise.withResolvers<unknown>();
+        const start = handlers(ended.resolve)[door];
+        const timeouts = { idleTimeout: Infinity, writeTimeout: Infinity };
+        await using t = new TestServer(start, {
+          ...await listen(),
+          maxConnections: 1,
+          maxConnectionsPerIp: 1,
+          ...timeouts,
+        });
+        const peer = await connect(t.server.addr);
+        peer.write("hello\n");
+        await peer.heard();
+        peer.write("wait\n");
+        while (t.stats.lines < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+        peer.reset();
+        assertEquals(await ended.promise, "reset");
+        assertEquals((await t.closed()).reason, "reset");
+        const next = await connect(t.server.addr);
+        next.write("hello\n");
+        await next.heard();
+        next.reset();
+      },
+      20,
+      skipped,
+    );
+  }
+}
+
+/** A server in memory, whose handler works until it is told to go on. */
+function startWaiting(options: ServeOptions = {}, door = "line") {
+  const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+  const { promise, resolve: goOn } = Promise.withResolvers<void>();
+  const signals: AbortSignal[] = [];
+  const all = { listener, clock, idleTimeout: Infinity, ...options };
+  const t = door === "line"
+    ? startServer(all, async (line, conn) => (signals.push(conn.signal), await promise, line))
+    : startConversations(all, async (conn) => {
+      signals.push(conn.signal);
+      await promise;
+      for await (const line of conn.lines) await conn.write(`${line}\n`);
+    });
+  return { t, clock, goOn, signals };
+}
+
+testOnce("what a peer sends while a handler works is kept for it, however much that is", async () => {
+  for (const door of ["line", "conversation"]) {
+    for (const count of [1, 100, 20_000]) {
+      const { t, clock, goOn } = startWaiting({}, door);
+      await using _ = t;
+      const client = await t.admitted();
+      const text = Array.from({ length: count }, (_, i) => `line ${i}\n`).join("");
+      await client.write("first\n");
+      await clock.advance(1000);
+      await client.write(text);
+      await clock.advance(1000);
+      // What the server has taken on so far is bounded.
+      assert(t.stats.bytesIn <= 6 + 2 * 65_536, `${t.stats.bytesIn}`);
+      goOn();
+      await client.closeWrite();
+      assertEquals(await client.readAll(), `first\n${text}`);
+      assertEquals((await t.closed()).reason, "end");
+    }
+  }
+});
+
+testOnce("a peer that has sent much before it resets is noticed, too", async () => {
+  const { t, clock, signals } = startWaiting({ maxLineBytes: 1000 });
+  await using _ = t;
+  const client = await t.admitted();
+  await client.write("first\n" + "y".repeat(60_000));
+  await clock.advance(1000);
+  client.reset();
+  assertEquals((await t.closed()).reason, "reset");
+  assertEquals(signals[0].reason, "reset");
+});
+
+testOnce("a peer that has ended its side gets the reply of a handler that takes its time", async () => {
+  for (const door of ["line", "conversation"]) {
+    const { t, clock, goOn } = startWaiting({}, door);
+    await using _ = t;
+    const client = await t.admitted();
+    await client.write("slow\n");
+    await client.closeWrite();
+    await clock.advance(59_000);
+    goOn();
+    assertEquals(await client.readAll(), "slow\n");
+    assertEquals((await t.closed()).reason, "end");
+  }
+});
+
+testOnce(
+  "halfCloseTimeout ends a handler that goes on after its peer's end, and each write starts it anew",
+  async () => {
+    const { listener, clock } = inMemory();
+    const push = Promise.withResolvers<Conn>();
+    await using t = startConversations(
+      { listener, clock, idleTimeout: Infinity, halfCloseTimeout: 1000 },
+      async (conn) => {
+        for await (const _ of conn.lines);
+        push.resolve(conn);
+        await untilAborted(conn);
+      },
+    );
+    const client = await t.admitted();
+    await client.closeWrite();
+    const conn = await push.promise;
+    for (let i = 0; i < 5; i++) {
+      await clock.advance(900);
+      conn.write(`${i}\n`);
+      assertEquals(await client.readLine(), `${i}`);
+    }
+    await clock.advance(999);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(1);
+    assertEquals((await t.closed()).reason, "handler-timeout");
+  },
+);
+
+testOnce("halfCloseTimeout counts from the moment at which the end is noticed while a line handler works", async () => {
+  const { t, clock } = startWaiting({ halfCloseTimeout: 5000 });
+  await using _ = t;
+  const client = await t.admitted();
+  await client.write("slow\n");
+  await clock.advance(20_000);
+  await client.closeWrite();
+  await clock.advance(4999);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "handler-timeout");
+});
+
+testOnce("handlerTimeout bounds a line handler's answer to each line", async () => {
+  const { listener, clock } = inMemory();
+  let reply = (_: string) => {};
+  await using t = startServer(
+    { listener, clock, idleTimeout: 100, handlerTimeout: 1000 },
+    () => new Promise<string>((resolve) => reply = resolve),
+  );
+  const client = await t.admitted();
+  for (const line of ["one", "two"]) {
+    await client.write(`${line}\n`);
+    await clock.advance(999);
+    reply(line);
+    assertEquals(await client.readLine(), line);
+  }
+  await client.write("three\n");
+  await clock.advance(999);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "handler-timeout");
+});
+
+testOnce(
+  "handlerTimeout lets a conversation read and write for as long as it likes, and wait for a slow peer",
+  async () => {
+    const { listener, clock } = inMemory({ bufferBytes: 100 });
+    let goOn = () => {};
+    const pause = () => new Promise<void>((resolve) => goOn = resolve);
+    const options = { listener, clock, idleTimeout: Infinity, firstLineTimeout: Infinity, handlerTimeout: 1000 };
+    await using t = startConversations(options, async (conn) => {
+      for (let i = 0; i < 3; i++) await pause(), conn.write("tick\n");
+      await conn.lines.next();
+      await conn.write("x".repeat(100_000));
+      await pause();
+    });
+    const client = await t.admitted();
+    for (let i = 0; i < 3; i++) {
+      await clock.advance(999);
+      goOn();
+      assertEquals(await client.readLine(), "tick");
+    }
+    // Its peer is what it waits for now, first for a line and then to take what it has written.
+    await clock.advance(60_000);
+    await client.write("go\n");
+    for (let left = 100_000; left > 0;) {
+      await clock.advance(50);
+      for (let count = 0; count < 5000 && left > 0;) {
+        const { length } = (await client.read())!;
+        count += length;
+        left -= length;
+      }
+    }
+    await clock.advance(0);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(1000);
+    assertEquals((await t.closed()).reason, "handler-timeout");
+  },
+);
+
+testOnce("maxAge ends a connection whose handler hangs, ten seconds later", async () => {
+  for (const door of ["line", "conversation"]) {
+    const { t, clock } = startWaiting({ maxAge: 1000 }, door);
+    await using _ = t;
+    await (await t.admitted()).write("slow\n");
+    await clock.advance(10_899);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(202);
+    assertEquals((await t.closed()).reason, "max-age");
+  }
+});
+
+testOnce(
+  "a shutdown waits until handlers whose connections have ended have settled, their finally included",
+  async () => {
+    for (const door of ["line", "conversation"]) {
+      const { listener, clock } = inMemory();
+      const cleanUp = Promise.withResolvers<void>();
+      const order: string[] = [];
+      const work = async (conn: Conn) => {
+        try {
+          await untilAborted(conn);
+        } finally {
+          await cleanUp.promise;
+          order.push("cleaned up");
+        }
+      };
+      const options = { listener, clock, idleTimeout: Infinity };
+      await using t = door === "line"
+        ? startServer(options, (_, conn) => work(conn).then(() => ""))
+        : startConversations(options, async (conn) => (await conn.lines.next(), await work(conn)));
+      const client = await t.admitted();
+      await client.write("work\n");
+      await clock.advance(1000);
+      assertEquals(t.stats.handlers, 1);
+      client.reset();
+      await t.closed();
+      assertEquals([t.stats.active, t.stats.handlers], [0, 1]);
+      const stopped = t.server.shutdown().then((report) => (order.push("stopped"), report));
+      await clock.advance(1000);
+      assertEquals(order, []);
+      cleanUp.resolve();
+      assertEquals((await stopped).handlersLeft, 0);
+      assertEquals([order, t.stats.handlers], [["cleaned up", "stopped"], 0]);
+    }
+  },
+);
+
+testOnce("a shutdown gives up handlers that hang at its deadline, and says how many", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock }, () => new Promise(() => {}));
+  const clients: TestClient[] = [];
+  for (let i = 0; i < 3; i++) clients.push(await t.admitted());
+  clients[0].reset();
+  await clock.advance(1000);
+  assertEquals([t.stats.active, t.stats.handlers], [2, 3]);
+  const stopped = t.server.shutdown({ drain: "finish", drainTimeout: 5000 });
+  await clock.advance(4999);
+  assertEquals(t.server.state, "draining");
+  await clock.advance(1);
+  const { closed, handlersLeft } = await stopped;
+  assertEquals([closed, handlersLeft], [{ "drain-timeout": 2 }, 3]);
+});
+
+testOnce("a line handler that is not at work is none of the handlers", async () => {
+  await using t = startServer(inMemory());
+  const client = await t.admitted();
+  await client.write("hello\n");
+  await client.readLine();
+  assertEquals(t.stats.handlers, 0);
+});
+
+testOnce("reading ahead for a handler keeps to the pace", async () => {
+  const { listener, clock } = inMemory();
+  const goOn = Promise.withResolvers<void>();
+  const options = { listener, clock, idleTimeout: Infinity, maxBytesPerSecond: 100 };
+  await using t = startServer(options, async (line) => (await goOn.promise, line));
+  const client = await t.admitted();
+  await client.write("first\n" + "y".repeat(10_000) + "\n");
+  await clock.advance(10_000);
+  const { bytesIn } = t.stats;
+  assertGreaterOrEqual(1300, bytesIn);
+  goOn.resolve();
+});
+
+testOnce("a connection that was listened for has its idle clock run anew when it is waited for", async () => {
+  const clock = new FakeClock();
+  const listener = new MemoryListener();
+  const goOn = Promise.withResolvers<void>();
+  await using t = startServer({ listener, clock, idleTimeout: 1000 }, async (line) => (await goOn.promise, line));
+  const client = await t.admitted();
+  await client.write("slow\n");
+  await clock.advance(60_000);
+  goOn.resolve();
+  assertEquals(await client.readLine(), "slow");
+  await clock.advance(999);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "idle");
+});
+
+testOnce("what was read ahead while its reader waited for a turn is not waited for once more", async () => {
+  const { listener, clock } = inMemory();
+  const got: string[] = [];
+  await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
+    for await (const line of conn.lines) {
+      got.push(line);
+      // Reads that fill their buffer have turns, and this one is over.
+      if (got.length === 128) { while (TURNS.take(TURN_BYTES) === undefined); }
+    }
+  });
+  const client = await t.admitted();
+  await client.write("x\n".repeat(128) + "and more\n");
+  await clock.advance(250);
+  for (let turns = 0; turns < 10 && got.length < 129; turns++) await turn();
+  assertEquals(got.at(-1), "and more");
+});

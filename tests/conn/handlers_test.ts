@@ -1,0 +1,347 @@
+import { assertEquals, assertLess, assertStrictEquals } from "@std/assert";
+import { type Conn, type ConnHandler, type LineHandler, shout, type Transport } from "@x/shouty";
+import { turn } from "../../internal/time/turns.ts";
+import { test } from "../kit/bounded.ts";
+import { tapped } from "../kit/faults.ts";
+import { inMemory, startConversations, startServer } from "../kit/server.ts";
+
+const FAILURE = new Error("This line is unlucky");
+
+/** Fails at the line `bad`, in each of the ways there are. */
+const FAILING: Record<string, LineHandler> = {
+  "throws": (line) => {
+    if (line === "bad") throw FAILURE;
+    return shout(line);
+  },
+  "rejects": (line) => line === "bad" ? Promise.reject(FAILURE) : shout(line),
+  "rejects later": async (line) => {
+    await Promise.resolve();
+    if (line === "bad") throw FAILURE;
+    return shout(line);
+  },
+};
+
+for (const [how, handler] of Object.entries(FAILING)) {
+  test(`a line handler that ${how} ends its connection alone: earlier replies leave, the line gets none`, async () => {
+    await using t = startServer(inMemory(), handler);
+    const neighbour = await t.connect();
+    assertEquals(await t.talk("one\ntwo\nbad\nthree\n"), "ONE\nTWO\n");
+    const { reason, error } = await t.closed();
+    assertEquals([reason, error], ["handler-error", FAILURE]);
+    assertEquals(t.all("handler-error").map((event) => event.error), [FAILURE]);
+    await neighbour.write("fine\n");
+    assertEquals(await neighbour.readLine(), "FINE");
+  });
+}
+
+test("earlier replies do not wait for a line whose answer takes its time", async () => {
+  const work = Promise.withResolvers<string>();
+  await using t = startServer(inMemory(), (line) => line === "slow" ? work.promise : shout(line));
+  const client = await t.connect();
+  await client.write("one\ntwo\nslow\nthree\n");
+  assertEquals([await client.readLine(), await client.readLine()], ["ONE", "TWO"]);
+  work.resolve("done");
+  assertEquals([await client.readLine(), await client.readLine()], ["done", "THREE"]);
+});
+
+test("a block handler that throws leaves the block unanswered, and earlier replies leave", async () => {
+  const handler = Object.assign((line: string) => line, {
+    block: (lines: string) => {
+      if (lines.includes("bad")) throw FAILURE;
+      return lines;
+    },
+  });
+  await using t = startServer(inMemory(), handler);
+  const client = await t.connect();
+  await client.write("one\n");
+  assertEquals(await client.readLine(), "one");
+  await client.write("two\nbad\n");
+  await client.closeWrite();
+  assertEquals(await client.readAll(), "");
+  assertEquals((await t.closed()).reason, "handler-error");
+});
+
+test("a handler's bytes are asked first, about short blocks alone, and what they decline is answered as text", async () => {
+  const asked: string[] = [];
+  const handler = Object.assign((line: string) => `text ${line}`, {
+    bytes: (lines: Uint8Array) => {
+      asked.push(new TextDecoder().decode(lines));
+      if (lines[0] !== "b".charCodeAt(0)) return undefined;
+      lines[0] = "B".charCodeAt(0);
+      return lines;
+    },
+  });
+  await using t = startServer(inMemory(), handler);
+  const client = await t.connect();
+  const long = "b".repeat(4096);
+  for (const line of ["bytes", "other\r", "b".repeat(4095), long]) {
+    await client.write(`${line}\n`), await client.readLine();
+  }
+  assertEquals(asked, ["bytes\n", "other\r\n", `${"b".repeat(4095)}\n`]);
+  assertEquals(await t.talk("bytes\n"), "Bytes\n");
+  assertEquals(await t.talk("one\r\ntwo\n"), "text one\ntext two\n");
+  assertEquals(await t.talk(`${long}\n`), `text ${long}\n`);
+  assertEquals(await t.talk("b\nb\nb"), "B\nb\nB\n");
+  assertEquals(t.stats.lines, 11);
+});
+
+test("a handler's bytes are not asked while memory is short", async () => {
+  const asked: number[] = [];
+  const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);
+  const { listener, clock } = inMemory();
+  const options = { listener, clock, maxBufferedBytes: 6000 };
+  await using t = startServer(options, Object.assign((line: string) => line, { bytes }));
+  const [other, client] = [t.own(listener.connect()), t.own(listener.connect())];
+  await client.write("one\n");
+  assertEquals(await client.readLine(), "one");
+  await other.write("x".repeat(1100));
+  await clock.advance(0);
+  await client.write("two\n");
+  assertEquals(await client.readLine(), "two");
+  assertEquals(asked, [4]);
+});
+
+test("shout says the same to any byte among letters, as bytes or as text", () => {
+  for (let byte = 0; byte < 256; byte++) {
+    const lines = new Uint8Array([97, byte, 122, 10]);
+    const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(lines);
+    const replies = shout.bytes(lines);
+    assertEquals(replies === undefined, byte >= 0x80 || byte === 13, `${byte}`);
+    if (replies !== undefined) assertEquals(replies, new TextEncoder().encode(shout.block(text)));
+  }
+});
+
+test("a handler that closes while it answers bytes gets its replies out, as bytes or as text", async () => {
+  const handler = Object.assign((line: string) => `text ${line}`, {
+    bytes: (lines: Uint8Array, conn: Conn) => {
+      conn.close();
+      return lines[0] === 33 ? undefined : lines;
+    },
+  });
+  await using t = startServer(inMemory(), handler);
+  assertEquals(await t.talk("one\ntwo\n"), "one\ntwo\n");
+  assertEquals(await t.talk("!\ntwo\n"), "text !\n");
+  await t.closed(2);
+  assertEquals(t.all("closed").map(({ reason }) => reason), ["closed", "closed"]);
+});
+
+test("bytes that decline without a last LF are no line, and no endless one", async () => {
+  const bytes = (lines: Uint8Array) => (lines[0] === 33 ? lines.fill(33) : lines[0] = 63, undefined);
+  await using t = startServer(inMemory(), Object.assign((line: string) => `text ${line}`, { bytes }));
+  const client = await t.connect();
+  await client.write("!\n");
+  await client.write("line\n");
+  assertEquals(await client.readLine(), "text ?ine");
+});
+
+test("a connection that ends while its handler is at work gives its buffer back", async () => {
+  const atWork = (_: string, conn: Conn) => {
+    // Past what may wait, which ends the connection at once.
+    for (let i = 0; i < 9; i++) conn.write("too much");
+    return new Promise<string>(() => {});
+  };
+  for (const handler of [atWork, Object.assign(atWork.bind(null), { bytes: () => undefined })]) {
+    const { listener, clock } = inMemory();
+    const buffers: ArrayBufferLike[] = [];
+    const read = (inner: Transport) => (into: Uint8Array) => (buffers.push(into.buffer), inner.read(into));
+    const options = { listener: tapped(listener, (inner) => ({ read: read(inner) })), clock };
+    await using t = startServer({ ...options, maxQueuedBytes: 8 }, handler);
+    for (let i = 1; i <= 2; i++) {
+      await t.own(listener.connect()).write("hello\n");
+      assertEquals((await t.closed(i)).reason, "write-queue");
+    }
+    assertEquals(buffers.length, 2);
+    assertStrictEquals(buffers[0], buffers[1]);
+  }
+});
+
+test("a line handler is not asked about the lines behind one at which its connection was aborted", async () => {
+  const asked: string[] = [];
+  await using t = startServer({ ...inMemory(), maxQueuedBytes: 8 }, (line, conn) => {
+    asked.push(line);
+    for (let i = 0; i < 9; i++) conn.write("too much");
+  });
+  await (await t.admitted()).write("one\ntwo\nthree\n");
+  assertEquals([(await t.closed()).reason, asked], ["write-queue", ["one"]]);
+});
+
+test("a handler whose bytes throw, or are none, has failed, and earlier replies leave", async () => {
+  for (
+    const wrong of [() => "text", () => Promise.reject(FAILURE), () => null, () => {
+      throw FAILURE;
+    }]
+  ) {
+    const bytes = (lines: Uint8Array) => lines[0] === 33 ? wrong() as unknown as Uint8Array : lines;
+    await using t = startServer(inMemory(), Object.assign(shout.bind(null), { bytes }));
+    const client = await t.connect();
+    await client.write("one\n");
+    assertEquals(await client.readLine(), "one");
+    await client.write("!\n");
+    await client.closeWrite();
+    assertEquals(await client.readAll(), "");
+    assertEquals((await t.closed()).reason, "handler-error");
+  }
+});
+
+test("replies as bytes stay as they are until they have left, whatever else happens meanwhile", async () => {
+  const scratch = new Uint8Array(4);
+  const inTheSame = (lines: Uint8Array) => shout.bytes(lines);
+  const inScratch = (lines: Uint8Array) => (scratch.set(lines), scratch);
+  for (const bytes of [inTheSame, inScratch]) {
+    const { listener, clock } = inMemory();
+    const writes: Uint8Array[] = [];
+    // As a kernel has them whose peer does not read.
+    const write = (bytes: Uint8Array) => new Promise<number>(() => writes.push(bytes));
+    const options = { listener: tapped(listener, () => ({ write, progress: () => 0 })), clock, writeTimeout: 1000 };
+    await using t = startServer(options, Object.assign(shout.bind(null), { bytes }));
+    for (const line of ["ONE\n", "TWO\n", "SIX\n"]) {
+      await t.own(listener.connect()).write(line);
+      await clock.advance(1000);
+    }
+    assertEquals(t.all("closed").map(({ reason }) => reason), Array(3).fill("write-timeout"));
+    assertEquals(writes.map((bytes) => new TextDecoder().decode(bytes)), ["ONE\n", "TWO\n", "SIX\n"]);
+  }
+});
+
+test("a line handler is asked for no more than can be kept while its peer does not read", async () => {
+  let asked = 0;
+  await using t = startServer(inMemory(), () => (asked++, "x".repeat(10_000)));
+  const client = await t.admitted();
+  await client.write("\n".repeat(200));
+  for (let turns = 50; turns > 0; turns--) await turn();
+  assertLess(asked, 50);
+});
+
+test("a handler that fails for another connection's end has failed all the same", async () => {
+  let first: Conn | undefined;
+  await using t = startServer(inMemory(), async (line, conn) => {
+    first ??= conn;
+    await first.write("");
+    return line;
+  });
+  assertEquals(await t.talk("one\n"), "one\n");
+  await t.closed();
+  assertEquals(await t.talk("two\n"), "");
+  assertEquals((await t.closed(2)).reason, "handler-error");
+});
+
+test("a line handler that returns neither text nor nothing has failed", async () => {
+  for (const wrong of [5, null, {}, true, Promise.resolve(5), new Uint8Array(1)]) {
+    await using t = startServer(inMemory(), (line) => line === "bad" ? wrong as unknown as string : line);
+    assertEquals(await t.talk("ok\nbad\n"), "ok\n");
+    const { error } = await t.until("handler-error");
+    assertEquals((error as Error).message.includes("expected a string or undefined"), true);
+  }
+});
+
+test("a line handler whose block returns nothing has failed, and is told what was expected", async () => {
+  const block = (() => {}) as unknown as () => string;
+  await using t = startServer(inMemory(), Object.assign((line: string) => line, { block }));
+  assertEquals(await t.talk("one\n"), "");
+  const { error } = await t.until("handler-error");
+  assertEquals((error as Error).message.endsWith("expected a string, got undefined"), true);
+});
+
+test("a line handler whose block answers later has failed, and what becomes of its promise is nobody's failure", async () => {
+  const block = () => Promise.reject(FAILURE) as unknown as string;
+  await using t = startServer(inMemory(), Object.assign((line: string) => line, { block }));
+  assertEquals(await t.talk("one\n"), "");
+  assertEquals((await t.closed()).reason, "handler-error");
+});
+
+test("a conversation handler that fails, at once or later, ends its connection politely", async () => {
+  const handlers: ConnHandler[] = [
+    (conn) => {
+      conn.write("Welcome\n");
+      throw FAILURE;
+    },
+    async (conn) => {
+      await conn.write("Welcome\n");
+      for await (const _ of conn.lines) throw FAILURE;
+    },
+  ];
+  for (const handler of handlers) {
+    await using t = startConversations(inMemory(), handler);
+    assertEquals(await t.talk("hello\nunread\n"), "Welcome\n");
+    assertEquals((await t.closed()).reason, "handler-error");
+    assertStrictEquals(t.all("handler-error")[0].error, FAILURE);
+  }
+});
+
+test("a handler that never returns holds nobody up, and a shutdown only until its deadline", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock }, (line) => line === "wait" ? new Promise(() => {}) : shout(line));
+  const stuck = await t.connect();
+  await stuck.write("wait\n");
+  assertEquals(await t.talk("go\n"), "GO\n");
+  const stopped = t.server.shutdown({ drain: "finish", drainTimeout: 100 });
+  await clock.advance(100);
+  assertEquals((await stopped).closed, { "drain-timeout": 1 });
+});
+
+test("a conversation handler's return closes the connection politely", async () => {
+  await using t = startConversations(inMemory(), (conn) => void conn.write("Bye\n"));
+  assertEquals(await t.talk("are you there?\n"), "Bye\n");
+  assertEquals((await t.closed()).reason, "closed");
+});
+
+test("a conversation that is closed gets none of the lines that have come already", async () => {
+  const taken: string[] = [];
+  await using t = startConversations({}, async (conn) => {
+    for await (const line of conn.lines) {
+      taken.push(line);
+      await conn.write(`${line}\n`);
+      if (line === "two") conn.close();
+    }
+  });
+  assertEquals(await t.talk("one\ntwo\nthree\nfour\n"), "one\ntwo\n");
+  assertEquals((await t.closed()).reason, "closed");
+  assertEquals(taken, ["one", "two"]);
+});
+
+test("hooks that throw hurt nobody and are counted", async () => {
+  const fail = () => {
+    throw FAILURE;
+  };
+  await using t = startServer({ ...inMemory(), onListen: fail, onEvent: fail, errorLine: fail, maxLineBytes: 3 });
+  assertEquals(await t.talk("ok\ntoo long\n"), "OK\n");
+  assertEquals((await t.closed()).reason, "line-too-long");
+  // onListen, errorLine, and onEvent for: listening, accepted, closed.
+  assertEquals(t.stats.hookErrors, 5);
+});
+
+test("hooks that reject hurt nobody and are counted", async () => {
+  // deno-lint-ignore require-await -- it stands for one that waits for something
+  const fail = async () => {
+    throw FAILURE;
+  };
+  await using t = startServer({ ...inMemory(), onListen: fail, onEvent: fail });
+  assertEquals(await t.talk("ok\n"), "OK\n");
+  await t.closed();
+  await Promise.resolve();
+  assertEquals(t.stats.hookErrors, 4);
+});
+
+test("a handler that learns of the end by a write, or by the signal, has not failed", async () => {
+  const handlers: ConnHandler[] = [
+    async (conn) => {
+      for (;;) await conn.write("x".repeat(1000));
+    },
+    (conn) => new Promise((_, reject) => conn.signal.addEventListener("abort", () => reject(conn.signal.reason))),
+    async (conn) => {
+      conn.close();
+      await conn.write("too late");
+    },
+  ];
+  for (const handler of handlers) {
+    const { listener, clock } = inMemory({ bufferBytes: 100 });
+    await using t = startConversations({ listener, clock, maxAge: 1, writeTimeout: 500 }, handler);
+    const client = await t.admitted();
+    await clock.advance(500);
+    if (t.all("closed").length === 0) client.close();
+    const stopped = t.server.shutdown({ drainTimeout: 10 });
+    await clock.advance(10);
+    await stopped;
+    assertEquals(t.all("handler-error"), []);
+  }
+});

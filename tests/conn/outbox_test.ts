@@ -1,0 +1,339 @@
+import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import { Outbox } from "../../internal/conn/outbox.ts";
+import { test } from "../kit/bounded.ts";
+import { memoryAfter } from "../kit/memory.ts";
+
+const BLOCK_BYTES = 64 * 1024;
+
+/** Takes what it is given, at most so much at a time, and only while it is open; notes everything. */
+class Kernel {
+  readonly taken: Uint8Array[] = [];
+  /** How large the memory is that each part lay in. */
+  readonly rooms: number[] = [];
+  readonly blocks: number[] = [];
+  failed: unknown;
+  calls = 0;
+  #most: number;
+  #gate = Promise.withResolvers<void>();
+  #blockBytes = 0;
+
+  constructor(most = Infinity, open = true) {
+    this.#most = most;
+    if (open) this.open();
+  }
+
+  get text(): string {
+    return new TextDecoder().decode(this.bytes);
+  }
+
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.taken.flatMap((part) => [...part]));
+  }
+
+  open(): void {
+    this.#gate.resolve();
+  }
+
+  shut(): void {
+    this.#gate = Promise.withResolvers();
+  }
+
+  async write(bytes: Uint8Array): Promise<number> {
+    this.calls++;
+    await this.#gate.promise;
+    this.rooms.push(bytes.buffer.byteLength);
+    this.taken.push(bytes.slice(0, this.#most));
+    const { length } = this.taken.at(-1)!;
+    this.#blockBytes += length;
+    return length;
+  }
+
+  closeWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  writing() {}
+
+  wrote() {
+    this.blocks.push(this.#blockBytes);
+    this.#blockBytes = 0;
+  }
+
+  /** The memory that waits for it. */
+  held = 0;
+
+  stuck = false;
+
+  holdOutput(bytes: number) {
+    this.held = bytes;
+  }
+}
+
+/** An outbox to a kernel, which is its clocks and its memory too. */
+function outboxTo(kernel: Kernel): Outbox {
+  const owner = { failed: (error: unknown) => kernel.failed = error, overflowed() {} };
+  return new Outbox(kernel, kernel, kernel, owner);
+}
+
+test("Outbox writes what is added after a flush that had nothing to write", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  await outbox.flush();
+  outbox.add("late");
+  await outbox.flush();
+  assertEquals(kernel.text, "late");
+});
+
+test("Outbox keeps the order of text and bytes, in one write", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  for (let i = 0; i < 10; i++) outbox.add(i % 2 === 0 ? `${i},` : new TextEncoder().encode(`${i};`));
+  assertEquals(outbox.size, 20);
+  await outbox.flush();
+  assertEquals([kernel.text, kernel.calls, outbox.size], ["0,1;2,3;4,5;6,7;8,9;", 1, 0]);
+});
+
+test("Outbox goes on where a partial write stopped", async () => {
+  const kernel = new Kernel(3);
+  const outbox = outboxTo(kernel);
+  outbox.add("0123456789");
+  await outbox.flush();
+  assertEquals([kernel.text, kernel.calls, kernel.blocks], ["0123456789", 4, [10]]);
+});
+
+test("Outbox copies the bytes that it is given", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  const bytes = new TextEncoder().encode("mine");
+  outbox.add(bytes);
+  bytes.fill(0);
+  await outbox.flush();
+  assertEquals(kernel.text, "mine");
+});
+
+test("Outbox lends bytes in their place among others, and its own blocks stay its own", async () => {
+  const kernel = new Kernel(5, false);
+  const outbox = outboxTo(kernel);
+  const bytes = (text: string) => new TextEncoder().encode(text);
+  outbox.lend(bytes("lent,"));
+  const flushed = outbox.flush();
+  outbox.add("added,");
+  outbox.lend(bytes("lent behind,"));
+  outbox.flush();
+  kernel.open();
+  await flushed;
+  outbox.lend(bytes("lent,"));
+  await outbox.flush();
+  assertEquals([kernel.text, outbox.size], ["lent,added,lent behind,lent,", 0]);
+  outbox.close("reset");
+  outbox.lend(bytes("too late"));
+  assertEquals(outbox.size, 0);
+});
+
+test("Outbox writes nothing of its own into what it was lent, even if that is as large as a block", async () => {
+  for (const size of [4096, BLOCK_BYTES]) {
+    const outbox = outboxTo(new Kernel());
+    // It has had a block of its own.
+    outbox.add(new Uint8Array(size));
+    await outbox.flush();
+    const lent = new Uint8Array(size);
+    outbox.lend(lent);
+    await outbox.flush();
+    outbox.add(new Uint8Array(size).fill(1));
+    assertEquals(lent.includes(1), false, `${size}`);
+  }
+});
+
+test("Outbox takes a small block for few bytes, whatever they are behind, and a large one for many", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  outbox.lend(new TextEncoder().encode("lent"));
+  outbox.add(new Uint8Array(5));
+  outbox.add(new Uint8Array(4096));
+  outbox.add(new Uint8Array(5));
+  await outbox.flush();
+  assertEquals(kernel.rooms, [4, 4096, BLOCK_BYTES]);
+});
+
+test("Outbox keeps many small texts as bytes, not as a string of a thousand pieces", () => {
+  const proto = TextEncoder.prototype;
+  const { encodeInto } = proto;
+  const encoded: number[] = [];
+  proto.encodeInto = function (source, destination) {
+    encoded.push(source.length);
+    return encodeInto.call(this, source, destination);
+  };
+  try {
+    const outbox = outboxTo(new Kernel());
+    for (let i = 0; i < 1000; i++) outbox.add("x");
+    assertEquals([encoded, outbox.size], [Array(31).fill(32), 1000]);
+  } finally {
+    proto.encodeInto = encodeInto;
+  }
+});
+
+test("Outbox takes more while a block is on its way, and what is on its way stays as it is", async () => {
+  const kernel = new Kernel(5, false);
+  const outbox = outboxTo(kernel);
+  outbox.add("a".repeat(8));
+  const flushed = outbox.flush();
+  outbox.add("b".repeat(BLOCK_BYTES));
+  outbox.add("c".repeat(8));
+  outbox.flush();
+  kernel.open();
+  await flushed;
+  assertEquals(kernel.text, "a".repeat(8) + "b".repeat(BLOCK_BYTES) + "c".repeat(8));
+  assertEquals(outbox.size, 0);
+});
+
+test("Outbox cuts blocks of 64 KiB at most, between characters", async () => {
+  for (const char of ["a", "ß", "€", "😀"]) {
+    for (let shift = 0; shift < 4; shift++) {
+      const kernel = new Kernel();
+      const outbox = outboxTo(kernel);
+      const text = "x".repeat(shift) + char.repeat(100_000);
+      outbox.add(text);
+      await outbox.flush();
+      assertEquals(kernel.bytes, new TextEncoder().encode(text));
+      for (const part of kernel.taken) {
+        assertLessOrEqual(part.length, BLOCK_BYTES);
+        assert(!new TextDecoder().decode(part).includes("\uFFFD"), "A block ends within a character");
+      }
+    }
+  }
+});
+
+test("Outbox cuts bytes into blocks of 64 KiB", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  outbox.add(new Uint8Array(2 * BLOCK_BYTES + 1).fill(7));
+  await outbox.flush();
+  assertEquals(kernel.blocks, [BLOCK_BYTES, BLOCK_BYTES, 1]);
+});
+
+test("Outbox borrows no more than a small block for a short text, however many connections write at once", () => {
+  const spaces: number[] = [];
+  const kernel = Object.assign(new Kernel(), {
+    write(bytes: Uint8Array): Promise<number> {
+      spaces.push(bytes.buffer.byteLength);
+      return new Promise(() => {});
+    },
+  });
+  for (let count = 0; count < 2000; count++) {
+    const outbox = outboxTo(kernel);
+    outbox.add("x".repeat(1000));
+    outbox.flush();
+  }
+  assertEquals(spaces, Array(2000).fill(4096));
+});
+
+test("Outbox writes no more blocks for having begun with a small one", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  for (let count = 0; count < 100; count++) outbox.add(new Uint8Array(1000).fill(count));
+  await outbox.flush();
+  assertEquals(kernel.blocks, [4096, BLOCK_BYTES, 100_000 - 4096 - BLOCK_BYTES]);
+  assertEquals(kernel.bytes, new Uint8Array(100_000).map((_, i) => Math.floor(i / 1000)));
+});
+
+test("Outbox holds no memory of what has left", async () => {
+  await assertKeepsLittle("({ write: (bytes) => Promise.resolve(bytes.length), failed() {} })");
+});
+
+test("Outbox holds no memory of what could not leave, whoever keeps it", async () => {
+  await assertKeepsLittle("({ write: () => Promise.reject(new Error()), failed: () => outbox().close('reset') })");
+});
+
+/** Has a thousand of them write 60 KB each to such a sink, and sees to it that little but the spares is left of it. */
+async function assertKeepsLittle(sink: string): Promise<void> {
+  const program = `
+    import { Outbox } from "${import.meta.resolve("../../internal/conn/outbox.ts")}";
+    const kernelOf = (outbox) => ({ writing() {}, wrote() {}, holdOutput() {}, ...${sink} });
+    const outboxTo = (kernel) => new Outbox(kernel, kernel, kernel, kernel);
+    globalThis.outboxes = Array.from({ length: 1000 }, (_, i) => outboxTo(kernelOf(() => outboxes[i])));
+    for (const outbox of outboxes) outbox.add("x".repeat(60_000));
+    await Promise.all(outboxes.map((outbox) => outbox.flush()));
+  `;
+  const { external } = await memoryAfter(program);
+  // The spares are 4 MiB; the thousand blocks were 62.
+  assertLessOrEqual(external, 16 * 1024 * 1024);
+}
+
+test("Outbox holds writers up from 64 KiB on, until there is room", async () => {
+  const kernel = new Kernel(Infinity, false);
+  const outbox = outboxTo(kernel);
+  outbox.post("x".repeat(BLOCK_BYTES - 1));
+  await outbox.ready();
+  outbox.post("x".repeat(BLOCK_BYTES + 2));
+  let sizeThen = Infinity;
+  const waiting = outbox.ready().then(() => sizeThen = outbox.size);
+  kernel.open();
+  await waiting;
+  assertEquals(sizeThen, 1);
+  await outbox.flush();
+});
+
+test("Outbox lets go of writers when it is closed, and drops what waits and what comes", async () => {
+  const kernel = new Kernel(Infinity, false);
+  const outbox = outboxTo(kernel);
+  outbox.post("x".repeat(BLOCK_BYTES));
+  const waiting = outbox.ready();
+  outbox.close("reset");
+  await waiting;
+  outbox.add("more");
+  assertEquals(outbox.size, 0);
+  kernel.open();
+  await outbox.flush();
+  assertEquals(kernel.calls, 1);
+});
+
+test("Outbox posts the first thing of a turn at once and the rest of it together", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  for (let i = 0; i < 5; i++) outbox.post(`${i}`);
+  assertEquals(kernel.calls, 1);
+  while (outbox.size > 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(kernel.taken.map((part) => new TextDecoder().decode(part)), ["0", "1234"]);
+  outbox.newTurn();
+  outbox.post("5");
+  assertEquals(kernel.calls, 3);
+  await outbox.flush();
+});
+
+test("Outbox does not spend a turn's own write on what is posted while another is under way", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  outbox.post("0");
+  outbox.newTurn();
+  outbox.post("1");
+  // Promises only: the turn goes on.
+  for (let i = 0; i < 100; i++) await Promise.resolve();
+  outbox.post("2");
+  await outbox.flush();
+  assertEquals(kernel.taken.map((part) => new TextDecoder().decode(part)), ["0", "12"]);
+});
+
+test("Outbox reports what a write throws, and a write that takes nothing", async () => {
+  const broken = new Kernel();
+  broken.write = () => Promise.reject(new Deno.errors.BrokenPipe("gone"));
+  const stuck = new Kernel();
+  stuck.write = () => Promise.resolve(0);
+  for (const [kernel, kind] of [[broken, Deno.errors.BrokenPipe], [stuck, Deno.errors.WriteZero]] as const) {
+    const outbox = outboxTo(kernel);
+    outbox.add("lost");
+    await outbox.flush();
+    assert(kernel.failed instanceof kind);
+  }
+});
+
+test("Outbox writes a flush that is asked for during another one", async () => {
+  const kernel = new Kernel(Infinity, false);
+  const outbox = outboxTo(kernel);
+  outbox.add("one,");
+  const first = outbox.flush();
+  outbox.add("two");
+  const second = outbox.flush();
+  kernel.open();
+  await Promise.all([first, second]);
+  assertEquals([kernel.text, outbox.size], ["one,two", 0]);
+});

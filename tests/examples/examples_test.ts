@@ -1,0 +1,56 @@
+import { assertEquals, assertGreater, assertLess, assertMatch, assertNotEquals } from "@std/assert";
+import { test } from "../kit/bounded.ts";
+import { converse, listening, type ServerProcess, Subprocess } from "../kit/command.ts";
+
+const EXAMPLES = new URL("../../examples/", import.meta.url);
+
+test("shout_stream runs as its comment says", async () => {
+  await using example = await run("shout_stream");
+  assertEquals(await converse(example, "Hello. How are you?\n"), "HELLO. HOW ARE YOU?\n");
+});
+
+test("streams runs as its comment says", async () => {
+  await using example = await run("streams");
+  assertEquals(await converse(example, "Hello. How are you?\n"), "HELLO. HOW ARE YOU?\n");
+});
+
+test("kv_store runs as its comment says", async () => {
+  await using example = await run("kv_store");
+  const replies = await converse(example, "set greeting 0 0 5\nhello\nget greeting\n");
+  assertEquals(replies, "STORED\r\nVALUE greeting 0 5\r\nhello\r\nEND\r\n");
+});
+
+test("chat runs as its comment says", async () => {
+  await using example = await run("chat");
+  assertEquals(await converse(example, "ada\nHello, Bob!\n"), "Your name?\n* here: ada\nada: Hello, Bob!\n");
+});
+
+test("prefix_proxy runs as its comment says", async () => {
+  await using upstream = await run("shout_stream");
+  await using example = await run("prefix_proxy", `127.0.0.1:${upstream.port}`);
+  assertEquals(await converse(example, "hello\n"), "PROXY SAYS: HELLO\n");
+});
+
+test("every example is a page that one can copy", async () => {
+  let imported = 0;
+  for await (const { name } of Deno.readDir(EXAMPLES)) {
+    const lines = (await Deno.readTextFile(new URL(name, EXAMPLES))).trimEnd().split("\n");
+    assertLess(lines.length, 100, name);
+    const imports = lines.filter((line) => line.startsWith("import "));
+    for (const line of imports) assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream)";$/, name);
+    imported += imports.length;
+  }
+  assertGreater(imported, 4, "The examples are read wrongly");
+});
+
+/** Runs an example by the command in its comment, but on a free port, and perhaps with another upstream. */
+async function run(name: string, upstream = ""): Promise<ServerProcess> {
+  const source = await Deno.readTextFile(new URL(`${name}.ts`, EXAMPLES));
+  const [, command, port] = /`deno (run [^`]+\.ts (\d+)[^`]*)`/.exec(source)!;
+  const words = command.replace(`.ts ${port}`, ".ts 0").replace("127.0.0.1:8080", upstream).matchAll(/"(.*)"|\S+/g);
+  const args = Array.from(words, ([word, quoted]) => quoted ?? word);
+  const example = await listening(new Subprocess(Deno.execPath(), args));
+  assertMatch(example.stderr, /^listening on \S+\n$/);
+  assertNotEquals(example.port, Number(port));
+  return example;
+}

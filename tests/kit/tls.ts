@@ -1,0 +1,148 @@
+/**
+ * Servers and clients that speak TLS.
+ *
+ * @module
+ */
+
+import { Duplex } from "node:stream";
+import { type ConnHandler, type LineHandler, serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
+import { listenTls, type ListenTlsOptions, type TlsListener } from "@x/shouty/ops";
+import { TestClient } from "@x/shouty/testing";
+import { closeQuietly } from "../../internal/api/transport.ts";
+import { Authority, type Identity, makeIdentity } from "./certificates.ts";
+import { listenLoopback, TestServer } from "./server.ts";
+
+/** Making keys takes a while, so most tests share these. */
+export const AUTHORITY: Authority = new Authority("test authority");
+export const IDENTITY: Identity = makeIdentity("server", { by: AUTHORITY });
+
+/** A server under TLS. */
+export class TlsServer extends TestServer {
+  readonly listener: TlsListener;
+  readonly #identity: Identity;
+
+  constructor(listener: TlsListener, identity: Identity, options: ServeOptions, handler: Handler) {
+    super((options) => start(options, handler), { ...options, listener });
+    this.listener = listener;
+    this.#identity = identity;
+  }
+
+  /** Shakes hands with it, as a client that knows the authority; it goes when the server goes. */
+  async connectTls(options: Partial<Deno.ConnectTlsOptions> & Partial<Identity> = {}): Promise<TestClient> {
+    const conn = await Deno.connectTls({ port: this.port, caCerts: [AUTHORITY.cert], ...options });
+    const client = this.own(new TestClient(conn));
+    await conn.handshake();
+    return client;
+  }
+
+  /** Sends something under TLS, ends the client's side, and reads all that comes. */
+  async talkTls(input: string | Uint8Array): Promise<string> {
+    using client = await this.connectTls();
+    await client.write(input);
+    await client.closeWrite();
+    return await client.readAll();
+  }
+
+  /** Lays a cable to it, which can be tampered with. */
+  cable(): Promise<Cable> {
+    return Cable.to(this.port);
+  }
+
+  /** Takes the same credentials again, but for those given. */
+  reload(credentials: Partial<Identity>): Promise<void> {
+    return this.listener.reload({ ...this.#identity, ...credentials });
+  }
+}
+
+/** What TLS runs over, in a test's hands: everything that comes from the one client goes to the server, and back. */
+export class Cable implements Disposable {
+  readonly #listener: Deno.TcpListener;
+  readonly #server: Deno.TcpConn;
+  readonly #ends: Disposable[];
+
+  static async to(port: number): Promise<Cable> {
+    return new Cable(await Deno.connect({ port }));
+  }
+
+  private constructor(server: Deno.TcpConn) {
+    this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    this.#server = server;
+    this.#ends = [this.#listener, server];
+    // It ends as it likes.
+    this.#forward().catch(() => {});
+  }
+
+  /** Shakes hands through it. */
+  async connectTls(): Promise<TestClient> {
+    const { port } = this.#listener.addr;
+    const conn = await Deno.connectTls({ port, caCerts: [AUTHORITY.cert] });
+    await conn.handshake();
+    const client = new TestClient(conn);
+    this.#ends.push(client);
+    return client;
+  }
+
+  /** Sends the server something of our own. */
+  async inject(bytes: Uint8Array): Promise<void> {
+    await this.#server.write(bytes);
+  }
+
+  /** Ends it towards the server, as anybody on the way could. */
+  cut(): Promise<void> {
+    return this.#server.closeWrite();
+  }
+
+  [Symbol.dispose](): void {
+    for (const end of this.#ends) closeQuietly({ close: () => end[Symbol.dispose]() });
+  }
+
+  async #forward(): Promise<void> {
+    const client = await this.#listener.accept();
+    this.#ends.push(client);
+    await Promise.all([pour(client, this.#server), pour(this.#server, client)]);
+  }
+}
+
+async function pour(from: Deno.Conn, to: Deno.Conn): Promise<void> {
+  const buffer = new Uint8Array(64 * 1024);
+  for (let count = await from.read(buffer); count !== null; count = await from.read(buffer)) {
+    for (let sent = 0; sent < count;) sent += await to.write(buffer.subarray(sent, count));
+  }
+}
+
+/** A client's end as a stream, for `node:tls` to stand on. */
+export function streamOf(client: TestClient): Duplex {
+  return new Duplex({
+    allowHalfOpen: true,
+    read() {
+      client.read().then((bytes) => this.push(bytes), (error) => this.destroy(error));
+    },
+    write(bytes, _encoding, done) {
+      client.write(bytes).then(() => done(), done);
+    },
+    final(done) {
+      client.closeWrite().then(() => done(), done);
+    },
+    destroy(_error, done) {
+      client[Symbol.dispose]();
+      done(null);
+    },
+  });
+}
+
+type Handler = LineHandler | { conversation: ConnHandler };
+type TlsOptions = Partial<ListenTlsOptions>;
+
+function start(options: ServeOptions, handler: Handler) {
+  return "conversation" in handler ? serveConnections(options, handler.conversation) : serve(options, handler);
+}
+
+/** Starts a server under TLS, on a free port of the loopback. */
+export async function startTls(
+  tls: TlsOptions = {},
+  options: ServeOptions = {},
+  handler: Handler = shout,
+): Promise<TlsServer> {
+  const listener = await listenTls({ listener: tls.listener ?? listenLoopback(), ...IDENTITY, ...tls });
+  return new TlsServer(listener, { ...IDENTITY, ...tls } as Identity, options, handler);
+}

@@ -1,0 +1,57 @@
+import { assertEquals } from "@std/assert";
+import { countLineFeeds, upperCase } from "../../internal/lines/ascii.ts";
+import { test } from "../kit/bounded.ts";
+import { check, fc } from "../kit/property.ts";
+
+const LF = 10;
+
+/** Mostly text, with the bytes that matter and their neighbours; at any address, as it may be part of a larger array. */
+const anyBytes = fc.tuple(
+  fc.array(
+    fc.oneof(
+      { weight: 6, arbitrary: fc.integer({ min: 0x20, max: 0x7e }) },
+      { weight: 2, arbitrary: fc.constantFrom(9, LF, 11, 0x60, 0x61, 0x7a, 0x7b, 0, 1, 0x7f) },
+    ),
+    { maxLength: 40 },
+  ),
+  fc.nat(7),
+).map(([bytes, start]) => new Uint8Array([...Array(start).fill(0x61), ...bytes]).subarray(start));
+
+/** A few of them replaced by what is no ASCII, or by a CR. */
+const anyOthers = fc.array(fc.tuple(fc.nat(39), fc.constantFrom(13, 0x80, 0x8d, 0xe1, 0xfa, 0xff)), { maxLength: 3 });
+
+function upper(byte: number): number {
+  return byte >= 0x61 && byte <= 0x7a ? byte - 0x20 : byte;
+}
+
+test("upperCase() changes ASCII letters alone, at any address, and tells of CR and of what is no ASCII", async () => {
+  await check([anyBytes, anyOthers], (bytes, others) => {
+    for (const [at, byte] of others) if (at < bytes.length) bytes[at] = byte;
+    const around = new Uint8Array(bytes.buffer).slice(0, bytes.byteOffset);
+    const expected = bytes.map(upper);
+    assertEquals(upperCase(bytes), expected.every((byte) => byte < 0x80 && byte !== 13));
+    assertEquals(bytes, expected);
+    assertEquals(new Uint8Array(bytes.buffer).slice(0, bytes.byteOffset), around);
+  }, 3000);
+});
+
+test("upperCase() knows each byte at each place of a word", () => {
+  for (let byte = 0; byte < 0x100; byte++) {
+    for (let at = 0; at < 6; at++) {
+      const bytes = new Uint8Array(6).fill(0x7a);
+      bytes[at] = byte;
+      assertEquals(upperCase(bytes), byte < 0x80 && byte !== 13, `${byte} at ${at}`);
+      assertEquals([...bytes], Array.from(bytes, (_, i) => i === at ? upper(byte) : 0x5a), `${byte} at ${at}`);
+    }
+  }
+});
+
+test("countLineFeeds() counts LFs alone, at any address, however many there are", async () => {
+  await check([anyBytes, anyOthers], (bytes, others) => {
+    for (const [at, byte] of others) if (at < bytes.length) bytes[at] = byte;
+    assertEquals(countLineFeeds(bytes), bytes.filter((byte) => byte === LF).length);
+  }, 3000);
+  for (const count of [4 * 255, 4 * 255 + 1, 4 * 256, 9999]) {
+    assertEquals(countLineFeeds(new Uint8Array(count).fill(LF)), count);
+  }
+});

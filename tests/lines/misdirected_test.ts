@@ -1,0 +1,23 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { RequestLine } from "../../internal/lines/misdirected.ts";
+import { test } from "../kit/bounded.ts";
+import { startServer } from "../kit/server.ts";
+
+/** What HTTP/2 sends first with prior knowledge, by RFC 9113, and after it an empty SETTINGS frame. */
+const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+test("HTTP/2 with prior knowledge is answered as HTTP is", async () => {
+  await using t = startServer({ answerMisdirected: true });
+  const answer = await t.talk(PREFACE);
+  assertStringIncludes(answer, "HTTP/1.1 400 Bad Request\r\n");
+  assertEquals((await t.closed()).reason, "misdirected");
+});
+
+test("A first line of HTTP is looked at up to 8 KiB, and a longer one is a line like any other", () => {
+  const answered = (length: number) => {
+    const line = new RequestLine();
+    const bytes = new TextEncoder().encode("GET /".padEnd(length - 9, "a") + " HTTP/1.1\n");
+    return Array.from(bytes, (byte) => line.take(byte)).find((answer) => answer !== undefined);
+  };
+  assertEquals([8191, 8192, 8193, 100_000].map(answered), [true, true, false, false]);
+});

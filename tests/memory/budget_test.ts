@@ -1,0 +1,65 @@
+import { assertEquals, assertLessOrEqual } from "@std/assert";
+import { Account, Budget, type Holder } from "../../internal/memory/budget.ts";
+import { test } from "../kit/bounded.ts";
+import { check, fc } from "../kit/property.ts";
+
+/** Somebody with a line, finished or not; counts how often it is looked at. */
+class Line implements Holder {
+  static looks = 0;
+  gone = false;
+  bytes = 0;
+  readonly #account: Account;
+  readonly #midLine: boolean;
+
+  constructor(budget: Budget, midLine = true) {
+    this.#account = new Account(budget, this);
+    this.#midLine = midLine;
+  }
+
+  get midLine(): boolean {
+    Line.looks++;
+    return this.#midLine;
+  }
+
+  hold(bytes: number): void {
+    this.bytes = bytes;
+    this.#account.holdInput(bytes);
+  }
+
+  giveWay(): void {
+    this.gone = true;
+    this.#account.holdInput(0);
+  }
+}
+
+test("Budget has the largest unfinished line give way, and no line that is finished", async () => {
+  const sizes = fc.array(fc.tuple(fc.constantFrom(1, 4, 16, 64), fc.boolean()), { minLength: 1, maxLength: 30 });
+  await check([sizes], (sizes) => {
+    const budget = new Budget(100);
+    const lines: Line[] = [];
+    for (const [bytes, midLine] of sizes) {
+      const line = new Line(budget, midLine);
+      lines.push(line);
+      const before = lines.filter(({ gone }) => !gone);
+      line.hold(bytes);
+      const taken = () => lines.reduce((sum, { gone, bytes }) => sum + (gone ? 0 : bytes), 0);
+      const went = before.filter(({ gone }) => gone);
+      const left = lines.filter((line) => !line.gone && line.midLine);
+      assertEquals(went.every((line) => line.midLine), true);
+      for (const { bytes } of went) for (const { bytes: other } of left) assertLessOrEqual(other, bytes);
+      if (left.length > 0) assertLessOrEqual(taken(), 100);
+      assertEquals(budget.tight, taken() > 50);
+    }
+  });
+});
+
+test("Budget looks at no more lines than have to give way, however many there are", () => {
+  const budget = new Budget(1000 * 64);
+  const lines = Array.from({ length: 9000 }, () => new Line(budget));
+  for (const [i, line] of lines.entries()) line.hold(i < 8000 ? 1 : 16);
+  Line.looks = 0;
+  for (const line of lines.slice(0, 2000)) if (!line.gone) line.hold(64);
+  const gone = lines.filter((line) => line.gone).length;
+  assertEquals(gone > 1000, true, `${gone}`);
+  assertLessOrEqual(Line.looks, gone);
+});

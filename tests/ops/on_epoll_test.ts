@@ -1,0 +1,22 @@
+/** What is tested on Deno's sockets, on the kernel's `epoll`. */
+import "../kit/on_epoll.ts";
+import "../server/accept_test.ts";
+import "../server/admission_test.ts";
+import "../server/appetite_test.ts";
+import "../conn/gone_test.ts";
+import "../examples/example_chat_test.ts";
+import "../examples/example_kv_store_test.ts";
+import "../server/left_early_test.ts";
+import "../server/many_sockets_test.ts";
+import "./proxy_haproxy_test.ts";
+import "./proxy_protocol_test.ts";
+import "../server/shutdown_test.ts";
+import "../server/sockets_test.ts";
+import "../time/stall_test.ts";
+import "./taken_threads_test.ts";
+import "./telnet_test.ts";
+import "./tls_client_ca_test.ts";
+import "./tls_openssl_test.ts";
+import "./tls_reload_test.ts";
+import "./tls_resumption_test.ts";
+import "./tls_test.ts";

@@ -1,0 +1,114 @@
+import { assertEquals } from "@std/assert";
+import { type Conn, formatAddr } from "@x/shouty";
+import { listenTls, proxyProtocol } from "@x/shouty/ops";
+import { TestClient } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { NO_HAPROXY, startHAProxy } from "../kit/haproxy.ts";
+import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
+import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
+
+const NO_IPV6 = canListen("::1") ? "" : " (skipped: there is no IPv6 here)";
+
+function canListen(hostname: string): boolean {
+  try {
+    Deno.listen({ hostname, port: 0 }).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function withHAProxy(name: string, body: () => Promise<void>, ipv6 = false): void {
+  test(name, body, 20, `${NO_HAPROXY}${ipv6 ? NO_IPV6 : ""}`);
+}
+
+/** Tells each client its two addresses, and answers HAProxy's health check. */
+function tell(line: string, { remoteAddr, localAddr }: Conn): string {
+  return line === "check" ? "CHECK" : `${line} from ${formatAddr(remoteAddr)} to ${formatAddr(localAddr)}`;
+}
+
+function startTelling(from: string): TestServer {
+  return startServer({ listener: proxyProtocol(listenLoopback(), { from }) }, tell);
+}
+
+const WAYS = {
+  "version 1": "send-proxy",
+  "version 2": "send-proxy-v2",
+  "version 2 with a checksum": "send-proxy-v2 proxy-v2-options crc32c",
+};
+
+for (const [version, send] of Object.entries(WAYS)) {
+  withHAProxy(`Behind HAProxy with ${version}, handlers and events see the client's address`, async () => {
+    await using t = startTelling("127.0.0.1");
+    await using haproxy = await startHAProxy({ server: `127.0.0.1:${t.port} ${send}`, checked: t.closed() });
+    const conn = await Deno.connect({ port: haproxy.port });
+    using client = new TestClient(conn);
+    const told = `from 127.0.0.1:${conn.localAddr.port} to 127.0.0.1:${haproxy.port}`;
+    const lines = Array.from({ length: 5000 }, (_, i) => `${i}`);
+    await client.write(lines.join("\n"));
+    await client.closeWrite();
+    assertEquals(await client.readAll(), lines.map((line) => `${line} ${told}\n`).join(""));
+    const closed = await t.closed(2);
+    for (const { remoteAddr, localAddr } of [closed.conn, t.all("accepted")[1].conn]) {
+      assertEquals([remoteAddr, localAddr], [conn.localAddr, conn.remoteAddr]);
+    }
+    assertEquals(t.stats.rejected, 0);
+  });
+
+  withHAProxy(`HAProxy's health check with ${version} is a client under HAProxy's own address`, async () => {
+    await using t = startTelling("127.0.0.1");
+    const server = `127.0.0.1:${t.port} ${send} check-send-proxy`;
+    await using _ = await startHAProxy({ server, checked: t.closed() });
+    const [{ conn }] = t.all("accepted");
+    assertEquals(formatAddr(conn.localAddr), `127.0.0.1:${t.port}`);
+    assertEquals(t.all("closed")[0].lines, 1);
+  });
+
+  withHAProxy(
+    `Behind an HAProxy that listens on IPv6 for both, with ${version}, addresses are told as Deno would`,
+    async () => {
+      await using t = startTelling("127.0.0.1");
+      const server = `127.0.0.1:${t.port} ${send}`;
+      await using haproxy = await startHAProxy({ server, bind: ":::PORT v4v6", checked: t.closed() });
+      for (const [hostname, seen] of [["127.0.0.1", "::ffff:127.0.0.1"], ["::1", "::1"]]) {
+        const conn = await Deno.connect({ hostname, port: haproxy.port });
+        using client = new TestClient(conn);
+        await client.write("hi\n");
+        const told = `from [${seen}]:${conn.localAddr.port} to [${seen}]:${haproxy.port}`;
+        assertEquals(await client.readLine(), `hi ${told}`);
+      }
+    },
+    true,
+  );
+
+  withHAProxy(`An HAProxy that is not trusted gets no answer to its health check with ${version}`, async () => {
+    await using t = startTelling("10.0.0.0/8");
+    const server = `127.0.0.1:${t.port} ${send} check-send-proxy`;
+    await using _ = await startHAProxy({ server, checked: t.closed() });
+    const { reason, lines, error } = await t.closed();
+    assertEquals([reason, lines], ["transport-error", 0]);
+    assertEquals((error as Error).message, "A PROXY header from a peer that may not send one");
+  });
+}
+
+withHAProxy("An HAProxy that is trusted and sends no header gets no answer to its health check", async () => {
+  await using t = startTelling("127.0.0.1");
+  await using _ = await startHAProxy({ server: `127.0.0.1:${t.port}`, checked: t.until("rejected") });
+  const { reason, error } = await t.until("rejected");
+  assertEquals(reason, "proxy-header");
+  assertEquals((error as Error).message, "No PROXY header: the connection begins with something else");
+  assertEquals(t.stats.accepted, 0);
+});
+
+withHAProxy("Behind an HAProxy that passes TLS on, the header comes before the handshake", async () => {
+  const tcp = proxyProtocol(listenLoopback(), { from: "127.0.0.1" });
+  const listener = await listenTls({ ...IDENTITY, listener: tcp });
+  await using t = startServer({ listener }, tell);
+  const server = `127.0.0.1:${t.port} send-proxy-v2 check-ssl verify none`;
+  await using haproxy = await startHAProxy({ server, checked: t.closed() });
+  const conn = await Deno.connectTls({ port: haproxy.port, caCerts: [AUTHORITY.cert] });
+  using client = new TestClient(conn);
+  await client.write("hi\n");
+  const { port } = conn.localAddr as Deno.NetAddr;
+  assertEquals(await client.readLine(), `hi from 127.0.0.1:${port} to 127.0.0.1:${haproxy.port}`);
+});

@@ -1,0 +1,153 @@
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { createPrivateKey, generateKeyPairSync } from "node:crypto";
+import { once } from "node:events";
+import tls from "node:tls";
+import { listenTls, TlsCredentialsError } from "@x/shouty/ops";
+import { MemoryListener } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { Authority, makeIdentity } from "../kit/certificates.ts";
+import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
+
+const { cert, key } = IDENTITY;
+const DAMAGED = cert.replace(/\n[^-]{64}/, "\nAAAA");
+
+function privateKey(options: { cipher?: string; passphrase?: string; type: "pkcs8" | "sec1" }): string {
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  return privateKey.export({ format: "pem", ...options }) as string;
+}
+
+const OTHER = makeIdentity("other", { by: AUTHORITY });
+const OTHER_AUTHORITY = new Authority("other authority");
+
+/** What OpenSSL writes before a key on the curve P-256. */
+const EC_PARAMETERS = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+
+/** The same key in another form. */
+function rewritten(pem: string, type: "sec1"): string {
+  return createPrivateKey(pem).export({ format: "pem", type }) as string;
+}
+
+const PROBLEMS: [what: string, credentials: Record<string, string>, message: RegExp][] = [
+  ["a certificate that is none", { cert: "nonsense" }, /^Cannot use cert: there is no PEM certificate in it$/],
+  ["an empty certificate", { cert: "" }, /^Cannot use cert: there is no PEM certificate in it$/],
+  ["a key in the certificate's place", { cert: key }, /^Cannot use cert: there is no PEM certificate in it$/],
+  ["a damaged certificate", { cert: DAMAGED }, /^Cannot use cert: a certificate in it is damaged$/],
+  ["a damaged chain", { cert: cert + DAMAGED }, /^Cannot use cert: a certificate in it is damaged$/],
+  ["a key that is none", { key: "nonsense" }, /^Cannot use key: there is no PEM private key in it$/],
+  ["a damaged key", { key: key.replace(/\n.{64}/, "\nAAAA") }, /^Cannot use key: it is damaged, or/],
+  [
+    "a key with a passphrase",
+    { key: privateKey({ type: "pkcs8", cipher: "aes-256-cbc", passphrase: "x" }) },
+    /^Cannot use key: it has a passphrase, which cannot be given$/,
+  ],
+  ["another's key", { key: privateKey({ type: "sec1" }) }, /^Cannot use key: it does not belong to the certificate$/],
+  ["an authority that is none", { clientCa: "nonsense" }, /^Cannot use clientCa: there is no PEM certificate in it$/],
+  ["a damaged authority", { clientCa: DAMAGED }, /^Cannot use clientCa: a certificate in it is damaged$/],
+];
+
+for (const [what, credentials, message] of PROBLEMS) {
+  test(`listenTls() refuses ${what}, and so does a reload`, async () => {
+    const error = await assertRejects(
+      () => listenTls({ hostname: "127.0.0.1", port: 0, ...IDENTITY, ...credentials }),
+      TlsCredentialsError,
+      undefined,
+    );
+    assertMatch(error.message, message);
+    assertEquals(Object.keys(credentials), [error.option]);
+    assertEquals(error.message, `Cannot use ${error.option}: ${error.problem}`);
+    await using t = await startTls();
+    const again = await assertRejects(() => t.reload(credentials), TlsCredentialsError);
+    assertEquals(again.message, error.message);
+    assertEquals(await t.talkTls("hello"), "HELLO\n");
+  });
+}
+
+test("listenTls() refuses a key of a kind that TLS has no use for", async () => {
+  const odd = makeIdentity("odd", { curve: "secp256k1" });
+  await assertRejects(
+    () => listenTls({ port: 0, ...odd }),
+    TlsCredentialsError,
+    "Cannot use key: it is of a kind that is not supported",
+  );
+});
+
+/** What is in one text, in the place of two. */
+const TOGETHER: [what: string, text: string, subject?: string][] = [
+  ["the key behind it", cert + key],
+  ["the key before it", key + cert],
+  ["text between", `Bag Attributes\n  friendlyName: server-1\n${key}\nsubject=CN = server\n\n${cert}--- the end\n`],
+  ["CRLF at the ends of lines", (cert + key).replaceAll("\n", "\r\n")],
+  ["the curve's parameters before the key", EC_PARAMETERS + rewritten(key, "sec1") + cert],
+  ["its chain", cert + AUTHORITY.cert + key],
+  ["its chain in the wrong order", AUTHORITY.cert + key + cert],
+  ["another certificate with its key behind it", cert + key + OTHER.cert + OTHER.key],
+  ["other keys before its own", OTHER.key + key + cert],
+  ["another certificate with its key before it, which is the first", OTHER.cert + OTHER.key + cert + key, "CN=other"],
+];
+
+for (const [what, text, subject = "CN=server"] of TOGETHER) {
+  test(`listenTls() takes a certificate and its key from one text: ${what}`, async () => {
+    await using t = await startTls({ cert: text, key: undefined });
+    assertEquals(t.listener.certificate.subject, subject);
+    assertEquals(await t.talkTls("hello"), "HELLO\n");
+    await t.listener.reload({ cert: text });
+    assertEquals(await t.talkTls("hello"), "HELLO\n");
+  });
+}
+
+const NOT_TOGETHER: [what: string, text: string, problem: string][] = [
+  ["no key", cert, "there is no PEM private key in it, and no key is given besides"],
+  ["another's key", cert + OTHER.key, "its key belongs to no certificate in it"],
+  ["a damaged key", cert + key.replace(/\n.{64}/, "\nAAAA"), "its key is damaged, or of a kind that is not supported"],
+];
+
+for (const [what, text, problem] of NOT_TOGETHER) {
+  test(`listenTls() says what is wrong with a certificate and a key in one text: ${what}`, async () => {
+    const error = await assertRejects(() => listenTls({ port: 0, cert: text }), TlsCredentialsError);
+    assertEquals([error.option, error.problem], ["cert", problem]);
+  });
+}
+
+test("A chain in the wrong order is sent in the right one, without certificates that are not part of it", async () => {
+  await using t = await startTls({
+    cert: OTHER_AUTHORITY.cert + AUTHORITY.cert + key + OTHER.cert + cert,
+    key: undefined,
+  });
+  const client = tls.connect({ port: t.port, ca: AUTHORITY.cert, servername: "localhost" });
+  await once(client, "secureConnect");
+  const own = client.getPeerCertificate(true);
+  assertEquals([own.subject.CN, own.issuerCertificate.subject.CN], ["server", AUTHORITY.name]);
+  client.destroy();
+});
+
+test("listenTls() refuses wrong options, and names the option, the value and what is allowed", async () => {
+  const refused = (options: Record<string, unknown>, message: string) =>
+    assertRejects(() => listenTls({ port: 0, ...IDENTITY, ...options } as never), Error, message);
+  await refused({ handshakeTimeout: 0 }, "Cannot use handshakeTimeout 0: expected more than 0");
+  await refused({ maxHandshakes: 1.5 }, "Cannot use maxHandshakes 1.5: expected a whole number of at least 1");
+  await refused({ cert: new Uint8Array(3) }, "Cannot use cert: expected text in PEM, got object");
+  await refused({ key: null }, "Cannot use key: expected text in PEM, got object");
+});
+
+test("listenTls() takes an expired certificate, and tells when it expired; a reload refuses it", async () => {
+  const expired = makeIdentity("expired", { by: AUTHORITY, days: [-10, -1] });
+  const future = makeIdentity("future", { by: AUTHORITY, days: [1, 10] });
+  await using old = await startTls(expired);
+  assertEquals(old.listener.certificate.subject, "CN=expired");
+  assertEquals(old.listener.certificate.validTo < new Date(), true);
+  await using t = await startTls();
+  await assertRejects(() => t.reload(expired), TlsCredentialsError, "Cannot use cert: it expired on 20");
+  await assertRejects(() => t.reload(future), TlsCredentialsError, "Cannot use cert: it does not hold before 20");
+  assertEquals(t.listener.certificate.subject, "CN=server");
+  assertEquals(await t.talkTls("hello"), "HELLO\n");
+});
+
+test("TLS stands on any listener, which it closes", async () => {
+  const memory = new MemoryListener();
+  const listener = await listenTls({ listener: memory, ...IDENTITY });
+  assertEquals(listener.addr, memory.addr);
+  const accepting = assertRejects(() => listener.accept(), Deno.errors.BadResource);
+  await listener.close();
+  await accepting;
+  await assertRejects(() => memory.accept(), Deno.errors.BadResource);
+});

@@ -1,0 +1,226 @@
+import { Buffer } from "node:buffer";
+import { Duplex } from "node:stream";
+import tls from "node:tls";
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
+import { serve } from "@x/shouty";
+import { listenTls } from "@x/shouty/ops";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { Wire } from "../../ops/tls/wire.ts";
+import { testOnce } from "../kit/bounded.ts";
+import { type Faults, faulty, type Method } from "../kit/faults.ts";
+import { check, fc } from "../kit/property.ts";
+import { startServer, TestServer } from "../kit/server.ts";
+import { AUTHORITY, IDENTITY, streamOf } from "../kit/tls.ts";
+
+/** Sends text under TLS, ends the client's side, and takes what comes until the end, whatever that is. */
+async function talk(memory: MemoryListener, text: string): Promise<string> {
+  const socket = tls.connect({ socket: streamOf(memory.connect()), ca: AUTHORITY.cert, servername: "localhost" });
+  let replies = "";
+  socket.on("error", () => {});
+  socket.on("data", (bytes) => replies += bytes);
+  // Deno never finishes a write of nothing.
+  if (text !== "") socket.write(text);
+  socket.end();
+  await new Promise((resolve) => socket.on("close", resolve));
+  return replies;
+}
+
+/** Runs a scenario under TLS, on a faulty listener in memory; the contract of the transport below must hold. */
+async function play(faults: Faults, scenario: (t: TestServer, memory: MemoryListener) => Promise<void>) {
+  const memory = new MemoryListener();
+  const misuse: string[] = [];
+  const listener = await listenTls({ listener: faulty(memory, { ...faults, misuse }), ...IDENTITY });
+  {
+    await using t = new TestServer((options) => serve(options), { listener, clock: new FakeClock() });
+    await scenario(t, memory);
+  }
+  assertEquals(misuse, []);
+}
+
+testOnce("Under TLS, however little moves at a time, nothing is lost", async () => {
+  const sizes = fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 8 });
+  const text = fc.array(fc.string({ unit: "grapheme-ascii", maxLength: 200 }), { maxLength: 40 });
+  await check([sizes, sizes, text], async (reads, writes, lines) => {
+    const faults = {
+      readBytes: (call: number) => reads[call % reads.length],
+      writeBytes: (call: number) => writes[call % writes.length],
+    };
+    await play(faults, async (t, memory) => {
+      const expected = lines.map((line) => `${line.toUpperCase()}\n`).join("");
+      assertEquals(await talk(memory, lines.map((line) => `${line}\n`).join("")), expected);
+      assertEquals((await t.closed()).reason, "end");
+    });
+  }, 30);
+});
+
+const NEVER_HAPPENED = "It has been here before";
+
+/** Notes what a client says while it shakes hands with somebody who does not answer. */
+async function clientHello(): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  const wire = new Duplex({
+    read() {},
+    write(bytes, _encoding, done) {
+      parts.push(bytes);
+      done();
+    },
+  });
+  const socket = tls.connect({ socket: wire, servername: "localhost" });
+  socket.on("error", () => {});
+  while (parts.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  socket.destroy();
+  return new Uint8Array(Buffer.concat(parts));
+}
+
+testOnce("Whatever comes in a handshake's place, at once or in parts, ends its own connection alone", async () => {
+  const hello = await clientHello();
+  const rubbish = fc.uint8Array({ minLength: 1, maxLength: 80 });
+  const damaged = fc.record({ at: fc.nat(hello.length - 1), by: fc.integer({ min: 1, max: 255 }) })
+    .map(({ at, by }) => hello.with(at, hello[at] ^ by));
+  const record = fc.tuple(fc.constantFrom(20, 21, 22, 23), rubbish)
+    .map(([type, body]) => Uint8Array.of(type, 3, 3, 0, body.length, ...body));
+  const parts = fc.array(fc.oneof(rubbish, damaged, record, fc.constant(hello)), { minLength: 1, maxLength: 3 });
+  await play({}, async (t, memory) => {
+    let count = 0;
+    await check([parts, fc.boolean()], async (parts, together) => {
+      const client = memory.connect();
+      const bytes = together ? [new Uint8Array(Buffer.concat(parts))] : parts;
+      for (const part of bytes) await client.write(part).catch(() => {});
+      await client.closeWrite().catch(() => {});
+      await client.readAll().catch(() => {});
+      client[Symbol.dispose]();
+      await t.until("rejected", ++count);
+    }, 300);
+    assertEquals(await talk(memory, "hello\n"), "HELLO\n");
+    assertEquals(t.stats.accepted, 1);
+  });
+});
+
+testOnce("An alert is sent whole, however slowly it is taken", async () => {
+  const memory = new MemoryListener({ bufferBytes: 4 });
+  const clock = new FakeClock();
+  const listener = await listenTls({ listener: memory, ...IDENTITY, clock });
+  await using t = startServer({ listener, clock });
+  using client = memory.connect();
+  await client.write("hello\n");
+  // The server has found out what this is, and half of its answer waits.
+  await clock.advance(0);
+  const alert: number[] = [];
+  for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) alert.push(...bytes);
+  assertEquals([alert.length, ...alert.slice(0, 2)], [7, 21, 3]);
+  await t.until("rejected");
+});
+
+testOnce("Nothing is written below when the connection there is closed or has failed", async () => {
+  const written: string[] = [];
+  const errors: string[] = [];
+  const write = (bytes: Uint8Array) => {
+    written.push(new TextDecoder().decode(bytes));
+    return written.length === 2 ? Promise.reject(new Error("No more")) : Promise.resolve(bytes.length);
+  };
+  const wire = new Wire({ write } as never, () => {}, (error) => errors.push((error as Error).message));
+  for (const text of ["one", "two", "three"]) wire.write(new TextEncoder().encode(text));
+  while (errors.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+  assertEquals([written, errors], [["one", "two"], ["No more", "Cannot write: the connection is closed"]]);
+  assertEquals([wire.sent, wire.idle], [3, true]);
+});
+
+testOnce("What a wire has read stays as it is while the next read fills the same buffer", async () => {
+  let letter = 96;
+  const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
+  const wire = new Wire({ read } as never, () => {}, () => {});
+  // Nobody takes the bytes meanwhile, so the stream keeps them.
+  await wire.pull();
+  await wire.pull();
+  const kept: unknown[] = [];
+  for (let bytes = wire.read(); bytes !== null; bytes = wire.read()) kept.push(bytes);
+  assertEquals(kept.join(""), "aaabbb");
+});
+
+testOnce("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
+  const memory = new MemoryListener();
+  const listener = await listenTls({ listener: memory, ...IDENTITY });
+  const accepting = listener.accept();
+  const { pull } = Wire.prototype;
+  let wire: Wire | undefined;
+  Wire.prototype.pull = function () {
+    wire = this;
+    return pull.call(this);
+  };
+  try {
+    const client = tls.connect({ socket: streamOf(memory.connect()), ca: AUTHORITY.cert, servername: "localhost" });
+    const transport = await accepting;
+    const reading = assertRejects(() => transport.read(new Uint8Array(1)), Deno.errors.BadResource, "is closed");
+    wire!.destroy();
+    await reading;
+    transport.close();
+    client.destroy();
+  } finally {
+    Wire.prototype.pull = pull;
+    await listener.close();
+  }
+});
+
+/** A wire below which there is always more, and what is asked for there. */
+function endlessWire(): { wire: Wire; reads: number[] } {
+  const reads: number[] = [];
+  const read = (into: Uint8Array) => {
+    reads.push(into.length);
+    return Promise.resolve(into.length);
+  };
+  return { wire: new Wire({ read } as never, () => {}, () => {}), reads };
+}
+
+testOnce("A peer whose records never end lets others have their turn, though none of them is a line", async () => {
+  const { wire } = endlessWire();
+  wire.resume();
+  let others = false;
+  setTimeout(() => others = true);
+  for (let reads = 0; !others; reads++) {
+    assertLess(reads, 10_000);
+    await wire.pull();
+  }
+});
+
+testOnce("Nothing is read below when the connection is closed while it waits for its turn", async () => {
+  const { wire, reads } = endlessWire();
+  await wire.pull();
+  const pulling = wire.pull();
+  wire.stop();
+  await assertRejects(() => pulling, Deno.errors.BadResource, "Cannot read: the connection is closed");
+  assertEquals(reads.length, 1);
+});
+
+testOnce("What is long in decrypting is read bit by bit, and what is not in large reads", async () => {
+  const { wire, reads } = endlessWire();
+  let slow = false;
+  wire.on("data", () => {
+    for (const start = performance.now(); slow && performance.now() - start < 2;);
+  });
+  while (reads.at(-1) !== 65_536) await wire.pull();
+  slow = true;
+  for (let i = 0; i < 5; i++) await wire.pull();
+  assertEquals(reads.at(-1), 1024);
+});
+
+for (const method of ["read", "write", "closeWrite"] as Method[]) {
+  testOnce(`Under TLS, a ${method} that fails below, at whatever call, ends its own connection alone`, async () => {
+    for (let failing = 1; failing <= 8; failing++) {
+      let connections = 0;
+      const fail = (what: Method, call: number) => {
+        if (what === "read" && call === 1) connections++;
+        if (connections === 1 && what === method && call === failing) {
+          return new Deno.errors.ConnectionReset(NEVER_HAPPENED);
+        }
+      };
+      await play({ fail, readBytes: () => 400 }, async (t, memory) => {
+        await talk(memory, "one\ntwo\nthree\n");
+        assertEquals(await talk(memory, "hello\n"), "HELLO\n");
+        await t.until("closed");
+        for (const { error } of [...t.all("rejected"), ...t.all("closed")]) {
+          assertEquals([undefined, NEVER_HAPPENED].includes((error as Error | undefined)?.message), true, `${error}`);
+        }
+      });
+    }
+  });
+}

@@ -1,0 +1,83 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { makeIdentity } from "../kit/certificates.ts";
+import { openssl, test, withFiles } from "../kit/openssl.ts";
+import { AUTHORITY, startTls } from "../kit/tls.ts";
+
+for (const [version, name] of [["-tls1_2", "TLSv1.2"], ["-tls1_3", "TLSv1.3"]]) {
+  test(`OpenSSL shakes hands with ${name}, trusts the certificate, and gets its replies`, async () => {
+    await using file = await withFiles({ "ca.pem": AUTHORITY.cert });
+    await using t = await startTls();
+    await using client = openssl(t, version, "-CAfile", file("ca.pem"), "-verify_return_error");
+    await client.stdoutMatch(new RegExp(`New, ${name}, Cipher is (?!.NONE)`));
+    await client.stdoutMatch(/Verify return code: 0 \(ok\)/);
+    await client.type("hello from OpenSSL\n");
+    await client.stdoutMatch(/HELLO FROM OPENSSL/);
+    await client.endInput();
+    assertEquals((await client.outcome()).code, 0);
+    // It says that it ends.
+    assertEquals((await t.closed()).reason, "end");
+  });
+}
+
+test("OpenSSL takes a server's end for a proper one, without complaint", async () => {
+  await using t = await startTls({}, { idleTimeout: 100 });
+  await using client = openssl(t, "-quiet");
+  const { code, stderr } = await client.outcome();
+  assertEquals(code, 0);
+  assertEquals(/unexpected eof|SSL routines/.test(stderr), false, stderr);
+});
+
+test("OpenSSL does not trust an expired certificate, and gets the new one after a reload", async () => {
+  await using file = await withFiles({ "ca.pem": AUTHORITY.cert });
+  await using t = await startTls(makeIdentity("expired", { by: AUTHORITY, days: [-10, -1] }));
+  const strict = ["-CAfile", file("ca.pem"), "-verify_return_error"];
+  await using before = openssl(t, ...strict);
+  const { code, stderr } = await before.outcome();
+  assertEquals(code === 0, false);
+  assertMatch(stderr, /certificate has expired/);
+  assertEquals((await t.until("rejected")).reason, "tls-handshake");
+  await t.reload(makeIdentity("fresh", { by: AUTHORITY }));
+  await using after = openssl(t, ...strict);
+  await after.stdoutMatch(/subject=CN ?= ?fresh\n/);
+  await after.stdoutMatch(/Verify return code: 0 \(ok\)/);
+});
+
+test("OpenSSL cannot go below TLS 1.2", async () => {
+  await using t = await startTls();
+  await using client = openssl(t, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0");
+  assertEquals((await client.outcome()).code === 0, false);
+  assertEquals((await t.until("rejected")).reason, "tls-handshake");
+});
+
+for (const version of ["-tls1_2", "-tls1_3"]) {
+  test(`OpenSSL needs the right client certificate where one is asked for, with ${version}`, async () => {
+    const known = makeIdentity("known", { by: AUTHORITY });
+    const stranger = makeIdentity("stranger");
+    await using file = await withFiles({
+      "known.pem": known.cert,
+      "known.key": known.key,
+      "stranger.pem": stranger.cert,
+      "stranger.key": stranger.key,
+    });
+    await using t = await startTls({ clientCa: AUTHORITY.cert });
+    await using nobody = openssl(t, version, "-quiet");
+    assertMatch((await nobody.outcome()).stderr, /alert certificate required/);
+    await using wrong = openssl(t, version, "-quiet", "-cert", file("stranger.pem"), "-key", file("stranger.key"));
+    assertEquals((await wrong.outcome()).stdout, "");
+    assertEquals((await t.until("rejected", 2)).reason, "tls-handshake");
+    await using right = openssl(t, version, "-quiet", "-cert", file("known.pem"), "-key", file("known.key"));
+    await right.type("hello\n");
+    await right.stdoutMatch(/HELLO/);
+  });
+
+  test(`A client certificate of X.509 version 1 is told apart from one by an unknown authority, with ${version}`, async () => {
+    const old = makeIdentity("old", { by: AUTHORITY, version1: true });
+    await using file = await withFiles({ "old.pem": old.cert, "old.key": old.key });
+    await using t = await startTls({ clientCa: AUTHORITY.cert });
+    await using client = openssl(t, version, "-quiet", "-cert", file("old.pem"), "-key", file("old.key"));
+    assertEquals((await client.outcome()).stdout, "");
+    const { reason, error } = await t.until("rejected");
+    assertEquals(reason, "tls-handshake");
+    assertMatch((error as Error).message, /^The client's .* \(it is of X\.509 version 1, and version 3 is required\)$/);
+  });
+}

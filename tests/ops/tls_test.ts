@@ -1,0 +1,372 @@
+import { once } from "node:events";
+import net from "node:net";
+import tls from "node:tls";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { formatAddr, type Transport } from "@x/shouty";
+import { listenTls, proxyProtocol } from "@x/shouty/ops";
+import { FakeClock, TestClient } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
+import { listenLoopback } from "../kit/server.ts";
+import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
+
+const MIB = 1024 * 1024;
+
+test("Under TLS, a server answers lines, and a half-closed client gets all its replies and a proper end", async () => {
+  await using t = await startTls();
+  assertEquals(await t.talkTls("Hello.\r\nIs it you?"), "HELLO.\nIS IT YOU?\n");
+  const { reason, lines, bytesIn, bytesOut } = await t.closed();
+  assertEquals([reason, lines, bytesIn, bytesOut], ["end", 2, 18, 18]);
+});
+
+test("Under TLS, a handler can speak first, and its end is the connection's", async () => {
+  await using t = await startTls({}, {}, {
+    async conversation(conn) {
+      await conn.write("Welcome\n");
+      for await (const line of conn.lines) if (line === "bye") return;
+    },
+  });
+  const client = await t.connectTls();
+  assertEquals(await client.readLine(), "Welcome");
+  await client.write("hello\nbye\n");
+  assertEquals(await client.readLine(), null);
+  client.close();
+  assertEquals((await t.closed()).reason, "closed");
+});
+
+test("Under TLS, megabytes go through while both sides wait for each other, and not a byte gets lost", async () => {
+  await using t = await startTls();
+  const client = await t.connectTls();
+  const line = `${"all work and no play ".repeat(40)}\n`;
+  const lines = Math.ceil(8 * MIB / line.length);
+  const writing = client.write(line.repeat(lines)).then(() => client.closeWrite());
+  assertEquals(await client.readAll() === line.toUpperCase().repeat(lines), true);
+  await writing;
+  assertEquals((await t.closed()).lines, lines);
+});
+
+testOnce("Under TLS, reads get what there is in the order in which it came, however little they ask for", async () => {
+  await using t = await connected();
+  const sent = crypto.getRandomValues(new Uint8Array(20_000));
+  await t.client.write(sent);
+  await t.client.closeWrite();
+  const got: number[] = [];
+  for (let size = 1;; size = size % 977 + 1) {
+    const into = new Uint8Array(size);
+    const count = await t.server.read(into);
+    if (count === null) break;
+    got.push(...into.subarray(0, count));
+  }
+  assertEquals(Uint8Array.from(got), sent);
+  assertEquals(await t.server.read(new Uint8Array(1)), null);
+});
+
+testOnce("Under TLS, nothing more is read when nobody reads", async () => {
+  await using t = await connected();
+  let written = 0;
+  const pouring = (async () => {
+    for (;;) written += await t.raw.write(new Uint8Array(64 * 1024));
+  })();
+  pouring.catch(() => {});
+  // The kernel's buffers fill up, and that is that.
+  let before = -1;
+  while (before !== written) {
+    before = written;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assertEquals(written < 32 * MIB, true, `${written}`);
+  assertEquals(await t.server.read(new Uint8Array(1)), 1);
+});
+
+testOnce(
+  "Under TLS, a write is done when the kernel has taken it, and one that waits ends with the connection",
+  async () => {
+    await using t = await connected();
+    let written = 0;
+    const pouring = (async () => {
+      for (;;) written += await t.server.write(new Uint8Array(64 * 1024));
+    })();
+    const failing = assertRejects(() => pouring, Deno.errors.Interrupted);
+    let before = -1;
+    while (before !== written) {
+      before = written;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    assertEquals(written < 32 * MIB, true, `${written}`);
+    t.server.close();
+    await failing;
+  },
+);
+
+testOnce("Under TLS, a connection can be closed twice, and a read that waits ends with it", async () => {
+  await using t = await connected();
+  const failing = assertRejects(() => t.server.read(new Uint8Array(1)), Deno.errors.Interrupted);
+  t.server.close();
+  t.server.close();
+  await failing;
+  assertEquals(await t.client.readAll(), "");
+  await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
+});
+
+testOnce(
+  "Under TLS, an answer that is cut off by a reset ends without close_notify, and one that is closed with it",
+  async () => {
+    for (const end of ["reset", "close"] as const) {
+      await using t = await connected();
+      await t.server.write(new TextEncoder().encode("half an ans"));
+      t.server[end]!();
+      // It can be called again, as `close` can.
+      t.server[end]!();
+      const reading = t.client.readAll();
+      if (end === "close") assertEquals(await reading, "half an ans");
+      else await assertRejects(() => reading, Deno.errors.UnexpectedEof);
+      await assertRejects(() => t.server.write(new Uint8Array(1)), Deno.errors.Interrupted);
+    }
+  },
+);
+
+testOnce("Under TLS, a reset ends a read and a write that wait", async () => {
+  await using t = await connected();
+  const { pouring } = await poured(t.server);
+  const failing = [
+    assertRejects(() => pouring, Deno.errors.Interrupted),
+    assertRejects(() => t.server.read(new Uint8Array(1)), Deno.errors.Interrupted),
+  ];
+  t.server.reset!();
+  await Promise.all(failing);
+});
+
+testOnce("Under TLS, heldBytes counts output that waits and input that nobody has read, until it is gone", async () => {
+  await using t = await connected();
+  assertEquals(t.server.heldBytes, 0);
+  const total = 64 * MIB;
+  const { pouring, written } = await poured(t.server, total);
+  const held = t.server.heldBytes!;
+  // However much is to be written, no more than three records are encrypted in advance.
+  assertEquals(held > 0 && held < 64 * 1024, true, `${held}`);
+  assertEquals(written < total, true);
+  for (let left = total; left > 0;) left -= (await t.client.read())!.length;
+  await pouring;
+  assertEquals(t.server.heldBytes, 0);
+  await t.client.write(new Uint8Array(1000));
+  assertEquals(await t.server.read(new Uint8Array(1)), 1);
+  assertEquals(t.server.heldBytes! >= 999, true, `${t.server.heldBytes}`);
+  assertEquals(await t.server.read(new Uint8Array(1000)), 999);
+  // A read that fills the buffer has it grow, and one that leaves it nearly empty has it shrink.
+  for (let i = 0; i < 10 && t.server.heldBytes! > 0; i++) {
+    await t.client.write("x");
+    await t.server.read(new Uint8Array(1));
+  }
+  assertEquals(t.server.heldBytes, 0);
+});
+
+test("Under TLS, a silent client is told of the end when it is timed out", async () => {
+  await using t = await startTls({}, { idleTimeout: 50 });
+  const client = await t.connectTls();
+  assertEquals(await client.readAll(), "");
+  assertEquals((await t.closed()).reason, "idle");
+});
+
+test("Under TLS, a client that does not read is given up, which is nobody else's business", async () => {
+  await using t = await startTls({}, { writeTimeout: 200 });
+  const client = await t.connectTls();
+  client.write("x".repeat(63).concat("\n").repeat(MIB)).catch(() => {});
+  assertEquals(await t.talkTls("hello"), "HELLO\n");
+  await t.closed(2);
+  assertEquals(t.all("closed").map(({ reason }) => reason).toSorted(), ["end", "write-timeout"]);
+});
+
+test(
+  "Under TLS, the kernel has Nagle's algorithm off as soon as hands have been shaken",
+  async () => {
+    await using t = await startTls();
+    const client = await t.connectTls();
+    const { port } = client.addr as Deno.NetAddr;
+    assertEquals(isSet("TCP_NODELAY", t.port, port), true);
+  },
+  60,
+  CANNOT_ASK,
+);
+test("Under TLS, a client whose answer is cut off cannot take what it gets for all there is", async () => {
+  const { promise: silence, resolve } = Promise.withResolvers<void>();
+  await using t = await startTls({}, { drainTimeout: 1 }, () => {
+    resolve();
+    return "x".repeat(64 * MIB);
+  });
+  const client = await t.connectTls();
+  await client.write("all of it\n");
+  await silence;
+  assertEquals((await t.server.shutdown()).closed, { "drain-timeout": 1 });
+  await assertRejects(() => client.readAll());
+});
+
+test("Under TLS, a shutdown that finishes waits for nobody who is silent", async () => {
+  await using t = await startTls();
+  const client = await t.connectTls();
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+  const stopping = t.server.shutdown({ drain: "finish" });
+  assertEquals(await client.readAll(), "");
+  client.close();
+  assertEquals((await stopping).closed, { drained: 1 });
+});
+
+test("A client that begins no handshake holds up nobody, and is turned away at the deadline", async () => {
+  const clock = new FakeClock();
+  await using t = await startTls({ clock, handshakeTimeout: 10_000 });
+  const silent = await t.connect();
+  const half = await t.connect();
+  // A ClientHello's first bytes.
+  await half.write(Uint8Array.of(22, 3, 1, 2, 0, 1));
+  assertEquals(await t.talkTls("hello"), "HELLO\n");
+  await clock.advance(9_999);
+  assertEquals(t.all("rejected"), []);
+  await clock.advance(1);
+  const { reason, remoteAddr, error } = await t.until("rejected", 2);
+  assertEquals([reason, remoteAddr], ["tls-handshake", half.addr]);
+  assertEquals((error as Error).message, "No TLS handshake within 10000 ms");
+  assertEquals([await silent.readAll(), await half.readAll()], ["", ""]);
+  assertEquals(await t.talkTls("hello"), "HELLO\n");
+});
+
+test("Handshakes are bounded in number, and who is silent makes room", async () => {
+  const clock = new FakeClock();
+  await using t = await startTls({ clock, maxHandshakes: 2 });
+  const silent = [await t.connect(), await t.connect()];
+  const talking = t.talkTls("hello");
+  assertEquals(await silent[0].write(Uint8Array.of(22)), undefined);
+  while (clock.pending < 3) await new Promise((resolve) => setTimeout(resolve, 1));
+  await clock.advance(1000);
+  assertEquals(await talking, "HELLO\n");
+  assertEquals(await silent[0].readAll(), "");
+  assertMatch((t.all("rejected")[0].error as Error).message, /^No TLS handshake while 2 were at it$/);
+});
+
+test("Plain text at a TLS port gets an alert, and is turned away", async () => {
+  await using t = await startTls();
+  const client = await t.connect();
+  await client.write("hello\n");
+  const [type, major, , , , level] = (await client.read())!;
+  assertEquals([type, major, level], [21, 3, 2]);
+  assertEquals(await client.read(), null);
+  const { reason, error } = await t.until("rejected");
+  assertEquals(reason, "tls-handshake");
+  assertMatch((error as Error).message, /^received corrupt message/);
+  assertEquals(await t.talkTls("hello"), "HELLO\n");
+});
+
+test("A client that leaves during the handshake is turned away", async () => {
+  await using t = await startTls();
+  const client = await t.connect();
+  await client.write(Uint8Array.of(22));
+  client.close();
+  const { error } = await t.until("rejected");
+  assertEquals((error as Error).message, "The peer ended the connection during the TLS handshake");
+});
+
+test("Under TLS, an end that is not said may be an attack: what is unfinished is not answered", async () => {
+  await using t = await startTls();
+  using cable = await t.cable();
+  const client = await cable.connectTls();
+  await client.write("hello\nrm -rf /tmp/x");
+  assertEquals(await client.readLine(), "HELLO");
+  await cable.cut();
+  const { reason, lines, error } = await t.closed();
+  assertEquals([reason, lines], ["reset", 1]);
+  assertMatch((error as Error).message, /without TLS's close_notify$/);
+});
+
+test("Under TLS, a connection that is broken off ends with reason reset", async () => {
+  await using t = await startTls();
+  const socket = net.connect(t.port, "127.0.0.1");
+  const client = tls.connect({ socket, ca: AUTHORITY.cert, servername: "localhost" });
+  client.write("hello\n");
+  await once(client, "data");
+  socket.resetAndDestroy();
+  const { reason, error } = await t.closed();
+  assertEquals(reason, "reset");
+  assertEquals(error instanceof Deno.errors.ConnectionReset, true);
+});
+
+test("Under TLS, bytes that are damaged on the way end the connection, and are no line", async () => {
+  await using t = await startTls();
+  using cable = await t.cable();
+  const client = await cable.connectTls();
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+  await cable.inject(Uint8Array.of(23, 3, 3, 0, 40, ...new Uint8Array(40)));
+  const { reason, lines } = await t.closed();
+  assertEquals([reason, lines], ["transport-error", 1]);
+});
+
+test("TLS stands behind the PROXY protocol, as it does on the wire", async () => {
+  const listener = proxyProtocol(listenLoopback(), { from: "127.0.0.1" });
+  await using t = await startTls({ listener });
+  const conn = await Deno.connect({ port: t.port });
+  await conn.write(new TextEncoder().encode("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n"));
+  const secure = await Deno.startTls(conn, { hostname: "localhost", caCerts: [AUTHORITY.cert] });
+  const client = t.own(new TestClient(secure));
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+  const { remoteAddr } = t.all("accepted")[0].conn;
+  assertEquals(formatAddr(remoteAddr), "192.0.2.7:56324");
+  // What is no handshake is the client's, too.
+  const other = await t.connect();
+  await other.write("PROXY TCP4 192.0.2.8 192.0.2.1 56325 443\r\nhello\n");
+  assertEquals(formatAddr((await t.until("rejected")).remoteAddr), "192.0.2.8:56325");
+});
+
+testOnce("A TLS listener that is closed frees its port, and drops handshakes", async () => {
+  const listener = await listenTls({ hostname: "127.0.0.1", port: 0, ...IDENTITY });
+  const { port } = listener.addr as Deno.NetAddr;
+  const accepting = assertRejects(() => listener.accept(), Deno.errors.BadResource);
+  using client = new TestClient(await Deno.connect({ port }));
+  await client.write(Uint8Array.of(22));
+  listener.close();
+  await accepting;
+  Deno.listen({ hostname: "127.0.0.1", port }).close();
+});
+
+/** Writes megabytes, until the peer that does not read has as much as the kernel takes. */
+async function poured(server: Transport, total = Infinity): Promise<{ pouring: Promise<void>; written: number }> {
+  let written = 0;
+  const pour = async () => {
+    while (written < total) written += await server.write(new Uint8Array(Math.min(MIB, total - written)));
+  };
+  const pouring = pour();
+  pouring.catch(() => {});
+  for (let before = -1; before !== written;) {
+    before = written;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return { pouring, written };
+}
+
+/** A connection under TLS, both ends of it, without a server. */
+async function connected() {
+  const listener = await listenTls({ hostname: "127.0.0.1", port: 0, ...IDENTITY });
+  const { port } = listener.addr as Deno.NetAddr;
+  const connecting = Deno.connectTls({ port, caCerts: [AUTHORITY.cert] });
+  const accepting = listener.accept();
+  const raw = await connecting;
+  await raw.handshake();
+  const server = await accepting;
+  const client = new TestClient(raw);
+  return {
+    ...{ server, raw, client },
+    async [Symbol.asyncDispose]() {
+      client[Symbol.dispose]();
+      server.close();
+      listener.close();
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    },
+  };
+}
+
+testOnce("listenTls() refuses wrong options, and binds nothing", async () => {
+  const wrong: [string, unknown][] = [["hostname", 5], ["hostname", ""], ["port", -1], ["listener", {}], ["clock", {}]];
+  for (const [name, value] of wrong) {
+    const { message } = await assertRejects(() => listenTls({ ...IDENTITY, port: 0, [name]: value }), Error);
+    assertMatch(message, new RegExp(`^Cannot use ${name}\\b.*: expected`));
+  }
+});

@@ -1,0 +1,209 @@
+import { assertEquals, assertGreater } from "@std/assert";
+import * as shouty from "@x/shouty";
+import * as ops from "@x/shouty/ops";
+import * as testing from "@x/shouty/testing";
+import manifest from "../../deno.json" with { type: "json" };
+import { test } from "../kit/bounded.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** The layers of the code, and what each may import; a layer is a file or a folder. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  internal: ["internal"],
+  conn: ["internal"],
+  server: ["conn", "internal"],
+  ops: ["ops", "server", "conn", "internal"],
+  cli: ["cli", "ops", "server", "conn", "internal", "deno.json"],
+  mod: ["server", "conn", "internal"],
+  testing: ["testing", "internal"],
+};
+
+/** What is not ours, by layer; the core has one dependency. */
+const MAY_DEPEND: Readonly<Record<string, RegExp>> = {
+  cli: /^(@std\/(cli|log)\b|node:)/,
+  ops: /^node:/,
+  internal: /^(node:(timers|net)|@std\/streams\/text-line-stream)$/,
+  testing: /^node:timers$/,
+};
+
+interface Source {
+  path: string;
+  layer: string;
+  code: string;
+}
+
+test("imports run one way: cli, ops, server, conn, internal", async () => {
+  let imports = 0;
+  for (const { path, layer, code } of await readSources()) {
+    for (const [, specifier] of code.matchAll(/(?:\bfrom|^import) "([^"]+)"/gm)) {
+      imports++;
+      if (!specifier.startsWith(".")) {
+        assertEquals(MAY_DEPEND[layer]?.test(specifier) ?? false, true, `${path} depends on ${specifier}`);
+        continue;
+      }
+      const target = new URL(specifier, new URL(path, ROOT)).href.slice(ROOT.href.length);
+      assertEquals(MAY_IMPORT[layer].includes(layerOf(target)), true, `${path} imports ${target}`);
+    }
+  }
+  assertGreater(imports, 100, "The imports are read wrongly");
+});
+
+test("only the command touches arguments, signals, the environment, exit and the console", async () => {
+  const reserved = /\bconsole\.|\bDeno\.(args|env|exit|exitCode|addSignalListener|stdin|stdout|stderr)\b/g;
+  let byCommand = 0;
+  for (const { path, layer, code } of await readSources()) {
+    const uses = [...code.matchAll(reserved)].map(([text]) => text);
+    if (layer === "cli") byCommand += uses.length;
+    if (layer === "cli") continue;
+    assertEquals(uses, path === "mod.ts" ? ["Deno.args"] : [], path);
+  }
+  assertGreater(byCommand, 10, "The sources are read wrongly");
+});
+
+test("importing the package evaluates no part of the command", async () => {
+  const { modules, redirects } = JSON.parse(await deno("info", "--json", "mod.ts"));
+  const dependencies = new Map<string, { code?: { specifier: string }; isDynamic?: boolean }[]>(
+    modules.map((module: { specifier: string; dependencies?: [] }) => [module.specifier, module.dependencies ?? []]),
+  );
+  const reached = new Set([new URL("mod.ts", ROOT).href]);
+  for (const specifier of reached) {
+    for (const { code, isDynamic } of dependencies.get(specifier) ?? []) {
+      if (code !== undefined && !isDynamic) reached.add(redirects[code.specifier] ?? code.specifier);
+    }
+  }
+  const names = [...reached].map((name) => name.replace(ROOT.href, "./"));
+  assertEquals(names.filter((name) => /@std\/(cli|log)|^\.\/(cli\.ts|cli\/|ops\/)/.test(name)), []);
+  assertEquals(names.includes("./internal/lines/limiter.ts"), true, "The graph is read wrongly");
+});
+
+test("importing the package starts nothing, needs no permission, and says nothing", async () => {
+  const script = `import ${JSON.stringify(new URL("mod.ts", ROOT).href)};`;
+  const { code, stdout, stderr } = await run(["run", "--no-prompt", "-"], script);
+  assertEquals([code, stdout, stderr], [0, "", ""]);
+});
+
+test("the types hold for users who check theirs more strictly than Deno does", () => {
+  // `deno check` takes these from here; without them, an error of ours would show in the users' code alone.
+  assertEquals(manifest.compilerOptions, { exactOptionalPropertyTypes: true, isolatedDeclarations: true });
+});
+
+test("mod.ts exports these values and no others", () => {
+  assertEquals(Object.keys(shouty).toSorted(), [
+    "AcceptRejection",
+    "ByteLimitStream",
+    "ConnectionClosedError",
+    "LimitError",
+    "formatAddr",
+    "lineStream",
+    "serve",
+    "serveConnections",
+    "shout",
+  ]);
+  assertEquals(Object.keys(ops).toSorted(), [
+    "ProxyHeaderError",
+    "TlsCredentialsError",
+    "listenEpoll",
+    "listenTls",
+    "listenUnix",
+    "proxyProtocol",
+    "withTelnet",
+  ]);
+  assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "TestClient"]);
+});
+
+test("mod.ts exports these types and no others", async () => {
+  const { nodes } = JSON.parse(await deno("doc", "--json", "mod.ts"));
+  const { symbols } = (nodes[new URL("mod.ts", ROOT).href] ?? Object.values(nodes)[0]) as {
+    symbols: { name: string; declarations: { kind: string }[] }[];
+  };
+  const types = symbols.filter(({ declarations }) => /interface|typeAlias/.test(declarations[0].kind));
+  assertEquals(types.map(({ name }) => name).toSorted(), TYPES);
+});
+
+const TYPES = [
+  "AcceptErrorEvent",
+  "AcceptedEvent",
+  "AdmissionRejectReason",
+  "Breach",
+  "ByteLimitStreamOptions",
+  "Clock",
+  "CloseReason",
+  "ClosedEvent",
+  "Conn",
+  "ConnHandler",
+  "ConnInfo",
+  "ConnOptions",
+  "DrainMode",
+  "DrainingEvent",
+  "ErrorLineReason",
+  "GoneEvent",
+  "HandlerErrorEvent",
+  "LineHandler",
+  "LineStreamOptions",
+  "Listener",
+  "ListenerRejectReason",
+  "ListeningEvent",
+  "RejectReason",
+  "RejectedEvent",
+  "Reply",
+  "ServeOptions",
+  "Server",
+  "ServerEvent",
+  "ServerState",
+  "ServerStats",
+  "ShutdownOptions",
+  "ShutdownReport",
+  "StoppedEvent",
+  "Traffic",
+  "Transport",
+  "WaitingEvent",
+];
+
+/** The code that is published or imported by it, without its comments. */
+async function readSources(): Promise<Source[]> {
+  const sources: Source[] = [];
+  for (const path of await list("")) {
+    const layer = layerOf(path);
+    if (!(layer in MAY_IMPORT) || !path.endsWith(".ts")) continue;
+    const text = await Deno.readTextFile(new URL(path, ROOT));
+    sources.push({ path, layer, code: text.replaceAll(/\/\*\*[^]*?\*\/|\/\/ .*/g, "") });
+  }
+  return sources;
+}
+
+async function list(folder: string): Promise<string[]> {
+  const paths: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(new URL(folder || ".", ROOT))) {
+    if (!isDirectory) paths.push(folder + name);
+    else if (name in MAY_IMPORT) paths.push(...await list(`${folder}${name}/`));
+  }
+  return paths;
+}
+
+function layerOf(path: string): string {
+  return path.split("/")[0].replace(/\.ts$/, "");
+}
+
+async function deno(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await run(args);
+  assertEquals(code, 0, stderr);
+  return stdout;
+}
+
+async function run(args: string[], stdin = "") {
+  const options = {
+    args,
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  } as const;
+  const child = new Deno.Command(Deno.execPath(), options).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(stdin));
+  await writer.close();
+  const { code, stdout, stderr } = await child.output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}

@@ -1,0 +1,154 @@
+import { assertEquals, assertNotMatch } from "@std/assert";
+import config from "../../deno.json" with { type: "json" };
+import { type Outcome, shoutAndDrain, Subprocess } from "../kit/command.ts";
+import { type Package, Registry } from "../kit/registry.ts";
+
+const ROOT = `${import.meta.dirname}/../..`;
+const NAME = config.name;
+const ENTRIES = Object.entries(config.exports);
+const DOCUMENTS = ["/CHANGELOG.md", "/LICENSE", "/README.md", "/deno.json"];
+const ON_WINDOWS = Deno.build.os === "windows";
+
+let upload: Promise<Package> | undefined;
+
+/** What `deno publish` uploads. Whoever asks first has it published. */
+function published(): Promise<Package> {
+  return upload ??= publish();
+}
+
+async function publish(): Promise<Package> {
+  await using registry = new Registry();
+  await using place = await emptyPlace(registry);
+  // A copy, whose vendor/ may fill with what comes from here; unsigned, as a workflow would sign it.
+  await copy(ROOT, place.dir);
+  const { code, stderr } = await place.deno(["publish", "--no-provenance", "--token", registry.token]);
+  assertEquals(code, 0, stderr);
+  assertNotMatch(stderr, /warn/i);
+  return registry.packages.get(NAME)!;
+}
+
+/** Copies what is in the project, but for its history and what was made from it. */
+async function copy(from: string, to: string): Promise<void> {
+  for await (const { name, isDirectory } of Deno.readDir(from)) {
+    if (/^(\.git|vendor|dist|node_modules)$/.test(name)) continue;
+    if (!isDirectory) {
+      await Deno.copyFile(`${from}/${name}`, `${to}/${name}`);
+      continue;
+    }
+    await Deno.mkdir(`${to}/${name}`);
+    await copy(`${from}/${name}`, `${to}/${name}`);
+  }
+}
+
+/** A registry that has the package. */
+async function registryWithPackage(unknown: string[] = []): Promise<Registry> {
+  return new Registry({ packages: [[NAME, await published()]], unknown });
+}
+
+/** An empty folder and an empty cache, for a user to whom the registry is JSR. */
+async function emptyPlace(registry: Registry) {
+  const dir = await Deno.makeTempDir({ prefix: "shouty_registry_" });
+  const env = { JSR_URL: registry.url, NO_PROXY: "127.0.0.1", DENO_DIR: `${dir}/cache`, DENO_NO_UPDATE_CHECK: "1" };
+  await Deno.mkdir(`${dir}/work`);
+  return {
+    dir: `${dir}/work`,
+    start: (program: string, args: string[], extra: Record<string, string> = {}) =>
+      new Subprocess(program, args, { cwd: `${dir}/work`, env: { ...env, ...extra } }),
+    async deno(args: string[]): Promise<Outcome> {
+      const options = { args, cwd: `${dir}/work`, env: { ...env, NO_COLOR: "1" } };
+      const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), options).output();
+      const decoder = new TextDecoder();
+      return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+    },
+    [Symbol.asyncDispose]: () => Deno.remove(dir, { recursive: true }),
+  };
+}
+
+/** The project's modules that the entry points bring in, as the paths that they are published under. */
+async function modulesOf(entries: string[]): Promise<Set<string>> {
+  const root = new URL("../..", import.meta.url).href;
+  const graphs = await Promise.all(entries.map(async (entry) => {
+    const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["info", "--json", entry], cwd: ROOT }).output();
+    const { modules } = JSON.parse(new TextDecoder().decode(stdout)) as { modules: { specifier: string }[] };
+    return modules.map(({ specifier }) => specifier).filter((url) => url.startsWith(root));
+  }));
+  return new Set(graphs.flat().map((url) => url.slice(root.length - 1)));
+}
+
+Deno.test("deno publish uploads what the entry points import, the documents, and nothing else", async () => {
+  const { version, exports, files } = await published();
+  assertEquals([version, exports], [config.version, config.exports]);
+  const modules = await modulesOf(Object.values(config.exports));
+  assertEquals([...files.keys()].toSorted(), [...modules.union(new Set(DOCUMENTS))].toSorted());
+});
+
+Deno.test("The published command runs from the registry, shouts and drains", async () => {
+  await using registry = await registryWithPackage();
+  await using place = await emptyPlace(registry);
+  await using command = place.start(Deno.execPath(), ["run", "-A", `jsr:${NAME}`, "--port", "0"]);
+  await shoutAndDrain(command);
+  const { stdout } = await place.deno(["run", `jsr:${NAME}`, "--version"]);
+  assertEquals(stdout, `shouty ${config.version}\n`);
+});
+
+Deno.test("deno install makes a command of the published package", async () => {
+  await using registry = await registryWithPackage();
+  await using place = await emptyPlace(registry);
+  const installed = await place.deno(["install", "--global", "--allow-net", "--root", place.dir, `jsr:${NAME}`]);
+  assertEquals(installed.code, 0, installed.stderr);
+  const program = `${place.dir}/bin/shouty${ON_WINDOWS ? ".cmd" : ""}`;
+  // What is installed calls deno by its name.
+  const PATH = `${Deno.execPath().replace(/[/\\][^/\\]*$/, "")}${ON_WINDOWS ? ";" : ":"}${Deno.env.get("PATH")}`;
+  await using version = place.start(program, ["--version"], { PATH });
+  assertEquals((await version.outcome()).stdout, `shouty ${config.version}\n`);
+  if (ON_WINDOWS) return; // A signal ends the .cmd there, and leaves the server alone.
+  await using command = place.start(program, ["--port", "0"], { PATH });
+  await shoutAndDrain(command);
+});
+
+Deno.test("A user's program type-checks against the published package and serves through both doors", async () => {
+  await using registry = await registryWithPackage();
+  await using place = await emptyPlace(registry);
+  await Deno.writeTextFile(`${place.dir}/user.ts`, USER_PROGRAM);
+  const check = await place.deno(["check", "user.ts"]);
+  assertEquals(check.code, 0, check.stderr);
+  const { code, stdout, stderr } = await place.deno(["run", "--allow-net", "user.ts"]);
+  assertEquals([code, stdout], [0, "1: 3 letters\n1: 5 letters\nYour name?\nHello, Ada!\nlistening, closed\n"], stderr);
+});
+
+Deno.test("Importing the published package starts nothing, and does without what only the command needs", async () => {
+  await using registry = await registryWithPackage(["@std/cli", "@std/log"]);
+  await using place = await emptyPlace(registry);
+  const imports = ENTRIES.map(([entry], i) => `import * as m${i} from "jsr:${NAME}${entry.slice(1)}";`);
+  const names = ENTRIES.map((_, i) => `Object.keys(m${i}).length > 0`);
+  await Deno.writeTextFile(`${place.dir}/user.ts`, `${imports.join("\n")}\nconsole.log(${names});\n`);
+  const { code, stdout, stderr } = await place.deno(["run", "--quiet", "--no-prompt", "user.ts"]);
+  assertEquals([code, stdout, stderr], [0, `${ENTRIES.map(() => true).join(" ")}\n`, ""]);
+});
+
+const USER_PROGRAM = `
+import { type Conn, serve, serveConnections, type Server } from "jsr:${NAME}";
+
+const options = { hostname: "127.0.0.1", port: 0 };
+const lines = serve(options, (line: string, conn: Conn) => \`\${conn.id}: \${line.length} letters\`);
+const talk = serveConnections(options, async (conn) => {
+  await conn.write("Your name?\\n");
+  for await (const name of conn.lines) await conn.write(\`Hello, \${name}!\\n\`);
+});
+
+async function ask({ addr }: Server, text: string): Promise<string> {
+  const { hostname, port } = addr as Deno.NetAddr;
+  const conn = await Deno.connect({ hostname, port });
+  await conn.write(new TextEncoder().encode(text));
+  await conn.closeWrite();
+  return await new Response(conn.readable).text();
+}
+
+const replies = await ask(lines, "one\\nthree\\n") + await ask(talk, "Ada\\n");
+await lines.shutdown();
+console.log(\`\${replies}\${talk.state}, \${lines.state}\`);
+await talk.shutdown();
+
+// @ts-expect-error A port is a number: the types have arrived.
+export const wrong = () => serve({ port: "eight" });
+`;

@@ -1,0 +1,110 @@
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
+import { test, testOnce } from "../kit/bounded.ts";
+import { faulty } from "../kit/faults.ts";
+import { inMemory, startServer } from "../kit/server.ts";
+import { Acceptor } from "../../internal/server/acceptor.ts";
+import { SYSTEM_CLOCK } from "../../internal/time/clocks.ts";
+import type { Transport } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
+import { setImmediate } from "node:timers";
+
+/** Connects so many clients that reset at once, while this process looks away. */
+function resetMany(port: number, count: number): void {
+  const script = `
+    import net from "node:net";
+    await Promise.all(Array.from({ length: ${count} }, () => new Promise((resolve) => {
+      const socket = net.connect(${port}, "127.0.0.1", () => resolve(socket.resetAndDestroy()));
+      socket.on("error", resolve);
+    })));`;
+  const { stderr } = new Deno.Command(Deno.execPath(), { args: ["eval", script] }).outputSync();
+  assertEquals(new TextDecoder().decode(stderr), "");
+}
+
+test("clients that reset before they are accepted end neither the accepting nor its pace (deno#11599)", async () => {
+  await using t = startServer();
+  const early = await t.admitted();
+  resetMany(t.port, 120);
+  assertEquals(await t.talk("still accepting\n"), "STILL ACCEPTING\n");
+  // Some may have been accepted before they reset.
+  const unlucky = t.stats.gone + t.stats.closed.reset;
+  assertEquals(unlucky >= 100, true, `${unlucky} clients were reset`);
+  assertEquals(t.stats.gone > 0, true);
+  assertEquals(t.all("accept-error"), []);
+  await early.write("and serving\n");
+  assertEquals(await early.readLine(), "AND SERVING");
+});
+
+testOnce("a client that is turned away and stays gets two seconds, and costs no more than its place", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxConnections: 1 });
+  await t.admitted();
+  const rejected = await t.connect();
+  assertEquals(await rejected.readAll(), "error: more than 1 connection\n");
+  await clock.advance(1999);
+  await rejected.write("still sending\n");
+  await clock.advance(1);
+  await assertRejects(() => rejected.write("too late\n"), Deno.errors.BrokenPipe);
+});
+
+testOnce("of many clients that are turned away a hundred are closed politely, and the others at once", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxConnections: 1 });
+  await t.admitted();
+  const rejected = await Promise.all(Array.from({ length: 130 }, () => t.connect()));
+  for (const client of rejected) await client.write("hello?\n").catch(() => {});
+  await t.until("rejected", 130);
+  const answers = await Promise.all(rejected.map((client) => client.readAll().catch(() => "reset")));
+  assertEquals(answers.filter((text) => text === "error: more than 1 connection\n").length, 100);
+});
+
+testOnce("a client that is turned away and takes nothing holds nobody up", async () => {
+  const { listener, clock } = inMemory();
+  const deaf = faulty(listener, { writeBytes: () => 0 });
+  await using t = startServer({ listener: deaf, clock, maxConnections: 1 });
+  const [, rejected] = [listener.connect(), listener.connect()];
+  await t.until("rejected");
+  assertEquals(await rejected.readAll(), "");
+});
+
+testOnce("a storm of connections lets those who are there have their turn", async () => {
+  const { listener } = inMemory();
+  await using t = startServer({ listener });
+  for (let i = 0; i < 1500; i++) listener.connect();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertLess(t.stats.accepted, 500);
+  await t.until("accepted", 1500);
+});
+
+testOnce(
+  "in a storm of connections those who are known to have spoken are heard after sixteen of them at most",
+  async () => {
+    const { listener } = inMemory();
+    const transport = await (listener.connect(), listener.accept());
+    const ready = Object.assign(new MemoryListener(), { accept: () => Promise.resolve(transport) });
+    const acceptor = new Acceptor(ready, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
+    // The first turn may be half over; one that is whole begins when the loop has gone round.
+    await new Promise<void>((resolve) => setImmediate(() => resolve()));
+    let heard = false;
+    setImmediate(() => heard = true);
+    let count = 0;
+    for (; !heard && count < 60; count++) await acceptor.next();
+    acceptor.close();
+    assertLess(count, 17);
+  },
+);
+
+testOnce("a connection that comes after the acceptor was closed is closed, and handed to nobody", async () => {
+  const memory = new MemoryListener();
+  const client = memory.connect();
+  const transport = await memory.accept();
+  const [asked, late] = [Promise.withResolvers<void>(), Promise.withResolvers<Transport>()];
+  const accept = () => (asked.resolve(), late.promise);
+  const listener = { addr: memory.addr, accept, close() {} };
+  const acceptor = new Acceptor(listener, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
+  const next = acceptor.next();
+  await asked.promise;
+  acceptor.close();
+  late.resolve(transport);
+  assertEquals(await next, { value: undefined, done: true });
+  assertEquals(await client.read(), null);
+});

@@ -1,0 +1,259 @@
+import { createConnection, type Socket } from "node:net";
+import { assertEquals, assertGreater, assertLess } from "@std/assert";
+import { type AdmissionRules, decide, Gate } from "../../internal/server/admission.ts";
+import { ClientRates } from "../../internal/server/client_rates.ts";
+import { clientOf } from "../../internal/server/ip.ts";
+import { test, testOnce, within } from "../kit/bounded.ts";
+import { inMemory, startServer } from "../kit/server.ts";
+
+const OPEN: AdmissionRules = {
+  maxConnections: Infinity,
+  maxConnectionsPerIp: Infinity,
+  acceptRate: Infinity,
+  acceptRatePerIp: Infinity,
+  atCapacity: "reject",
+  welcome: () => true,
+};
+
+function addr(hostname: string): Deno.NetAddr {
+  return { transport: "tcp", hostname, port: 1 };
+}
+
+/** Many clients with one address, which Deno itself cannot choose. */
+class Storm implements AsyncDisposable {
+  readonly #sockets: Socket[];
+  #text = "";
+  #ended = 0;
+  #news = Promise.withResolvers<void>();
+
+  private constructor(sockets: Socket[]) {
+    this.#sockets = sockets;
+    for (const socket of sockets) {
+      socket.on("data", (bytes) => this.#text += bytes);
+      socket.on("close", () => {
+        this.#ended++;
+        this.#news.resolve();
+        this.#news = Promise.withResolvers();
+      });
+      socket.on("error", () => {});
+    }
+  }
+
+  /** Opens so many connections, and waits until the kernel has them. */
+  static async from(localAddress: string, port: number, count: number): Promise<Storm> {
+    const sockets = Array.from({ length: count }, () => createConnection({ host: "127.0.0.1", port, localAddress }));
+    const storm = new Storm(sockets);
+    await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.on("connect", resolve))));
+    return storm;
+  }
+
+  /** All that they have received when so many of them were closed. */
+  async received(ended: number): Promise<string> {
+    while (this.#ended < ended) await this.#news.promise;
+    return this.#text;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy();
+    await this.received(this.#sockets.length);
+  }
+}
+
+const UNWELCOME = addr("192.0.2.9");
+
+testOnce("A decision admits while no rule is against it", () => {
+  const comer = { addr: addr("192.0.2.1"), connections: 0, tooFast: false };
+  assertEquals(decide(OPEN, { active: 9, dueMs: 0 }).kind, "admit");
+  assertEquals(decide(OPEN, { active: 9, dueMs: 0, comer }).kind, "admit");
+});
+
+testOnce("A decision names the first rule that is broken, and its limit", () => {
+  const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, welcome: (of: Deno.Addr) => of !== UNWELCOME };
+  const of = (active: number, addr: Deno.Addr, connections: number) =>
+    decide(rules, { active, dueMs: 0, comer: { addr, connections, tooFast: false } });
+  assertEquals(of(5, UNWELCOME, 2), { kind: "reject", reason: "denied" });
+  assertEquals(of(5, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections", limit: 5 });
+  assertEquals(of(4, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections-per-ip", limit: 2 });
+  assertEquals(of(4, addr("192.0.2.1"), 1), { kind: "admit" });
+});
+
+testOnce("A decision at capacity waits for room where that is asked for", () => {
+  const rules = { ...OPEN, maxConnections: 5, atCapacity: "wait" } as const;
+  assertEquals(decide(rules, { active: 5, dueMs: 0 }), { kind: "wait", ms: Infinity });
+  assertEquals(decide(rules, { active: 4, dueMs: 0 }), { kind: "admit" });
+});
+
+testOnce("The gate lets a second's worth in at once, and then so many a second", () => {
+  let now = 0;
+  const gate = new Gate({ ...OPEN, acceptRate: 2 }, () => now);
+  const enter = () => {
+    const delay = gate.delay();
+    if (delay === 0) gate.enter(addr("192.0.2.1"));
+    return delay;
+  };
+  assertEquals([enter(), enter(), enter()], [0, 0, 500]);
+  now = 499;
+  assertEquals(enter(), 1);
+  now = 500;
+  assertEquals([enter(), enter()], [0, 500]);
+  now = 60_000;
+  assertEquals([enter(), enter(), enter()], [0, 0, 500], "A long silence saves up no more");
+});
+
+testOnce("The gate lets in one connection in four seconds at a rate of a quarter", () => {
+  let now = 0;
+  const gate = new Gate({ ...OPEN, acceptRate: 0.25 }, () => now);
+  assertEquals(gate.delay(), 0);
+  gate.enter(addr("192.0.2.1"));
+  now = 3000;
+  assertEquals(gate.delay(), 1000);
+  now = 4000;
+  assertEquals(gate.delay(), 0);
+});
+
+testOnce("A decision about a client that is too fast comes before all that would cost a line", () => {
+  const rules = { ...OPEN, maxConnections: 5, acceptRatePerIp: 3, welcome: () => false };
+  const comer = { addr: UNWELCOME, connections: 0, tooFast: true };
+  const expected = { kind: "reject", reason: "accept-rate-per-ip", limit: 3 } as const;
+  assertEquals(decide(rules, { active: 5, dueMs: 0, comer }), expected);
+});
+
+testOnce("The gate lets each client in at acceptRatePerIp, and what is past that takes nothing of acceptRate", () => {
+  let now = 0;
+  const gate = new Gate({ ...OPEN, acceptRate: 5, acceptRatePerIp: 2 }, () => now);
+  const enter = (hostname: string) => gate.enter(addr(hostname)).kind;
+  const storm = () => Array.from({ length: 100 }, (_, i) => enter(`2001:db8::${i + 1}`)).filter((it) => it === "admit");
+  assertEquals(storm().length, 2);
+  assertEquals([enter("192.0.2.1"), enter("::ffff:192.0.2.1"), gate.delay()], ["admit", "admit", 0]);
+  assertEquals([enter("192.0.2.1"), enter("192.0.2.2"), gate.delay()], ["reject", "admit", 200]);
+  now = 500;
+  assertEquals(storm().length, 1, "A client that never stops trying gets its rate, and no less");
+});
+
+testOnce("The gate holds no peer without an IP address against acceptRatePerIp", () => {
+  const gate = new Gate({ ...OPEN, acceptRatePerIp: 1 }, () => 0);
+  const peer = { transport: "unix", path: "/run/x.sock" } as const;
+  assertEquals([gate.enter(peer).kind, gate.enter(peer).kind], ["admit", "admit"]);
+});
+
+testOnce("The rates of clients take memory only for those that have come within the last second", () => {
+  const rates = new ClientRates(2);
+  for (let i = 0; i < 10_000; i++) {
+    rates.take(`client ${i}`, i);
+    // At a burst, a bucket takes a second to be full again.
+    rates.take(`client ${i}`, i);
+  }
+  assertGreater(rates.size, 500);
+  assertLess(rates.size, 1002);
+  assertEquals([rates.take("client 9999", 9999), rates.take("client 0", 9999)], [false, true]);
+  rates.take("late", 60_000);
+  assertEquals(rates.size, 1);
+});
+
+testOnce("A rate below one a second lets one client in, and remembers it for as long as that takes", () => {
+  const rates = new ClientRates(0.25);
+  const taken = [0, 1, 3999, 4000, 4001].map((now) => rates.take("client", now));
+  assertEquals(taken, [true, false, false, true, false]);
+});
+
+testOnce("The gate counts a client's connections while they are there", () => {
+  const gate = new Gate({ ...OPEN, maxConnectionsPerIp: 1 }, () => 0);
+  const kinds = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
+    .map((hostname) => gate.enter(addr(hostname)).kind);
+  assertEquals(kinds, ["admit", "reject", "admit", "admit", "reject", "admit"]);
+  gate.leave(addr("::ffff:192.0.2.1"));
+  assertEquals(gate.enter(addr("192.0.2.1")).kind, "admit");
+});
+
+testOnce("An IPv6 client is its /64, however its address is written", () => {
+  const written = ["2001:db8::1", "2001:0db8:0:0:ffff::", "2001:DB8:0:0:1:2:3:4", "2001:db8::1%eth0"];
+  for (const hostname of written) assertEquals(clientOf(hostname), "2001:db8:0:0::/64");
+  assertEquals(clientOf("::1"), "0:0:0:0::/64");
+  const mapped = ["::FFFF:203.0.113.7", "::ffff:cb00:7107", "0:0:0:0:0:ffff:203.0.113.7", "::ffff:203.0.113.7%eth0"];
+  for (const hostname of mapped) assertEquals(clientOf(hostname), "203.0.113.7");
+  assertEquals(clientOf("1::ffff:203.0.113.7"), "1:0:0:0::/64");
+  assertEquals(clientOf("203.0.113.7"), "203.0.113.7");
+});
+
+test("serve() turns a client's next connection away with a line that names the limit", async () => {
+  await using t = startServer({ maxConnectionsPerIp: 2 });
+  using first = await t.admitted();
+  using _second = await t.admitted();
+  assertEquals(await t.talk("hello\n"), "error: more than 2 connections from one address\n");
+  const { reason, limit } = await t.until("rejected");
+  assertEquals([reason, limit], ["max-connections-per-ip", 2]);
+
+  first.close();
+  await t.closed();
+  assertEquals(await t.talk("hello\n"), "HELLO\n");
+});
+
+test("serve() at capacity leaves the next connection in the kernel until there is room", async () => {
+  await using t = startServer({ maxConnections: 1, atCapacity: "wait" });
+  using first = await t.admitted();
+  const second = t.talk("hello\n");
+  await first.write("me\n");
+  assertEquals(await first.readLine(), "ME");
+  assertEquals(t.stats.accepted, 1);
+  await first.closeWrite();
+  assertEquals(await second, "HELLO\n");
+  assertEquals([t.stats.accepted, t.stats.rejected], [2, 0]);
+});
+
+test("shutdown() does not wait for room", async () => {
+  await using t = startServer({ maxConnections: 1, atCapacity: "wait" });
+  using _only = await t.admitted();
+  await t.server.shutdown({ drain: "finish" });
+  Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+});
+
+testOnce("serve() accepts no faster than acceptRate", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, acceptRate: 2 });
+  for (let i = 0; i < 5; i++) await t.connect();
+  await clock.advance(0);
+  assertEquals(t.stats.accepted, 2);
+  await clock.advance(500);
+  assertEquals(t.stats.accepted, 3);
+  await clock.advance(1000);
+  assertEquals(t.stats.accepted, 5);
+});
+
+test(
+  "A client that opens 200 connections at once keeps nobody out with acceptRate and acceptRatePerIp",
+  async () => {
+    await using t = startServer({ acceptRate: 2, acceptRatePerIp: 1, idleTimeout: Infinity });
+    await using storm = await Storm.from("127.0.0.9", t.port, 200);
+    // They came first, and the kernel hands them over in that order: at two a second that would take 100 seconds.
+    assertEquals(await within(10, t.talk("hello\n")), "HELLO\n");
+    const fromStorm = ({ remoteAddr }: { remoteAddr: Deno.Addr }) =>
+      (remoteAddr as Deno.NetAddr).hostname === "127.0.0.9";
+    const rejected = t.all("rejected").filter(fromStorm);
+    const admitted = t.all("accepted").filter(({ conn }) => fromStorm(conn));
+    assertEquals([rejected.length + admitted.length, admitted.length < 20], [200, true]);
+    assertEquals(new Set(rejected.map(({ reason, limit }) => `${reason} ${limit}`)), new Set(["accept-rate-per-ip 1"]));
+    assertEquals(await storm.received(rejected.length), "", "No line for a client that is just closed");
+  },
+  30,
+  Deno.build.os === "linux" ? "" : " (skipped: only Linux has all of 127.0.0.0/8)",
+);
+
+test("serve() serves only those on the list allow, and nobody on the list deny", async () => {
+  await using allowed = startServer({ allow: ["127.0.0.0/8", "::1"] });
+  assertEquals(await allowed.talk("hello\n"), "HELLO\n");
+  await using elsewhere = startServer({ allow: ["192.0.2.0/24"] });
+  assertEquals(await elsewhere.talk("hello\n"), "error: address not allowed\n");
+  await using denied = startServer({ allow: ["127.0.0.0/8"], deny: ["127.0.0.1"] });
+  assertEquals(await denied.talk("hello\n"), "error: address not allowed\n");
+  assertEquals((await denied.until("rejected")).reason, "denied");
+});
+
+testOnce("serve() does not hold a peer without an IP address against the list allow", async () => {
+  const path = await Deno.makeTempFile();
+  await Deno.remove(path);
+  await using _t = startServer({ listener: Deno.listen({ transport: "unix", path }), allow: ["192.0.2.0/24"] });
+  using conn = await Deno.connect({ transport: "unix", path });
+  await conn.write(new TextEncoder().encode("hello\n"));
+  const buffer = new Uint8Array(16);
+  assertEquals(await conn.read(buffer), 6);
+});

@@ -1,0 +1,91 @@
+import net from "node:net";
+import { assertEquals } from "@std/assert";
+import { formatAddr, type Listener, type Transport } from "@x/shouty";
+import { listenTls, proxyProtocol } from "@x/shouty/ops";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
+import { IDENTITY } from "../kit/tls.ts";
+
+const LINE = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
+
+/** Listeners that wait for something before they hand a connection on. */
+const LISTENERS: Record<string, (listener: Listener, clock?: FakeClock) => Listener | Promise<Listener>> = {
+  "PROXY": (listener, clock) => proxyProtocol(listener, { from: "127.0.0.1", clock }),
+  "TLS": (listener, clock) => listenTls({ listener, clock, ...IDENTITY }),
+};
+
+/** Connects, and is gone at once. */
+async function visit(t: TestServer, how: "end" | "destroy" | "resetAndDestroy"): Promise<string> {
+  const socket = net.connect(t.port, "127.0.0.1");
+  socket.on("error", () => {});
+  const connected = Promise.withResolvers<void>();
+  socket.on("connect", connected.resolve);
+  await connected.promise;
+  const addr = `127.0.0.1:${socket.localPort}`;
+  socket[how]();
+  return addr;
+}
+
+for (const [name, wrap] of Object.entries(LISTENERS)) {
+  for (const how of ["end", "destroy", "resetAndDestroy"] as const) {
+    test(`A client that leaves a ${name} port without a word, by ${how}, is gone, and not rejected`, async () => {
+      await using t = startServer({ listener: await wrap(listenLoopback()) });
+      const addr = await visit(t, how);
+      const { remoteAddr } = await t.until("gone");
+      // The kernel forgets it when it is reset before it is accepted.
+      if (remoteAddr !== undefined || how !== "resetAndDestroy") assertEquals(formatAddr(remoteAddr!), addr);
+      assertEquals([t.stats.gone, t.stats.rejected, t.stats.accepted], [1, 0, 0]);
+      assertEquals([t.all("rejected"), t.all("accept-error")], [[], []]);
+    });
+  }
+
+  testOnce(
+    `A transport without an address is gone at a ${name} port, and neither its time nor its end does harm`,
+    async () => {
+      for (const error of [new Deno.errors.NotConnected("No address"), new Deno.errors.BadResource("No address")]) {
+        const memory = new MemoryListener();
+        const clock = new FakeClock();
+        let addressless = true;
+        const get = () => {
+          throw error;
+        };
+        const accept = async (): Promise<Transport> => {
+          const transport = await memory.accept();
+          return addressless ? Object.defineProperty(transport, "remoteAddr", { get }) : transport;
+        };
+        const below = { addr: memory.addr, accept, close: () => memory.close() };
+        await using t = startServer({ listener: await wrap(below, clock), clock });
+        assertEquals(await memory.connect().readAll(), "");
+        await t.until("gone");
+        addressless = false;
+        memory.connect();
+        await clock.advance(60_000);
+        await t.until("rejected");
+        assertEquals([t.stats.gone, t.stats.rejected, t.all("accept-error")], [1, 1, []]);
+      }
+    },
+  );
+}
+
+test("A proxy that checks a TLS port with nothing but a PROXY header is gone", async () => {
+  const listener = await listenTls({ listener: proxyProtocol(listenLoopback(), { from: "127.0.0.1" }), ...IDENTITY });
+  await using t = startServer({ listener });
+  const client = await t.connect();
+  await client.write(LINE);
+  await client.closeWrite();
+  assertEquals(formatAddr((await t.until("gone")).remoteAddr!), "192.0.2.7:56324");
+  assertEquals(t.stats.rejected, 0);
+});
+
+test("A client that resets before it is accepted is gone, and no failure to accept", async () => {
+  await using t = startServer();
+  // While this process looks away.
+  const script = `
+    import net from "node:net";
+    const socket = net.connect(${t.port}, "127.0.0.1", () => socket.resetAndDestroy());`;
+  new Deno.Command(Deno.execPath(), { args: ["eval", script] }).outputSync();
+  const { remoteAddr } = await t.until("gone");
+  assertEquals(remoteAddr, undefined);
+  assertEquals([t.stats.gone, t.stats.accepted, t.all("accept-error")], [1, 0, []]);
+});

@@ -1,0 +1,294 @@
+import { assertEquals, assertGreater, assertLess, assertRejects, assertStrictEquals } from "@std/assert";
+import { serve, type Server, type ServerEvent, shout } from "@x/shouty";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+import { faulty } from "../kit/faults.ts";
+import { DOORS, inMemory, startServer, TestServer } from "../kit/server.ts";
+
+testOnce("shutdown() that is called from the hook that it calls is one shutdown", async () => {
+  const clock = new FakeClock();
+  const events: string[] = [];
+  const server: Server = serve({
+    listener: new MemoryListener(),
+    clock,
+    onEvent: (event) => {
+      events.push(event.type);
+      if (event.type === "draining") server.shutdown({ drain: "finish" });
+    },
+  });
+  await server.shutdown();
+  assertEquals([server.state, events], ["closed", ["listening", "draining", "stopped"]]);
+});
+
+testOnce("a connection that is accepted while a shutdown begins is somebody's, or closed", async () => {
+  for (let hops = 0; hops < 12; hops++) {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock });
+    const client = await t.connect();
+    for (let i = 0; i < hops; i++) await Promise.resolve();
+    const stopped = t.server.shutdown({ drainTimeout: 100 });
+    await clock.advance(100);
+    await stopped;
+    assertEquals(t.stats.active, 0);
+    assertEquals(await client.read().catch(() => null), null);
+  }
+});
+
+testOnce("shutdown() cuts an acceptor's wait short, also one that begins in its own hook", async () => {
+  for (const type of ["accept-error", "nothing"]) {
+    const clock = new FakeClock();
+    const listener = faulty(new MemoryListener(), { accepts: [new Error("EMFILE")] });
+    const onEvent = (event: ServerEvent) => void (event.type === type && t.server.shutdown());
+    await using t = startServer({ listener, clock, onEvent });
+    await t.until("accept-error");
+    await t.server.shutdown();
+    assertEquals([t.server.state, clock.now(), clock.pending], ["closed", 0, 0]);
+  }
+});
+
+test("shutdown() has freed the port when it resolves", async () => {
+  for (let round = 0; round < 5; round++) {
+    await using t = startServer();
+    const client = round < 3 ? await t.admitted() : undefined;
+    const stopped = t.server.shutdown();
+    assertEquals(t.server.state, "draining");
+    client?.close();
+    await stopped;
+    assertEquals(t.server.state, "closed");
+    await assertRejects(() => Deno.connect({ port: t.port }), Deno.errors.ConnectionRefused);
+    Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+  }
+});
+
+testOnce("shutdown() can be called again, and tells everybody the same", async () => {
+  await using t = startServer(inMemory());
+  const [first, second] = [t.server.shutdown(), t.server.shutdown({ drain: "finish" })];
+  assertStrictEquals(await first, await second);
+  assertStrictEquals(await t.server.shutdown(), await first);
+  await t.server.finished;
+  assertEquals(await first, { closed: {}, handlersLeft: 0, durationMs: 0 });
+});
+
+testOnce("a later shutdown() can only hurry the first", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock });
+  await t.admitted();
+  t.server.shutdown({ drainTimeout: 300 });
+  t.server.shutdown({ drainTimeout: 5000 });
+  t.server.shutdown({ drainTimeout: Infinity });
+  await clock.advance(299);
+  assertEquals(t.stats.active, 1);
+  t.server.shutdown({ drainTimeout: 500 });
+  await clock.advance(1);
+  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 300 });
+});
+
+testOnce("a later shutdown() brings the deadline forward", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, drainTimeout: Infinity });
+  await t.admitted();
+  t.server.shutdown();
+  await clock.advance(1000);
+  t.server.shutdown({ drainTimeout: 200 });
+  await clock.advance(200);
+  assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 1200 });
+});
+
+testOnce("a deadline that is brought forward leaves no timer behind, which would keep the process alive", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock });
+  await t.admitted();
+  t.server.shutdown({ drainTimeout: 5000 });
+  const stopped = t.server.shutdown({ drainTimeout: 100 });
+  await clock.advance(100);
+  assertEquals([await stopped, clock.pending], [
+    { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 100 },
+    0,
+  ]);
+});
+
+testOnce("a shutdown tells every 500 ms how many it waits for", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, drainTimeout: 1700, idleTimeout: Infinity });
+  const [first] = [await t.admitted(), await t.admitted(), await t.admitted()];
+  const stopped = t.server.shutdown();
+  await clock.advance(600);
+  await first.closeWrite();
+  await clock.advance(1100);
+  await stopped;
+  const told = t.events.slice(4).map((event) => "active" in event ? [event.type, event.active] : [event.type]);
+  assertEquals(told, [
+    ["draining", 3],
+    ["waiting", 3],
+    ["closed"],
+    ["waiting", 2],
+    ["waiting", 2],
+    ["closed"],
+    ["closed"],
+    ["stopped"],
+  ]);
+  await clock.advance(5000);
+  assertEquals([t.events.length, clock.pending], [12, 0]);
+});
+
+testOnce("aborting the signal is a shutdown, with the server's own options", async () => {
+  const controller = new AbortController();
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, signal: controller.signal, drain: "finish" });
+  const client = await t.admitted();
+  controller.abort();
+  assertEquals(t.server.state, "draining");
+  assertEquals(await client.readLine(), null);
+  await client.closeWrite();
+  await t.server.finished;
+  assertEquals((await t.until("stopped")).report.closed, { drained: 1 });
+});
+
+testOnce("a signal that is aborted already lets nobody in", async () => {
+  await using t = startServer({ ...inMemory(), signal: AbortSignal.abort() });
+  await t.server.finished;
+  assertEquals(t.events.map(({ type }) => type), ["listening", "draining", "stopped"]);
+});
+
+testOnce("a server that is closed keeps no hold of its signal", async () => {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const held = new Set<EventListener>();
+  const add = signal.addEventListener.bind(signal);
+  const remove = signal.removeEventListener.bind(signal);
+  signal.addEventListener = (type: string, call: EventListener) => (held.add(call), add(type, call));
+  signal.removeEventListener = (type: string, call: EventListener) => (held.delete(call), remove(type, call));
+  {
+    await using t = startServer({ ...inMemory(), signal });
+    assertEquals(held.size, 1);
+    await t.server.shutdown();
+    assertEquals(held.size, 0);
+  }
+  controller.abort();
+});
+
+testOnce("await using shuts the server down", async () => {
+  let server: Server;
+  {
+    await using inner = serve({ listener: new MemoryListener() });
+    server = inner;
+  }
+  assertEquals(server.state, "closed");
+  await server.finished;
+});
+
+testOnce("a handler may call shutdown() and still answer", async () => {
+  for (const [door, drain] of [["a line", "finish"], ["a line", "linger"]] as const) {
+    await using t: TestServer = startServer(inMemory(), (line) => {
+      if (line === "stop") t.server.shutdown({ drain });
+      return shout(`${door}: ${line}`);
+    });
+    assertEquals(await t.talk("one\nstop\ntwo\n"), "A LINE: ONE\nA LINE: STOP\nA LINE: TWO\n");
+    await t.server.finished;
+  }
+});
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`drain: "finish" answers all that clients have sent, through ${door}`, async () => {
+    await using t = new TestServer(start, {});
+    const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+    const part = "a line that waits in the kernel\n".repeat(30);
+    await Promise.all(clients.map(async (client) => {
+      for (let i = 0; i < 10; i++) await client.write(part);
+    }));
+    const stopped = t.server.shutdown({ drain: "finish" });
+    const answers = await Promise.all(clients.map((client) => client.readAll()));
+    for (const client of clients) client.close();
+    assertEquals(new Set(answers), new Set([part.toUpperCase().repeat(10)]));
+    assertEquals((await stopped).closed, { drained: 20 });
+  });
+
+  testOnce(`drain: "finish" comes to an end with a client that never stops, through ${door}`, async () => {
+    const { listener, clock } = inMemory();
+    await using t = new TestServer(start, { listener, clock });
+    const client = await t.admitted();
+    const line = "x".repeat(999) + "\n";
+    using timers = countTimers();
+    const stopped = t.server.shutdown({ drain: "finish" });
+    let replies = 0;
+    for (;;) {
+      await client.write(line).catch(() => {});
+      if (await client.readLine() === null) break;
+      replies++;
+    }
+    client.close();
+    await stopped;
+    const { reason, lines } = await t.closed();
+    assertEquals([reason, lines], ["drained", replies]);
+    assertLess(replies, 200);
+    assertLess(timers.count, 20);
+  });
+
+  testOnce(`drain: "finish" ends with a peer that begins a line whenever it ends one, through ${door}`, async () => {
+    await using t = new TestServer(start, inMemory());
+    const client = await t.admitted();
+    await client.write("a");
+    const stopped = t.server.shutdown({ drain: "finish" });
+    for (let i = 0; i < 200 && t.stats.active > 0; i++) {
+      await client.write("\na").catch(() => {});
+      if (await client.readLine() === null) break;
+    }
+    client.close();
+    assertEquals((await stopped).closed, { drained: 1 });
+  });
+
+  testOnce(`drain: "finish" answers what a transport hands out bit by bit, through ${door}`, async () => {
+    const memory = new MemoryListener();
+    const listener = faulty(memory, { readBytes: () => 1000 });
+    await using t = new TestServer(start, { listener, clock: new FakeClock() });
+    const client = memory.connect();
+    await t.until("accepted");
+    const lines = "aligned\n".repeat(4000);
+    await client.write(lines);
+    const stopped = t.server.shutdown({ drain: "finish" });
+    assertEquals(await client.readAll(), lines.toUpperCase());
+    client.close();
+    assertEquals((await stopped).closed, { drained: 1 });
+  });
+
+  testOnce(`drain: "finish" answers what a pace holds back, through ${door}`, async () => {
+    for (const pace of [{ maxLinesPerSecond: 10 }, { maxBytesPerSecond: 80 }]) {
+      const { listener, clock } = inMemory();
+      await using t = new TestServer(start, { listener, clock, ...pace });
+      const client = await t.admitted();
+      const lines = "aligned\n".repeat(35);
+      await client.write(lines);
+      const stopped = t.server.shutdown({ drain: "finish" });
+      const answer = client.readAll();
+      for (let i = 0; i < 50; i++) await clock.advance(100);
+      assertEquals(await answer, lines.toUpperCase());
+      client.close();
+      assertEquals((await stopped).closed, { drained: 1 });
+    }
+  });
+
+  testOnce(`drain: "finish" answers every line that it has read, through ${door}`, async () => {
+    await using t = new TestServer(start, { ...inMemory() });
+    const client = await t.admitted();
+    const stopped = t.server.shutdown({ drain: "finish" });
+    const sending = client.write(`${"x".repeat(63)}\n`.repeat(60_000)).catch(() => {});
+    const answer = await client.readAll().catch(() => "reset");
+    client.close();
+    await Promise.all([sending, stopped]);
+    const { reason, lines, bytesIn } = await t.closed();
+    assertEquals([reason, lines, bytesIn], ["drained", answer.length / 64, answer.length]);
+    assertGreater(bytesIn, 1 << 20);
+    assertLess(bytesIn, (1 << 20) + 2 * 65_536);
+  });
+}
+
+/** Counts the timers that are set, until it is disposed of. */
+function countTimers(): Disposable & { count: number } {
+  const { setTimeout } = globalThis;
+  const counter = { count: 0, [Symbol.dispose]: () => void (globalThis.setTimeout = setTimeout) };
+  globalThis.setTimeout = ((...args: Parameters<typeof setTimeout>) => {
+    counter.count++;
+    return setTimeout(...args);
+  }) as typeof setTimeout;
+  return counter;
+}

@@ -1,0 +1,287 @@
+import { assertEquals, assertLess } from "@std/assert";
+import { serve, type ServeOptions, shout, type Transport } from "@x/shouty";
+import { FakeClock, type TestClient } from "@x/shouty/testing";
+import { socketsTurn, turn } from "../../internal/time/turns.ts";
+import { test, testOnce } from "../kit/bounded.ts";
+import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
+import { shouted } from "../kit/oracle.ts";
+import { DOORS, startConversations, startServer, TestServer } from "../kit/server.ts";
+
+const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
+
+/** What people and programs send, and what is easily got wrong. */
+const INPUTS: Readonly<Record<string, string | Uint8Array>> = {
+  "nothing at all": "",
+  "empty lines": "\n\r\n\n",
+  "LF and CRLF, mixed": "one\ntwo\r\nthree\n",
+  "an unterminated last line": "one\ntwo",
+  "an unterminated last line with a CR": "one\ntwo\r",
+  "lone CRs": "a\rb\r\r\nc\r\n",
+  "VT, FF, NEL, U+2028 and U+2029": "a\vb\fc\u0085d\u2028e\u2029f\n",
+  "a BOM": "\uFEFFbom\n\uFEFF\n",
+  "NULs": "\0a\0\n",
+  "letters that grow": "straße ŉ ﬃ ΐ\n",
+  "letters of four bytes": "😀𐐨\n",
+  "invalid UTF-8": new Uint8Array([0xFF, 0x61, 0xC3, 0x0A, 0xE2, 0x82, 0x0A, 0xF0, 0x9F, 0x0D, 0x0A]),
+  "a line of the longest kind": "x".repeat(65_536) + "\r\n",
+  "many lines": Array.from({ length: 5000 }, (_, i) => `line ${i}\n`).join(""),
+};
+
+for (const [door, start] of Object.entries(DOORS)) {
+  test(`a client that half-closes gets every reply, through ${door}`, async () => {
+    await using t = new TestServer(start, {});
+    for (const [name, input] of Object.entries(INPUTS)) {
+      const bytes = typeof input === "string" ? new TextEncoder().encode(input) : input;
+      assertEquals(await t.talk(input), shouted(bytes, NO_LIMITS), name);
+    }
+    const { end } = (await closedAll(t, Object.keys(INPUTS).length)).stats.closed;
+    assertEquals(end, Object.keys(INPUTS).length);
+  });
+
+  test(`many clients at once get their own replies, in order, through ${door}`, async () => {
+    await using t = new TestServer(start, {});
+    await Promise.all(Array.from({ length: 50 }, async (_, i) => {
+      const client = await t.connect();
+      for (let j = 0; j < 20; j++) {
+        await client.write(`client ${i} line ${j}\n`);
+        assertEquals(await client.readLine(), `CLIENT ${i} LINE ${j}`);
+      }
+      client.close();
+    }));
+    assertEquals((await closedAll(t, 50)).stats.lines, 1000);
+  });
+
+  test(`a client that sends a whole conversation before it reads gets all of it back, through ${door}`, async () => {
+    await using t = new TestServer(start, {});
+    const text = "All of this is sent before any of it is read.\n".repeat(40_000);
+    using client = await t.connect();
+    const sent = client.write(text).then(() => client.closeWrite());
+    assertEquals(await client.readAll() === text.toUpperCase(), true);
+    await sent;
+  });
+
+  test(`a line that is too long gets its error line, though much was sent behind it, through ${door}`, async () => {
+    await using t = new TestServer(start, { maxLineBytes: 100 });
+    using client = await t.connect();
+    await client.write("fine\n" + "x".repeat(500_000));
+    await client.closeWrite();
+    assertEquals(await client.readAll(), "FINE\nerror: line longer than 100 bytes\n");
+    assertEquals((await t.closed()).reason, "line-too-long");
+  });
+
+  test(`a client that sends too much has its whole lines answered, and is told, through ${door}`, async () => {
+    await using t = new TestServer(start, { maxConnectionBytes: 20 });
+    assertEquals(
+      await t.talk("a line\nanother\ncut off\n"),
+      "A LINE\nANOTHER\nerror: more than 20 bytes from one connection\n",
+    );
+    assertEquals((await t.closed()).reason, "byte-limit");
+    assertEquals(await t.talk("exactly 20 bytes...\n"), "EXACTLY 20 BYTES...\n");
+  });
+
+  test(`a client that never reads is timed out and its neighbours do not notice, through ${door}`, async () => {
+    await using t = new TestServer(start, { writeTimeout: 300, maxQueuedBytes: 1 << 30 });
+    const deaf = await t.connect();
+    const flood = (async () => {
+      for (;;) await deaf.write("x".repeat(50_000) + "\n");
+    })().catch(() => {});
+    const neighbour = await t.connect();
+    let turns = 0;
+    while (t.all("closed").length === 0) {
+      await neighbour.write(`${turns++}\n`);
+      await neighbour.readLine();
+    }
+    assertEquals(t.all("closed").map(({ reason, conn }) => [reason, conn.remoteAddr]), [["write-timeout", deaf.addr]]);
+    deaf.close();
+    await flood;
+  });
+
+  test(`clients that always have more to send starve nobody, through ${door}`, async () => {
+    await using t = new TestServer(start, {});
+    const greedy = [await t.connect(), await t.connect()];
+    const floods = greedy.map(flood);
+    const modest = await t.connect();
+    for (let i = 0; i < 20; i++) {
+      await modest.write(`${i}\n`);
+      assertEquals(await modest.readLine(), `${i}`);
+    }
+    for (const client of greedy) client.close();
+    await Promise.all(floods);
+  });
+}
+
+/** Sends and reads without end, until the client is closed. */
+async function flood(client: TestClient): Promise<void> {
+  const lines = "0123456789abcde\n".repeat(10_000);
+  const sending = (async () => {
+    for (;;) await client.write(lines);
+  })().catch(() => {});
+  while (await client.read().catch(() => null) !== null);
+  await sending;
+}
+
+test("the idle and the line clock end real connections, and the neighbours live on", async () => {
+  const clock = new FakeClock();
+  await using t = startServer({ clock, idleTimeout: 200, lineTimeout: 300 });
+  const [silent, trickler, talker] = [await t.admitted(), await t.admitted(), await t.admitted()];
+  // The clock moves on when the server has read what was sent: no machine is too slow for that.
+  for (let sent = 0; clock.now() < 300; await clock.advance(50)) {
+    await trickler.write("x");
+    await talk(talker);
+    sent += "xstill here\n".length;
+    while (t.stats.bytesIn < sent) await socketsTurn();
+  }
+  assertEquals([await silent.readLine(), await trickler.readLine()], [null, null]);
+  assertEquals(t.all("closed").map(({ reason }) => reason), ["idle", "line-timeout"]);
+  await talk(talker);
+});
+
+async function talk(client: TestClient): Promise<void> {
+  await client.write("still here\n");
+  assertEquals(await client.readLine(), "STILL HERE");
+}
+
+test("a real connection ends at its greatest age", async () => {
+  const clock = new FakeClock();
+  await using t = startServer({ clock, maxAge: 100 });
+  const client = await t.connect();
+  await talk(client);
+  await clock.advance(89);
+  await talk(client);
+  await clock.advance(21);
+  assertEquals(await client.readLine(), null);
+  client.close();
+  assertEquals((await t.closed()).reason, "max-age");
+});
+
+test("one connection too many is told so, even if it has spoken already, and the others are served", async () => {
+  await using t = startServer({ maxConnections: 2 });
+  const [first, second] = [await t.admitted(), await t.admitted()];
+  for (let i = 0; i < 20; i++) {
+    using late = await t.connect();
+    await late.write("hello?\n".repeat(100));
+    assertEquals(await late.readAll(), "error: more than 2 connections\n");
+  }
+  await first.closeWrite();
+  await t.closed();
+  using next = await t.admitted();
+  for (const client of [second, next]) await talk(client);
+  const [{ reason, limit }] = t.all("rejected");
+  assertEquals([t.stats.rejected, reason, limit], [20, "max-connections", 2]);
+});
+
+test("hundreds of connections too many cost nothing but a polite ending for a hundred of them", async () => {
+  await using t = startServer({ maxConnections: 1 });
+  const admitted = await t.admitted();
+  const late = await Promise.all(Array.from({ length: 250 }, () => t.connect()));
+  await t.until("rejected", 250);
+  await talk(admitted);
+  const told = await Promise.all(late.map((client) => client.readAll().catch(() => "reset")));
+  assertEquals(told.filter((text) => text === "error: more than 1 connection\n").length >= 100, true);
+  for (const client of late) client.close();
+  await talk(admitted);
+});
+
+test("a client that reads late gets what the kernel still holds when its connection ends, unread input or not", async () => {
+  const over = Promise.withResolvers<void>();
+  await using t = startServer({}, (_, conn) => {
+    conn.signal.addEventListener("abort", () => over.resolve());
+    conn.close();
+    return "x".repeat(200_000);
+  });
+  const client = await t.connect();
+  await client.write("go\n" + "unread\n".repeat(20_000));
+  await over.promise;
+  for (let turns = 0; turns < 5; turns++) await turn();
+  assertEquals((await client.readAll()).length, 200_001);
+});
+
+test("errorLine changes what peers are told, or has nothing said", async () => {
+  const cases: [ServeOptions["errorLine"], string][] = [
+    [(reason, limit) => `-ERR ${reason} ${limit}`, "-ERR line-too-long 3\n"],
+    [() => null, ""],
+    [() => "", "\n"],
+  ];
+  for (const [errorLine, told] of cases) {
+    await using t = startServer({ maxLineBytes: 3, maxConnections: 1, errorLine });
+    assertEquals(await t.talk("okay\n"), told);
+    await t.closed();
+    await t.admitted();
+    using late = await t.connect();
+    assertEquals(await late.readAll(), told.replace("line-too-long 3", "max-connections 1"));
+  }
+});
+
+test("a writer that does not wait is cut off at maxQueuedBytes, on a real socket too", async () => {
+  await using t = startConversations({ maxQueuedBytes: 200_000 }, async (conn) => {
+    while (!conn.signal.aborted) {
+      for (let i = 0; i < 100; i++) conn.write("x".repeat(10_000));
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  });
+  // It may be reset before it has seen that it is connected.
+  await t.connect().catch(() => {});
+  assertEquals((await t.closed()).reason, "write-queue");
+});
+
+test("un-awaited writes to a peer that has gone do not end the process", async () => {
+  const gone = Promise.withResolvers<void>();
+  await using t = startConversations({}, async (conn) => {
+    await gone.promise;
+    for (let i = 0; i < 50 && !conn.signal.aborted; i++) {
+      for (let j = 0; j < 10; j++) conn.write("x".repeat(1000));
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  });
+  (await t.admitted()).close();
+  gone.resolve();
+  assertEquals((await t.closed()).reason, "reset");
+});
+
+testOnce("Nagle's algorithm is switched off once, before it can make a reply wait for the one before it", async () => {
+  const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const calls: unknown[] = [];
+  const accept = async (): Promise<Transport> => {
+    const conn = await inner.accept();
+    return Object.assign(conn, {
+      setNoDelay: (...args: unknown[]) => calls.push(...args),
+    });
+  };
+  await using t = startServer({ listener: { addr: inner.addr, accept, close: () => inner.close() } });
+  using client = await t.connect();
+  const seen = [];
+  for (const line of ["one", "two", "three"]) {
+    await client.write(`${line}\n`);
+    seen.push([await client.readLine(), ...calls]);
+  }
+  assertEquals(seen, [["ONE"], ["TWO", true], ["THREE", true]]);
+});
+
+test(
+  "the kernel has Nagle's algorithm off for a connection that has got two replies",
+  async () => {
+    await using t = startServer();
+    const client = await t.connect();
+    const clientPort = (client.addr as Deno.NetAddr).port;
+    for (let i = 0; i < 2; i++) await talk(client);
+    assertEquals(isSet("TCP_NODELAY", t.port, clientPort), true);
+  },
+  60,
+  CANNOT_ASK,
+);
+
+testOnce("serve() shouts without any options but a port", async () => {
+  await using server = serve({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  using conn = await Deno.connect({ port });
+  await conn.write(new TextEncoder().encode("hello\n"));
+  const buffer = new Uint8Array(100);
+  assertEquals(new TextDecoder().decode(buffer.subarray(0, (await conn.read(buffer))!)), shout("hello\n"));
+});
+
+/** Waits until so many connections have ended. */
+async function closedAll(t: TestServer, count: number): Promise<TestServer> {
+  await t.closed(count);
+  assertLess(t.stats.active, 1);
+  return t;
+}

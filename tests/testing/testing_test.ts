@@ -1,0 +1,206 @@
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import type { Transport } from "@x/shouty";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { countWork } from "../kit/work.ts";
+
+const { BadResource, BrokenPipe, Busy, ConnectionRefused, ConnectionReset, Interrupted } = Deno.errors;
+
+/** Both ends of a connection. */
+async function connect(bufferBytes?: number): Promise<[TestClient, Transport]> {
+  const listener = new MemoryListener({ bufferBytes });
+  const client = listener.connect();
+  return [client, await listener.accept()];
+}
+
+function text(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+async function readText(end: Transport, size = 100): Promise<string | null> {
+  const buffer = new Uint8Array(size);
+  const count = await end.read(buffer);
+  return count === null ? null : text(buffer.subarray(0, count));
+}
+
+test("a connection in memory carries bytes both ways, and each side ends by itself", async () => {
+  const [client, server] = await connect();
+  await client.write("ping");
+  assertEquals([await readText(server, 2), await readText(server)], ["pi", "ng"]);
+  await client.closeWrite();
+  assertEquals(await readText(server), null);
+  await server.write(new TextEncoder().encode("one\ntwo\nrest"));
+  await server.closeWrite();
+  assertEquals([await client.readLine(), await client.readLine()], ["one", "two"]);
+  assertEquals([await client.readAll(), await client.readLine(), await client.read()], ["rest", null, null]);
+});
+
+test("a connection in memory takes no more than its buffer holds until somebody reads", async () => {
+  const [client, server] = await connect(4);
+  assertEquals(await server.write(new Uint8Array(10)), 4);
+  let taken = false;
+  const second = server.write(new Uint8Array(10)).then((count) => (taken = true, count));
+  await new FakeClock().advance(1);
+  assertEquals(taken, false);
+  assertEquals(await client.read(), new Uint8Array(4));
+  assertEquals(await second, 4);
+  const whole = client.write("more than four");
+  let all = "";
+  while (all.length < 14) all += await readText(server);
+  await whole;
+  assertEquals(all, "more than four");
+});
+
+test("closing a connection in memory interrupts what is outstanding, and nothing follows", async () => {
+  const [, server] = await connect(1);
+  await server.write(new Uint8Array(1));
+  const outstanding = [server.read(new Uint8Array(1)), server.write(new Uint8Array(1))];
+  await assertRejects(() => server.read(new Uint8Array(1)), Busy);
+  server.close();
+  for (const operation of outstanding) await assertRejects(() => operation, Interrupted);
+  await assertRejects(() => server.read(new Uint8Array(1)), BadResource);
+  await assertRejects(() => server.write(new Uint8Array(1)), BadResource);
+  await assertRejects(() => server.closeWrite(), BadResource);
+  assertThrows(() => server.close(), BadResource);
+});
+
+test("closing a connection in memory lets the other end read what was sent, and write no more", async () => {
+  const [client, server] = await connect();
+  await server.write(new TextEncoder().encode("bye"));
+  server.close();
+  assertEquals(await client.readAll(), "bye");
+  await assertRejects(() => client.write("hello?"), BrokenPipe);
+  await assertRejects(() => client.read(), ConnectionReset);
+});
+
+test("closing a connection in memory with unread input destroys what was sent, as a kernel may", async () => {
+  const [client, server] = await connect();
+  await client.write("unread");
+  await server.write(new TextEncoder().encode("lost"));
+  server.close();
+  await assertRejects(() => client.read(), ConnectionReset);
+});
+
+test("resetting a connection in memory fails both sides of the other end", async () => {
+  const [client, server] = await connect();
+  const reading = server.read(new Uint8Array(1));
+  client.reset();
+  await assertRejects(() => reading, ConnectionReset);
+  await assertRejects(() => server.write(new Uint8Array(1)), ConnectionReset);
+  await assertRejects(() => client.write("x"), BadResource);
+});
+
+test("a listener in memory refuses and resets clients when it is closed", async () => {
+  const listener = new MemoryListener();
+  const waiting = listener.connect();
+  listener.close();
+  await assertRejects(() => waiting.read(), ConnectionReset);
+  assertThrows(() => listener.connect(), ConnectionRefused);
+  assertThrows(() => listener.close(), BadResource);
+  await assertRejects(() => listener.accept(), BadResource);
+  assertThrows(() => new MemoryListener({ bufferBytes: 0 }), RangeError, "bufferBytes 0");
+});
+
+test("a listener in memory accepts one at a time, in order, each from an address of its own", async () => {
+  const listener = new MemoryListener();
+  const first = listener.accept();
+  await assertRejects(() => listener.accept(), Busy);
+  const clients = [listener.connect(), listener.connect(), listener.connect({ transport: "unix", path: "/x" })];
+  const ends = [await first, await listener.accept(), await listener.accept()];
+  assertEquals(ends.map((end) => (end.remoteAddr as Deno.NetAddr).port), [49_152, 49_153, undefined]);
+  assertEquals(ends.map((end) => end.remoteAddr), clients.map((client) => client.addr));
+  assertEquals(ends[0].localAddr, listener.addr);
+  const outstanding = listener.accept();
+  listener.close();
+  await assertRejects(() => outstanding, BadResource);
+});
+
+test("an end in memory tells how many of its bytes the other end has read since it was asked last", async () => {
+  const [client, server] = await connect();
+  assertEquals(server.progress?.(), 0);
+  await server.write(new Uint8Array(10));
+  await client.write("ping");
+  assertEquals(server.progress?.(), 0, "What the peer has not read is no progress");
+  await client.read();
+  await server.read(new Uint8Array(3));
+  assertEquals([server.progress?.(), server.progress?.()], [10, 0]);
+  await server.write(new Uint8Array(5));
+  client.reset();
+  assertEquals(server.progress?.(), 0, "What a reset has destroyed was not read");
+});
+
+test("TestClient.readLine() copies and searches each byte once, however many lines there are", async () => {
+  const [client, server] = await connect();
+  const lines = 16_384;
+  await server.write(new TextEncoder().encode("one\n".repeat(lines)));
+  server.close();
+  using work = countWork();
+  for (let i = 0; i < lines; i++) assertEquals(await client.readLine(), "one");
+  assertEquals(await client.readLine(), null);
+  assertEquals([work.copied, work.searched], ["one\n".length * lines, "one\n".length * lines]);
+});
+
+test("TestClient gives each byte once, whichever way it is asked for", async () => {
+  const [client, server] = await connect();
+  await server.write(new TextEncoder().encode("one\ntwo\nthr"));
+  assertEquals(await client.readLine(), "one");
+  assertEquals(text((await client.read())!), "two\nthr");
+  const line = client.readLine();
+  await server.write(new TextEncoder().encode("ee\nfour\nrest"));
+  assertEquals(await line, "ee");
+  assertEquals(await client.readLine(), "four");
+  await server.closeWrite();
+  assertEquals(await client.readAll(), "rest");
+});
+
+test("FakeClock calls timers in the order of their times, those that are set on the way included", async () => {
+  const clock = new FakeClock();
+  const rung: string[] = [];
+  const ring = (name: string) => rung.push(`${name} at ${clock.now()}`);
+  clock.setTimer(() => ring("late"), 30);
+  clock.setTimer(() => {
+    ring("early");
+    clock.setTimer(() => ring("new"), 10);
+  }, 10);
+  clock.setTimer(() => ring("called off"), 5)();
+  assertEquals(clock.pending, 2);
+  await clock.advance(25);
+  assertEquals([rung, clock.now(), clock.pending], [["early at 10", "new at 20"], 25, 1]);
+  await clock.advance(5);
+  assertEquals(rung.at(-1), "late at 30");
+});
+
+test("FakeClock lets what is ready run before it moves", async () => {
+  const clock = new FakeClock();
+  let called = false;
+  Promise.resolve().then(() => Promise.resolve()).then(() => clock.setTimer(() => called = true, 10));
+  await clock.advance(10);
+  assertEquals(called, true);
+});
+
+test("FakeClock adds up the times of calls that come side by side", async () => {
+  const clock = new FakeClock();
+  const rung: number[] = [];
+  for (const at of [5, 15, 35]) clock.setTimer(() => rung.push(at, clock.now()), at);
+  await Promise.all([clock.advance(10), clock.advance(20), clock.advance(0)]);
+  assertEquals([rung, clock.now()], [[5, 5, 15, 15], 30]);
+});
+
+test("FakeClock moves on after a timer whose callback threw", async () => {
+  const clock = new FakeClock();
+  clock.setTimer(() => {
+    throw new Error("rung in vain");
+  }, 10);
+  const [first] = await Promise.allSettled([clock.advance(20), clock.advance(20)]);
+  assertEquals([first.status, clock.now()], ["rejected", 30]);
+});
+
+test("FakeClock does not go back", async () => {
+  const clock = new FakeClock();
+  await clock.advance(10);
+  for (const wrong of [-5, NaN, Infinity, "10", undefined]) {
+    const error = await assertRejects(() => clock.advance(wrong as number), RangeError);
+    assertMatch(error.message, /^Cannot advance by .+ ms: expected a finite number of at least 0$/);
+  }
+  assertEquals(clock.now(), 10);
+});

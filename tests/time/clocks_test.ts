@@ -1,0 +1,333 @@
+import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
+import { FakeClock } from "@x/shouty/testing";
+import { Alarms, SYSTEM_CLOCK } from "../../internal/time/clocks.ts";
+import { ConnectionClocks, type Expiry, type Timeouts } from "../../internal/time/conn_clocks.ts";
+import { RefClock } from "../../internal/time/ref_clock.ts";
+import { test } from "../kit/bounded.ts";
+import { check, fc } from "../kit/property.ts";
+
+const TIMEOUTS: Timeouts = {
+  firstLineTimeout: Infinity,
+  idleTimeout: 100,
+  lineTimeout: 250,
+  writeTimeout: 70,
+  handlerTimeout: Infinity,
+  halfCloseTimeout: 60_000,
+  maxAge: Infinity,
+};
+
+/** Clocks under test, and what they found out, each with its time. */
+function startClocks(timeouts: Partial<Timeouts> = {}) {
+  const clock = new FakeClock();
+  const found: [number, Expiry][] = [];
+  const expire = (expiry: Expiry) => {
+    found.push([clock.now(), expiry]);
+    if (expiry !== "max-age") clocks.stop();
+  };
+  const clocks: ConnectionClocks = new ConnectionClocks(new Alarms(clock), { ...TIMEOUTS, ...timeouts }, { expire });
+  return { clock, clocks, found };
+}
+
+test("the system's time goes on although the clock on the wall stands still", async () => {
+  const program = `
+    Date.now = () => 1000;
+    const { SYSTEM_CLOCK } = await import("${import.meta.resolve("../../internal/time/clocks.ts")}");
+    const start = SYSTEM_CLOCK.now();
+    await new Promise((resolve) => SYSTEM_CLOCK.setTimer(resolve, 20, true));
+    console.log(SYSTEM_CLOCK.now() - start >= 19);
+  `;
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", "--no-check", program] }).output();
+  assertEquals(new TextDecoder().decode(stdout), "true\n");
+});
+
+test("a timer for longer than the system has timers for does not ring at once", async () => {
+  const rung: string[] = [];
+  // The largest maxAge comes to this by chance.
+  const cancel = SYSTEM_CLOCK.setTimer(() => rung.push("long"), 1.1 * (2 ** 31 - 1), true);
+  await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 5, true));
+  cancel();
+  assertEquals(rung, []);
+});
+
+test("the idle clock runs while the server waits, and any read or write starts it anew", async () => {
+  const { clock, clocks, found } = startClocks();
+  clocks.wait(false);
+  await clock.advance(99);
+  clocks.rest();
+  await clock.advance(1000);
+  clocks.wait(false);
+  await clock.advance(60);
+  clocks.writing(false);
+  await clock.advance(60);
+  clocks.wrote();
+  await clock.advance(99);
+  assertEquals(found, []);
+  await clock.advance(1);
+  assertEquals(found, [[1319, "idle"]]);
+});
+
+test("a write that completes while nobody waits starts no idle clock", async () => {
+  const { clock, clocks, found } = startClocks();
+  clocks.writing(false);
+  clocks.wrote();
+  await clock.advance(10_000);
+  assertEquals([found, clock.pending], [[], 0]);
+});
+
+test("the line clock adds up the waits of one line, and the line's end gives it back", async () => {
+  const { clock, clocks, found } = startClocks();
+  for (let i = 0; i < 3; i++) {
+    clocks.wait(true);
+    await clock.advance(80);
+    clocks.rest();
+    await clock.advance(500);
+  }
+  clocks.lineEnded();
+  for (let i = 0; i < 2; i++) {
+    clocks.wait(true);
+    await clock.advance(90);
+    clocks.rest();
+  }
+  clocks.wait(true);
+  await clock.advance(69);
+  assertEquals(found, []);
+  await clock.advance(1);
+  assertEquals(found, [[3 * 580 + 250, "line-timeout"]]);
+});
+
+test("a block has its own deadline, during which the peer is not idle", async () => {
+  const { clock, clocks, found } = startClocks({ writeTimeout: 150 });
+  clocks.wait(false);
+  clocks.writing(false);
+  await clock.advance(149);
+  assertEquals(found, []);
+  await clock.advance(1);
+  assertEquals(found, [[150, "write-timeout"]]);
+});
+
+test("max-age comes once, within a tenth of its time, and the other clocks go on", async () => {
+  const ages = new Set<number>();
+  for (let i = 0; i < 50; i++) {
+    const { clock, clocks, found } = startClocks({ maxAge: 1000, idleTimeout: 1500 });
+    clocks.wait(false);
+    await clock.advance(5000);
+    assertEquals(found.map(([, expiry]) => expiry), ["max-age", "idle"]);
+    assertEquals([found[0][0] >= 900, found[0][0] <= 1101, found[1][0]], [true, true, 1500]);
+    ages.add(found[0][0]);
+  }
+  assertGreater(ages.size, 10);
+});
+
+test("after linger() nothing else counts", async () => {
+  const { clock, clocks, found } = startClocks({ maxAge: 500 });
+  clocks.wait(true);
+  clocks.writing(false);
+  clocks.linger(2000);
+  await clock.advance(5000);
+  assertEquals(found, [[2000, "linger"]]);
+});
+
+test("Infinity switches each clock off", async () => {
+  const never = { idleTimeout: Infinity, lineTimeout: Infinity, writeTimeout: Infinity };
+  const { clock, clocks, found } = startClocks(never);
+  clocks.wait(true);
+  clocks.writing(false);
+  await clock.advance(1e12);
+  assertEquals([found, clock.pending], [[], 0]);
+});
+
+test("a peer that has said nothing is not idle, though what it was sent is long on its way", async () => {
+  const { clock, clocks, found } = startClocks({ firstLineTimeout: 200, writeTimeout: 500 });
+  clocks.wait(false);
+  await clock.advance(50);
+  clocks.writing(false);
+  await clock.advance(150);
+  assertEquals(found, [[200, "first-line-timeout"]]);
+});
+
+test("whoever comes while the clocks catch up with a loop that was held up sets no timer", async () => {
+  let now = 0;
+  const timers: (() => void)[] = [];
+  const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
+  let woken = 0;
+  const sleep = (at: number) =>
+    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => at, wake: () => void woken++ }, at);
+  sleep(10);
+  now = 10_000;
+  timers[0]();
+  for (let i = 0; i < 10; i++) sleep(11_000 - i);
+  assertEquals(timers.length, 1);
+  while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals([woken, timers.length], [1, 2]);
+});
+
+test("a thousand connections that talk all the time share one timer, which is seldom set", async () => {
+  const clock = new FakeClock();
+  let set = 0;
+  const counting = {
+    now: () => clock.now(),
+    setTimer: (callback: () => void, delay: number) => (set++, clock.setTimer(callback, delay)),
+  };
+  const alarms = new Alarms(counting);
+  const owner = { expire() {} };
+  const all = Array.from({ length: 1000 }, () => new ConnectionClocks(alarms, TIMEOUTS, owner));
+  for (let round = 0; round < 20; round++) {
+    for (const clocks of all) clocks.rest(), clocks.writing(false), clocks.wrote(), clocks.wait(false);
+    assertEquals(clock.pending, 1);
+    await clock.advance(10);
+  }
+  assertLessOrEqual(set, 20);
+  for (const clocks of all) clocks.stop();
+  assertEquals(clock.pending, 0);
+});
+
+/** What may happen to a connection's clocks. */
+const anyStep = fc.oneof(
+  fc.constantFrom("wait", "wait in mid-line", "rest", "line ended", "writing", "wrote"),
+  { weight: 2, arbitrary: fc.integer({ min: 1, max: 120 }) },
+);
+
+test("the clocks find out what a model finds that counts every millisecond", async () => {
+  await check([fc.array(anyStep, { maxLength: 60 })], async (steps) => {
+    const { clock, clocks, found } = startClocks();
+    const model = new Model();
+    for (const step of steps) {
+      if (typeof step === "number") {
+        model.advance(step);
+        await clock.advance(step);
+      } else {
+        apply(clocks, step);
+        model.apply(step);
+      }
+      assertEquals(found[0], model.found);
+      if (model.found !== undefined) return;
+    }
+  }, 300);
+});
+
+type Step = "wait" | "wait in mid-line" | "rest" | "line ended" | "writing" | "wrote";
+
+function apply(clocks: ConnectionClocks, step: Step): void {
+  if (step === "rest") clocks.rest();
+  else if (step === "line ended") clocks.lineEnded();
+  else if (step === "writing") clocks.writing(false);
+  else if (step === "wrote") clocks.wrote();
+  else {
+    // A connection never waits twice in a row.
+    clocks.rest();
+    clocks.wait(step === "wait in mid-line");
+  }
+}
+
+/** The table of the clocks, as plainly as it can be said. */
+class Model {
+  now = 0;
+  found: [number, Expiry] | undefined;
+  waiting = false;
+  midLine = false;
+  writing = false;
+  idleFor = 0;
+  lineFor = 0;
+  writingFor = 0;
+
+  apply(step: Step): void {
+    if (step.startsWith("wait")) {
+      this.waiting = true;
+      this.idleFor = 0;
+      this.midLine = step === "wait in mid-line";
+    } else if (step === "rest") this.waiting = false;
+    else if (step === "line ended") this.lineFor = this.waiting && this.midLine ? this.lineFor : 0;
+    else if (step === "writing") this.writing = true, this.writingFor = 0;
+    else this.writing = false, this.idleFor = 0;
+  }
+
+  advance(milliseconds: number): void {
+    for (let i = 0; i < milliseconds && this.found === undefined; i++) {
+      this.now++;
+      this.idleFor++;
+      this.writingFor++;
+      if (this.waiting && this.midLine) this.lineFor++;
+      if (this.writing && this.writingFor >= TIMEOUTS.writeTimeout) this.found = [this.now, "write-timeout"];
+      else if (this.lineFor >= TIMEOUTS.lineTimeout) this.found = [this.now, "line-timeout"];
+      else if (this.waiting && !this.writing && this.idleFor >= TIMEOUTS.idleTimeout) this.found = [this.now, "idle"];
+    }
+  }
+}
+
+/** What may happen to one of a few sleepers: it gets a deadline, or is forgotten; or time passes. */
+const anyMove = fc.oneof(
+  fc.record({ sleeper: fc.nat(7), deadlineIn: fc.nat(200) }),
+  fc.record({ sleeper: fc.nat(7), deadlineIn: fc.constant(Infinity) }),
+  fc.record({ drop: fc.nat(7) }),
+  fc.record({ pass: fc.nat(150) }),
+);
+
+test("Alarms wake each sleeper at its last deadline, once, in any interleaving", async () => {
+  await check([fc.array(anyMove, { maxLength: 80 })], async (moves) => {
+    const clock = new FakeClock();
+    const alarms = new Alarms(clock);
+    const woken: string[] = [];
+    const wanted: string[] = [];
+    const due = Array<number>(8).fill(Infinity);
+    const sleepers = due.map((_, i) => ({
+      wakeAt: Infinity,
+      place: 0,
+      deadline: () => due[i],
+      wake: (now: number) => (due[i] = Infinity, woken.push(`${i} at ${now}`)),
+    }));
+    for (const move of [...moves, { pass: 1000 }]) {
+      if ("drop" in move) {
+        due[move.drop] = Infinity;
+        alarms.drop(sleepers[move.drop]);
+      } else if ("sleeper" in move) {
+        due[move.sleeper] = clock.now() + move.deadlineIn;
+        alarms.watch(sleepers[move.sleeper], due[move.sleeper]);
+      } else {
+        const end = clock.now() + move.pass;
+        wanted.push(...due.flatMap((at, i) => at <= end ? [`${i} at ${at}`] : []));
+        await clock.advance(move.pass);
+        assertEquals(woken.toSorted(), wanted.toSorted());
+      }
+    }
+    assertEquals(clock.pending, 0);
+  }, 300);
+});
+
+test("Alarms wake in time whoever takes the place of one that was forgotten, from another branch of their heap", async () => {
+  const clock = new FakeClock();
+  const alarms = new Alarms(clock);
+  const woken: string[] = [];
+  const sleepers = [1, 100, 2, 101, 102, 50, 3].map((at) => ({
+    wakeAt: Infinity,
+    place: 0,
+    deadline: () => at,
+    wake: (now: number) => void woken.push(`${at} at ${now}`),
+  }));
+  for (const sleeper of sleepers) alarms.watch(sleeper, sleeper.deadline());
+  alarms.drop(sleepers[3]);
+  await clock.advance(200);
+  assertEquals(woken, [1, 2, 3, 50, 100, 102].map((at) => `${at} at ${at}`));
+});
+
+test("a wait keeps the process alive while its server does, and ends when it would have", async () => {
+  const fake = new FakeClock();
+  const kept: boolean[] = [];
+  const setTimer = (callback: () => void, delay: number, keepAlive: boolean) => {
+    kept.push(keepAlive);
+    return fake.setTimer(callback, delay);
+  };
+  const clock = new RefClock({ now: () => fake.now(), setTimer });
+  const ended: number[] = [];
+  clock.setTimer(() => ended.push(clock.now()), 100, true);
+  const cancel = clock.setTimer(() => ended.push(-1), 100, true);
+  await fake.advance(40);
+  cancel();
+  clock.unref();
+  await fake.advance(40);
+  clock.setTimer(() => ended.push(clock.now()), 50, true);
+  clock.ref();
+  assertEquals(kept, [true, true, false, false, true, true]);
+  await fake.advance(1000);
+  clock.unref();
+  assertEquals([ended, kept.length], [[100, 130], 6], "What is over is not begun again");
+});
