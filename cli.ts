@@ -15,7 +15,7 @@ import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
-import { escapeUnsafe } from "./internal/api/words.ts";
+import { escapeUnsafe } from "./internal/api/errors.ts";
 import { serve, type Server } from "./server.ts";
 
 /**

@@ -6,7 +6,8 @@
 
 import { Answers } from "./internal/conn/answers.ts";
 import { Account, type Budget, type Holder } from "./internal/memory/budget.ts";
-import type { Alarms, Clock } from "./internal/time/clocks.ts";
+import type { Alarms } from "./internal/time/alarms.ts";
+import type { Clock } from "./internal/api/clock.ts";
 import type { ConnLimits } from "./internal/api/conn_options.ts";
 import { ConnectionClocks, type Expiry, jitter } from "./internal/time/conn_clocks.ts";
 import { ConnectionClosedError, LimitError } from "./internal/api/errors.ts";

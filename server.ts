@@ -9,7 +9,9 @@ import { Acceptor } from "./internal/server/acceptor.ts";
 import { Gate } from "./internal/server/admission.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
-import { Alarms, type Clock, SYSTEM_CLOCK } from "./internal/time/clocks.ts";
+import { Alarms } from "./internal/time/alarms.ts";
+import type { Clock } from "./internal/api/clock.ts";
+import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
 import { type ConnLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
 import { Drain } from "./internal/server/drain.ts";
 import { Counters, type ServerStats } from "./internal/server/counters.ts";
@@ -18,10 +20,11 @@ import type { ClosedEvent, GoneEvent, ServerEvent, ShutdownReport } from "./inte
 import type { ConnHandler, LineHandler } from "./internal/api/handlers.ts";
 import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/api/reasons.ts";
 import { MisdirectedTransport } from "./internal/lines/misdirected_transport.ts";
-import { RefClock } from "./internal/time/ref_clock.ts";
+import { RefClock } from "./internal/time/clock.ts";
 import { Rejects } from "./internal/server/rejects.ts";
 import { Roster } from "./internal/memory/roster.ts";
-import { admissionRules, checkDrain, checkServeOptions, defaultErrorLine } from "./internal/api/serve_options.ts";
+import { admissionRules } from "./internal/server/admission.ts";
+import { checkDrain, checkServeOptions, defaultErrorLine } from "./internal/api/serve_options.ts";
 import type { ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
@@ -343,7 +346,6 @@ function start(options: ServeOptions, handler: Handler): Server {
 export function serve(options: ServeOptions = {}, handler: LineHandler = shout): Server {
   checkFunction("handler", handler);
   checkFunction("handler.block", handler.block, true);
-  checkFunction("handler.bytes", handler.bytes, true);
   return start(options, { lines: handler });
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { quote } from "../internal/api/words.ts";
+import { quote } from "../internal/api/errors.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 
 /** What can be done with a file, as Deno's permissions have it. */

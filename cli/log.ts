@@ -7,7 +7,7 @@
 import type { FormatterFunction } from "@std/log/base-handler";
 import type { LevelName } from "@std/log/levels";
 import { Logger } from "@std/log/logger";
-import { escapeUnsafe } from "../internal/api/words.ts";
+import { escapeUnsafe } from "../internal/api/errors.ts";
 import { BufferedHandler, type Sink } from "./log_handler.ts";
 
 /** The levels, as the command calls them. */

@@ -7,7 +7,7 @@
 import { BaseHandler, type FormatterFunction } from "@std/log/base-handler";
 import { type LevelName, LogLevels } from "@std/log/levels";
 import { LogRecord } from "@std/log/logger";
-import { count } from "../internal/api/words.ts";
+import { count } from "../internal/api/errors.ts";
 
 /** Where bytes go, some at a time. */
 export interface Sink {

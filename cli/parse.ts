@@ -5,7 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { quote } from "../internal/api/words.ts";
+import { quote } from "../internal/api/errors.ts";
 import { CommandError } from "./errors.ts";
 import { type Command, type Flag, flagName, type Flags, SWITCHES, variableName } from "./flags.ts";
 import type { Kind } from "./kinds.ts";

@@ -6,7 +6,7 @@
 
 import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/api/events.ts";
 import { formatAddr } from "../internal/api/transport.ts";
-import { count } from "../internal/api/words.ts";
+import { count } from "../internal/api/errors.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
 

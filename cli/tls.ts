@@ -5,7 +5,7 @@
  */
 
 import type { Listener } from "../internal/api/transport.ts";
-import { quote } from "../internal/api/words.ts";
+import { quote } from "../internal/api/errors.ts";
 import type { TlsListener } from "../ops/tls/tls.ts";
 import { datesProblem } from "../ops/tls/certificate.ts";
 import type { TlsCredentials } from "../ops/tls/credentials.ts";

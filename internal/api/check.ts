@@ -4,7 +4,7 @@
  * @module
  */
 
-import { quote } from "./words.ts";
+import { quote } from "./errors.ts";
 
 /** The address and the port that a server listens on unless it is told otherwise. */
 export const DEFAULT_HOSTNAME = "0.0.0.0";

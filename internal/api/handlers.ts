@@ -85,30 +85,25 @@ export interface LineHandler {
    * @returns The replies.
    */
   block?(lines: string, conn: Conn): string;
+}
+
+/** The name of the method by which {@linkcode BytesHandler} answers bytes; no user can have it. */
+export const ANSWER_BYTES: unique symbol = Symbol("answer bytes");
+
+/**
+ * A line handler of the server's own that can answer up to 4 KiB of whole lines as the bytes that they came in: for a
+ * short line, the way to text and back takes longer than all the rest of an answer.
+ */
+export interface BytesHandler extends LineHandler {
   /**
-   * Answers up to 4 KiB of whole lines as the bytes that they came in: for a short line, the way to text and back takes
-   * longer than all the rest of an answer. If it is there, it is asked before `block` and the handler, and must agree
-   * with them, who get text: without the CR before an LF, and with U+FFFD for invalid bytes. It is not asked where lines
-   * have a pace (`maxLinesPerSecond`, `maxBytesPerSecond`), or while the server is short of memory (`maxBufferedBytes`).
+   * Answers lines, as they came: any bytes, each line ended by LF or CRLF. It is asked before `block` and the handler, and
+   * must agree with them; it is not asked where lines have a pace, or while the server is short of memory.
    *
-   * @param lines The lines, as they came: any bytes, each line ended by LF or CRLF. They may be overwritten, but for the
-   * last LF. Copy what you keep or pass on: the buffer behind them is the server's.
-   * @param conn Their connection.
-   * @returns The replies in order, each ended by LF, or an empty array: the same array, or another, which is copied.
-   * `undefined` to have what is in `lines` now answered as text. If it throws, none of the lines is answered.
-   *
-   * @example
-   * ```ts
-   * import { serve } from "@x/shouty";
-   *
-   * const CR = 13;
-   * const echo = Object.assign((line: string) => line, {
-   *   bytes: (lines: Uint8Array) => lines.every((byte) => byte < 0x80 && byte !== CR) ? lines : undefined,
-   * });
-   * await using server = serve({ port: 0 }, echo);
-   * ```
+   * @param lines The lines, which may be overwritten but for the last LF; the buffer behind them is the server's.
+   * @returns The replies in order, each ended by LF: the same array, or another, which is copied. `undefined` to have what
+   * is in `lines` now answered as text. If it throws, none of the lines is answered.
    */
-  bytes?(lines: Uint8Array, conn: Conn): Uint8Array | undefined;
+  [ANSWER_BYTES]?(lines: Uint8Array): Uint8Array | undefined;
 }
 
 /** Talks with one peer; the second door. When it returns, the connection closes politely. */

@@ -97,6 +97,9 @@ export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip"
  */
 export type ListenerRejectReason = "proxy-header" | "tls-handshake";
 
+/** Which of the two limits of size was passed. */
+export type Breach = "line-too-long" | "byte-limit";
+
 /** What the peer is told before the server hangs up: the limits that it can do something about. */
 export type ErrorLineReason =
   | "line-too-long"

@@ -4,7 +4,6 @@
  * @module
  */
 
-import type { AdmissionRules } from "../server/admission.ts";
 import {
   checkClock,
   checkFunction,
@@ -12,19 +11,17 @@ import {
   checkListener,
   checkMethods,
   checkOptions,
-  checkRate,
   checkTimeout,
   checkWhole,
   checkWord,
   DEFAULT_PORT,
 } from "./check.ts";
-import { parseCidrs } from "../server/cidr.ts";
-import type { Clock } from "../time/clocks.ts";
+import type { Clock } from "./clock.ts";
 import type { ConnOptions } from "./conn_options.ts";
 import type { ServerEvent } from "./events.ts";
 import type { ErrorLineReason } from "./reasons.ts";
 import type { Listener } from "./transport.ts";
-import { count } from "./words.ts";
+import { count } from "./errors.ts";
 
 /**
  * What a shutdown does with the connections that it finds:
@@ -204,23 +201,4 @@ export function defaultErrorLine(reason: ErrorLineReason, limit: number): string
 export function checkDrain(drain: DrainMode, drainTimeout: number): void {
   checkWord("drain", drain, ["linger", "finish"]);
   checkTimeout("drainTimeout", drainTimeout);
-}
-
-/** Fills in the defaults of the rules of admission, and checks them. */
-export function admissionRules(options: ServeOptions): AdmissionRules {
-  const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
-  const { acceptRatePerIp = Infinity, atCapacity = "reject" } = options;
-  checkWhole("maxConnections", maxConnections, 1, Infinity);
-  checkWhole("maxConnectionsPerIp", maxConnectionsPerIp, 1, Infinity);
-  checkRate("acceptRate", acceptRate);
-  checkRate("acceptRatePerIp", acceptRatePerIp);
-  checkWord("atCapacity", atCapacity, ["reject", "wait"]);
-  const welcome = welcomeRule(options);
-  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, welcome };
-}
-
-function welcomeRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {
-  const allowed = allow && parseCidrs("allow", allow);
-  const denied = deny && parseCidrs("deny", deny);
-  return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);
 }

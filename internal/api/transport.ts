@@ -4,7 +4,7 @@
  * @module
  */
 
-import { escapeUnsafe } from "./words.ts";
+import { escapeUnsafe } from "./errors.ts";
 
 /**
  * One connection's bytes. `Deno.Conn` is one as it is; TLS, a PROXY header or a fault are others, or wrappers of one.

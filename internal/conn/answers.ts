@@ -5,7 +5,7 @@
  */
 
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { Conn, LineHandler, Reply } from "../api/handlers.ts";
+import { ANSWER_BYTES, type BytesHandler, type Conn, type LineHandler, type Reply } from "../api/handlers.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Answerer, Reader } from "./reader.ts";
 import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
@@ -16,7 +16,7 @@ export class Answers implements Answerer {
   readonly #reader: Reader;
   readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
-  readonly #handler: LineHandler;
+  readonly #handler: BytesHandler;
   /** Whether the handler is at work. */
   answering = false;
 
@@ -46,7 +46,7 @@ export class Answers implements Answerer {
   }
 
   get takesBytes(): boolean {
-    return this.#handler.bytes !== undefined;
+    return this.#handler[ANSWER_BYTES] !== undefined;
   }
 
   answer(lines: string): Promise<void> {
@@ -60,7 +60,7 @@ export class Answers implements Answerer {
 
   answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined {
     this.answering = true;
-    const replies = this.#handler.bytes!(lines, this.#conn.handle);
+    const replies = this.#handler[ANSWER_BYTES]!(lines);
     this.answering = false;
     if (replies === undefined) return undefined;
     if (replies === lines) this.#outbox.lend(lines);

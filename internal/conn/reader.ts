@@ -6,10 +6,11 @@
 
 import { countLineFeeds } from "../lines/ascii.ts";
 import type { Account } from "../memory/budget.ts";
-import type { Clock } from "../time/clocks.ts";
+import type { Clock } from "../api/clock.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { Finishing, type FinishReason } from "./finishing.ts";
-import { type Breach, Limiter, type SizeLimits } from "../lines/limiter.ts";
+import type { Breach } from "../api/reasons.ts";
+import { Limiter, type SizeLimits } from "../lines/limiter.ts";
 import { Pace, type PaceLimits } from "../time/pace.ts";
 import { countLines, decodeLines } from "../lines/text.ts";
 import type { Transport } from "../api/transport.ts";

@@ -6,7 +6,8 @@
 
 import { checkBoolean, checkBufferBytes, checkOptions, checkWhole } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
-import { type Breach, Limiter } from "./limiter.ts";
+import type { Breach } from "../api/reasons.ts";
+import { Limiter } from "./limiter.ts";
 
 /** Options of {@linkcode ByteLimitStream}. */
 export interface ByteLimitStreamOptions {

@@ -5,10 +5,8 @@
  * @module
  */
 
+import type { Breach } from "../api/reasons.ts";
 import { giveBuffer, takeBuffer } from "../memory/spares.ts";
-
-/** Why the limiter refuses to take more. */
-export type Breach = "line-too-long" | "byte-limit";
 
 /** The two sizes that the limiter enforces. */
 export interface SizeLimits {

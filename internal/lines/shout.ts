@@ -4,6 +4,7 @@
  * @module
  */
 
+import { ANSWER_BYTES } from "../api/handlers.ts";
 import { upperCase } from "./ascii.ts";
 
 /**
@@ -24,11 +25,10 @@ export const shout: {
   (line: string): string;
   /** Upper-cases many lines at once: LF has no upper case, so they stay apart. */
   block(lines: string): string;
-  /** Upper-cases ASCII in place, or returns `undefined`: the bytes that it has changed by then stay upper-case. */
-  bytes(lines: Uint8Array): Uint8Array | undefined;
 } = Object.assign(function shout(line: string): string {
   return line.toUpperCase();
 }, {
   block: (lines: string): string => lines.toUpperCase(),
-  bytes: (lines: Uint8Array): Uint8Array | undefined => upperCase(lines) ? lines : undefined,
+  /** Upper-cases ASCII where it lies; what is upper-case already stays so when the rest needs more. */
+  [ANSWER_BYTES]: (lines: Uint8Array): Uint8Array | undefined => upperCase(lines) ? lines : undefined,
 });

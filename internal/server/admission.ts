@@ -4,8 +4,11 @@
  * @module
  */
 
+import { checkRate, checkWhole, checkWord } from "../api/check.ts";
+import type { ServeOptions } from "../api/serve_options.ts";
+import { parseCidrs } from "./cidr.ts";
 import { ClientRates } from "./client_rates.ts";
-import { clientOf } from "./ip.ts";
+import { clientOf } from "./cidr.ts";
 import { Rate } from "../time/rate.ts";
 import type { AdmissionRejectReason } from "../api/reasons.ts";
 
@@ -141,4 +144,23 @@ export class Gate {
     const asked = this.#countsClients || this.#clientRates !== undefined;
     return asked && "hostname" in addr ? clientOf(addr.hostname) : "";
   }
+}
+
+/** Fills in the defaults of the rules of admission, and checks them. */
+export function admissionRules(options: ServeOptions): AdmissionRules {
+  const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
+  const { acceptRatePerIp = Infinity, atCapacity = "reject" } = options;
+  checkWhole("maxConnections", maxConnections, 1, Infinity);
+  checkWhole("maxConnectionsPerIp", maxConnectionsPerIp, 1, Infinity);
+  checkRate("acceptRate", acceptRate);
+  checkRate("acceptRatePerIp", acceptRatePerIp);
+  checkWord("atCapacity", atCapacity, ["reject", "wait"]);
+  const welcome = welcomeRule(options);
+  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, welcome };
+}
+
+function welcomeRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {
+  const allowed = allow && parseCidrs("allow", allow);
+  const denied = deny && parseCidrs("deny", deny);
+  return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock } from "../time/clocks.ts";
+import type { Clock } from "../api/clock.ts";
 import { linger, LINGER_MS } from "../conn/linger.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
 

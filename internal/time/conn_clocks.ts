@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Alarms, Sleeper } from "./clocks.ts";
+import type { Alarms, Sleeper } from "./alarms.ts";
 
 /** How long each clock of a connection runs, in milliseconds; `Infinity` switches one off. */
 export interface Timeouts {

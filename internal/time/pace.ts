@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock } from "./clocks.ts";
+import type { Clock } from "../api/clock.ts";
 import { Rate } from "./rate.ts";
 
 /** How much one connection may send per second. */

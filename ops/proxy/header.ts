@@ -7,8 +7,8 @@
 
 import { CR, LF } from "../../internal/lines/ascii.ts";
 import { crc32c } from "./crc32c.ts";
-import { mappedIPv4 } from "../../internal/server/ip.ts";
-import { escapeUnsafe, quote } from "../../internal/api/words.ts";
+import { mappedIPv4 } from "../../internal/server/cidr.ts";
+import { escapeUnsafe, quote } from "../../internal/api/errors.ts";
 
 /** What a header says. */
 export interface ProxyHeader {

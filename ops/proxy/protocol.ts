@@ -6,7 +6,8 @@
 
 import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } from "../../internal/api/check.ts";
 import { parsePeers } from "../../internal/server/cidr.ts";
-import { type Clock, SYSTEM_CLOCK } from "../../internal/time/clocks.ts";
+import type { Clock } from "../../internal/api/clock.ts";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { leftOr, Lobby } from "../lobby.ts";
 import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader, ProxyHeaderError } from "./header.ts";
 import type { Listener, Transport } from "../../internal/api/transport.ts";

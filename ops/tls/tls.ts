@@ -14,7 +14,8 @@ import {
   DEFAULT_HOSTNAME,
   DEFAULT_PORT,
 } from "../../internal/api/check.ts";
-import { type Clock, SYSTEM_CLOCK } from "../../internal/time/clocks.ts";
+import type { Clock } from "../../internal/api/clock.ts";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { Lobby } from "../lobby.ts";
 import type { Listener } from "../../internal/api/transport.ts";
 import { type CertificateInfo, datesProblem } from "./certificate.ts";

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { count, escapeUnsafe, quote } from "../../internal/api/words.ts";
+import { count, escapeUnsafe, quote } from "../../internal/api/errors.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
 
 /** Each with its code, since most of them cannot be seen. */

@@ -1,6 +1,7 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { type Listener, serve, serveConnections, type Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
+import { ANSWER_BYTES } from "../../internal/api/handlers.ts";
 import { Lines } from "../../internal/conn/lines.ts";
 import { linger } from "../../internal/conn/linger.ts";
 import { test } from "../kit/bounded.ts";
@@ -168,7 +169,7 @@ test("a handler that has thousands of lines at hand lets others have their turn,
 
 test("a peer whose lines its handler declines as bytes lets others have their turn", async () => {
   let lines = 0;
-  const handler = Object.assign(() => void lines++, { bytes: () => undefined });
+  const handler = Object.assign(() => void lines++, { [ANSWER_BYTES]: () => undefined });
   const memory = new MemoryListener();
   // Too few at a time for the door to take turns for them, so that whoever reads them has to.
   const few = (inner: Transport) => ({ read: (into: Uint8Array) => inner.read(into.subarray(0, 1000)) });

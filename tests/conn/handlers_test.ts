@@ -1,9 +1,12 @@
 import { assertEquals, assertLess, assertStrictEquals } from "@std/assert";
 import { type Conn, type ConnHandler, type LineHandler, shout, type Transport } from "@x/shouty";
+import { ANSWER_BYTES, type BytesHandler } from "../../internal/api/handlers.ts";
 import { turn } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
+
+const bytesOf = (lines: Uint8Array): Uint8Array | undefined => (shout as BytesHandler)[ANSWER_BYTES]!(lines);
 
 const FAILURE = new Error("This line is unlucky");
 
@@ -64,7 +67,7 @@ test("a block handler that throws leaves the block unanswered, and earlier repli
 test("a handler's bytes are asked first, about short blocks alone, and what they decline is answered as text", async () => {
   const asked: string[] = [];
   const handler = Object.assign((line: string) => `text ${line}`, {
-    bytes: (lines: Uint8Array) => {
+    [ANSWER_BYTES]: (lines: Uint8Array) => {
       asked.push(new TextDecoder().decode(lines));
       if (lines[0] !== "b".charCodeAt(0)) return undefined;
       lines[0] = "B".charCodeAt(0);
@@ -90,7 +93,7 @@ test("a handler's bytes are not asked while memory is short", async () => {
   const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);
   const { listener, clock } = inMemory();
   const options = { listener, clock, maxBufferedBytes: 6000 };
-  await using t = startServer(options, Object.assign((line: string) => line, { bytes }));
+  await using t = startServer(options, Object.assign((line: string) => line, { [ANSWER_BYTES]: bytes }));
   const [other, client] = [t.own(listener.connect()), t.own(listener.connect())];
   await client.write("one\n");
   assertEquals(await client.readLine(), "one");
@@ -105,29 +108,24 @@ test("shout says the same to any byte among letters, as bytes or as text", () =>
   for (let byte = 0; byte < 256; byte++) {
     const lines = new Uint8Array([97, byte, 122, 10]);
     const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(lines);
-    const replies = shout.bytes(lines);
+    const replies = bytesOf(lines);
     assertEquals(replies === undefined, byte >= 0x80 || byte === 13, `${byte}`);
     if (replies !== undefined) assertEquals(replies, new TextEncoder().encode(shout.block(text)));
   }
 });
 
-test("a handler that closes while it answers bytes gets its replies out, as bytes or as text", async () => {
+test("a handler that closes while it answers a block gets its replies out", async () => {
   const handler = Object.assign((line: string) => `text ${line}`, {
-    bytes: (lines: Uint8Array, conn: Conn) => {
-      conn.close();
-      return lines[0] === 33 ? undefined : lines;
-    },
+    block: (lines: string, conn: Conn) => (conn.close(), lines),
   });
   await using t = startServer(inMemory(), handler);
   assertEquals(await t.talk("one\ntwo\n"), "one\ntwo\n");
-  assertEquals(await t.talk("!\ntwo\n"), "text !\n");
-  await t.closed(2);
-  assertEquals(t.all("closed").map(({ reason }) => reason), ["closed", "closed"]);
+  assertEquals((await t.closed()).reason, "closed");
 });
 
 test("bytes that decline without a last LF are no line, and no endless one", async () => {
   const bytes = (lines: Uint8Array) => (lines[0] === 33 ? lines.fill(33) : lines[0] = 63, undefined);
-  await using t = startServer(inMemory(), Object.assign((line: string) => `text ${line}`, { bytes }));
+  await using t = startServer(inMemory(), Object.assign((line: string) => `text ${line}`, { [ANSWER_BYTES]: bytes }));
   const client = await t.connect();
   await client.write("!\n");
   await client.write("line\n");
@@ -140,7 +138,7 @@ test("a connection that ends while its handler is at work gives its buffer back"
     for (let i = 0; i < 9; i++) conn.write("too much");
     return new Promise<string>(() => {});
   };
-  for (const handler of [atWork, Object.assign(atWork.bind(null), { bytes: () => undefined })]) {
+  for (const handler of [atWork, Object.assign(atWork.bind(null), { [ANSWER_BYTES]: () => undefined })]) {
     const { listener, clock } = inMemory();
     const buffers: ArrayBufferLike[] = [];
     const read = (inner: Transport) => (into: Uint8Array) => (buffers.push(into.buffer), inner.read(into));
@@ -172,7 +170,7 @@ test("a handler whose bytes throw, or are none, has failed, and earlier replies 
     }]
   ) {
     const bytes = (lines: Uint8Array) => lines[0] === 33 ? wrong() as unknown as Uint8Array : lines;
-    await using t = startServer(inMemory(), Object.assign(shout.bind(null), { bytes }));
+    await using t = startServer(inMemory(), Object.assign(shout.bind(null), { [ANSWER_BYTES]: bytes }));
     const client = await t.connect();
     await client.write("one\n");
     assertEquals(await client.readLine(), "one");
@@ -185,7 +183,7 @@ test("a handler whose bytes throw, or are none, has failed, and earlier replies 
 
 test("replies as bytes stay as they are until they have left, whatever else happens meanwhile", async () => {
   const scratch = new Uint8Array(4);
-  const inTheSame = (lines: Uint8Array) => shout.bytes(lines);
+  const inTheSame = (lines: Uint8Array) => bytesOf(lines);
   const inScratch = (lines: Uint8Array) => (scratch.set(lines), scratch);
   for (const bytes of [inTheSame, inScratch]) {
     const { listener, clock } = inMemory();
@@ -193,7 +191,7 @@ test("replies as bytes stay as they are until they have left, whatever else happ
     // As a kernel has them whose peer does not read.
     const write = (bytes: Uint8Array) => new Promise<number>(() => writes.push(bytes));
     const options = { listener: tapped(listener, () => ({ write, progress: () => 0 })), clock, writeTimeout: 1000 };
-    await using t = startServer(options, Object.assign(shout.bind(null), { bytes }));
+    await using t = startServer(options, Object.assign(shout.bind(null), { [ANSWER_BYTES]: bytes }));
     for (const line of ["ONE\n", "TWO\n", "SIX\n"]) {
       await t.own(listener.connect()).write(line);
       await clock.advance(1000);

@@ -18,6 +18,16 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   testing: ["testing", "internal"],
 };
 
+/** The drawers of `internal/`, and what each may import besides itself. */
+const DRAWER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  api: [],
+  memory: ["api"],
+  time: ["api"],
+  lines: ["api", "memory"],
+  conn: ["api", "memory", "time", "lines"],
+  server: ["api", "time", "conn"],
+};
+
 /** What is not ours, by layer; the core has one dependency. */
 const MAY_DEPEND: Readonly<Record<string, RegExp>> = {
   cli: /^(@std\/(cli|log)\b|node:)/,
@@ -46,6 +56,26 @@ test("imports run one way: cli, ops, server, conn, internal", async () => {
     }
   }
   assertGreater(imports, 100, "The imports are read wrongly");
+});
+
+test("imports run one way between the drawers of internal/, and no drawer is overfull", async () => {
+  const files: Record<string, number> = {};
+  let imports = 0;
+  for (const { path, code } of await readSources()) {
+    const [, drawer] = /^internal\/(\w+)\/\w+\.ts$/.exec(path) ?? [];
+    if (drawer === undefined) {
+      assertEquals(path.startsWith("internal/"), false, `${path} lies beside the drawers`);
+      continue;
+    }
+    files[drawer] = (files[drawer] ?? 0) + 1;
+    for (const [, target] of code.matchAll(/\bfrom "\.\.\/(\w+)\//g)) {
+      imports++;
+      assertEquals(DRAWER_MAY_IMPORT[drawer].includes(target), true, `${path} imports from ${target}`);
+    }
+  }
+  assertEquals(Object.keys(files).toSorted(), Object.keys(DRAWER_MAY_IMPORT).toSorted());
+  assertEquals(Object.values(files).every((count) => count >= 3 && count <= 9), true, JSON.stringify(files));
+  assertGreater(imports, 40, "The imports are read wrongly");
 });
 
 test("only the command touches arguments, signals, the environment, exit and the console", async () => {
@@ -175,7 +205,7 @@ async function list(folder: string): Promise<string[]> {
   const paths: string[] = [];
   for await (const { name, isDirectory } of Deno.readDir(new URL(folder || ".", ROOT))) {
     if (!isDirectory) paths.push(folder + name);
-    else if (name in MAY_IMPORT) paths.push(...await list(`${folder}${name}/`));
+    else if (folder !== "" || name in MAY_IMPORT) paths.push(...await list(`${folder}${name}/`));
   }
   return paths;
 }

@@ -3,7 +3,7 @@ import { test, testOnce } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 import { Acceptor } from "../../internal/server/acceptor.ts";
-import { SYSTEM_CLOCK } from "../../internal/time/clocks.ts";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { setImmediate } from "node:timers";

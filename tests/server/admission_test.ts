@@ -2,7 +2,7 @@ import { createConnection, type Socket } from "node:net";
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { type AdmissionRules, decide, Gate } from "../../internal/server/admission.ts";
 import { ClientRates } from "../../internal/server/client_rates.ts";
-import { clientOf } from "../../internal/server/ip.ts";
+import { clientOf } from "../../internal/server/cidr.ts";
 import { test, testOnce, within } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 

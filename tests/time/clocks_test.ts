@@ -1,8 +1,9 @@
 import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
-import { Alarms, SYSTEM_CLOCK } from "../../internal/time/clocks.ts";
+import { Alarms } from "../../internal/time/alarms.ts";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { ConnectionClocks, type Expiry, type Timeouts } from "../../internal/time/conn_clocks.ts";
-import { RefClock } from "../../internal/time/ref_clock.ts";
+import { RefClock } from "../../internal/time/clock.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 
@@ -31,7 +32,7 @@ function startClocks(timeouts: Partial<Timeouts> = {}) {
 test("the system's time goes on although the clock on the wall stands still", async () => {
   const program = `
     Date.now = () => 1000;
-    const { SYSTEM_CLOCK } = await import("${import.meta.resolve("../../internal/time/clocks.ts")}");
+    const { SYSTEM_CLOCK } = await import("${import.meta.resolve("../../internal/time/clock.ts")}");
     const start = SYSTEM_CLOCK.now();
     await new Promise((resolve) => SYSTEM_CLOCK.setTimer(resolve, 20, true));
     console.log(SYSTEM_CLOCK.now() - start >= 19);

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { ANSWER_BYTES, type BytesHandler } from "../../internal/api/handlers.ts";
 import { type ConnHandler, type LineHandler, serve, serveConnections, shout } from "@x/shouty";
 import { shoutLines } from "../../examples/shout_stream.ts";
 import type { Start } from "../../tests/kit/server.ts";
@@ -29,7 +30,7 @@ function slowly(tick: () => Promise<void>): LineHandler {
 
 const LINE_HANDLERS: Partial<Record<HandlerKind, LineHandler>> = {
   "block": Object.assign((line: string) => shout(line), { block: shout.block }),
-  "bytes": Object.assign((line: string) => Promise.resolve(shout(line)), { bytes: shoutBytes }),
+  "bytes": Object.assign((line: string) => Promise.resolve(shout(line)), { [ANSWER_BYTES]: shoutBytes }),
   "line": (line) => shout(line),
   "async line": (line) => Promise.resolve(shout(line)),
   "throwing line": (line) => refuseBait(line),
@@ -56,7 +57,7 @@ const CONVERSATIONS: Partial<Record<HandlerKind, ConnHandler>> = {
 
 /** Declines, answers where the lines lie, or elsewhere, as it happens. */
 function shoutBytes(lines: Uint8Array): Uint8Array | undefined {
-  const replies = shout.bytes(lines);
+  const replies = (shout as BytesHandler)[ANSWER_BYTES]!(lines);
   return lines.length % 3 === 0 ? undefined : lines.length % 3 === 1 ? replies : replies?.slice();
 }
 

@@ -7,7 +7,7 @@
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import type { ClosedEvent, CloseReason, ServerEvent } from "@x/shouty";
 import { LF } from "../../internal/lines/ascii.ts";
-import { clientOf } from "../../internal/server/ip.ts";
+import { clientOf } from "../../internal/server/cidr.ts";
 import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../internal/lines/misdirected.ts";
 import { type Answer, answer, shouted } from "../../tests/kit/oracle.ts";
 import { BAIT } from "./handlers.ts";

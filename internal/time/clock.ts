@@ -1,10 +1,21 @@
 /**
- * Waits that keep the process alive only while their server is to.
+ * Clocks: the machine's, and one whose timers can be told not to keep the process alive.
  *
  * @module
  */
 
-import type { Clock } from "./clocks.ts";
+import { LONGEST_MS } from "../api/check.ts";
+import type { Clock } from "../api/clock.ts";
+
+/** The machine's monotonic time, whatever a test makes of `Date` later: a clock on the wall can step, or stand still. */
+export const SYSTEM_CLOCK: Clock = {
+  now: performance.now.bind(performance),
+  setTimer(callback, delay, keepAlive) {
+    const id = setTimeout(callback, Math.min(delay, LONGEST_MS));
+    if (!keepAlive) Deno.unrefTimer(id);
+    return () => clearTimeout(id);
+  },
+};
 
 interface Wait {
   readonly at: number;

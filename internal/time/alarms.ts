@@ -1,36 +1,11 @@
 /**
- * Time: where it comes from, and any number of deadlines on one timer.
+ * Any number of deadlines on one timer.
  *
  * @module
  */
 
-import { LONGEST_MS } from "../api/check.ts";
+import type { Clock } from "../api/clock.ts";
 import { hasAskers, socketsTurns } from "./turns.ts";
-
-/** Where time comes from; a test puts a clock there that it moves by hand. */
-export interface Clock {
-  /** Milliseconds since some moment; never goes back. */
-  now(): number;
-  /**
-   * Calls back once.
-   *
-   * @param callback What to call.
-   * @param delay In how many milliseconds.
-   * @param keepAlive Whether the process stays alive for it.
-   * @returns A function that calls it off.
-   */
-  setTimer(callback: () => void, delay: number, keepAlive: boolean): () => void;
-}
-
-/** The machine's monotonic time, whatever a test makes of `Date` later: a clock on the wall can step, or stand still. */
-export const SYSTEM_CLOCK: Clock = {
-  now: performance.now.bind(performance),
-  setTimer(callback, delay, keepAlive) {
-    const id = setTimeout(callback, Math.min(delay, LONGEST_MS));
-    if (!keepAlive) Deno.unrefTimer(id);
-    return () => clearTimeout(id);
-  },
-};
 
 /** A timer that rings so much too late says that nothing else had its turn in time either. */
 const LATE_MS = 20;
