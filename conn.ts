@@ -21,7 +21,7 @@ import { Outbox } from "./internal/conn/outbox.ts";
 import { Reader } from "./internal/conn/reader.ts";
 import type { CloseReason, ErrorLineReason } from "./internal/api/reasons.ts";
 import type { Member } from "./internal/memory/roster.ts";
-import { closeQuietly, isReset, resetQuietly, type Transport } from "./internal/api/transport.ts";
+import { closeQuietly, isReset, keepAlive, resetQuietly, type Transport } from "./internal/api/transport.ts";
 
 /** Which of the two kinds of handlers a server has. */
 export type Handler = { readonly lines: LineHandler } | { readonly conversation: ConnHandler };
@@ -29,6 +29,8 @@ export type Handler = { readonly lines: LineHandler } | { readonly conversation:
 /** What the connections of one server share. */
 export interface Host {
   readonly limits: ConnLimits;
+  /** How long a peer may be silent before the kernel asks whether it is there. */
+  readonly keepAliveMs: number;
   readonly alarms: Alarms;
   readonly clock: Clock;
   readonly budget: Budget;
@@ -63,6 +65,7 @@ export class Connection implements ConnInfo, Holder, Member {
   readonly #transport: Transport;
   readonly #since: number;
   readonly #maxLines: number;
+  readonly #memory: Account;
   readonly #clocks: ConnectionClocks;
   readonly #reader: Reader;
   readonly #outbox: Outbox;
@@ -76,9 +79,9 @@ export class Connection implements ConnInfo, Holder, Member {
     this.remoteAddr = transport.remoteAddr;
     this.#transport = transport;
     this.#host = host;
-    this.#since = alarms.now();
+    this.#since = alarms.clock.now();
     this.#maxLines = Math.round(jitter(limits.maxLines));
-    const memory = new Account(budget, this);
+    const memory = this.#memory = new Account(budget, this);
     this.#clocks = new ConnectionClocks(alarms, limits, this);
     this.#reader = new Reader(transport, limits, this.#clocks, memory, clock, this, "conversation" in host.handler);
     this.#outbox = new Outbox(transport, this.#clocks, memory, this, limits.maxQueuedBytes);
@@ -134,7 +137,7 @@ export class Connection implements ConnInfo, Holder, Member {
   #run(): Promise<unknown> {
     const { handler } = this.#host;
     if ("conversation" in handler) return this.#converse(handler.conversation);
-    this.#answers = new Answers(this, this.#reader, this.#outbox, this.#clocks, handler.lines);
+    this.#answers = new Answers(this, this.#reader, this.#outbox, this.#clocks, this.#memory, handler.lines);
     return this.#reader.each(this.#answers);
   }
 
@@ -233,9 +236,8 @@ export class Connection implements ConnInfo, Holder, Member {
     this.#phase = "closed";
     this.#clocks.stop();
     this.#reader.free();
-    if (cut) resetQuietly(this.#transport);
-    else closeQuietly(this.#transport);
-    const durationMs = this.#host.alarms.now() - this.#since;
+    (cut ? resetQuietly : closeQuietly)(this.#transport);
+    const durationMs = this.#host.alarms.clock.now() - this.#since;
     const [reason, error] = [this.reason!, this.#error];
     const failure = error === undefined ? undefined : { error };
     this.#closed.resolve({ type: "closed", conn: this, reason, ...failure, ...this.totals, durationMs });
@@ -272,7 +274,7 @@ export class Connection implements ConnInfo, Holder, Member {
 
   /** A clock has expired. */
   expire(expiry: Expiry): void {
-    if (expiry === "listen") this.#reader.listen();
+    if (expiry === "listen") this.#listen();
     else if (expiry === "stuck") this.#outbox.stuck();
     else if (expiry === "max-age") this.finish(expiry);
     else if (expiry === "overdue") this.abort("max-age");
@@ -280,7 +282,13 @@ export class Connection implements ConnInfo, Holder, Member {
     else if (expiry !== "write-timeout" || !this.#outbox.progressed()) this.abort(expiry);
   }
 
+  /** The handler has worked for a while: its peer may reset the connection, or vanish without a word. */
+  #listen(): void {
+    if (this.#host.keepAliveMs !== Infinity) keepAlive(this.#transport);
+    this.#reader.listen();
+  }
+
   get midLine(): boolean {
-    return this.#reader.midLine;
+    return this.#reader.limiter.midLine;
   }
 }

@@ -18,7 +18,7 @@ import { Counters, type ServerStats } from "./internal/server/counters.ts";
 import { AcceptRejection } from "./internal/api/errors.ts";
 import type { ClosedEvent, GoneEvent, ServerEvent, ShutdownReport } from "./internal/api/events.ts";
 import type { ConnHandler, LineHandler } from "./internal/api/handlers.ts";
-import { type AdmissionRejectReason, CLOSE_REASONS, type ErrorLineReason } from "./internal/api/reasons.ts";
+import type { AdmissionRejectReason, ErrorLineReason } from "./internal/api/reasons.ts";
 import { MisdirectedTransport } from "./internal/lines/misdirected_transport.ts";
 import { RefClock } from "./internal/time/clock.ts";
 import { Rejects } from "./internal/server/rejects.ts";
@@ -67,6 +67,7 @@ export interface Server extends AsyncDisposable {
 class LineServer implements Server, Host {
   readonly addr: Deno.Addr;
   readonly limits: ConnLimits;
+  readonly keepAliveMs: number;
   readonly alarms: Alarms;
   readonly handler: Handler;
   readonly #options: ServeOptions;
@@ -94,7 +95,8 @@ class LineServer implements Server, Host {
   constructor(options: ServeOptions, handler: Handler) {
     const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
     this.limits = resolveConnOptions(options);
-    const rules = admissionRules(options);
+    this.keepAliveMs = options.keepAliveMs ?? 15_000;
+    this.#gate = new Gate(admissionRules(options), () => clock.now());
     this.handler = handler;
     this.#options = options;
     this.#time = clock;
@@ -103,7 +105,6 @@ class LineServer implements Server, Host {
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });
-    this.#gate = new Gate(rules, () => clock.now());
     this.#acceptor = new Acceptor(this.#listener, this.clock, {
       delay: () => this.#gate.delay(),
       failed: (error, retryMs) => this.#failed(error, retryMs),
@@ -165,10 +166,8 @@ class LineServer implements Server, Host {
 
   socketsTurn(): Promise<void> {
     // All connections share a turn, which may have begun before now.
-    return socketsTurns(
-      this.active,
-      () => this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined),
-    );
+    const shared = () => this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined);
+    return socketsTurns(this.active, shared);
   }
 
   emit(event: ServerEvent): void {
@@ -242,8 +241,9 @@ class LineServer implements Server, Host {
     if (this.#state !== "listening") return closeQuietly(transport);
     const decision = this.#gate.enter(transport.remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
-    if (this.#options.keepAliveMs !== Infinity) keepAlive(transport);
-    const { answerMisdirected } = this.limits;
+    const { idleTimeout, answerMisdirected } = this.limits;
+    // A peer that the server waits for is found out by `idleTimeout` before that.
+    if (this.keepAliveMs < idleTimeout) keepAlive(transport);
     const seen = answerMisdirected ? new MisdirectedTransport(transport) : transport;
     const conn = new Connection(++this.#counters.accepted, seen, this);
     this.#conns.add(conn);
@@ -305,18 +305,12 @@ class LineServer implements Server, Host {
     drain.stop();
     this.#drain = undefined;
     this.#state = "closed";
-    const ended = CLOSE_REASONS.map((reason) => [reason, this.#counters.closed[reason] - before[reason]] as const);
-    const closed = Object.fromEntries(ended.filter(([, count]) => count > 0));
+    const closed = this.#counters.closedSince(before);
     const report = { closed, handlersLeft, durationMs: this.clock.now() - since };
     this.emit({ type: "stopped", report });
     this.#finished.resolve();
     return report;
   }
-}
-
-function start(options: ServeOptions, handler: Handler): Server {
-  checkServeOptions(options);
-  return new LineServer(options, handler);
 }
 
 /**
@@ -346,7 +340,8 @@ function start(options: ServeOptions, handler: Handler): Server {
 export function serve(options: ServeOptions = {}, handler: LineHandler = shout): Server {
   checkFunction("handler", handler);
   checkFunction("handler.block", handler.block, true);
-  return start(options, { lines: handler });
+  checkServeOptions(options);
+  return new LineServer(options, { lines: handler });
 }
 
 /**
@@ -378,5 +373,6 @@ export function serve(options: ServeOptions = {}, handler: LineHandler = shout):
  */
 export function serveConnections(options: ServeOptions, handler: ConnHandler): Server {
   checkFunction("handler", handler);
-  return start(options, { conversation: handler });
+  checkServeOptions(options);
+  return new LineServer(options, { conversation: handler });
 }

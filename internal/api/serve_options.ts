@@ -105,7 +105,7 @@ export interface ServeOptions extends ConnOptions {
   /**
    * How long a peer may be silent before the kernel asks whether it is still there, in milliseconds: it finds out about a
    * peer that has vanished, where no clock does because `idleTimeout` is off or a handler works. `Infinity` switches it
-   * off. `listenEpoll` has an option of the same name, which is exact; Deno's sockets can only be told to ask, and do so
+   * off. While the server waits for a peer, a shorter `idleTimeout` makes it needless. `listenEpoll` has an option of the same name, which is exact; Deno's sockets can only be told to ask, and do so
    * at the kernel's own times, which are 2 h on Linux if they were not changed.
    *
    * @default {15_000}

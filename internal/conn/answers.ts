@@ -4,11 +4,17 @@
  * @module
  */
 
+import { countLineFeeds } from "../lines/ascii.ts";
+import { decodeLines } from "../lines/text.ts";
+import type { Account } from "../memory/budget.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import { ANSWER_BYTES, type BytesHandler, type Conn, type LineHandler, type Reply } from "../api/handlers.ts";
+import { ANSWER_BYTES, type BytesHandler, type Conn, type Reply } from "../api/handlers.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Answerer, Reader } from "./reader.ts";
 import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
+
+/** Maximum length of a block that is answered as bytes: longer ones are handled faster as text. */
+const SHORT_BYTES = 4 * 1024;
 
 /** Has each of a connection's lines answered. */
 export class Answers implements Answerer {
@@ -17,6 +23,8 @@ export class Answers implements Answerer {
   readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
   readonly #handler: BytesHandler;
+  readonly #oneByOne: boolean;
+  readonly #memory: Account;
   /** Whether the handler is at work. */
   answering = false;
 
@@ -25,6 +33,7 @@ export class Answers implements Answerer {
    * @param reader Asked whether more lines are wanted.
    * @param outbox Where the replies go.
    * @param clocks Told when the handler is waited for.
+   * @param memory Asked whether memory is short.
    * @param handler Answers the lines.
    */
   constructor(
@@ -32,24 +41,29 @@ export class Answers implements Answerer {
     reader: Reader,
     outbox: Outbox,
     clocks: ConnectionClocks,
-    handler: LineHandler,
+    memory: Account,
+    handler: BytesHandler,
   ) {
     this.#conn = conn;
     this.#reader = reader;
     this.#outbox = outbox;
     this.#clocks = clocks;
     this.#handler = handler;
+    this.#oneByOne = handler.block === undefined;
+    this.#memory = memory;
   }
 
-  get oneByOne(): boolean {
-    return this.#handler.block === undefined;
+  answer(block: Uint8Array<ArrayBuffer>): Promise<void> {
+    const { tight } = this.#memory.budget;
+    if (this.#handler[ANSWER_BYTES] === undefined || block.length > SHORT_BYTES || tight) {
+      return this.answerText(this.#reader.textOf(block, this.#oneByOne));
+    }
+    const count = countLineFeeds(block);
+    this.#reader.came(count);
+    return this.#answerBytes(block, count);
   }
 
-  get takesBytes(): boolean {
-    return this.#handler[ANSWER_BYTES] !== undefined;
-  }
-
-  answer(lines: string): Promise<void> {
+  answerText(lines: string): Promise<void> {
     if (this.#handler.block === undefined) return this.#answerEach(lines);
     this.answering = true;
     const replies = this.#handler.block(lines, this.#conn.handle);
@@ -58,11 +72,15 @@ export class Answers implements Answerer {
     return this.#outbox.flush();
   }
 
-  answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined {
+  #answerBytes(lines: Uint8Array<ArrayBuffer>, count: number): Promise<void> {
     this.answering = true;
     const replies = this.#handler[ANSWER_BYTES]!(lines);
     this.answering = false;
-    if (replies === undefined) return undefined;
+    if (replies === undefined) {
+      if (this.#oneByOne) this.#reader.noteLines(count);
+      return this.answerText(decodeLines(lines));
+    }
+    this.#reader.lent = true;
     if (replies === lines) this.#outbox.lend(lines);
     else this.#outbox.add(checkBytes(replies));
     return this.#outbox.flush();

@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { Limiter } from "../lines/limiter.ts";
+
 /** Why the input is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
 
@@ -11,12 +13,8 @@ export type FinishReason = "drained" | "max-age" | "max-lines";
 interface Input {
   /** Whether the server waits for the peer. */
   readonly waiting: boolean;
-  /** Whether a line has begun and not ended. */
-  readonly midLine: boolean;
   /** Whether nothing more is read. */
   readonly over: boolean;
-  /** Whether the last read filled its buffer, so that what follows has been sent already. */
-  readonly full: boolean;
   readonly bytes: number;
   readonly lines: number;
 }
@@ -35,6 +33,7 @@ const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, 
 export class Finishing {
   readonly #reason: FinishReason;
   readonly #input: Input;
+  readonly #limiter: Pick<Limiter, "full" | "midLine">;
   readonly #socketsTurn: () => Promise<void>;
   readonly #done: () => void;
   readonly #maxBytes: number;
@@ -46,12 +45,20 @@ export class Finishing {
   /**
    * @param reason Why the input is ended.
    * @param input The reader.
+   * @param limiter Where its input lies.
    * @param socketsTurn Lets the kernel say what else has come.
    * @param done Called once, at the boundary.
    */
-  constructor(reason: FinishReason, input: Input, socketsTurn: () => Promise<void>, done: () => void) {
+  constructor(
+    reason: FinishReason,
+    input: Input,
+    limiter: Pick<Limiter, "full" | "midLine">,
+    socketsTurn: () => Promise<void>,
+    done: () => void,
+  ) {
     this.#reason = reason;
     this.#input = input;
+    this.#limiter = limiter;
     this.#socketsTurn = socketsTurn;
     this.#done = done;
     this.#maxBytes = input.bytes + MAX_BYTES;
@@ -69,7 +76,7 @@ export class Finishing {
     const input = this.#input;
     // A peer that sends the first byte of the next line together with the end of the last is never at a line boundary,
     // and could keep a draining connection open for ever.
-    const atBoundary = this.#atRest || input.lines > this.#lines && !input.full;
+    const atBoundary = this.#atRest || input.lines > this.#lines && !this.#limiter.full;
     this.#lines = input.lines;
     if (atBoundary && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
@@ -84,7 +91,7 @@ export class Finishing {
 
   /** Whether the server waits for the peer, and no line has begun. */
   get #atRest(): boolean {
-    return this.#input.waiting && !this.#input.midLine;
+    return this.#input.waiting && !this.#limiter.midLine;
   }
 
   #finish(): void {

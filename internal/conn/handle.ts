@@ -83,7 +83,7 @@ export class Handle implements Conn {
     return this.#writable ??= new WritableStream({
       write: (data) => this.write(data),
       // Where the server has a last word, it ends this side itself.
-      close: () => this.#reader?.hasBroken ? this.#outbox.flush() : this.#outbox.closeWrite(),
+      close: () => [undefined, "end"].includes(this.#reader?.end) ? this.#outbox.closeWrite() : this.#outbox.flush(),
       abort: (error) => this.#core.writingAborted(error),
     });
   }

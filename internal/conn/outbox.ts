@@ -1,43 +1,23 @@
 /**
- * What a connection has yet to write.
+ * Writing to a connection.
  *
  * @module
  */
 
 import { setImmediate } from "node:timers";
-import { BLOCK_BYTES } from "../lines/limiter.ts";
-import type { Account } from "../memory/budget.ts";
-import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
-import { giveBuffer, OUTPUT_BYTES, takeBuffer } from "../memory/spares.ts";
 import { dontDelay, type Transport } from "../api/transport.ts";
+import { BLOCK_BYTES } from "../lines/limiter.ts";
+import type { Account } from "../memory/budget.ts";
+import { OUTPUT_BYTES } from "../memory/spares.ts";
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import { Blocks } from "./blocks.ts";
 
-const ENCODER = new TextEncoder();
-
-/** A block that takes no more. */
-interface FullBlock {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly used: number;
-  /** Whether it is only lent, and not taken from the spares. */
-  readonly lent: boolean;
-}
-
-/** Most connections never have a full block, and need no list of their own for it. */
-const NONE: FullBlock[] = [];
 const NONE_YET = new Uint8Array(0);
 const NOTHING = Promise.resolve();
 
-/** A character of a string, which is half of one beyond the BMP, becomes three bytes at most. */
-const MAX_BYTES_PER_CHAR = 3;
-
-/** So much text is encoded at once, so that its size in bytes is known. */
-const ENCODE_LENGTH = 16 * 1024;
-
-/** So many pieces too: a string of many pieces is slow to flatten, and takes 32 bytes for each while it waits. */
-const ENCODE_PIECES = 32;
-
-/** A writer that waits for each of its writes never has more than this under way, but for its last. */
+/** Maximum bytes that wait before a writer that awaits each of its writes is held up. */
 const READY_BYTES = BLOCK_BYTES;
 
 /** Minimum bytes that the peer's side has to take within `writeTimeout`: a byte now and then would keep a place for ever. */
@@ -49,12 +29,12 @@ const PROGRESS_BYTES = 1024;
  */
 const BLIND_PERIODS = 3;
 
+/** The memory of short replies, which is not accounted for: nearly every reply has left before it could matter. */
+const FREE_BYTES = OUTPUT_BYTES[0];
+
 type WriteClocks = Pick<ConnectionClocks, "writing" | "wrote">;
 type WriteMemory = Pick<Account, "holdOutput" | "stuck">;
 type WriteTransport = Pick<Transport, "write" | "closeWrite" | "setNoDelay" | "progress" | "heldBytes">;
-
-/** The memory of short replies, which is not accounted for: nearly every reply has left before it could matter. */
-const FREE_BYTES = OUTPUT_BYTES[0];
 
 /** What the outbox tells its connection. */
 export interface OutboxOwner {
@@ -65,8 +45,8 @@ export interface OutboxOwner {
 }
 
 /**
- * Bytes in the order in which they were added, in blocks of at most 64 KiB, each written with one call where the
- * kernel takes it whole.
+ * Writes a connection's output in the order in which it was added, block by block, each with one call where the kernel
+ * takes it whole.
  */
 export class Outbox {
   readonly #transport: WriteTransport;
@@ -75,14 +55,7 @@ export class Outbox {
   readonly #owner: OutboxOwner;
   readonly #maxQueuedBytes: number;
   readonly #readyBytes: number;
-  /** Full blocks, oldest first; then the one that is being filled. */
-  #full: FullBlock[] = NONE;
-  #block: Uint8Array<ArrayBuffer> | undefined;
-  /** Whether that one is only lent, and not taken from the spares. */
-  #lent = false;
-  #used = 0;
-  /** How much of the oldest block has left. */
-  #sent = 0;
+  readonly #blocks = new Blocks();
   #flushing: Promise<void> | undefined;
   /** What is left of the block that is being written. */
   #rest: Uint8Array = NONE_YET;
@@ -96,18 +69,14 @@ export class Outbox {
   #ending: Promise<void> | undefined;
   /** Why nothing leaves any more. */
   closed: CloseReason | undefined;
-  /** Text at the very end, encoded when it is wanted as bytes: many small replies cost one call. */
-  #text = "";
-  #pieces = 0;
-  #bytes = 0;
   #writes = 0;
   /** The number of bytes that have left. */
   bytesOut = 0;
   /** The value of `bytesOut` when the clock of the block last started, and how often that has passed in vain. */
   #bytesBefore = 0;
   #periods = 0;
-  /** Memory taken from the spares. */
-  #held = 0;
+  /** What was last said of the memory that waits. */
+  #accounted = 0;
 
   /**
    * @param transport Where the bytes go.
@@ -131,9 +100,9 @@ export class Outbox {
     this.#readyBytes = Math.min(READY_BYTES, maxQueuedBytes);
   }
 
-  /** Bytes that wait, those being written included; text that is not encoded yet counts as if it were ASCII. */
+  /** The number of bytes that wait, those being written included. */
   get size(): number {
-    return this.#bytes + this.#text.length;
+    return this.closed === undefined ? this.#blocks.size : 0;
   }
 
   /** Whether so much waits that writers should. */
@@ -144,31 +113,14 @@ export class Outbox {
   /** Adds text, or a copy of bytes, without writing yet. */
   add(data: string | Uint8Array): void {
     if (this.closed !== undefined) return;
-    if (typeof data === "string") {
-      this.#text += data;
-      if (++this.#pieces >= ENCODE_PIECES || this.#text.length >= ENCODE_LENGTH) this.#encode();
-    } else this.#addBytes(data);
+    this.#blocks.add(data);
     // What is added behind a block that is on its way waits for the peer.
     if (this.#flushing !== undefined) this.#account();
   }
 
-  #addBytes(data: Uint8Array): void {
-    this.#encode();
-    for (let rest = data; rest.length > 0;) {
-      const room = this.#room(rest.length);
-      const part = rest.subarray(0, room.length);
-      room.set(part);
-      this.#fill(part.length);
-      rest = rest.subarray(part.length);
-    }
-  }
-
   /** Adds bytes that stay as they are until they have left, or a copy of them if others are before them. */
   lend(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.closed !== undefined || this.size > 0) return this.add(bytes);
-    this.#block = bytes;
-    this.#lent = true;
-    this.#fill(bytes.length);
+    if (this.closed === undefined) this.#blocks.lend(bytes);
   }
 
   /**
@@ -264,10 +216,9 @@ export class Outbox {
   /** Drops what waits, and all that is added later. */
   close(reason: CloseReason): void {
     this.closed = reason;
-    this.#text = "";
-    this.#bytes = this.#owed = 0;
+    this.#owed = 0;
     // The kernel may still read from the block that is being written.
-    if (this.#flushing === undefined) this.#release();
+    if (this.#flushing === undefined) this.#blocks.clear();
     this.#memory.stuck = false;
     this.#memory.holdOutput(0);
     this.#wakeWriters();
@@ -304,33 +255,33 @@ export class Outbox {
     if (!(count > 0)) return this.#fail(new Deno.errors.WriteZero("Cannot write: the transport takes no bytes"));
     if (this.closed === undefined) {
       this.bytesOut += count;
-      this.#left(count);
+      this.#blocks.left(count);
+      if (!this.full) this.#wakeWriters();
       if (count < this.#rest.length) {
         this.#rest = this.#rest.subarray(count);
         return true;
       }
       this.#clocks.wrote();
-      this.#memory.stuck = false;
+      if (this.#memory.stuck) this.#memory.stuck = false;
       if (this.#nextBlock()) return true;
     }
     return this.#stop();
   }
 
-  /** Begins with the oldest block, as far as it is filled by now; what is added from here on is for the next round. */
+  /** Begins with the oldest block; what is added from here on is for the next round. */
   #nextBlock(): boolean {
-    if (this.#owed === 0 && this.#again) {
+    if (this.#owed === 0 && !this.#again) return false;
+    const first = this.#blocks.first();
+    if (this.#owed === 0) {
       this.#again = false;
-      this.#encode();
-      this.#owed = this.#bytes;
+      this.#owed = this.#blocks.size;
     }
-    if (this.#owed === 0) return false;
-    this.#rest = this.#full.length > 0
-      ? part(this.#full[0].bytes, this.#sent, this.#full[0].used)
-      : part(this.#block!, this.#sent, this.#used);
-    this.#owed = Math.max(0, this.#owed - this.#rest.length);
+    if (first === undefined || this.#owed === 0) return false;
+    this.#rest = first;
+    this.#owed = Math.max(0, this.#owed - first.length);
     this.#bytesBefore = this.bytesOut;
     this.#periods = 0;
-    this.#clocks.writing(this.#held > FREE_BYTES);
+    this.#clocks.writing(this.#blocks.held > FREE_BYTES);
     this.#account();
     return true;
   }
@@ -345,96 +296,19 @@ export class Outbox {
   #stop(): false {
     this.#rest = NONE_YET;
     this.#flushing = undefined;
-    if (this.closed !== undefined) this.#release();
+    if (this.closed !== undefined) this.#blocks.clear();
     else this.#account();
     return false;
   }
 
   /** Notes how much memory waits for the peer, here and in the transport. */
   #account(): void {
-    this.#memory.holdOutput(Math.max(0, this.#held - FREE_BYTES) + (this.#transport.heldBytes ?? 0));
-  }
-
-  /** Gives all blocks back. */
-  #release(): void {
-    for (const { bytes, lent } of this.#full) if (!lent) giveBuffer(bytes);
-    if (this.#block !== undefined && !this.#lent) giveBuffer(this.#block);
-    this.#full = NONE;
-    this.#block = undefined;
-    this.#used = this.#sent = this.#held = 0;
-  }
-
-  /** The block may have been sealed while it was on its way, with more in it than was known then. */
-  #left(count: number): void {
-    this.#bytes -= count;
-    this.#sent += count;
-    if (this.#full.length > 0) {
-      const { bytes, used, lent } = this.#full[0];
-      if (this.#sent === used) this.#full.shift(), this.#giveBack(bytes, lent);
-    } else if (this.#sent === this.#used) {
-      this.#giveBack(this.#block!, this.#lent);
-      this.#block = undefined;
-      this.#used = 0;
-    }
-    if (!this.full) this.#wakeWriters();
-  }
-
-  #giveBack(block: Uint8Array<ArrayBuffer>, lent: boolean): void {
-    this.#sent = 0;
-    if (lent) return;
-    giveBuffer(block);
-    this.#held -= block.length;
+    const bytes = Math.max(0, this.#blocks.held - FREE_BYTES) + (this.#transport.heldBytes ?? 0);
+    if (bytes !== this.#accounted) this.#memory.holdOutput(this.#accounted = bytes);
   }
 
   #wakeWriters(): void {
     this.#readiness?.resolve();
     this.#readiness = undefined;
   }
-
-  #encode(): void {
-    for (let text = this.#text; text.length > 0;) {
-      const { read, written } = ENCODER.encodeInto(text, this.#room(text.length * MAX_BYTES_PER_CHAR));
-      this.#fill(written);
-      if (read === text.length) break;
-      text = text.slice(read);
-      this.#seal();
-    }
-    this.#text = "";
-    this.#pieces = 0;
-  }
-
-  /** Where so many bytes go, or the first of them. Who has filled a small block is likely to fill another. */
-  #room(bytes: number): Uint8Array<ArrayBuffer> {
-    if (this.#used === this.#block?.length) this.#seal();
-    if (this.#block === undefined) {
-      this.#lent = false;
-      this.#block = takeBuffer(blockSize(bytes, this.#bytes));
-      this.#held += this.#block.length;
-    }
-    return this.#used === 0 ? this.#block : this.#block.subarray(this.#used);
-  }
-
-  #fill(count: number): void {
-    this.#used += count;
-    this.#bytes += count;
-  }
-
-  #seal(): void {
-    if (this.#full === NONE) this.#full = [];
-    this.#full.push({ bytes: this.#block!, used: this.#used, lent: this.#lent });
-    this.#block = undefined;
-    this.#used = 0;
-  }
-}
-
-/** A part of a block, or the block itself: a view of its own would cost 7 % of a short line. */
-function part(block: Uint8Array, start: number, end: number): Uint8Array {
-  return start === 0 && end === block.length ? block : block.subarray(start, end);
-}
-
-/** The size of the block for more bytes behind others: with something before it, more than a little is likely to follow. */
-function blockSize(bytes: number, before: number): number {
-  const [small] = OUTPUT_BYTES;
-  if (bytes + before <= small) return small;
-  return before > 0 ? BLOCK_BYTES : OUTPUT_BYTES.find((size) => bytes <= size) ?? BLOCK_BYTES;
 }

@@ -16,9 +16,6 @@ import { countLines, decodeLines } from "../lines/text.ts";
 import type { Transport } from "../api/transport.ts";
 import { LINE_WORK, TURN_LINES, TURNS } from "../time/turns.ts";
 
-/** How much is read, and how fast. */
-export interface ReadLimits extends SizeLimits, PaceLimits {}
-
 /** Why there is no more input. */
 export type ReadEnd = "end" | Breach | FinishReason;
 
@@ -32,21 +29,14 @@ export interface ReaderOwner {
 
 /** Answers blocks of whole lines. */
 export interface Answerer {
-  /** Whether it handles each line by itself, which is more work. */
-  readonly oneByOne: boolean;
-  /** Whether it may answer short blocks as bytes. */
-  readonly takesBytes: boolean;
-  /** Answers whole lines; settles when the replies have left. */
-  answer(lines: string): Promise<void>;
-  /** The same, in memory that nothing is read into until it has settled; `undefined` to be given them as text. */
-  answerBytes(lines: Uint8Array<ArrayBuffer>): Promise<void> | undefined;
+  /** Answers whole lines; settles when the replies have left, until when nothing is read. */
+  answer(block: Uint8Array<ArrayBuffer>): Promise<void>;
+  /** The same for lines that have been decoded. */
+  answerText(lines: string): Promise<void>;
 }
 
 /** Maximum bytes handled without a turn, even if no read filled its buffer: a custom transport may always have data ready. */
 const MAX_WORK = 2 * 1024 * 1024;
-
-/** Maximum length of a block that is answered as bytes: longer ones are handled faster as text. */
-const SHORT_BYTES = 4 * 1024;
 
 /** Reads blocks of whole lines when they are asked for, so that the clocks know whether the server waits for the peer. */
 export class Reader {
@@ -54,7 +44,8 @@ export class Reader {
   readonly #clocks: ConnectionClocks;
   readonly #memory: Account;
   readonly #owner: ReaderOwner;
-  readonly #limiter: Limiter;
+  /** Where input lies until it is handed out. */
+  readonly limiter: Limiter;
   readonly #pace: Pace | undefined;
   /** The outstanding read, of which there is at most one; undefined again when its bytes have been taken. */
   outstanding: Promise<number | null> | undefined;
@@ -63,7 +54,7 @@ export class Reader {
   /** Whether bytes have come that nobody has asked for yet. */
   #ahead = false;
   /** Whether lines are being answered in the limiter's buffer, so that it must stay as it is. */
-  #lent = false;
+  lent = false;
   /** Whether nothing more is read. */
   over = false;
   /** Whether lines that have come are not handed out either. */
@@ -74,10 +65,10 @@ export class Reader {
   peerEnded = false;
   #finishing: Finishing | undefined;
   #wake: ((nothing: undefined) => void) | undefined;
+  /** What was last said of the memory that input takes. */
+  #held = 0;
   /** Work done without a turn for it, in bytes. */
   #work = 0;
-  /** Lines that the pace holds back. */
-  #later = "";
   /** The number of whole lines that have come. */
   lines = 0;
   /** The number of bytes that have come. */
@@ -94,7 +85,7 @@ export class Reader {
    */
   constructor(
     transport: Transport,
-    limits: ReadLimits,
+    limits: SizeLimits & PaceLimits,
     clocks: ConnectionClocks,
     memory: Account,
     clock: Clock,
@@ -105,24 +96,8 @@ export class Reader {
     this.#clocks = clocks;
     this.#memory = memory;
     this.#owner = owner;
-    this.#limiter = new Limiter(limits, keeps);
-    const paced = limits.maxLinesPerSecond !== Infinity || limits.maxBytesPerSecond !== Infinity;
-    if (paced) this.#pace = new Pace(limits, clock);
-  }
-
-  /** Whether a line has begun and not ended. */
-  get midLine(): boolean {
-    return this.#limiter.midLine;
-  }
-
-  /** Whether the input ended although the peer had not ended its side. */
-  get hasBroken(): boolean {
-    return this.end !== undefined && this.end !== "end";
-  }
-
-  /** Whether the last read filled its buffer, so that more is likely to be there already. */
-  get full(): boolean {
-    return this.#limiter.full;
+    this.limiter = new Limiter(limits, keeps);
+    if (Pace.isSet(limits)) this.#pace = new Pace(limits, clock);
   }
 
   /**
@@ -133,9 +108,9 @@ export class Reader {
    * @param atRest Called at the boundary if the server waits for the peer there, so that nothing else would notice.
    */
   finish(reason: FinishReason, socketsTurn: () => Promise<void>, atRest: () => void): void {
-    this.#finishing ??= new Finishing(reason, this, socketsTurn, () => {
+    this.#finishing ??= new Finishing(reason, this, this.limiter, socketsTurn, () => {
       this.over = true;
-      this.end ??= this.#limiter.breach ?? reason;
+      this.end ??= this.limiter.breach ?? reason;
       this.#pace?.stop();
       if (this.waiting) atRest();
       this.#wakeHandler();
@@ -152,11 +127,11 @@ export class Reader {
   /** Reads no more, and gives its memory back. */
   free(): void {
     this.stop();
-    this.#memory.holdInput(0);
-    if (this.#lent) return;
+    this.#memory.holdInput(this.#held = 0);
+    if (this.lent) return;
     // The kernel may still write into the buffer of a read that is outstanding.
-    if (this.outstanding === undefined) this.#limiter.free();
-    else this.outstanding.then(() => this.#limiter.free(), () => this.#limiter.free());
+    if (this.outstanding === undefined) this.limiter.free();
+    else this.outstanding.then(() => this.limiter.free(), () => this.limiter.free());
   }
 
   /**
@@ -165,7 +140,7 @@ export class Reader {
    */
   async listen(): Promise<void> {
     if (this.#pace?.holdsUp) return this.#clocks.listenLater();
-    while (!this.waiting && !this.over && !this.peerEnded && !this.#lent && this.#limiter.hasRoom) {
+    while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.limiter.hasRoom) {
       try {
         const read = this.outstanding ?? this.#startRead();
         if (read === undefined) return;
@@ -187,8 +162,8 @@ export class Reader {
    * @returns One or more lines, each ended by one LF; `undefined` when there is no more input, whatever the cause.
    */
   next(): Promise<string | undefined> {
-    if (this.#later === "") this.#limiter.release();
-    return this.#ask(this.#pace === undefined ? this.#read() : this.#nextInPace(this.#pace));
+    if (!this.#pace?.later) this.limiter.release();
+    return this.#ask(this.#pace === undefined ? this.#read() : this.#next());
   }
 
   /** Waits until bytes have come; then {@linkcode takeBytes} has them, or there is no more input. */
@@ -211,20 +186,20 @@ export class Reader {
 
   /** Takes all bytes that have come, in memory of their own; `undefined` if there are none. */
   takeBytes(): Uint8Array<ArrayBuffer> | undefined {
-    const bytes = this.#limiter.all()?.slice();
-    this.end ??= this.#limiter.breach;
+    this.#clocks.came(true);
+    const bytes = this.limiter.all()?.slice();
+    this.end ??= this.limiter.breach;
     if (bytes === undefined) return undefined;
     this.#ahead = false;
-    this.#came(countLineFeeds(bytes));
+    this.came(countLineFeeds(bytes));
     return bytes;
   }
 
   /** Takes back the last of the lines that were handed out: whatever reads next gets them first. */
   takeBack(lines: number): void {
-    const all = lines + countLines(this.#later);
+    const all = lines + countLines(this.#pace?.takeLater() ?? "");
     if (all === 0) return;
-    this.#later = "";
-    this.#limiter.takeBack(all);
+    this.limiter.takeBack(all);
     this.lines -= all;
     this.#ahead = true;
   }
@@ -235,22 +210,18 @@ export class Reader {
    * @param answerer Answers the blocks.
    */
   each(answerer: Answerer): Promise<unknown> {
-    return this.#pace === undefined ? this.#read(answerer) : this.#eachInPace(this.#pace, answerer);
+    return this.#pace === undefined ? this.#read(answerer) : this.#eachInPace(answerer);
   }
 
-  async #eachInPace(pace: Pace, answerer: Answerer): Promise<void> {
-    for (let lines; !this.stopped && (lines = await this.#nextInPace(pace)) !== undefined;) {
-      await answerer.answer(lines);
-    }
+  async #eachInPace(answerer: Answerer): Promise<void> {
+    for (let lines; !this.stopped && (lines = await this.#next()) !== undefined;) await answerer.answerText(lines);
   }
 
-  async #nextInPace(pace: Pace): Promise<string | undefined> {
+  /** The next block, or as much of it as the pace lets pass. */
+  async #next(): Promise<string | undefined> {
     this.#clocks.stopHandler();
-    const lines = this.#later || await this.#read();
-    if (lines === undefined) return undefined;
-    const end = await pace.pass(lines);
-    this.#later = lines.slice(end);
-    return this.stopped ? undefined : lines.slice(0, end);
+    const lines = await this.#pace!.next(() => this.#read());
+    return this.stopped ? undefined : lines;
   }
 
   /**
@@ -261,66 +232,91 @@ export class Reader {
    * @param bytes Whether it is enough that bytes have come, which stay where they are.
    */
   async #read(answerer?: Answerer, bytes = false): Promise<string | undefined> {
-    const limiter = this.#limiter;
+    const limiter = this.limiter;
     if (bytes && limiter.midLine) return undefined;
     while (limiter.breach === undefined && (this.#ahead || !this.over)) {
-      if (!this.#ahead) {
-        if (this.#pace !== undefined) await this.#pace.read();
-        // A read that filled its buffer did not have to wait, and neither will the next.
-        if (limiter.full || this.#work > MAX_WORK) {
-          const turn = TURNS.take(this.#work);
-          this.#work = 0;
-          await turn;
-        }
-      }
+      const turn = this.#ahead ? undefined : this.#turn();
+      if (turn !== undefined) await turn;
       // What `listen` has read meanwhile comes first: the peer may send no more before that is answered.
       if (!this.#ahead) {
-        if (this.over) break;
+        const read = this.over ? undefined : this.#wait();
+        if (read === undefined) break;
         try {
-          const read = this.outstanding ?? this.#startRead();
-          if (read === undefined) break;
-          this.waiting = true;
-          this.#clocks.wait(limiter.midLine);
-          this.#finishing?.rested();
-          const count = await read;
-          this.waiting = false;
-          // Otherwise `listen` has taken it.
-          if (this.outstanding === read) {
-            if (this.over) break;
-            this.#took(count);
-          }
+          if (!this.#waited(read, await read)) break;
         } catch (error) {
-          this.waiting = false;
-          this.#owner.failed(error);
+          this.#failed(error);
           break;
         }
-        this.#clocks.rest();
       }
       if (bytes && limiter.midLine) return undefined;
       const block = this.#cut();
       if (block === undefined) continue;
-      const room = this.#memory.room();
-      if (room !== undefined) {
-        await room;
-        if (this.stopped) return undefined;
-      }
-      if (answerer === undefined) return this.#textOf(block, true);
-      await this.#answer(block, answerer);
-      this.#lent = false;
+      if (this.#memory.budget.crowded) await this.#memory.budget.room();
+      if (this.stopped) return undefined;
+      if (answerer === undefined) return this.textOf(block, true);
+      await answerer.answer(block);
+      this.lent = false;
       if (this.stopped) return undefined;
     }
     this.end ??= limiter.breach ?? (this.peerEnded ? "end" : undefined);
   }
 
+  /** The turn to wait for before the next read, if there is one. */
+  #turn(): Promise<void> | undefined {
+    if (this.#pace !== undefined) return this.#pace.read().then(() => this.#turnForWork());
+    return this.#turnForWork();
+  }
+
+  #turnForWork(): Promise<void> | undefined {
+    // A read that filled its buffer did not have to wait, and neither will the next.
+    if (!this.limiter.full && this.#work <= MAX_WORK) return undefined;
+    const work = this.#work;
+    this.#work = 0;
+    return TURNS.take(work);
+  }
+
+  /** Begins to wait for the peer, in the outstanding read or a new one; undefined if there is none. */
+  #wait(): Promise<number | null> | undefined {
+    try {
+      const read = this.outstanding ?? this.#startRead();
+      if (read === undefined) return undefined;
+      this.waiting = true;
+      this.#clocks.wait(this.limiter.midLine);
+      this.#finishing?.rested();
+      return read;
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  /** The read has settled; returns whether its bytes, which `listen` may have taken, are to be handed out. */
+  #waited(read: Promise<number | null>, count: number | null): boolean {
+    this.waiting = false;
+    if (this.outstanding !== read) return true;
+    if (this.over) return false;
+    this.#took(count);
+    return true;
+  }
+
+  #failed(error: unknown): void {
+    this.waiting = false;
+    this.#owner.failed(error);
+  }
+
   /** Starts the one outstanding read; undefined if it is this connection that had to give way to make room for it. */
   #startRead(): Promise<number | null> | undefined {
-    const space = this.#limiter.space(this.#memory.tight);
-    this.#memory.holdInput(this.#limiter.extraBytes);
+    const space = this.limiter.space(this.#memory.budget.tight);
+    this.#holdInput();
     if (this.over) return undefined;
     const { maxReadBytes = Infinity } = this.#pace ?? {};
     return this.outstanding = this.#transport.read(
       space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space,
     );
+  }
+
+  #holdInput(): void {
+    const { extraBytes } = this.limiter;
+    if (extraBytes !== this.#held) this.#memory.holdInput(this.#held = extraBytes);
   }
 
   /** Takes what the outstanding read brought. */
@@ -333,58 +329,44 @@ export class Reader {
     }
     this.bytes += count;
     this.#work += count;
-    this.#limiter.added(count);
+    this.limiter.added(count);
     this.#pace?.took(count);
     this.#finishing?.took();
   }
 
   #cut(): Uint8Array<ArrayBuffer> | undefined {
-    const block = this.#limiter.cut();
+    const block = this.limiter.cut();
     // The line that the end of input ends is a block of its own.
     this.#ahead = block !== undefined && this.peerEnded;
-    return block ?? (this.peerEnded ? this.#limiter.end() : undefined);
+    this.#clocks.came(block !== undefined);
+    return block ?? (this.peerEnded ? this.limiter.end() : undefined);
   }
 
-  #answer(block: Uint8Array<ArrayBuffer>, answerer: Answerer): Promise<void> {
-    if (!answerer.takesBytes || block.length > SHORT_BYTES || this.#memory.tight) {
-      return answerer.answer(this.#textOf(block, answerer.oneByOne));
-    }
-    const lines = countLineFeeds(block);
-    this.#came(lines);
-    this.#lent = true;
-    const answered = answerer.answerBytes(block);
-    if (answered !== undefined) return answered;
-    this.#lent = false;
-    if (answerer.oneByOne) this.#noteLines(lines);
-    return answerer.answer(this.#decode(block));
-  }
-
-  #textOf(block: Uint8Array, oneByOne: boolean): string {
-    const text = this.#decode(block);
+  /**
+   * Decodes a block, and counts its lines; where memory is short, its bytes are given back before they are answered, which
+   * may take long.
+   *
+   * @param block The block.
+   * @param oneByOne Whether each line is handled by itself, which is more work.
+   * @returns The same lines, each ended by LF alone.
+   */
+  textOf(block: Uint8Array, oneByOne: boolean): string {
+    const text = decodeLines(block);
+    if (this.#memory.budget.tight) this.limiter.letGo(), this.#holdInput();
     const lines = countLines(text);
-    if (oneByOne) this.#noteLines(lines);
-    this.#came(lines);
+    if (oneByOne) this.noteLines(lines);
+    this.came(lines);
     return text;
   }
 
   /** Notes how much work lines are that are handled one by one, but for those that take turns of their own. */
-  #noteLines(lines: number): void {
+  noteLines(lines: number): void {
     this.#work += (lines % TURN_LINES) * LINE_WORK;
   }
 
-  /** The text of a block; where memory is short, its bytes are given back before it is answered, which may take long. */
-  #decode(block: Uint8Array): string {
-    const lines = decodeLines(block);
-    if (this.#memory.tight) {
-      this.#limiter.letGo();
-      this.#memory.holdInput(this.#limiter.extraBytes);
-    }
-    return lines;
-  }
-
-  #came(lines: number): void {
+  /** So many whole lines have come. */
+  came(lines: number): void {
     this.lines += lines;
-    this.#clocks.lineEnded();
     this.#owner.came(lines);
   }
 }

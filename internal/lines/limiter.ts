@@ -52,8 +52,11 @@ export class Limiter {
   /** Whether the last LF is not the peer's. */
   #terminated = false;
   #overLimit = false;
-  #full = false;
+  /** Whether the last read filled its buffer, so that more is likely to be there already. */
+  full = false;
   #smallReads = 0;
+  /** How many bytes of memory it holds beyond the least. */
+  extraBytes = 0;
   /** Bytes taken so far. */
   bytes = 0;
   /** Set once, when a limit is passed; nothing more comes out then. */
@@ -73,11 +76,6 @@ export class Limiter {
     return this.#end > this.#start;
   }
 
-  /** Whether the last read filled its buffer, so that more is likely to be there already. */
-  get full(): boolean {
-    return this.#full;
-  }
-
   /** What has come of the unfinished line. */
   get held(): Uint8Array {
     return this.#buffer.subarray(this.#start, this.#end);
@@ -86,11 +84,6 @@ export class Limiter {
   /** Whether there is room for more without a block having been asked for. */
   get hasRoom(): boolean {
     return this.#end - this.#kept < BLOCK_BYTES;
-  }
-
-  /** How many bytes of memory it holds beyond the least. */
-  get extraBytes(): number {
-    return this.#buffer.length - SMALL_BYTES;
   }
 
   /**
@@ -112,6 +105,7 @@ export class Limiter {
       buffer.set(this.#buffer.subarray(0, held));
       giveBuffer(this.#buffer);
       this.#buffer = buffer;
+      this.extraBytes = size - SMALL_BYTES;
     }
     return held === 0 ? this.#buffer : this.#buffer.subarray(held);
   }
@@ -119,7 +113,7 @@ export class Limiter {
   /** A full buffer grows fourfold; one that has been too large for a while becomes small again. */
   #nextSize(held: number): number {
     const size = this.#buffer.length;
-    if (this.#full) {
+    if (this.full) {
       const most = held === size ? this.#limits.maxLineBytes + 2 : BLOCK_BYTES;
       return Math.max(size, Math.min(size * 4, Math.max(most, BLOCK_BYTES)));
     }
@@ -138,6 +132,7 @@ export class Limiter {
     if (this.#end > this.#kept || this.extraBytes === 0) return;
     giveBuffer(this.#buffer);
     this.#buffer = takeBuffer(SMALL_BYTES);
+    this.extraBytes = 0;
     this.#kept =
       this.#start =
       this.#searched =
@@ -169,7 +164,7 @@ export class Limiter {
 
   /** Notes that `count` bytes were put into {@linkcode space}. */
   added(count: number): void {
-    this.#full = this.#end + count === this.#buffer.length;
+    this.full = this.#end + count === this.#buffer.length;
     this.#smallReads = count * QUIET_READS < this.#buffer.length ? this.#smallReads + 1 : 0;
     const over = this.bytes + count - this.#limits.maxConnectionBytes;
     this.bytes += count;

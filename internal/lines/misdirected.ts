@@ -48,6 +48,11 @@ export class MisdirectedError extends Error {
 export class TlsRecord {
   #at = 0;
 
+  /** Whether a record can begin with this byte, and no request line. */
+  static begins(byte: number): boolean {
+    return byte === 22;
+  }
+
   /**
    * Takes the next byte.
    *

@@ -21,24 +21,14 @@ export class Account implements Member {
   bytes = 0;
   output = 0;
   readonly holder: Holder;
-  readonly #budget: Budget;
+  readonly budget: Budget;
   #input = 0;
   #output = 0;
   #stuck = false;
 
   constructor(budget: Budget, holder: Holder) {
-    this.#budget = budget;
+    this.budget = budget;
     this.holder = holder;
-  }
-
-  /** Whether memory is short. */
-  get tight(): boolean {
-    return this.#budget.tight;
-  }
-
-  /** Waits until there is memory for more replies; undefined if there is. */
-  room(): Promise<void> | undefined {
-    return this.#budget.room();
   }
 
   /** Whether giving its memory back would free anything: a line that is being answered keeps it. */
@@ -72,7 +62,7 @@ export class Account implements Member {
   }
 
   #set(): void {
-    this.#budget.set(this, this.#stuck ? this.#input + this.#output : this.#input, this.#output);
+    this.budget.set(this, this.#stuck ? this.#input + this.#output : this.#input, this.#output);
   }
 }
 
@@ -89,6 +79,7 @@ export class Budget {
   #output = 0;
   /** Those who wait for output to leave, in the order in which they came. */
   readonly #waiting = new Set<() => void>();
+  #waking = false;
 
   /** @param maxBytes How much memory there is. */
   constructor(maxBytes: number) {
@@ -99,13 +90,14 @@ export class Budget {
    * Whether more than half is taken: from here on, buffers are no larger than what has begun in them needs, so that
    * replies are short, too. Output that is on its way counts here, and is no reason for anybody to give way.
    */
-  get tight(): boolean {
-    return this.#bytes + this.#output > this.#maxBytes / 2;
-  }
+  tight = false;
+  /** Whether output takes more than there is, or others wait for it to leave: more lines have to wait with {@linkcode room}. */
+  crowded = false;
 
   /** Notes how much of what cannot leave, and how much output, an account holds; if it is too much, the largest give way. */
   set(account: Account, bytes: number, output: number): void {
-    this.#output += output - account.output;
+    const more = output - account.output;
+    this.#output += more;
     account.output = output;
     const grown = bytes - account.bytes;
     const before = sizeOf(account.bytes);
@@ -116,27 +108,39 @@ export class Budget {
       if (before > 0) this.#bySize[before].delete(account);
       if (after > 0) (this.#bySize[after] ??= new Roster()).add(account);
     }
-    if (grown > 0) this.#settle();
+    this.#look();
+    if (grown > 0 || more > 0) this.#settle();
     this.#wakeNext();
   }
 
-  /** Waits until output takes no more than there is, behind those who wait already; undefined if it does not now. */
-  room(): Promise<void> | undefined {
-    if (this.#output <= this.#maxBytes && this.#waiting.size === 0) return undefined;
+  #look(): void {
+    this.tight = this.#bytes + this.#output > this.#maxBytes / 2;
+    this.crowded = this.#output > this.#maxBytes || this.#waiting.size > 0;
+  }
+
+  /** Waits until output takes no more than there is, behind those that wait already. */
+  room(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiting.add(resolve);
+    this.#look();
     this.#settle();
+    queueMicrotask(() => this.#wakeNext());
     return promise;
   }
 
   /** Lets one that waits go on; the next goes when that one's output is known, which it is in the next microtask. */
   #wakeNext(): void {
-    if (this.#output > this.#maxBytes) return;
+    if (this.#waking || this.#output > this.#maxBytes) return;
     const [first] = this.#waiting;
     if (first === undefined) return;
     this.#waiting.delete(first);
+    this.#look();
     first();
-    queueMicrotask(() => this.#wakeNext());
+    this.#waking = true;
+    queueMicrotask(() => {
+      this.#waking = false;
+      this.#wakeNext();
+    });
   }
 
   #settle(): void {

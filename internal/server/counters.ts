@@ -59,6 +59,12 @@ export class Counters {
     addTo(this.#traffic, traffic);
   }
 
+  /** How many connections have ended since then, by reason; a reason without any is left out. */
+  closedSince(before: Readonly<Record<CloseReason, number>>): Partial<Record<CloseReason, number>> {
+    const ended = CLOSE_REASONS.map((reason) => [reason, this.closed[reason] - before[reason]] as const);
+    return Object.fromEntries(ended.filter(([, count]) => count > 0));
+  }
+
   /** The counters now, with what the connections that are there have done so far. */
   snapshot(active: Iterable<ActiveConn>, orphans: number): ServerStats {
     const traffic = { ...this.#traffic };

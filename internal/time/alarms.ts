@@ -28,20 +28,14 @@ export interface Sleeper {
  * is due, and put back. A timer per connection would cost 1.4 KB each.
  */
 export class Alarms {
-  readonly #clock: Clock;
+  /** Where time comes from. */
+  readonly clock: Clock;
   readonly #heap: Sleeper[] = [];
   #timerAt = Infinity;
   #cancel: (() => void) | undefined;
-  /** The result of the last {@linkcode now}: good enough for a deadline that may be early. */
-  recent = 0;
 
   constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  /** The present time in milliseconds. */
-  now(): number {
-    return this.recent = this.#clock.now();
+    this.clock = clock;
   }
 
   /** Sees to it that a sleeper is looked at by then. */
@@ -68,7 +62,7 @@ export class Alarms {
 
   #ring(): void {
     this.#cancel = undefined;
-    if (this.now() - this.#timerAt > LATE_MS) this.#catchUp();
+    if (this.clock.now() - this.#timerAt > LATE_MS) this.#catchUp();
     else this.#wakeDue(!hasAskers());
   }
 
@@ -86,7 +80,7 @@ export class Alarms {
   /** @param asked Whether all sockets have been asked since the timer rang. */
   #wakeDue(asked: boolean): void {
     this.#timerAt = Infinity;
-    const now = this.now();
+    const now = this.clock.now();
     for (let first = this.#heap[0]; first !== undefined && first.wakeAt <= now; first = this.#heap[0]) {
       const deadline = first.deadline();
       if (deadline <= now && !asked) return void this.#catchUp();
@@ -105,12 +99,12 @@ export class Alarms {
     this.#cancel = undefined;
     this.#timerAt = at;
     if (at === Infinity) return;
-    const now = this.now();
+    const now = this.clock.now();
     this.#timerAt = Math.max(at, now);
     // Rounded up: timers count whole milliseconds, and one that fires early would be set again and again.
     const delay = Math.ceil(this.#timerAt - now);
     // What waits for a peer keeps the process alive by itself.
-    this.#cancel = this.#clock.setTimer(() => this.#ring(), delay, false);
+    this.#cancel = this.clock.setTimer(() => this.#ring(), delay, false);
   }
 
   #put(sleeper: Sleeper, place: number): void {

@@ -89,28 +89,46 @@ export class ConnectionClocks implements Sleeper {
     this.#owner = owner;
     this.#lineLeft = timeouts.lineTimeout;
     if (timeouts.maxAge === Infinity) return;
-    this.#ageAt = alarms.now() + jitter(timeouts.maxAge);
-    alarms.watch(this, this.#ageAt);
+    this.#ageAt = this.#now() + jitter(timeouts.maxAge);
+    this.#watch(this.#ageAt);
+  }
+
+  #now(): number {
+    return this.#alarms.clock.now();
+  }
+
+  #watch(at: number): void {
+    if (at < this.wakeAt) this.#alarms.watch(this, at);
   }
 
   /** The server begins to wait for the peer's bytes; in mid-line the line's clock goes on from where it stood. */
   wait(midLine: boolean): void {
     this.#waiting = true;
     this.stopHandler();
-    const now = this.#alarms.now();
+    const now = this.#now();
     this.#idleAt = now + this.#timeouts.idleTimeout;
-    this.#alarms.watch(this, this.#idleAt);
+    this.#watch(this.#idleAt);
     if (this.#silent) {
       this.#firstAt = now + this.#timeouts.firstLineTimeout;
-      this.#alarms.watch(this, this.#firstAt);
+      this.#watch(this.#firstAt);
     }
     if (!midLine) return;
     this.#waitFrom = now;
     this.#lineAt = now + this.#lineLeft;
-    this.#alarms.watch(this, this.#lineAt);
+    this.#watch(this.#lineAt);
   }
 
-  /** The server no longer waits for the peer, whose bytes have come, nor for the handler. */
+  /**
+   * Bytes have come, so that the server no longer waits for the peer.
+   *
+   * @param lineEnded Whether a line ended with them: the next one has its time whole.
+   */
+  came(lineEnded: boolean): void {
+    this.rest();
+    if (lineEnded) this.#lineLeft = this.#timeouts.lineTimeout;
+  }
+
+  /** The server waits neither for the peer nor for the handler. */
   rest(): void {
     this.#waiting = false;
     this.stopHandler();
@@ -118,13 +136,8 @@ export class ConnectionClocks implements Sleeper {
     this.#silent = false;
     this.#firstAt = Infinity;
     if (this.#lineAt === Infinity) return;
-    this.#lineLeft = Math.max(0, this.#lineLeft - (this.#alarms.now() - this.#waitFrom));
+    this.#lineLeft = Math.max(0, this.#lineLeft - (this.#now() - this.#waitFrom));
     this.#lineAt = Infinity;
-  }
-
-  /** A line ended: the next one has its time whole. */
-  lineEnded(): void {
-    this.#lineLeft = this.#timeouts.lineTimeout;
   }
 
   /** The handler begins to work: until it reads again, the server waits for it and not for the peer. */
@@ -137,8 +150,8 @@ export class ConnectionClocks implements Sleeper {
 
   /** Has the handler's peer listened for in a while. */
   listenLater(): void {
-    this.#listenAt = this.#alarms.recent + LISTEN_MS;
-    this.#alarms.watch(this, this.#listenAt);
+    this.#listenAt = this.#now() + LISTEN_MS;
+    this.#watch(this.#listenAt);
   }
 
   /** The handler has written something, so it has not hung. */
@@ -162,8 +175,8 @@ export class ConnectionClocks implements Sleeper {
     const { handlerTimeout, halfCloseTimeout } = this.#timeouts;
     const timeout = this.#halfClosed ? Math.min(handlerTimeout, halfCloseTimeout) : handlerTimeout;
     if (timeout === Infinity) return;
-    this.#handlerAt = this.#alarms.now() + timeout;
-    this.#alarms.watch(this, this.#handlerAt);
+    this.#handlerAt = this.#now() + timeout;
+    this.#watch(this.#handlerAt);
   }
 
   /**
@@ -172,12 +185,12 @@ export class ConnectionClocks implements Sleeper {
    * @param large Whether its memory counts if it has to wait.
    */
   writing(large: boolean): void {
-    const now = this.#alarms.now();
+    const now = this.#now();
     this.#writeAt = now + this.#timeouts.writeTimeout;
-    this.#alarms.watch(this, this.#writeAt);
+    this.#watch(this.#writeAt);
     if (!large) return;
     this.#stuckAt = now + STUCK_MS;
-    this.#alarms.watch(this, this.#stuckAt);
+    this.#watch(this.#stuckAt);
   }
 
   /** The block has left, which is progress for the idle clock too; the handler's clock stood still meanwhile. */
@@ -185,8 +198,8 @@ export class ConnectionClocks implements Sleeper {
     this.#writeAt = this.#stuckAt = Infinity;
     if (this.#handlerAt !== Infinity) this.#startHandler();
     if (!this.#waiting) return;
-    this.#idleAt = this.#alarms.now() + this.#timeouts.idleTimeout;
-    this.#alarms.watch(this, this.#idleAt);
+    this.#idleAt = this.#now() + this.#timeouts.idleTimeout;
+    this.#watch(this.#idleAt);
   }
 
   /** The connection is about to end: what it still has to write is all that is timed. */
@@ -203,8 +216,8 @@ export class ConnectionClocks implements Sleeper {
       this.#ageAt =
       this.#overdueAt =
         Infinity;
-    this.#lingerAt = this.#alarms.now() + milliseconds;
-    this.#alarms.watch(this, this.#lingerAt);
+    this.#lingerAt = this.#now() + milliseconds;
+    this.#watch(this.#lingerAt);
   }
 
   /** Stops for good. */
@@ -232,14 +245,14 @@ export class ConnectionClocks implements Sleeper {
     } else if (this.#overdueAt <= now && !this.#working) {
       // What is owed is on its way, at the peer's pace or at that of the limits.
       this.#overdueAt = now + OVERDUE_MS;
-      this.#alarms.watch(this, this.deadline());
+      this.#watch(this.deadline());
     } else this.#owner.expire(this.#expired(now));
   }
 
   /** Tells of something that does not end the connection by itself, so that the clocks run on. */
   #once(expiry: Expiry, done: () => void): void {
     done();
-    this.#alarms.watch(this, this.deadline());
+    this.#watch(this.deadline());
     this.#owner.expire(expiry);
   }
 

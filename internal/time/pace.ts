@@ -36,6 +36,11 @@ export class Pace {
   #late = 0;
   #stopped = false;
 
+  /** Whether there is a pace to keep. */
+  static isSet({ maxLinesPerSecond, maxBytesPerSecond }: PaceLimits): boolean {
+    return maxLinesPerSecond !== Infinity || maxBytesPerSecond !== Infinity;
+  }
+
   constructor(limits: PaceLimits, clock: Clock) {
     this.#clock = clock;
     this.#bytes = new Rate(limits.maxBytesPerSecond);
@@ -58,6 +63,30 @@ export class Pace {
   /** So much was read. */
   took(bytes: number): void {
     this.#bytes.take(this.#clock.now() - this.#late, bytes);
+  }
+
+  /** Lines that are held back. */
+  later = "";
+
+  /**
+   * Waits until lines may pass, and holds the others back.
+   *
+   * @param read Reads one or more lines, each ended by LF; `undefined` if there are no more.
+   * @returns The lines that may pass, or `undefined`.
+   */
+  async next(read: () => Promise<string | undefined>): Promise<string | undefined> {
+    const lines = this.later || await read();
+    if (lines === undefined) return undefined;
+    const end = await this.pass(lines);
+    this.later = lines.slice(end);
+    return lines.slice(0, end);
+  }
+
+  /** Takes the lines that are held back. */
+  takeLater(): string {
+    const { later } = this;
+    this.later = "";
+    return later;
   }
 
   /**

@@ -63,3 +63,22 @@ test("Budget looks at no more lines than have to give way, however many there ar
   assertEquals(gone > 1000, true, `${gone}`);
   assertLessOrEqual(Line.looks, gone);
 });
+
+test("Budget has stuck output give way as long as lines wait for it, each time that those let on have filled it again", async () => {
+  const budget = new Budget(100);
+  const gone: number[] = [];
+  const account = (id: number): Account => {
+    const giveWay = () => (gone.push(id), accounts[id].stuck = false, accounts[id].holdOutput(0));
+    return new Account(budget, { midLine: false, giveWay });
+  };
+  const accounts = [0, 1, 2, 3].map(account);
+  for (const stuck of accounts.slice(0, 2)) stuck.holdOutput(45), stuck.stuck = true;
+  assertEquals([gone, budget.crowded], [[], false]);
+  await Promise.all(
+    accounts.slice(2).map(async (waiting) => {
+      await budget.room();
+      waiting.holdOutput(60);
+    }),
+  );
+  assertEquals([gone.toSorted(), budget.crowded], [[0, 1], true]);
+});

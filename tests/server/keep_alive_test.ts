@@ -1,18 +1,43 @@
 /** What `keepAliveMs` does on Deno's sockets; on epoll, it is an option of the listener. */
 import { assertEquals } from "@std/assert";
+import type { ServeOptions } from "@x/shouty";
+import { FakeClock } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
-import { startServer } from "../kit/server.ts";
+import { startConversations, startServer, type TestServer } from "../kit/server.ts";
 import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
 
+async function isAskedAbout(t: TestServer): Promise<boolean> {
+  const { port } = (await t.admitted()).addr as Deno.NetAddr;
+  return isSet("SO_KEEPALIVE", t.port, port);
+}
+
 test(
-  "the kernel finds out whether a silent peer is still there, unless keepAliveMs is off",
+  "the kernel finds out whether a silent peer is still there, unless keepAliveMs is off or idleTimeout shorter",
   async () => {
-    for (const keepAliveMs of [undefined, 1000, Infinity]) {
-      await using t = startServer({ keepAliveMs });
-      const client = await t.admitted();
-      const { port } = client.addr as Deno.NetAddr;
-      assertEquals(isSet("SO_KEEPALIVE", t.port, port), keepAliveMs !== Infinity);
+    const cases: [ServeOptions, boolean][] = [
+      [{ idleTimeout: Infinity }, true],
+      [{ idleTimeout: 2000, keepAliveMs: 1000 }, true],
+      [{ idleTimeout: 2000 }, false],
+      [{ idleTimeout: Infinity, keepAliveMs: Infinity }, false],
+    ];
+    for (const [options, expected] of cases) {
+      await using t = startServer(options);
+      assertEquals(await isAskedAbout(t), expected, JSON.stringify(options));
     }
+  },
+  60,
+  CANNOT_ASK,
+);
+
+test(
+  "the kernel finds out whether the peer of a handler at work is still there, whatever idleTimeout is",
+  async () => {
+    const clock = new FakeClock();
+    await using t = startConversations({ clock, idleTimeout: 2000 }, () => new Promise(() => {}));
+    const { port } = (await t.admitted()).addr as Deno.NetAddr;
+    assertEquals(isSet("SO_KEEPALIVE", t.port, port), false);
+    await clock.advance(1000);
+    assertEquals(isSet("SO_KEEPALIVE", t.port, port), true);
   },
   60,
   CANNOT_ASK,

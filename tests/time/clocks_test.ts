@@ -83,7 +83,7 @@ test("the line clock adds up the waits of one line, and the line's end gives it 
     clocks.rest();
     await clock.advance(500);
   }
-  clocks.lineEnded();
+  clocks.came(true);
   for (let i = 0; i < 2; i++) {
     clocks.wait(true);
     await clock.advance(90);
@@ -210,7 +210,7 @@ type Step = "wait" | "wait in mid-line" | "rest" | "line ended" | "writing" | "w
 
 function apply(clocks: ConnectionClocks, step: Step): void {
   if (step === "rest") clocks.rest();
-  else if (step === "line ended") clocks.lineEnded();
+  else if (step === "line ended") clocks.came(true);
   else if (step === "writing") clocks.writing(false);
   else if (step === "wrote") clocks.wrote();
   else {
@@ -237,7 +237,7 @@ class Model {
       this.idleFor = 0;
       this.midLine = step === "wait in mid-line";
     } else if (step === "rest") this.waiting = false;
-    else if (step === "line ended") this.lineFor = this.waiting && this.midLine ? this.lineFor : 0;
+    else if (step === "line ended") this.waiting = false, this.lineFor = 0;
     else if (step === "writing") this.writing = true, this.writingFor = 0;
     else this.writing = false, this.idleFor = 0;
   }
