@@ -238,9 +238,9 @@ export class Connection implements ConnInfo, Holder, Member {
     this.#reader.free();
     (cut ? resetQuietly : closeQuietly)(this.#transport);
     const durationMs = this.#host.alarms.clock.now() - this.#since;
-    const [reason, error] = [this.reason!, this.#error];
-    const failure = error === undefined ? undefined : { error };
-    this.#closed.resolve({ type: "closed", conn: this, reason, ...failure, ...this.totals, durationMs });
+    const { lines, bytesIn, bytesOut } = this.totals;
+    const event = { type: "closed", conn: this, reason: this.reason!, lines, bytesIn, bytesOut, durationMs } as const;
+    this.#closed.resolve(this.#error === undefined ? event : { ...event, error: this.#error });
   }
 
   /** For a handler that has given up writing; an end that is under way goes on as it is. */

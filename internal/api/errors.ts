@@ -81,6 +81,8 @@ export function harmless<T>(promise: Promise<T>): Promise<T> {
  */
 const UNSAFE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Cs}]/gu;
 
+const UNUSUAL = /[^ -~]/;
+
 /**
  * Quotes text that may be anybody's, such as a peer's, so that it stays on its line and shows all that is in it.
  *
@@ -98,6 +100,8 @@ export function quote(text: string): string {
  * @returns The text in one safe line.
  */
 export function escapeUnsafe(text: string): string {
+  // Nearly all text is printable ASCII, of which nothing is unsafe.
+  if (!UNUSUAL.test(text)) return text;
   return text.replace(UNSAFE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
