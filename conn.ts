@@ -253,8 +253,7 @@ export class Connection implements ConnInfo, Holder, Member {
   // What its parts report.
 
   /** Whole lines have come. */
-  came(lines: number): void {
-    if (lines === 1) this.#outbox.newTurn();
+  came(): void {
     if (this.#reader.lines >= this.#maxLines) this.finish("max-lines");
   }
 

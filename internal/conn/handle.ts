@@ -47,7 +47,7 @@ export class Handle implements Conn {
     this.#outbox = outbox;
     this.#clocks = clocks;
     this.#reader = reader;
-    if (reader !== undefined) this.#lines = new Lines(reader, clocks);
+    if (reader !== undefined) this.#lines = new Lines(reader, outbox, clocks);
   }
 
   get id(): number {
@@ -76,7 +76,7 @@ export class Handle implements Conn {
     if (reader === undefined || lines === undefined) {
       throw new TypeError("Cannot use conn.readable in a line handler: it gets each line as its argument");
     }
-    return this.#readable ??= readableOf(reader, this.#clocks, () => lines.giveBack());
+    return this.#readable ??= readableOf(reader, this.#outbox, this.#clocks, () => lines.giveBack());
   }
 
   get writable(): WritableStream<Uint8Array | string> {

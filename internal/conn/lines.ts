@@ -5,6 +5,7 @@
  */
 
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { Outbox } from "./outbox.ts";
 import type { Reader } from "./reader.ts";
 import { countLines } from "../lines/text.ts";
 import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
@@ -19,6 +20,7 @@ type Result = IteratorResult<string, undefined>;
  */
 export class Lines implements AsyncIterableIterator<string, undefined> {
   readonly #reader: Reader;
+  readonly #outbox: Pick<Outbox, "newTurn">;
   readonly #clocks: Pick<ConnectionClocks, "work">;
   /** The last block that came, and where its next line begins. */
   #block = "";
@@ -29,10 +31,12 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   /**
    * @param reader Where the blocks come from.
+   * @param outbox Told when a line has come alone.
    * @param clocks Told when the handler has a block to work on, or knows that there will be none.
    */
-  constructor(reader: Reader, clocks: Pick<ConnectionClocks, "work">) {
+  constructor(reader: Reader, outbox: Pick<Outbox, "newTurn">, clocks: Pick<ConnectionClocks, "work">) {
     this.#reader = reader;
+    this.#outbox = outbox;
     this.#clocks = clocks;
   }
 
@@ -91,6 +95,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     const lines = await this.#reader.next();
     if (lines === undefined) this.#over = true;
     else this.#block = lines, this.#turnLeft = TURN_LINES;
+    if (lines?.indexOf("\n") === this.#block.length - 1) this.#outbox.newTurn();
     this.#clocks.work();
     this.#pulling = undefined;
   }

@@ -166,7 +166,7 @@ export class Outbox {
     }
   }
 
-  /** The peer has sent a line, and no more than that: what is posted next is worth a write of its own. */
+  /** A line has come alone: what is posted next is worth a write of its own. */
   newTurn(): void {
     this.#postedAlone = false;
   }

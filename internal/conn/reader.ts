@@ -22,7 +22,7 @@ export type ReadEnd = "end" | Breach | FinishReason;
 /** What the reader tells its connection. */
 export interface ReaderOwner {
   /** Whole lines have come. */
-  came(lines: number): void;
+  came(): void;
   /** A read has failed. */
   failed(error: unknown): void;
 }
@@ -367,6 +367,6 @@ export class Reader {
   /** So many whole lines have come. */
   came(lines: number): void {
     this.lines += lines;
-    this.#owner.came(lines);
+    this.#owner.came();
   }
 }

@@ -5,18 +5,21 @@
  */
 
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { Outbox } from "./outbox.ts";
 import type { Reader } from "./reader.ts";
 
 /**
  * A reader as a stream of bytes. It reads only when it is pulled, and its end closes nothing.
  *
  * @param reader Where the bytes come from.
+ * @param outbox Told when bytes have come.
  * @param clocks Told when the handler has bytes to work on, or knows that there will be none.
  * @param before Called before each read.
  * @returns The stream.
  */
 export function readableOf(
   reader: Reader,
+  outbox: Outbox,
   clocks: ConnectionClocks,
   before: () => void,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
@@ -30,6 +33,7 @@ export function readableOf(
       if (cancelled) return;
       const bytes = reader.takeBytes();
       clocks.work();
+      outbox.newTurn();
       if (bytes !== undefined) return controller.enqueue(bytes);
       controller.close();
       controller.byobRequest?.respond(0);

@@ -190,7 +190,9 @@ async function roundsFor(blocks: string[]): Promise<number> {
   let over = false;
   const tick = () => void (count++, over || setImmediate(tick));
   setImmediate(tick);
-  for await (const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never, { work() {} }));
+  for await (
+    const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never, { newTurn() {} }, { work() {} })
+  );
   over = true;
   return count;
 }
