@@ -8,7 +8,7 @@ import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } fro
 import { parsePeers } from "../../internal/server/cidr.ts";
 import type { Clock } from "../../internal/api/clock.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { leftOr, Lobby } from "../lobby.ts";
+import { leftOr, Lobby } from "../preparing_listener.ts";
 import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader, ProxyHeaderError } from "./header.ts";
 import type { Listener, Transport } from "../../internal/api/transport.ts";
 import { DirectTransport, ProxiedTransport } from "./transports.ts";

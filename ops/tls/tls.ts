@@ -16,7 +16,7 @@ import {
 } from "../../internal/api/check.ts";
 import type { Clock } from "../../internal/api/clock.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { Lobby } from "../lobby.ts";
+import { Lobby } from "../preparing_listener.ts";
 import type { Listener } from "../../internal/api/transport.ts";
 import { type CertificateInfo, datesProblem } from "./certificate.ts";
 import { loadCredentials, type LoadedCredentials, type TlsCredentials, TlsCredentialsError } from "./credentials.ts";

@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { AcceptRejection, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { Lobby, type Reception } from "../../ops/lobby.ts";
+import { Lobby, type Reception } from "../../ops/preparing_listener.ts";
 import { test } from "../kit/bounded.ts";
 
 /** A lobby in memory, where a test says when each connection is ready. */
