@@ -1,5 +1,5 @@
 /**
- * Where connections wait that are not ready for the server yet.
+ * A listener whose connections have something to do, such as a handshake, before they are accepted.
  *
  * @module
  */
@@ -10,31 +10,31 @@ import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
 import { ENTRIES } from "../internal/time/turns.ts";
 
-/** What connections go through in a lobby. */
-export interface Reception {
+/** What each connection does before it is accepted, and the limits on that. */
+export interface Preparation {
   /**
-   * Makes one ready. Its transport may be closed meanwhile; what this comes to does not matter then.
+   * Prepares one connection. The listener may close the transport meanwhile, and ignores the result then.
    *
-   * @param transport The connection as it was accepted, which is closed if this fails.
-   * @returns The connection as the server gets it, which owns the other from then on.
-   * @throws {PeerLeft} (As a rejection.) If the peer has left without a byte; see {@linkcode leftOr}.
+   * @param transport The connection as the inner listener accepted it; it is closed if this fails.
+   * @returns The connection as the server gets it, which owns `transport` from then on.
+   * @throws {PeerLeft} (As a rejection.) If the peer has left without sending a byte; see {@linkcode peerLeftOr}.
    */
-  ready(transport: Transport): Promise<Transport>;
-  /** What that is called, to be read after "No". */
+  prepare(transport: Transport): Promise<Transport>;
+  /** What the preparation is called in an error, after "No". */
   readonly what: string;
-  /** The reason of a connection's rejection, if that fails. */
+  /** The reason of the rejection if the preparation fails. */
   readonly reason: ListenerRejectReason;
-  /** How long it may take, in milliseconds; `Infinity` for ever. */
+  /** Maximum time of one preparation, in milliseconds; `Infinity` for no limit. */
   readonly timeout: number;
-  /** How many may be at it at a time. */
+  /** Maximum number of connections that are prepared at a time. */
   readonly maxPending: number;
-  /** Where time comes from. */
+  /** Tells the time and sets the timers. */
   readonly clock: Clock;
 }
 
-/** The peer of a connection has left before it sent anything, as health checks do; the `cause` says how. */
+/** The peer has left before it sent anything, as health checks do; the `cause` is the transport's error. */
 export class PeerLeft extends Error {
-  /** @param cause What its leaving looks like. */
+  /** @param cause The error that told of it. */
   constructor(cause: unknown) {
     super("The peer left before it sent anything", { cause });
     this.name = "PeerLeft";
@@ -42,59 +42,60 @@ export class PeerLeft extends Error {
 }
 
 /**
- * Tells a peer that has left in silence from one that has failed.
+ * Tells a peer that left without sending a byte from a preparation that failed.
  *
- * @param error Why the connection does not get ready.
+ * @param error Why the preparation ended.
  * @param received How many bytes have come from the peer.
- * @returns The error to throw.
+ * @returns The error to throw: a {@linkcode PeerLeft}, or `error` itself.
  */
-export function leftOr(error: unknown, received: number): unknown {
+export function peerLeftOr(error: unknown, received: number): unknown {
   return received === 0 && isReset(error) ? new PeerLeft(error) : error;
 }
 
-/** When all places are taken, the longest guest keeps its own for so long after it has come. */
-const CROWDED_MS = 1000;
+/** Minimum time in milliseconds that a connection may be pending, even while `maxPending` connections are. */
+const MIN_PENDING_MS = 1000;
 
 type Outcome = { readonly transport: Transport } | { readonly error: unknown };
 
-/** A connection that is being made ready. */
-interface Guest {
+/** A connection that is being prepared. */
+interface PendingConnection {
   readonly transport: Transport;
-  /** Asked for once: a transport whose peer is gone may not know it any more. */
+  /** Read once, at the start: once the peer is gone, a transport may not know it any more. */
   readonly remoteAddr: Deno.Addr;
   readonly since: number;
-  /** It is over: with the connection for the server, or without. */
+  /** Ends the preparation with a connection for the server, or with an error. */
   settle(outcome: Outcome): void;
 }
 
 /**
- * A listener whose connections are made ready side by side, out of the way of those that come after. Who fails or takes
- * too long is closed and rejected; and when too many are at it, nobody new is accepted until there is room, but those
- * who have been at it for a second make some.
+ * Prepares connections side by side, so that a slow one does not delay the next. A connection whose preparation fails
+ * or takes too long is closed and rejected. While `maxPending` connections are pending, no other is accepted; one that
+ * has been pending for {@linkcode MIN_PENDING_MS} is rejected then to make room, the longest first.
  *
- * It owns the listener below, and each connection until that is accepted from here. It accepts below only as long as
- * somebody waits here.
+ * It owns the inner listener, and each connection until the server has accepted it. It calls `accept` of the inner
+ * listener only while the server waits in its own.
  */
-export class Lobby implements Listener {
+export class PreparingListener implements Listener {
   readonly #listener: Listener;
-  readonly #reception: Reception;
-  /** In the order in which they came. */
-  readonly #guests = new Set<Guest>();
-  /** What nobody has asked for yet. */
+  readonly #preparation: Preparation;
+  /** In the order in which the connections came. */
+  readonly #pending = new Set<PendingConnection>();
+  /** Results of preparations that no `accept` has returned yet. */
   readonly #outcomes: Outcome[] = [];
-  /** The outstanding `accept` from above; whether one is outstanding below, and what settles with it. */
-  #asking: PromiseWithResolvers<Transport> | undefined;
+  /** The server's outstanding `accept`. */
+  #acceptCall: PromiseWithResolvers<Transport> | undefined;
   #accepting = false;
-  #accepted = Promise.resolve();
-  /** Whether the next `accept` below needs no turn, as the acceptor above has taken one for its call. */
+  /** Settles when the loop that calls the inner listener has ended. */
+  #acceptLoop = Promise.resolve();
+  /** Whether the next inner `accept` needs no turn, because the server has taken one for its own call. */
   #hasTurn = false;
   #unref = false;
   #closed = false;
-  #wakeDoor = () => {};
+  #wakeAcceptLoop = () => {};
 
-  constructor(listener: Listener, reception: Reception) {
+  constructor(listener: Listener, preparation: Preparation) {
     this.#listener = listener;
-    this.#reception = reception;
+    this.#preparation = preparation;
   }
 
   get addr(): Deno.Addr {
@@ -102,13 +103,13 @@ export class Lobby implements Listener {
   }
 
   accept(): Promise<Transport> {
-    if (this.#asking !== undefined) {
+    if (this.#acceptCall !== undefined) {
       return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
     }
-    const { promise } = this.#asking = Promise.withResolvers<Transport>();
+    const { promise } = this.#acceptCall = Promise.withResolvers<Transport>();
     this.#hasTurn = true;
-    this.#answer();
-    if (this.#asking !== undefined && !this.#accepting) this.#accepted = this.#accept();
+    this.#settleAcceptCall();
+    if (this.#acceptCall !== undefined && !this.#accepting) this.#acceptLoop = this.#accept();
     return promise;
   }
 
@@ -116,122 +117,123 @@ export class Lobby implements Listener {
     if (this.#closed) return;
     this.#closed = true;
     const error = new Deno.errors.BadResource("The listener is closed");
-    for (const guest of this.#guests) guest.settle({ error });
-    for (const transport of this.#waiting()) closeQuietly(transport);
+    for (const connection of this.#pending) connection.settle({ error });
+    for (const transport of this.#transports()) closeQuietly(transport);
     this.#outcomes.length = 0;
-    this.#wakeDoor();
-    await Promise.all([this.#listener.close(), this.#accepted]);
+    this.#wakeAcceptLoop();
+    await Promise.all([this.#listener.close(), this.#acceptLoop]);
   }
 
   ref(): void {
     this.#unref = false;
     this.#listener.ref?.();
-    for (const transport of this.#waiting()) transport.ref?.();
+    for (const transport of this.#transports()) transport.ref?.();
   }
 
   unref(): void {
     this.#unref = true;
     this.#listener.unref?.();
-    for (const transport of this.#waiting()) transport.unref?.();
+    for (const transport of this.#transports()) transport.unref?.();
   }
 
-  /** Every connection that is here. */
-  #waiting(): Transport[] {
+  /** Every connection that the listener owns: the pending ones, and those prepared but not accepted. */
+  #transports(): Transport[] {
     const ready = this.#outcomes.flatMap((outcome) => "transport" in outcome ? outcome.transport : []);
-    return [...[...this.#guests].map(({ transport }) => transport), ...ready];
+    return [...[...this.#pending].map(({ transport }) => transport), ...ready];
   }
 
   async #accept(): Promise<void> {
     this.#accepting = true;
-    // What comes from below while nobody waits is kept, so nothing more is asked for.
-    while (this.#asking !== undefined) {
+    // Ends when the server does not wait: a connection that the inner listener gives meanwhile has to be kept here.
+    while (this.#acceptCall !== undefined) {
       try {
         if (!this.#hasTurn) await ENTRIES.take(1);
         this.#hasTurn = false;
-        await this.#room();
+        await this.#waitForRoom();
         const transport = await this.#listener.accept();
-        this.#enter(transport);
+        this.#begin(transport);
       } catch (error) {
-        this.#give({ error });
+        this.#deliver({ error });
       }
     }
     this.#accepting = false;
   }
 
-  /** Waits until one more may come in. */
-  async #room(): Promise<void> {
-    const { maxPending, clock } = this.#reception;
-    while (this.#guests.size >= maxPending && !this.#closed) {
-      const [longest] = this.#guests;
+  /** Waits until fewer than `maxPending` connections are pending. */
+  async #waitForRoom(): Promise<void> {
+    const { maxPending, clock } = this.#preparation;
+    while (this.#pending.size >= maxPending && !this.#closed) {
+      const [longest] = this.#pending;
       const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wakeDoor = resolve;
-      const left = Math.max(0, longest.since + CROWDED_MS - clock.now());
-      const cancel = clock.setTimer(() => this.#turnAway(longest, `while ${maxPending} were at it`), left, false);
+      this.#wakeAcceptLoop = resolve;
+      const left = Math.max(0, longest.since + MIN_PENDING_MS - clock.now());
+      const expire = () => this.#expire(longest, `while ${maxPending} connections were pending`);
+      const cancel = clock.setTimer(expire, left, false);
       await promise;
       cancel();
     }
     if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
   }
 
-  /** One that has no address, as its peer is gone, ends alone. */
-  #enter(transport: Transport): void {
+  /** Begins a preparation. If the transport has no address, as its peer is gone, only this connection fails. */
+  #begin(transport: Transport): void {
     try {
-      this.#take(transport);
+      this.#prepare(transport);
     } catch (error) {
       closeQuietly(transport);
-      // Of any other kind it would count as a failure to accept, or as the listener's end.
-      this.#give({ error: isReset(error) ? error : new Deno.errors.NotConnected(`${error}`, { cause: error }) });
+      // The server takes an error of any other class for a failure to accept, or for the end of the listener.
+      this.#deliver({ error: isReset(error) ? error : new Deno.errors.NotConnected(`${error}`, { cause: error }) });
     }
   }
 
-  #take(transport: Transport): void {
-    // It came too late for anybody to own it.
+  #prepare(transport: Transport): void {
+    // The inner listener has accepted it after `close`, which could not close it.
     if (this.#closed) return closeQuietly(transport);
     if (this.#unref) transport.unref?.();
-    const { clock, timeout } = this.#reception;
+    const { clock, timeout } = this.#preparation;
     const { remoteAddr } = transport;
-    const ready = this.#reception.ready(transport);
-    const settle = (outcome: Outcome) => this.#leave(guest, outcome, cancel);
-    const guest = { transport, remoteAddr, since: clock.now(), settle };
-    const expire = () => this.#turnAway(guest, `within ${timeout} ms`);
+    const prepared = this.#preparation.prepare(transport);
+    const settle = (outcome: Outcome) => this.#settle(connection, outcome, cancel);
+    const connection = { transport, remoteAddr, since: clock.now(), settle };
+    const expire = () => this.#expire(connection, `within ${timeout} ms`);
     const cancel = timeout === Infinity ? () => {} : clock.setTimer(expire, timeout, false);
-    this.#guests.add(guest);
-    ready.then(
+    this.#pending.add(connection);
+    prepared.then(
       (transport) => settle({ transport }),
-      (cause) => this.#fail(guest, cause),
+      (cause) => this.#fail(connection, cause),
     );
   }
 
-  #turnAway(guest: Guest, why: string): void {
-    this.#fail(guest, new Deno.errors.TimedOut(`No ${this.#reception.what} ${why}`));
+  #expire(connection: PendingConnection, when: string): void {
+    this.#fail(connection, new Deno.errors.TimedOut(`No ${this.#preparation.what} ${when}`));
   }
 
-  #fail({ remoteAddr, settle }: Guest, error: unknown): void {
+  #fail({ remoteAddr, settle }: PendingConnection, error: unknown): void {
     const [reason, cause] = error instanceof PeerLeft
       ? ["gone", error.cause] as const
-      : [this.#reception.reason, error] as const;
+      : [this.#preparation.reason, error] as const;
     settle({ error: new AcceptRejection(reason, remoteAddr, { cause }) });
   }
 
-  #leave(guest: Guest, outcome: Outcome, cancelTimeout: () => void): void {
+  #settle(connection: PendingConnection, outcome: Outcome, cancelTimeout: () => void): void {
     cancelTimeout();
-    // It was given up, and closed; what it has become meanwhile stands on nothing, and is nobody's.
-    if (!this.#guests.delete(guest)) return;
-    if ("error" in outcome) closeQuietly(guest.transport);
+    // It has expired already, and was closed. A transport that its preparation still makes stands on the closed one.
+    if (!this.#pending.delete(connection)) return;
+    if ("error" in outcome) closeQuietly(connection.transport);
     if (this.#closed) return;
-    this.#wakeDoor();
-    this.#give(outcome);
+    this.#wakeAcceptLoop();
+    this.#deliver(outcome);
   }
 
-  #give(outcome: Outcome): void {
+  #deliver(outcome: Outcome): void {
     this.#outcomes.push(outcome);
-    this.#answer();
+    this.#settleAcceptCall();
   }
 
-  #answer(): void {
-    if (this.#asking === undefined || this.#outcomes.length === 0) return;
-    const { resolve, reject } = this.#asking;
-    this.#asking = undefined;
+  #settleAcceptCall(): void {
+    if (this.#acceptCall === undefined || this.#outcomes.length === 0) return;
+    const { resolve, reject } = this.#acceptCall;
+    this.#acceptCall = undefined;
     const outcome = this.#outcomes.shift()!;
     if ("error" in outcome) reject(outcome.error);
     else resolve(outcome.transport);

@@ -8,7 +8,7 @@ import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } fro
 import { parsePeers } from "../../internal/server/cidr.ts";
 import type { Clock } from "../../internal/api/clock.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { leftOr, Lobby } from "../preparing_listener.ts";
+import { peerLeftOr, PreparingListener } from "../preparing_listener.ts";
 import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader, ProxyHeaderError } from "./header.ts";
 import type { Listener, Transport } from "../../internal/api/transport.ts";
 import { DirectTransport, ProxiedTransport } from "./transports.ts";
@@ -81,8 +81,8 @@ export function proxyProtocol(listener: Listener, options: ProxyProtocolOptions)
   checkWhole("maxPending", maxPending, 1, Infinity);
   checkClock(clock);
   const isTrusted = parsePeers("from", from);
-  return new Lobby(listener, {
-    ready: (transport) => ready(transport, isTrusted(transport.remoteAddr)),
+  return new PreparingListener(listener, {
+    prepare: (transport) => readHeader(transport, isTrusted(transport.remoteAddr)),
     what: "PROXY header",
     reason: "proxy-header",
     timeout: headerTimeout,
@@ -94,7 +94,7 @@ export function proxyProtocol(listener: Listener, options: ProxyProtocolOptions)
 /** As long as the specification has headers; a longer one, with many values, gets the most at once. */
 const USUAL_HEADER_BYTES = 536;
 
-async function ready(transport: Transport, trusted: boolean): Promise<Transport> {
+async function readHeader(transport: Transport, trusted: boolean): Promise<Transport> {
   if (!trusted) return new DirectTransport(transport);
   let bytes = new Uint8Array(0);
   let header: ProxyHeader | undefined;
@@ -104,7 +104,7 @@ async function ready(transport: Transport, trusted: boolean): Promise<Transport>
       header = parseProxyHeader(bytes);
     }
   } catch (error) {
-    throw leftOr(error, bytes.length);
+    throw peerLeftOr(error, bytes.length);
   }
   return new ProxiedTransport(transport, header, bytes.slice(header.length));
 }

@@ -16,7 +16,7 @@ import {
 } from "../../internal/api/check.ts";
 import type { Clock } from "../../internal/api/clock.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { Lobby } from "../preparing_listener.ts";
+import { PreparingListener } from "../preparing_listener.ts";
 import type { Listener } from "../../internal/api/transport.ts";
 import { type CertificateInfo, datesProblem } from "./certificate.ts";
 import { loadCredentials, type LoadedCredentials, type TlsCredentials, TlsCredentialsError } from "./credentials.ts";
@@ -134,14 +134,14 @@ interface Handshakes {
   readonly clock: Clock;
 }
 
-class SecureListener extends Lobby implements TlsListener {
+class SecureListener extends PreparingListener implements TlsListener {
   #credentials: TlsCredentials;
   #loaded: LoadedCredentials;
   #reloading = Promise.resolve();
 
   constructor(listener: Listener, handshakes: Handshakes, credentials: TlsCredentials, loaded: LoadedCredentials) {
     super(listener, {
-      ready: (transport) => TlsTransport.accept(transport, this.#loaded),
+      prepare: (transport) => TlsTransport.accept(transport, this.#loaded),
       what: "TLS handshake",
       reason: "tls-handshake",
       timeout: handshakes.handshakeTimeout,

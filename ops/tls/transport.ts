@@ -6,7 +6,7 @@
 
 import { setImmediate } from "node:timers";
 import { type SecureContext, TLSSocket } from "node:tls";
-import { leftOr } from "../preparing_listener.ts";
+import { peerLeftOr } from "../preparing_listener.ts";
 import { closeQuietly, dontDelay, Forwarding, resetQuietly, type Transport } from "../../internal/api/transport.ts";
 import { turn } from "../../internal/time/turns.ts";
 import type { ClientVerifier } from "./clients.ts";
@@ -86,7 +86,7 @@ export class TlsTransport extends Forwarding {
     } catch (error) {
       tls.#fail(error);
       await tls.#lastWords();
-      throw leftOr(error, tls.#wire.received);
+      throw peerLeftOr(error, tls.#wire.received);
     }
   }
 

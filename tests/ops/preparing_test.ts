@@ -1,195 +1,196 @@
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { AcceptRejection, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { Lobby, type Reception } from "../../ops/preparing_listener.ts";
+import { type Preparation, PreparingListener } from "../../ops/preparing_listener.ts";
 import { test } from "../kit/bounded.ts";
 
-/** A lobby in memory, where a test says when each connection is ready. */
-function openLobby(reception: Partial<Reception> = {}) {
-  const below = new MemoryListener();
+/** A preparing listener in memory; a test decides when each connection is ready. */
+function openListener(preparation: Partial<Preparation> = {}) {
+  const inner = new MemoryListener();
   const clock = new FakeClock();
-  const guests: (PromiseWithResolvers<Transport> & { transport: Transport })[] = [];
+  const pending: (PromiseWithResolvers<Transport> & { transport: Transport })[] = [];
   const waitForTest = (transport: Transport) => {
-    const guest = { ...Promise.withResolvers<Transport>(), transport };
-    guests.push(guest);
-    return guest.promise;
+    const connection = { ...Promise.withResolvers<Transport>(), transport };
+    pending.push(connection);
+    return connection.promise;
   };
-  const { ready = waitForTest, timeout = 500, maxPending = 100 } = reception;
-  const lobby = new Lobby(below, { ready, what: "password", reason: "tls-handshake", timeout, maxPending, clock });
-  return { below, clock, guests, lobby };
+  const { prepare = waitForTest, timeout = 500, maxPending = 100 } = preparation;
+  const limits = { timeout, maxPending, clock };
+  const listener = new PreparingListener(inner, { prepare, what: "password", reason: "tls-handshake", ...limits });
+  return { inner, clock, pending, listener };
 }
 
-/** Waits for a connection, which may be turned away before anybody looks. */
-function ask(lobby: Lobby): Promise<Transport> {
-  const accepting = lobby.accept();
+/** Calls `accept`; that it may reject before the test awaits it is no unhandled rejection. */
+function accept(listener: PreparingListener): Promise<Transport> {
+  const accepting = listener.accept();
   accepting.catch(() => {});
   return accepting;
 }
 
-/** Why the next connection was turned away. */
+/** The error message of the next connection's rejection. */
 async function rejection(accepting: Promise<Transport>): Promise<string> {
   const { reason, cause } = await assertRejects(() => accepting, AcceptRejection);
   assertEquals(reason, "tls-handshake");
   return (cause as Error).message;
 }
 
-test("A lobby hands on connections as they get ready, not as they came", async () => {
-  const { below, clock, guests, lobby } = openLobby();
-  const accepting = ask(lobby);
-  below.connect();
-  below.connect();
+test("A preparing listener gives connections in the order in which they get ready", async () => {
+  const { inner, clock, pending, listener } = openListener();
+  const accepting = accept(listener);
+  inner.connect();
+  inner.connect();
   await clock.advance(0);
-  guests[1].resolve(guests[1].transport);
-  assertEquals(await accepting, guests[1].transport);
-  guests[0].resolve(guests[0].transport);
-  assertEquals(await lobby.accept(), guests[0].transport);
-  lobby.close();
+  pending[1].resolve(pending[1].transport);
+  assertEquals(await accepting, pending[1].transport);
+  pending[0].resolve(pending[0].transport);
+  assertEquals(await listener.accept(), pending[0].transport);
+  listener.close();
 });
 
-test("A lobby lets others have their turn in a storm of those who never get ready", async () => {
-  const { below, guests, lobby } = openLobby({ maxPending: 2000 });
-  const accepting = ask(lobby);
-  for (let i = 0; i < 1500; i++) below.connect();
+test("A storm of connections that never get ready leaves turns to others", async () => {
+  const { inner, pending, listener } = openListener({ maxPending: 2000 });
+  const accepting = accept(listener);
+  for (let i = 0; i < 1500; i++) inner.connect();
   await new Promise((resolve) => setTimeout(resolve, 0));
-  assertLess(guests.length, 500);
-  while (guests.length < 1500) await new Promise((resolve) => setTimeout(resolve, 0));
-  lobby.close();
+  assertLess(pending.length, 500);
+  while (pending.length < 1500) await new Promise((resolve) => setTimeout(resolve, 0));
+  listener.close();
   await assertRejects(() => accepting, Deno.errors.BadResource);
 });
 
-test("A lobby takes no turns for connections that are asked for and ready, as whoever asks has had one", async () => {
-  const { below, lobby } = openLobby({ ready: (transport) => Promise.resolve(transport) });
-  for (let i = 0; i < 500; i++) below.connect();
+test("A preparing listener takes no turn for a connection that the server has taken one for", async () => {
+  const { inner, listener } = openListener({ prepare: (transport) => Promise.resolve(transport) });
+  for (let i = 0; i < 500; i++) inner.connect();
   let over = false;
   setTimeout(() => over = true, 0);
-  for (let i = 0; i < 300; i++) await lobby.accept();
+  for (let i = 0; i < 300; i++) await listener.accept();
   assertEquals(over, false);
-  lobby.close();
+  listener.close();
 });
 
-test("A lobby asks for no more connections than somebody waits for", async () => {
-  const { below, clock, guests, lobby } = openLobby();
-  const accepting = ask(lobby);
-  for (let i = 0; i < 3; i++) below.connect();
+test("A preparing listener accepts no more connections than the server asks for", async () => {
+  const { inner, clock, pending, listener } = openListener();
+  const accepting = accept(listener);
+  for (let i = 0; i < 3; i++) inner.connect();
   await clock.advance(0);
-  assertEquals(guests.length, 3);
-  guests[0].resolve(guests[0].transport);
+  assertEquals(pending.length, 3);
+  pending[0].resolve(pending[0].transport);
   await accepting;
-  // One was asked for before that one got ready.
-  for (let i = 0; i < 3; i++) below.connect();
+  // The inner accept was called before the first connection got ready.
+  for (let i = 0; i < 3; i++) inner.connect();
   await clock.advance(0);
-  assertEquals(guests.length, 4);
-  lobby.close();
+  assertEquals(pending.length, 4);
+  listener.close();
 });
 
-test("A lobby closes and rejects a connection that fails, and goes on", async () => {
-  const { below, clock, guests, lobby } = openLobby();
-  const accepting = ask(lobby);
-  using client = below.connect();
+test("A preparing listener closes and rejects a connection that fails, and goes on", async () => {
+  const { inner, clock, pending, listener } = openListener();
+  const accepting = accept(listener);
+  using client = inner.connect();
   await clock.advance(0);
-  guests[0].reject(new Error("Wrong password"));
+  pending[0].reject(new Error("Wrong password"));
   assertEquals(await rejection(accepting), "Wrong password");
   assertEquals(await client.readAll(), "");
-  const next = ask(lobby);
-  below.connect();
+  const next = accept(listener);
+  inner.connect();
   await clock.advance(0);
-  guests[1].resolve(guests[1].transport);
-  assertEquals(await next, guests[1].transport);
-  lobby.close();
+  pending[1].resolve(pending[1].transport);
+  assertEquals(await next, pending[1].transport);
+  listener.close();
 });
 
-test("A lobby closes and rejects a connection that takes too long", async () => {
-  const { below, clock, guests, lobby } = openLobby({ timeout: 500 });
-  const accepting = ask(lobby);
-  using client = below.connect();
+test("A preparing listener closes and rejects a connection that takes too long", async () => {
+  const { inner, clock, pending, listener } = openListener({ timeout: 500 });
+  const accepting = accept(listener);
+  using client = inner.connect();
   await clock.advance(499);
-  assertEquals(guests.length, 1);
+  assertEquals(pending.length, 1);
   await clock.advance(1);
   assertEquals(await rejection(accepting), "No password within 500 ms");
   assertEquals(await client.readAll(), "");
-  // What it turns into too late is nobody's.
-  guests[0].resolve(guests[0].transport);
-  const next = ask(lobby);
+  // A connection that gets ready too late is ignored.
+  pending[0].resolve(pending[0].transport);
+  const next = accept(listener);
   await clock.advance(0);
   assertEquals(clock.pending, 0);
-  lobby.close();
+  listener.close();
   await assertRejects(() => next, Deno.errors.BadResource);
 });
 
-test("A lobby without a time limit sets no timer", async () => {
-  const { below, clock, guests, lobby } = openLobby({ timeout: Infinity });
-  const accepting = ask(lobby);
-  below.connect();
+test("A preparing listener without a time limit sets no timer", async () => {
+  const { inner, clock, pending, listener } = openListener({ timeout: Infinity });
+  const accepting = accept(listener);
+  inner.connect();
   await clock.advance(1e9);
   assertEquals(clock.pending, 0);
-  guests[0].resolve(guests[0].transport);
+  pending[0].resolve(pending[0].transport);
   await accepting;
-  lobby.close();
+  listener.close();
 });
 
-test("A full lobby accepts nobody until there is room", async () => {
-  const { below, clock, guests, lobby } = openLobby({ timeout: Infinity, maxPending: 2 });
-  const accepting = ask(lobby);
-  for (let i = 0; i < 3; i++) below.connect();
+test("While maxPending connections are pending, no other is accepted", async () => {
+  const { inner, clock, pending, listener } = openListener({ timeout: Infinity, maxPending: 2 });
+  const accepting = accept(listener);
+  for (let i = 0; i < 3; i++) inner.connect();
   await clock.advance(999);
-  assertEquals(guests.length, 2);
-  guests[1].reject(new Error("Wrong password"));
+  assertEquals(pending.length, 2);
+  pending[1].reject(new Error("Wrong password"));
   await rejection(accepting);
-  const next = ask(lobby);
+  const next = accept(listener);
   await clock.advance(0);
-  assertEquals(guests.length, 3);
-  lobby.close();
+  assertEquals(pending.length, 3);
+  listener.close();
   await assertRejects(() => next, Deno.errors.BadResource);
 });
 
-test("In a full lobby, who has been there for a second makes room, the longest first", async () => {
-  const { below, clock, guests, lobby } = openLobby({ timeout: Infinity, maxPending: 2 });
-  const accepting = ask(lobby);
-  using first = below.connect();
+test("While maxPending connections are pending, the longest is rejected after a second to make room", async () => {
+  const { inner, clock, pending, listener } = openListener({ timeout: Infinity, maxPending: 2 });
+  const accepting = accept(listener);
+  using first = inner.connect();
   await clock.advance(600);
-  using _second = below.connect();
+  using _second = inner.connect();
   await clock.advance(300);
-  using _third = below.connect();
+  using _third = inner.connect();
   await clock.advance(99);
-  assertEquals(guests.length, 2);
+  assertEquals(pending.length, 2);
   await clock.advance(1);
-  assertEquals(await rejection(accepting), "No password while 2 were at it");
+  assertEquals(await rejection(accepting), "No password while 2 connections were pending");
   assertEquals(await first.readAll(), "");
-  const next = ask(lobby);
+  const next = accept(listener);
   await clock.advance(0);
-  assertEquals(guests.length, 3);
-  lobby.close();
+  assertEquals(pending.length, 3);
+  listener.close();
   await assertRejects(() => next, Deno.errors.BadResource);
 });
 
-test("A lobby that closes drops everybody in it, those that nobody has asked for too", async () => {
-  const { below, clock, guests, lobby } = openLobby();
-  const accepting = ask(lobby);
-  const clients = [below.connect(), below.connect(), below.connect()];
+test("A preparing listener that closes closes its connections, pending or ready", async () => {
+  const { inner, clock, pending, listener } = openListener();
+  const accepting = accept(listener);
+  const clients = [inner.connect(), inner.connect(), inner.connect()];
   await clock.advance(0);
-  guests[0].resolve(guests[0].transport);
-  guests[1].resolve(guests[1].transport);
+  pending[0].resolve(pending[0].transport);
+  pending[1].resolve(pending[1].transport);
   await accepting;
   await clock.advance(0);
-  lobby.close();
+  listener.close();
   assertEquals(await clients[1].readAll(), "");
   assertEquals(await clients[2].readAll(), "");
   assertEquals(clock.pending, 0);
-  guests[0].transport.close();
-  await assertRejects(() => lobby.accept(), Deno.errors.BadResource);
+  pending[0].transport.close();
+  await assertRejects(() => listener.accept(), Deno.errors.BadResource);
 });
 
-test("A lobby that closes with somebody in it ends the outstanding accept when the one below has ended", async () => {
-  const { below, clock, lobby } = openLobby();
-  const release = below.close.bind(below);
-  // As a port is, which is not free until then.
-  below.close = () => {};
+test("A preparing listener that closes ends the outstanding accept once the inner one has ended", async () => {
+  const { inner, clock, listener } = openListener();
+  const release = inner.close.bind(inner);
+  // As with a port, which is free only once the accept has ended.
+  inner.close = () => {};
   let over = false;
-  const accepting = ask(lobby);
+  const accepting = accept(listener);
   accepting.catch(() => over = true);
-  below.connect();
+  inner.connect();
   await clock.advance(0);
-  const closed = lobby.close();
+  const closed = listener.close();
   await clock.advance(0);
   assertEquals(over, false);
   release();
@@ -197,20 +198,20 @@ test("A lobby that closes with somebody in it ends the outstanding accept when t
   await closed;
 });
 
-test("A lobby that closes while it is full ends the accept that waits", async () => {
-  const { below, clock, lobby } = openLobby({ maxPending: 1 });
-  const accepting = ask(lobby);
-  below.connect();
+test("A preparing listener that closes ends an accept that waits for room", async () => {
+  const { inner, clock, listener } = openListener({ maxPending: 1 });
+  const accepting = accept(listener);
+  inner.connect();
   await clock.advance(0);
-  lobby.close();
+  listener.close();
   await assertRejects(() => accepting, Deno.errors.BadResource);
   assertEquals(clock.pending, 0);
 });
 
-test("A lobby passes on what goes wrong below, and takes one accept at a time", async () => {
-  const { below, lobby } = openLobby();
-  const accepting = ask(lobby);
-  await assertRejects(() => lobby.accept(), Deno.errors.Busy);
-  below.close();
+test("A preparing listener passes on the inner listener's errors, and takes one accept at a time", async () => {
+  const { inner, listener } = openListener();
+  const accepting = accept(listener);
+  await assertRejects(() => listener.accept(), Deno.errors.Busy);
+  inner.close();
   await assertRejects(() => accepting, Deno.errors.BadResource);
 });

@@ -59,7 +59,7 @@ test("When too many headers are awaited, who has waited longest goes, after a se
   await clock.advance(1);
   assertEquals(await other.readLine(), "HELLO");
   assertEquals(t.all("rejected").map(({ remoteAddr }) => (remoteAddr as Deno.NetAddr).port), [0, 1, 2]);
-  assertEquals((t.all("rejected")[0].error as Error).message, "No PROXY header while 3 were at it");
+  assertEquals((t.all("rejected")[0].error as Error).message, "No PROXY header while 3 connections were pending");
   for (const client of clients.slice(3)) {
     await client.write(HEADER + "hello\n");
     assertEquals(await client.readLine(), "HELLO");

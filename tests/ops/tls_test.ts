@@ -239,7 +239,7 @@ test("Handshakes are bounded in number, and who is silent makes room", async () 
   await clock.advance(1000);
   assertEquals(await talking, "HELLO\n");
   assertEquals(await silent[0].readAll(), "");
-  assertMatch((t.all("rejected")[0].error as Error).message, /^No TLS handshake while 2 were at it$/);
+  assertMatch((t.all("rejected")[0].error as Error).message, /^No TLS handshake while 2 connections were pending$/);
 });
 
 test("Plain text at a TLS port gets an alert, and is turned away", async () => {
