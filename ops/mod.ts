@@ -1,5 +1,5 @@
 /**
- * Opt-in operations: what a server on the open internet, or behind something, may want, each in place of or around a
+ * Opt-in listeners: TLS, Unix sockets and `epoll` in place of `Deno.listen`; the PROXY protocol and Telnet around another
  * listener.
  *
  * @module

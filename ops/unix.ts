@@ -1,5 +1,5 @@
 /**
- * Unix sockets: a listener behind a file.
+ * Listening on a Unix socket, and replacing the file that a crashed server left behind.
  *
  * @module
  */
@@ -7,31 +7,30 @@
 import { checkOptions, checkWhole, show } from "../internal/api/check.ts";
 import { closeQuietly, type Listener } from "../internal/api/transport.ts";
 
-/** So often, and so many milliseconds apart, a socket has to refuse before it is dead. */
+/** Number of connection attempts that a socket has to refuse to count as dead, and the milliseconds between them. */
 const PROBES = 3;
 const PROBE_MS = 50;
 
 /** Options of {@linkcode listenUnix}. */
 export interface ListenUnixOptions {
-  /** Where the socket's file is to be. */
+  /** The path of the socket's file, which must not exist, unless a crashed server left it behind. */
   path: string;
   /**
-   * The file's mode bits, such as `0o660`: who may write to it may connect. Without them, the process's umask decides.
+   * The file's mode bits, such as `0o660`: a user that may write to the file may connect. By default the umask decides.
    */
   mode?: number | undefined;
 }
 
 /**
- * Listens on a Unix socket. When the listener is closed, the runtime deletes what is at its path then: who replaces the
- * file of a server that runs has to wait until that has stopped.
+ * Listens on a Unix socket. When the listener is closed, the runtime deletes the file at its path, even if it is another
+ * one by then: do not put a new server's file there until the old server has stopped.
  *
- * A file that a server left behind when it crashed is replaced. Nothing else is: before a file is deleted, it has to be
- * a socket that refuses connections.
+ * A file that a crashed server left behind is replaced, and no other: it has to be a socket that refuses connections.
  *
- * Between its creation and its mode bits, a file has those that the umask gives it. A process that may change its umask
- * (Deno wants `--allow-sys` for that) leaves no such gap.
+ * The file is created with the mode that the umask gives it, and gets its own mode afterwards. If the process may change
+ * its umask, for which Deno needs `--allow-sys`, the file has its own mode from the start.
  *
- * @param options Where.
+ * @param options The path, and the file's mode.
  * @returns The listener, which listens already.
  * @throws {RangeError | TypeError} (As a rejection.) If an option is wrong.
  * @throws {Deno.errors.AddrInUse} (As a rejection.) If another server listens there.
@@ -90,7 +89,7 @@ function mayChangeUmask(): boolean {
   return Deno.build.os !== "windows" && Deno.permissions.querySync({ name: "sys" }).state === "granted";
 }
 
-/** Makes room where a server has crashed; throws if it is anything else that is in the way. */
+/** Deletes the file of a crashed server; throws if the file is anything else. */
 async function removeDead(path: string): Promise<void> {
   const file = statOf(path);
   if (file === undefined) return;
@@ -100,14 +99,14 @@ async function removeDead(path: string): Promise<void> {
   if (await answers(path)) {
     throw new Deno.errors.AddrInUse(`Cannot listen on "${path}": another server listens there`);
   }
-  // Another server may have been as quick; what is deleted has to be what was found dead.
+  // Another server may have replaced the file meanwhile: only the file that was found dead is deleted.
   const now = statOf(path);
   if (now !== undefined && identity(now) === identity(file)) Deno.removeSync(path);
 }
 
 /**
- * What tells a file from another one at its path. The system gives a number that is free again to the next file, so the
- * times belong to it; Deno tells ctime in whole seconds, the others in milliseconds.
+ * Text that differs between two files at the same path. The times are part of it, because the system reuses a deleted
+ * file's inode number; Deno gives ctime in whole seconds, the others in milliseconds.
  */
 function identity({ dev, ino, ctime, mtime, birthtime }: Deno.FileInfo): string {
   return [dev, ino, ...[ctime, mtime, birthtime].map((time) => time?.getTime())].join(" ");
@@ -123,8 +122,8 @@ function statOf(path: string): Deno.FileInfo | undefined {
 }
 
 /**
- * Whether there is a server. One that is too busy to let anybody in is one too; on BSD and macOS it refuses, so only a
- * socket that refuses again and again is dead.
+ * Whether a server listens on a socket. With a full backlog, a server on BSD and macOS refuses connections too, so only a
+ * socket that refuses {@linkcode PROBES} times counts as dead.
  */
 async function answers(path: string): Promise<boolean> {
   for (let left = PROBES; left > 0; left--) {

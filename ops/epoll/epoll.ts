@@ -1,5 +1,8 @@
 /**
- * TCP without Deno's sockets: a listener that asks the Linux kernel itself.
+ * TCP sockets on the Linux kernel's `epoll`, without Deno's own sockets.
+ *
+ * This folder holds that engine: the listener (here), one connection (`socket.ts`), the loop that asks the kernel
+ * (`poller.ts`), the thread that waits for it (`waiter.ts`), and the C library's functions (`libc.ts`).
  *
  * @module
  */
@@ -10,16 +13,16 @@ import { type Pollable, Poller } from "./poller.ts";
 import { EpollSocket } from "./socket.ts";
 import { checked, EAGAIN, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
 
-/** So many connections may wait to be accepted, as with Deno. */
+/** Maximum number of connections that the kernel keeps until they are accepted; Deno's is the same. */
 const BACKLOG = 511;
 
-/** Bounds of the time between two keep-alive probes, which the kernel counts in seconds, up to 32767 of them. */
+/** Bounds of the time between two keep-alive probes: the kernel counts it in whole seconds, up to 32767. */
 const [LEAST_KEEP_ALIVE_MS, MOST_KEEP_ALIVE_MS] = [1000, 32_767_000];
 
-/** Where who connects may mean any address. */
+/** Addresses that stand for every address of the machine; which one a client connected to, each connection tells. */
 const WILDCARDS = ["0.0.0.0", "::", "::ffff:0.0.0.0"];
 
-/** Where {@linkcode listenEpoll} listens. */
+/** Options of {@linkcode listenEpoll}. */
 export interface ListenEpollOptions {
   /** The IP address, without a zone such as `%eth0`; a name is not looked up.
    * @default {"0.0.0.0"} */
@@ -28,11 +31,11 @@ export interface ListenEpollOptions {
    * @default {8080} */
   port?: number | undefined;
   /**
-   * The silence in milliseconds, rounded up to whole seconds, after which the kernel asks a peer whether it is still
-   * there (TCP keep-alive), and the time from one question to the next. It starts anew with whatever comes from the
-   * peer. A peer that answers none of three questions has vanished: the read ends with `Deno.errors.TimedOut`, at most
-   * four times this long after the last that was heard of it. So does a peer that takes nothing of what is sent to it
-   * for four times this long. From 1000 to 32_767_000; `Infinity` switches it off.
+   * The silence in milliseconds, rounded up to whole seconds, after which the kernel probes whether a peer is still
+   * there (TCP keep-alive), and the time from one probe to the next. Whatever comes from the peer restarts it. If a peer
+   * answers none of three probes, the connection is lost: the read rejects with `Deno.errors.TimedOut`, at most four
+   * times this long after the peer's last packet. The same happens if a peer acknowledges nothing of what is sent to it
+   * for four times this long. From 1000 to 32_767_000; `Infinity` switches keep-alive off.
    * @default {15_000}
    */
   keepAliveMs?: number | undefined;
@@ -40,30 +43,29 @@ export interface ListenEpollOptions {
 
 /**
  * Listens on TCP with the Linux kernel's `epoll`, which it calls through the C library: a line, a connection and an idle
- * client cost less than with Deno's own sockets, by as much as the README says. All else is as with `Deno.listen`, but
- * for these:
+ * client cost less than with Deno's own sockets; the README has the figures. It differs from `Deno.listen` in this:
  *
  * - It keeps the process alive while it or one of its connections is open, whatever {@linkcode Server.unref} says.
  * - Nagle's algorithm is off from the start, and TCP keep-alive on.
  * - If a worker that uses it is terminated, the listener and its connections are closed on Linux 6.9 and newer. On older
  *   systems they stay open and are not answered: close the listener first.
  *
- * A thread of its own waits for the kernel, so that work which takes all of Deno's threads, as files and cryptography
- * do, holds up no client. It is a worker, which is started when the first listener is made, within some 30 ms in which
- * this function waits for it. It ends when the last listener and the last connection are closed.
+ * A separate thread waits for the kernel, so that work which takes all of Deno's threads, such as reading files or
+ * cryptography, delays no client. The thread is a worker: the first listener starts it, and waits some 30 ms for it. It
+ * ends when the last listener and the last connection are closed.
  *
- * It takes x86-64 or ARM64 with the GNU C library, and `--allow-ffi` without a list whenever none of its listeners and
- * connections is open; it never has Deno ask for it. So the permission can be given up once it listens, and should be.
- * What it loads of the C library stays loaded, which a test that looks for leaks finds.
+ * It needs x86-64 or ARM64 with the GNU C library. It needs `--allow-ffi` without a list to open the first listener, and
+ * again once all listeners and connections have been closed; it never prompts for it. So give the permission up once the
+ * server listens. The C library stays loaded, which a test's leak sanitizer reports.
  *
- * @param options Where.
+ * @param options Where to listen, and the keep-alive time.
  * @returns The listener, which listens already.
  * @throws {RangeError | TypeError} If an option is wrong.
- * @throws {Deno.errors.NotSupported} If the system is none that it knows.
+ * @throws {Deno.errors.NotSupported} On any other system.
  * @throws {Deno.errors.NotCapable} Without the permission.
  * @throws {Deno.errors.AddrInUse} If the port is taken.
  *
- * @example A server that is done with foreign code before the first client comes (not run here, as it would be a leak)
+ * @example A server that gives the permission up before the first client comes (not run: the library stays loaded)
  * ```ts ignore
  * import { serve } from "@x/shouty";
  * import { listenEpoll } from "@x/shouty/ops";
@@ -106,7 +108,7 @@ function load(): Libc {
   if (os !== "linux" || arch !== "x86_64" && arch !== "aarch64") {
     throw new Deno.errors.NotSupported(`No epoll on ${os} with ${arch}`);
   }
-  // The thread of a new poller takes it as well.
+  // A new poller's thread needs the permission as well, even if the library is loaded already.
   if (poller === undefined) checkPermission();
   try {
     return loaded ??= new Libc();
@@ -116,7 +118,7 @@ function load(): Libc {
 }
 
 function checkPermission(): void {
-  // With a list, Deno would look for the library in the current folder.
+  // `--allow-ffi=libc.so.6` does not help: Deno resolves the names on the list against the current folder.
   const { state, partial } = Deno.permissions.querySync({ name: "ffi" });
   if (state === "granted" && !partial) return;
   throw new Deno.errors.NotCapable("No permission for foreign code, which --allow-ffi without a list grants");
@@ -126,7 +128,7 @@ class EpollListener implements Listener, Pollable {
   readonly addr: Deno.NetAddr;
   readonly #libc: Libc;
   readonly #poller: Poller;
-  /** Its descriptor; negative when it is closed. */
+  /** The descriptor; negative once the listener is closed. */
   #fd: number;
   readonly #everywhere: boolean;
   #accepting: PromiseWithResolvers<Transport> | undefined;
@@ -139,7 +141,7 @@ class EpollListener implements Listener, Pollable {
       checked(libc.getsockname(fd));
       this.addr = libc.address;
       this.#everywhere = WILDCARDS.includes(this.addr.hostname);
-      // All listeners share it.
+      // All listeners of the process share one poller.
       this.#poller = poller ??= new Poller(libc, () => poller = undefined);
       this.#poller.add(fd, EPOLLIN | EPOLLET, this);
     } catch (error) {
@@ -190,7 +192,7 @@ class EpollListener implements Listener, Pollable {
     if (fd === EAGAIN) return undefined;
     checked(fd);
     try {
-      // Not the one that `accept4` gives: Deno's sockets ask again, and so a peer that has reset already is not accepted.
+      // Asked for again, as Deno's sockets do, although `accept4` has given it: this fails if the peer has reset.
       checked(libc.getpeername(fd));
       const remoteAddr = libc.address;
       if (this.#everywhere) checked(libc.getsockname(fd));

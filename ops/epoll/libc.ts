@@ -1,7 +1,7 @@
 /**
- * The C library's calls that sockets on `epoll` take, each of which hands back what it got: a negative result is
- * `errno`'s. No other file passes memory to foreign code, but for the one event of `epoll_waiter.ts`, and every length
- * is that of the memory passed.
+ * The functions of the C library that sockets on `epoll` need. Each returns the C function's result, or `-errno` in place
+ * of -1. Besides this file, only the program in `waiter.ts` passes memory to foreign code; every length that is passed
+ * along with memory is that memory's own.
  *
  * @module
  */
@@ -13,14 +13,14 @@ const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
-  // Variadic in C. On x86-64 and ARM64 a call without floating-point numbers passes its arguments as any other does.
+  // Variadic in C: on x86-64 and ARM64 that makes no difference to a call without floating-point arguments.
   ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },
   accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
-  // Their lengths are of type size_t, which as "usize" would take the slow way, by BigInt; 32 bits of it are enough.
+  // The lengths are of type size_t. As "usize" they would be passed as BigInt, which is slow; 32 bits are enough.
   recv: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   send: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
@@ -28,7 +28,7 @@ const SYMBOLS = {
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   eventfd_write: { parameters: ["i32", "u64"], result: "i32" },
   gettid: { parameters: [], result: "i32" },
-  // Variadic as well; `pidfd_open` itself is younger than some of the libraries that have all else.
+  // Variadic as well. Used for `pidfd_open`, which older C libraries do not have as a function.
   syscall: { parameters: ["i64", "i32", "u32"], result: "i32" },
   epoll_create1: { parameters: ["i32"], result: "i32" },
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
@@ -42,29 +42,29 @@ const LIBRARY = "libc.so.6";
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK_STREAM = 1;
-/** `SOCK_…`, `EFD_…`: never block, and stay out of processes that this one starts. */
+/** `SOCK_…` and `EFD_…`: calls never block, and child processes do not inherit the descriptor. */
 const NONBLOCK_CLOEXEC = 0o2004000;
 const EPOLL_CLOEXEC = 0o2000000;
 const [EPOLL_CTL_ADD, EPOLL_CTL_MOD] = [1, 3];
 const [SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_KEEPALIVE, SO_LINGER] = [1, 2, 4, 9, 13];
 const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT] = [6, 1, 4, 5, 6, 18];
-/** `pidfd_open`, which has this number on all systems, for a thread: since Linux 6.9. */
+/** System call number of `pidfd_open`, the same on every architecture, and its flag for a thread (since Linux 6.9). */
 const [PIDFD_OPEN, PIDFD_THREAD] = [434n, 0o200];
-/** Asks for the number of bytes in the send queue that the peer has not acknowledged. */
+/** `ioctl` request: number of bytes in the send queue that the peer has not acknowledged. */
 const SIOCOUTQ = 0x5411;
 const [SHUT_RD, SHUT_WR] = [0, 1];
 const MSG_NOSIGNAL = 0x4000;
-/** `struct linger`: closing waits for no time at all, and resets the connection. */
+/** `struct linger` with a time of 0: closing resets the connection. */
 const RESETTING = new Uint8Array(new Int32Array([1, 0]).buffer);
-/** Number of keep-alive probes in a row without an answer after which a peer is lost. */
+/** Number of unanswered keep-alive probes in a row after which the kernel gives a connection up. */
 const KEEP_ALIVE_PROBES = 3;
 
-/** `sockaddr_in` is the shorter one; an IPv6 address without its scope is at most so long as text. */
+/** Sizes of `sockaddr_in` and `sockaddr_in6`; maximum length of an IPv6 address as text, without a zone. */
 const SOCKADDR_IN_BYTES = 16;
 const SOCKADDR_IN6_BYTES = 28;
 const ADDRESS_CHARS = 46;
 
-/** `struct epoll_event` is packed on x86-64 alone; in words of four bytes, and where the descriptor is in it. */
+/** `struct epoll_event` is packed on x86-64 only. Its size and its descriptor's place, in words of four bytes. */
 const IS_PACKED = Deno.build.arch === "x86_64";
 const EVENT_WORDS = IS_PACKED ? 3 : 4;
 export const FD_WORD: number = IS_PACKED ? 1 : 2;
@@ -79,10 +79,10 @@ export const EPOLLET: number = 1 << 31;
 
 export const EAGAIN = -11;
 
-/** What `epoll_wait` tells, in memory that it fills. */
+/** The memory that `epoll_wait` fills with events. */
 export class Events {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** How many there is room for. */
+  /** Number of events that there is room for. */
   readonly length: number;
   readonly #words: Int32Array<ArrayBuffer>;
 
@@ -92,24 +92,24 @@ export class Events {
     this.bytes = new Uint8Array(this.#words.buffer);
   }
 
-  /** The descriptor of one. */
+  /** The descriptor of one event. */
   fd(index: number): number {
     return this.#words[index * EVENT_WORDS + FD_WORD];
   }
 
-  /** What has happened to it. */
+  /** What has happened to that descriptor: `EPOLLIN` and others. */
   flags(index: number): number {
     return this.#words[index * EVENT_WORDS];
   }
 
-  /** Sets one. */
+  /** Sets one event, to be passed to `epoll_ctl`. */
   set(index: number, fd: number, flags: number): void {
     this.#words[index * EVENT_WORDS] = flags;
     this.#words[index * EVENT_WORDS + FD_WORD] = fd;
   }
 }
 
-/** The C library, opened. Used in one thread, as `errno` is each thread's own. */
+/** The loaded C library. One thread uses it: `errno`, whose address it keeps, differs from thread to thread. */
 export class Libc {
   readonly #c: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
   readonly #errno: Int32Array;
@@ -117,18 +117,18 @@ export class Libc {
   readonly #sockaddrBytes = new Uint32Array(1);
   readonly #sockaddrLength = new Uint8Array(this.#sockaddrBytes.buffer);
   readonly #event = new Events(1);
-  /** An `int` for options and answers, and its size. */
+  /** Memory for one `int`, in which options are passed and results returned, and for its size. */
   readonly #int = new Int32Array(1);
   readonly #intBytes = new Uint8Array(this.#int.buffer);
   readonly #intSize = new Uint8Array(new Uint32Array([4]).buffer);
 
-  /** Takes `--allow-ffi`; what is loaded stays usable when that is given up. */
+  /** Needs `--allow-ffi`; the loaded library stays usable once the permission is given up. */
   constructor() {
     this.#c = Deno.dlopen(LIBRARY, SYMBOLS).symbols;
     this.#errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(this.#c.__errno_location()!, 4));
   }
 
-  /** A TCP socket for addresses of the same family as the one given as text; `undefined` if that is none. */
+  /** Creates a TCP socket and binds it; `undefined` if `hostname` is not an IP address. */
   bound(hostname: string, port: number): number | undefined {
     const size = this.#encode(hostname, port);
     if (size === undefined) return undefined;
@@ -136,7 +136,7 @@ export class Libc {
     const fd = this.#result(this.#c.socket(address[0], SOCK_STREAM | NONBLOCK_CLOEXEC, 0));
     if (fd < 0) return fd;
     this.#set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    // Accepted connections inherit it.
+    // Accepted connections inherit the option.
     this.#set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     const error = this.#result(this.#c.bind(fd, address, address.length));
     if (error < 0) this.close(fd);
@@ -144,9 +144,9 @@ export class Libc {
   }
 
   /**
-   * Has the kernel probe peers that have been silent for so long, and once more each time that this has passed. A peer
-   * that answers no probe, or takes nothing that was sent to it, for four times as long is lost. Accepted connections
-   * inherit that from their listener.
+   * Switches TCP keep-alive on: the kernel probes a peer that has been silent for this long, and again each time that
+   * this has passed. If a peer answers no probe, or acknowledges nothing that was sent to it, for four times as long,
+   * the kernel gives the connection up. Accepted connections inherit the options from their listener.
    */
   keepAlive(fd: number, milliseconds: number): void {
     const seconds = Math.ceil(milliseconds / 1000);
@@ -166,25 +166,25 @@ export class Libc {
     return this.#result(this.#c.listen(fd, backlog));
   }
 
-  /** A connection; where its peer is, {@linkcode address} says. */
+  /** Accepts a connection, and sets {@linkcode address} to its peer's. */
   accept(fd: number): number {
     this.#sockaddrBytes[0] = this.#sockaddr.length;
     return this.#result(this.#c.accept4(fd, this.#sockaddr, this.#sockaddrLength, NONBLOCK_CLOEXEC));
   }
 
-  /** Looks up a socket's own address, for {@linkcode address}. */
+  /** Sets {@linkcode address} to a socket's own address. */
   getsockname(fd: number): number {
     this.#sockaddrBytes[0] = this.#sockaddr.length;
     return this.#result(this.#c.getsockname(fd, this.#sockaddr, this.#sockaddrLength));
   }
 
-  /** Looks up a peer's address, for {@linkcode address}; fails if the peer has reset the connection. */
+  /** Sets {@linkcode address} to the peer's address; fails if the peer has reset the connection. */
   getpeername(fd: number): number {
     this.#sockaddrBytes[0] = this.#sockaddr.length;
     return this.#result(this.#c.getpeername(fd, this.#sockaddr, this.#sockaddrLength));
   }
 
-  /** The address that was filled in last. */
+  /** The address that `accept`, `getsockname` or `getpeername` has set last. */
   get address(): Deno.NetAddr {
     const bytes = this.#sockaddr;
     const port = bytes[2] << 8 | bytes[3];
@@ -202,14 +202,14 @@ export class Libc {
     return this.#result(this.#c.send(fd, bytes as Uint8Array<ArrayBuffer>, bytes.length, MSG_NOSIGNAL));
   }
 
-  /** The number of bytes sent that the peer has not acknowledged, and one more for an unacknowledged end. */
+  /** Number of bytes sent that the peer has not acknowledged; an unacknowledged FIN counts as one. */
   unacknowledged(fd: number): number {
     this.#int[0] = 0;
     this.#c.ioctl(fd, SIOCOUTQ, this.#intBytes);
     return this.#int[0];
   }
 
-  /** The error that the connection has met and no call has handed out; 0 for none. It is handed out by this. */
+  /** Returns and clears the connection's error, if no other call has returned it; 0 for none. */
   takeError(fd: number): number {
     this.#int[0] = 0;
     this.#intSize[0] = this.#intBytes.length;
@@ -217,17 +217,17 @@ export class Libc {
     return -this.#int[0];
   }
 
-  /** Has closing reset the connection. */
+  /** Makes `close` reset the connection. */
   resetWhenClosed(fd: number): void {
     this.#c.setsockopt(fd, SOL_SOCKET, SO_LINGER, RESETTING, RESETTING.length);
   }
 
-  /** Ends the sending side. Who has been reset has nothing to end, and hears of it when he reads. */
+  /** Ends the sending side. A failure is ignored: the peer has reset the connection then, as the next read tells. */
   shutdown(fd: number): void {
     this.#c.shutdown(fd, SHUT_WR);
   }
 
-  /** Frees a listener's port at once: another thread that looks at it now would put off what closing it does. */
+  /** Frees a listener's port at once: `close` alone does so later if another thread is using the descriptor now. */
   unlisten(fd: number): void {
     this.#c.shutdown(fd, SHUT_RD);
   }
@@ -244,7 +244,7 @@ export class Libc {
     this.#c.eventfd_write(fd, 1n);
   }
 
-  /** A descriptor that is readable when the calling thread has ended. */
+  /** Opens a descriptor that is readable once the calling thread has ended. */
   thisThread(): number {
     return this.#result(this.#c.syscall(PIDFD_OPEN, this.#c.gettid(), PIDFD_THREAD));
   }
@@ -258,13 +258,13 @@ export class Libc {
     return this.#result(this.#c.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, this.#event.bytes));
   }
 
-  /** Has what is there already be news once more. */
+  /** Sets a descriptor's events anew, so that the next wait reports its present state again. */
   epollAgain(epoll: number, fd: number, flags: number): void {
     this.#event.set(0, fd, flags);
     this.#c.epoll_ctl(epoll, EPOLL_CTL_MOD, fd, this.#event.bytes);
   }
 
-  /** What is ready now. */
+  /** Fills `events` with what is ready now, without waiting; returns how many there are. */
   epollWait(epoll: number, events: Events): number {
     return this.#result(this.#c.epoll_wait(epoll, events.bytes, events.length, 0));
   }
@@ -274,7 +274,7 @@ export class Libc {
   }
 
   #encode(hostname: string, port: number): number | undefined {
-    // C takes no notice of what is behind a NUL.
+    // Checked here too: C ignores whatever follows a NUL.
     if (!isIP(hostname)) return undefined;
     const text = new TextEncoder().encode(`${hostname}\0`);
     const bytes = this.#sockaddr.fill(0);
@@ -304,14 +304,14 @@ const CLASSES: Readonly<Record<string, new (message: string) => Error>> = {
   ETIMEDOUT: Deno.errors.TimedOut,
 };
 
-/** A negative result as an error like those that Deno makes of it. */
+/** Turns a negative result into the error that Deno's own sockets would throw. */
 export function errorOf(result: number): Error {
   const [code, text] = getSystemErrorMap().get(result) ?? ["UNKNOWN", "unknown error"];
   const message = `${text[0].toUpperCase()}${text.slice(1)} (os error ${-result})`;
   return Object.assign(new (CLASSES[code] ?? Error)(message), { code });
 }
 
-/** A result that is none of an error's. */
+/** Returns a result that is no error; throws otherwise. */
 export function checked(result: number): number {
   if (result < 0) throw errorOf(result);
   return result;

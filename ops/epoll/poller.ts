@@ -9,20 +9,21 @@ import { registerAsker, turn } from "../../internal/time/turns.ts";
 import { Waiter } from "./waiter.ts";
 import { checked, Events, type Libc } from "./libc.ts";
 
-/** What owns a descriptor. */
+/** A listener or a connection, whose descriptor a poller watches. */
 export interface Pollable {
-  /** Something may have happened to the descriptor. */
+  /** Called when something may have happened to the descriptor; `flags` are those of `epoll_wait`. */
   ready(flags: number): void;
-  /** Closes the descriptor, as the program ends. */
+  /** Closes the descriptor; called when the program ends. */
   close(): void;
 }
 
-/** Maximum events told in one turn of this process's loop; what is left is told right after the next. */
+/** Maximum events handled in one turn of the event loop; the next turn handles the rest. */
 const EVENTS = 64;
 
 /**
- * Asks between the turns of this process's loop as long as there is something to tell, which costs one system call for
- * all sockets, and waits in a thread when there is nothing. Whatever it is doing, {@linkcode askNow} asks it as well.
+ * Asks the kernel which descriptors are ready, and calls their owners. While there are events, it asks once per turn of
+ * the event loop, which costs one system call for all sockets; once there are none, a thread waits for the next. It also
+ * asks whenever {@linkcode askNow} is called.
  */
 export class Poller {
   readonly #libc: Libc;
@@ -36,9 +37,9 @@ export class Poller {
   #ended: Promise<void> | undefined;
 
   /**
-   * @param libc Where the calls go.
-   * @param closed Called when it has closed itself, as it has no descriptor left to tell of.
-   * @throws {Error} If the kernel has no descriptors for it.
+   * @param libc The C library.
+   * @param closed Called when the poller has closed itself, because its last descriptor was removed.
+   * @throws {Error} If the kernel has no descriptors left for the poller and its thread.
    */
   constructor(libc: Libc, closed: () => void) {
     this.#libc = libc;
@@ -51,21 +52,23 @@ export class Poller {
       throw error;
     }
     this.#unregister = registerAsker(() => this.#askAll());
-    // Deno closes its own sockets when a program ends, or begins anew under --watch, but not these.
+    // When a program ends, or restarts under --watch, Deno closes its own sockets, but not these.
     addEventListener("unload", this.#release);
     this.#wait();
   }
 
-  /** Settles when its thread has ended, and Deno has forgotten the thread; `undefined` while it has descriptors. */
+  /** Settles when the thread has ended, and Deno has removed it; `undefined` while there are descriptors. */
   get ended(): Promise<void> | undefined {
     return this.#ended;
   }
 
   /**
-   * Tells of a descriptor from now on.
+   * Begins to watch a descriptor.
    *
-   * @param flags What of.
-   * @throws {Error} If the kernel does not.
+   * @param fd The descriptor.
+   * @param flags The events to watch for, as `epoll_ctl` takes them.
+   * @param pollable What to call at each event.
+   * @throws {Error} If the kernel refuses.
    */
   add(fd: number, flags: number, pollable: Pollable): void {
     const result = this.#libc.epollAdd(this.#epoll, fd, flags);
@@ -74,18 +77,18 @@ export class Poller {
     checked(result);
   }
 
-  /** Tells once more of what is there already, in a later turn. */
+  /** Reports the descriptor's present state once more, as an event of a later turn. */
   again(fd: number, flags: number): void {
     this.#libc.epollAgain(this.#epoll, fd, flags);
   }
 
-  /** Tells no more of a descriptor, which is closed now. */
+  /** Forgets a descriptor that was closed; the last one ends the poller. */
   remove(fd: number): void {
     this.#pollables.delete(fd);
     this.#endIfUnused();
   }
 
-  /** Waits in the thread, and asks when it has rung. */
+  /** Has the thread wait for an event, and then asks. */
   async #wait(): Promise<void> {
     await this.#waiter.wait();
     this.#poll();
@@ -97,7 +100,7 @@ export class Poller {
     else setImmediate(() => this.#poll());
   }
 
-  /** Asks about some descriptors; the number of them that had something to tell. */
+  /** Handles up to {@linkcode EVENTS} events; returns how many there were. */
   #ask(): number {
     const count = this.#libc.epollWait(this.#epoll, this.#events);
     for (let index = 0; index < count; index++) {
@@ -106,7 +109,7 @@ export class Poller {
     return count;
   }
 
-  /** Asks about all of them: the kernel tells of each once, but more may happen meanwhile. */
+  /** Asks about every descriptor. One round for each is enough: later rounds would be about events that came meanwhile. */
   #askAll(): void {
     for (let left = this.#pollables.size; left > 0 && this.#ended === undefined; left -= EVENTS) {
       if (this.#ask() < EVENTS) return;

@@ -8,7 +8,7 @@ import type { Transport } from "../../internal/api/transport.ts";
 import type { Pollable, Poller } from "./poller.ts";
 import { EAGAIN, EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, errorOf, type Libc } from "./libc.ts";
 
-/** It is told once each time that it could read or write, and if the peer has ended or sent urgent data. */
+/** Edge-triggered: one event each time that input or room for output has come, the peer has ended, or sent urgent data. */
 const INTEREST = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 
 /** A read or write that waits for the kernel. */
@@ -18,33 +18,35 @@ interface Waiting<T> {
   readonly reject: (error: unknown) => void;
 }
 
-/** A transport that calls the kernel when it is ready, and at once for a write, as that nearly always is. */
+/**
+ * A connection. It reads when the kernel has told of input, and tries to write at once: there is nearly always room.
+ */
 export class EpollSocket implements Transport, Pollable {
   readonly remoteAddr: Deno.NetAddr;
   readonly localAddr: Deno.NetAddr;
   readonly #libc: Libc;
   readonly #poller: Poller;
-  /** Its descriptor, which may be another's as soon as it is closed; negative then. */
+  /** The descriptor; negative once it is closed, as the kernel may give its number to another socket then. */
   #fd: number;
-  /** Whether a read need not wait for news. */
+  /** Whether a read may find input without waiting for an event. */
   #readable = false;
-  /** Whether there will be no more news, as the peer has ended its side. */
+  /** Whether the peer has ended its side, after which no event tells of input. */
   #ended = false;
-  /** Whether a read may have stopped short at an urgent byte. */
+  /** Whether a read may have stopped before an urgent byte, with input behind it. */
   #urgent = false;
-  /** Whether the peer's end has been read. */
+  /** Whether the end of input has been read. */
   #drained = false;
-  /** The error of a peer that reset while neither a read nor a write waited: a negative result, 0 for none. */
+  /** The error of a reset that no read or write has met, as a negative result; 0 for none. */
   #error = 0;
   #onReset: ((error: unknown) => void) | undefined;
-  /** The number of bytes that the kernel has taken. */
+  /** Number of bytes that the kernel has accepted for sending. */
   #sent = 0;
-  /** The number of them that the peer's side had when that was counted last. */
+  /** Number of those bytes that the peer's kernel had acknowledged when they were last counted. */
   #acknowledged = 0;
   #reading: Waiting<number | null> | undefined;
   #writing: Waiting<number> | undefined;
 
-  /** @throws {Error} If the kernel has no room for it; it is not closed then. */
+  /** @throws {Error} If the kernel cannot watch the descriptor; the caller closes it then. */
   constructor(libc: Libc, poller: Poller, fd: number, remoteAddr: Deno.NetAddr, localAddr: Deno.NetAddr) {
     this.#libc = libc;
     this.#poller = poller;
@@ -82,7 +84,7 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   close(): void {
-    // Where input is unread, the kernel sends RST when it is closed; behind an end, that destroys nothing.
+    // With unread input, closing sends RST. If FIN goes first, the peer can still read what was sent before it.
     if (!this.#drained && this.#fd >= 0) this.#libc.shutdown(this.#fd);
     this.#free();
   }
@@ -103,7 +105,7 @@ export class EpollSocket implements Transport, Pollable {
     this.#reading = this.#writing = undefined;
   }
 
-  /** Sends on first, if a write waits: the kernel tells of room only when a third of its buffer is free. */
+  /** Tries a waiting write again first: the kernel tells of room only once a third of its buffer is free. */
   progress(): number {
     if (this.#fd < 0) return 0;
     if (this.#writing !== undefined) this.#goOnWriting(this.#writing);
@@ -113,7 +115,7 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   #countAcknowledged(): void {
-    // An end that is not acknowledged counts as one byte more than was sent.
+    // The kernel counts an unacknowledged FIN as one more byte, so the difference can fall by one.
     this.#acknowledged = Math.max(this.#acknowledged, this.#sent - this.#libc.unacknowledged(this.#fd));
   }
 
@@ -122,7 +124,7 @@ export class EpollSocket implements Transport, Pollable {
     if (this.#error < 0) this.#tellReset();
   }
 
-  /** Being reset counts as reading, writing and ending as well. */
+  /** A reset sets the flags of input, of room for output and of the peer's end, too. */
   ready(flags: number): void {
     if (flags & EPOLLRDHUP) this.#ended = true;
     if (flags & EPOLLPRI) this.#urgent = true;
@@ -134,7 +136,7 @@ export class EpollSocket implements Transport, Pollable {
     if (flags & EPOLLERR) this.#keepError();
   }
 
-  /** Keeps an error that no call has handed out, for the next read behind what had come before it. */
+  /** Keeps an error that no call has returned; a read gets it once it has read what came before. */
   #keepError(): void {
     const error = this.#libc.takeError(this.#fd);
     if (error === 0) return;
@@ -172,20 +174,20 @@ export class EpollSocket implements Transport, Pollable {
     return count;
   }
 
-  /** A read that did not fill its buffer has taken all there was: there will be news of what comes after. */
+  /** Reads. If that does not fill the buffer, no input is left, and an event will tell of the next. */
   #receive(into: Uint8Array): number {
     const count = this.#libc.recv(this.#fd, into);
     if (count < into.length && !this.#ended) this.#readable = false;
     if (count < into.length && this.#urgent) {
       this.#urgent = false;
-      // Reading on at once would let a peer that sends bit by bit keep everybody else waiting.
+      // Not read at once: a peer that sends one urgent byte after the other would keep the event loop to itself.
       this.#poller.again(this.#fd, INTEREST);
     }
     if (count === 0 && into.length > 0) return this.#end();
     return count;
   }
 
-  /** The end of input, in place of which a kept error is handed out once. */
+  /** Ends the input, with the kept error if there is one; the read after it gets the end. */
   #end(): number {
     const error = this.#error;
     this.#error = 0;

@@ -1,27 +1,27 @@
 /**
- * A thread that waits for the kernel, and wakes this process's loop.
+ * A thread that waits for the kernel's events, and wakes the event loop.
  *
  * @module
  */
 
 import { checked, EPOLLIN, EPOLLONESHOT, FD_WORD, type Libc } from "./libc.ts";
 
-/** The cells that both threads share: the thread's state, and the number of times that it has rung. */
-const [STATE, RINGS] = [0, 1];
+/** Indexes of the numbers that both threads share: the thread's state, and how many times it has woken the event loop. */
+const [STATE, WAKES] = [0, 1];
 const [STARTING, WAITING, ENDING, ENDED, FAILED] = [0, 1, 2, 3, 4];
 
-/** Maximum time to wait until the thread has started or ended: far more than it takes on a busy machine. */
+/** Maximum time in milliseconds to wait until the thread has started or ended: far more than a busy machine takes. */
 const PATIENCE_MS = 10_000;
 
-/** Number of descriptors that Deno takes for a worker, and some more: if it cannot have them, it ends the process. */
+/** Number of descriptors that have to be free before a worker is started: without them, Deno ends the process. */
 const WORKER_DESCRIPTORS = 16;
 
 /**
- * The thread's program. It is text, as a worker from a file or from a registry would take permission to read or fetch
- * that, and would have to be named when a program is compiled.
+ * The thread's program. It is text, because a worker's file would need permission to be read or fetched, and would have
+ * to be named when a program is compiled.
  *
- * The thread that polls may end without a word, as a worker that is terminated does. Then this one closes what is polled,
- * which the kernel lists.
+ * The thread that polls may be terminated without running any code, if it is a worker. Then this thread closes the
+ * descriptors that it polled, which the kernel lists in `/proc`.
  */
 const PROGRAM = `onmessage = ({ data: { cells, epoll, waited, alarm, owner } }) => {
   const set = (state) => {
@@ -51,7 +51,7 @@ const PROGRAM = `onmessage = ({ data: { cells, epoll, waited, alarm, owner } }) 
     for (const [, fd] of text.matchAll(/^tfd:\\s*(\\d+)/gm)) c.close(Number(fd));
     c.close(epoll);
   };
-  // The other thread may have given it up, and closed the descriptors.
+  // If the other thread has given up waiting for the start, it has closed the descriptors.
   if (Atomics.compareExchange(cells, ${STATE}, ${STARTING}, ${WAITING}) !== ${STARTING}) return close();
   Atomics.notify(cells, ${STATE});
   while (Atomics.load(cells, ${STATE}) === ${WAITING}) {
@@ -59,8 +59,8 @@ const PROGRAM = `onmessage = ({ data: { cells, epoll, waited, alarm, owner } }) 
       closePolled();
       break;
     }
-    Atomics.add(cells, ${RINGS}, 1);
-    Atomics.notify(cells, ${RINGS});
+    Atomics.add(cells, ${WAKES}, 1);
+    Atomics.notify(cells, ${WAKES});
   }
   for (const fd of [waited, alarm, owner]) c.close(fd);
   set(${ENDED});
@@ -68,27 +68,26 @@ const PROGRAM = `onmessage = ({ data: { cells, epoll, waited, alarm, owner } }) 
 };`;
 
 /**
- * Waits in a worker of its own, not in one of the threads that Deno shares among files, cryptography and foreign
- * calls: those may all be taken.
+ * Waits in a separate worker: the threads that Deno shares among files, cryptography and foreign calls may all be busy.
  *
- * The worker sleeps in an epoll of its own that holds the poller's as its only member, which it hears of once each
- * time that {@linkcode Waiter.wait} is called. It closes its descriptors itself when it ends.
+ * The worker sleeps in a second epoll, in which the poller's is registered for one event at a time; each call of
+ * {@linkcode Waiter.wait} registers it again. The worker closes its descriptors itself when it ends.
  */
 export class Waiter {
   readonly #libc: Libc;
   readonly #epoll: number;
   readonly #waited: number;
   readonly #alarm: number;
-  /** Tells of the end of the thread that polls, where the kernel can; negative otherwise. */
+  /** A descriptor that is readable once the thread that polls has ended; negative where the kernel has no such. */
   readonly #owner: number;
   readonly #cells = new Int32Array(new SharedArrayBuffer(8));
   readonly #worker: Worker;
 
   /**
-   * Starts the thread, which takes permission for foreign code, and returns when it waits.
+   * Starts the thread, and returns when it waits. That needs permission for foreign code.
    *
    * @param libc The C library.
-   * @param epoll The poller's descriptor, to be waited for; the caller closes it.
+   * @param epoll The poller's epoll, which the thread waits for; the caller closes it.
    * @throws {Error} If there are no descriptors left, or the thread cannot be started.
    */
   constructor(libc: Libc, epoll: number) {
@@ -120,18 +119,18 @@ export class Waiter {
     const worker = new Worker(url, { type: "module", name: "epoll" });
     const [cells, epoll, waited, alarm, owner] = [this.#cells, this.#epoll, this.#waited, this.#alarm, this.#owner];
     worker.postMessage({ cells, epoll, waited, alarm, owner });
-    // The caller may give the permission up as soon as it has a listener.
+    // The thread has to load the library before the caller goes on, which may give the permission up then.
     Atomics.wait(this.#cells, STATE, STARTING, PATIENCE_MS);
     if (Atomics.compareExchange(this.#cells, STATE, STARTING, FAILED) === WAITING) return worker;
     worker.terminate();
     throw new Error("Cannot start a thread that waits for epoll");
   }
 
-  /** Waits until the poller's epoll has something to tell, or for no reason; one wait at a time. */
+  /** Waits until the poller's epoll has events; may also return without any. One call may be outstanding. */
   wait(): Promise<unknown> | undefined {
-    const heard = Atomics.load(this.#cells, RINGS);
+    const before = Atomics.load(this.#cells, WAKES);
     this.#libc.epollAgain(this.#waited, this.#epoll, EPOLLIN | EPOLLONESHOT);
-    const { async, value } = Atomics.waitAsync(this.#cells, RINGS, heard);
+    const { async, value } = Atomics.waitAsync(this.#cells, WAKES, before);
     return async ? value : undefined;
   }
 

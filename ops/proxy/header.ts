@@ -1,6 +1,6 @@
 /**
- * The header of the PROXY protocol, with which a proxy tells for whom it connects; HAProxy's `proxy-protocol.txt` is
- * its specification. Pure: bytes in; addresses, or an error, out.
+ * Parses the header of the PROXY protocol, in which a proxy names the client that it connects for. HAProxy's
+ * `proxy-protocol.txt` specifies it. Pure functions: bytes in; addresses or an error out.
  *
  * @module
  */
@@ -12,9 +12,9 @@ import { escapeUnsafe, quote } from "../../internal/api/errors.ts";
 
 /** What a header says. */
 export interface ProxyHeader {
-  /** How many bytes it takes up; what comes after them is the client's. */
+  /** The header's length in bytes; the client's own bytes follow. */
   readonly length: number;
-  /** The two ends of the client's connection to the proxy; without them, the real addresses stand. */
+  /** The two ends of the client's connection to the proxy; without them, the transport's own addresses hold. */
   readonly addresses?: {
     /** The client's address. */
     readonly remoteAddr: Deno.Addr;
@@ -23,12 +23,12 @@ export interface ProxyHeader {
   };
 }
 
-/** A PROXY header is missing, malformed, or comes from a peer that may not send one. */
+/** A PROXY header is missing or malformed, or comes from a peer that is not a trusted proxy. */
 export class ProxyHeaderError extends Error {
   /**
-   * Says what is wrong.
+   * Creates the error.
    *
-   * @param message What is wrong.
+   * @param message What is wrong with the header.
    */
   constructor(message: string) {
     super(message);
@@ -36,26 +36,25 @@ export class ProxyHeaderError extends Error {
   }
 }
 
-/** No header is longer. The specification wants all of it in one segment of 536 bytes; certificates' names go past that. */
+/** Maximum bytes of a header. The specification says 536; the values that proxies add, such as names, can exceed that. */
 export const MAX_HEADER_BYTES = 4096;
 
-/** The line of version 1, its end included, is no longer than this. */
+/** Maximum bytes of a header of version 1, CRLF included. */
 const MAX_LINE_BYTES = 107;
 
 const SIGNATURE = bytesOf("\r\n\r\n\0\r\nQUIT\n");
 const PREFIX = bytesOf("PROXY ");
 const MARKS = [SIGNATURE, ...["PROXY TCP4 ", "PROXY TCP6 ", "PROXY UNKNOWN"].map(bytesOf)];
 
-/** So many bytes are enough to tell what is meant as a header from what is not. */
+/** Number of bytes after which {@linkcode beginsWithProxyHeader} always knows. */
 export const MARK_BYTES: number = Math.max(...MARKS.map((mark) => mark.length));
 
 /**
- * Reads a header of either version.
+ * Parses a header of either version.
  *
- * @param bytes What has come so far, from the connection's first byte on.
- * @returns What the header says, or `undefined` as long as more has to come; from {@linkcode MAX_HEADER_BYTES} on it
- * never has to.
- * @throws {ProxyHeaderError} If this is no header, and cannot become one.
+ * @param bytes The bytes received so far, from the connection's first on.
+ * @returns The header, or `undefined` while it is incomplete, which it never is at {@linkcode MAX_HEADER_BYTES}.
+ * @throws {ProxyHeaderError} If the bytes are not the beginning of a valid header.
  */
 export function parseProxyHeader(bytes: Uint8Array): ProxyHeader | undefined {
   if (begins(bytes, SIGNATURE) !== false) return bytes.length < 16 ? undefined : parseBinary(bytes);
@@ -64,10 +63,10 @@ export function parseProxyHeader(bytes: Uint8Array): ProxyHeader | undefined {
 }
 
 /**
- * Tells whether a connection begins with what is meant as a header, well-formed or not.
+ * Tells whether a connection begins with a header, well-formed or not.
  *
- * @param bytes What has come so far; {@linkcode MARK_BYTES} are enough.
- * @returns Whether it does, or `undefined` as long as it might.
+ * @param bytes The bytes received so far; {@linkcode MARK_BYTES} are enough.
+ * @returns Whether it does, or `undefined` while more bytes are needed to tell.
  */
 export function beginsWithProxyHeader(bytes: Uint8Array): boolean | undefined {
   const verdicts = MARKS.map((mark) => begins(bytes, mark));
@@ -91,7 +90,7 @@ function parseText(bytes: Uint8Array): ProxyHeader | undefined {
   if (line[end] !== CR || line[end + 1] !== LF) throw malformed("CR or LF alone instead of CRLF");
   const length = end + 2;
   const [protocol, ...fields] = String.fromCharCode(...line.subarray(PREFIX.length, end)).split(" ");
-  // What follows is to be ignored.
+  // The specification has receivers ignore the rest of the line.
   if (protocol === "UNKNOWN") return { length };
   const address = READERS.get(protocol);
   if (address === undefined) throw malformed(`protocol ${quote(protocol)}`);
@@ -111,21 +110,20 @@ function readIPv4(text: string): string {
   return text;
 }
 
-/** The grammar of RFC 4291, mapped IPv4 included, which HAProxy sends; the URL parser has it, and tidies up. */
+/** Checks and normalizes an IPv6 address (RFC 4291) with the URL parser; HAProxy also sends IPv4 mapped to IPv6. */
 function readIPv6(text: string): string {
   const url = `http://[${text}]`;
   if (!/^[\da-f:.]+$/i.test(text) || !URL.canParse(url)) throw malformed(`IPv6 address ${quote(text)}`);
   const address = new URL(url).hostname.slice(1, -1);
   const mapped = mappedIPv4(address);
-  // As Deno writes such an address.
+  // Deno writes a mapped address in this form.
   return mapped === undefined ? address : `::ffff:${mapped}`;
 }
 
 /**
- * The specification has both addresses in the family that the header names, and has receivers check them. But nginx
- * names the client's family, and writes its own address behind it as that is: where it has the client's address from
- * another proxy (`real_ip`), an IPv6 client can have come to an IPv4 address, or the other way round. The client's
- * address is as good as ever then, so the destination may be of either family.
+ * Reads the destination in either family. By the specification both addresses are of the family that the header names.
+ * But nginx names the client's family and writes its own address as it is: if another proxy told it the client's address
+ * (`real_ip`), an IPv6 client may have come to an IPv4 address, or the reverse. The client's address is valid then.
  */
 function readDestination(text: string, own: (text: string) => string): string {
   try {
@@ -144,7 +142,7 @@ function readPort(text: string): number {
   throw malformed(`port ${quote(text)}`);
 }
 
-/** Version 2: signature, version and command, family and transport, length; then that many bytes. */
+/** Version 2: signature, version and command, family and transport, length; then as many bytes as the length says. */
 function parseBinary(bytes: Uint8Array): ProxyHeader | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [version, command] = nibbles(bytes[12]);
@@ -152,7 +150,7 @@ function parseBinary(bytes: Uint8Array): ProxyHeader | undefined {
   if (version !== 2) throw malformed(`version ${version}`);
   if (command > 1) throw malformed(`command ${command}`);
   if (length > MAX_HEADER_BYTES) throw malformed(`${length} bytes, more than ${MAX_HEADER_BYTES}`);
-  // The proxy connects for itself, or cannot say for whom: what else is there is to be ignored.
+  // Command 0 (LOCAL): the proxy connects for itself, as for a health check. Receivers ignore the rest.
   const form = command === 0 ? undefined : formOf(bytes[13]);
   if (form !== undefined && length < form.end) throw malformed(`${length} bytes, less than its addresses take`);
   if (bytes.length < length) return undefined;
@@ -162,9 +160,9 @@ function parseBinary(bytes: Uint8Array): ProxyHeader | undefined {
   return addresses === undefined ? { length } : { length, addresses };
 }
 
-/** How addresses of one family are written. */
+/** How the addresses of one family are encoded. */
 interface Form {
-  /** Where they end in the header. */
+  /** The index in the header behind the addresses. */
   readonly end: number;
   read(bytes: Uint8Array, view: DataView): ProxyHeader["addresses"];
 }
@@ -190,7 +188,7 @@ const FORMS: Readonly<Record<number, Form>> = {
   },
 };
 
-/** `undefined` where the proxy does not say what it carries. */
+/** Finds the encoding of the addresses; `undefined` if the family or the transport is unspecified. */
 function formOf(byte: number): Form | undefined {
   const [family, transport] = nibbles(byte);
   if (family > 3) throw malformed(`address family ${family}`);
@@ -200,8 +198,8 @@ function formOf(byte: number): Form | undefined {
 }
 
 /**
- * Walks through what follows the addresses, each a type, a length and a value, for the sake of the checksum. There is
- * one at most: each is made of the whole header, which has room for hundreds.
+ * Walks through the values that follow the addresses, each with a type and a length, and verifies the checksum. A second
+ * checksum is refused: verifying one reads the whole header, which has room for hundreds of them.
  */
 function checkTypes(header: Uint8Array, start: number): void {
   const view = new DataView(header.buffer);
@@ -219,7 +217,7 @@ function checkTypes(header: Uint8Array, start: number): void {
   }
 }
 
-/** The sum was made with zeros in its own place. */
+/** Verifies the checksum, which was computed with zeros in its own place. */
 function checkSum(header: Uint8Array, view: DataView, at: number, length: number): void {
   if (length !== 4) throw malformed(`a checksum of ${length} bytes`);
   const sum = view.getUint32(at);
@@ -236,11 +234,11 @@ function tcp(hostname: string, port: number): Deno.NetAddr {
   return { transport: "tcp", hostname, port };
 }
 
-/** A path ends at a NUL; one that begins with it is no file, and stays empty. */
+/** Reads a path, which ends at a NUL. An abstract socket's name begins with NUL; its path is empty here. */
 function unix(bytes: Uint8Array): Deno.UnixAddr {
   const end = bytes.indexOf(0);
   const path = new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
-  // The client chose it, and it will stand in a log.
+  // The client chose the path, and logs will show it.
   if (escapeUnsafe(path) !== path) throw malformed(`path ${quote(path)}`);
   return { transport: "unix", path };
 }

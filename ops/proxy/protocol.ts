@@ -1,5 +1,8 @@
 /**
- * The PROXY protocol: behind a proxy, the client's address instead of the proxy's.
+ * The PROXY protocol: a server behind a proxy sees the client's address in place of the proxy's.
+ *
+ * This folder holds the listener (here), the header's parser (`header.ts`, with its checksum in `crc32c.ts`), and the
+ * two kinds of connections that the listener gives (`transports.ts`).
  *
  * @module
  */
@@ -16,40 +19,40 @@ import { DirectTransport, ProxiedTransport } from "./transports.ts";
 /** Options of {@linkcode proxyProtocol}. */
 export interface ProxyProtocolOptions {
   /**
-   * The peers that may send a header, and have to: addresses and networks, such as `127.0.0.1,10.0.0.0/8,::1`, or the
-   * same in parts. The word `unix` means every peer on a Unix socket: the mode of the socket's file decides who may
-   * connect, and so who is believed. Any other peer is served without a header.
+   * The trusted proxies, which have to send a header: addresses and networks, such as `127.0.0.1,10.0.0.0/8,::1`, or a
+   * list of such texts. The word `unix` stands for every peer on a Unix socket: the mode of the socket's file decides
+   * which processes can connect, and so are trusted. Any other peer is served without a header.
    */
   from: string | readonly string[];
   /**
-   * How long a header may take from the connection's start, in milliseconds. Then the connection is closed, and
-   * rejected with reason `proxy-header`. `Infinity` switches it off.
+   * Maximum time in milliseconds from the connection's start to the end of its header. A connection that takes longer is
+   * closed and rejected with reason `proxy-header`. `Infinity` switches the limit off.
    *
    * @default {5_000}
    */
   headerTimeout?: number | undefined;
   /**
-   * How many headers are waited for at a time. While there are so many, nothing more is accepted, and those that were
-   * waited for a second already are given up, the longest first.
+   * Maximum number of connections whose header is incomplete. While there are this many, no other is accepted, and one
+   * that has been incomplete for a second is closed and rejected with reason `proxy-header`, the longest first.
    *
    * @default {1_000}
    */
   maxPending?: number | undefined;
-  /** Where time comes from: a test can put a clock here that it moves by hand. */
+  /** Tells the time and sets the timers; a test can pass a clock that it moves by hand. */
   clock?: Clock | undefined;
 }
 
 /**
- * Reads the header of the PROXY protocol, version 1 or 2, that each connection of a trusted proxy begins with. The
- * connection's `remoteAddr` is the client's then, and its `localAddr` the one that the client connected to, for
- * everybody: limits, events, handlers.
+ * Reads the header of the PROXY protocol, version 1 or 2, with which each connection of a trusted proxy begins. After it
+ * the connection's `remoteAddr` is the client's address, and its `localAddr` the one that the client connected to, for
+ * limits, events and handlers alike.
  *
- * Headers are read side by side, and the server gets a connection when its header is complete. One that is malformed,
- * missing or late ends its own connection, and is a `rejected` event. A header from anybody else ends the connection
- * that it came with, with reason `transport-error`.
+ * Headers are read side by side, and the server gets a connection once its header is complete. A header that is
+ * malformed, missing or late closes its own connection, with a `rejected` event. A header from a peer that is not a
+ * trusted proxy ends its connection with reason `transport-error`.
  *
- * @param listener Where connections come from. It belongs to the new listener from now on.
- * @param options Whom to trust, and how long to wait.
+ * @param listener The listener that accepts the connections. The new listener owns it.
+ * @param options Which proxies to trust, and how long to wait.
  * @returns A listener for `serve({ listener })`.
  * @throws {RangeError | TypeError} If an option is wrong.
  *
@@ -91,7 +94,7 @@ export function proxyProtocol(listener: Listener, options: ProxyProtocolOptions)
   });
 }
 
-/** As long as the specification has headers; a longer one, with many values, gets the most at once. */
+/** Size of the first buffer, and maximum header in the specification; a longer header gets the largest buffer at once. */
 const USUAL_HEADER_BYTES = 536;
 
 async function readHeader(transport: Transport, trusted: boolean): Promise<Transport> {
@@ -109,7 +112,7 @@ async function readHeader(transport: Transport, trusted: boolean): Promise<Trans
   return new ProxiedTransport(transport, header, bytes.slice(header.length));
 }
 
-/** Adds what comes to what is there, in the same memory where that has room. */
+/** Reads more bytes behind those held, in the same buffer if it has room. */
 async function readOn(transport: Transport, held: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
   let buffer = new Uint8Array(held.buffer);
   if (held.length === buffer.length) {

@@ -1,5 +1,5 @@
 /**
- * Connections behind a proxy, and others that come to the same port.
+ * The connections of trusted proxies, and those of other peers at the same port.
  *
  * @module
  */
@@ -9,16 +9,16 @@ import { Forwarding, type Transport } from "../../internal/api/transport.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** The client's connection, as its header tells it. */
+/** A client's connection through a proxy, with the addresses of its header. */
 export class ProxiedTransport extends Forwarding {
   readonly #addresses: ProxyHeader["addresses"];
-  /** What came with the header, and is the client's. */
+  /** The client's first bytes, which were read together with the header. */
   #rest: Uint8Array;
 
   /**
    * @param transport The proxy's connection.
    * @param header Its header.
-   * @param rest What was read after the header.
+   * @param rest The bytes that were read behind the header.
    */
   constructor(transport: Transport, header: ProxyHeader, rest: Uint8Array) {
     super(transport);
@@ -42,16 +42,16 @@ export class ProxiedTransport extends Forwarding {
     if (this.#rest.length === 0) return super.read(into);
     const part = this.#rest.subarray(0, into.length);
     into.set(part);
-    // Kept no longer than it is needed.
+    // An empty part would keep the whole buffer in memory.
     this.#rest = part.length < this.#rest.length ? this.#rest.subarray(part.length) : NOTHING;
     return Promise.resolve(part.length);
   }
 }
 
 /**
- * A connection that is not to begin with a header: a read fails once it has. It is served from the start, as its
- * handler may be the one to speak first. What might be half a header is handed on meanwhile: at most it is answered as
- * two empty lines and one of a NUL.
+ * A connection of a peer that is not a trusted proxy: a read fails once its input has begun with a header. It is served
+ * at once, because its handler may send first. The first bytes of a header can reach the handler before they are known
+ * as one: at most two empty lines and one with a NUL.
  */
 export class DirectTransport extends Forwarding {
   #start: Uint8Array | undefined = NOTHING;
