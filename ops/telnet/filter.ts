@@ -1,59 +1,59 @@
 /**
- * Telnet's commands among the bytes of a connection (RFC 854). Pure: bytes in; bytes without commands, and answers, out.
+ * Separates Telnet's commands (RFC 854) from a connection's data. Does no input or output: bytes in; data and answers out.
  *
  * @module
  */
 
-/** "Interpret as command"; the byte itself is sent twice. */
+/** "Interpret as command": begins each command. In data, a byte of this value is sent twice. */
 export const IAC = 255;
 
 const SE = 240;
 const SB = 250;
 const [WILL, WONT, DO, DONT] = [251, 252, 253, 254];
 
-/** An option that asks for an answer when all that was sent before it has been processed (RFC 860). */
+/** An option whose answer says that everything sent before it has been processed (RFC 860). */
 const TIMING_MARK = 6;
 
-/** Maximum bytes of one subnegotiation: no option that a client offers unasked needs nearly as many. */
+/** Maximum bytes of one subnegotiation; far more than any option needs that a client offers unasked. */
 export const MAX_SUBNEGOTIATION_BYTES = 1024;
 
-/** What was last read: data, IAC, a command that an option follows, or a subnegotiation and an IAC in it. */
+/** The last byte: data, IAC, a command that an option follows, part of a subnegotiation, or an IAC in one. */
 type State = "data" | "iac" | typeof WILL | typeof WONT | typeof DO | typeof DONT | "sub" | "sub-iac";
 
-/** What became of some bytes. */
+/** The result of filtering some bytes. */
 export interface Filtered {
-  /** How many bytes of data there are. */
+  /** Number of bytes of data. */
   readonly data: number;
-  /** How many bytes were filtered: all, or those up to a TIMING-MARK, whose answer has to follow that of the data. */
+  /** Number of bytes filtered: all, or those up to a TIMING-MARK, which must not be answered before the data is. */
   readonly filtered: number;
-  /** Whether they end with such a mark, which {@linkcode MARK_ANSWER} answers. */
+  /** Whether they end with a TIMING-MARK, to be answered with {@linkcode MARK_ANSWER}. */
   readonly mark: boolean;
 }
 
 /** The answer to a TIMING-MARK. */
 export const MARK_ANSWER: Uint8Array = Uint8Array.of(IAC, WILL, TIMING_MARK);
 
-/** Takes Telnet's commands out of one direction of a connection, wherever reads cut it. */
+/** Takes Telnet's commands out of a connection's input, in reads of any size. */
 export class TelnetFilter {
   readonly #answer: (bytes: Uint8Array) => void;
   #state: State = "data";
   #subnegotiated = 0;
 
-  /** @param answer Takes what is to be sent to the peer: refusals of options. */
+  /** @param answer Called with bytes to be sent to the peer: refusals of options. */
   constructor(answer: (bytes: Uint8Array) => void) {
     this.#answer = answer;
   }
 
   /**
-   * Filters bytes.
+   * Copies the data out of the input.
    *
-   * @param bytes What came.
-   * @param into Where the data goes, which may be where the bytes are; at least as long.
-   * @returns What became of it.
+   * @param bytes The input.
+   * @param into The buffer for the data, at least as long as the input; it may be the same memory.
+   * @returns How much was filtered, and how much of it is data.
    * @throws {RangeError} If a subnegotiation is longer than {@linkcode MAX_SUBNEGOTIATION_BYTES}.
    */
   filter(bytes: Uint8Array, into: Uint8Array): Filtered {
-    // Nearly all bytes come in reads without a command, which need not be moved.
+    // Nearly every read has no command in it. Its bytes need not be moved.
     if (this.#state === "data" && !bytes.includes(IAC)) {
       if (bytes.buffer !== into.buffer) into.set(bytes);
       return { data: bytes.length, filtered: bytes.length, mark: false };
@@ -65,13 +65,13 @@ export class TelnetFilter {
         this.#state = "data";
         return { data, filtered: i + 1, mark: true };
       }
-      if (this.#take(byte)) into[data++] = byte;
+      if (this.#isData(byte)) into[data++] = byte;
     }
     return { data, filtered: bytes.length, mark: false };
   }
 
-  /** Takes the next byte, and tells whether it is data. */
-  #take(byte: number): boolean {
+  /** Processes the next byte, and tells whether it is data. */
+  #isData(byte: number): boolean {
     switch (this.#state) {
       case "data":
         if (byte !== IAC) return true;
@@ -95,7 +95,7 @@ export class TelnetFilter {
     if (byte === SB) this.#subnegotiated = 0;
     if (byte === SB) this.#state = "sub";
     else if (byte === WILL || byte === WONT || byte === DO || byte === DONT) this.#state = byte;
-    // Data that is 255, or a command without more to it, such as Interrupt Process.
+    // A data byte 255, or a command of these two bytes alone, such as Interrupt Process.
     else this.#state = "data";
   }
 
@@ -107,7 +107,7 @@ export class TelnetFilter {
     else this.#state = byte === SE ? "data" : "sub";
   }
 
-  /** An option that is off already, as WONT and DONT say, must not be answered: two peers would answer for ever. */
+  /** Refuses an option. WONT and DONT get no answer: the option is off already, and two peers would answer for ever. */
   #refuse(state: number, option: number): void {
     if (state === DO) this.#answer(Uint8Array.of(IAC, WONT, option));
     if (state === WILL) this.#answer(Uint8Array.of(IAC, DONT, option));

@@ -1,5 +1,7 @@
 /**
- * Clients that speak Telnet, as `telnet` does from its first Ctrl-C on.
+ * A listener for clients that speak Telnet, as the program `telnet` does from its first Ctrl-C on.
+ *
+ * This folder holds the listener and its connections (here), and the parser of Telnet's commands (`filter.ts`).
  *
  * @module
  */
@@ -9,24 +11,24 @@ import { IAC, MARK_ANSWER, TelnetFilter } from "./filter.ts";
 import { Forwarding, type Listener, type Transport } from "../../internal/api/transport.ts";
 import { LINE_WORK, TURNS } from "../../internal/time/turns.ts";
 
-/** Maximum bytes of answers that wait for the peer to take them; nothing more is read until they have left. */
+/** Maximum bytes of unsent answers before the connection stops reading until they have been sent. */
 const MAX_ANSWER_BYTES = 1024;
 
-/** Maximum bytes of one write that has a 255 among them, which makes it up to twice as long. */
+/** Maximum bytes of one write with a byte 255 in it, which grows to up to twice its length. */
 const ESCAPE_BYTES = 4096;
 
 /**
- * Takes Telnet's commands (RFC 854) out of what the clients of a listener send, and answers them: each option is refused,
- * and a TIMING-MARK, for which `telnet` waits after a Ctrl-C, is sent back (RFC 860) when what came before it has been
- * handed to the server. A byte 255 is sent twice, in either direction. A subnegotiation of more than 1 KiB ends its
- * connection with reason `transport-error`.
+ * Takes Telnet's commands (RFC 854) out of the clients' input, and answers them: each option is refused, and a
+ * TIMING-MARK, for which `telnet` waits after a Ctrl-C, is answered (RFC 860) once the server has read what came before
+ * it. A data byte 255 is sent twice, in either direction. A subnegotiation of more than 1 KiB ends its connection with
+ * reason `transport-error`.
  *
- * Telnet's Synch, which `telnet` sends only when told to, leaves a byte 242 in the line: the 255 before it is urgent data,
- * which the sockets leave out.
+ * Telnet's Synch, which `telnet` sends only on its user's command, leaves a byte 242 in the line: the 255 before it is
+ * urgent data, which the sockets leave out.
  *
- * Put it around all others: TLS, a PROXY header and a Unix socket come before it.
+ * If a server uses several wrappers, this one is the outermost: around TLS, the PROXY protocol and Unix sockets.
  *
- * @param listener Where the connections come from; the result owns it.
+ * @param listener The listener that accepts the connections; the result owns it.
  * @returns The listener for the server.
  * @throws {TypeError} If it is no listener.
  *
@@ -81,32 +83,33 @@ class TelnetListener implements Listener {
   }
 }
 
-/** A connection without Telnet's commands. Its answers share the way out with what the server writes. */
+/** A connection without Telnet's commands. The answers to them go out between the server's writes. */
 class TelnetTransport extends Forwarding {
   readonly #filter = new TelnetFilter((bytes) => this.#answers.push(...bytes));
-  /** What is to be sent before anything else. */
+  /** Bytes to be sent before the server's next write. */
   #answers: number[] = [];
-  /** What was read after a TIMING-MARK. */
-  #rest: Uint8Array | undefined;
+  /** Bytes that were read behind a TIMING-MARK and not filtered yet. */
+  #unfiltered: Uint8Array | undefined;
+  /** Whether the last bytes that the server has read end at a TIMING-MARK. */
   #marked = false;
-  /** Settles when the outstanding write has; the one way out is used by one at a time. */
+  /** Settles when the last write that was begun has; the transport takes one at a time. */
   #writing: Promise<unknown> = Promise.resolve();
 
   override async read(into: Uint8Array): Promise<number | null> {
     for (;;) {
-      // The server asks for more, so it has what came before the mark.
+      // The server reads again, so it has taken the data before the mark.
       if (this.#marked) this.#answers.push(...MARK_ANSWER);
       this.#marked = false;
       await this.#answer();
-      const rest = this.#rest;
-      const count = rest === undefined ? await super.read(into) : Math.min(rest.length, into.length);
+      const held = this.#unfiltered;
+      const count = held === undefined ? await super.read(into) : Math.min(held.length, into.length);
       if (count === null) return null;
-      const { data, filtered, mark } = this.#filter.filter((rest ?? into).subarray(0, count), into);
+      const { data, filtered, mark } = this.#filter.filter((held ?? into).subarray(0, count), into);
       this.#marked = mark;
-      if (rest !== undefined) this.#rest = filtered < rest.length ? rest.subarray(filtered) : undefined;
-      else if (filtered < count) this.#rest = into.slice(filtered, count);
+      if (held !== undefined) this.#unfiltered = filtered < held.length ? held.subarray(filtered) : undefined;
+      else if (filtered < count) this.#unfiltered = into.slice(filtered, count);
       if (data > 0) return data;
-      // A peer that sends nothing but commands must not keep the loop from the others.
+      // A peer that sends only commands must not keep the event loop from other connections.
       const turn = TURNS.take(Math.max(filtered, LINE_WORK));
       if (turn !== undefined) await turn;
     }
@@ -129,12 +132,12 @@ class TelnetTransport extends Forwarding {
     });
   }
 
-  /** Sends the answers, and waits for that only if the peer has asked for many. */
+  /** Begins to send the answers, and waits until they are sent if there are many. */
   async #answer(): Promise<void> {
     if (this.#answers.length === 0) return;
     const sent = this.#exclusive(() => this.#sendAnswers());
     if (this.#answers.length > MAX_ANSWER_BYTES) await sent;
-    // A failure shows in the next read or write of the server's, too.
+    // The server's next read or write fails as well.
     else sent.catch(() => {});
   }
 

@@ -1,22 +1,22 @@
 /**
- * What a certificate says.
+ * The fields of a certificate that callers and logs see, and whether its dates hold.
  *
  * @module
  */
 
 import type { X509Certificate } from "node:crypto";
 
-/** A certificate, in short. */
+/** The fields of a certificate that a server's owner needs. */
 export interface CertificateInfo {
-  /** Whose it is, such as `CN=example.org`. */
+  /** The name that it was issued to, such as `CN=example.org`. */
   readonly subject: string;
-  /** The moment from which on it holds. */
+  /** The moment from which it is valid. */
   readonly validFrom: Date;
-  /** The moment until which it holds. */
+  /** The moment until which it is valid. */
   readonly validTo: Date;
 }
 
-/** Puts a certificate in short. */
+/** Reads those fields of a certificate. */
 export function infoOf({ subject, validFrom, validTo }: X509Certificate): CertificateInfo {
   return { subject: subject.replaceAll("\n", ", "), validFrom: new Date(validFrom), validTo: new Date(validTo) };
 }
@@ -26,9 +26,9 @@ export function infoOf({ subject, validFrom, validTo }: X509Certificate): Certif
  *
  * @param certificate The certificate.
  * @param now The time, in milliseconds since 1970.
- * @returns What is wrong, to be read after "it"; `undefined` if it holds.
+ * @returns What is wrong, to be read after "it"; `undefined` if the certificate is valid now.
  */
 export function datesProblem({ validFrom, validTo }: CertificateInfo, now: number = Date.now()): string | undefined {
   if (now > validTo.getTime()) return `expired on ${validTo.toISOString()}`;
-  return now < validFrom.getTime() ? `does not hold before ${validFrom.toISOString()}` : undefined;
+  return now < validFrom.getTime() ? `is not valid before ${validFrom.toISOString()}` : undefined;
 }

@@ -1,5 +1,5 @@
 /**
- * The clients of a TLS listener that have to show a certificate.
+ * Verifies the certificates of a TLS listener's clients.
  *
  * @module
  */
@@ -9,55 +9,56 @@ import type { TLSSocket } from "node:tls";
 import { datesProblem, infoOf } from "./certificate.ts";
 
 /**
- * Maximum number of client certificates remembered for resumed sessions. Past it the one that was verified longest ago
- * is forgotten, and a session that resumes with it is refused.
+ * Maximum number of verified client certificates that are remembered for resumed sessions. Beyond it, the one that was
+ * verified longest ago is forgotten, and a session that resumes with it is refused.
  */
 const MAX_VERIFIED = 10_000;
 
-/** What `node:tls` has underneath and does not declare. */
+/** The object beneath a `TLSSocket`, which `node:tls` does not declare. */
 interface Handle {
-  /** A code such as `CERT_HAS_EXPIRED` once the client's certificate was found wrong; empty otherwise. */
+  /** A code such as `CERT_HAS_EXPIRED` once the client's certificate was found invalid; empty otherwise. */
   verifyError?(): string | undefined;
-  /** The certificates that the client has sent, its own first, in DER. */
+  /** The certificates that the client has sent, in DER, its own first. */
   getPeerCertificateChain?(): { readonly certificates: readonly Uint8Array<ArrayBuffer>[] } | null;
 }
 
 /**
- * Refuses clients without a certificate that one of the authorities has signed. `node:tls` verifies certificates, but
- * leaves the consequences to `tls.Server`, which is not used here.
+ * Refuses clients whose certificate was not signed by one of the authorities. `node:tls` verifies certificates, but only
+ * its `tls.Server`, which is not used here, refuses clients.
  *
- * A resumed session brings its certificate along unverified, and even a refused handshake may have begun that session:
- * all TLS contexts of a process share the key of their tickets, and nothing switches tickets off. So a resumed session
- * is accepted only if its certificate was verified here before, in a full handshake, and still holds.
+ * A resumed session carries its certificate unverified, and even a refused handshake may have begun the session: all TLS
+ * contexts of a process share the key of their session tickets, and tickets cannot be switched off. So a resumed session
+ * is accepted only if its certificate was verified here in a full handshake before, and is still valid.
  */
 export class ClientVerifier {
   /** The fingerprints of the authorities' certificates. */
   readonly #authorities: ReadonlySet<string>;
-  /** Until when each certificate holds that has been verified, in milliseconds since 1970, by its fingerprint. */
+  /** When each verified certificate's chain expires, in milliseconds since 1970, by the certificate's fingerprint. */
   #verified = new Map<string, number>();
 
-  /** @param authorities Their certificates. */
+  /** @param authorities The certificates of the authorities. */
   constructor(authorities: readonly X509Certificate[]) {
     this.#authorities = new Set(authorities.map(({ fingerprint256 }) => fingerprint256));
   }
 
   /**
-   * Takes over what the verifier before this one has verified, unless an authority that it trusted is trusted no more.
+   * Takes over the certificates that the previous verifier has verified, unless it trusted an authority that this one
+   * does not.
    *
-   * @param before The verifier before this one, if there was any.
+   * @param before The previous verifier, if there was one.
    */
   inherit(before: ClientVerifier | undefined): void {
     if (before === undefined || !before.#authorities.isSubsetOf(this.#authorities)) return;
-    // The same map: handshakes that have begun with the other may verify more.
+    // The map is shared: handshakes that began with the previous verifier may still add to it.
     this.#verified = before.#verified;
   }
 
   /**
-   * Refuses a certificate as soon as it is known to be wrong. A session for which the handshake is not finished cannot
-   * be resumed.
+   * Refuses a certificate as soon as it is known to be invalid: a session whose handshake is not finished cannot be
+   * resumed.
    *
    * @param socket The TLS socket, during its handshake.
-   * @throws {Error} If the client's certificate does not hold.
+   * @throws {Error} If the client's certificate is invalid.
    */
   checkEarly(socket: TLSSocket): void {
     const code = handleOf(socket).verifyError?.();
@@ -66,10 +67,10 @@ export class ClientVerifier {
   }
 
   /**
-   * Decides on a client, with the end of its handshake.
+   * Accepts or refuses a client at the end of its handshake.
    *
-   * @param socket The TLS socket, before anything is sent that comes behind the handshake, such as tickets.
-   * @throws {Error} If the client's certificate does not hold.
+   * @param socket The TLS socket, before it sends anything that follows the handshake, such as session tickets.
+   * @throws {Error} If the client's certificate is invalid.
    */
   check(socket: TLSSocket): void {
     const handle = handleOf(socket);
@@ -83,7 +84,7 @@ export class ClientVerifier {
     this.#remember(certificate, handle.getPeerCertificateChain?.()?.certificates ?? []);
   }
 
-  /** What `verifyError` says about it would be of no use: nothing has been verified. */
+  /** Checks a resumed session. `verifyError` says nothing about it: its certificate has not been verified again. */
   #checkResumed(certificate: X509Certificate | undefined): void {
     const until = certificate && this.#verified.get(certificate.fingerprint256);
     if (until === undefined) throw refusal("it resumes a session without a certificate that was verified before");
@@ -94,7 +95,7 @@ export class ClientVerifier {
 
   #remember({ fingerprint256 }: X509Certificate, chain: readonly Uint8Array<ArrayBuffer>[]): void {
     const until = expiryOf(chain);
-    // Again at the end, where the latest are.
+    // Added again at the end of the map: its order is that of the verifications.
     this.#verified.delete(fingerprint256);
     if (until === undefined) return;
     this.#verified.set(fingerprint256, until);
@@ -107,8 +108,8 @@ function handleOf(socket: TLSSocket): Handle {
 }
 
 /**
- * When the first of the certificates expires that hold now, in milliseconds since 1970. Those that do not hold cannot
- * have been of use. Without any, or with one that cannot be read, it is `undefined`.
+ * When the first of the certificates that are valid now expires, in milliseconds since 1970. Invalid ones are left out:
+ * the verification cannot have used them. `undefined` if none is valid, or one cannot be read.
  */
 function expiryOf(chain: readonly Uint8Array<ArrayBuffer>[]): number | undefined {
   try {
@@ -119,7 +120,7 @@ function expiryOf(chain: readonly Uint8Array<ArrayBuffer>[]): number | undefined
   }
 }
 
-/** Where each problem is found that the code does not tell from an unknown authority. */
+/** Words the problem. For several problems `node:tls` has the same code as for an unknown authority. */
 function problemOf(certificate: X509Certificate, code: string): string {
   const problem = datesProblem(infoOf(certificate));
   if (problem !== undefined) return `it ${problem}`;
@@ -130,8 +131,8 @@ function problemOf(certificate: X509Certificate, code: string): string {
 }
 
 /**
- * Whether a certificate says its version, as all do but those of version 1. In DER it comes first, with a tag of its
- * own, behind the heads of the two sequences that it is in.
+ * Whether a certificate states its version, as all do except those of version 1. In DER, the version is the first field,
+ * with its own tag, behind the headers of the two sequences that contain it.
  */
 function hasVersion(der: Uint8Array): boolean {
   let at = 0;
@@ -140,8 +141,8 @@ function hasVersion(der: Uint8Array): boolean {
 }
 
 /**
- * Whether a certificate has an extended key usage, and client authentication is not part of it: by the DER of the two
- * object identifiers, wherever they stand, as this only words a refusal.
+ * Whether a certificate has an extended key usage without client authentication. Searches for the DER of the two object
+ * identifiers anywhere in it, which is exact enough to word a refusal.
  */
 function isForOtherUse(der: Uint8Array): boolean {
   const text = new TextDecoder("latin1").decode(der);
@@ -149,5 +150,5 @@ function isForOtherUse(der: Uint8Array): boolean {
 }
 
 function refusal(problem: string): Error {
-  return new Error(`The client's certificate does not hold (${problem})`);
+  return new Error(`The client's certificate is not valid (${problem})`);
 }

@@ -1,5 +1,5 @@
 /**
- * Certificates and keys, checked before they are used.
+ * Checks certificates and keys before they are used.
  *
  * @module
  */
@@ -12,39 +12,39 @@ import { type CertificateInfo, infoOf } from "./certificate.ts";
 import { ClientVerifier } from "./clients.ts";
 import type { Security } from "./transport.ts";
 
-/** What a TLS server proves who it is with, and what its clients have to. */
+/** A TLS server's certificate and key, and the authorities that its clients' certificates have to be signed by. */
 export interface TlsCredentials {
   /**
-   * The certificate, in PEM, followed by those of the authorities between it and the root, if there are any. Its private
-   * key may stand there too, in any order, and any text between. Of several certificates with their keys the first is
+   * The certificate, in PEM, followed by those of the authorities between it and the root, if there are any. The text
+   * may also contain the private key, in any place, and any other text. Of several certificates with a key, the first is
    * used.
    */
   cert: string;
-  /** The certificate's private key, in PEM, without a passphrase; needed unless `cert` has it. */
+  /** The certificate's private key, in PEM, without a passphrase; needed unless `cert` contains it. */
   key?: string | undefined;
   /**
    * The certificates, in PEM, of the authorities that sign clients' certificates. With it, the listener accepts only
    * clients whose certificate was signed by one of them.
    *
-   * A client that resumes a TLS session shows no certificate again. It is accepted only if this listener has verified
-   * its certificate in a full handshake before (the latest 10 000 are remembered), and the certificates that were shown
-   * then still hold. A reload that takes an authority away forgets them all. Revocation lists are not read.
+   * A client that resumes a TLS session does not send its certificate again. It is accepted only if this listener has
+   * verified its certificate in a full handshake before (the latest 10 000 are remembered), and the certificates that
+   * were sent then are still valid. A reload that removes an authority forgets them all. Revocation lists are not read.
    */
   clientCa?: string | undefined;
 }
 
-/** Credentials are not what they should be. */
+/** One of the credentials cannot be used. */
 export class TlsCredentialsError extends Error {
-  /** Which of them. */
+  /** The option that cannot be used. */
   readonly option: keyof TlsCredentials;
-  /** What is wrong with it, to be read after its name. */
+  /** What is wrong with it, to be read after the option's name. */
   readonly problem: string;
 
   /**
-   * Says which of the credentials is wrong.
+   * Creates the error.
    *
-   * @param option Which one.
-   * @param problem What is wrong with it, to be read after its name.
+   * @param option The option that cannot be used.
+   * @param problem What is wrong with it, to be read after the option's name.
    */
   constructor(option: keyof TlsCredentials, problem: string) {
     super(`Cannot use ${option}: ${problem}`);
@@ -54,17 +54,17 @@ export class TlsCredentialsError extends Error {
   }
 }
 
-/** Credentials that are fit for use. */
+/** Checked credentials, in the form that connections use. */
 export interface LoadedCredentials extends Security {
   readonly certificate: CertificateInfo;
 }
 
 /**
- * Checks credentials, and makes them ready for use.
+ * Checks credentials and loads them.
  *
- * @param credentials What was given.
- * @returns What connections are made secure with.
- * @throws {TlsCredentialsError} (As a rejection.) If one of them is not what it should be.
+ * @param credentials The caller's texts in PEM.
+ * @returns The TLS context for connections, the verifier of clients, and the certificate's fields.
+ * @throws {TlsCredentialsError} (As a rejection.) If one of them cannot be used.
  */
 export async function loadCredentials({ cert, key, clientCa }: TlsCredentials): Promise<LoadedCredentials> {
   const certificates = parseCertificates("cert", cert);
@@ -98,10 +98,10 @@ interface Key {
   readonly key: KeyObject;
 }
 
-/** Where the text may have anything else in it: certificates, parameters of a curve, comments. */
+/** The option whose text contains the key. The text may contain anything else: certificates, curve parameters, comments. */
 type KeyOption = "cert" | "key";
 
-/** The key, as an error calls it behind the option's name. */
+/** What an error calls the key, behind the option's name. */
 function nameOf(option: KeyOption): string {
   return option === "key" ? "it" : "its key";
 }
@@ -109,12 +109,12 @@ function nameOf(option: KeyOption): string {
 function parseKeys(option: KeyOption, text: string): Key[] {
   const blocks = checkText(option, text).match(PEM_KEY) ?? [];
   if (blocks.length === 0) {
-    const missing = option === "key" ? "" : ", and no key is given besides";
+    const missing = option === "key" ? "" : ", and no separate key is given";
     throw new TlsCredentialsError(option, `there is no PEM private key in it${missing}`);
   }
   return blocks.map((pem) => {
     if (/^-----BEGIN ENCRYPTED|^Proc-Type: 4,ENCRYPTED/m.test(pem)) {
-      throw new TlsCredentialsError(option, `${nameOf(option)} has a passphrase, which cannot be given`);
+      throw new TlsCredentialsError(option, `${nameOf(option)} has a passphrase, which is not supported`);
     }
     try {
       return { pem, key: createPrivateKey(pem) };
@@ -124,7 +124,7 @@ function parseKeys(option: KeyOption, text: string): Key[] {
   });
 }
 
-/** The first certificate to which one of the keys belongs, and the key. */
+/** Finds the first certificate that one of the keys belongs to, and that key. */
 function pairOf(
   certificates: X509Certificate[],
   keys: Key[],
@@ -141,8 +141,8 @@ function pairOf(
 }
 
 /**
- * What is sent: the certificate, and those of the authorities above it. They are sent as they stand where they follow
- * the certificate; in a text of another order, or with other certificates, each has the one that issued it behind it.
+ * The certificates to send: the server's and those of the authorities above it. If the text begins with the server's and
+ * only authorities follow, they are sent in the text's order. Otherwise each is followed by the one that issued it.
  */
 function chainOf(leaf: X509Certificate, certificates: X509Certificate[]): X509Certificate[] {
   const rest = certificates.filter((certificate) => certificate !== leaf);
@@ -173,14 +173,14 @@ function createContext({ cert, key, clientCa }: TlsCredentials, option: KeyOptio
   }
 }
 
-/** What passes every check may still be of no use to `node:tls`, which says so when a connection comes. */
+/** Starts a TLS socket: `node:tls` refuses some keys that pass every check only once a connection comes. */
 async function tryOut(secureContext: SecureContext, option: KeyOption): Promise<void> {
-  const nobody = new Duplex({ read() {}, write() {} });
-  const socket = new TLSSocket(nobody, { isServer: true, secureContext });
-  const refused = Promise.withResolvers<boolean>();
-  socket.on("error", () => refused.resolve(true));
-  setImmediate(() => refused.resolve(false));
-  const useless = await refused.promise;
+  const silentPeer = new Duplex({ read() {}, write() {} });
+  const socket = new TLSSocket(silentPeer, { isServer: true, secureContext });
+  const tried = Promise.withResolvers<boolean>();
+  socket.on("error", () => tried.resolve(false));
+  setImmediate(() => tried.resolve(true));
+  const usable = await tried.promise;
   socket.destroy();
-  if (useless) throw new TlsCredentialsError(option, `${nameOf(option)} is of a kind that is not supported`);
+  if (!usable) throw new TlsCredentialsError(option, `${nameOf(option)} is of a kind that is not supported`);
 }

@@ -1,5 +1,8 @@
 /**
- * TLS: a listener whose connections are encrypted.
+ * A listener whose connections are encrypted with TLS.
+ *
+ * This folder holds the listener (here), one connection (`transport.ts`) and its encrypted side (`wire.ts`), the loading
+ * of certificates and keys (`credentials.ts`, `certificate.ts`), and the verification of clients (`clients.ts`).
  *
  * @module
  */
@@ -36,62 +39,63 @@ export interface ListenTlsOptions extends TlsCredentials {
    * @default {8080}
    */
   port?: number | undefined;
-  /** Where connections come from, in place of `hostname` and `port`. It belongs to the new listener from then on. */
+  /** The listener that accepts the connections, in place of `hostname` and `port`. The new listener owns it. */
   listener?: Listener | undefined;
   /**
-   * How long a handshake may take from the connection's start, in milliseconds. Then the connection is closed, and
-   * rejected with reason `tls-handshake`. `Infinity` switches it off.
+   * Maximum time in milliseconds from the connection's start to the end of its handshake. A connection that takes longer
+   * is closed and rejected with reason `tls-handshake`. `Infinity` switches the limit off.
    *
    * @default {10_000}
    */
   handshakeTimeout?: number | undefined;
   /**
-   * How many handshakes there may be at a time. While there are so many, nothing more is accepted, and those that have
-   * taken a second already are given up, the longest first.
+   * Maximum number of handshakes at a time. While there are this many, no other connection is accepted, and one whose
+   * handshake has taken a second is closed and rejected with reason `tls-handshake`, the longest first.
    *
    * @default {1_000}
    */
   maxHandshakes?: number | undefined;
-  /** Where time comes from: a test can put a clock here that it moves by hand. */
+  /** Tells the time and sets the timers; a test can pass a clock that it moves by hand. */
   clock?: Clock | undefined;
 }
 
 /** A listener whose connections are encrypted, for `serve({ listener })`. */
 export interface TlsListener extends Listener {
-  /** The certificate that new connections get. */
+  /** The certificate that the server shows to new connections. */
   readonly certificate: CertificateInfo;
   /**
-   * Takes other credentials, for connections that come from now on. Those that are there, shaking hands or long since
-   * done with it, are left alone, and none is refused meanwhile.
+   * Replaces the credentials for connections that come from now on. Open connections and handshakes that have begun are
+   * not affected, and no connection is refused meanwhile.
    *
-   * @param credentials The new ones. Without `clientCa`, that stays as it is.
-   * @returns When they are in use.
-   * @throws {TlsCredentialsError} (As a rejection.) If they are not what they should be, or the certificate does not
-   * hold now; the old ones stay in use then.
+   * @param credentials The new credentials. Without `clientCa`, the present authorities stay.
+   * @returns When the new credentials are in use.
+   * @throws {TlsCredentialsError} (As a rejection.) If one of them cannot be used, or the certificate has expired or is
+   * not valid yet; the old credentials stay in use then.
    * @throws {TypeError} (As a rejection.) If one of them is not text.
    */
   reload(credentials: TlsCredentials): Promise<void>;
 }
 
 /**
- * Listens for TLS connections, versions 1.2 and 1.3. The server that they go to takes them for any others: it reads and
- * writes what is inside.
+ * Listens for TLS connections, versions 1.2 and 1.3. The server reads and writes their decrypted bytes, and treats them
+ * like any other connection.
  *
- * Handshakes go on side by side, and the server gets a connection when its own is done. One that fails ends its own
- * connection, and is a `rejected` event. A client that ends its side has to say so, as TLS demands: one that just
- * leaves, or was cut off, ends with reason `reset`, and the line that it may not have finished is not answered.
+ * Handshakes run side by side, and the server gets a connection once its handshake is done. A handshake that fails
+ * closes its own connection, with a `rejected` event. A client that ends its side has to send TLS's close_notify: if its
+ * input ends without, the connection may have been cut, so it ends with reason `reset`, and a last line without a line
+ * end is not answered.
  *
- * A certificate that has expired is taken at the start, as a server that some clients refuse may be better than none:
- * see {@linkcode TlsListener.certificate}. A reload refuses it.
+ * An expired certificate is accepted at the start, because a server that some clients refuse may be better than none:
+ * see {@linkcode TlsListener.certificate}. A reload refuses one.
  *
- * @param options Where to listen, and what with.
+ * @param options Where to listen, the certificate and the key.
  * @returns The listener, which listens already.
- * @throws {TlsCredentialsError} (As a rejection.) If the certificate or the key are not what they should be.
+ * @throws {TlsCredentialsError} (As a rejection.) If the certificate or the key cannot be used.
  * @throws {RangeError | TypeError} (As a rejection.) If an option is of the wrong type or out of range; nothing is bound
  * then either.
  * @throws {Deno.errors.AddrInUse} (As a rejection.) If the port is taken.
  *
- * @example A server that takes a new certificate at SIGHUP, without a pause (not run here: it needs a certificate)
+ * @example A server that loads a new certificate at SIGHUP, without a pause (not run here: it needs a certificate)
  * ```ts ignore
  * import { serve } from "@x/shouty";
  * import { listenTls } from "@x/shouty/ops";
@@ -156,7 +160,7 @@ class SecureListener extends PreparingListener implements TlsListener {
     return this.#loaded.certificate;
   }
 
-  /** One after the other: each goes on from what the one before it has left. */
+  /** Reloads run one after the other, because each starts from the credentials that the one before has left. */
   reload(credentials: TlsCredentials): Promise<void> {
     const reloaded = this.#reloading.then(() => this.#reload(credentials));
     this.#reloading = reloaded.catch(() => {});

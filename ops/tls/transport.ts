@@ -13,39 +13,40 @@ import type { ClientVerifier } from "./clients.ts";
 import { Wire } from "./wire.ts";
 
 /**
- * Maximum bytes written at a time: three TLS records, as many as are encrypted at once. Of more, TLS would keep a copy
- * until the peer has taken it, and nothing would be known of the progress before.
+ * Maximum bytes of one write: three TLS records, which `node:tls` encrypts at once. Of a larger write it would keep a
+ * copy, and report no progress, until the peer has taken all of it.
  */
 const LARGEST_WRITE = 3 * 16 * 1024;
 
-/** What a connection is made secure with. */
+/** What a handshake needs. */
 export interface Security {
   readonly secureContext: SecureContext;
-  /** Decides on the client's certificate; without it, none is asked for. */
+  /** Verifies the client's certificate; without it, the client is not asked for one. */
   readonly clients?: ClientVerifier | undefined;
 }
 
 /**
- * The decrypted bytes of a connection, whose transport it owns.
+ * A connection's decrypted bytes. It owns the transport that carries the encrypted ones, called the inner transport here.
  *
- * It reads from below only while somebody reads here and nothing is left, so that it never keeps more than one read and
- * an unfinished record.
+ * It reads from the inner transport only during a `read` that finds no decrypted bytes, so that it never holds more than
+ * the bytes of one inner read and an unfinished record.
  */
 export class TlsTransport extends Forwarding {
   readonly #wire: Wire;
   readonly #socket: TLSSocket;
-  /** Decrypted, and not asked for yet. */
+  /** Decrypted bytes that no `read` has returned yet. */
   readonly #chunks: Uint8Array[] = [];
   #unreadBytes = 0;
-  /** How many bytes have to have left until the write is done that is under way. */
+  /** The value of `Wire.sent` at which the last write is done. */
   #goal = 0;
-  /** How many had left when it began, or when `progress` was asked last. */
+  /** The value of `Wire.sent` when the last write began, or at the last call of `progress`. */
   #sentBefore = 0;
   #pulling = false;
+  /** Whether the handshake is done. */
   #secure = false;
-  /** The peer has said that it ends, and so has this side. */
+  /** Whether the peer has sent close_notify, and whether this side has. */
+  #peerEnded = false;
   #ended = false;
-  #saidEnd = false;
   #failure: unknown;
   #closed = false;
   #change = Promise.withResolvers<void>();
@@ -56,43 +57,43 @@ export class TlsTransport extends Forwarding {
     const { secureContext, clients } = security;
     this.#socket = new TLSSocket(this.#wire, { isServer: true, secureContext, requestCert: clients !== undefined });
     if (clients !== undefined) this.#wire.onRecord = () => clients.checkEarly(this.#socket);
-    this.#socket.on("secure", () => this.#shaken(clients));
+    this.#socket.on("secure", () => this.#handshakeDone(clients));
     this.#socket.on("data", (bytes) => this.#decrypted(bytes));
-    this.#socket.on("end", () => this.#changed(this.#ended = true));
+    this.#socket.on("end", () => this.#changed(this.#peerEnded = true));
     this.#socket.on("error", (error) => this.#fail(error));
-    // A socket without a `tls.Server` tells only so of damage after the handshake. Not to hear it would be to idle.
+    // Without a `tls.Server`, a damaged record after the handshake is reported only here. Ignored, reads would hang.
     this.#socket.on("_tlsError", (error) => this.#fail(error));
     this.#socket.on("close", () => this.#fail(new Deno.errors.BadResource("The TLS connection is closed")));
   }
 
   /**
-   * Shakes hands.
+   * Performs the handshake.
    *
-   * @param transport The client's connection; who calls closes it, if this fails.
-   * @param security What to make it secure with.
-   * @returns The secure connection.
+   * @param transport The client's connection; the caller closes it if this fails.
+   * @param security The TLS context, and the verifier of the client.
+   * @returns The secure connection, which owns the transport.
    */
   static async accept(transport: Transport, security: Security): Promise<TlsTransport> {
     const tls = new TlsTransport(transport, security);
     try {
-      // A handshake is a conversation of small messages.
+      // A handshake is an exchange of small messages, which Nagle's algorithm would delay.
       dontDelay(transport);
-      // A socket that has something to decrypt before it has started, and cannot, brings the process down.
+      // A `TLSSocket` starts in a later turn. A record that it cannot decrypt before that crashes the process.
       await new Promise((resolve) => setImmediate(() => resolve(undefined)));
       await tls.#until(() => tls.#secure);
-      // Tickets for a later session, which come with the end of the handshake.
+      // Waits until the session tickets are sent, which follow the handshake.
       await tls.#taken();
       return tls;
     } catch (error) {
       tls.#fail(error);
-      await tls.#lastWords();
+      await tls.#sendAlert();
       throw peerLeftOr(error, tls.#wire.received);
     }
   }
 
   /**
-   * Output that waits for the peer, which TLS has a copy of and encrypts bit by bit; decrypted input that waits for a
-   * read; and what the read buffer has grown by.
+   * Output that waits for the peer, of which TLS holds a copy; decrypted input that waits for a read; and the bytes by
+   * which the read buffer has grown.
    */
   override get heldBytes(): number {
     const { sent, waitingBytes, grownBytes } = this.#wire;
@@ -101,7 +102,7 @@ export class TlsTransport extends Forwarding {
   }
 
   override async read(into: Uint8Array): Promise<number | null> {
-    await this.#until(() => this.#chunks.length > 0 || this.#ended);
+    await this.#until(() => this.#chunks.length > 0 || this.#peerEnded);
     const [chunk] = this.#chunks;
     if (chunk === undefined) return null;
     const part = chunk.subarray(0, into.length);
@@ -115,7 +116,7 @@ export class TlsTransport extends Forwarding {
   override async write(bytes: Uint8Array): Promise<number> {
     const wire = this.#wire;
     await this.#taken();
-    // Encrypted it is longer, so when so many bytes have left, all of it has.
+    // Encrypted, the bytes are more. So once this many have been sent and none waits, all of the part has been sent.
     const part = bytes.subarray(0, LARGEST_WRITE);
     this.#sentBefore = wire.sent;
     const goal = this.#goal = wire.sent + part.length;
@@ -126,35 +127,35 @@ export class TlsTransport extends Forwarding {
 
   override async closeWrite(): Promise<void> {
     await this.#taken();
-    this.#saidEnd = true;
+    this.#ended = true;
     this.#socket.end();
     await turn();
     await this.#taken();
     await this.inner.closeWrite();
   }
 
-  /** A peer that is not told of the end has to take it for an attack, so it is told, if that costs no waiting. */
+  /** Sends close_notify if that needs no waiting: without it, the peer has to take the end for an attack. */
   override close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    const tell = this.#secure && this.#failure === undefined && !this.#saidEnd && this.#wire.idle;
+    const tell = this.#secure && this.#failure === undefined && !this.#ended && this.#wire.idle;
     if (tell) this.#socket.end();
     this.#fail(new Deno.errors.Interrupted("The connection was closed"));
     if (tell) setImmediate(() => this.#free());
     else this.#free();
   }
 
-  /** It can always be reset, as far as TLS goes. */
+  /** Always there: an inner transport that cannot be reset is closed, without close_notify. */
   override get reset(): () => void {
     return this.#reset;
   }
 
-  /** Tells of encrypted bytes: what has left below, and what the peer's side has taken of the rest. */
+  /** Counts encrypted bytes: those that the inner transport has taken, and those that it reports as taken by the peer. */
   override get progress(): (() => number) | undefined {
     return this.inner.progress && this.#progress;
   }
 
-  /** Without TLS's close_notify, so that the peer does not take an answer that was cut off for a whole one. */
+  /** Resets without close_notify, so that the peer cannot take an answer that was cut off for a whole one. */
   #reset(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -164,8 +165,8 @@ export class TlsTransport extends Forwarding {
     resetQuietly(this.inner);
   }
 
-  /** The handshake is done; what comes behind it, such as tickets, has not been sent. */
-  #shaken(clients: ClientVerifier | undefined): void {
+  /** Called at the end of the handshake, before session tickets are sent. */
+  #handshakeDone(clients: ClientVerifier | undefined): void {
     this.#wire.onRecord = undefined;
     try {
       clients?.check(this.#socket);
@@ -196,7 +197,7 @@ export class TlsTransport extends Forwarding {
     closeQuietly(this.inner);
   }
 
-  /** Reads until something has come about; throws if it never will. */
+  /** Reads from the inner transport until a condition holds; throws if the connection fails first. */
   async #until(done: () => boolean): Promise<void> {
     while (!done()) {
       this.#check();
@@ -205,7 +206,7 @@ export class TlsTransport extends Forwarding {
     }
   }
 
-  /** At most one read is outstanding below, which goes on when nobody waits for it any more. */
+  /** Reads once. One inner read is outstanding at most; a later call of `#until` waits for the same. */
   async #pull(): Promise<void> {
     if (this.#pulling) return;
     this.#pulling = true;
@@ -219,15 +220,15 @@ export class TlsTransport extends Forwarding {
     this.#changed();
   }
 
-  /** The end of input has to be said under TLS: otherwise anybody on the way could cut a line short. */
+  /** Input may end only after close_notify: otherwise an attacker on the network could cut a line short. */
   async #inputEnded(): Promise<void> {
     await turn();
-    if (this.#ended) return;
+    if (this.#peerEnded) return;
     const when = this.#secure ? "without TLS's close_notify" : "during the TLS handshake";
     throw new Deno.errors.UnexpectedEof(`The peer ended the connection ${when}`);
   }
 
-  /** Waits until the transport has taken all there is, and something has come about; throws if it never will. */
+  /** Waits until the inner transport has taken all output and a condition holds; throws if the connection fails first. */
   async #taken(done: () => boolean = () => true): Promise<void> {
     for (;;) {
       this.#check();
@@ -236,8 +237,8 @@ export class TlsTransport extends Forwarding {
     }
   }
 
-  /** Lets an alert out, which comes when the handshake has failed already. */
-  async #lastWords(): Promise<void> {
+  /** Sends the alert, which `node:tls` writes after the handshake has failed. */
+  async #sendAlert(): Promise<void> {
     await turn();
     while (!this.#wire.idle) await this.#change.promise;
     this.#socket.destroy();

@@ -8,41 +8,41 @@ import { Duplex } from "node:stream";
 import type { Transport } from "../../internal/api/transport.ts";
 import { TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
 
-/** Reads begin with so little memory, as most connections wait for their peer most of the time. */
+/** Bounds of the read buffer in bytes. It starts small: most connections wait for their peer most of the time. */
 const SMALLEST_READ = 1024;
 const LARGEST_READ = 64 * 1024;
 
-/** What takes so long to decrypt, in milliseconds, is a turn's work, and too much for one read. */
+/** Time of decrypting, in milliseconds, that counts as the work of one turn; the read buffer grows only below it. */
 const TURN_MS = 1;
 
 /**
- * A transport as the stream that `node:tls` wants to stand on.
+ * A transport in the form of the Node.js stream that `TLSSocket` reads and writes.
  *
- * It reads only when it is told to: `node:tls` decrypts whatever it gets, and keeps it, whether or not anybody reads it.
+ * It reads only when `pull` is called: `node:tls` decrypts whatever it gets and holds it, even if it is not read.
  */
 export class Wire extends Duplex {
   readonly #transport: Transport;
   #buffer = new Uint8Array(SMALLEST_READ);
-  /** The work of the last read, in bytes, if it did not have to wait for the peer. */
+  /** The work of the last read, in bytes, if it filled the buffer; 0 otherwise. */
   #work = 0;
-  /** What is being written; TLS goes on encrypting when that is done. */
+  /** Settles when the last write has; `node:tls` encrypts more after that. */
   #sending = Promise.resolve();
-  /** How many writes wait, how many of their bytes do, and how many bytes have left. */
+  /** Number of unfinished writes, of their unsent bytes, and of all bytes sent. */
   #writes = 0;
   #waitingBytes = 0;
   #sent = 0;
   #received = 0;
   #stopped = false;
   readonly #records = new RecordCutter();
-  /** Called after each TLS record that was decrypted, as long as it is set; what it throws ends the reading. */
+  /** Called after each decrypted TLS record while it is set; an error that it throws rejects `pull`. */
   onRecord: (() => void) | undefined;
   readonly #onSent: () => void;
   readonly #onError: (error: unknown) => void;
 
   /**
-   * @param transport What to stand on; its owner closes it.
+   * @param transport The transport to read and write; its owner closes it.
    * @param onSent Called when a write is done.
-   * @param onError Called when one has failed.
+   * @param onError Called when a write has failed.
    */
   constructor(transport: Transport, onSent: () => void, onError: (error: unknown) => void) {
     super({ allowHalfOpen: true });
@@ -51,41 +51,41 @@ export class Wire extends Duplex {
     this.#onError = onError;
   }
 
-  /** How many bytes have come. */
+  /** Number of bytes received. */
   get received(): number {
     return this.#received;
   }
 
-  /** How many bytes the transport has taken. */
+  /** Number of bytes that the transport has taken. */
   get sent(): number {
     return this.#sent;
   }
 
-  /** Whether the transport has taken all there is for now, or will take no more. */
+  /** Whether no write is unfinished, or the wire was stopped. */
   get idle(): boolean {
     return this.#writes === 0 || this.#stopped;
   }
 
-  /** How many bytes wait to be taken. */
+  /** Number of bytes that the transport has not taken yet. */
   get waitingBytes(): number {
     return this.#waitingBytes;
   }
 
-  /** How much larger the read buffer is than at the start. */
+  /** Number of bytes by which the read buffer is larger than at the start. */
   get grownBytes(): number {
     return this.#buffer.length - SMALLEST_READ;
   }
 
-  /** Leaves the transport alone from now on, as it is closed or has failed. */
+  /** Makes no further calls to the transport, which is closed or has failed. */
   stop(): void {
     this.#stopped = true;
   }
 
   /**
-   * Reads once, and has it decrypted, which is done when the promise settles. What a read is worth is known by its time:
-   * a message that changes the keys is some 30 bytes, and as much work as a hundred kilobytes of text.
+   * Reads once and decrypts the bytes before the promise settles. The work of a read is measured by its time: a message
+   * that changes the keys has some 30 bytes, and takes as long as a hundred kilobytes of text.
    *
-   * @returns Whether there was anything; otherwise it is the end of input.
+   * @returns Whether bytes came; `false` is the end of input.
    */
   async pull(): Promise<boolean> {
     if (this.#work > 0) {
@@ -96,15 +96,15 @@ export class Wire extends Duplex {
     if (count === null) return false;
     this.#received += count;
     const start = performance.now();
-    // A copy: should the stream ever keep it for later, the next read would overwrite it.
+    // A copy: the stream may hold it for later, and the next read reuses the buffer.
     this.#decrypt(this.#buffer.slice(0, count));
-    this.#took(count, performance.now() - start);
+    this.#adapt(count, performance.now() - start);
     return true;
   }
 
   /**
-   * Not `_write`, because `node:tls` has the last word, an alert, when it has destroyed this stream already; a stream
-   * would drop it then.
+   * Overridden in place of `_write`: `node:tls` writes its last alert after it has destroyed this stream, and a stream
+   * drops writes then.
    */
   // deno-lint-ignore no-explicit-any -- a stream's overloads
   override write(bytes: any, ...rest: any[]): boolean {
@@ -124,7 +124,7 @@ export class Wire extends Duplex {
   }
 
   override _read(): void {
-    // What comes is pushed by `pull`.
+    // `pull` pushes the input.
   }
 
   #decrypt(bytes: Uint8Array): void {
@@ -136,12 +136,12 @@ export class Wire extends Duplex {
   }
 
   async #send(bytes: Uint8Array): Promise<void> {
-    for (let rest = bytes; rest.length > 0;) {
+    for (let unsent = bytes; unsent.length > 0;) {
       this.#check("write");
-      const count = await this.#transport.write(rest);
+      const count = await this.#transport.write(unsent);
       this.#sent += count;
       this.#waitingBytes -= count;
-      rest = rest.subarray(count);
+      unsent = unsent.subarray(count);
     }
   }
 
@@ -149,7 +149,8 @@ export class Wire extends Duplex {
     if (this.#stopped) throw new Deno.errors.BadResource(`Cannot ${what}: the connection is closed`);
   }
 
-  #took(count: number, ms: number): void {
+  /** Sets the read's work and the next buffer's size by what the last read took. */
+  #adapt(count: number, ms: number): void {
     const { length } = this.#buffer;
     const full = count === length;
     this.#work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
@@ -158,28 +159,28 @@ export class Wire extends Duplex {
   }
 }
 
-/** The length of a TLS record's head: its type, its version, and the length of the rest. */
-const HEAD_BYTES = 5;
+/** Length of a TLS record's header in bytes: type, version, and the length of its content. */
+const HEADER_BYTES = 5;
 
 /** Cuts a stream of bytes at the ends of TLS records. */
 class RecordCutter {
-  /** How many bytes of the record that has begun have come, and how many it has, which its head tells. */
-  #come = 0;
-  #length = HEAD_BYTES;
+  /** Number of bytes received of the present record, and its length, which the header tells. */
+  #received = 0;
+  #length = HEADER_BYTES;
 
-  /** Cuts what comes next. A part ends at a record's end, or with the bytes. */
+  /** Cuts the next bytes. Each part ends at the end of a record, except the last, which may be unfinished. */
   *cut(bytes: Uint8Array): Generator<Uint8Array> {
     let start = 0;
     for (let at = 0; at < bytes.length;) {
-      // The head byte by byte, the rest at once.
-      const step = this.#come < HEAD_BYTES ? 1 : Math.min(this.#length - this.#come, bytes.length - at);
-      if (this.#come === 3) this.#length += bytes[at] << 8;
-      if (this.#come === 4) this.#length += bytes[at];
-      this.#come += step;
+      // The header is read byte by byte, the content at once.
+      const step = this.#received < HEADER_BYTES ? 1 : Math.min(this.#length - this.#received, bytes.length - at);
+      if (this.#received === 3) this.#length += bytes[at] << 8;
+      if (this.#received === 4) this.#length += bytes[at];
+      this.#received += step;
       at += step;
-      if (this.#come < this.#length) continue;
-      this.#come = 0;
-      this.#length = HEAD_BYTES;
+      if (this.#received < this.#length) continue;
+      this.#received = 0;
+      this.#length = HEADER_BYTES;
       yield bytes.subarray(start, at);
       start = at;
     }

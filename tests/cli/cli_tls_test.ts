@@ -149,7 +149,7 @@ Deno.test("The command says in one line what is wrong with its certificate's fil
     return outcome.code;
   };
   const tls = ["--tls-cert", cert, "--tls-key", key];
-  const keyless = `cannot use --tls-cert "${cert}": there is no PEM private key in it, and no key is given besides`;
+  const keyless = `cannot use --tls-cert "${cert}": there is no PEM private key in it, and no separate key is given`;
   assertEquals(await says(tls.slice(0, 2), keyless), 1);
   assertEquals(await says(tls.slice(2), "cannot use --tls-key without --tls-cert: expected both"), 2);
   assertEquals(await says(["--tls-client-ca", ca], "cannot use --tls-client-ca without --tls-cert: expected both"), 2);

@@ -34,7 +34,7 @@ test("With several authorities in clientCa, a client of any is served", async ()
 /** Somebody with the authority's name, but not its key. */
 const impostor = new Authority(CLIENTS.name);
 
-const UNKNOWN = /^The client's certificate does not hold \(no authority in clientCa has signed it, UNABLE_\w+\)$/;
+const UNKNOWN = /^The client's certificate is not valid \(no authority in clientCa has signed it, UNABLE_\w+\)$/;
 
 const REFUSED: [what: string, identity: Partial<Identity>, message: RegExp][] = [
   ["no certificate", {}, /^peer sent no certificates$/],
@@ -44,17 +44,17 @@ const REFUSED: [what: string, identity: Partial<Identity>, message: RegExp][] = 
   [
     "a certificate for servers alone",
     makeIdentity("known", { by: CLIENTS, usage: "server" }),
-    /^The client's certificate does not hold \(its extended key usage is not client authentication\)$/,
+    /^The client's certificate is not valid \(its extended key usage is not client authentication\)$/,
   ],
   [
     "an expired certificate",
     makeIdentity("known", { by: CLIENTS, days: [-10, -1] }),
-    /^The client's certificate does not hold \(it expired on 20/,
+    /^The client's certificate is not valid \(it expired on 20/,
   ],
   [
     "a certificate from the future",
     makeIdentity("known", { by: CLIENTS, days: [1, 10] }),
-    /^The client's certificate does not hold \(it does not hold before 20/,
+    /^The client's certificate is not valid \(it is not valid before 20/,
   ],
 ];
 
@@ -99,7 +99,7 @@ test("With clientCa, a wrong certificate is refused before the handshake is fini
   });
   client.on("error", () => {});
   const { error } = await t.until("rejected");
-  assertMatch((error as Error).message, /^The client's certificate does not hold/);
+  assertMatch((error as Error).message, /^The client's certificate is not valid/);
   client.destroy();
   server.destroy();
 });

@@ -38,7 +38,7 @@ const PROBLEMS: [what: string, credentials: Record<string, string>, message: Reg
   [
     "a key with a passphrase",
     { key: privateKey({ type: "pkcs8", cipher: "aes-256-cbc", passphrase: "x" }) },
-    /^Cannot use key: it has a passphrase, which cannot be given$/,
+    /^Cannot use key: it has a passphrase, which is not supported$/,
   ],
   ["another's key", { key: privateKey({ type: "sec1" }) }, /^Cannot use key: it does not belong to the certificate$/],
   ["an authority that is none", { clientCa: "nonsense" }, /^Cannot use clientCa: there is no PEM certificate in it$/],
@@ -96,7 +96,7 @@ for (const [what, text, subject = "CN=server"] of TOGETHER) {
 }
 
 const NOT_TOGETHER: [what: string, text: string, problem: string][] = [
-  ["no key", cert, "there is no PEM private key in it, and no key is given besides"],
+  ["no key", cert, "there is no PEM private key in it, and no separate key is given"],
   ["another's key", cert + OTHER.key, "its key belongs to no certificate in it"],
   ["a damaged key", cert + key.replace(/\n.{64}/, "\nAAAA"), "its key is damaged, or of a kind that is not supported"],
 ];
@@ -137,7 +137,7 @@ test("listenTls() takes an expired certificate, and tells when it expired; a rel
   assertEquals(old.listener.certificate.validTo < new Date(), true);
   await using t = await startTls();
   await assertRejects(() => t.reload(expired), TlsCredentialsError, "Cannot use cert: it expired on 20");
-  await assertRejects(() => t.reload(future), TlsCredentialsError, "Cannot use cert: it does not hold before 20");
+  await assertRejects(() => t.reload(future), TlsCredentialsError, "Cannot use cert: it is not valid before 20");
   assertEquals(t.listener.certificate.subject, "CN=server");
   assertEquals(await t.talkTls("hello"), "HELLO\n");
 });
