@@ -6,7 +6,6 @@
  */
 
 import { CR, LF } from "../../internal/lines/ascii.ts";
-import { crc32c } from "./crc32c.ts";
 import { mappedIPv4 } from "../../internal/server/cidr.ts";
 import { escapeUnsafe, quote } from "../../internal/api/errors.ts";
 
@@ -223,6 +222,24 @@ function checkSum(header: Uint8Array, view: DataView, at: number, length: number
   const sum = view.getUint32(at);
   view.setUint32(at, 0);
   if (crc32c(header) !== sum) throw malformed("a checksum that is wrong");
+}
+
+/** The remainder of each byte, by the polynomial 0x1EDC6F41 with its bits reversed. */
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? byte >>> 1 ^ 0x82F63B78 : byte >>> 1;
+  return byte;
+});
+
+/**
+ * Computes a CRC32C (RFC 4960, appendix B), the checksum of version 2.
+ *
+ * @param bytes The bytes to sum up.
+ * @returns The checksum, an unsigned 32-bit number.
+ */
+export function crc32c(bytes: Uint8Array): number {
+  let crc = 0xFFFFFFFF;
+  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >>> 8;
+  return ~crc >>> 0;
 }
 
 function ipv6At(view: DataView, start: number): string {

@@ -1,8 +1,8 @@
 /**
  * The PROXY protocol: a server behind a proxy sees the client's address in place of the proxy's.
  *
- * This folder holds the listener (here), the header's parser (`header.ts`, with its checksum in `crc32c.ts`), and the
- * two kinds of connections that the listener gives (`transports.ts`).
+ * This folder holds the listener (here), the header's parser (`header.ts`), and the two kinds of connections that
+ * the listener gives (`transports.ts`).
  *
  * @module
  */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { crc32c } from "../../ops/proxy/crc32c.ts";
+import { crc32c } from "../../ops/proxy/header.ts";
 
 /** What version 2 begins with. */
 export const SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";

@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { crc32c } from "../../ops/proxy/crc32c.ts";
-import { MAX_HEADER_BYTES, parseProxyHeader, ProxyHeaderError } from "../../ops/proxy/header.ts";
+import { crc32c, MAX_HEADER_BYTES, parseProxyHeader, ProxyHeaderError } from "../../ops/proxy/header.ts";
 import {
   address,
   binary,

@@ -7,8 +7,7 @@ import { AUTHORITY, startTls, type TlsServer } from "../kit/tls.ts";
 const CLIENTS = new Authority("client authority");
 const OTHERS = new Authority("other clients");
 const KNOWN = makeIdentity("known", { by: CLIENTS });
-const REFUSED =
-  /^The client's certificate is not valid \(it resumes a session without a certificate that was verified/;
+const REFUSED = /^The client's certificate is not valid \(it resumes a session without a certificate that was verified/;
 
 /** A client with a certificate, which keeps its session in a file. */
 async function withSession({ cert, key }: Identity, version: string) {
