@@ -25,6 +25,8 @@ interface Package {
    * `.d.ts` of the same path in `tools/std/`; a `.ts` module is there itself.
    */
   exports: Record<string, string>;
+  /** Further modules in `tools/std/`, which those import. */
+  imported?: string[];
 }
 
 const PACKAGES: Record<string, Package> = {
@@ -61,6 +63,7 @@ const PACKAGES: Record<string, Package> = {
       "./setup": "./log/default_logger.ts",
       "./warn": "./log/default_logger.ts",
     },
+    imported: ["./log/log_record.ts"],
   },
 };
 
@@ -110,7 +113,8 @@ async function fingerprint(): Promise<string> {
 
 /** The files in `tools/std/` that a package takes. */
 function ownFiles(name: string): string[] {
-  const modules = new Set(Object.values(PACKAGES[name].exports));
+  const { exports, imported = [] } = PACKAGES[name];
+  const modules = new Set([...Object.values(exports), ...imported]);
   return [...modules].map((path) => path.replace(/\.js$/, ".d.ts"));
 }
 

@@ -1,5 +1,5 @@
 import { getLevelByName, getLevelName, type LevelName, type LogLevel } from "./levels.ts";
-import type { LogRecord } from "./logger.ts";
+import type { LogRecord } from "./log_record.ts";
 
 /** Makes a line of a record. */
 export type FormatterFunction = (logRecord: LogRecord) => string;

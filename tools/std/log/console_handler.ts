@@ -1,6 +1,6 @@
 import { BaseHandler, type BaseHandlerOptions } from "./base_handler.ts";
 import type { LevelName } from "./levels.ts";
-import type { LogRecord } from "./logger.ts";
+import type { LogRecord } from "./log_record.ts";
 
 /** Options of {@linkcode ConsoleHandler}. */
 export interface ConsoleHandlerOptions extends BaseHandlerOptions {

@@ -1,4 +1,4 @@
-import type { LogRecord } from "./logger.ts";
+import type { LogRecord } from "./log_record.ts";
 
 /** Makes one JSON object of a record; a single argument stands by itself. */
 export function jsonFormatter(logRecord: LogRecord): string {

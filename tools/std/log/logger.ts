@@ -1,5 +1,8 @@
 import type { BaseHandler } from "./base_handler.ts";
 import { getLevelByName, getLevelName, type LevelName, type LogLevel, LogLevels } from "./levels.ts";
+import { LogRecord } from "./log_record.ts";
+
+export { LogRecord, type LogRecordOptions } from "./log_record.ts";
 
 /** Any function. */
 // deno-lint-ignore no-explicit-any
@@ -10,40 +13,6 @@ export interface LogFunction {
   /** Calls `msg` only when its result will be logged. */
   <T>(msg: () => T, ...args: unknown[]): T | undefined;
   <T>(msg: T extends GenericFunction ? never : T, ...args: unknown[]): T;
-}
-
-/** What a {@linkcode LogRecord} is made of. */
-export interface LogRecordOptions {
-  msg: string;
-  args: unknown[];
-  level: LogLevel;
-  loggerName: string;
-}
-
-/** One message, as handlers and formatters get it. */
-export class LogRecord {
-  readonly msg: string;
-  readonly level: LogLevel;
-  readonly levelName: LevelName;
-  readonly loggerName: string;
-  readonly #args: unknown[];
-  readonly #datetime = new Date();
-
-  constructor(options: LogRecordOptions) {
-    this.msg = options.msg;
-    this.level = options.level;
-    this.levelName = getLevelName(options.level);
-    this.loggerName = options.loggerName;
-    this.#args = [...options.args];
-  }
-
-  get args(): unknown[] {
-    return [...this.#args];
-  }
-
-  get datetime(): Date {
-    return new Date(this.#datetime);
-  }
 }
 
 /** Options of a {@linkcode Logger}. */
