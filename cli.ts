@@ -1,5 +1,6 @@
 /**
- * The command. It and `cli/` alone touch arguments, environment, signals, standard streams and exit codes.
+ * The command's entry point. Only this file and `cli/` use arguments, the environment, signals, standard streams and exit
+ * codes.
  *
  * @module
  */
@@ -19,9 +20,9 @@ import { escapeUnsafe } from "./internal/api/errors.ts";
 import { serve, type Server } from "./server.ts";
 
 /**
- * Runs the command, and ends the process.
+ * Runs the command and ends the process.
  *
- * @param args The arguments: flags, or `connect` and its own.
+ * @param args The command line: flags of the server, or `connect` and the client's arguments.
  */
 export async function main(args: string[]): Promise<void> {
   let exitCode: number;
@@ -37,16 +38,16 @@ export async function main(args: string[]): Promise<void> {
 
 async function runClient(args: string[]): Promise<number> {
   keepOnly("net");
-  const said = parse(CONNECT, args);
-  if (said.ask === undefined) await connect(said.operand, said.values);
-  else await say(answer(said.ask, CONNECT));
+  const parsed = parse(CONNECT, args);
+  if (parsed.ask === undefined) await connect(parsed.operand, parsed.values);
+  else await say(answer(parsed.ask, CONNECT));
   return 0;
 }
 
 async function runServer(args: string[]): Promise<number> {
-  const said = parse(SERVE, args, readVariable);
-  if (said.ask === undefined) return await serveUntilStopped(said.values, said.ignored);
-  await say(answer(said.ask, SERVE));
+  const parsed = parse(SERVE, args, readVariable);
+  if (parsed.ask === undefined) return await serveUntilStopped(parsed.values, parsed.ignored);
+  await say(answer(parsed.ask, SERVE));
   return 0;
 }
 
@@ -54,24 +55,24 @@ async function say(text: string): Promise<void> {
   await print(new TextEncoder().encode(`${text}\n`));
 }
 
-/** Where stderr takes nothing, the exit code alone tells what was wrong. */
+/** Writes an error to stderr. */
 function complain(message: string): void {
   try {
     console.error(`shouty: ${escapeUnsafe(message)}`);
   } catch {
-    // There is nobody to tell.
+    // Stderr cannot be written: the exit code alone has to tell.
   }
 }
 
-/** Serves until a signal, and until the connections have ended after that; returns the exit code. */
+/** Serves until a signal comes and the connections have ended after it; returns the exit code. */
 async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: readonly string[]): Promise<number> {
   const { logLevel, logFormat, ...options } = values;
-  // First of all: nothing that follows takes more than this.
+  // First of all: nothing that follows needs another permission.
   keepOnly(...neededToListen(options));
   const log = openLog(logLevel, logFormat);
   const stop = new AbortController();
   const opened = Promise.withResolvers<Opened>();
-  // Before anything is opened: setting them up, and even exiting without them, takes a free descriptor.
+  // Before anything is opened: handling signals, and even exiting without having done so, needs a free descriptor.
   watchSignals(log, stop, options.tlsCert === null ? undefined : opened.promise);
   for (const line of ignored) log.write("warn", () => line);
   log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
@@ -85,7 +86,7 @@ async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: re
   }
 }
 
-/** Waits for the server's end. */
+/** Waits until the server has stopped; returns the exit code. */
 async function exitCodeOf(server: Server, log: Log): Promise<number> {
   try {
     await server.finished;
@@ -97,7 +98,7 @@ async function exitCodeOf(server: Server, log: Log): Promise<number> {
   }
 }
 
-/** Obeys signals from now on; `reloadable` is what SIGHUP has read again, if anything, once it is open. */
+/** Handles signals from now on. SIGHUP reloads the certificate of `reloadable`, once that is open; without it, nothing. */
 function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opened> | undefined): void {
   onSignals((signal) => {
     log.write("debug", () => `received ${signal}`);
@@ -109,12 +110,12 @@ function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opene
   });
   onHangup(async () => {
     if (reloadable === undefined) log.write("info", () => "ignored SIGHUP: there is no certificate to read again");
-    // It may come before there is anything to reload: the files may have been read by then, and are read once more.
+    // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.
     else await (await reloadable).reload?.();
   });
 }
 
-/** Reads a variable where that is allowed already: Deno would ask on a terminal. */
+/** Reads an environment variable if the permission is granted; without it, Deno would prompt on a terminal. */
 function readVariable(variable: string): string | undefined {
   const { state } = Deno.permissions.querySync({ name: "env", variable });
   return state === "granted" ? Deno.env.get(variable) : undefined;

@@ -1,5 +1,5 @@
 /**
- * The client in the box: `shouty connect`.
+ * The client: `shouty connect`.
  *
  * @module
  */
@@ -11,15 +11,15 @@ import type { Target } from "./kinds.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
 import { print } from "./print.ts";
 
-/** After the server's end, so long is input looked for that it did not take. */
+/** Maximum time in milliseconds to wait, after the server has closed the connection, whether input is lost. */
 const LAST_INPUT_MS = 100;
 
 /**
- * Talks with a server: what comes on stdin goes there, and what comes back goes to stdout.
+ * Connects to a server, sends it what comes on stdin, and writes its replies to stdout.
  *
- * @param target Where it is.
- * @param options How long to wait for it.
- * @throws {CommandError} If it cannot be reached, or is lost.
+ * @param target The server's address.
+ * @param options How long to wait for the server.
+ * @throws {CommandError} (As a rejection.) If the server cannot be reached, or the connection is lost.
  */
 export async function connect(target: Target, { timeout }: Values<typeof CONNECT.flags>): Promise<void> {
   requireNet("connect to", formatTarget(target));
@@ -45,7 +45,7 @@ async function dial(target: Target, timeout: number): Promise<Deno.TcpConn> {
   }
 }
 
-/** One conversation. It is over when the server ends it; the end of input only tells the server that no more comes. */
+/** One conversation with a server, until the server closes the connection. At the end of stdin, only this side ends. */
 class Talk {
   readonly #conn: Deno.TcpConn;
   readonly #peer: string;
@@ -69,7 +69,7 @@ class Talk {
     for (let count = await this.#read(buffer); count !== null; count = await this.#read(buffer)) {
       if (!await print(buffer.subarray(0, count))) return;
     }
-    // Input that the server has not waited for shows by now; a user at a terminal may never type again.
+    // Finds out whether input was lost. Not without a limit: a user at a terminal may never type again.
     await Promise.race([sending, new Promise((resolve) => setTimeout(resolve, LAST_INPUT_MS))]);
     if (this.#sendError !== undefined) throw this.#sendError;
     if (!this.#inputEnded) console.error(`shouty: ${this.#peer} has closed the connection`);
@@ -84,13 +84,13 @@ class Talk {
       await this.#conn.closeWrite();
       this.#inputEnded = true;
     } catch (error) {
-      // Told when the server has ended: its last words may still be on their way.
+      // Thrown once the server has closed the connection: its last replies may still be on their way.
       this.#sendError = error instanceof CommandError ? error : this.#lost(error);
     }
     this.#watch();
   }
 
-  /** Whatever the server takes gives it its time back. */
+  /** Sends bytes; each part that the server takes restarts the timer. */
   async #write(bytes: Uint8Array): Promise<void> {
     this.#writing = true;
     for (let sent = 0; sent < bytes.length; sent += await this.#conn.write(bytes.subarray(sent))) this.#watch();
@@ -113,7 +113,7 @@ class Talk {
     }
   }
 
-  /** The server may be silent while the user is typing, but neither for ever once it has everything, nor take nothing. */
+  /** Restarts the timer while the server is to take input, or to reply to all of it; not while the user is typing. */
   #watch(): void {
     clearTimeout(this.#timer);
     const waiting = this.#writing || this.#inputEnded || this.#sendError !== undefined;

@@ -1,5 +1,5 @@
 /**
- * The Deno that the command needs. This imports nothing and uses nothing new, so that an old Deno can run it.
+ * Checks the version of Deno. Imports nothing and uses no new feature, so that an old Deno can run it.
  *
  * @module
  */
@@ -8,15 +8,15 @@
 const NEEDED = [2, 9, 5];
 
 /**
- * Says that Deno is too old, if it is.
+ * Tells whether a version of Deno is too old.
  *
  * @param version The version of Deno, such as `2.9.6` or `2.9.5-rc.1`.
- * @returns One line; `undefined` if this version will do.
+ * @returns An error in one line; `undefined` if the version is new enough.
  */
 export function tooOld(version: string): string | undefined {
   const parts = version.split(/[.+-]/).slice(0, 3).map(Number);
   const differing = NEEDED.findIndex((needed, i) => parts[i] !== needed);
-  // One that cannot be read is no reason to refuse it.
+  // A version that cannot be parsed is not refused.
   if (differing < 0 || !(parts[differing] < NEEDED[differing])) return undefined;
   return `needs Deno ${NEEDED.join(".")} or newer, and this is ${version}`;
 }

@@ -1,12 +1,12 @@
 /**
- * What ends the command early, and how errors read in one line.
+ * The command's errors, and any error's reason in one line.
  *
  * @module
  */
 
-/** Ends the command: one line for the user, and the exit code. */
+/** Ends the command with one line for the user and an exit code. */
 export class CommandError extends Error {
-  /** 1 where the world is in the way, 2 where the command is used wrongly. */
+  /** 2 if the command line is wrong, 1 for any other failure. */
   readonly exitCode: 1 | 2;
 
   constructor(message: string, exitCode: 1 | 2) {
@@ -18,7 +18,7 @@ export class CommandError extends Error {
 
 const { AddrInUse, AddrNotAvailable, ConnectionRefused, ConnectionReset, BrokenPipe, PermissionDenied } = Deno.errors;
 
-/** The same words on every system, where systems have their own. */
+/** Reasons that differ from system to system, in the same words on all. */
 const REASONS = [
   [AddrInUse, "address already in use"],
   [AddrNotAvailable, "address not available"],
@@ -29,9 +29,9 @@ const REASONS = [
 ] as const;
 
 /**
- * Says in a few words why something failed, to stand at the end of a line.
+ * Words an error as the reason at the end of a line.
  *
- * @param error What was thrown.
+ * @param error The thrown value.
  * @returns One line, without a full stop.
  */
 export function reasonOf(error: unknown): string {

@@ -1,5 +1,5 @@
 /**
- * The files that flags name.
+ * Reads the files that flags name.
  *
  * @module
  */
@@ -7,16 +7,16 @@
 import { quote } from "../internal/api/errors.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 
-/** What can be done with a file, as Deno's permissions have it. */
+/** Deno's permissions for a file. */
 type Access = "read" | "write";
 
 /**
- * Refuses to go on without a permission, instead of having Deno ask for it on the terminal.
+ * Throws if a permission is not granted, so that Deno does not prompt for it on the terminal.
  *
- * @param action What is to be done, to be read after "cannot".
+ * @param action What needs the permissions, to be read after "cannot".
  * @param path The file.
- * @param accesses What that takes.
- * @throws {CommandError} If it is not granted.
+ * @param accesses The permissions that are needed.
+ * @throws {CommandError} If one of them is not granted.
  */
 export function requireFile(action: string, path: string, accesses: readonly Access[]): void {
   const missing = accesses.filter((name) => Deno.permissions.querySync({ name, path }).state !== "granted");
@@ -30,8 +30,8 @@ export function requireFile(action: string, path: string, accesses: readonly Acc
  *
  * @param flag The flag.
  * @param path The file.
- * @returns What is in it.
- * @throws {CommandError} (As a rejection.) If that cannot be had.
+ * @returns The file's text.
+ * @throws {CommandError} (As a rejection.) If the file cannot be read.
  */
 export async function readFile(flag: string, path: string): Promise<string> {
   const action = `read ${flag} ${quote(path)}`;

@@ -1,5 +1,9 @@
 /**
- * The flags. Parsing, the environment, `--help` and the checks follow from the tables here.
+ * The tables of flags, from which parsing, environment variables, checks and `--help` follow.
+ *
+ * This folder holds the command's parts: flags and their values (`flags.ts`, `kinds.ts`, `parse.ts`, `help.ts`), opening
+ * the listener (`listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `report.ts`), the client (`client.ts`), and
+ * what they share.
  *
  * @module
  */
@@ -25,32 +29,32 @@ import {
 /** A flag, which is named after the option that it sets: `--idle-timeout` after `idleTimeout`. */
 export interface Flag<T> {
   readonly kind: Kind<T>;
-  /** Its value when it is not given, as it would be written; or the option whose value it takes; or what happens. */
+  /** The default: a value as the user would write it, the option whose value it takes, or the words that `--help` shows. */
   readonly default: string | { readonly as: string } | { readonly says: string };
-  /** What it means, in a few words. */
+  /** What the flag means, in a few words. */
   readonly help: string;
 }
 
-/** Flags by the name of the option that each sets. */
+/** Flags, by the name of the option that each sets. */
 export type Flags = Readonly<Record<string, Flag<unknown>>>;
 
-/** One command: what can be said on its line. */
+/** A command: what its command line may contain. */
 export interface Command<F extends Flags = Flags, Operand = unknown> {
-  /** Its name, as it is typed. */
+  /** The name, as the user types it. */
   readonly name: string;
-  /** What it does, to be read after its name. */
+  /** What the command does, to be read after its name. */
   readonly summary: string;
-  /** The one argument that is no flag; without it there is none. */
+  /** The one argument that is not a flag; `undefined` if the command takes none. */
   readonly operand?: Kind<Operand>;
   readonly flags: F;
-  /** What the names of its environment variables begin with; without it there are none. */
+  /** The prefix of the names of its environment variables; `undefined` if the command reads none. */
   readonly variables?: string;
 }
 
-/** What every command also takes, and what that does. */
+/** The switches that every command takes, and what each does. */
 export const SWITCHES = { help: "show this help", version: "show the version" } as const;
 
-/** The server's flags, by the type of their values. */
+/** The types of the server's flags, grouped by the type of their values. */
 export type ServeFlags =
   & FlagsOf<
     number,
@@ -72,7 +76,7 @@ export type ServeFlags =
 
 type FlagsOf<T, Name extends string> = Readonly<Record<Name, Flag<T>>>;
 
-/** The server. */
+/** The server's command. */
 export const SERVE: Command<ServeFlags> = {
   name: "shouty",
   summary: "serves TCP clients: each line comes back in upper case",
@@ -80,44 +84,44 @@ export const SERVE: Command<ServeFlags> = {
   flags: {
     hostname: flag(HOST, DEFAULT_HOSTNAME, "address or name to listen on"),
     port: flag(whole(0, 65_535), `${DEFAULT_PORT}`, "port to listen on; 0 picks a free one"),
-    idleTimeout: flag(orOff(TIME), "10s", "hang up on a client silent for so long"),
-    lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when one line takes longer"),
-    writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up when replies are not taken"),
-    firstLineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "hang up on a client that has said nothing"),
-    keepAliveMs: flag(orOff(TIME), "15s", "ask whether a silent client is still there"),
+    idleTimeout: flag(orOff(TIME), "10s", "close a connection silent for this long"),
+    lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if one line takes longer"),
+    writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if replies are not read"),
+    firstLineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if no first line has begun"),
+    keepAliveMs: flag(orOff(TIME), "15s", "TCP keep-alive: probe silent clients"),
     maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
-    maxLines: flag(orOff(whole(1)), "off", "end connections that have sent more lines"),
+    maxLines: flag(orOff(whole(1)), "off", "end connections that sent this many lines"),
     drainTimeout: flag(orOff(TIME), "8s", "how long a shutdown waits for clients"),
-    drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish their line"),
+    drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish a line only"),
     maxLineBytes: flag(size(LARGEST_BYTES), "65536", "longest line"),
     maxConnectionBytes: flag(orOff(size()), "off", "most that one client may send"),
-    maxLinesPerSecond: flag(orOff(whole(1)), "off", "read no more lines of one client a second"),
-    maxBytesPerSecond: flag(orOff(size()), "off", "read no more of one client a second"),
+    maxLinesPerSecond: flag(orOff(whole(1)), "off", "most lines read per client and second"),
+    maxBytesPerSecond: flag(orOff(size()), "off", "most bytes read per client and second"),
     maxBufferedBytes: flag(orOff(size()), "128MiB", "most memory for unfinished lines"),
-    answerMisdirected: flag(SWITCH, "on", "tell HTTP and TLS clients what this is"),
-    telnet: flag(SWITCH, "off", "take out Telnet's commands, and answer them"),
-    maxConnections: flag(orOff(whole(1)), "10000", "most clients at a time"),
-    atCapacity: flag(oneOf("reject", "wait"), "reject", "turn the next one away, or let it wait"),
-    maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),
+    answerMisdirected: flag(SWITCH, "on", "answer HTTP and TLS with an error"),
+    telnet: flag(SWITCH, "off", "remove and answer Telnet's commands"),
+    maxConnections: flag(orOff(whole(1)), "10000", "most connections at a time"),
+    atCapacity: flag(oneOf("reject", "wait"), "reject", "reject the next one, or let it wait"),
+    maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most per IPv4 address or IPv6 /64"),
     allow: flag(NETWORKS, "off", "serve only these addresses"),
-    deny: flag(NETWORKS, "off", "never serve these, whatever --allow says"),
-    acceptRate: flag(orOff(whole(1)), "off", "most new clients a second"),
-    acceptRatePerIp: flag(orOff(whole(1)), "off", "most of one IPv4 address, or one IPv6 /64"),
-    proxyProtocol: flag(PROXIES, "off", "proxies that have to send PROXY headers"),
-    proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long such a header may take"),
-    unix: flag(FILE, "off", "listen on a Unix socket, not a port"),
-    unixMode: flag(MODE, { says: "by umask" }, "who may connect to it"),
+    deny: flag(NETWORKS, "off", "reject these, even if --allow has them"),
+    acceptRate: flag(orOff(whole(1)), "off", "most new connections a second"),
+    acceptRatePerIp: flag(orOff(whole(1)), "off", "the same per IPv4 address or IPv6 /64"),
+    proxyProtocol: flag(PROXIES, "off", "proxies, which have to send PROXY headers"),
+    proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long a PROXY header may take"),
+    unix: flag(FILE, "off", "listen on a Unix socket, not on a port"),
+    unixMode: flag(MODE, { says: "by umask" }, "mode of the socket's file"),
     tlsCert: flag(FILE, "off", "speak TLS, with this certificate (PEM)"),
-    tlsKey: flag(FILE, "off", "its private key, if that is not in it"),
-    tlsClientCa: flag(FILE, "off", "let in only clients certified by these"),
+    tlsKey: flag(FILE, "off", "the private key, if not in --tls-cert"),
+    tlsClientCa: flag(FILE, "off", "accept only clients certified by these"),
     tlsHandshakeTimeout: flag(orOff(TIME), "10s", "how long a TLS handshake may take"),
-    engine: flag(oneOf("deno", "epoll"), "deno", "epoll: on Linux, takes --allow-ffi"),
+    engine: flag(oneOf("deno", "epoll"), "deno", "epoll: Linux only, needs --allow-ffi"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
-    logFormat: flag(oneOf("text", "json"), "text", "a line or a JSON object per event"),
+    logFormat: flag(oneOf("text", "json"), "text", "one text line or JSON object per event"),
   },
 };
 
-/** The client. */
+/** The client's command. */
 export const CONNECT: Command<Record<"timeout", Flag<number>>, Target> = {
   name: "shouty connect",
   summary: "sends lines from stdin to a server, and writes what comes back to stdout",
@@ -127,12 +131,12 @@ export const CONNECT: Command<Record<"timeout", Flag<number>>, Target> = {
   },
 };
 
-/** How an option is written as a flag, without the dashes. */
+/** The flag of an option, without the dashes. */
 export function flagName(option: string): string {
   return option.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
-/** How an option's environment variable is called. */
+/** The name of an option's environment variable. */
 export function variableName(prefix: string, option: string): string {
   return prefix + flagName(option).toUpperCase().replaceAll("-", "_");
 }

@@ -1,5 +1,5 @@
 /**
- * What `--help` and `--version` say.
+ * The texts of `--help` and `--version`.
  *
  * @module
  */
@@ -7,7 +7,7 @@
 import manifest from "../deno.json" with { type: "json" };
 import { type Command, CONNECT, type Flag, flagName, SERVE, SWITCHES, variableName } from "./flags.ts";
 
-/** Answers a switch. */
+/** The text that a switch asks for. */
 export function answer(ask: keyof typeof SWITCHES, command: Command): string {
   return ask === "version" ? `shouty ${manifest.version}` : help(command);
 }
@@ -16,14 +16,14 @@ function help(command: Command): string {
   return [`${command.name} ${command.summary}.`, usage(command), table(command), notes(command)].join("\n\n");
 }
 
-/** How to call it, and what else there is. */
+/** How to call the command, and how to get the help of the other. */
 function usage(command: Command): string {
   const words = [command.name, command.operand?.symbol ?? [], "[FLAG...]"].flat();
   const others = [SERVE, CONNECT].filter(({ name }) => name !== command.name).map(({ name }) => `${name} --help`);
   return `Usage: ${words.join(" ")}\n       ${others}`;
 }
 
-/** One row for each flag: how it is written, its default, what it means. */
+/** One row per flag: its form, its default, its meaning. */
 function table(command: Command): string {
   const rows = [["Flag", "Default", "Meaning"]];
   for (const [option, flag] of Object.entries(command.flags)) {
@@ -41,7 +41,7 @@ function standard(flag: Flag<unknown>): string {
   return "as" in flag.default ? `as --${flagName(flag.default.as)}` : flag.default.says;
 }
 
-/** How values are written, and where else they can come from. */
+/** How to write the values, and which environment variables set them. */
 function notes({ flags, variables }: Command): string {
   const lines = [...new Set(Object.values(flags).flatMap(({ kind }) => kind.legend ?? []))];
   if (variables !== undefined) {

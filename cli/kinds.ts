@@ -1,5 +1,5 @@
 /**
- * The kinds of values that the command takes: how each is written, read and bounded.
+ * The kinds of values that flags take: how each is written, parsed and bounded.
  *
  * @module
  */
@@ -9,22 +9,22 @@ import { LONGEST_MS } from "../internal/api/check.ts";
 
 /** One kind of value. */
 export interface Kind<T> {
-  /** What stands for such a value in `--help`. */
+  /** The placeholder of such a value in `--help`. */
   readonly symbol: string;
-  /** What `--help` explains about such values, in sentences. */
+  /** Sentences in `--help` about such values. */
   readonly legend?: readonly string[];
-  /** What is allowed, to be read after "expected". */
+  /** The allowed values, to be read after "expected". */
   readonly allowed: string;
   /**
-   * Reads a value.
+   * Parses a value.
    *
-   * @param text How it was written.
-   * @returns The value, or `undefined` if that is not allowed.
+   * @param text The text of the value.
+   * @returns The value, or `undefined` if it is not allowed.
    */
   read(text: string): T | undefined;
 }
 
-/** Where to connect to. */
+/** The address of a TCP server. */
 export interface Target {
   readonly hostname: string;
   readonly port: number;
@@ -33,7 +33,7 @@ export interface Target {
 const IP = String.raw`[\da-f:.]+(?:%\w+)?`;
 const BRACKETED_OR_BARE_IP = new RegExp(`^(?:\\[(${IP})\\]|(${IP}))$`, "i");
 
-/** A host name or an IP address; whether it exists is for the resolver to say. */
+/** A host name or an IP address. Only its form is checked: the resolver finds out whether it exists. */
 export const HOST: Kind<string> = {
   symbol: "HOST",
   allowed: "a host name or an IP address",
@@ -43,7 +43,7 @@ export const HOST: Kind<string> = {
   },
 };
 
-/** A host and a port, as the addresses in the log are written. */
+/** A host and a port, in the form in which the log writes addresses. */
 export const TARGET: Kind<Target> = {
   symbol: "HOST:PORT",
   allowed: "a host and a port, such as localhost:8080 or [::1]:8080",
@@ -91,14 +91,14 @@ export function oneOf<const Word extends string>(...words: readonly Word[]): Kin
   };
 }
 
-/** Whether something is done. */
+/** `on` or `off`. */
 export const SWITCH: Kind<boolean> = {
   symbol: "on|off",
   allowed: "on or off",
   read: (text) => text === "on" ? true : text === "off" ? false : undefined,
 };
 
-/** Addresses and networks, or no list, which the library calls `null`. */
+/** A list of addresses and networks; `off` is `null`, no list. */
 export const NETWORKS: Kind<readonly string[] | null> = {
   symbol: "LIST|off",
   legend: ["LIST is addresses and networks such as 127.0.0.1,10.0.0.0/8,::1."],
@@ -115,7 +115,7 @@ export const NETWORKS: Kind<readonly string[] | null> = {
   },
 };
 
-/** Proxies, or none, which the command calls `null`. */
+/** A list of proxies; `off` is `null`, no proxies. */
 export const PROXIES: Kind<readonly string[] | null> = {
   symbol: "PROXIES|off",
   legend: ["PROXIES is such a LIST, or unix for those on a Unix socket, or both."],
@@ -132,7 +132,7 @@ export const PROXIES: Kind<readonly string[] | null> = {
   },
 };
 
-/** A file's name, or none, which the library calls `null`. */
+/** A file's name; `off` is `null`, no file. */
 export const FILE: Kind<string | null> = {
   symbol: "FILE|off",
   allowed: "a file's name, or off",
@@ -147,7 +147,7 @@ export const MODE: Kind<number> = {
   read: (text) => /^0?[0-7]{1,3}$/.test(text) ? parseInt(text, 8) : undefined,
 };
 
-/** A limit that can be switched off, which the library calls `Infinity`. */
+/** A limit that can be switched off; `off` is `Infinity`. */
 export function orOff(kind: Kind<number>): Kind<number> {
   return {
     symbol: `${kind.symbol}|off`,
@@ -161,7 +161,7 @@ interface Amount {
   readonly symbol: string;
   readonly what: string;
   readonly examples?: string;
-  /** How much each unit is; the first is the one that values are kept in. */
+  /** The factor of each unit. The first unit is that of the parsed value. */
   readonly units: Readonly<Record<string, number>>;
   readonly least: number;
   readonly most: number;

@@ -1,5 +1,5 @@
 /**
- * Where the server's connections come from, as the flags say.
+ * Opens the server's listener, with the wrappers that the flags ask for.
  *
  * @module
  */
@@ -21,29 +21,30 @@ import type { Values } from "./parse.ts";
 import { keepOnly, type PermissionName } from "./permissions.ts";
 import { secure, type TlsFlags } from "./tls.ts";
 
-/** The flags about it. */
-export type Listening =
+/** The values of the flags about listening. */
+export type ListenFlags =
   & TlsFlags
   & Pick<
     Values<typeof SERVE.flags>,
     "engine" | "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout" | "telnet"
   >;
 
-/** A listener, and what to do at SIGHUP, if anything. */
+/** An open listener. */
 export interface Opened {
   readonly listener: Listener;
+  /** Reloads the certificate; called at SIGHUP. */
   readonly reload?: () => Promise<void>;
 }
 
 /**
- * Listens, and gives up the permissions that listening takes and serving does not.
+ * Listens, and gives up the permissions that serving does not need.
  *
- * @param flags What the flags say.
- * @param log Where to tell of certificates.
+ * @param flags The flags' values.
+ * @param log The log, for messages about certificates.
  * @returns The listener.
- * @throws {CommandError} (As a rejection.) If the flags do not go together, or something is in the way.
+ * @throws {CommandError} (As a rejection.) If the flags contradict each other, or listening fails.
  */
-export async function openListener(flags: Listening, log: Log): Promise<Opened> {
+export async function openListener(flags: ListenFlags, log: Log): Promise<Opened> {
   checkTogether(flags);
   const bound = await bind(flags, log);
   const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
@@ -52,26 +53,26 @@ export async function openListener(flags: Listening, log: Log): Promise<Opened> 
     const opened: Opened = flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
     return flags.telnet ? { ...opened, listener: withTelnet(opened.listener) } : opened;
   } catch (error) {
-    // A socket's file would stay otherwise.
+    // A Unix socket's file would stay otherwise.
     closeQuietly(listener);
     throw error;
   } finally {
-    // SIGHUP has the certificate's files read again.
+    // SIGHUP reads the certificate's files again.
     keepOnly(...flags.tlsCert === null ? [] : ["read"] as const);
   }
 }
 
-/** Names the permissions that {@linkcode openListener} can use with these flags. */
-export function neededToListen({ engine, unix, tlsCert }: Listening): PermissionName[] {
+/** The permissions that {@linkcode openListener} can use with these flags. */
+export function neededToListen({ engine, unix, tlsCert }: ListenFlags): PermissionName[] {
   const needed: PermissionName[] = ["net"];
-  // `sys` lets a Unix socket's file have its mode bits from the start, by the umask.
+  // With `sys`, the umask gives a Unix socket's file its mode from the start.
   if (unix !== null) needed.push("read", "write", "sys");
   if (tlsCert !== null) needed.push("read");
   if (engine === "epoll") needed.push("ffi");
   return needed;
 }
 
-async function bind({ engine, hostname, port, unix, unixMode }: Listening, log: Log): Promise<Listener> {
+async function bind({ engine, hostname, port, unix, unixMode }: ListenFlags, log: Log): Promise<Listener> {
   const address = unix === null ? formatTarget({ hostname, port }) : `unix:${unix}`;
   requireNet("listen on", address);
   if (unix !== null) requireFile(`listen on ${address}`, unix, ["read", "write"]);
@@ -88,8 +89,8 @@ async function bind({ engine, hostname, port, unix, unixMode }: Listening, log: 
   }
 }
 
-/** Listens on the first of the host's addresses that can be bound, in the order in which the resolver gives them. */
-async function listenTcp(engine: Listening["engine"], { hostname, port }: Target, log: Log): Promise<Listener> {
+/** Listens on the first of the host's addresses that can be bound, in the resolver's order. */
+async function listenTcp(engine: ListenFlags["engine"], { hostname, port }: Target, log: Log): Promise<Listener> {
   log.write("debug", () => `engine is ${engine}`);
   const listen: (target: Target) => Listener = engine === "epoll" ? listenEpoll : Deno.listen;
   const errors: unknown[] = [];
@@ -100,17 +101,17 @@ async function listenTcp(engine: Listening["engine"], { hostname, port }: Target
       errors.push(error);
     }
   }
-  // That an address is taken says more than that the machine lacks another one.
+  // "Address in use" tells the user more than that the machine lacks another of the addresses.
   throw errors.find((error) => error instanceof Deno.errors.AddrInUse) ?? errors[0];
 }
 
 /**
- * The addresses of a host, in the order in which the resolver gives them, which is the hosts file's or RFC 6724's.
+ * The addresses of a host in the resolver's order, which is that of the hosts file or of RFC 6724.
  *
- * Where only the name itself may be listened on, as with `--allow-net=localhost:8080`, Deno has to look it up, and takes
- * the first address.
+ * If only the name itself is permitted, as with `--allow-net=localhost:8080`, the result is the name: Deno looks it up
+ * when it listens, and takes the first address.
  */
-async function addressesOf(engine: Listening["engine"], { hostname, port }: Target): Promise<string[]> {
+async function addressesOf(engine: ListenFlags["engine"], { hostname, port }: Target): Promise<string[]> {
   if (isIP(hostname)) return [hostname];
   if (mayUse(hostname)) {
     const found = await lookup(hostname, { all: true, order: "verbatim" });
@@ -123,13 +124,13 @@ async function addressesOf(engine: Listening["engine"], { hostname, port }: Targ
   throw new Error(`no permission to look it up, which --allow-net=${hostname} grants`);
 }
 
-/** Whether a host is allowed without Deno's asking on the terminal. */
+/** Whether the permission for a host is granted, so that Deno will not prompt for it. */
 function mayUse(host: string): boolean {
   return Deno.permissions.querySync({ name: "net", host }).state === "granted";
 }
 
-/** Refuses flags that say nothing without another, or contradict it. */
-function checkTogether({ engine, tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: Listening): void {
+/** Throws if a flag has no meaning without another that is missing, or contradicts another. */
+function checkTogether({ engine, tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: ListenFlags): void {
   checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
   checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
   checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
@@ -137,8 +138,8 @@ function checkTogether({ engine, tlsCert, tlsKey, tlsClientCa, unix, unixMode, p
   checkProxies(proxyProtocol, unix);
 }
 
-/** A peer on a Unix socket has no address that could be on the list, and one on TCP has one. */
-function checkProxies(proxies: Listening["proxyProtocol"], unix: string | null): void {
+/** Throws if no peer can be on the list: on a Unix socket peers have no address, and on TCP each has one. */
+function checkProxies(proxies: ListenFlags["proxyProtocol"], unix: string | null): void {
   if (proxies === null) return;
   const flags = (relation: string) => `cannot use --proxy-protocol ${proxies.join(",")} ${relation} --unix`;
   const count = proxies.filter((proxy) => proxy.trim() === "unix").length;

@@ -1,5 +1,5 @@
 /**
- * The log: lines on stderr that cost the server little and can never hold it up.
+ * The log: lines on stderr, written so that the server never waits for them.
  *
  * @module
  */
@@ -10,10 +10,10 @@ import { Logger } from "@std/log/logger";
 import { escapeUnsafe } from "../internal/api/errors.ts";
 import { BufferedHandler, type Sink } from "./log_handler.ts";
 
-/** The levels, as the command calls them. */
+/** The levels, as the flag `--log-level` names them. */
 export type Level = "debug" | "info" | "warn" | "error";
 
-/** What an event adds to its line where the format has fields; worked out only there. */
+/** Makes an event's fields, which only the format `json` writes. */
 export type Fields = () => Record<string, unknown>;
 
 /** An open log. */
@@ -21,19 +21,19 @@ export interface Log {
   /**
    * Logs one line, if its level is on.
    *
-   * @param level Its level.
-   * @param text What it says; called only if the level is on.
-   * @param fields What it says besides.
+   * @param level The line's level.
+   * @param text Makes the line's text; called only if the level is on.
+   * @param fields Makes its fields; called only if they are written.
    */
   write(level: Level, text: () => string, fields?: Fields): void;
-  /** Lets go of the lines that wait, but spends a quarter of a second on it at most. */
+  /** Writes the lines that wait, for {@linkcode LAST_FLUSH_MS} at most. */
   flush(): Promise<void>;
 }
 
-/** So long may the last flush take: whoever reads may be stuck. */
+/** Maximum time of the last flush in milliseconds: the reader of stderr may be stuck. */
 const LAST_FLUSH_MS = 250;
 
-/** Ways to write a record, in one line whatever is in it: an error's message may repeat what a peer sent. */
+/** Formats a record as one line. Unsafe characters are escaped: an error's message may repeat what a peer has sent. */
 const FORMATTERS: Readonly<Record<"text" | "json", FormatterFunction>> = {
   text: ({ datetime, levelName, msg }) => `${iso(datetime)} ${levelName.toLowerCase()} ${escapeUnsafe(msg)}`,
   json({ datetime, levelName, msg, args }) {
@@ -43,12 +43,12 @@ const FORMATTERS: Readonly<Record<"text" | "json", FormatterFunction>> = {
 };
 
 /**
- * Opens the log. Each line is made at once, and only its text waits: an event that waits keeps its connection, and with
- * thousands per second these made the collector's pauses ten times as long.
+ * Opens the log. Each line is formatted at once, and only its text is queued: queued events kept their connections in
+ * memory, which at thousands per second made the garbage collector's pauses ten times as long.
  *
  * @param level The least level that is logged.
- * @param format How.
- * @param sink Where to.
+ * @param format The form of a line.
+ * @param sink Where the bytes go.
  * @returns The log.
  */
 export function openLog(level: Level, format: keyof typeof FORMATTERS, sink: Sink = Deno.stderr): Log {
@@ -71,7 +71,7 @@ async function within(ms: number, promise: Promise<void>): Promise<void> {
 let lastMs: number | undefined;
 let lastIso = "";
 
-/** Many lines share a millisecond, and this is the dearest part of a line. */
+/** Formats a date; the last result is reused, because many lines share a millisecond and this is their largest cost. */
 function iso(date: Date): string {
   const ms = date.getTime();
   if (ms !== lastMs) {

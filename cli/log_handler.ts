@@ -1,5 +1,5 @@
 /**
- * The way from log lines to stderr, which may be slow, stuck or closed.
+ * Queues log lines for stderr, which may be slow, stuck or closed.
  *
  * @module
  */
@@ -9,50 +9,51 @@ import { type LevelName, LogLevels } from "@std/log/levels";
 import { LogRecord } from "@std/log/logger";
 import { count } from "../internal/api/errors.ts";
 
-/** Where bytes go, some at a time. */
+/** What the log is written to. */
 export interface Sink {
   write(bytes: Uint8Array): Promise<number>;
 }
 
-/** So much, in bytes, is not kept waiting. */
+/** Number of queued bytes from which they are written at once. */
 const CHUNK = 64 * 1024;
 
-/** So much, in bytes, waits at most for a reader that does not read. */
+/** Number of queued bytes, including those being written, beyond which further lines are dropped. */
 const MOST_WAITING = 1024 * 1024;
 
 /**
- * So much text, in characters, becomes bytes at once. While it is text, each line is made of many small pieces, which
- * take ten times the memory; with a slow reader the collector's pauses grow by it.
+ * Number of characters from which queued text is encoded as bytes. As text, each line consists of many small strings,
+ * which take ten times the memory and, with a slow reader, lengthen the garbage collector's pauses.
  */
 const ENCODE_LENGTH = 4 * 1024;
 
 const ENCODER = new TextEncoder();
 
-/** A line waits so long for others to share its system call. */
+/** Maximum time in milliseconds that a line waits for others, to be written in the same system call. */
 const FLUSH_MS = 100;
 
-/** So long after a pipe was full it is tried again. */
+/** Time in milliseconds after which a full pipe is tried again. */
 const RETRY_MS = 100;
 
 /**
- * Gathers lines, and writes them together without ever waiting for it: whoever logs goes on.
+ * Queues lines and writes many at a time. A caller that logs never waits.
  *
- * Nobody may be reading, or too slowly: past a limit lines are dropped, and later their number is told. Writing may
- * fail: stderr is a closed pipe, or a file on a full disk. Then its lines count as dropped too; the server goes on.
+ * If the reader of stderr is slow or stuck, lines beyond {@linkcode MOST_WAITING} are dropped, and their number is logged
+ * later. If writing fails, as on a closed pipe or a full disk, the lines count as dropped too, and the server goes on.
  */
 export class BufferedHandler extends BaseHandler {
   readonly #sink: Sink;
-  /** What waits: bytes, then text, so many lines and about so many bytes in all. */
+  /** The queue: encoded lines, then text. */
   readonly #encoded: Uint8Array[] = [];
   #text = "";
+  /** Number of queued lines, and of their bytes, approximately: a character counts as one. */
   #lines = 0;
   #waiting = 0;
-  /** How many bytes are on their way to the sink. */
+  /** Number of bytes that are being written. */
   #leaving = 0;
   #dropped = 0;
   #writing: Promise<void> | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** Whether what waits is to follow at once. */
+  /** Whether the queue is to be written as soon as the present write is done. */
   #due = false;
 
   constructor(levelName: LevelName, formatter: FormatterFunction, sink: Sink) {
@@ -73,7 +74,7 @@ export class BufferedHandler extends BaseHandler {
     else this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
   }
 
-  /** What waits is due; one chunk is written at a time. */
+  /** Writes the queue now, or after the write under way. */
   #write(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -81,7 +82,7 @@ export class BufferedHandler extends BaseHandler {
     if (this.#due) this.#writing ??= this.#writeChunk();
   }
 
-  /** Writes all that waits, however long that takes; never rejects. */
+  /** Writes the whole queue, however long that takes; never rejects. */
   async flush(): Promise<void> {
     while (this.#waiting > 0 || this.#writing !== undefined) {
       this.#write();
@@ -115,7 +116,7 @@ export class BufferedHandler extends BaseHandler {
         sent += await this.#sink.write(bytes.subarray(sent));
       } catch (error) {
         if (!(error instanceof Deno.errors.WouldBlock)) return false;
-        // Whoever shares the pipe has made it non-blocking, and it is full.
+        // Another process that shares the pipe has made it non-blocking, and it is full.
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }

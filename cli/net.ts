@@ -1,5 +1,5 @@
 /**
- * What the server and the client need to know of the network.
+ * Addresses, permissions and errors of the network, for the server and the client.
  *
  * @module
  */
@@ -8,17 +8,17 @@ import { formatAddr } from "../internal/api/transport.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import type { Target } from "./kinds.ts";
 
-/** A host and a port as people write them, which is also how Deno's permissions name them. */
+/** A host and a port as text, in the form that Deno's permissions have too. */
 export function formatTarget(target: Target): string {
   return formatAddr({ transport: "tcp", ...target });
 }
 
 /**
- * Refuses to go on without the permission, instead of having Deno ask for it on the terminal.
+ * Throws if the permission is not granted, so that Deno does not prompt for it on the terminal.
  *
- * @param action What is to be done, to be read after "cannot".
- * @param address Where, as Deno's permissions name it.
- * @throws {CommandError} If it is not granted.
+ * @param action What needs the permission, to be read after "cannot".
+ * @param address The address, in the form of Deno's permissions.
+ * @throws {CommandError} If the permission is not granted.
  */
 export function requireNet(action: string, address: string): void {
   if (Deno.permissions.querySync({ name: "net", host: address }).state === "granted") return;
@@ -26,12 +26,12 @@ export function requireNet(action: string, address: string): void {
 }
 
 /**
- * What to throw when something with an address failed.
+ * Makes the error for a failure with an address.
  *
- * @param action What was to be done, to be read after "cannot".
- * @param address Where.
- * @param error Why it was not.
- * @returns One line, exit code 1.
+ * @param action What failed, to be read after "cannot".
+ * @param address The address.
+ * @param error The cause.
+ * @returns The error, with exit code 1.
  */
 export function failed(action: string, address: string, error: unknown): CommandError {
   return new CommandError(`cannot ${action} ${address}: ${reasonOf(error)}`, 1);

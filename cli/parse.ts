@@ -1,5 +1,5 @@
 /**
- * From the command line and the environment to values, strictly.
+ * Parses the command line and the environment variables, and refuses anything that is not in the tables of flags.
  *
  * @module
  */
@@ -10,10 +10,10 @@ import { CommandError } from "./errors.ts";
 import { type Command, type Flag, flagName, type Flags, SWITCHES, variableName } from "./flags.ts";
 import type { Kind } from "./kinds.ts";
 
-/** The values of flags, each under the name of its option. */
+/** The values of flags, by the names of their options. */
 export type Values<F extends Flags> = { -readonly [Name in keyof F]: F[Name] extends Flag<infer T> ? T : never };
 
-/** What a command line says: a switch, which wins over everything else, or values. */
+/** A parsed command line: a switch, which overrides everything else, or values. */
 export type Parsed<F extends Flags, Operand> =
   | { readonly ask: keyof typeof SWITCHES }
   | {
@@ -28,13 +28,13 @@ export type Parsed<F extends Flags, Operand> =
 export type Environment = (name: string) => string | undefined;
 
 /**
- * Reads a command line.
+ * Parses a command line.
  *
- * @param command What can be said there.
- * @param args What is said there.
- * @param environment Where the command's variables are; a flag wins over one.
- * @returns What it says.
- * @throws {CommandError} If it is wrong, in one line that names what is, and what is allowed.
+ * @param command The command, with its flags.
+ * @param args The arguments.
+ * @param environment Looks up the command's environment variables; a flag overrides its variable.
+ * @returns The switch or the values.
+ * @throws {CommandError} If an argument or variable is wrong, in one line that names it and what is allowed.
  */
 export function parse<F extends Flags, Operand = undefined>(
   command: Command<F, Operand>,
@@ -53,10 +53,10 @@ export function parse<F extends Flags, Operand = undefined>(
   return { values: readFlags(command, given, variables), operand: readOperand(command, operands), ignored };
 }
 
-/** What Kubernetes sets in every pod beside a Service, such as `SHOUTY_PORT=tcp://10.96.0.12:8080` for one named `shouty`. */
+/** Values that Kubernetes sets for each Service in every pod: `SHOUTY_PORT=tcp://10.96.0.12:8080` for one named `shouty`. */
 const SERVICE_ADDRESS = /^(tcp|udp|sctp):\/\//;
 
-/** Leaves out the variables that tell where a Service of Kubernetes is, and notes each. */
+/** Ignores the variables that hold the address of a Kubernetes Service, and adds a line about each to `ignored`. */
 function withoutKubernetes(environment: Environment, ignored: string[]): Environment {
   return (name) => {
     const text = environment(name);
@@ -67,14 +67,14 @@ function withoutKubernetes(environment: Environment, ignored: string[]): Environ
 
 /** The parts of a command line. */
 interface Words {
-  /** The values that a flag was given; one that is missing is empty. */
+  /** The values that were given for a flag; a missing value is an empty string. */
   given(name: string): string[];
-  /** The first flag that is none. */
+  /** The first flag that the command does not have. */
   readonly unknown: string | undefined;
   readonly operands: string[];
 }
 
-/** What parseArgs mistakes: `--no-port=1` for `--port=1`, and a flag `_` for its own list of operands. */
+/** Flags that parseArgs misreads: `--no-port=1` as `--port=1`, and a flag `_` as its own list of operands. */
 const MISTAKEN = /^--no-|^--_|^-[^-]*_/;
 
 function split(args: readonly string[], names: string[]): Words {
@@ -93,8 +93,8 @@ function split(args: readonly string[], names: string[]): Words {
 }
 
 /**
- * Writes each flag and its value as one word, `--flag=value`, up to the `--` that ends the flags: parseArgs takes the
- * value of `--port -1` for a flag of its own, and that of `--port ""` for an operand.
+ * Joins each flag and its value, `--flag=value`, up to the `--` that ends the flags: parseArgs reads the value of
+ * `--port -1` as another flag, and that of `--port ""` as an operand.
  */
 function attachValues(args: readonly string[], names: string[]): { flags: string[]; rest: readonly string[] } {
   const flags: string[] = [];

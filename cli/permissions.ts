@@ -1,5 +1,5 @@
 /**
- * The permissions that the command gives up: code that breaks in must not get more of them than the server still needs.
+ * Gives up the permissions that the command no longer needs, so that an attacker's code could not use them.
  *
  * @module
  */
@@ -10,7 +10,7 @@ const NAMES = ["ffi", "run", "sys", "import", "env", "write", "read", "net"] as 
 export type PermissionName = typeof NAMES[number];
 
 /**
- * Gives up permissions, for the rest of the process's life. Deno knows no way to narrow one: whoever was granted all
+ * Gives up permissions for the rest of the process's life. Deno cannot narrow a permission: a process that may read all
  * files keeps all of them or none.
  *
  * @param needed The permissions that stay, as far as they were granted.

@@ -1,5 +1,5 @@
 /**
- * The way to stdout.
+ * Writes to stdout.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { CommandError, reasonOf } from "./errors.ts";
  * Writes to stdout.
  *
  * @param bytes What to write.
- * @returns Whether anybody still reads it; `shouty connect … | head -1` is no error.
+ * @returns Whether stdout is still being read: `shouty connect … | head -1` is not an error.
  * @throws {CommandError} (As a rejection.) If it cannot be written, as on a full disk.
  */
 export async function print(bytes: Uint8Array): Promise<boolean> {

@@ -1,5 +1,5 @@
 /**
- * What the log says about each of the server's events.
+ * Logs the server's events.
  *
  * @module
  */
@@ -10,12 +10,12 @@ import { count } from "../internal/api/errors.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
 
-/** What is said about one type of event. */
+/** How one type of event is logged. */
 interface Report<Event> {
   readonly level: Level;
-  /** The line. */
+  /** The line's text. */
   text(event: Event): string;
-  /** What a machine would like to know as well. */
+  /** The event's data, for the format `json`. */
   fields(event: Event): Record<string, unknown>;
 }
 
@@ -85,8 +85,8 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
 /**
  * Logs an event.
  *
- * @param log Where.
- * @param event What.
+ * @param log The log.
+ * @param event The event.
  */
 export function report(log: Log, event: ServerEvent): void {
   const { level, text, fields } = REPORTS[event.type] as Report<ServerEvent>;
@@ -94,7 +94,7 @@ export function report(log: Log, event: ServerEvent): void {
   log.write(level, () => text(event), () => ({ event: event.type, ...fields(event) }));
 }
 
-/** Clients that a shutdown did not wait for have lost something. */
+/** Warns of connections that the drain timeout closed: their clients may have lost replies. */
 function reportCut(log: Log, cut = 0): void {
   if (cut > 0) log.write("warn", () => `cut ${count(cut, "connection")} at the drain timeout`, () => ({ cut }));
 }
@@ -108,11 +108,11 @@ function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string 
 function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: ClosedEvent): string {
   const traffic = `${count(lines, "line")}, ${count(bytesIn, "byte")} in, ${count(bytesOut, "byte")} out`;
   const line = `closing connection from ${formatAddr(conn.remoteAddr)} (${reason}, ${traffic}, ${seconds(durationMs)})`;
-  // The other reasons say it all, or a line before this one has.
+  // Any other reason says enough, or has an error that another event's line tells.
   return reason === "transport-error" ? `${line}: ${reasonOf(error)}` : line;
 }
 
-/** The kernel forgets a peer that has reset its connection. */
+/** The peer's address, which the kernel may have forgotten after a reset. */
 function formatGone(remoteAddr: Deno.Addr | undefined): string {
   return remoteAddr === undefined ? "a client" : formatAddr(remoteAddr);
 }

@@ -1,23 +1,23 @@
 /**
- * The signals that the server knows.
+ * Handles the signals that stop the server or reload its certificate.
  *
  * @module
  */
 
-/** Their numbers; a process that one of them ended has the exit code 128 + that. */
+/** The signals that stop the server, and their numbers; the exit code of a process that a signal ended is 128 + number. */
 const SIGNALS: Readonly<Record<string, number>> = Deno.build.os === "windows"
   ? { SIGINT: 2, SIGBREAK: 21 }
   : { SIGINT: 2, SIGQUIT: 3, SIGTERM: 15 };
 
-/** One Ctrl-C under `deno task` arrives twice, from the terminal and forwarded, within milliseconds. */
+/** Minimum time in milliseconds between two signals: under `deno task`, one Ctrl-C arrives twice within milliseconds. */
 const SAME_MS = 300;
 
 /**
- * Listens for signals, from now on and to the end of the process.
+ * Handles signals until the end of the process.
  *
- * @param stop Called at the first one.
- * @param quit Called at each that comes later and is not the same one again, with how long after the first, in
- * milliseconds, and with the exit code that it asks for.
+ * @param stop Called at the first signal.
+ * @param quit Called at each later signal that is not the first one arriving twice, with the time since the first in
+ * milliseconds and the exit code that the signal stands for.
  */
 export function onSignals(
   stop: (signal: string) => void,
@@ -38,9 +38,9 @@ export function onSignals(
 }
 
 /**
- * Listens for SIGHUP, from now on; without this, it would end the process without a drain.
+ * Handles SIGHUP, which would otherwise end the process without a drain.
  *
- * @param hangup Called at each.
+ * @param hangup Called at each SIGHUP.
  */
 export function onHangup(hangup: () => void): void {
   if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", hangup);

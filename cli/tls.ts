@@ -1,5 +1,5 @@
 /**
- * TLS, as the flags say.
+ * TLS for the command: reads the files that flags name, at the start and at SIGHUP.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { flagName, type SERVE } from "./flags.ts";
 import type { Log } from "./log.ts";
 import type { Values } from "./parse.ts";
 
-/** The flags about it. */
+/** The values of the flags about TLS. */
 export type TlsFlags = Pick<
   Values<typeof SERVE.flags>,
   "tlsCert" | "tlsKey" | "tlsClientCa" | "tlsHandshakeTimeout"
@@ -24,25 +24,25 @@ export type TlsFlags = Pick<
 /** The flag that names each file. */
 const FLAGS = { cert: "tlsCert", key: "tlsKey", clientCa: "tlsClientCa" } as const;
 
-/** A listener under TLS, and what to do at SIGHUP. */
+/** A TLS listener that can reload its files. */
 export interface Secured {
   readonly listener: TlsListener;
-  /** Reads the files again; logs either way, and never rejects. */
+  /** Reads the files again, and logs the outcome; never rejects. Called at SIGHUP. */
   reload(): Promise<void>;
 }
 
 /**
- * Puts a listener under TLS.
+ * Wraps a listener with TLS.
  *
- * @param listener Where connections come from, which belongs to the new listener if there is one.
- * @param flags What the flags say.
- * @param log Where to tell of certificates.
- * @returns The new listener.
- * @throws {CommandError} (As a rejection.) If the files are not what they should be.
+ * @param listener The listener that accepts the connections; on success, the new listener owns it.
+ * @param flags The flags' values.
+ * @param log The log, for messages about certificates.
+ * @returns The TLS listener.
+ * @throws {CommandError} (As a rejection.) If a file cannot be read or used.
  */
 export async function secure(listener: Listener, flags: TlsFlags, log: Log): Promise<Secured> {
   const credentials = await readCredentials(flags);
-  // Loaded only where it is needed: it takes longer than all the rest together.
+  // Imported only if it is used: loading it takes longer than all the rest of the command.
   const { listenTls } = await import("../ops/tls/tls.ts");
   const options = { listener, handshakeTimeout: flags.tlsHandshakeTimeout };
   const secured = await named(flags, listenTls({ ...options, ...credentials }));
@@ -61,7 +61,7 @@ export async function secure(listener: Listener, flags: TlsFlags, log: Log): Pro
 
 async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
   const texts = [];
-  // One after the other, so that of several that cannot be read it is always the first that is named.
+  // One after the other: if several files cannot be read, the error always names the first.
   for (const option of Object.values(FLAGS)) {
     const path = flags[option];
     texts.push(path === null ? undefined : await readFile(`--${flagName(option)}`, path));
@@ -70,7 +70,7 @@ async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
   return { cert: cert!, key, clientCa };
 }
 
-/** Has errors name the files, which the library knows nothing of. */
+/** Waits for a promise, and names the flag and the file in its error: the library knows only texts. */
 async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
   try {
     return await promise;
