@@ -1,5 +1,5 @@
 /**
- * A chat room: the first line is a name, every further one goes to everybody.
+ * A chat room: a client's first line is its name, and every further line goes to all members.
  *
  * Run it with a port, 8080 by default: `deno run --allow-net examples/chat.ts 8080`
  *
@@ -22,46 +22,47 @@ import { type Conn, type ConnHandler, formatAddr, serveConnections, type ServeOp
 
 const NAME = /^[\p{L}\p{N}_-]{1,20}$/u;
 
-/** A room, empty at first. */
+type Members = Map<string, Conn>;
+
+/** Creates a room without members. */
 export function chatRoom(): ConnHandler {
-  const members = new Map<string, Conn>();
-
-  /** Nobody waits for these writes: one who does not read holds nobody up, and `maxQueuedBytes` is where that ends. */
-  function tell(text: string, except?: Conn): void {
-    for (const member of members.values()) if (member !== except) member.write(`${text}\n`);
-  }
-
-  /** Asks until there is a name that is free, and takes it. */
-  async function enter(conn: Conn): Promise<string | undefined> {
-    await conn.write("Your name?\n");
-    for await (const name of conn.lines) {
-      if (!NAME.test(name)) await conn.write("Up to 20 letters, digits, - and _, please. Your name?\n");
-      else if (members.has(name)) await conn.write(`Somebody is called ${name} already. Your name?\n`);
-      else {
-        members.set(name, conn);
-        return name;
-      }
-    }
-  }
-
+  const members: Members = new Map();
   return async (conn) => {
-    const name = await enter(conn);
+    const name = await enter(members, conn);
     if (name === undefined) return;
     try {
-      tell(`* ${name} joined`, conn);
+      tell(members, `* ${name} joined`, conn);
       await conn.write(`* here: ${[...members.keys()].join(", ")}\n`);
       for await (const line of conn.lines) {
-        // Control characters could write over what others said.
+        // A control character could overwrite other members' messages on a terminal.
         const text = `${name}: ${line.replaceAll(/\p{Cc}/gu, " ")}`;
-        tell(text, conn);
-        // A member who floods the room is held up here, until the echo has been read.
+        tell(members, text, conn);
+        // Slows down a member that floods the room: its next line is read once it has read its echo.
         await conn.write(`${text}\n`);
       }
     } finally {
       members.delete(name);
-      tell(`* ${name} left${conn.signal.aborted ? ` (${conn.signal.reason})` : ""}`);
+      tell(members, `* ${name} left${conn.signal.aborted ? ` (${conn.signal.reason})` : ""}`);
     }
   };
+}
+
+/** Writes without waiting: a member that does not read delays no other, and `maxQueuedBytes` bounds what it is owed. */
+function tell(members: Members, text: string, except?: Conn): void {
+  for (const member of members.values()) if (member !== except) member.write(`${text}\n`);
+}
+
+/** Asks for a name until one is free, and adds the member under it. */
+async function enter(members: Members, conn: Conn): Promise<string | undefined> {
+  await conn.write("Your name?\n");
+  for await (const name of conn.lines) {
+    if (!NAME.test(name)) await conn.write("Up to 20 letters, digits, - and _, please. Your name?\n");
+    else if (members.has(name)) await conn.write(`The name ${name} is taken. Your name?\n`);
+    else {
+      members.set(name, conn);
+      return name;
+    }
+  }
 }
 
 /** Serves a room on loopback; the options go to the server. */

@@ -19,11 +19,11 @@ import type { ServeOptions, Server } from "@x/shouty";
 
 /** What the proxy needs beside the options of its server. */
 export interface ProxyOptions extends ServeOptions {
-  /** Where the lines go. */
+  /** The server that gets the lines. */
   upstream: Deno.ConnectOptions;
-  /** What is put in front of each. */
+  /** Text that is put in front of each line. */
   prefix: string;
-  /** How long the upstream may take to accept a connection or a line, in milliseconds. @default {15_000} */
+  /** Maximum time in milliseconds until the upstream has accepted a connection or a line. @default {15_000} */
   upstreamTimeout?: number;
 }
 
@@ -34,9 +34,9 @@ export function prefixProxy({ upstream, prefix, upstreamTimeout = 15_000 }: Prox
       const signal = AbortSignal.any([conn.signal, AbortSignal.timeout(upstreamTimeout)]);
       using up = await Deno.connect({ ...upstream, signal });
       up.setNoDelay(true);
-      // It ends when either side does, and has nothing to say that the replies do not tell.
+      // Ends when either side ends. The loop below meets the same errors.
       forward(conn, prefix, up, upstreamTimeout).catch(() => {});
-      // Only whole lines, so that an error line is one of its own.
+      // Passes on whole lines only, so that an error line never follows half a reply.
       const replies = up.readable.pipeThrough(new ByteLimitStream(), { signal: conn.signal });
       for await (const lines of replies) await conn.write(lines);
     } catch {
@@ -45,18 +45,18 @@ export function prefixProxy({ upstream, prefix, upstreamTimeout = 15_000 }: Prox
   };
 }
 
-/** Sends the client's lines on, and then the end of them. */
+/** Sends the client's lines to the upstream, and ends that side after the last. */
 async function forward(conn: Conn, prefix: string, up: Deno.TcpConn, timeout: number): Promise<void> {
   const writer = up.writable.getWriter();
   for await (const line of conn.lines) {
-    // The clocks of the connection stand still meanwhile: it is not the client who is waited for.
+    // The server's own timeouts do not run meanwhile, because it is not waiting for the client.
     const timer = setTimeout(() => up[Symbol.dispose](), timeout);
     await writer.write(new TextEncoder().encode(`${prefix}${line}\n`)).finally(() => clearTimeout(timer));
   }
   await up.closeWrite();
 }
 
-/** Serves the proxy on loopback. A client that waits for its reply looks idle, so there is more time for that. */
+/** Serves the proxy on loopback. A client that waits for its reply counts as idle, so the idle timeout is longer. */
 export function serveProxy(options: ProxyOptions): Server {
   return serveConnections({ hostname: "127.0.0.1", idleTimeout: 60_000, ...options }, prefixProxy(options));
 }

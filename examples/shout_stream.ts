@@ -1,5 +1,5 @@
 /**
- * The shouter through the second door: a conversation that takes the client's lines one by one.
+ * The shouter as a conversation handler, which reads the client's lines one by one.
  *
  * Run it with a port, 8080 by default: `deno run --allow-net examples/shout_stream.ts 8080`
  *

@@ -2,7 +2,7 @@
  * The shouter through Web streams: a `TextLineStream` piped through a byte-limiting stream, on the server's own clocks.
  *
  * `lineStream` is `ByteLimitStream`, `TextDecoderStream` and `TextLineStream`, one piped through the other. The server
- * around it has what a pipe has not: clocks for silence and slow readers, a bound on connections, events, and a drain.
+ * adds what a pipe lacks: timeouts for silent clients and slow readers, a limit on connections, events, and a drain.
  *
  * Run it with a port, 8080 by default: `deno run --allow-net examples/streams.ts 8080`
  *
@@ -18,7 +18,7 @@
 import type { ConnHandler, ServeOptions, Server } from "@x/shouty";
 import { formatAddr, lineStream, serveConnections, shout } from "@x/shouty";
 
-/** Answers each line in upper case; a line may have so many bytes at most. */
+/** Answers each line in upper case; a line may have `maxLineBytes` at most. */
 export function shoutStreams(maxLineBytes?: number): ConnHandler {
   return (conn) =>
     lineStream(conn.readable, { maxLineBytes })

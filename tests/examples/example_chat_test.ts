@@ -29,7 +29,7 @@ test("chat asks for a name until it gets one that is free", async () => {
     "Up to 20 letters, digits, - and _, please. Your name?",
     "Up to 20 letters, digits, - and _, please. Your name?",
     "Up to 20 letters, digits, - and _, please. Your name?",
-    "Somebody is called ada already. Your name?",
+    "The name ada is taken. Your name?",
   ]);
   assertEquals(await ada.readLine(), "* Ada joined");
 });
