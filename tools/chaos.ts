@@ -1,26 +1,26 @@
-// `deno task chaos`: 500 bad clients beside 50 good ones, who must not notice more than that it is busy.
+// `deno task chaos`: 500 bad clients beside 50 good ones, which must lose no reply and may only get it later.
 
 import { riot } from "./chaos/crowd.ts";
 import { talk } from "./chaos/good.ts";
 import { Pulse } from "./chaos/pulse.ts";
-import { report, type Round } from "./chaos/report.ts";
+import { type Findings, report, type Round } from "./chaos/report.ts";
 import { type Footprint, Victim } from "./chaos/victim.ts";
 
 const USAGE = `Usage: deno task chaos [options]
 
-  --rounds N   quiet runs and riots in turn (default 5), after a first riot that does not count
+  --rounds N   number of rounds, each a quiet run and a riot (default 5); a first riot does not count
   --seconds N  how long a riot lasts (default 10); a quiet run takes half of that
   --good N     good clients (default 50)
   --bad N      bad clients, of twelve kinds (default 500)
   --bystanders N
-               good clients of another server, which nobody attacks: what they notice is the
-               machine's doing, of which they take a share themselves (default 0)
+               good clients of a second server without bad ones (default 0): their delays come
+               from the machine, whose time they take themselves, too
   --help       show this`;
 
-/** After the worst is over, so long at most until memory and descriptors are back. */
+/** Maximum time in seconds after a riot until memory and descriptors are as before. */
 const RECOVERY_SECONDS = 10;
 
-/** How much more than before is still about as much as before. */
+/** Maximum memory and descriptors more than before the riots that do not count as a leak. */
 const LEFT_BYTES = 64 * 2 ** 20;
 const LEFT_DESCRIPTORS = 5;
 
@@ -55,7 +55,7 @@ function parseCount(name: string, value: string, least: number, most: number): n
   throw new UsageError(`${name} wants a whole number from ${least} to ${most}, not "${value}"`);
 }
 
-/** Notes the most that the server takes, until it is stopped. */
+/** Records the server's largest memory and number of descriptors, until it is stopped. */
 function watchPeak(victim: Victim): { peak: Footprint; stop(): void } {
   const peak = { bytes: 0, descriptors: 0 };
   const timer = setInterval(async () => {
@@ -66,7 +66,7 @@ function watchPeak(victim: Victim): { peak: Footprint; stop(): void } {
   return { peak, stop: () => clearInterval(timer) };
 }
 
-/** Waits until the server is about what it was, but not for ever. */
+/** Waits until the server's memory and descriptors are as before, for {@linkcode RECOVERY_SECONDS} at most. */
 async function recover(victim: Victim, before: Footprint): Promise<Footprint> {
   let now = await victim.footprint();
   for (let left = 2 * RECOVERY_SECONDS; left > 0 && !isBack(now, before); left--) {
@@ -80,7 +80,7 @@ function isBack(now: Footprint, before: Footprint): boolean {
   return now.bytes <= before.bytes + LEFT_BYTES && now.descriptors <= before.descriptors + LEFT_DESCRIPTORS;
 }
 
-async function chaos({ rounds, seconds, good, bad, bystanders }: Options): Promise<number> {
+async function chaos(options: Options): Promise<number> {
   await using victim = await Victim.start();
   await using spared = await Victim.start();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -88,14 +88,26 @@ async function chaos({ rounds, seconds, good, bad, bystanders }: Options): Promi
       Promise.all([victim, spared].map((server) => server[Symbol.asyncDispose]())).finally(() => Deno.exit(130));
     });
   }
+  const findings = await run(options, victim, spared);
+  console.log(report(findings));
+  const rounds = [...findings.quiet, ...findings.riots];
+  const losses = rounds.flatMap(({ good, bystanders }) => [...good.losses, ...bystanders.losses]);
+  for (const loss of losses) console.error(`lost: ${loss}`);
+  const recovered = isBack(findings.footprints.after, findings.footprints.before);
+  if (!recovered) console.error("Memory or descriptors have not come back");
+  return losses.length > 0 || !recovered ? 1 : 0;
+}
+
+/** Runs all rounds. `victim` is the server with bad clients, `spared` the one of the bystanders. */
+async function run(options: Options, victim: Victim, spared: Victim): Promise<Findings> {
+  const { rounds, seconds, good, bad, bystanders } = options;
   const watch = async (seconds: number): Promise<Round> => {
     const talks = [talk(victim.port, good, seconds), talk(spared.port, bystanders, seconds)];
     const [here, there] = await Promise.all(talks);
     return { good: here, bystanders: there };
   };
   const half = Math.ceil(seconds / 2);
-  // What is compiled and grown in a first moment is no part of any run, and what the runtime keeps of a first riot for
-  // the next is no leak; what others add to it would be.
+  // A first run and riot do not count: code is compiled, and the runtime grows buffers that it keeps for later ones.
   await watch(1);
   const cold = await victim.footprint();
   await riot(victim.port, bad, half);
@@ -111,12 +123,7 @@ async function chaos({ rounds, seconds, good, bad, bystanders }: Options): Promi
   }
   stop();
   const slowness = await pulse.stop();
-  const after = await recover(victim, before);
-  console.log(report({ quiet, riots, slowness, times, footprints: { cold, before, peak, after } }));
-  const losses = [...quiet, ...riots].flatMap(({ good, bystanders }) => [...good.losses, ...bystanders.losses]);
-  for (const loss of losses) console.error(`lost: ${loss}`);
-  if (!isBack(after, before)) console.error("Memory or descriptors have not come back");
-  return losses.length > 0 || !isBack(after, before) ? 1 : 0;
+  return { quiet, riots, slowness, times, footprints: { cold, before, peak, after: await recover(victim, before) } };
 }
 
 if (import.meta.main) {

@@ -1,9 +1,10 @@
 /**
  * Compiles the command to one executable: `deno task compile` for this machine, and
- * `deno task compile --target TARGET` for another one. It may do what `deno task
- * start` may do, and never asks for more. Other flags are those of `deno compile`.
+ * `deno task compile --target TARGET` for another one. The executable has the permissions
+ * of `deno task start`, and never prompts for more. Other flags are those of `deno compile`.
  *
- * Deno downloads the executable that this begins with, unless `DENORT_BIN` names one.
+ * Deno downloads the base executable that it adds the command to, unless `DENORT_BIN` names one.
+ *
  * @module
  */
 
@@ -11,7 +12,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { TextLineStream } from "@std/streams/text-line-stream";
 import config from "../deno.json" with { type: "json" };
 
-/** What Deno says when it cannot get the executable to begin with. */
+/** Parts of Deno's errors when it cannot get the base executable. */
 const NO_BASE = /Setting up base binary|Could not find denort/;
 
 const { target, output } = parseArgs(Deno.args, { string: ["target", "output"], alias: { output: "o" } });
@@ -29,7 +30,7 @@ if (!success) {
   Deno.exit(1);
 }
 
-/** Runs Deno in the project's folder, passes on what it says, and holds back the error. */
+/** Runs Deno in the project's folder; prints its output, and returns the error. */
 async function deno(args: string[]): Promise<{ success: boolean; error: string }> {
   const cwd = new URL("..", import.meta.url);
   const env = { NO_COLOR: "1", RUST_BACKTRACE: "0" };
@@ -42,7 +43,7 @@ async function deno(args: string[]): Promise<{ success: boolean; error: string }
   return { success: (await child.status).success, error };
 }
 
-/** Deno's error and what caused it, in one line. */
+/** Words Deno's error and its causes in one line. */
 function explain(error: string): string {
   const [summary, chain = ""] = error.split("\nCaused by:\n");
   const what = summary.split("\n")[0].replace("error: ", "");

@@ -1,4 +1,4 @@
-// `deno task fuzz`: makes up cases until the time is up, and shrinks the first that fails.
+// `deno task fuzz`: runs random cases until the time is up, and shrinks the first that fails.
 
 import { anyBytes, feed } from "./fuzz/bytes.ts";
 import { anyScenario, toJson } from "./fuzz/scenario.ts";
@@ -7,7 +7,7 @@ import { fc } from "../tests/kit/property.ts";
 
 const USAGE = `Usage: deno task fuzz [options]
 
-  --seed S     where chance begins (default: any)
+  --seed S     seed of the first random cases (default: a different one in each run)
   --time T     how long, such as 30s or 10m (default 1m)
   --only KIND  only cases of this kind: bytes or connections
   --help       show this`;
@@ -15,7 +15,7 @@ const USAGE = `Usage: deno task fuzz [options]
 const KINDS = ["bytes", "connections"] as const;
 type Kind = typeof KINDS[number];
 
-/** How many seeds there are. */
+/** Number of seeds. */
 const SEEDS = 2 ** 31;
 
 interface Options {
@@ -28,7 +28,7 @@ class UsageError extends Error {
   override name = "UsageError";
 }
 
-/** Cases of a kind that are drawn from one seed; small, so that each kind has its turn. */
+/** Number of cases of each kind per seed; small, so that the kinds alternate. */
 const ROUND: Readonly<Record<Kind, number>> = { bytes: 20_000, connections: 500 };
 
 function parseOptions(args: string[]): Options {
@@ -60,7 +60,7 @@ function parseKind(value: string): Kind {
   throw new UsageError(`--only wants ${KINDS.join(" or ")}, not "${value}"`);
 }
 
-/** Plays one round; returns what to print of its failure, if there is one. */
+/** Runs one round; returns the text of its failure, if there is one. */
 async function playRound(kind: Kind, seed: number): Promise<string | undefined> {
   const parameters = { seed, numRuns: ROUND[kind] };
   const details = kind === "bytes"

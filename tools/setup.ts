@@ -1,11 +1,12 @@
 /**
  * Lets the project run where npm can be reached but JSR cannot: fills `vendor/`
- * with the modules that `jsr:@std/…` stands for, from npm's `deno-std`, in the
- * layout in which Deno itself keeps them there. Where JSR answers, and where the
- * modules are in place, it leaves everything as it is.
+ * with the modules of `jsr:@std/…`, taken from npm's `deno-std`, in the layout
+ * that Deno itself uses there. If JSR answers, or the modules are in place, it
+ * changes nothing.
  *
- * Deno does the download, so its registry, proxy and certificate settings hold.
- * Remove `vendor/` to start over.
+ * Deno downloads the modules, so its registry, proxy and certificate settings
+ * apply. Remove `vendor/` to start over.
+ *
  * @module
  */
 
@@ -14,15 +15,15 @@ import { requireDeno } from "../cli/deno_version.ts";
 requireDeno();
 
 const STD_VERSION = "1.4.0";
-/** A variable: Deno loads in advance what an import names literally. */
+/** Kept in a variable, because Deno loads a module in advance if an import names it literally. */
 const STD = `npm:deno-std@${STD_VERSION}`;
 const IMPORT = /^(?:import|export|\}).* from "(\..+)";$/gm;
 
 interface Package {
   version: string;
   /**
-   * Modules by name, as on JSR. A `.js` module is npm's, and typed by the
-   * `.d.ts` of the same path in `tools/std/`; a `.ts` module is there itself.
+   * Modules by their names on JSR. A `.js` module comes from npm, and its types
+   * from the `.d.ts` of the same path in `tools/std/`; a `.ts` module is there.
    */
   exports: Record<string, string>;
   /** Further modules in `tools/std/`, which those import. */
@@ -98,8 +99,8 @@ async function setup() {
 }
 
 /**
- * Changes with this script and its files, so that a run replaces what an older
- * state of them left.
+ * A hash of this script and its files: a run replaces what an older version of
+ * them has put into `vendor/`.
  */
 async function fingerprint(): Promise<string> {
   const files = Object.keys(PACKAGES).flatMap(ownFiles);
@@ -111,14 +112,14 @@ async function fingerprint(): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
-/** The files in `tools/std/` that a package takes. */
+/** The files in `tools/std/` that a package needs. */
 function ownFiles(name: string): string[] {
   const { exports, imported = [] } = PACKAGES[name];
   const modules = new Set([...Object.values(exports), ...imported]);
   return [...modules].map((path) => path.replace(/\.js$/, ".d.ts"));
 }
 
-/** The packages that neither Deno nor this script, as it is, has put in place. */
+/** The packages that neither Deno nor the present version of this script has put in place. */
 async function missingPackages(mark: string): Promise<string[]> {
   const names = Object.keys(PACKAGES);
   const marks = await Promise.all(names.map(readMark));
@@ -126,26 +127,26 @@ async function missingPackages(mark: string): Promise<string[]> {
 }
 
 /**
- * The mark that {@linkcode fill} left; `null` where Deno itself keeps the
- * package, `undefined` where nothing does.
+ * The mark that {@linkcode fill} has left; `null` if Deno itself has put the
+ * package in place, `undefined` if it is missing.
  */
 async function readMark(name: string): Promise<string | null | undefined> {
   try {
     const meta = await Deno.readTextFile(`${folder(name)}/meta.json`);
     return JSON.parse(meta).setup ?? null;
   } catch {
-    return undefined; // No such file, or one cut short by a crash.
+    return undefined; // There is no such file, or a crash has cut it short.
   }
 }
 
-/** Where Deno looks for a package: in a folder named after JSR's address. */
+/** The folder in which Deno looks for a package, named after JSR's address. */
 function folder(name: string): string {
   const scheme = JSR.protocol === "http:" ? "http_" : "";
   const host = JSR.host.replace(":", "_");
   return `${VENDOR}/${scheme}${host}${JSR.pathname}@std/${name}`;
 }
 
-/** Asks for what only JSR has, as a captive portal answers too. */
+/** Whether JSR answers. Asks for a file that only JSR has, because a captive portal answers any request. */
 async function jsrAnswers(): Promise<boolean> {
   try {
     const response = await fetch(new URL("@std/assert/meta.json", JSR), {
@@ -158,8 +159,8 @@ async function jsrAnswers(): Promise<boolean> {
 }
 
 /**
- * Makes way for JSR's own modules. What carries no mark stays: it may be a
- * download under way.
+ * Removes older packages of this script, so that Deno gets JSR's own. A package
+ * without a mark stays: Deno may be downloading it.
  */
 async function removeOutdated(names: string[]) {
   for (const name of names) {
@@ -168,7 +169,7 @@ async function removeOutdated(names: string[]) {
   }
 }
 
-/** Brings `deno-std` into Deno's cache, which a text import alone does not do. */
+/** Loads `deno-std` into Deno's cache, which a text import alone does not do. */
 async function download() {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(
@@ -185,7 +186,7 @@ async function download() {
   }
 }
 
-/** Puts a package in place, complete or not at all. */
+/** Puts a package in place, either complete or not at all. */
 async function fill(name: string, mark: string) {
   const { version, exports } = PACKAGES[name];
   const modules = new Map<string, string>();
@@ -209,7 +210,7 @@ async function fill(name: string, mark: string) {
   );
 }
 
-/** Adds a module of `deno-std`, with its types if any, and what it imports. */
+/** Adds a module of `deno-std` and the modules that it imports; its types, if there are any. */
 async function addFromNpm(path: string, modules: Map<string, string>) {
   if (modules.has(shorten(path))) return;
   const { default: source } = await import(`${STD}${path.slice(1)}`, {
@@ -224,7 +225,7 @@ async function addFromNpm(path: string, modules: Map<string, string>) {
   }
 }
 
-/** Cuts file names to 30 characters: Deno keeps longer ones under a hash. */
+/** Shortens file names to 30 characters: Deno replaces longer ones by a hash. */
 function shorten(text: string): string {
   return text.replace(/\w+(?=\w{27}\.js\b)/g, "");
 }

@@ -1,7 +1,7 @@
-// `deno task stress`: runs the tests again and again on a machine that is busy, and lists every test that failed once.
+// `deno task stress`: runs the tests again and again on a busy machine, and lists every test that failed at least once.
 
 import { Load } from "./stress/load.ts";
-import { type Red, runSuite, type Selection } from "./stress/suite.ts";
+import { type Failure, runSuite, type Selection } from "./stress/suite.ts";
 
 const USAGE = `Usage: deno task stress [options] [files]
 
@@ -61,32 +61,32 @@ function parseFile(path: string): string {
 /** Runs the tests, and prints each failure when its run has ended. */
 async function stress({ runs, ...selection }: Options, signal: AbortSignal): Promise<number> {
   await using _load = new Load();
-  const redIn = new Map<string, number[]>();
+  const failedIn = new Map<string, number[]>();
   for (let run = 1; run <= runs; run++) {
     const start = performance.now();
-    const reds = await runSuite(selection, signal);
+    const failures = await runSuite(selection, signal);
     if (signal.aborted) return 130;
     const seconds = Math.round((performance.now() - start) / 1000);
-    console.log(`run ${run} of ${runs}: ${reds.length === 0 ? "green" : `${reds.length} red`}, ${seconds} s`);
-    for (const red of reds) {
-      console.log(describe(red));
-      redIn.set(red.name, [...redIn.get(red.name) ?? [], run]);
+    console.log(`run ${run} of ${runs}: ${failures.length === 0 ? "green" : `${failures.length} red`}, ${seconds} s`);
+    for (const failure of failures) {
+      console.log(describe(failure));
+      failedIn.set(failure.name, [...failedIn.get(failure.name) ?? [], run]);
     }
   }
-  console.log(summary(redIn, runs));
-  return redIn.size > 0 ? 1 : 0;
+  console.log(summary(failedIn, runs));
+  return failedIn.size > 0 ? 1 : 0;
 }
 
-function describe({ name, message }: Red): string {
+function describe({ name, message }: Failure): string {
   return `  red: ${name}\n${message.replace(/^/gm, "    ")}`;
 }
 
-function summary(redIn: ReadonlyMap<string, readonly number[]>, runs: number): string {
-  if (redIn.size === 0) return `All tests were green in all runs (${runs})`;
-  const rows = [...redIn].map(([name, which]) =>
+function summary(failedIn: ReadonlyMap<string, readonly number[]>, runs: number): string {
+  if (failedIn.size === 0) return `All tests were green in all runs (${runs})`;
+  const rows = [...failedIn].map(([name, which]) =>
     `  ${name}: red in ${which.length} of ${runs} runs (${which.join(", ")})`
   );
-  return `Tests that were red at least once (${redIn.size}):\n${rows.join("\n")}`;
+  return `Tests that were red at least once (${failedIn.size}):\n${rows.join("\n")}`;
 }
 
 if (import.meta.main) {
@@ -95,7 +95,7 @@ if (import.meta.main) {
     else {
       const options = parseOptions(Deno.args);
       const interrupted = new AbortController();
-      // Without these, a signal would leave the load behind.
+      // Without a handler, a signal would end this process, and leave the load running.
       for (const name of ["SIGINT", ...(Deno.build.os === "windows" ? [] : ["SIGTERM"] as const)] as const) {
         Deno.addSignalListener(name, () => interrupted.abort());
       }

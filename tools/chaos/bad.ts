@@ -1,12 +1,15 @@
 /**
- * Twelve kinds of bad clients. Each does its worst once; the crowd has it do so again until the time is up.
+ * Twelve kinds of bad clients. Each misbehaves on one connection, and is started again until the time is up.
+ *
+ * This folder holds the parts of `deno task chaos`: the bad clients (here) and their process (`crowd.ts`), the good
+ * clients (`good.ts`), the server (`victim.ts`), the machine's speed (`pulse.ts`), and the result (`report.ts`).
  *
  * @module
  */
 
 import { connect as connectFrom } from "node:net";
 
-/** Where the server is, and when to stop. */
+/** The server's port, and the signal that ends the clients. */
 export interface Target {
   port: number;
   signal: AbortSignal;
@@ -14,7 +17,7 @@ export interface Target {
 
 type BadClient = (conn: Deno.TcpConn, target: Target) => Promise<void>;
 
-/** The address that the server takes for a proxy's. */
+/** The address of a trusted proxy, in the server's flags. */
 export const PROXY_ADDRESS = "127.0.0.2";
 
 const LINES = bytesOf("the quick brown fox jumps\n".repeat(2400));
@@ -23,7 +26,7 @@ const CLIENT_HELLO = new Uint8Array([22, 3, 1, 0, 5, 1, 0, 0, 1, 0]);
 const GIGABYTE = 2 ** 30;
 const GARBAGE = ["PROXY TCP4 999.1.1.1 x 1 2\r\n", "PROXY \0\xff", "\r\n\r\n\0\r\nQUIT\n\xff\xff\xff\xff", "hello\n"];
 
-/** Those that are served by a connection of their own, by name. */
+/** The kinds that misbehave on one connection each, by name. */
 const CLIENTS: Readonly<Record<string, BadClient>> = {
   "slowloris": async (conn, { signal }) => {
     while (!signal.aborted) await send(conn, "x"), await pause(400);
@@ -71,14 +74,14 @@ const CLIENTS: Readonly<Record<string, BadClient>> = {
   },
 };
 
-/** Every kind, by name. */
+/** The names of all kinds. */
 export const KINDS: readonly string[] = [...Object.keys(CLIENTS), "connect storm", "garbage PROXY"];
 
-/** Has one client of a kind misbehave until the time is up, and says how often it came. */
+/** Runs one client of a kind again and again until the time is up; returns how often it ran. */
 export async function misbehave(kind: string, target: Target): Promise<number> {
   let times = 0;
   for (; !target.signal.aborted; times++) {
-    // Being thrown out is what a bad client lives on.
+    // The server closes the connection of nearly every bad client.
     await once(kind, target).catch(() => {});
     await pause(300 + 400 * Math.random());
   }
@@ -89,7 +92,7 @@ async function once(kind: string, target: Target): Promise<void> {
   if (kind === "connect storm") return await storm(target);
   if (kind === "garbage PROXY") return await garble(target);
   const conn = await Deno.connect({ hostname: "127.0.0.1", port: target.port });
-  // What a client waits for may never come, and the end of the time is no news to a socket.
+  // The client may wait for ever; only closing its socket ends that.
   const close = () => quietly(() => conn.close());
   target.signal.addEventListener("abort", close);
   try {
@@ -107,7 +110,7 @@ async function storm({ port }: Target): Promise<void> {
   }
 }
 
-/** Comes from where a proxy's connections come from. */
+/** Sends a malformed PROXY header from the address of the trusted proxy. */
 async function garble({ port }: Target): Promise<void> {
   const socket = connectFrom({ port, host: "127.0.0.1", localAddress: PROXY_ADDRESS });
   const closed = new Promise((resolve) => socket.on("close", resolve).on("error", resolve));
@@ -129,7 +132,7 @@ async function discard(conn: Deno.Conn): Promise<void> {
   try {
     while (await conn.read(buffer) !== null);
   } catch {
-    // The end of a bad client is nobody's loss.
+    // A bad client may end in any way.
   }
 }
 

@@ -1,13 +1,13 @@
 /**
- * The bad clients, in a process of their own with the least priority, as if they were on machines of their own: they may
- * take the server's time, but not that of those who measure.
+ * Runs the bad clients in a separate process with the lowest priority: as if they were on other machines, they may take
+ * the server's time, but not that of the good clients, which measure.
  *
  * @module
  */
 
 import { KINDS, misbehave } from "./bad.ts";
 
-/** Lets so many loose for so long; resolves to how often each kind came. */
+/** Runs `count` bad clients for some seconds; returns how often each kind ran. */
 export async function riot(port: number, count: number, seconds: number): Promise<Record<string, number>> {
   const crowd = [Deno.execPath(), "run", "--allow-net", import.meta.filename!, `${port}`, `${count}`, `${seconds}`];
   const { success, stdout } = await new Deno.Command("chrt", { args: ["--idle", "0", ...crowd], stderr: "inherit" })
@@ -17,7 +17,7 @@ export async function riot(port: number, count: number, seconds: number): Promis
 }
 
 async function riotHere(port: number, count: number, seconds: number): Promise<Record<string, number>> {
-  // An upload that is cut off, or a read that is, may reject where nobody waits for it any more.
+  // A write or read that was cut off may reject after its client has stopped waiting for it.
   globalThis.addEventListener("unhandledrejection", (event) => event.preventDefault());
   const end = new AbortController();
   setTimeout(() => end.abort(), 1000 * seconds);

@@ -1,30 +1,30 @@
 /**
- * Good clients: each asks, waits for the answer, checks every byte of it, and thinks for a moment.
+ * Good clients: each sends a line, waits for the reply, checks every byte of it, and pauses.
  *
  * @module
  */
 
-/** An answer that came. */
+/** A reply that came. */
 export interface Reply {
-  /** When it was asked for, in milliseconds since the epoch. */
+  /** When its line was sent, in milliseconds since the epoch. */
   readonly at: number;
   /** How many milliseconds it took. */
   readonly took: number;
 }
 
-/** What became of the good clients. */
+/** What the good clients have seen. */
 export interface Experience {
   replies: Reply[];
-  /** What went wrong. */
+  /** What went wrong, one text per client that lost a reply. */
   losses: string[];
 }
 
 const THINK_MS = 100;
 
-/** Answers that come at all come by then. */
+/** Maximum time of a reply in milliseconds; a later one counts as lost. */
 const PATIENCE_MS = 10_000;
 
-/** Has so many good clients talk for so long. */
+/** Runs `count` good clients for some seconds. */
 export async function talk(port: number, count: number, seconds: number): Promise<Experience> {
   const experience: Experience = { replies: [], losses: [] };
   const until = performance.now() + 1000 * seconds;
@@ -54,7 +54,7 @@ function think(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, THINK_MS * 2 * Math.random()));
 }
 
-/** Sends a line; returns so many bytes as it has, since the answer is as long. */
+/** Sends a line, and reads its reply, which is as long. */
 async function ask(conn: Deno.Conn, line: string): Promise<string> {
   const timer = setTimeout(() => conn.close(), PATIENCE_MS);
   try {

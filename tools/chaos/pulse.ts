@@ -1,13 +1,13 @@
 /**
- * The pulse of the machine: one that is shared may be at a tenth of its speed for some hundredths of a second, which no
- * server can help.
+ * Measures the machine's speed over time: a shared machine may run at a tenth of it for some hundredths of a second,
+ * which delays any server.
  *
  * @module
  */
 
 import process from "node:process";
 
-/** Some time, in milliseconds since the epoch. */
+/** A span of time, in milliseconds since the epoch. */
 export interface Span {
   readonly from: number;
   readonly to: number;
@@ -15,24 +15,24 @@ export interface Span {
 
 /** When the machine was slow. */
 export interface Slowness {
-  /** The moments, in order. */
+  /** The slow spans, in order. */
   readonly spans: Span[];
-  /** How much of the time they are. */
+  /** Their share of the whole time, from 0 to 1. */
   readonly share: number;
 }
 
-/** When a piece of work was begun, and the milliseconds of the processor that it took, whoever else wanted the core. */
+/** When a fixed piece of work began, and how many milliseconds of processor time it took. */
 type Beat = [at: number, cost: number];
 
 const PERIOD_MS = 2;
 
-/** What takes so many times as long as it mostly does is slow. */
+/** Factor by which a piece of work has to exceed the median to count as slow. */
 const SLOW = 3;
 
-/** So long after a slow moment, what has piled up in it is done. */
+/** Time in milliseconds after a slow moment in which the work that has piled up is done. */
 const AFTERMATH_MS = 15;
 
-/** Takes the pulse until it is stopped, in a process of its own. */
+/** Measures the speed in a separate process until it is stopped. */
 export class Pulse {
   readonly #child: Deno.ChildProcess;
 

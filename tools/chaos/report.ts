@@ -1,5 +1,5 @@
 /**
- * What was found, for people to read.
+ * Writes the results as text.
  *
  * @module
  */
@@ -8,29 +8,29 @@ import type { Experience } from "./good.ts";
 import type { Slowness } from "./pulse.ts";
 import type { Footprint } from "./victim.ts";
 
-/** What became of clients for some time. */
+/** What the clients saw in one run. */
 export interface Round {
-  /** Those who talk with the server under stress. */
+  /** Good clients of the server under stress. */
   readonly good: Experience;
-  /** Those who talk with one that nobody attacks, at the same time on the same machine. */
+  /** Good clients of the second server, which has no bad ones, at the same time on the same machine. */
   readonly bystanders: Experience;
 }
 
-/** What was found. */
+/** All results. */
 export interface Findings {
   readonly quiet: Round[];
-  /** Each came after a quiet one. */
+  /** Each follows the quiet run of the same index. */
   readonly riots: Round[];
   readonly slowness: Slowness;
-  /** How often each kind of bad client came, riot by riot. */
+  /** How often each kind of bad client ran, riot by riot. */
   readonly times: Record<string, number>[];
   readonly footprints: Record<"cold" | "before" | "peak" | "after", Footprint>;
 }
 
-/** Writes it down. */
+/** Formats the results. */
 export function report({ quiet, riots, slowness, times, footprints }: Findings): string {
-  const of = (who: keyof Round, rounds: Round[]) => rounds.map((round) => round[who]);
-  const rise = (who: keyof Round) => riseOf(of(who, quiet), of(who, riots), slowness);
+  const of = (group: keyof Round, rounds: Round[]) => rounds.map((round) => round[group]);
+  const rise = (group: keyof Round) => riseOf(of(group, quiet), of(group, riots), slowness);
   const any = quiet.some(({ bystanders }) => bystanders.replies.length > 0);
   return [
     table([
@@ -40,8 +40,8 @@ export function report({ quiet, riots, slowness, times, footprints }: Findings):
       ...any ? [["bystanders, quiet", ...describe(of("bystanders", quiet), slowness)]] : [],
       ...any ? [["bystanders, riot", ...describe(of("bystanders", riots), slowness)]] : [],
     ]),
-    `p99 in a riot, by that of the quiet run before it: ${rise("good")}; aim: 3 at most`,
-    ...any ? [`bystanders, whose server nobody attacks: ${rise("bystanders")}`] : [],
+    `p99 in a riot, divided by that of the quiet run before it: ${rise("good")}; aim: 3 at most`,
+    ...any ? [`bystanders, at the server without bad clients: ${rise("bystanders")}`] : [],
     `at speed: without the ${(100 * slowness.share).toFixed(1)} % of the time in which the machine itself was slow\n`,
     table([["bad clients", "times"], ...Object.keys(times[0]).map((kind) => [kind, `${sum(times, (t) => t[kind])}`])]),
     "The server, before and after a first riot, in the others, and after them:",
@@ -60,7 +60,7 @@ function describe(rounds: Experience[], slowness: Slowness): string[] {
   ];
 }
 
-/** How many times as long the slowest take in a riot. */
+/** The p99 of each riot, divided by that of the quiet run before it. */
 function riseOf(quiet: Experience[], riots: Experience[], slowness: Slowness): string {
   const all = riots.map((round, i) => p99(round) / p99(quiet[i]));
   const some = riots.map((round, i) => p99(atSpeed(round, slowness)) / p99(atSpeed(quiet[i], slowness)));
@@ -85,7 +85,7 @@ function median(values: number[]): number {
   return quantile(values, 0.5);
 }
 
-/** The value that so large a part of the values lies under. */
+/** The value below which `part` of the values lie. */
 function quantile(values: number[], part: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN;

@@ -1,26 +1,26 @@
 /**
- * The server that is put under stress: the real command, in a process of its own.
+ * The server under stress: the command, in a separate process.
  *
  * @module
  */
 
 import { PROXY_ADDRESS } from "./bad.ts";
 
-/** Short, so that a short run meets them all; rates and budgets as a public server would have them. */
+/** Timeouts are short, so that a short run reaches all of them; rates and budgets are those of a public server. */
 const FLAGS = [
   ...["--hostname", "127.0.0.1", "--port", "0", "--idle-timeout", "2s", "--log-level", "warn"],
   ...["--max-bytes-per-second", "256KiB", "--max-buffered-bytes", "16MiB", "--proxy-protocol", PROXY_ADDRESS],
   ...["--drain-timeout", "2s", "--engine", "epoll"],
 ];
 
-/** What a process takes. */
+/** What a process uses. */
 export interface Footprint {
   /** Resident memory. */
   bytes: number;
   descriptors: number;
 }
 
-/** A server at work. */
+/** A running server. */
 export class Victim implements AsyncDisposable {
   readonly port: number;
   readonly #child: Deno.ChildProcess;
@@ -44,14 +44,14 @@ export class Victim implements AsyncDisposable {
     return victim;
   }
 
-  /** What it takes now, from `/proc`. */
+  /** What the process uses now, from `/proc`. */
   async footprint(): Promise<Footprint> {
     const status = await Deno.readTextFile(`/proc/${this.#child.pid}/status`);
     const descriptors = [...Deno.readDirSync(`/proc/${this.#child.pid}/fd`)].length;
     return { bytes: 1024 * Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]), descriptors };
   }
 
-  /** Asks it to end, and waits until it has. */
+  /** Stops the server, and waits for its end. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       this.#child.kill("SIGTERM");

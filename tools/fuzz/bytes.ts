@@ -1,5 +1,5 @@
 /**
- * Cases of bytes alone: the limiter, fed in any segments, against the oracle.
+ * The cases for the limiter alone: it gets an input in segments, and has to agree with the oracle.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { anyCuts, anyInput, anyLimits, fc } from "../../tests/kit/property.ts";
 /** An input, its segments, its limits. */
 export type BytesCase = [input: Uint8Array, cuts: number[], limits: Limits];
 
-/** Any such case; one in eight repeats its input, so that buffers grow and shrink. */
+/** Any case; one in eight repeats its input, so that buffers grow and shrink. */
 export const anyBytes: fc.Arbitrary<BytesCase> = fc.tuple(
   fc.tuple(anyInput, fc.constantFrom(1, 1, 1, 1, 1, 1, 1, 60)).map(([input, times]) => repeat(input, times)),
   anyCuts,
@@ -21,9 +21,9 @@ export const anyBytes: fc.Arbitrary<BytesCase> = fc.tuple(
 );
 
 /**
- * Feeds an input, in segments.
+ * Passes an input to the limiter in segments.
  *
- * @throws {AssertionError} If the limiter does not say what the oracle says.
+ * @throws {AssertionError} If the limiter does not give what the oracle gives.
  */
 export function feed([input, cuts, limits]: BytesCase): void {
   const limiter = new Limiter(limits);

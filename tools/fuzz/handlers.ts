@@ -1,5 +1,5 @@
 /**
- * Handlers of every kind; all shout, and some misbehave.
+ * Handlers of every kind. All shout; some throw, close the connection, or do not wait for their writes.
  *
  * @module
  */
@@ -10,10 +10,10 @@ import { shoutLines } from "../../examples/shout_stream.ts";
 import type { Start } from "../../tests/kit/server.ts";
 import type { HandlerKind } from "./scenario.ts";
 
-/** What makes handlers that throw do so. */
+/** The line at which the throwing handlers throw. */
 export const BAIT = "!";
 
-/** Starts a server with a handler; those that are slow wait for `tick` before each line. */
+/** Starts a server with a handler; a slow one waits for `tick` before each line. */
 export function startHandler(kind: HandlerKind, tick: () => Promise<void>): Start {
   const handler = kind.includes("conversation") ? CONVERSATIONS[kind] : undefined;
   if (handler !== undefined) return (options) => serveConnections(options, handler);
@@ -55,7 +55,7 @@ const CONVERSATIONS: Partial<Record<HandlerKind, ConnHandler>> = {
   },
 };
 
-/** Declines, answers where the lines lie, or elsewhere, as it happens. */
+/** Declines, answers in place, or answers in a copy, depending on the length of the lines. */
 function shoutBytes(lines: Uint8Array): Uint8Array | undefined {
   const replies = (shout as BytesHandler)[ANSWER_BYTES]!(lines);
   return lines.length % 3 === 0 ? undefined : lines.length % 3 === 1 ? replies : replies?.slice();

@@ -1,5 +1,5 @@
 /**
- * What a fuzzed server goes through: plain data, so that a failure can be kept as JSON.
+ * The cases for whole connections. A case is plain data, so that a failing one can be kept as JSON.
  *
  * @module
  */
@@ -7,7 +7,7 @@
 import type { ServeOptions } from "@x/shouty";
 import { fc } from "../../tests/kit/property.ts";
 
-/** A client's doing. Texts are bytes, one per character. */
+/** What one step does. Each character of a text is one byte. */
 export type Action =
   | { do: "connect"; from: number; reads: boolean }
   | { do: "write"; client: number; text: string }
@@ -16,13 +16,13 @@ export type Action =
   | { do: "turn" }
   | { do: "shutdown"; drain: "linger" | "finish"; drainTimeout: number };
 
-/** What is done, and how many microtasks pass after it; `null` lets everything that is ready run. */
+/** An action, and how many microtasks run after it; `null` runs everything that is ready. */
 export interface Step {
   action: Action;
   microtasks: number | null;
 }
 
-/** Which handler the server has. */
+/** The kinds of handlers. */
 export const HANDLERS = [
   "shout",
   "block",
@@ -42,10 +42,10 @@ export const HANDLERS = [
 /** See {@linkcode HANDLERS}. */
 export type HandlerKind = typeof HANDLERS[number];
 
-/** What a call on a transport throws. */
+/** What a failing call of a transport throws. */
 export const ERRORS = ["ConnectionReset", "BrokenPipe", "Error", "string"] as const;
 
-/** What goes wrong below the server. Calls are counted from 1, for each connection anew. */
+/** Faults of the listener and its transports. Calls are counted from 1 in each connection. */
 export interface FaultPlan {
   accepts: ("NotConnected" | "EMFILE")[];
   readBytes: number[];
@@ -57,7 +57,7 @@ export interface FaultPlan {
 export interface Scenario {
   handler: HandlerKind;
   options: Pick<ServeOptions, OptionName>;
-  /** In place of chance, from 0 to 1. */
+  /** The result of `Math.random` during the case. */
   luck: number;
   bufferBytes: number;
   faults: FaultPlan;
@@ -96,11 +96,11 @@ const OPTIONS: { readonly [Name in OptionName]: fc.Arbitrary<Scenario["options"]
   drainTimeout: fc.constantFrom(1, 100, 2500),
 };
 
-/** Options are the more telling the fewer there are. */
+/** Up to five options: with more of them, one hides the effects of another. */
 const someOptions = fc.tuple(fc.record(OPTIONS), fc.subarray(Object.keys(OPTIONS) as OptionName[], { maxLength: 5 }))
   .map(([options, names]) => Object.fromEntries(names.map((name) => [name, options[name]])) as Scenario["options"]);
 
-/** What lines are made of, whole and in part. */
+/** Text made of lines and parts of lines. */
 const anyText: fc.Arbitrary<string> = fc.array(
   fc.oneof(
     { weight: 5, arbitrary: fc.constantFrom("\n", "\r\n", "\r", "a\n", "bc\r\n", "!\n", "\n\n\n", "hello\n") },
@@ -179,13 +179,13 @@ export const anyScenario: fc.Arbitrary<Scenario> = fc.record<Scenario>({
   ) => [first, ...rest]),
 }).map((scenario) => isLong(scenario.steps) ? { ...scenario, bufferBytes: 65_536 } : scenario);
 
-/** Much text through a narrow pipe takes time and tells nothing new. */
+/** Whether a case has much text, which gets the largest pipe: through a small one it takes long and finds nothing new. */
 function isLong(steps: Step[]): boolean {
   const lengths = steps.map(({ action }) => action.do === "write" ? action.text.length : 0);
   return lengths.reduce((sum, length) => sum + length, 0) > 2000;
 }
 
-/** Writes a case as JSON, in which `null` stands for `Infinity`, as the language has it. */
+/** Writes a case as JSON, which has `null` in place of `Infinity`. */
 export function toJson(scenario: Scenario): string {
   return JSON.stringify(scenario);
 }

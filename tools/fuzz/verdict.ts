@@ -1,5 +1,5 @@
 /**
- * Whether what a server did was right, by the oracle.
+ * Compares what a server did with what the oracle says.
  *
  * @module
  */
@@ -14,29 +14,32 @@ import { BAIT } from "./handlers.ts";
 import type { Scenario } from "./scenario.ts";
 import type { WatchedTransport } from "./watched.ts";
 
-/** What became of a client. */
+/** How a client's connection ended. */
 export interface ClientEnd {
-  /** Whether it read from the first moment on. */
+  /** Whether the client read from the start. */
   readonly eager: boolean;
-  /** Whether it broke off by itself. */
+  /** Whether the client closed or reset the connection. */
   readonly gone: boolean;
-  /** Whether the server broke off. */
+  /** Whether one of the client's reads failed. */
   readonly lost: boolean;
   readonly received: Uint8Array[];
 }
 
 const BREACHES: readonly CloseReason[] = ["line-too-long", "byte-limit"];
 
-/** Endings at a line's end, but for a peer that has ended so many lines meanwhile, and begun another each time. */
+/**
+ * Reasons with which a connection ends at a line's end, and the number of lines after which it may end within one: a peer
+ * that starts each line together with the end of the last never is at a line's end.
+ */
 const AT_BOUNDARY: Readonly<Partial<Record<CloseReason, number>>> = { "max-age": 8, "max-lines": 8, "drained": 64 };
 
-/** The clocks that run while everything has been answered, in a line handler's connection. */
+/** Timeouts that run while no line is unanswered, in a line handler's connection. */
 const SILENT: readonly CloseReason[] = ["idle", "first-line-timeout", "line-timeout"];
 
-/** Endings that leave nothing unsaid. */
+/** Reasons with which every reply is sent before the connection closes. */
 const POLITE: readonly string[] = ["end", "closed", "handler-error", ...BREACHES, ...Object.keys(AT_BOUNDARY)];
 
-/** Checks how every connection was served, and who was let in. */
+/** Checks how each connection was served, and that no limit on connections was exceeded. */
 export function checkConnections(scenario: Scenario, events: ServerEvent[], transports: WatchedTransport[]): void {
   const { maxConnections = Infinity, maxConnectionsPerIp = Infinity, deny } = scenario.options;
   const active: string[] = [];
@@ -48,7 +51,7 @@ export function checkConnections(scenario: Scenario, events: ServerEvent[], tran
     else active.splice(active.indexOf(client), 1);
     assertLessOrEqual(active.length, maxConnections);
     assertLessOrEqual(active.filter((name) => name === client).length, maxConnectionsPerIp);
-    assert(deny === undefined || !hostname.startsWith("10."), "A denied address was let in");
+    assert(deny === undefined || !hostname.startsWith("10."), "A denied address was accepted");
     if (event.type === "accepted") continue;
     checkConnection(scenario, event, transports.find(({ remoteAddr }) => remoteAddr === event.conn.remoteAddr)!);
   }
@@ -77,11 +80,11 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
   else {
     const all = owed + errorLine(taken, scenario);
     const isRight = elsewhere?.startsWith(latin1(output)) || isBeginning(output, all, reason === "memory");
-    assert(isRight, `${note}: said ${decode(output)}`);
+    assert(isRight, `${note}: sent ${decode(output)}`);
   }
 }
 
-/** Checks what came to a client of what the server sent. */
+/** Checks what a client received of the server's output. */
 export function checkClient(
   scenario: Scenario,
   client: ClientEnd,
@@ -96,7 +99,7 @@ export function checkClient(
   if (isOwedAll || !client.gone && !client.lost) assertEquals(received, sent, "What was sent comes");
 }
 
-/** What a client gets that means another server, if it is one. */
+/** The answer to a client that speaks HTTP or TLS; `undefined` for any other client. */
 function redirection(taken: Uint8Array, { options }: Scenario): string | undefined {
   if (!options.answerMisdirected) return undefined;
   const is = (look: TlsRecord | RequestLine) =>
@@ -104,12 +107,12 @@ function redirection(taken: Uint8Array, { options }: Scenario): string | undefin
   return is(new TlsRecord()) ? latin1(TLS_ALERT) : is(new RequestLine()) ? BAD_REQUEST : undefined;
 }
 
-/** A last line without its end is none while the input is not over. */
+/** The lines of the input; a last one without a line end counts only once the input has ended. */
 function completeLines({ lines, reason }: Answer, taken: Uint8Array): Uint8Array[] {
   return reason === "end" && taken.length > 0 && taken.at(-1) !== LF ? lines.slice(0, -1) : lines;
 }
 
-/** What the handler says to these lines, the last of which may be one that it ends with. */
+/** The handler's replies to these lines, up to the one after which it closes the connection or throws. */
 function repliesOf({ handler }: Scenario, lines: Uint8Array[]): string {
   let texts = lines.map(decode);
   const bait = texts.indexOf(BAIT);
@@ -118,23 +121,23 @@ function repliesOf({ handler }: Scenario, lines: Uint8Array[]): string {
   return texts.map((text) => `${text.toUpperCase()}\n`).join("");
 }
 
-/** The oracle's whole answer is its replies, then this. */
+/** The error line at the end of the oracle's output, behind the replies. */
 function errorLine(taken: Uint8Array, { options }: Scenario): string {
   const { maxLineBytes = 65_536, maxConnectionBytes = Infinity } = options;
   return /error: .*\n$/.exec(shouted(taken, { maxLineBytes, maxConnectionBytes }))?.[0] ?? "";
 }
 
-/** Whoever gives way is told so, if there is room for it. */
+/** Whether output is a beginning of the replies, followed by the memory limit's error line if that closed the connection. */
 function isBeginning(output: Uint8Array, owed: string, givesWay: boolean): boolean {
-  const said = latin1(output);
+  const sent = latin1(output);
   const replies = latin1(new TextEncoder().encode(owed));
-  if (replies.startsWith(said)) return true;
+  if (replies.startsWith(sent)) return true;
   if (!givesWay) return false;
   let same = 0;
-  while (same < said.length && said[same] === replies[same]) same++;
-  // The apology and a reply may begin alike.
+  while (same < sent.length && sent[same] === replies[same]) same++;
+  // The error line may begin with the same characters as the next reply.
   const starts = Array.from({ length: same + 1 }, (_, i) => i);
-  return starts.some((start) => "error: too much unfinished input\n".startsWith(said.slice(start)));
+  return starts.some((start) => "error: too much unfinished input\n".startsWith(sent.slice(start)));
 }
 
 function latin1(bytes: Uint8Array): string {

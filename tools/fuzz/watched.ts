@@ -1,21 +1,21 @@
 /**
- * Listeners and transports that watch how the server treats them.
+ * Wraps listeners and transports, and checks that the server calls them by the rules.
  *
  * @module
  */
 
 import type { Listener, Transport } from "@x/shouty";
 
-/** What a quiet connection's buffer takes, which no budget counts. */
+/** Bytes of a quiet connection's buffer, which no budget counts. */
 const LEAST_BYTES = 256;
 
-/** Whole lines have no budget; their buffers may grow until half of it is used. */
+/** Maximum bytes by which a buffer grows for whole lines, which is allowed until half of the budget is used. */
 const LARGEST_BYTES = 65_536 - LEAST_BYTES;
 
 /** All transports of one server. */
 export class Watch {
   readonly transports: WatchedTransport[] = [];
-  /** What the server did that it must not do. */
+  /** Broken rules. */
   readonly complaints: string[] = [];
   readonly #budget: number;
 
@@ -23,7 +23,7 @@ export class Watch {
     this.#budget = Math.max(maxBufferedBytes, maxBufferedBytes / 2 + LARGEST_BYTES);
   }
 
-  /** Puts itself between a listener and the server. */
+  /** Wraps a listener, so that each of its transports is watched. */
   over(listener: Listener): Listener {
     return {
       addr: listener.addr,
@@ -40,7 +40,7 @@ export class Watch {
     this.complaints.push(text);
   }
 
-  /** Called when a buffer is handed over to be read into, which is when the budget has to be kept. */
+  /** Checks the budget; called at the start of each read, when the buffer's size is final. */
   checkBudget(): void {
     let bytes = 0;
     for (const transport of this.transports) bytes += Math.max(0, transport.bufferBytes - LEAST_BYTES);
@@ -48,7 +48,7 @@ export class Watch {
   }
 }
 
-/** One transport: what went through it, and whether the server keeps the rules of {@linkcode Transport}. */
+/** A transport that records its bytes, and whether the server keeps the rules of {@linkcode Transport}. */
 export class WatchedTransport implements Transport {
   readonly remoteAddr: Deno.Addr;
   readonly localAddr: Deno.Addr;
@@ -57,7 +57,7 @@ export class WatchedTransport implements Transport {
   readonly #under = { read: 0, write: 0, closeWrite: 0 };
   readonly #input: Uint8Array[] = [];
   readonly #output: Uint8Array[] = [];
-  /** How large the buffer is that was last read into; 0 once it is closed. */
+  /** Size in bytes of the buffer of the last read; 0 once the transport is closed. */
   bufferBytes = 0;
   closes = 0;
 
@@ -68,18 +68,18 @@ export class WatchedTransport implements Transport {
     this.localAddr = inner.localAddr;
   }
 
-  /** What the server has read. */
+  /** The bytes that the server has read. */
   get input(): Uint8Array {
     return join(this.#input);
   }
 
-  /** What was taken of what the server wrote. */
+  /** The bytes of the server's writes that the transport has taken. */
   get output(): Uint8Array {
     return join(this.#output);
   }
 
   read(into: Uint8Array): Promise<number | null> {
-    // The buffer for what nobody wants is everybody's.
+    // After closeWrite, all connections discard their input into one shared buffer.
     if (this.#under.closeWrite === 0) this.bufferBytes = into.buffer.byteLength;
     if (into.length === 0) this.#watch.complain("read() into nothing");
     this.#watch.checkBudget();

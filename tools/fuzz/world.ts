@@ -1,5 +1,5 @@
 /**
- * Plays a case: a server, its clients, and what is done to them.
+ * Runs a case: a server, its clients, and the steps.
  *
  * @module
  */
@@ -15,11 +15,11 @@ import { Watch } from "./watched.ts";
 
 const ADDRESSES = ["127.0.0.1", "10.0.0.1", "2001:db8::1", "2001:db8::2", "::ffff:127.0.0.1"];
 
-/** So many seconds, each with turns of its own, are longer than any rate or queue of a case can hold its input up. */
+/** Maximum seconds on the clock until all connections have to end; no rate limit or queue of a case takes as long. */
 const MAX_SECONDS = 10_000;
 const LAST_DRAIN_MS = 77;
 
-/** Promises that nobody looked after; the cases of a process share it. */
+/** Errors of unhandled rejections; all cases of the process share it. */
 const strays: unknown[] = [];
 globalThis.addEventListener("unhandledrejection", (event) => {
   event.preventDefault();
@@ -27,16 +27,16 @@ globalThis.addEventListener("unhandledrejection", (event) => {
 });
 
 /**
- * Plays a case to its end.
+ * Runs a case to its end.
  *
- * @throws {AssertionError} If the server did what it must not.
+ * @throws {AssertionError} If the server did not behave as the oracle says.
  */
 export async function play(scenario: Scenario): Promise<void> {
   const chance = Math.random;
   Math.random = () => scenario.luck;
   try {
     await new World(scenario).live();
-    assertEquals(strays.splice(0), [], "Rejections that nobody handled");
+    assertEquals(strays.splice(0), [], "Unhandled rejections");
   } finally {
     Math.random = chance;
   }
@@ -49,10 +49,10 @@ class World {
   readonly #watch: Watch;
   readonly #t: TestServer;
   readonly #clients: Client[] = [];
-  /** When the server has to be closed at the latest, and when it was. */
+  /** The time at which the server has to be closed at the latest, and the time at which it was. */
   #deadline = Infinity;
   #closedAt: number | undefined;
-  /** Lets slow handlers go on. */
+  /** Resolving it continues the slow handlers. */
   #tick = Promise.withResolvers<void>();
 
   constructor(scenario: Scenario) {
@@ -111,17 +111,17 @@ class World {
     this.#t.server.shutdown({ drain, drainTimeout }).then(() => this.#closedAt = this.#clock.now());
   }
 
-  /** Everybody reads and has said all: then nothing but a limit or an end can come, and in time. */
+  /** Has every client read, and end its side. Then each connection has to end, by a limit or by its client's end. */
   async #end(): Promise<void> {
     for (const client of this.#clients) client.finish();
     this.#tick.resolve();
-    // Some may not be accepted yet.
+    // Connections may not be accepted yet, so no active connection means nothing before this.
     const least = this.#scenario.options.acceptRate === undefined ? 3 : 30;
     for (let second = 0; second < MAX_SECONDS; second++) {
       if (second >= least && this.#t.stats.active === 0) break;
       await this.#clock.advance(1000);
     }
-    assertEquals(this.#t.stats.active, 0, "A connection whose client is done does not end");
+    assertEquals(this.#t.stats.active, 0, "A connection does not end although its client has");
   }
 
   #judge(): void {
@@ -137,7 +137,7 @@ class World {
   }
 }
 
-/** A client that writes in order, and remembers what came. */
+/** A client that does its writes one after the other, and keeps what it receives. */
 class Client implements ClientEnd {
   readonly #test: TestClient;
   #writing = Promise.resolve();
@@ -188,7 +188,7 @@ class Client implements ClientEnd {
   }
 
   #then(write: () => Promise<void>): void {
-    // What the server does not want any more is no fault of the client.
+    // The server may close the connection before it has read everything.
     this.#writing = this.#writing.then(write).catch(() => {});
   }
 }

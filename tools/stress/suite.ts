@@ -7,14 +7,14 @@
 /** Maximum time of one run in milliseconds; the suite takes two to four minutes on two busy cores. */
 const LIMIT_MS = 20 * 60_000;
 
-/** How a test is told apart from a failure outside of any test. */
+/** The name of a failure that happened outside of any test. */
 const NO_TEST = "(outside of a test)";
 
 /** A failure in one run. */
-export interface Red {
+export interface Failure {
   /** The test's name, and behind it the file that it is in. */
   readonly name: string;
-  /** What the test runner says of the failure. */
+  /** The test runner's message. */
   readonly message: string;
 }
 
@@ -29,11 +29,11 @@ export interface Selection {
 /**
  * Runs the suite once.
  *
- * @param selection Which tests.
+ * @param selection The tests to run.
  * @param signal Ends the run when it aborts.
- * @returns What was red; empty if the suite passed.
+ * @returns The failures; empty if the suite passed.
  */
-export async function runSuite({ filter, files }: Selection, signal: AbortSignal): Promise<Red[]> {
+export async function runSuite({ filter, files }: Selection, signal: AbortSignal): Promise<Failure[]> {
   const report = await Deno.makeTempFile({ prefix: "shouty_stress_", suffix: ".xml" });
   const limit = AbortSignal.timeout(LIMIT_MS);
   try {
@@ -58,11 +58,11 @@ export async function runSuite({ filter, files }: Selection, signal: AbortSignal
  * Finds the failures of a run that failed.
  *
  * @param report The test runner's report, in JUnit's form; it is empty if the types were wrong.
- * @param output What the test runner wrote; only that tells of an error outside of a test.
+ * @param output The test runner's output, which alone has the errors outside of a test.
  * @returns At least one failure.
  */
-export function failures(report: string, output: string): Red[] {
-  const found: Red[] = [];
+export function failures(report: string, output: string): Failure[] {
+  const found: Failure[] = [];
   for (const [, attributes, body] of report.matchAll(/<testcase ([^>]*)>([\s\S]*?)<\/testcase>/g)) {
     const failure = /<failure message="[^"]*">([\s\S]*?)<\/failure>/.exec(body);
     if (failure === null) continue;
