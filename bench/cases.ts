@@ -29,9 +29,9 @@ export interface Case {
   name: string;
   title: string;
   unit: "lines/s" | "conns/s" | "bytes" | "×";
-  /** The servers that take part; all of them if not said. */
+  /** The servers that take part; all of them by default. */
   servers?: string[];
-  /** At most so many rounds, because it takes long. */
+  /** Maximum number of rounds, for a case that takes long. */
   rounds?: number;
   measure(setting: Setting, spec: ServerSpec): Promise<Sample>;
 }
@@ -43,7 +43,7 @@ const MILLION = 1_000_000;
 const UNDISTURBED = 0.8;
 const TRIES = 3;
 
-/** One run of the load, with the server's own processor time beside it: that is steadier on a busy machine. */
+/** One run of the load, with the server's own processor time: on a busy machine that varies less. */
 async function run(setting: Setting, server: Running, mode: string, options: Record<string, number>): Promise<Sample> {
   const start = await cpuSeconds(server.pid);
   const result = await setting.lab.load(server, mode, { seconds: setting.seconds, warmup: WARMUP, ...options });
@@ -69,7 +69,7 @@ function shareOf({ server, load }: Pick<Sample, "server" | "load">): number {
   return Math.max(server ?? 0, load ?? 0);
 }
 
-/** Repeats a disturbed run, and keeps the one that was disturbed least, whatever its figure. */
+/** Repeats a disturbed run, and returns the sample that was disturbed least. */
 async function retry(measureOnce: () => Promise<Sample>): Promise<Sample> {
   let best = await measureOnce();
   for (let tries = 1; tries < TRIES && isDisturbed(best); tries++) {
@@ -92,7 +92,7 @@ function speed(name: string, title: string, mode: "lines" | "churn", options: Re
   };
 }
 
-/** Hands a server of its own to `use`, and ends it afterwards. */
+/** Starts a server for `use` alone, and ends it afterwards. */
 async function onFresh<T>(setting: Setting, spec: ServerSpec, use: (server: Running) => Promise<T>): Promise<T> {
   const server = await setting.lab.start(spec, true);
   try {
@@ -114,7 +114,7 @@ async function whileHeld<T>(setting: Setting, server: Running, clients: number, 
 
 function memory(setting: Setting, spec: ServerSpec): Promise<Sample> {
   return onFresh(setting, spec, async (server) => {
-    // What a server takes once, under its first load, is nobody's share; connections that come and go make it do so.
+    // A server grows once under its first load, which is no cost of a connection; short connections cause that here.
     await run(setting, server, "churn", { clients: 50, bytes: 16 });
     const before = await settledBytes(server.pid);
     const after = await whileHeld(setting, server, setting.idle, () => settledBytes(server.pid));
@@ -122,7 +122,7 @@ function memory(setting: Setting, spec: ServerSpec): Promise<Sample> {
   });
 }
 
-/** Busy clients beside idle ones; the same without them before and after, so that a drift of the machine cancels. */
+/** Busy clients beside idle ones, and the same without them before and after, so that a drift of the machine cancels. */
 function besideIdle(setting: Setting, spec: ServerSpec): Promise<Sample> {
   return onFresh(setting, spec, async (server) => {
     const before = await run(setting, server, "lines", BUSY);

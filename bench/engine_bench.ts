@@ -11,7 +11,7 @@ import { decodeLines } from "../internal/lines/text.ts";
 
 const LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 
-/** Blocks as a client sends them: how many lines, and how long. */
+/** Blocks of lines, as a client sends them. */
 const BLOCKS = {
   "1 line of 16 bytes": [1, 16],
   "100 lines of 16 bytes": [100, 16],
@@ -48,7 +48,7 @@ Deno.bench("the limiter takes a line of 64 KiB byte by byte", () => {
   }
 });
 
-/** Passes bytes through a limiter, and each block that comes out on. */
+/** Passes bytes through a limiter, and each of its blocks to `pass`. */
 function feed(limiter: Limiter, input: Uint8Array, pass: (block: Uint8Array) => void): void {
   for (let rest = input; rest.length > 0;) {
     const space = limiter.space();

@@ -1,4 +1,4 @@
-// What an experiment needs: pinned cores, built programs, started servers, runs of the load generator.
+// Builds and starts servers and the load generator on pinned cores, and measures their processes.
 
 import type { ServerSpec } from "./servers.ts";
 
@@ -32,7 +32,7 @@ export interface Running {
 
 /** Connections that are held open. */
 export interface Held {
-  /** Lets them go. */
+  /** Closes them. */
   release(): Promise<void>;
 }
 
@@ -44,7 +44,7 @@ function lastLines(text: string): string {
   return text.trimEnd().split("\n").slice(-3).join(" / ") || "no output";
 }
 
-/** Runs a program to its end and returns what it says; throws with its last words if it fails. */
+/** Runs a program to its end and returns its output; throws with the last lines of its errors if it fails. */
 export async function output([program, ...args]: string[]): Promise<string> {
   const { code, stdout, stderr } = await new Deno.Command(program, { args, cwd: ROOT, stdin: "null" }).output();
   const decoder = new TextDecoder();
@@ -56,7 +56,7 @@ export async function output([program, ...args]: string[]): Promise<string> {
 export async function versionOf(tool: string[]): Promise<string | null> {
   try {
     const version = (await output(tool)).split("\n")[0];
-    // Where there is no Node.js, Deno runs "node" as itself; that would be another peer.
+    // Without Node.js, Deno runs "node" as itself, which would measure Deno again.
     return version.startsWith("deno ") && tool[0] !== Deno.execPath() ? null : version;
   } catch {
     return null;
@@ -71,7 +71,7 @@ function parseCores(list: string): number[] {
   });
 }
 
-/** Two cores of those this process may use, not two threads of one core if that can be avoided. */
+/** Chooses two cores that this process may use; two threads of one core only if there is no other. */
 async function chooseCores(): Promise<{ server: number; load: number } | null> {
   if (await versionOf(["taskset", "--version"]) === null) return null;
   const status = await Deno.readTextFile("/proc/self/status");
@@ -82,7 +82,7 @@ async function chooseCores(): Promise<{ server: number; load: number } | null> {
   return { server, load: others.find((core) => !siblings.includes(core)) ?? others[0] };
 }
 
-/** The bench's place: a temporary folder, and every process it has started. */
+/** A temporary folder, and every process that the bench has started. */
 export class Lab {
   readonly cores: { server: number; load: number } | null;
   readonly #dir: string;
@@ -96,7 +96,7 @@ export class Lab {
     this.cores = cores;
   }
 
-  /** Makes the folder, and the load generator in it. */
+  /** Creates the folder, and compiles the load generator into it. */
   static async open(): Promise<Lab> {
     if (await versionOf(["cc", "--version"]) === null) throw new Error("The load generator needs a C compiler (cc)");
     const lab = new Lab(await Deno.makeTempDir({ prefix: "shouty-bench-" }), await chooseCores());
@@ -109,7 +109,7 @@ export class Lab {
     return lab;
   }
 
-  /** Makes a server's executable. Returns why it cannot take part, or `null`. */
+  /** Builds a server's executable. Returns why it cannot take part, or `null`. */
   async prepare(spec: ServerSpec): Promise<string | null> {
     try {
       await Deno.stat(ROOT + spec.source);
@@ -125,7 +125,7 @@ export class Lab {
     return this.cores ? ["taskset", "-c", String(this.cores[core]), ...command] : command;
   }
 
-  /** Starts a server of the caller's own, and waits until it listens. */
+  /** Starts a server for the caller alone, and waits until it listens. */
   async start(spec: ServerSpec, roomy: boolean): Promise<Running> {
     if (this.#closing) throw new Error("The lab is closing");
     const log = `${this.#dir}/${spec.name}-${this.#logs++}.log`;
@@ -134,38 +134,21 @@ export class Lab {
     const child = new Deno.Command("sh", {
       args: ["-c", 'exec "$@" 2>"$0"', log, ...command],
       cwd: ROOT,
-      env: { NO_COLOR: "1" }, // a server's last words may end up in the report
+      env: { NO_COLOR: "1" }, // the report may show the server's last lines
       stdin: "null",
       stdout: "null",
     }).spawn();
-    let ended = false;
+    const running = { pid: child.pid, port: 0, ended: false, stop: () => stopChild(child, running) };
     child.status.then(() => {
-      ended = true;
+      running.ended = true;
       this.#started.delete(running);
     });
-    const stop = async () => {
-      if (!ended) child.kill("SIGTERM");
-      const timer = setTimeout(() => ended || child.kill("SIGKILL"), STOP_DEADLINE_MS);
-      await child.status;
-      clearTimeout(timer);
-    };
-    const running = { pid: child.pid, port: 0, stop };
     this.#started.add(running);
-    const deadline = Date.now() + START_DEADLINE_MS;
-    while (running.port === 0) {
-      const text = await Deno.readTextFile(log).catch(() => "");
-      running.port = Number(text.match(/listening on \S*:(\d+)/)?.[1] ?? 0);
-      if (running.port !== 0) break;
-      if (ended || Date.now() > deadline) {
-        await stop();
-        throw new Error(`${spec.name} ${ended ? "ended" : "did not listen"}: ${lastLines(text)}`);
-      }
-      await delay(POLL_MS);
-    }
+    running.port = await portOf(spec.name, log, running);
     return running;
   }
 
-  /** The server of that name which stays up for all rounds. */
+  /** The server of that name that runs during all rounds; starts it at the first call. */
   async shared(spec: ServerSpec): Promise<Running> {
     const known = this.#byName.get(spec.name);
     if (known && this.#started.has(known)) return known;
@@ -209,9 +192,31 @@ export class Lab {
 
   /** Ends every server that this lab has started, and removes its folder. */
   async close(): Promise<void> {
-    this.#closing = true; // or an interrupted round would go on to the next server
+    this.#closing = true; // otherwise an interrupted round would start the next server
     await Promise.all([...this.#started].map((running) => running.stop()));
     await Deno.remove(this.#dir, { recursive: true });
+  }
+}
+
+async function stopChild(child: Deno.ChildProcess, running: { readonly ended: boolean }): Promise<void> {
+  if (!running.ended) child.kill("SIGTERM");
+  const timer = setTimeout(() => running.ended || child.kill("SIGKILL"), STOP_DEADLINE_MS);
+  await child.status;
+  clearTimeout(timer);
+}
+
+/** Waits until a server's log tells its port; stops the server and throws if that takes too long. */
+async function portOf(name: string, log: string, server: { readonly ended: boolean; stop(): Promise<void> }) {
+  for (const deadline = Date.now() + START_DEADLINE_MS;;) {
+    const text = await Deno.readTextFile(log).catch(() => "");
+    const port = Number(text.match(/listening on \S*:(\d+)/)?.[1] ?? 0);
+    if (port !== 0) return port;
+    if (server.ended || Date.now() > deadline) {
+      const what = server.ended ? "ended" : "did not listen";
+      await server.stop();
+      throw new Error(`${name} ${what}: ${lastLines(text)}`);
+    }
+    await delay(POLL_MS);
   }
 }
 
@@ -239,7 +244,7 @@ export async function cpuSeconds(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) / 100; // USER_HZ is 100 on every Linux that Deno runs on
 }
 
-/** How many descriptors a process may open at most. */
+/** Maximum number of descriptors of a process. */
 export async function maxFiles(): Promise<number> {
   const limits = await Deno.readTextFile("/proc/self/limits");
   return Number(limits.match(/^Max open files\s+\S+\s+(\d+)/m)?.[1] ?? 1024);

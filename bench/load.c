@@ -22,9 +22,9 @@ enum { SOURCES = 250, AT_ONCE = 64, ENDLESS_BLOCK = 32 * 1024, CHUNK = 256 * 102
 
 typedef struct {
   int fd, state, endless;
-  long first;               // index of the batch's first line: it moves on, so that no two batches are alike
+  long first;               // index of the batch's first line; it advances, so that no two batches are equal
   size_t block;             // bytes in one batch; an endless client repeats it
-  size_t limit, sent, got;  // stop after `limit` bytes; what has been written; what has come back, checked
+  size_t limit, sent, got;  // bytes after which to stop; bytes written; bytes received and checked
   uint64_t start;
 } Conn;
 
@@ -116,12 +116,12 @@ static void open_conn(Conn *c) {
   // instead, so that it cannot hold up the clients whose latency is measured.
   struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | (c->endless ? 0 : EPOLLET), .data.ptr = c};
   if (epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &e)) fail(1, "epoll_ctl: %s", strerror(errno));
-  start_batch(c);  // on loopback the handshake is done by now; if not, EAGAIN, and EPOLLOUT will tell
+  start_batch(c);  // on loopback the handshake is done by now; otherwise EAGAIN, and EPOLLOUT comes later
 }
 
-// A whole batch has come back. Nobody resets anybody: all that the server sent has been read, and the client ends
-// first, so that the TIME_WAIT is on its side. A churning client does not wait for the server's end: on loopback
-// most of a connection's cost already falls on the side that connects, and the load should not be the limit.
+// A whole batch has come back. Neither side resets: all that the server sent has been read, and the client ends first,
+// so that the TIME_WAIT is on its side. A churning client does not wait for the server's end: on loopback most of a
+// connection's cost already falls on the side that connects, and the load should not be the limit.
 static void finish_batch(Conn *c) {
   if (stopping && mode != CHURN) {
     c->state = CLOSING;
@@ -250,8 +250,8 @@ static void read_all(int fd, const char *want, size_t size) {
   }
 }
 
-// After each byte, a line on a second connection: its reply shows that the server has had its turn on the byte.
-// Otherwise the kernel would join the bytes whenever the server is slow, and hide that it is.
+// After each byte, a line on a second connection: its reply shows that the server has had time to read the byte.
+// Otherwise the kernel would join the bytes while the server is slow, and hide that it is.
 static void trickle(void) {
   make_lines(1);
   int slow = dial(0), ping = dial(0);

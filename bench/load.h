@@ -1,4 +1,4 @@
-// What the load generator measures with: clock, histogram, result line, arguments.
+// The load generator's clock, histogram, result line and arguments.
 #include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -15,7 +15,7 @@ static long port = 0, clients = 50, pipeline = 1, bytes = 16, endless = 0;
 static double seconds = 2, warmup = 0.2;
 
 static long done, total, errors;    // batches or connections since begin(), since the start; connections lost
-static uint64_t endless_bytes;      // what the endless clients got back since begin()
+static uint64_t endless_bytes;      // bytes that the endless clients received since begin()
 static uint32_t buckets[64 * 128];  // latencies in ns: 64 steps per power of two, so within 1.6 %
 static uint64_t worst, began, cpu_began;
 static char result[512];

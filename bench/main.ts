@@ -60,7 +60,7 @@ function parseOptions(args: string[]): Options {
   return options;
 }
 
-/** Builds what can be built; says what cannot take part, and why. */
+/** Builds the servers; prints which cannot take part, and why. */
 async function prepare(lab: Lab, servers: ServerSpec[]): Promise<ServerSpec[]> {
   const ready: ServerSpec[] = [];
   for (const spec of servers) {
@@ -79,7 +79,7 @@ function takesPart(test: Case, spec: ServerSpec): boolean {
   return test.servers?.includes(spec.name) ?? true;
 }
 
-/** All rounds. In each round every server comes first once in a while, so that none has the warm or cold place. */
+/** Runs all rounds. The first server changes from round to round, because the first place may be faster or slower. */
 async function measure(setting: Setting, options: Options, servers: ServerSpec[]) {
   const failures: Failure[] = [];
   const samples = new Map(options.cases.map((test) => {
@@ -143,7 +143,7 @@ async function main(args: string[]): Promise<number> {
   }
   const options = parseOptions(args);
   if (Deno.build.os !== "linux") throw new UsageError("The load generator needs Linux (epoll)");
-  // "Default flags" are meant: what the caller has set for a server of their own stays out.
+  // The servers run with their default flags: the caller's environment variables must not change them.
   for (const name of Object.keys(Deno.env.toObject())) if (name.startsWith("SHOUTY_")) Deno.env.delete(name);
   const lab = await Lab.open();
   const interrupt = () => void lab.close().finally(() => Deno.exit(130));

@@ -17,7 +17,7 @@ const LEGEND =
   "deno: shouty on Deno's sockets; lines: the same, by its conversation handler. go: the article's server. " +
   "c: bare epoll, no lines, no limits. naive: Deno's web streams.";
 
-// The picture brings its own background, so that it can be read on any page, and follows the reader's light or dark.
+// The picture has its own background, readable on any page, in the reader's light or dark scheme.
 const STYLE = `
   .page { fill: #ffffff } .text { fill: #1f2328 } .faint { fill: #59636e } .bar { fill: #afb8c1 }
   .own { fill: #0969da } .whisker { stroke: #1f2328; stroke-width: 1.5; opacity: 0.6 }
@@ -61,7 +61,7 @@ function panel(figures: Figure[], x: number, y: number): string {
   ].join("\n");
 }
 
-/** Draws the cases that have a unit of their own; the flat ones are single numbers, and stay in the table. */
+/** Draws the cases with a unit. The cases about flat costs are single ratios, which only the table shows. */
 export function plot(report: Report): string {
   const figures = report.figures.filter((figure) => figure.unit !== "×");
   const panels = [...Map.groupBy(figures, (figure) => figure.case).values()];

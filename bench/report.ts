@@ -2,7 +2,7 @@
 
 import { type Case, isDisturbed, type Sample } from "./cases.ts";
 
-/** What one server did in one case. */
+/** The figures of one server in one case. */
 export interface Figure {
   case: string;
   title: string;
@@ -32,14 +32,14 @@ export interface Figure {
   p99OverGo?: number | undefined;
 }
 
-/** A run that did not come to a figure, and why. */
+/** A run that failed, and why. */
 export interface Failure {
   case: string;
   server: string;
   message: string;
 }
 
-/** The whole outcome, as `--json` writes it. */
+/** The whole result, as `--json` writes it. */
 export interface Report {
   date: string;
   machine: string;
@@ -95,7 +95,7 @@ export function figuresOf(test: Case, samples: Map<string, Sample[]>): Figure[] 
   }));
 }
 
-/** Three significant digits, as a person would write them. */
+/** Formats a value with three significant digits. */
 function short(value: number): string {
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }

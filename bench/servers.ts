@@ -1,4 +1,4 @@
-// The servers to measure: shouty by both its doors, and its peers.
+// The servers to measure: shouty with each kind of handler, and its peers.
 
 /** One server: how it is built, and how it is started on a free port. */
 export interface ServerSpec {
@@ -6,11 +6,11 @@ export interface ServerSpec {
   name: string;
   /** What it is, for the legend. */
   title: string;
-  /** The program it cannot do without, and how that program tells its version. */
+  /** The command that prints the version of the program that the server needs. */
   tool: string[];
-  /** The file, below the project's root, it is made from. */
+  /** The server's source file, below the project's root. */
   source: string;
-  /** The command that makes the executable `out`. */
+  /** The command that builds the executable `out`. */
   build?(source: string, out: string): string[];
   /**
    * The command that starts it. `roomy` raises the limits that the cases with 10 000 connections would run into.

@@ -1,5 +1,5 @@
 /**
- * Time that a test moves.
+ * A clock that a test moves by hand.
  *
  * @module
  */
@@ -16,7 +16,7 @@ interface Timer {
 /**
  * A clock that stands still until {@linkcode FakeClock.advance} moves it; `serve({ clock })` takes one.
  *
- * It has no part in the server's turns of the event loop, which are about fairness and not about time.
+ * It does not control when the server yields to the event loop, which is a matter of fairness, not of time.
  *
  * @example An hour in no time
  * ```ts
@@ -24,41 +24,41 @@ interface Timer {
  * import { assertEquals } from "@std/assert";
  *
  * const clock = new FakeClock();
- * const rung: number[] = [];
- * clock.setTimer(() => rung.push(clock.now()), 3_600_000);
+ * const calls: number[] = [];
+ * clock.setTimer(() => calls.push(clock.now()), 3_600_000);
  *
  * await clock.advance(3_599_999);
- * assertEquals(rung, []);
+ * assertEquals(calls, []);
  * await clock.advance(1);
- * assertEquals(rung, [3_600_000]);
+ * assertEquals(calls, [3_600_000]);
  * ```
  */
 export class FakeClock implements Clock {
   readonly #timers = new Set<Timer>();
   #now = 0;
-  /** Settles when the last call of `advance` so far is over; it never rejects. */
+  /** Settles when the last call of `advance` is done; never rejects. */
   #moved: Promise<void> = Promise.resolve();
 
-  /** How many timers are set. */
+  /** Number of timers that are set. */
   get pending(): number {
     return this.#timers.size;
   }
 
   /**
-   * The time, which begins at 0.
+   * Tells the time.
    *
-   * @returns Milliseconds.
+   * @returns Milliseconds, 0 at the start.
    */
   now(): number {
     return this.#now;
   }
 
   /**
-   * Calls back once the clock has been moved so far. It never keeps the process alive, as it waits for the test alone.
+   * Sets a timer. It never keeps the process alive, because only the test can make it expire.
    *
-   * @param callback What to call.
-   * @param delay In how many milliseconds.
-   * @returns A function that calls it off.
+   * @param callback Called once the clock has been moved far enough.
+   * @param delay Time in milliseconds until then.
+   * @returns A function that cancels the timer.
    */
   setTimer(callback: () => void, delay: number): () => void {
     const timer = { at: this.#now + delay, callback };
@@ -67,13 +67,13 @@ export class FakeClock implements Clock {
   }
 
   /**
-   * Moves the time, and calls each timer on the way when its moment has come. Before, between and after, everything that
-   * is ready runs: the server takes what a client has written before it finds it idle. A call that comes while another
-   * one is under way begins when that one is over, so the times add up.
+   * Moves the time forward, and calls the timers on the way in the order of their times. Before, between and after the
+   * calls, everything that is ready runs: the server reads what a client has written before it finds the client idle. A
+   * call during another one begins when that is done, so the times add up.
    *
-   * @param milliseconds By how much, from 0 on.
-   * @returns When everything that could run has run.
-   * @throws {RangeError} (As a rejection.) If that is less than 0, not finite, or no number.
+   * @param milliseconds How far to move the time, at least 0.
+   * @returns When everything that was ready has run.
+   * @throws {RangeError} (As a rejection.) If the argument is negative, not finite, or not a number.
    * @throws What a timer's callback throws.
    */
   async advance(milliseconds: number): Promise<void> {
@@ -81,7 +81,7 @@ export class FakeClock implements Clock {
       throw new RangeError(`Cannot advance by ${show(milliseconds)} ms: expected a finite number of at least 0`);
     }
     const moved = this.#moved.then(() => this.#move(milliseconds));
-    // The caller gets the error; the next call begins all the same.
+    // The caller gets the error; the next call begins nevertheless.
     this.#moved = moved.catch(() => {});
     await moved;
   }
@@ -98,7 +98,7 @@ export class FakeClock implements Clock {
     this.#now = until;
   }
 
-  /** Of those that are due by then, the earliest; of two at a time, the one that was set first. */
+  /** The earliest of the timers due by a time; of several at the same time, the one that was set first. */
   #next(until: number): Timer | undefined {
     let next: Timer | undefined;
     for (const timer of this.#timers) {
@@ -108,7 +108,7 @@ export class FakeClock implements Clock {
   }
 }
 
-/** What is ready goes first, and so does what the outbox puts off to the end of the turn: hence the second round. */
+/** Lets everything run that is ready. The second round is for writes that the server delays to the end of its turn. */
 async function settle(): Promise<void> {
   for (let round = 0; round < 2; round++) await new Promise((resolve) => setImmediate(() => resolve(undefined)));
 }

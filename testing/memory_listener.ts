@@ -1,5 +1,5 @@
 /**
- * Where connections in memory come from.
+ * A listener whose connections are in memory.
  *
  * @module
  */
@@ -12,15 +12,15 @@ import { TestClient } from "./test_client.ts";
 /** Options of {@linkcode MemoryListener}. */
 export interface MemoryListenerOptions {
   /**
-   * How many bytes each direction of a connection holds before a write has to wait for a read: what the kernel's socket
-   * buffers are. A small one makes the server meet a client that does not read.
+   * Maximum bytes that each direction of a connection holds before a write has to wait for a read, like the kernel's
+   * socket buffers. With a small one, the server soon meets a client that does not read.
    *
    * @default {65_536}
    */
   bufferBytes?: number | undefined;
 }
 
-/** Where the first client comes from; the next ones have the next ports. */
+/** The port of the first client; the following clients have the following ports. */
 const FIRST_CLIENT_PORT = 49_152;
 
 /**
@@ -46,7 +46,7 @@ const FIRST_CLIENT_PORT = 49_152;
  * ```
  */
 export class MemoryListener implements Listener {
-  /** Where it says that it listens: 127.0.0.1, port 8080. */
+  /** The listener's address: always 127.0.0.1, port 8080, although nothing is bound. */
   readonly addr: Deno.Addr = tcp(DEFAULT_PORT);
   readonly #bufferBytes: number;
   readonly #backlog: End[] = [];
@@ -55,9 +55,9 @@ export class MemoryListener implements Listener {
   #closed = false;
 
   /**
-   * Listens at once.
+   * Creates a listener, which listens already.
    *
-   * @param options How large the buffers are.
+   * @param options The size of the connections' buffers.
    * @throws {RangeError | TypeError} If an option is wrong.
    */
   constructor(options: MemoryListenerOptions = {}) {
@@ -70,8 +70,8 @@ export class MemoryListener implements Listener {
   /**
    * Connects a client.
    *
-   * @param remoteAddr Where it comes from; by default 127.0.0.1, from a port of its own.
-   * @returns The client's end, at once; it waits in the backlog until the server accepts it.
+   * @param remoteAddr The client's address; by default 127.0.0.1, with a port that differs for each client.
+   * @returns The client's end. The connection waits in the backlog until the server accepts it.
    * @throws {Deno.errors.ConnectionRefused} If the listener is closed.
    */
   connect(remoteAddr: Deno.Addr = tcp(FIRST_CLIENT_PORT + this.#clients++)): TestClient {
@@ -101,7 +101,7 @@ export class MemoryListener implements Listener {
   }
 
   /**
-   * Stops listening, and resets the clients that nobody has accepted; the server calls it.
+   * Stops listening, and resets the connections that were not accepted; the server calls it.
    *
    * @throws {Deno.errors.BadResource} If it is closed already.
    */

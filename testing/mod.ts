@@ -1,12 +1,12 @@
 /**
- * A test kit: a connection in memory and a clock that is moved by hand, so that a handler is tested in microseconds,
- * without a socket and without waiting.
+ * A test kit: connections in memory (`MemoryListener`, `TestClient`), and a clock that a test moves by hand
+ * (`FakeClock`), so that a handler is tested in microseconds, without a socket and without waiting.
  *
- * Both go where the server takes its own: `serve({ listener, clock })`. Nothing else is replaced, so what passes here is
- * the server itself. Only what it does in turns of the event loop (a shutdown with `drain: "finish"`, megabytes in one
- * go) still takes a few real milliseconds: a turn is not time, and the clock has no part in it.
+ * Pass both to the server: `serve({ listener, clock })`. Nothing else is replaced, so a test exercises the real server.
+ * What the server spreads over several turns of the event loop (a shutdown with `drain: "finish"`, megabytes at once)
+ * still takes a few real milliseconds: the clock does not control turns.
  *
- * @example Ask a line handler
+ * @example Test a line handler
  * ```ts
  * import { serve } from "@x/shouty";
  * import { MemoryListener } from "@x/shouty/testing";
@@ -21,7 +21,7 @@
  * assertEquals(await client.readAll(), "Hello, Ada!\nHello, Grace!\n");
  * ```
  *
- * @example Talk with a conversation handler, and be silent for too long
+ * @example Test a conversation handler, and its idle timeout
  * ```ts
  * import { serveConnections } from "@x/shouty";
  * import { FakeClock, MemoryListener } from "@x/shouty/testing";

@@ -1,17 +1,17 @@
 /**
- * A connection's wires.
+ * The two ends of a connection in memory.
  *
  * @module
  */
 
 import type { Transport } from "../internal/api/transport.ts";
 
-/** One direction: bytes that were sent and not read yet, of which it holds so many at most. */
+/** One direction of a connection: bytes that were sent and not read yet, `capacity` at most. */
 class Pipe {
   readonly #capacity: number;
   #chunks: Uint8Array[] = [];
   #held = 0;
-  /** Bytes that were read, and how many of them when a write last began to wait or {@linkcode progress} was asked. */
+  /** Number of bytes read, now and when a write last began to wait or {@linkcode progress} was last called. */
   #read = 0;
   #readBefore = 0;
   #ended = false;
@@ -22,7 +22,7 @@ class Pipe {
     this.#capacity = capacity;
   }
 
-  /** Whether bytes wait that nobody has read. */
+  /** Whether there are unread bytes. */
   get unread(): boolean {
     return this.#held > 0;
   }
@@ -45,7 +45,7 @@ class Pipe {
     return count === 0 && this.#ended ? null : count;
   }
 
-  /** How many bytes were read since a write began to wait, or since the last call. */
+  /** Number of bytes read since a write began to wait, or since the last call. */
   progress(): number {
     const count = this.#read - this.#readBefore;
     this.#readBefore = this.#read;
@@ -63,13 +63,13 @@ class Pipe {
     return chunk.length;
   }
 
-  /** No more will come; what is there can be read. */
+  /** Ends the input: the unread bytes can be read, and then comes the end. */
   end(): void {
     this.#ended = true;
     this.#changed();
   }
 
-  /** What is there is lost, and who reads or writes gets the error. */
+  /** Drops the unread bytes, and rejects reads and writes with the error. */
   fail(error: Error): void {
     this.#error ??= error;
     this.#chunks = [];
@@ -84,8 +84,8 @@ class Pipe {
 }
 
 /**
- * One end of a connection. It is as strict as a `Deno.Conn` (one read at a time, nothing after `close`), and harder
- * than TCP where that leaves room: a reset always destroys what the other end has not read yet.
+ * One end of a connection. It is as strict as a `Deno.Conn`: one read at a time, and no call after `close`. Where TCP
+ * leaves a choice, it takes the worse: a reset always destroys what the other end has not read yet.
  */
 export class End implements Transport {
   readonly localAddr: Deno.Addr;
@@ -96,7 +96,7 @@ export class End implements Transport {
   #ended = false;
   #closed = false;
 
-  /** Two ends, joined by two pipes of so many bytes. */
+  /** Creates both ends of a connection, whose directions hold `capacity` bytes each. */
   static pair(capacity: number, addr: Deno.Addr, peerAddr: Deno.Addr): [End, End] {
     const [there, back] = [new Pipe(capacity), new Pipe(capacity)];
     return [new End(there, back, addr, peerAddr), new End(back, there, peerAddr, addr)];
@@ -129,7 +129,7 @@ export class End implements Transport {
       return await this.#out.write(bytes);
     } catch (error) {
       if (this.#closed) throw new Deno.errors.Interrupted("The connection was closed during a write");
-      // The other end answers bytes that nobody will read with a reset.
+      // The other end is closed, and answers bytes with a reset.
       this.#in.fail(new Deno.errors.ConnectionReset("The other end has reset the connection"));
       throw error;
     }
@@ -146,7 +146,7 @@ export class End implements Transport {
     this.#out.end();
   }
 
-  /** As a kernel does: with unread input it resets the connection. */
+  /** Closes both directions. With unread input it resets the connection, as a kernel does. */
   close(): void {
     this.#check();
     if (this.#in.unread) return this.reset();

@@ -11,7 +11,7 @@ const CHUNK_BYTES = 64 * 1024;
 const NONE: Uint8Array = new Uint8Array(0);
 
 /**
- * The client's end of a connection, to write to and to read from; {@linkcode MemoryListener.connect} gives one.
+ * The client's end of a connection; {@linkcode MemoryListener.connect} creates one.
  *
  * @example The same client on a real socket
  * ```ts
@@ -29,15 +29,15 @@ const NONE: Uint8Array = new Uint8Array(0);
  */
 export class TestClient implements Disposable {
   readonly #end: Transport;
-  /** Bytes that were read and not asked for yet. */
+  /** Bytes that were read behind the last line, for the next `read`. */
   #rest = NONE;
-  /** Buffer for the next read, unless a read has it; what was read is copied out of it. */
+  /** Buffer for the next read; `undefined` during a read. Bytes are copied out of it. */
   #buffer: Uint8Array | undefined;
 
   /**
-   * Takes an end of a connection, which it owns from then on.
+   * Creates a client on an end of a connection.
    *
-   * @param end The client's end: a `Deno.Conn`, or one in memory.
+   * @param end The client's end, a `Deno.Conn` or one in memory. The client owns it.
    */
   constructor(end: Transport) {
     this.#end = end;
@@ -49,10 +49,10 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Sends text as UTF-8, or bytes; nothing is added.
+   * Sends text as UTF-8, or bytes; adds nothing, not even a line end.
    *
-   * @param data What to send.
-   * @returns When the connection has taken it all: its buffer is bounded, so a server that does not read holds it up.
+   * @param data The text or bytes.
+   * @returns When the connection has taken everything. Its buffer is bounded, so that waits for the server to read.
    * @throws {Deno.errors.BrokenPipe} If either end has ended the client's side.
    * @throws {Deno.errors.ConnectionReset} If the server has reset the connection.
    */
@@ -64,8 +64,8 @@ export class TestClient implements Disposable {
   /**
    * Waits for bytes.
    *
-   * @returns What has come, or `null` when the server has ended its side.
-   * @throws {Deno.errors.ConnectionReset} If the server has reset the connection; what was unread is lost then.
+   * @returns The bytes that have come, or `null` when the server has ended its side.
+   * @throws {Deno.errors.ConnectionReset} If the server has reset the connection; unread bytes are lost then.
    */
   async read(): Promise<Uint8Array | null> {
     const rest = this.#rest;
@@ -81,7 +81,7 @@ export class TestClient implements Disposable {
   /**
    * Waits for a line.
    *
-   * @returns The line without its LF (or what there was of it at the end), or `null` when the server has ended its side.
+   * @returns The line without its LF, or an unfinished line at the end, or `null` when the server has ended its side.
    * @throws {Deno.errors.ConnectionReset} If the server has reset the connection.
    */
   async readLine(): Promise<string | null> {
@@ -90,7 +90,7 @@ export class TestClient implements Disposable {
       const end = bytes.indexOf(LF);
       parts.push(end < 0 ? bytes : bytes.subarray(0, end));
       if (end < 0) continue;
-      // A view: a copy for each line would make many short lines quadratic work.
+      // A view: with a copy for each line, many short lines would take quadratic time.
       this.#rest = bytes.subarray(end + 1);
       return decode(parts);
     }
@@ -100,7 +100,7 @@ export class TestClient implements Disposable {
   /**
    * Waits until the server has ended its side.
    *
-   * @returns All that came, as text.
+   * @returns All bytes that came, as text.
    * @throws {Deno.errors.ConnectionReset} If the server has reset the connection instead.
    */
   async readAll(): Promise<string> {
@@ -110,9 +110,9 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Half-close: ends the client's side; the server can still answer.
+   * Ends the client's side (half-close); the server can still answer.
    *
-   * @returns When it is done.
+   * @returns When the side has ended.
    * @throws {Deno.errors.BadResource} (As a rejection.) If the connection is closed.
    */
   closeWrite(): Promise<void> {
@@ -120,7 +120,8 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Closes the connection, both ways at once. If the server has sent anything that was not read, this resets it, as with TCP.
+   * Closes both directions. If the client has not read everything that the server sent, this resets the connection, as
+   * with TCP.
    *
    * @throws {Deno.errors.BadResource} If the connection is closed.
    */
@@ -129,13 +130,13 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Breaks the connection off: the server's read or write fails, and what is on the way is lost.
+   * Resets the connection: the server's read or write fails, and bytes on the way are lost.
    *
    * @throws {Deno.errors.BadResource} If the connection is closed.
-   * @throws {TypeError} If it is no connection in memory: a `Deno.Conn` cannot do it.
+   * @throws {TypeError} If the end cannot be reset, such as a `Deno.Conn`.
    */
   reset(): void {
-    if (this.#end.reset === undefined) throw new TypeError("Cannot reset: this kind of connection has no way to do it");
+    if (this.#end.reset === undefined) throw new TypeError("Cannot reset: this kind of connection has no reset()");
     this.#end.reset();
   }
 

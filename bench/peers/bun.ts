@@ -6,7 +6,7 @@ import { Buffer } from "node:buffer";
 import process from "node:process";
 
 interface State {
-  rest: Uint8Array[]; // the unfinished line; pieces of it are joined only when it ends
+  rest: Uint8Array[]; // the unfinished line in pieces, which are joined when it ends
   restBytes: number;
   owed: Uint8Array | null; // replies that the kernel would not take yet
   ended: boolean;
@@ -22,14 +22,14 @@ interface Socket {
   terminate(): void;
 }
 
-// The part of Bun's types in use, so that the file checks where Bun's types are not.
+// The part of Bun's types that is used here, so that `deno check` needs no others.
 declare const Bun: { listen(options: Record<string, unknown>): { port: number } };
 
 const MAX_LINE_BYTES = 65_536;
 const [port = "0", idleMs = "10000"] = process.argv.slice(2);
 const idleSeconds = Math.ceil(Number(idleMs) / 1000);
 
-/** Upper-cases whole lines; one CR before an LF goes. */
+/** Upper-cases whole lines; removes one CR before an LF. */
 function shout(block: Buffer): string {
   const text = block.toString("utf8").toUpperCase();
   return text.includes("\r") ? text.replaceAll("\r\n", "\n") : text;
@@ -42,7 +42,7 @@ function send(socket: Socket, reply: string): void {
     return;
   }
   const sent = socket.write(reply);
-  // write() counts bytes; only a reply that did not leave whole is worth encoding here.
+  // write() counts bytes. A reply is encoded here only if the kernel did not take all of it.
   const bytes = Buffer.byteLength(reply);
   if (sent >= bytes) return;
   state.owed = Buffer.from(reply).subarray(Math.max(sent, 0));

@@ -1,5 +1,5 @@
 // The bare minimum: one thread, one epoll loop, ASCII upper-case in place. No lines, no limits, no timeouts, no
-// tracking: what is left is the price of the system calls, so this is the bar, not a server to run.
+// tracking. What is left is the cost of the system calls: a lower bound to compare with, not a server to run.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-// Replies that the kernel would not take yet. Only a connection that has some owns memory.
+// Replies that the kernel has not taken yet. Only a connection with such replies owns memory.
 typedef struct {
   int fd;
   char *owed;
@@ -43,8 +43,8 @@ static int watch(Conn *c, int ep, int op) {
   return epoll_ctl(ep, op, c->fd, &e);
 }
 
-// One read per turn, level-triggered: a client with endless input cannot keep the loop to itself. What the kernel
-// does not take is kept, and nothing more is read until it has left.
+// One read per turn, level-triggered: a client with endless input cannot keep the loop to itself. Replies that the
+// kernel does not take are kept, and nothing more is read until it has taken them.
 static void serve(Conn *c, int ep) {
   if (c->owed) {
     int state = flush(c);

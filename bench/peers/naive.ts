@@ -1,4 +1,4 @@
-// What one writes first in Deno: a pipeline of web streams per connection. No limits, no timeouts.
+// The obvious server in Deno: a pipeline of web streams per connection, without limits and timeouts.
 //
 // Usage: deno run --allow-net naive.ts [PORT]
 import { TextLineStream } from "@std/streams";
@@ -22,5 +22,5 @@ for await (const conn of listener) {
     .pipeThrough(shout())
     .pipeThrough(new TextEncoderStream())
     .pipeTo(conn.writable)
-    .catch(() => {}); // a lost connection ends its own pipeline, and there is nobody to tell
+    .catch(() => {}); // a lost connection ends only its own pipeline
 }

@@ -9,14 +9,14 @@ import process from "node:process";
 const MAX_LINE_BYTES = 65_536;
 const [port = "0", idleMs = "10000"] = process.argv.slice(2);
 
-/** Upper-cases whole lines; one CR before an LF goes. */
+/** Upper-cases whole lines; removes one CR before an LF. */
 function shout(block) {
   const text = block.toString("utf8").toUpperCase();
   return text.includes("\r") ? text.replaceAll("\r\n", "\n") : text;
 }
 
 function serve(socket) {
-  let rest = null; // the unfinished line; pieces of it are joined only when it ends
+  let rest = null; // the unfinished line in pieces, which are joined when it ends
   let restBytes = 0;
   socket.setTimeout(Number(idleMs), () => socket.destroy());
   socket.on("error", () => socket.destroy());
