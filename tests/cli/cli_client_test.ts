@@ -97,7 +97,7 @@ Deno.test({
   },
 });
 
-Deno.test("connect says in one line that nobody listens, and exits with 1", async () => {
+Deno.test("connect fails in one line if no server listens, and exits with 1", async () => {
   using refusing = await refusingPort();
   const { port } = refusing;
   const { code, stdout, stderr } = await connect({ hostname: "127.0.0.1", port }, "");
@@ -119,7 +119,7 @@ Deno.test({
   },
 });
 
-Deno.test("connect waits for a silent server while there may be input, and after that only so long", async () => {
+Deno.test("connect waits for a silent server while there may be input, and for its timeout after that", async () => {
   await using meeting = await meet({}, "--timeout", "200ms");
   const { client, conn, peer } = meeting;
   await client.type("one\n");
@@ -148,7 +148,7 @@ Deno.test("connect waits no longer than --timeout for a server that takes no mor
   assertEquals([code, stderr], [1, `shouty: no reply from ${meeting.peer} within 0.2 s\n`]);
 });
 
-Deno.test("connect ends quietly when nobody reads its stdout any more", async () => {
+Deno.test("connect ends without an error when its stdout is closed", async () => {
   await using meeting = await meet();
   const { client, conn } = meeting;
   await client.closeStdout();

@@ -115,7 +115,7 @@ Deno.test("A variable stands for its flag, and the flag wins", () => {
   assertEquals(values("--port 9001", { SHOUTY_PORT: "nonsense" }).port, 9001);
 });
 
-Deno.test("The address of a Service, which Kubernetes sets, is ignored with a line that says so", () => {
+Deno.test("A variable that Kubernetes sets to the address of a Service is ignored, with a line in the log", () => {
   const read = (env: Record<string, string>, ...args: string[]) => {
     const parsed = parse(SERVE, args, (name) => env[name]);
     assert(parsed.ask === undefined);

@@ -202,7 +202,7 @@ Deno.test("Lines that are due when a slow write ends do not wait any longer", as
   assertEquals(stderr.lines, ["info one", "info two"]);
 });
 
-Deno.test("A stuck reader costs lines past 1 MiB and nothing else, and their number is told when it goes on", async () => {
+Deno.test("With a stuck reader, lines beyond 1 MiB are dropped, and their number is logged once it reads again", async () => {
   const stderr = new FakeStderr();
   const stuck = Promise.withResolvers<void>();
   stderr.behave = (bytes) => stuck.promise.then(() => bytes.length);

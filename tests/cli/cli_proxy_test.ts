@@ -19,7 +19,7 @@ Deno.test("With --proxy-protocol, allow lists are about the client", async () =>
   );
 });
 
-Deno.test("Without a header in time, a trusted proxy is turned away, and the log says why", async () => {
+Deno.test("Without a header in time, a trusted proxy is rejected, and the log has the reason", async () => {
   const env = { SHOUTY_PROXY_PROTOCOL: "10.0.0.0/8,127.0.0.1", SHOUTY_PROXY_HEADER_TIMEOUT: "50ms" };
   await using server = await startServer([], { env, permissions: ["--allow-net", "--allow-env=SHOUTY_*"] });
   using _ = await Deno.connect({ port: server.port });
@@ -33,7 +33,7 @@ Deno.test("Without --proxy-protocol, a header is a line like any other", async (
   assertEquals(await converse(server, `${HEADER}hello\n`), `${HEADER.trim()}\nHELLO\n`);
 });
 
-Deno.test("What a PROXY header says is logged without a character that could forge or hide a line", async () => {
+Deno.test("The addresses of a PROXY header are logged without characters that could forge or hide a line", async () => {
   await using server = await startServer(["--proxy-protocol", "127.0.0.1", "--log-format", "text"]);
   const unix = (path: string) => {
     const address = Uint8Array.from({ length: 108 }, (_, i) => new TextEncoder().encode(path)[i] ?? 0);

@@ -296,7 +296,7 @@ signalTest("A closed stderr does not end the server", async () => {
   assertEquals((await server.outcome()).code, 0);
 });
 
-signalTest("A stderr that nobody reads holds up neither the clients nor the end", async () => {
+signalTest("A stderr that is not read delays neither the clients nor the end", async () => {
   await using server = await startServer();
   server.stopReadingStderr();
   // Each leaves some 170 bytes in the log; pipes and their readers hold some 128 KiB.

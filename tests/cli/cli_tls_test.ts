@@ -104,7 +104,7 @@ signalTest("SIGHUPs in a row do no harm", async () => {
   assertEquals(await talk(client, "hello"), "HELLO");
 });
 
-Deno.test("The command lets in only clients with a certificate, if it is told so", async () => {
+Deno.test("With --tls-client-ca, the command accepts only clients with a certificate", async () => {
   await using files = await withCertificate();
   await using server = await startServer([...files.args, "--tls-client-ca", files.ca], files.options);
   using known = await connect(server, makeIdentity("known", { by: AUTHORITY }));
@@ -140,7 +140,7 @@ Deno.test("The command warns of a certificate that has expired, and serves with 
   assertMatch(server.stderr, /warn clients may refuse the certificate in ".*cert\.pem": it expired on /);
 });
 
-Deno.test("The command says in one line what is wrong with its certificate's files", async () => {
+Deno.test("The command words what is wrong with its certificate's files in one line", async () => {
   await using files = await withCertificate();
   const { cert, key, ca, options } = files;
   const says = async (args: string[], message: string, permissions = options.permissions) => {

@@ -43,7 +43,7 @@ test("The command listens on a Unix socket with mode bits, and removes it at the
   await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
 });
 
-test("The command believes the PROXY headers of a proxy on a Unix socket, if it is told so", async (path) => {
+test("With --proxy-protocol unix, the command trusts the PROXY headers of peers on its Unix socket", async (path) => {
   await using server = start(path, "--proxy-protocol", "unix");
   await server.stderrMatch(/info listening on unix:/);
   const header = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
@@ -62,7 +62,7 @@ test("A command that is killed leaves its socket, and the next one replaces it",
   assertEquals(await talk(path, "hello"), "HELLO");
 });
 
-test("The command says in one line why it cannot listen on a Unix socket", async (path) => {
+test("The command words in one line why it cannot listen on a Unix socket", async (path) => {
   const permissions = permissionsFor(path);
   const says = async (args: string[], message: string, allowed = permissions) => {
     const { code, stderr } = await runCommand(args, { permissions: allowed });

@@ -51,7 +51,7 @@ Deno.test({
   },
 });
 
-Deno.test("deno task compile says in one line which executable it cannot get", async () => {
+Deno.test("deno task compile names in one line the executable that it cannot get", async () => {
   const target = "aarch64-apple-darwin";
   const { code, stdout, stderr } = await compile(["--target", target], { DENORT_BIN: `${FOLDER}/absent` });
   assertEquals([code, stdout], [1, ""]);

@@ -4,7 +4,7 @@ import { serveChat } from "../../examples/chat.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, TestServer } from "../kit/server.ts";
 
-test("chat tells everybody what is said, and who comes and goes", async () => {
+test("chat sends every line, and each arrival and departure, to all members", async () => {
   await using t = new TestServer(serveChat, {});
   const ada = await enter(t, "ada");
   assertEquals(await ada.readLine(), "* here: ada");
@@ -54,7 +54,7 @@ test("chat lets no control character through to other people's terminals", async
   assertEquals(text, "Your name?\n* here: ada\nada:  [2Jcleared * bob left\n");
 });
 
-test("chat drops a member who never reads, and the others miss nothing", async () => {
+test("chat drops a member that never reads, and the others miss nothing", async () => {
   await using t = new TestServer(serveChat, {});
   await enter(t, "sleeper");
   const ada = await enter(t, "ada");
@@ -71,7 +71,7 @@ test("chat drops a member who never reads, and the others miss nothing", async (
   assertEquals((await t.closed()).reason, "write-queue");
 });
 
-testOnce("chat holds up a member who talks without listening, and the others miss nothing", async () => {
+testOnce("chat slows down a member that writes without reading, and the others miss nothing", async () => {
   // In memory, so that ada hears each line before the clock moves: on a busy machine she may be late on a socket.
   const { listener, clock } = inMemory({ bufferBytes: 1024 * 1024 });
   await using t = new TestServer(serveChat, { listener, clock, writeTimeout: 200 });

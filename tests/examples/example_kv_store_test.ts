@@ -5,7 +5,7 @@ import { TestServer } from "../kit/server.ts";
 
 const FULL = "SERVER_ERROR out of memory storing object\r\n";
 
-test("kv_store keeps for everybody what anybody sets", async () => {
+test("kv_store shares the items among all clients", async () => {
   await using t = new TestServer(serveStore, {});
   const reader = await t.connect();
   await reader.write("get word\r\n");
@@ -109,7 +109,7 @@ test("kv_store refuses what does not fit, and takes it when there is room again"
   assertEquals(await t.talk("incr a 1\nget a\n"), `${FULL}VALUE a 0 9\r\n999999999\r\nEND\r\n`);
 });
 
-test("kv_store says nothing where no reply is wanted", async () => {
+test("kv_store sends no reply to a command with noreply", async () => {
   await using t = new TestServer(serveStore, {});
   const text = "set a 0 0 1 noreply\n1\nincr a 1 noreply\nget a\ndelete a noreply\ndelete a noreply\nget a\n";
   assertEquals(await t.talk(text), "VALUE a 0 1\r\n2\r\nEND\r\nEND\r\n");

@@ -103,7 +103,7 @@ test("a peer that resets is noticed on epoll although nothing is read or written
   transport.close();
 });
 
-test("what came before a reset is read before its error, and a reset that came first is told of at once", async () => {
+test("input before a reset is read before its error, and onReset is called at once if the reset came first", async () => {
   using listener = disposable(listenEpoll(LOOPBACK));
   const transport = await broken(listener, () => Promise.resolve(), "last words");
   await socketsTurn();
@@ -116,7 +116,7 @@ test("what came before a reset is read before its error, and a reset that came f
   transport.close();
 });
 
-test("a reset that a read hears of, an end, and a reset behind a close are not told of", async () => {
+test("onReset is not called for a reset that a read meets, for an end, or for a reset after a close", async () => {
   using listener = disposable(listenEpoll(LOOPBACK));
   const told: unknown[][] = [];
   let reading: Promise<unknown>;
@@ -175,7 +175,7 @@ async function optionsOf(listener: Listener): Promise<number[]> {
   return options;
 }
 
-test("connections on epoll do not delay, and are kept alive as keepAliveMs says", async () => {
+test("connections on epoll have Nagle's algorithm off, and keep-alive on as keepAliveMs says", async () => {
   const cases: [number | undefined, number[]][] = [
     [undefined, [1, 15, 15, 3, 60_000, 1]],
     [1000, [1, 1, 1, 3, 4000, 1]],

@@ -34,7 +34,7 @@ test("a listener on epoll gives the addresses that Deno's gives", async () => {
   }
 });
 
-test("a listener on epoll refuses what is no IP address or no port, and says which is allowed", () => {
+test("a listener on epoll refuses a hostname that is no IP address, and a wrong port, and names what is allowed", () => {
   const cases: [unknown, string][] = [
     [{ hostname: "localhost" }, 'Cannot use hostname "localhost": expected an IP address without a zone'],
     [{ hostname: "fe80::1%lo" }, 'Cannot use hostname "fe80::1%lo": expected an IP address without a zone'],

@@ -85,7 +85,7 @@ Deno.test("No header needs more than its limit: nothing after that many bytes is
   }));
 });
 
-Deno.test("What is meant as a header is told from what is not within 13 bytes", () => {
+Deno.test("A header, well-formed or not, is told from anything else within 13 bytes", () => {
   assertEquals(MARK_BYTES, 13);
   for (const [, header] of HEADERS) {
     const told = Array.from({ length: header.length }, (_, end) => beginsWithProxyHeader(header.subarray(0, end)));

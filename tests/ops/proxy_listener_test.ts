@@ -48,7 +48,7 @@ test("A header that is there has no deadline any more, nor has one whose deadlin
   endless.listener.close();
 });
 
-test("When too many headers are awaited, who has waited longest goes, after a second", async () => {
+test("When too many headers are awaited, the connection that waited longest goes, after a second", async () => {
   const { below, clock, listener, misuse } = make({ maxPending: 3 });
   await using t = startServer({ listener, clock });
   const clients = Array.from({ length: 5 }, (_, i) => below.connect({ ...PROXY, port: i }));
@@ -83,7 +83,7 @@ test("Connections come in the order in which their headers are complete", async 
   listener.close();
 });
 
-test("While nobody waits above, nobody is accepted below", async () => {
+test("While the server does not accept, the inner listener does not either", async () => {
   const { below, clock, listener } = make();
   using silent = below.connect(PROXY);
   const accepted = listener.accept();
@@ -102,7 +102,7 @@ test("While nobody waits above, nobody is accepted below", async () => {
   for (const client of clients) client[Symbol.dispose]();
 });
 
-test("An accept that fails below fails above, though nobody may wait just then", async () => {
+test("An inner accept that fails makes an outer one fail, even if the outer one comes later", async () => {
   const { below, clock, listener } = make();
   const emfile = Object.assign(new Error("Too many open files"), { code: "EMFILE" });
   below.errors.push(emfile);
@@ -123,7 +123,7 @@ test("A listener that is closed from below ends the server's accepting", async (
   await server.shutdown();
 });
 
-test("Closing ends what waits for its header, and what is ready and nobody's", async () => {
+test("Closing ends the connections that wait for their headers, and those not accepted yet", async () => {
   const { below, clock, listener, misuse } = make();
   const [first, ready, silent] = [1, 2, 3].map(() => below.connect(PROXY));
   const accepted = listener.accept();
@@ -203,7 +203,7 @@ test("A transport that lacks what is optional does as well behind a proxy", asyn
   listener.close();
 });
 
-test("A connection that is reset while its header is awaited is turned away, with the error", async () => {
+test("A connection that is reset while its header is awaited is rejected, with the error", async () => {
   const { below, clock, listener, misuse } = make();
   const accepted = listener.accept();
   const client = below.connect(PROXY);

@@ -93,7 +93,7 @@ const UNNAMED: [name: string, header: Uint8Array][] = [
 ];
 
 for (const [name, header] of UNNAMED) {
-  test(`A proxy that connects for nobody it can name is served under its own address: ${name}`, async () => {
+  test(`A proxy that names no client is served under its own address: ${name}`, async () => {
     await using t = startTelling();
     const [line] = (await t.talk(join(header, bytesOf("hi\n")))).split("\n");
     assertMatch(line, new RegExp(`^hi from 127\\.0\\.0\\.1:\\d+ to 127\\.0\\.0\\.1:${t.port}$`));
@@ -133,7 +133,7 @@ testOnce(
   Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "",
 );
 
-test("A trusted proxy that sends no header is turned away unheard", async () => {
+test("A trusted proxy that sends no header is rejected unheard", async () => {
   await using t = startTelling();
   const client = await t.connect();
   await client.write("hello\n");
@@ -143,7 +143,7 @@ test("A trusted proxy that sends no header is turned away unheard", async () => 
   assertEquals(formatAddr(t.all("rejected")[0].remoteAddr).split(":")[0], "127.0.0.1");
 });
 
-test("A trusted proxy that leaves before its header is complete is turned away", async () => {
+test("A trusted proxy that leaves before its header is complete is rejected", async () => {
   await using t = startTelling();
   const client = await t.connect();
   await client.write(LINE.slice(0, 20));
@@ -176,7 +176,7 @@ test("Hundreds of malformed headers end their own connections, and accepting goe
   assertEquals(t.all("accept-error"), []);
 });
 
-test("Who is not trusted is served without a header, and at once, as the handler may speak first", async () => {
+test("A peer that is not trusted is served without a header, and at once, as the handler may send first", async () => {
   await using t = startConversations({ listener: listen({ from: "10.0.0.0/8" }) }, async (conn) => {
     await conn.write("Welcome\n");
     for await (const line of conn.lines) await conn.write(`${line} ${addresses(conn)}\n`);
@@ -187,7 +187,7 @@ test("Who is not trusted is served without a header, and at once, as the handler
   assertMatch(`${await client.readLine()}`, /^hi from 127\.0\.0\.1:\d+ to 127\.0\.0\.1:\d+$/);
 });
 
-test("Who is not trusted may begin like a header, as long as it is none", async () => {
+test("A peer that is not trusted may send text that begins like a header", async () => {
   await using t = startServer({ listener: listen({ from: "10.0.0.0/8" }) });
   for (const text of ["PROXY WAR\n", "PROXY TCP7 1.2.3.4\n", "PROXY\n", "P\n", "\n\n\0\n", "P", "PROXY TCP4"]) {
     assertEquals(await t.talk(text), text.replace(/[^\n]$/, "$&\n"));
@@ -201,7 +201,7 @@ test("Who is not trusted may begin like a header, as long as it is none", async 
 });
 
 for (const [name, header] of [...HEADERS, ...UNNAMED]) {
-  test(`Who is not trusted and sends a header is closed without a reply: ${name}`, async () => {
+  test(`A peer that is not trusted and sends a header is closed without a reply: ${name}`, async () => {
     await using t = startServer({ listener: listen({ from: "10.0.0.0/8" }) });
     const client = await t.admitted();
     await client.write(join(header, bytesOf("hi\n")));

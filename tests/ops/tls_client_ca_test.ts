@@ -59,7 +59,7 @@ const REFUSED: [what: string, identity: Partial<Identity>, message: RegExp][] = 
 ];
 
 for (const [what, identity, message] of REFUSED) {
-  test(`With clientCa, a client with ${what} is turned away, and nothing that it sends is heard`, async () => {
+  test(`With clientCa, a client with ${what} is rejected, and nothing that it sends is read`, async () => {
     await using t = await startTls({ clientCa: CLIENTS.cert });
     const client = await t.connectTls(identity);
     await client.write("hello\n").catch(() => {});

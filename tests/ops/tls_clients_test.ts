@@ -50,7 +50,7 @@ Deno.test("A session is resumed only as long as its certificate holds", () => {
   later(11, () => assertThrows(() => verifier.check(client(own, true)), Error, "it expired on"));
 });
 
-Deno.test("A session is resumed only as long as the certificates above its own hold, but for those that never did", () => {
+Deno.test("A session is resumed only while the certificates above its own are valid, except those that never were", () => {
   const verifier = newVerifier();
   const own = certificate(10);
   verifier.check(client(own, false, [certificate(5), certificate(-0.5)]));

@@ -102,7 +102,7 @@ const NOT_TOGETHER: [what: string, text: string, problem: string][] = [
 ];
 
 for (const [what, text, problem] of NOT_TOGETHER) {
-  test(`listenTls() says what is wrong with a certificate and a key in one text: ${what}`, async () => {
+  test(`listenTls() names what is wrong with a certificate and a key in one text: ${what}`, async () => {
     const error = await assertRejects(() => listenTls({ port: 0, cert: text }), TlsCredentialsError);
     assertEquals([error.option, error.problem], ["cert", problem]);
   });

@@ -9,7 +9,7 @@ const OTHER = new Authority("other authority");
 const NEW_IDENTITY = makeIdentity("new server", { by: OTHER });
 const KNOWS_NEW = { caCerts: [OTHER.cert] };
 
-test("A reload gives the new certificate to new connections, and leaves alone those that are there", async () => {
+test("A reload gives the new certificate to new connections, and does not affect open ones", async () => {
   await using t = await startTls();
   const before = await t.connectTls();
   await t.reload(NEW_IDENTITY);
@@ -36,7 +36,7 @@ test("A reload leaves a handshake that has begun to finish with what it began wi
   assertEquals(await client.readLine(), "HELLO");
 });
 
-test("Under load, reloads refuse and drop nobody, those that fail included", async () => {
+test("Under load, reloads refuse and drop no client, not even those that fail", async () => {
   await using t = await startTls();
   let loading = true;
   let served = 0;

@@ -61,7 +61,7 @@ testOnce("Under TLS, reads get what there is in the order in which it came, howe
   assertEquals(await t.server.read(new Uint8Array(1)), null);
 });
 
-testOnce("Under TLS, nothing more is read when nobody reads", async () => {
+testOnce("Under TLS, the inner transport is not read while the server does not read", async () => {
   await using t = await connected();
   let written = 0;
   const pouring = (async () => {
@@ -136,7 +136,7 @@ testOnce("Under TLS, a reset ends a read and a write that wait", async () => {
   await Promise.all(failing);
 });
 
-testOnce("Under TLS, heldBytes counts output that waits and input that nobody has read, until it is gone", async () => {
+testOnce("Under TLS, heldBytes counts output that waits and input that is not read, until it is gone", async () => {
   await using t = await connected();
   assertEquals(t.server.heldBytes, 0);
   const total = 64 * MIB;
@@ -160,14 +160,14 @@ testOnce("Under TLS, heldBytes counts output that waits and input that nobody ha
   assertEquals(t.server.heldBytes, 0);
 });
 
-test("Under TLS, a silent client is told of the end when it is timed out", async () => {
+test("Under TLS, a silent client that is timed out gets close_notify", async () => {
   await using t = await startTls({}, { idleTimeout: 50 });
   const client = await t.connectTls();
   assertEquals(await client.readAll(), "");
   assertEquals((await t.closed()).reason, "idle");
 });
 
-test("Under TLS, a client that does not read is given up, which is nobody else's business", async () => {
+test("Under TLS, a client that does not read is timed out, and the others are served", async () => {
   await using t = await startTls({}, { writeTimeout: 200 });
   const client = await t.connectTls();
   client.write("x".repeat(63).concat("\n").repeat(MIB)).catch(() => {});
@@ -200,7 +200,7 @@ test("Under TLS, a client whose answer is cut off cannot take what it gets for a
   await assertRejects(() => client.readAll());
 });
 
-test("Under TLS, a shutdown that finishes waits for nobody who is silent", async () => {
+test("Under TLS, a shutdown with drain finish does not wait for a silent client", async () => {
   await using t = await startTls();
   const client = await t.connectTls();
   await client.write("hello\n");
@@ -211,7 +211,7 @@ test("Under TLS, a shutdown that finishes waits for nobody who is silent", async
   assertEquals((await stopping).closed, { drained: 1 });
 });
 
-test("A client that begins no handshake holds up nobody, and is turned away at the deadline", async () => {
+test("A client that begins no handshake delays no other, and is rejected at the deadline", async () => {
   const clock = new FakeClock();
   await using t = await startTls({ clock, handshakeTimeout: 10_000 });
   const silent = await t.connect();
@@ -229,7 +229,7 @@ test("A client that begins no handshake holds up nobody, and is turned away at t
   assertEquals(await t.talkTls("hello"), "HELLO\n");
 });
 
-test("Handshakes are bounded in number, and who is silent makes room", async () => {
+test("Handshakes are limited in number, and a silent client makes room", async () => {
   const clock = new FakeClock();
   await using t = await startTls({ clock, maxHandshakes: 2 });
   const silent = [await t.connect(), await t.connect()];
@@ -242,7 +242,7 @@ test("Handshakes are bounded in number, and who is silent makes room", async () 
   assertMatch((t.all("rejected")[0].error as Error).message, /^No TLS handshake while 2 connections were pending$/);
 });
 
-test("Plain text at a TLS port gets an alert, and is turned away", async () => {
+test("Plain text at a TLS port gets an alert, and is rejected", async () => {
   await using t = await startTls();
   const client = await t.connect();
   await client.write("hello\n");
@@ -255,7 +255,7 @@ test("Plain text at a TLS port gets an alert, and is turned away", async () => {
   assertEquals(await t.talkTls("hello"), "HELLO\n");
 });
 
-test("A client that leaves during the handshake is turned away", async () => {
+test("A client that leaves during the handshake is rejected", async () => {
   await using t = await startTls();
   const client = await t.connect();
   await client.write(Uint8Array.of(22));

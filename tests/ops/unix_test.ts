@@ -65,14 +65,14 @@ test("A file that a crashed server has left is replaced", async (path) => {
   assertEquals(await talk(path, "hello"), "HELLO\n");
 });
 
-test("A socket that somebody listens on stays theirs", async (path) => {
+test("A socket on which a server listens is not replaced", async (path) => {
   await using _t = startServer({ listener: await listenUnix({ path }) });
   const { message } = await assertRejects(() => listenUnix({ path }), Deno.errors.AddrInUse);
   assertEquals(message, `Cannot listen on "${path}": another server listens there`);
   assertEquals(await talk(path, "hello"), "HELLO\n");
 });
 
-test("A socket whose backlog is full is somebody's", async (path) => {
+test("A socket whose backlog is full is not replaced", async (path) => {
   using listener = Deno.listen({ transport: "unix", path });
   const clients: Deno.Conn[] = [];
   try {

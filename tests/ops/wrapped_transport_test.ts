@@ -43,7 +43,7 @@ const WRAPPERS: Record<string, Wrap> = {
 };
 
 for (const [name, wrap] of Object.entries(WRAPPERS)) {
-  test(`What a transport tells of the peer's progress is told over ${name}, and its absence too`, async () => {
+  test(`The peer's progress that a transport reports is reported over ${name}, and its absence too`, async () => {
     const progress = [5, 7];
     const telling = await wrap(() => ({ progress: () => progress.shift() ?? 0 }));
     // What the handshake took counts once.
@@ -76,7 +76,7 @@ for (const [name, wrap] of Object.entries(WRAPPERS)) {
   });
 }
 
-test("Nagle's algorithm is off before a TLS handshake says anything, and later as the server likes", async () => {
+test("Nagle's algorithm is off before the first byte of a TLS handshake, and later as the server sets it", async () => {
   const calls: string[] = [];
   const tls = await WRAPPERS["TLS"]((inner) => ({
     setNoDelay: (noDelay) => void calls.push(`setNoDelay ${noDelay}`),

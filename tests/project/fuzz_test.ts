@@ -12,7 +12,7 @@ for (const { name } of [...Deno.readDirSync(CORPUS)].toSorted((a, b) => a.name <
   });
 }
 
-test("The limiter says what the oracle says of any bytes in any segments", async () => {
+test("The limiter agrees with the oracle on any bytes in any segments", async () => {
   await check([anyBytes], feed, 2000);
 });
 

@@ -106,13 +106,13 @@ test("importing the package evaluates no part of the command", async () => {
   assertEquals(names.includes("./internal/lines/limiter.ts"), true, "The graph is read wrongly");
 });
 
-test("importing the package starts nothing, needs no permission, and says nothing", async () => {
+test("importing the package starts nothing, needs no permission, and prints nothing", async () => {
   const script = `import ${JSON.stringify(new URL("mod.ts", ROOT).href)};`;
   const { code, stdout, stderr } = await run(["run", "--no-prompt", "-"], script);
   assertEquals([code, stdout, stderr], [0, "", ""]);
 });
 
-test("the types hold for users who check theirs more strictly than Deno does", () => {
+test("the types pass stricter checks than Deno's default", () => {
   // `deno check` takes these from here; without them, an error of ours would show in the users' code alone.
   assertEquals(manifest.compilerOptions, { exactOptionalPropertyTypes: true, isolatedDeclarations: true });
 });

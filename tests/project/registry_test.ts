@@ -106,7 +106,7 @@ Deno.test("deno install makes a command of the published package", async () => {
   await shoutAndDrain(command);
 });
 
-Deno.test("A user's program type-checks against the published package and serves through both doors", async () => {
+Deno.test("A user's program type-checks against the published package and serves with both kinds of handlers", async () => {
   await using registry = await registryWithPackage();
   await using place = await emptyPlace(registry);
   await Deno.writeTextFile(`${place.dir}/user.ts`, USER_PROGRAM);

@@ -55,7 +55,7 @@ test("stress refuses what it does not know, with what is allowed", async () => {
   assertStringIncludes((await stress("--help")).stdout, "--runs N");
 }, 60);
 
-test("stress reads failures in and outside of tests from what the test runner says", () => {
+test("stress finds failures in and outside of tests in the test runner's output", () => {
   const report = `<testsuites><testsuite>
     <testcase name="good" classname="./a_test.ts" time="0.1">
     </testcase>

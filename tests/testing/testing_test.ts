@@ -35,7 +35,7 @@ test("a connection in memory carries bytes both ways, and each side ends by itse
   assertEquals([await client.readAll(), await client.readLine(), await client.read()], ["rest", null, null]);
 });
 
-test("a connection in memory takes no more than its buffer holds until somebody reads", async () => {
+test("a connection in memory takes no more than its buffer holds until it is read", async () => {
   const [client, server] = await connect(4);
   assertEquals(await server.write(new Uint8Array(10)), 4);
   let taken = false;
@@ -153,7 +153,7 @@ test("TestClient gives each byte once, whichever way it is asked for", async () 
   assertEquals(await client.readAll(), "rest");
 });
 
-test("FakeClock calls timers in the order of their times, those that are set on the way included", async () => {
+test("FakeClock calls timers in the order of their times, even those that are set on the way", async () => {
   const clock = new FakeClock();
   const rung: string[] = [];
   const ring = (name: string) => rung.push(`${name} at ${clock.now()}`);
