@@ -60,7 +60,7 @@ function complain(message: string): void {
   try {
     console.error(`shouty: ${escapeUnsafe(message)}`);
   } catch {
-    // Stderr cannot be written: the exit code alone has to tell.
+    // Stderr cannot be written. The exit code still tells that the command failed.
   }
 }
 

@@ -108,7 +108,7 @@ function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string 
 function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: ClosedEvent): string {
   const traffic = `${count(lines, "line")}, ${count(bytesIn, "byte")} in, ${count(bytesOut, "byte")} out`;
   const line = `closing connection from ${formatAddr(conn.remoteAddr)} (${reason}, ${traffic}, ${seconds(durationMs)})`;
-  // Any other reason says enough, or has an error that another event's line tells.
+  // With any other reason, the reason is enough, or another event's line has the error.
   return reason === "transport-error" ? `${line}: ${reasonOf(error)}` : line;
 }
 

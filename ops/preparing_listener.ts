@@ -34,7 +34,7 @@ export interface Preparation {
 
 /** The peer has left before it sent anything, as health checks do; the `cause` is the transport's error. */
 export class PeerLeft extends Error {
-  /** @param cause The error that told of it. */
+  /** @param cause The error of the read or write. */
   constructor(cause: unknown) {
     super("The peer left before it sent anything", { cause });
     this.name = "PeerLeft";

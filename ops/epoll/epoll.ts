@@ -19,7 +19,7 @@ const BACKLOG = 511;
 /** Bounds of the time between two keep-alive probes: the kernel counts it in whole seconds, up to 32767. */
 const [LEAST_KEEP_ALIVE_MS, MOST_KEEP_ALIVE_MS] = [1000, 32_767_000];
 
-/** Addresses that stand for every address of the machine; which one a client connected to, each connection tells. */
+/** Addresses that stand for every address of the machine: here each connection has its own local address. */
 const WILDCARDS = ["0.0.0.0", "::", "::ffff:0.0.0.0"];
 
 /** Options of {@linkcode listenEpoll}. */

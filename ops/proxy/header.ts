@@ -9,7 +9,7 @@ import { CR, LF } from "../../internal/lines/ascii.ts";
 import { mappedIPv4 } from "../../internal/server/cidr.ts";
 import { escapeUnsafe, quote } from "../../internal/api/errors.ts";
 
-/** What a header says. */
+/** The contents of a header. */
 export interface ProxyHeader {
   /** The header's length in bytes; the client's own bytes follow. */
   readonly length: number;

@@ -23,7 +23,7 @@ function connect({ hostname, port }: Address, input: string, ...flags: string[])
   return runCommand(["connect", `${hostname}:${port}`, ...flags], { input });
 }
 
-/** Starts the client against a server that the test plays by hand. */
+/** Starts the client, and accepts its connection; the test itself is the server. */
 async function meet(options?: StartOptions, ...flags: string[]): Promise<Meeting> {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
@@ -39,7 +39,7 @@ async function meet(options?: StartOptions, ...flags: string[]): Promise<Meeting
 interface Meeting extends AsyncDisposable {
   client: Subprocess;
   conn: Deno.TcpConn;
-  /** The server's address, as the client calls it. */
+  /** The server's address, as the client writes it. */
   peer: string;
 }
 
@@ -152,7 +152,7 @@ Deno.test("connect ends without an error when its stdout is closed", async () =>
   await using meeting = await meet();
   const { client, conn } = meeting;
   await client.closeStdout();
-  await conn.write(new TextEncoder().encode("for nobody\n"));
+  await conn.write(new TextEncoder().encode("unread\n"));
   const { code, stderr } = await client.outcome();
   assertEquals([code, stderr], [0, ""]);
 });
@@ -172,16 +172,16 @@ Deno.test({
   },
 });
 
-/** A client whose server has ended at once, while it waits whether its own input ends as well. */
+/** A client whose server has closed the connection at once, and which waits whether its input ends as well. */
 interface LastInput extends AsyncDisposable {
-  /** How long it would wait, in milliseconds, and what ends the wait. */
+  /** How long it waits, in milliseconds, and a function that ends the wait. */
   wait: { ms: number; end(): void };
   endInput(): void;
-  /** What it says at its end. */
+  /** The lines that it writes to stderr at its end. */
   said(): Promise<string[]>;
 }
 
-/** Runs the client in this process, where time and its streams are in the test's hands. */
+/** Runs the client in this process, so that the test controls its timers and its streams. */
 async function serverEndedFirst(): Promise<LastInput> {
   const input = Promise.withResolvers<null>();
   const waiting = Promise.withResolvers<LastInput["wait"]>();

@@ -33,7 +33,7 @@ function onEpoll(name: string, fn: () => Promise<void>): void {
   Deno.test({ name: name + NO_EPOLL, ignore: NO_EPOLL !== "", fn });
 }
 
-/** What a server that serves says of its engine at the debug level. */
+/** The line about its engine that a server logs at the debug level. */
 async function engineOf(args: string[], permissions: string[], hostname = "127.0.0.1"): Promise<string | undefined> {
   const all = ["--hostname", hostname, "--port", "0", "--log-level", "debug", ...args];
   await using server = await listening(startCommand(all, { permissions }));
@@ -69,7 +69,7 @@ Deno.test("An engine that does not exist is refused, and auto is none", async ()
   }
 });
 
-/** Where the command says that it listens on `host`, as a hosts file has it. */
+/** The address that the command logs when it listens on `host`, with its own hosts file. */
 async function boundTo(engine: string, hosts: string): Promise<string> {
   const file = await Deno.makeTempFile();
   await Deno.writeTextFile(file, hosts);
@@ -86,7 +86,7 @@ for (const engine of ["deno", "epoll"]) {
     name: `A name's first address that can be bound is listened on, with --engine ${engine}${missing}`,
     ignore: missing !== "",
     async fn() {
-      // Addresses for documentation: no machine has them.
+      // Addresses reserved for documentation, which no machine has.
       assertEquals(await boundTo(engine, "192.0.2.1 host\n2001:db8::1 host\n127.0.0.3 host\n"), "127.0.0.3");
       if (HAS_IPV6) assertEquals(await boundTo(engine, "::1 host\n127.0.0.1 host\n"), "[::1]");
     },

@@ -16,11 +16,11 @@ const closed = {
   durationMs: 10_004,
 } as const;
 
-/** A stderr that can be held up or fail. */
+/** A stderr whose writes can wait or fail. */
 class FakeStderr {
   text = "";
   calls = 0;
-  /** Resolved with how many bytes of a write are taken; a failure is thrown. */
+  /** Called for each write; resolves to the number of bytes that are written, or throws. */
   behave: (bytes: Uint8Array) => Promise<number> = (bytes) => Promise.resolve(bytes.length);
   #next = Promise.withResolvers<void>();
 
@@ -37,7 +37,7 @@ class FakeStderr {
     return this.text.trimEnd().split("\n").map((line) => line.replace(TIME, ""));
   }
 
-  /** Settles when something is written next. */
+  /** Settles at the next write. */
   get written(): Promise<void> {
     return this.#next.promise;
   }
@@ -142,7 +142,7 @@ Deno.test("Nothing is worked out for a level that is off, nor fields for text", 
 Deno.test("Lines are written together, within 100 ms", async () => {
   const stderr = new FakeStderr();
   const log = openLog("info", "text", stderr);
-  // Timers ring in the order in which they are due, however late: the log's comes before one of a second.
+  // Timers fire in the order of their times, however late: the log's fires before one of a second.
   const { promise: second, resolve } = Promise.withResolvers<string>();
   const timer = setTimeout(() => resolve("a second"), 1000);
   for (let i = 0; i < 100; i++) log.write("info", () => `line ${i}`);
@@ -208,12 +208,12 @@ Deno.test("With a stuck reader, lines beyond 1 MiB are dropped, and their number
   stderr.behave = (bytes) => stuck.promise.then(() => bytes.length);
   const log = openLog("info", "text", stderr);
   for (let i = 0; i < 5000; i++) log.write("info", () => `${i} ${"x".repeat(1000)}`);
-  await log.flush(); // Gives up, as the command does at its end.
+  await log.flush(); // Times out, as it does at the command's end.
   stuck.resolve();
   await log.flush();
   const dropped = Number(/^warn dropped (\d+) log lines$/.exec(stderr.lines.at(-1)!)![1]);
   assertEquals(stderr.lines.length - 1 + dropped, 5000);
-  assert(stderr.text.length < 2 ** 20 + 2000, `${stderr.text.length} characters were kept waiting`);
+  assert(stderr.text.length < 2 ** 20 + 2000, `${stderr.text.length} characters were queued`);
   const [level, last] = stderr.lines.at(-2)!.split(" ");
   assertEquals([level, Number(last)], ["info", stderr.lines.length - 2], "The first lines stay, in order");
 });
@@ -228,7 +228,7 @@ Deno.test("Partial writes and a pipe that would block lose nothing", async () =>
   log.write("info", () => "one");
   log.write("info", () => "grüße");
   await log.flush();
-  await log.flush(); // The first one may have given up.
+  await log.flush(); // The first flush may have timed out.
   assertEquals(stderr.lines, ["info one", "info grüße"]);
 });
 

@@ -7,7 +7,7 @@ import { IDENTITY } from "../kit/tls.ts";
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
 const CLI = new URL("../../cli.ts", import.meta.url);
 
-/** Tells which permissions it still has whenever it is about to do what it is told of. */
+/** A script that prints its permissions when it starts, binds and serves. */
 const SPY = `
   const NAMES = ["net", "read", "write", "ffi", "run", "env", "sys", "import"];
   const tell = (when) => {
@@ -39,7 +39,7 @@ async function withFolder() {
     socket: `${folder}/shouty.sock`,
     files: [`${folder}/cert.pem`, `${folder}/key.pem`],
     tls: ["--tls-cert", `${folder}/cert.pem`, "--tls-key", `${folder}/key.pem`],
-    /** Runs the command, and says which permissions it has at the start, when it binds, and when it serves. */
+    /** Runs the command; returns its permissions at the start, when it binds, and when it serves. */
     async granted(permissions: string[], ...args: string[]): Promise<string[]> {
       const run = `const { main } = await import(${JSON.stringify(CLI)}); await main(${JSON.stringify(args)});`;
       await Deno.writeTextFile(`${folder}/main.ts`, SPY + run);
@@ -79,7 +79,7 @@ Deno.test("Without --engine epoll the command gives foreign code up before anyth
 Deno.test("A permission to read the certificate's files alone stays as narrow as it is", async () => {
   await using folder = await withFolder();
   const permissions = ["--allow-net", `--allow-read=${folder.files}`];
-  // Not all files, and after the start not the network: what is left is these two, as SIGHUP shows elsewhere.
+  // The permissions without a list are given up. The one for these two files stays, as the tests of SIGHUP show.
   assertEquals((await folder.granted(permissions, "--port", "0", ...folder.tls))[2], "");
 });
 

@@ -29,7 +29,7 @@ function lines(stderr: string): string[] {
   return stderr.trimEnd().split("\n").map((line) => line.replace(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z /, ""));
 }
 
-/** Connects, and waits until the server has said so. */
+/** Connects, and waits until the server has logged it. */
 async function connectTo(server: ServerProcess): Promise<Deno.TcpConn> {
   const conn = await Deno.connect({ hostname: server.hostname, port: server.port });
   await server.stderrMatch(new RegExp(`accepted connection from ${conn.localAddr.hostname}:${conn.localAddr.port}`));
@@ -102,7 +102,7 @@ for (
     name: `With --log-level ${level}, connections that come and go are not logged${SKIPPED}`,
     ignore: SKIPPED !== "",
     async fn() {
-      // Without the line that tells the port, it has to be known: one that is taken at an address is free at another.
+      // The log does not have the port at this level. A port that is in use at one address is free at another.
       using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
       const address = { hostname: "127.0.0.2", port: taken.addr.port };
       const flags = ["--hostname", address.hostname, "--port", `${address.port}`, "--max-connections", "1"];
@@ -290,7 +290,7 @@ signalTest("A closed stderr does not end the server", async () => {
   await server.closeStderr();
   for (let i = 0; i < 3; i++) {
     assertEquals(await converse(server, "still there?\n"), "STILL THERE?\n");
-    await new Promise((resolve) => setTimeout(resolve, 120)); // So long may a line wait before it is written.
+    await new Promise((resolve) => setTimeout(resolve, 120)); // More than a line waits for others before it is written.
   }
   server.signal("SIGTERM");
   assertEquals((await server.outcome()).code, 0);
@@ -299,7 +299,7 @@ signalTest("A closed stderr does not end the server", async () => {
 signalTest("A stderr that is not read delays neither the clients nor the end", async () => {
   await using server = await startServer();
   server.stopReadingStderr();
-  // Each leaves some 170 bytes in the log; pipes and their readers hold some 128 KiB.
+  // Each connection leaves some 170 bytes in the log; pipes and their readers hold some 128 KiB.
   for (let i = 0; i < 1200; i++) assertEquals(await converse(server, "a\n"), "A\n");
   server.signal("SIGTERM");
   assertEquals(await server.exitCode(), 0);

@@ -4,7 +4,7 @@ import { runCommand, startCommand, type Subprocess } from "../kit/command.ts";
 
 const MISSING = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
 
-/** Registers a test that gets a path in a folder of its own. */
+/** Registers a test that gets a path in a new folder. */
 function test(name: string, fn: (path: string) => Promise<void>): void {
   const body = async () => {
     const folder = await Deno.makeTempDir();
@@ -17,7 +17,7 @@ function test(name: string, fn: (path: string) => Promise<void>): void {
   Deno.test({ name: name + MISSING, ignore: MISSING !== "", fn: body });
 }
 
-/** The least that a socket file takes. */
+/** The permissions that listening on a socket file needs. */
 function permissionsFor(path: string): string[] {
   return [`--allow-net=unix:${path}`, `--allow-read=${path}`, `--allow-write=${path}`];
 }

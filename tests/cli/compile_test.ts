@@ -6,7 +6,7 @@ const ROOT = `${import.meta.dirname}/../..`;
 const IS_WINDOWS = Deno.build.os === "windows";
 const IS_LINUX = Deno.build.os === "linux";
 
-/** Runs the task, which may take its time: Deno downloads some 40 MB. */
+/** Runs the task, which may take long: Deno downloads some 40 MB. */
 async function compile(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
   const options = { args: ["task", "--quiet", "compile", ...args], cwd: ROOT, env: { NO_COLOR: "1", ...env } };
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), options).output();
@@ -17,7 +17,7 @@ async function compile(args: string[], env: Record<string, string> = {}): Promis
 const FOLDER = await Deno.makeTempDir({ prefix: "shouty_compile_" });
 Deno.test.afterAll(() => Deno.remove(FOLDER, { recursive: true }));
 
-// Only the attempt tells whether Deno can get the executable that it begins with.
+// Only an attempt can tell whether Deno can get the base executable.
 const BINARY = `${FOLDER}/shouty${IS_WINDOWS ? ".exe" : ""}`;
 const COMPILED = await compile(["--output", BINARY]);
 const [, MISSING] = /^compile: (no base executable for \S+) .*\n$/m.exec(COMPILED.stderr) ?? [];

@@ -4,12 +4,12 @@ import { test, within } from "../kit/bounded.ts";
 import { Subprocess } from "../kit/command.ts";
 import { NO_EPOLL } from "../kit/epoll.ts";
 
-/** Runs a script in a process of its own, which sees the package as a user does. */
+/** Runs a script in a separate process, which imports the package as a user's program does. */
 function run(script: string): Subprocess {
   return new Subprocess(Deno.execPath(), ["eval", "--ext=ts", script]);
 }
 
-/** Waits until a script's server says where it is. */
+/** Waits until a script's server prints its port. */
 async function connectTo(script: Subprocess): Promise<() => Promise<TestClient>> {
   const [, port] = await script.stdoutMatch(/port (\d+)\n/);
   return async () => new TestClient(await Deno.connect({ port: Number(port) }));
@@ -17,7 +17,7 @@ async function connectTo(script: Subprocess): Promise<() => Promise<TestClient>>
 
 const SERVE = serveWith("");
 
-/** A script that serves with such options beside the usual ones. */
+/** A script that serves with the given options and the usual ones. */
 function serveWith(options: string): string {
   return `
     import { serve } from "@x/shouty";
@@ -43,12 +43,12 @@ const ASK_TWICE = `
 
 for (
   const [when, script] of [
-    ["that nobody has called", `${SERVE} server.unref();`],
+    ["without clients", `${SERVE} server.unref();`],
     ["with a client, unref'd after it was accepted", `${SERVE} ${WHEN_ACCEPTED} server.unref();`],
     ["with a client, unref'd before it was accepted", `${SERVE} server.unref(); ${WHEN_ACCEPTED}`],
     ["at its capacity, unref'd while it waits", `${FULL} ${WHEN_ACCEPTED} server.unref();`],
     ["at its capacity, unref'd before", `${FULL} server.unref(); ${WHEN_ACCEPTED}`],
-    ["that holds a client up", `${PACED} ${WHEN_ACCEPTED} ${ASK_TWICE} server.unref();`],
+    ["that delays a client", `${PACED} ${WHEN_ACCEPTED} ${ASK_TWICE} server.unref();`],
   ]
 ) {
   test(`a process ends by itself with an unref'd server ${when}`, async () => {
@@ -59,7 +59,7 @@ for (
 }
 
 test("a shutdown keeps the process alive to its end, also that of an unref'd server", async () => {
-  // With an `await` at the top level, Deno would wait in any case.
+  // Not a top-level `await`: with one, Deno waits in any case.
   const shutDown = "server.shutdown({ drainTimeout: 100 }).then(({ closed }) => console.log(JSON.stringify(closed)));";
   await using process = run(`${SERVE} ${WHEN_ACCEPTED} server.unref(); ${shutDown}`);
   const { code, stdout, stderr } = await process.outcome();
@@ -105,7 +105,7 @@ for (const engine of ["Deno's sockets", "epoll"]) {
     const serve = SERVE.replace("events.push(event.type)", told);
     const script = onEpoll ? serve.replace("serve({", `serve({ listener: listenEpoll({ port: 0 }), `) : serve;
     const ops = `import { listenEpoll } from "./ops/mod.ts";`;
-    // Deno sets up its handling of signals late, and panics if there is no descriptor for that: a listener has it do so now.
+    // Deno sets up signal handling late, and panics if no descriptor is free for it. Adding a listener does it now.
     const early = `Deno.addSignalListener("SIGINT", () => {});`;
     const command = `ulimit -n 60; exec "${Deno.execPath()}" eval --ext=ts '${onEpoll ? ops : ""}${early}${script}'`;
     await using process = new Subprocess("sh", ["-c", command]);
@@ -126,7 +126,7 @@ test("every kind of ending gives its descriptor back", async () => {
   await using process = run(`
     import { inMemory, startConversations, startServer } from "./tests/kit/server.ts";
 
-    /** Lets clients end in all the ways they can. */
+    /** Ends connections in all possible ways. */
     async function play() {
       const options = { idleTimeout: 300, maxLineBytes: 100, maxConnections: 8 };
       await using t = startServer(options, (line, conn) => {
@@ -150,7 +150,7 @@ test("every kind of ending gives its descriptor back", async () => {
       await t.closed(3);
     }
 
-    /** Counts TCP's alone: the runtime opens descriptors of its own when it likes. */
+    /** Counts TCP sockets only: the runtime opens other descriptors at any time. */
     function count() {
       const tcp = Deno.readTextFileSync("/proc/self/net/tcp") + Deno.readTextFileSync("/proc/self/net/tcp6");
       const inodes = new Set(tcp.split("\\n").map((row) => row.trim().split(/ +/)[9]));

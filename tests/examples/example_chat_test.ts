@@ -62,7 +62,7 @@ test("chat drops a member that never reads, and the others miss nothing", async 
   await hear(ada, "* bob joined");
   const said = "x".repeat(4000);
   for (let round = 0, dropped = false; !dropped; round++) {
-    assertLess(round, 200, "50 MB wait for somebody who does not read");
+    assertLess(round, 200, "50 MB wait for a member that does not read");
     await ada.write(`${said}\n`.repeat(63) + `${round}\n`);
     const [byAda, byBob] = await Promise.all([hear(ada, `ada: ${round}`), hear(bob, `ada: ${round}`)]);
     dropped = byBob.includes("* sleeper left (write-queue)");
@@ -72,7 +72,7 @@ test("chat drops a member that never reads, and the others miss nothing", async 
 });
 
 testOnce("chat slows down a member that writes without reading, and the others miss nothing", async () => {
-  // In memory, so that ada hears each line before the clock moves: on a busy machine she may be late on a socket.
+  // In memory, so that ada gets each line before the clock moves: on a socket and a busy machine it may come later.
   const { listener, clock } = inMemory({ bufferBytes: 1024 * 1024 });
   await using t = new TestServer(serveChat, { listener, clock, writeTimeout: 200 });
   const ada = await enter(t, "ada");
@@ -91,7 +91,7 @@ testOnce("chat slows down a member that writes without reading, and the others m
   assertEquals(await ada.readLine(), "ada: Finally.");
 });
 
-/** Comes into the room under a name; the answer to that is still to be read. */
+/** Connects and sends a name; the room's answer to it is still to be read. */
 async function enter(t: TestServer, name: string): Promise<TestClient> {
   const client = await t.connect();
   assertEquals(await client.readLine(), "Your name?");
@@ -99,7 +99,7 @@ async function enter(t: TestServer, name: string): Promise<TestClient> {
   return client;
 }
 
-/** The lines before a certain one. */
+/** Reads lines up to `last`; returns those before it. */
 async function hear(client: TestClient, last: string): Promise<string[]> {
   const lines = [];
   for (;;) {

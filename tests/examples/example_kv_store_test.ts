@@ -92,7 +92,7 @@ test("kv_store stores nothing when the client leaves before the value", async ()
 
 test("kv_store refuses bytes that are not UTF-8, whatever their count", async () => {
   await using t = new TestServer(serveStore, {});
-  // Three bytes, which become one character of three bytes.
+  // Three invalid bytes, which are decoded as one character of three bytes.
   const bytes = Uint8Array.from([..."set key 0 0 3\n\xF0\x9F\x98\n"], (char) => char.charCodeAt(0));
   assertEquals(await t.talk(bytes), "CLIENT_ERROR bad data chunk\r\n");
 });

@@ -52,7 +52,7 @@ test("prefix_proxy answers one error line where there is no upstream", async () 
 });
 
 test("prefix_proxy answers whole lines and an error line where the upstream breaks off", async () => {
-  // Deno's own close() ends the connection before it resets it.
+  // `Deno.Conn.close()` would end the connection before it resets it.
   const upstream = createServer((socket) => {
     socket.write("whole\nhal");
     socket.once("data", () => socket.resetAndDestroy());
@@ -113,7 +113,7 @@ function proxyTo(port: number, options: Partial<ProxyOptions> = {}): TestServer 
   return new TestServer((rest) => serveProxy({ upstream: { port }, prefix: "> ", ...rest }), options);
 }
 
-/** A proxy with one client, and the other end of its upstream connection in the test's own hands. */
+/** A proxy with one client; the test itself is the upstream. */
 class Lab implements AsyncDisposable {
   private constructor(readonly proxy: TestServer, readonly client: TestClient, readonly upstream: TestClient) {}
 

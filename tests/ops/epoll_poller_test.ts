@@ -7,7 +7,7 @@ const MODULES = `
   import { listenEpoll } from ${JSON.stringify(new URL("../../ops/mod.ts", import.meta.url))};
 `;
 
-/** What a script needs that counts: in a test's own process, other tests have threads and descriptors as well. */
+/** Functions for scripts that count threads and descriptors. In the tests' own process, other tests have some as well. */
 const COUNTS = `
   const list = (folder) => Array.from(Deno.readDirSync("/proc/self/" + folder), ({ name }) => name);
   const descriptors = () => list("fd").length;
@@ -15,7 +15,7 @@ const COUNTS = `
     try {
       return Deno.readTextFileSync("/proc/self/task/" + thread + "/comm");
     } catch {
-      return ""; // It has ended.
+      return ""; // The thread has ended.
     }
   }
   const workers = () => list("task").filter((thread) => nameOf(thread).startsWith("worker-")).length;
@@ -24,12 +24,12 @@ const COUNTS = `
   }
 `;
 
-/** Waits for what happens outside of this process's loop. */
+/** Waits until a condition holds that no event of this process tells. */
 async function until(holds: () => boolean): Promise<void> {
   while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-/** Has a script count in a process of its own, which gives what it counted as its last words. */
+/** Runs a script that counts in a separate process; returns the counts, which it prints. */
 async function counted(script: string): Promise<unknown> {
   let counted: unknown;
   await withScript(MODULES + COUNTS + script, ["-A"], async (process) => {
@@ -57,7 +57,7 @@ test("a listener on epoll has one thread, which ends with its last connection, a
     counts.push(workers());
     transport.close();
     client.close();
-    // Deno closes its own descriptors of a thread that has ended, now or a little later.
+    // Deno closes its own descriptors of an ended thread a little later.
     await until(() => workers() === 0 && descriptors() <= before);
     console.log(JSON.stringify(counts));
   `);
@@ -66,12 +66,12 @@ test("a listener on epoll has one thread, which ends with its last connection, a
 
 test("the thread of the last listener on epoll has closed its descriptors when the listener is closed", async () => {
   const counts = await counted(`
-    // Of these it has one, and Deno has none.
+    // The engine's thread has one such descriptor, and Deno has none.
     const pidfds = () => list("fd").filter((fd) => {
       try {
         return Deno.readLinkSync("/proc/self/fd/" + fd).includes("pidfd");
       } catch {
-        return false; // It was the descriptor of the folder that was read.
+        return false; // It was the descriptor with which the folder was read.
       }
     }).length;
     const listener = listenEpoll({ hostname: "127.0.0.1", port: 0 });
@@ -96,7 +96,7 @@ test("a listener on epoll that cannot have all of its descriptors leaves none, a
     try {
       for (;;) files.push(Deno.openSync("/dev/null"));
     } catch { /* There is no descriptor left. */ }
-    // The one that counting them takes.
+    // Frees the one descriptor that counting them needs.
     files.pop().close();
     let failures = 0;
     for (;;) {
@@ -163,7 +163,7 @@ test("an idle server on epoll sleeps, though a client is connected", () =>
     const [, port, pid] = await process.stdoutMatch(/port (\d+) pid (\d+)/);
     await shouts(Number(port));
     using _idle = new TestClient(await Deno.connect({ port: Number(port) }));
-    // What it does after its start comes to rest.
+    // Waits until the process has finished its start.
     let before = -1;
     await until(() => before === (before = sleeps(pid)));
     await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -188,7 +188,7 @@ test("a worker that is terminated leaves neither its listener on epoll nor a con
     const worker = new Worker("data:text/javascript," + encodeURIComponent(script), { type: "module" });
     const port = await new Promise((resolve) => worker.onmessage = ({ data }) => resolve(data));
     const clients = [];
-    // More than the kernel lists at once.
+    // More clients than one read of the kernel's list returns.
     for (let i = 0; i < 200; i++) clients.push(await Deno.connect({ port }));
     worker.terminate();
     // A connection that was not accepted yet is reset.

@@ -6,7 +6,7 @@ import { broken, disposable, LOOPBACK, pair, RawPeer, readText, test } from "../
 
 const { ConnectionReset } = Deno.errors;
 
-/** Writes until the kernel has no room; the write that waits, and its outcome. */
+/** Writes until the kernel has no room; returns the number of bytes sent, and the write that waits. */
 async function fill(transport: Transport): Promise<{ sent: number; writing: Promise<number> }> {
   const bytes = new Uint8Array(1024 * 1024);
   for (let sent = 0;;) {
@@ -23,7 +23,7 @@ test("what the peer's side takes on epoll is progress once, from the moment on a
   using listener = disposable(listenEpoll(LOOPBACK));
   const [client, transport] = await pair(listener);
   const { sent, writing } = await fill(transport);
-  // What the kernel on this machine has moved into the peer's buffer since the write began to wait.
+  // The bytes that the kernel has moved into the peer's buffer since the write began to wait.
   let progress = transport.progress!();
   const inBuffers = sent;
   const ended = writing.then((last) => transport.closeWrite().then(() => last));
@@ -36,7 +36,7 @@ test("what the peer's side takes on epoll is progress once, from the moment on a
     await socketsTurn();
     progress += transport.progress!();
   }
-  // The peer's side had some of it before.
+  // The peer's kernel had taken some of the bytes before.
   assertLess(progress, total);
   assertGreater(progress, total - inBuffers);
   assertEquals(transport.progress!(), 0);
@@ -80,7 +80,7 @@ test("a connection that is reset on epoll is no clean end for its peer, as a clo
   }
 });
 
-/** What a transport tells of a reset. */
+/** The errors with which a transport calls `onReset`. */
 function resetsOf(transport: Transport): unknown[] {
   const told: unknown[] = [];
   transport.onReset!((error) => told.push(error));
@@ -142,7 +142,7 @@ test("onReset is not called for a reset that a read meets, for an end, or for a 
 });
 
 test("input that the kernel has is read when epoll is asked, without a turn of the loop", async () => {
-  // A poller that has ended asks no more: its descriptors may be this one's now.
+  // Ends a poller first: it must not ask any more, because the new one may have got its descriptors.
   await listenEpoll(LOOPBACK).close();
   using listener = disposable(listenEpoll(LOOPBACK));
   const peer = new RawPeer((listener.addr as Deno.NetAddr).port);
@@ -162,7 +162,7 @@ test("input that the kernel has is read when epoll is asked, without a turn of t
 const [SOL_SOCKET, SO_KEEPALIVE] = [1, 9];
 const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT] = [6, 1, 4, 5, 6, 18];
 
-/** What the kernel says of a connection's options: whether it delays and keeps alive, and how. */
+/** A connection's socket options: Nagle's algorithm and keep-alive. */
 async function optionsOf(listener: Listener): Promise<number[]> {
   const peer = new RawPeer((listener.addr as Deno.NetAddr).port);
   const transport = await listener.accept();

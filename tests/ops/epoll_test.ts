@@ -60,7 +60,7 @@ test("an address that cannot be had is an error of Deno's kind, and costs no des
   const inUse = assertThrows(() => listenEpoll({ ...LOOPBACK, port: taken.addr.port }), AddrInUse);
   assertEquals(inUse.message, assertThrows(() => Deno.listen(taken.addr as Deno.TcpListenOptions), AddrInUse).message);
   for (let i = 0; i < 300; i++) assertThrows(() => listenEpoll({ hostname: "192.0.2.1", port: 0 }), AddrNotAvailable);
-  // Other tests of this process come and go.
+  // Other tests of this process open descriptors at the same time.
   assertLess(descriptors().length, before + 200);
 });
 
@@ -191,7 +191,7 @@ function readOr(text: string, path: string): string {
   try {
     return Deno.readTextFileSync(path);
   } catch {
-    return text; // It was the descriptor of the folder that was read.
+    return text; // It was the descriptor with which the folder was read.
   }
 }
 
@@ -221,7 +221,7 @@ test("connections that come and go at random, and their descriptors with them, a
         await client.write(`visitor ${visitor}, visit ${visit}, ${i}\n`);
         assertEquals(await client.readLine(), `VISITOR ${visitor}, VISIT ${visit}, ${i}`);
       }
-      // Half of them leave something unread and unanswered behind.
+      // Half of the connections close while a line is unread or unanswered.
       if (Math.random() < 0.5) await client.write("bye\n");
     }
   });
@@ -238,7 +238,7 @@ test("what comes behind an urgent byte, as a telnet sends it at Ctrl-C, is read 
   await socketsTurn();
   assertEquals(await readText(transport), "one");
   assertEquals(await readText(transport), "two");
-  // And that is no way to be read without a turn in between.
+  // The read behind the urgent byte waits for the next turn.
   peer.send("three");
   peer.send("!", RawPeer.MSG_OOB);
   await socketsTurn();

@@ -1,4 +1,4 @@
-/** What is tested on Deno's sockets, on the kernel's `epoll`. */
+/** Runs on `epoll` the tests that other files run on Deno's sockets. */
 import "../kit/on_epoll.ts";
 import "../server/accept_test.ts";
 import "../server/admission_test.ts";

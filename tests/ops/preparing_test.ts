@@ -20,7 +20,7 @@ function openListener(preparation: Partial<Preparation> = {}) {
   return { inner, clock, pending, listener };
 }
 
-/** Calls `accept`; that it may reject before the test awaits it is no unhandled rejection. */
+/** Calls `accept`. The promise may reject before the test awaits it, so its rejection counts as handled. */
 function accept(listener: PreparingListener): Promise<Transport> {
   const accepting = listener.accept();
   accepting.catch(() => {});

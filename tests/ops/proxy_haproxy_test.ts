@@ -22,7 +22,7 @@ function withHAProxy(name: string, body: () => Promise<void>, ipv6 = false): voi
   test(name, body, 20, `${NO_HAPROXY}${ipv6 ? NO_IPV6 : ""}`);
 }
 
-/** Tells each client its two addresses, and answers HAProxy's health check. */
+/** Answers each line with the connection's two addresses, and HAProxy's health check. */
 function tell(line: string, { remoteAddr, localAddr }: Conn): string {
   return line === "check" ? "CHECK" : `${line} from ${formatAddr(remoteAddr)} to ${formatAddr(localAddr)}`;
 }

@@ -28,12 +28,12 @@ for (const [name, header] of HEADERS) {
     for (const after of ["x", "\r\n", "PROXY UNKNOWN\r\n", "\n".repeat(5000)]) {
       assertEquals(parseProxyHeader(join(header, bytesOf(after))), whole);
     }
-    // Where it lies in memory does not matter.
+    // The header may begin anywhere in its memory.
     assertEquals(parseProxyHeader(join(bytesOf("before"), header).subarray(6)), whole);
   });
 }
 
-/** Bytes that look like headers, some way in. */
+/** Bytes that begin like headers. */
 const GARBAGE = fc.oneof(
   fc.uint8Array({ maxLength: 200 }),
   fc.tuple(fc.constantFrom(...HEADERS), fc.nat(250), fc.uint8Array({ maxLength: 80 })).map(([[, header], at, bytes]) =>
@@ -48,7 +48,7 @@ const GARBAGE = fc.oneof(
     .map((words) => bytesOf(words.join(""))),
 );
 
-/** What becomes of bytes: a header, a wish for more, or the one error. */
+/** The result of parsing bytes: a header, `"more"`, or a `ProxyHeaderError`. */
 function outcome(bytes: Uint8Array): unknown {
   try {
     return parseProxyHeader(bytes) ?? "more";

@@ -17,7 +17,7 @@ function tcp(hostname: string, port: number): Deno.NetAddr {
   return { transport: "tcp", hostname, port };
 }
 
-/** What a header says of the client and of where it went; `undefined` for the real addresses. */
+/** A header's addresses as text; `undefined` if the transport's own hold. */
 function said(header: string | Uint8Array): [Deno.Addr, Deno.Addr] | undefined {
   const bytes = typeof header === "string" ? bytesOf(header) : header;
   const { length, addresses } = parseProxyHeader(bytes)!;
@@ -50,7 +50,7 @@ Deno.test("Version 1 writes mapped IPv4 as HAProxy does, and the address reads a
   ]);
 });
 
-// The specification: TCP4 and TCP6 say the family of the connection, and both addresses are of that family.
+// By the specification, TCP4 and TCP6 name the family of the connection, and both addresses are of that family.
 Deno.test("Version 1 takes a destination of the other family, which nginx writes where it knows the client from another proxy", () => {
   assertEquals(said("PROXY TCP6 2001:db8::7 192.0.2.1 1 2\r\n"), [tcp("2001:db8::7", 1), tcp("192.0.2.1", 2)]);
   assertEquals(said("PROXY TCP4 192.0.2.7 2001:db8::1 1 2\r\n"), [tcp("192.0.2.7", 1), tcp("2001:db8::1", 2)]);
@@ -188,7 +188,7 @@ Deno.test("Version 2 verifies a checksum, wherever it stands", () => {
     for (let at = 16; at < header.length; at++) {
       const damaged = header.slice();
       damaged[at] ^= 0x40;
-      // A damaged type or length can make it a header without a checksum, or no header.
+      // With a damaged type or length, it can be a header without a checksum, or no header.
       if (at < 28 || at >= header.length - after.length - 4) {
         assertEquals(refusal(damaged), "a checksum that is wrong", `${at}`);
       }

@@ -134,7 +134,7 @@ test("Closing ends the connections that wait for their headers, and those not ac
   await settle(clock);
   listener.close();
   for (const client of [ready, silent]) {
-    // A reset, or an end of input; in either case nobody is there.
+    // The connection ends with a reset or an end of input; both show that the server has closed it.
     assertEquals(await client.readAll().catch(() => ""), "");
     await assertRejects(() => client.write("x"));
   }

@@ -8,7 +8,7 @@ import { listenLoopback, startConversations, startServer, type TestServer } from
 
 const LINE = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
 
-/** A server that tells each client its address, on real sockets; every client is a trusted proxy, if nothing is said. */
+/** A server on real sockets that answers with the client's address; by default every peer is a trusted proxy. */
 function startTelling(proxy: Partial<ProxyProtocolOptions> = {}, options: ServeOptions = {}): TestServer {
   return startServer({ ...options, listener: listen(proxy) }, (line, conn) => `${line} ${addresses(conn)}`);
 }
@@ -21,7 +21,7 @@ function addresses({ remoteAddr, localAddr }: Pick<Conn, "remoteAddr" | "localAd
   return `from ${formatAddr(remoteAddr)} to ${formatAddr(localAddr)}`;
 }
 
-/** Waits for the connection's end, polite or not; what came before it. */
+/** Waits for the connection's end or reset; returns what came before an end. */
 async function hungUp(client: TestClient): Promise<string> {
   try {
     return await client.readAll();
@@ -31,7 +31,7 @@ async function hungUp(client: TestClient): Promise<string> {
   }
 }
 
-/** Sends in segments, as far as the loopback goes. */
+/** Sends each part in its own write, so that the kernel sends it in its own segment if it can. */
 async function trickle(client: TestClient, segments: Iterable<Uint8Array>): Promise<void> {
   for (const segment of segments) {
     await client.write(segment);
@@ -39,13 +39,13 @@ async function trickle(client: TestClient, segments: Iterable<Uint8Array>): Prom
   }
 }
 
-/** Byte by byte, but for what is in the middle. */
+/** Cuts bytes into single ones, except for the middle part. */
 function bytewise(bytes: Uint8Array): Uint8Array[] {
   const cuts = [...bytes.keys()].filter((at) => at < 60 || at > bytes.length - 60);
   return cuts.map((at, i) => bytes.subarray(at, cuts[i + 1]));
 }
 
-/** What was wrong with the header of the connection that was turned away. */
+/** The error of the connection that was rejected for its header. */
 async function rejection(t: TestServer, count = 1): Promise<string> {
   const { reason, error } = await t.until("rejected", count);
   assertEquals(reason, "proxy-header");
@@ -75,7 +75,7 @@ for (const [name, header, told] of HEADERS) {
   });
 
   test(`A header that comes byte by byte, and the first line so too, loses nothing: ${name}`, async () => {
-    // Nothing is too slow: each of many segments may have to wait for a busy machine.
+    // Without timeouts: on a busy machine, each of many segments may take long.
     const timeouts = { firstLineTimeout: Infinity, idleTimeout: Infinity };
     await using t = startTelling({ headerTimeout: Infinity }, timeouts);
     const client = await t.connect();
@@ -208,7 +208,7 @@ for (const [name, header] of [...HEADERS, ...UNNAMED]) {
     assertEquals(await hungUp(client), "");
     const slow = await t.admitted();
     await trickle(slow, [header.subarray(0, 3), header.subarray(3)]);
-    // Version 2 begins with what can only be an empty line as long as no more is there.
+    // A header of version 2 begins with CRLF, which is an empty line until more has come.
     assertMatch(await hungUp(slow), /^\n?$/);
     const { reason, error } = await t.closed(2);
     assertEquals(reason, "transport-error");
@@ -230,7 +230,7 @@ test("A shutdown ends the connections whose headers are still awaited, and frees
     const t = startTelling();
     const client = await t.connect();
     await client.write(start);
-    // A neighbour that is served shows that the others have been accepted.
+    // That a later client is served shows that the first has been accepted.
     assertEquals(await t.talk(`${LINE}hi\n`), `hi ${HEADERS[0][2]}\n`);
     await t.server.shutdown({ drainTimeout: 1 });
     Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();

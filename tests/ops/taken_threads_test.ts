@@ -7,7 +7,7 @@ import { TAKE } from "../kit/taken_threads.ts";
 
 const CLIENTS = 15;
 
-/** Clients that have had an answer, and are waited for. */
+/** Clients that have had an answer, and from which the server waits for input. */
 async function quietClients(t: TestServer): Promise<TestClient[]> {
   const clients = await Promise.all(Array.from({ length: CLIENTS }, () => t.admitted()));
   await Promise.all(clients.map((client) => client.write("first\n")));
@@ -18,7 +18,7 @@ async function quietClients(t: TestServer): Promise<TestClient[]> {
 for (const [doing, take] of Object.entries(TAKE)) {
   const missing = Deno.build.os === "windows" && doing === "opening a FIFO" ? " (skipped: Windows has no FIFO)" : "";
 
-  // 12 of 15 such lines were lost on epoll while one of the taken threads was to wait for the kernel.
+  // On epoll, 12 of 15 such lines were lost when one of the shared threads had to wait for the kernel.
   test(
     `lines that have come before a drain are answered while ${doing} takes all threads`,
     async () => {
@@ -35,7 +35,7 @@ for (const [doing, take] of Object.entries(TAKE)) {
     missing,
   );
 
-  // On Deno's sockets, a clock that is moved by hand does not wait for the loop to ask the kernel, as a timer does.
+  // On Deno's sockets, a fake clock does not let the event loop ask the kernel first, as a real timer does.
   if (SOCKETS.listen !== undefined) {
     test(
       `lines that have come before idleTimeout are answered while ${doing} takes all threads`,

@@ -18,14 +18,14 @@ function bytesOf(...parts: (string | number)[]): Uint8Array<ArrayBuffer> {
   );
 }
 
-/** All that a client reads up to the end. */
+/** Reads all bytes up to the end of input. */
 async function readAll(client: TestClient): Promise<number[]> {
   const all: number[] = [];
   for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) all.push(...bytes);
   return all;
 }
 
-/** What comes back for something that is sent in pieces that end at these places. */
+/** Sends bytes in pieces that end at the indexes `cuts`; returns what comes back. */
 async function talk(
   listener: Listener,
   connect: () => TestClient,
@@ -47,7 +47,7 @@ const SENT = bytesOf(
 const REFUSALS = [[IAC, WONT, ECHO], [IAC, DONT, NAWS]];
 const REPLIES = [...bytesOf("HELLO\nWORLD\ufffd!\n")];
 
-/** Takes the refusals out of what came back, and says whether each was there once and in order. */
+/** Separates the refusals from the replies. */
 function split(received: number[]): { refusals: number[][]; replies: number[] } {
   const refusals: number[][] = [];
   const replies = [...received];
@@ -227,7 +227,7 @@ test(
     await telnet.type("after\n");
     // Without an answer to its TIMING-MARK, telnet would drop all output from here on.
     await telnet.stdoutMatch(/AFTER\r\n/);
-    // `^]`, and telnet's own command for a synch, which comes with an urgent byte.
+    // `^]`, and telnet's command that sends a Synch with an urgent byte.
     await telnet.type("\x1d");
     await telnet.stdoutMatch(/telnet> /);
     await telnet.type("send synch\n");

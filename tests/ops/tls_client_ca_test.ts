@@ -7,7 +7,7 @@ import { test } from "../kit/bounded.ts";
 import { Authority, type Identity, makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, startTls } from "../kit/tls.ts";
 
-/** The type of the TLS record behind which everything is encrypted. */
+/** Type of the TLS record (ChangeCipherSpec) behind which every record is encrypted. */
 const CHANGE_CIPHER_SPEC = 20;
 
 const CLIENTS = new Authority("client authority");
@@ -31,7 +31,7 @@ test("With several authorities in clientCa, a client of any is served", async ()
   }
 });
 
-/** Somebody with the authority's name, but not its key. */
+/** An authority with the trusted one's name, but another key. */
 const impostor = new Authority(CLIENTS.name);
 
 const UNKNOWN = /^The client's certificate is not valid \(no authority in clientCa has signed it, UNABLE_\w+\)$/;
@@ -73,7 +73,7 @@ for (const [what, identity, message] of REFUSED) {
 
 test("With clientCa, a wrong certificate is refused before the handshake is finished, when there is no session yet", async () => {
   await using t = await startTls({ clientCa: CLIENTS.cert });
-  // What the client sends in TLS 1.2, up to where it changes to encryption, and nothing of its end of the handshake.
+  // Passes on what the client sends in TLS 1.2 up to the change to encryption, and not its end of the handshake.
   const server = net.connect(t.port, "127.0.0.1");
   const [clientSide, proxySide] = duplexPair();
   server.pipe(proxySide);

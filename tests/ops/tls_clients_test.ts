@@ -7,12 +7,12 @@ import { Authority, makeIdentity } from "../kit/certificates.ts";
 const AUTHORITY = new Authority("client authority");
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-/** A certificate that holds for so many days from now. */
+/** A certificate that is valid for some days from now. */
 function certificate(days: number): X509Certificate {
   return new X509Certificate(makeIdentity("client", { by: AUTHORITY, days: [-1, days] }).cert);
 }
 
-/** What `node:tls` says of a client: in a full handshake that it has verified, or in one that resumes a session. */
+/** A `TLSSocket` as the verifier sees it, after a full handshake with a valid certificate, or after a resumption. */
 function client(own: X509Certificate, reused: boolean, above: X509Certificate[] = [], fingerprint256?: string) {
   const named = fingerprint256 === undefined
     ? own
@@ -27,7 +27,7 @@ function client(own: X509Certificate, reused: boolean, above: X509Certificate[] 
   } as unknown as TLSSocket;
 }
 
-/** Does something so many days from now. */
+/** Calls a function as if it were some days later. */
 function later(days: number, what: () => void): void {
   const { now } = Date;
   Date.now = () => now() + days * DAY_MS;

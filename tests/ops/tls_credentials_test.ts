@@ -19,10 +19,10 @@ function privateKey(options: { cipher?: string; passphrase?: string; type: "pkcs
 const OTHER = makeIdentity("other", { by: AUTHORITY });
 const OTHER_AUTHORITY = new Authority("other authority");
 
-/** What OpenSSL writes before a key on the curve P-256. */
+/** The block that OpenSSL writes before a key on the curve P-256. */
 const EC_PARAMETERS = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
 
-/** The same key in another form. */
+/** The same key in another format. */
 function rewritten(pem: string, type: "sec1"): string {
   return createPrivateKey(pem).export({ format: "pem", type }) as string;
 }
@@ -71,7 +71,7 @@ test("listenTls() refuses a key of a kind that TLS has no use for", async () => 
   );
 });
 
-/** What is in one text, in the place of two. */
+/** Texts with both the certificate and the key. */
 const TOGETHER: [what: string, text: string, subject?: string][] = [
   ["the key behind it", cert + key],
   ["the key before it", key + cert],

@@ -12,20 +12,20 @@ import { check, fc } from "../kit/property.ts";
 import { startServer, TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY, streamOf } from "../kit/tls.ts";
 
-/** Sends text under TLS, ends the client's side, and takes what comes until the end, whatever that is. */
+/** Sends text under TLS, ends the client's side, and returns what comes until the connection ends in any way. */
 async function talk(memory: MemoryListener, text: string): Promise<string> {
   const socket = tls.connect({ socket: streamOf(memory.connect()), ca: AUTHORITY.cert, servername: "localhost" });
   let replies = "";
   socket.on("error", () => {});
   socket.on("data", (bytes) => replies += bytes);
-  // Deno never finishes a write of nothing.
+  // Deno never finishes an empty write.
   if (text !== "") socket.write(text);
   socket.end();
   await new Promise((resolve) => socket.on("close", resolve));
   return replies;
 }
 
-/** Runs a scenario under TLS, on a faulty listener in memory; the contract of the transport below must hold. */
+/** Runs a scenario under TLS, on a faulty listener in memory; the calls to its transports must keep their rules. */
 async function play(faults: Faults, scenario: (t: TestServer, memory: MemoryListener) => Promise<void>) {
   const memory = new MemoryListener();
   const misuse: string[] = [];
@@ -55,7 +55,7 @@ testOnce("Under TLS, however little moves at a time, nothing is lost", async () 
 
 const NEVER_HAPPENED = "It has been here before";
 
-/** Notes what a client says while it shakes hands with somebody who does not answer. */
+/** The first bytes of a client's handshake, without an answer from a server. */
 async function clientHello(): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   const wire = new Duplex({
@@ -103,7 +103,7 @@ testOnce("An alert is sent whole, however slowly it is taken", async () => {
   await using t = startServer({ listener, clock });
   using client = memory.connect();
   await client.write("hello\n");
-  // The server has found out what this is, and half of its answer waits.
+  // The server has refused the handshake, and half of its alert waits to be read.
   await clock.advance(0);
   const alert: number[] = [];
   for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) alert.push(...bytes);
@@ -129,7 +129,7 @@ testOnce("What a wire has read stays as it is while the next read fills the same
   let letter = 96;
   const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
   const wire = new Wire({ read } as never, () => {}, () => {});
-  // Nobody takes the bytes meanwhile, so the stream keeps them.
+  // The stream is not read meanwhile, so it keeps the bytes.
   await wire.pull();
   await wire.pull();
   const kept: unknown[] = [];
@@ -161,7 +161,7 @@ testOnce("A read under TLS that waits ends when the stream below is destroyed wi
   }
 });
 
-/** A wire below which there is always more, and what is asked for there. */
+/** A wire whose transport always has more input, and the buffer sizes of its reads. */
 function endlessWire(): { wire: Wire; reads: number[] } {
   const reads: number[] = [];
   const read = (into: Uint8Array) => {

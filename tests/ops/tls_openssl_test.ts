@@ -14,7 +14,7 @@ for (const [version, name] of [["-tls1_2", "TLSv1.2"], ["-tls1_3", "TLSv1.3"]]) 
     await client.stdoutMatch(/HELLO FROM OPENSSL/);
     await client.endInput();
     assertEquals((await client.outcome()).code, 0);
-    // It says that it ends.
+    // OpenSSL has sent close_notify.
     assertEquals((await t.closed()).reason, "end");
   });
 }
@@ -60,8 +60,8 @@ for (const version of ["-tls1_2", "-tls1_3"]) {
       "stranger.key": stranger.key,
     });
     await using t = await startTls({ clientCa: AUTHORITY.cert });
-    await using nobody = openssl(t, version, "-quiet");
-    assertMatch((await nobody.outcome()).stderr, /alert certificate required/);
+    await using without = openssl(t, version, "-quiet");
+    assertMatch((await without.outcome()).stderr, /alert certificate required/);
     await using wrong = openssl(t, version, "-quiet", "-cert", file("stranger.pem"), "-key", file("stranger.key"));
     assertEquals((await wrong.outcome()).stdout, "");
     assertEquals((await t.until("rejected", 2)).reason, "tls-handshake");

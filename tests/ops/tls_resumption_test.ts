@@ -15,17 +15,17 @@ async function withSession({ cert, key }: Identity, version: string) {
   const session = file("session");
   const own = ["-cert", file("client.pem"), "-key", file("client.key"), "-sess_out", session];
   return {
-    /** Shakes hands in full, and says something. */
+    /** Connects with a full handshake and the certificate. */
     first: (t: TlsServer) => openssl(t, version, ...own),
-    /** Comes again with the session alone. */
+    /** Connects with the session, and without the certificate. */
     again: (t: TlsServer) => openssl(t, version, "-sess_in", session),
-    /** Whether there is a session. */
+    /** Whether the session was stored. */
     kept: () => Deno.stat(session).then(() => true, () => false),
     [Symbol.asyncDispose]: () => file[Symbol.asyncDispose](),
   };
 }
 
-/** Has a client served, and waits for its end. */
+/** Sends a line, checks the reply, and ends the client; returns its output. */
 async function served(client: Subprocess): Promise<string> {
   await using _ = client;
   await client.type("hello\n");
@@ -34,7 +34,7 @@ async function served(client: Subprocess): Promise<string> {
   return (await client.outcome()).stdout;
 }
 
-/** Sees a client turned away; the reason. */
+/** Checks that the server rejects a client; returns the error's message. */
 async function refused(t: TlsServer, client: Subprocess, count = 1): Promise<string> {
   await using _ = client;
   await client.type("hello\n");

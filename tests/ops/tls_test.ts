@@ -68,7 +68,7 @@ testOnce("Under TLS, the inner transport is not read while the server does not r
     for (;;) written += await t.raw.write(new Uint8Array(64 * 1024));
   })();
   pouring.catch(() => {});
-  // The kernel's buffers fill up, and that is that.
+  // Writes until the kernel's buffers are full.
   let before = -1;
   while (before !== written) {
     before = written;
@@ -115,7 +115,7 @@ testOnce(
       await using t = await connected();
       await t.server.write(new TextEncoder().encode("half an ans"));
       t.server[end]!();
-      // It can be called again, as `close` can.
+      // A second call is allowed, of `reset` and of `close`.
       t.server[end]!();
       const reading = t.client.readAll();
       if (end === "close") assertEquals(await reading, "half an ans");
@@ -142,7 +142,7 @@ testOnce("Under TLS, heldBytes counts output that waits and input that is not re
   const total = 64 * MIB;
   const { pouring, written } = await poured(t.server, total);
   const held = t.server.heldBytes!;
-  // However much is to be written, no more than three records are encrypted in advance.
+  // Of a large write, no more than three records are encrypted in advance.
   assertEquals(held > 0 && held < 64 * 1024, true, `${held}`);
   assertEquals(written < total, true);
   for (let left = total; left > 0;) left -= (await t.client.read())!.length;
@@ -152,7 +152,7 @@ testOnce("Under TLS, heldBytes counts output that waits and input that is not re
   assertEquals(await t.server.read(new Uint8Array(1)), 1);
   assertEquals(t.server.heldBytes! >= 999, true, `${t.server.heldBytes}`);
   assertEquals(await t.server.read(new Uint8Array(1000)), 999);
-  // A read that fills the buffer has it grow, and one that leaves it nearly empty has it shrink.
+  // After a read that fills the buffer it grows, and after one that leaves it nearly empty it shrinks.
   for (let i = 0; i < 10 && t.server.heldBytes! > 0; i++) {
     await t.client.write("x");
     await t.server.read(new Uint8Array(1));
@@ -310,7 +310,7 @@ test("TLS stands behind the PROXY protocol, as it does on the wire", async () =>
   assertEquals(await client.readLine(), "HELLO");
   const { remoteAddr } = t.all("accepted")[0].conn;
   assertEquals(formatAddr(remoteAddr), "192.0.2.7:56324");
-  // What is no handshake is the client's, too.
+  // A failed handshake is reported with the client's address, too.
   const other = await t.connect();
   await other.write("PROXY TCP4 192.0.2.8 192.0.2.1 56325 443\r\nhello\n");
   assertEquals(formatAddr((await t.until("rejected")).remoteAddr), "192.0.2.8:56325");
@@ -327,7 +327,7 @@ testOnce("A TLS listener that is closed frees its port, and drops handshakes", a
   Deno.listen({ hostname: "127.0.0.1", port }).close();
 });
 
-/** Writes megabytes, until the peer that does not read has as much as the kernel takes. */
+/** Writes until the kernel takes no more for a peer that does not read. */
 async function poured(server: Transport, total = Infinity): Promise<{ pouring: Promise<void>; written: number }> {
   let written = 0;
   const pour = async () => {
@@ -342,7 +342,7 @@ async function poured(server: Transport, total = Infinity): Promise<{ pouring: P
   return { pouring, written };
 }
 
-/** A connection under TLS, both ends of it, without a server. */
+/** Both ends of a TLS connection, without a server. */
 async function connected() {
   const listener = await listenTls({ hostname: "127.0.0.1", port: 0, ...IDENTITY });
   const { port } = listener.addr as Deno.NetAddr;

@@ -10,7 +10,7 @@ import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
 const MISSING = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
 
-/** Registers a test that gets a path in a folder of its own, where nothing is. */
+/** Registers a test that gets an unused path in a new folder. */
 function test(name: string, fn: (path: string) => Promise<void>, missing = MISSING): void {
   const body = async () => {
     const folder = await Deno.makeTempDir();
@@ -76,7 +76,7 @@ test("A socket whose backlog is full is not replaced", async (path) => {
   using listener = Deno.listen({ transport: "unix", path });
   const clients: Deno.Conn[] = [];
   try {
-    // Nobody accepts, and once the backlog is full, connecting fails or waits.
+    // The listener does not accept. Once its backlog is full, connecting fails or waits.
     for (let left = 10_000; left > 0; left--) clients.push(await soon(Deno.connect({ transport: "unix", path })));
   } catch {
     await assertRejects(() => listenUnix({ path }), Deno.errors.AddrInUse);
@@ -158,7 +158,7 @@ test("A file never has more mode bits than were asked for, not even before it is
   assertEquals(Deno.umask(), umask, "A failure leaves the process's umask changed");
 });
 
-/** Puts something in the place of `Deno.connect`, which is told how many calls there were before. */
+/** Replaces `Deno.connect` by a function that gets the number of calls before. */
 function onConnect(behave: (call: number, connect: () => Promise<Deno.Conn>) => Promise<Deno.Conn>): Disposable {
   const { connect } = Deno;
   let calls = 0;
@@ -167,9 +167,9 @@ function onConnect(behave: (call: number, connect: () => Promise<Deno.Conn>) => 
   return { [Symbol.dispose]: () => void (Deno.connect = connect) };
 }
 
-test("A server that refuses two connections and lets the third in keeps its socket", async (path) => {
+test("A server that refuses two connections and accepts the third keeps its socket", async (path) => {
   await using _t = startServer({ listener: await listenUnix({ path }) });
-  // BSD and macOS refuse so while the backlog is full.
+  // BSD and macOS refuse connections with this error while the backlog is full.
   const refuse = () => Promise.reject(new Deno.errors.ConnectionRefused("Connection refused (os error 61)"));
   using _busy = onConnect((call, connect) => call < 2 ? refuse() : connect());
   await assertRejects(() => listenUnix({ path }), Deno.errors.AddrInUse);
@@ -210,7 +210,7 @@ test("TLS goes over a Unix socket as well", async (path) => {
   await once(client, "close");
 });
 
-/** Settles with the promise, or fails when that takes long. */
+/** Settles with the promise, or rejects after five seconds. */
 async function soon<T>(promise: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(new Error("Too late")), 5000);

@@ -9,10 +9,10 @@ import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { AUTHORITY, IDENTITY, streamOf } from "../kit/tls.ts";
 
-/** Takes a connection from a listener, which stands on a connection in memory that has what is given besides. */
+/** Accepts a connection of a wrapped listener. `below` makes further members of the inner transport, one in memory. */
 type Wrap = (below: (inner: Transport) => Partial<Transport>) => Promise<Transport>;
 
-/** Behind the PROXY protocol, where the client is trusted or not. */
+/** Wraps with the PROXY protocol; `from` decides whether the client is trusted. */
 function behindProxy(from: string): Wrap {
   return async (below) => {
     const memory = new MemoryListener();
@@ -46,7 +46,7 @@ for (const [name, wrap] of Object.entries(WRAPPERS)) {
   test(`The peer's progress that a transport reports is reported over ${name}, and its absence too`, async () => {
     const progress = [5, 7];
     const telling = await wrap(() => ({ progress: () => progress.shift() ?? 0 }));
-    // What the handshake took counts once.
+    // The bytes of the handshake count once.
     telling.progress?.();
     assertEquals([telling.progress?.(), telling.progress?.()], [7, 0]);
     const silent = await wrap(() => ({}));

@@ -32,7 +32,7 @@ Deno.test("The changelog begins with the version of deno.json", async () => {
   assertEquals(/^## (?:\[?)([^\]\s]+)/m.exec(changelog)?.[1], config.version);
 });
 
-/** What `deno doc --json` tells of a module. */
+/** A module in the output of `deno doc --json`. */
 interface Module {
   module_doc?: { doc?: string };
   symbols: Symbol[];

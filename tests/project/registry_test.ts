@@ -11,7 +11,7 @@ const ON_WINDOWS = Deno.build.os === "windows";
 
 let upload: Promise<Package> | undefined;
 
-/** What `deno publish` uploads. Whoever asks first has it published. */
+/** The package that `deno publish` uploads. The first call publishes it. */
 function published(): Promise<Package> {
   return upload ??= publish();
 }
@@ -19,7 +19,7 @@ function published(): Promise<Package> {
 async function publish(): Promise<Package> {
   await using registry = new Registry();
   await using place = await emptyPlace(registry);
-  // A copy, whose vendor/ may fill with what comes from here; unsigned, as a workflow would sign it.
+  // A copy, so that vendor/ gets the modules of this registry. Without provenance, which only a workflow can sign.
   await copy(ROOT, place.dir);
   const { code, stderr } = await place.deno(["publish", "--no-provenance", "--token", registry.token]);
   assertEquals(code, 0, stderr);
@@ -27,7 +27,7 @@ async function publish(): Promise<Package> {
   return registry.packages.get(NAME)!;
 }
 
-/** Copies what is in the project, but for its history and what was made from it. */
+/** Copies the project's files, without its history and generated folders. */
 async function copy(from: string, to: string): Promise<void> {
   for await (const { name, isDirectory } of Deno.readDir(from)) {
     if (/^(\.git|vendor|dist|node_modules)$/.test(name)) continue;
@@ -40,12 +40,12 @@ async function copy(from: string, to: string): Promise<void> {
   }
 }
 
-/** A registry that has the package. */
+/** A registry with the package. */
 async function registryWithPackage(unknown: string[] = []): Promise<Registry> {
   return new Registry({ packages: [[NAME, await published()]], unknown });
 }
 
-/** An empty folder and an empty cache, for a user to whom the registry is JSR. */
+/** An empty folder and an empty cache, for a user with this registry in place of JSR. */
 async function emptyPlace(registry: Registry) {
   const dir = await Deno.makeTempDir({ prefix: "shouty_registry_" });
   const env = { JSR_URL: registry.url, NO_PROXY: "127.0.0.1", DENO_DIR: `${dir}/cache`, DENO_NO_UPDATE_CHECK: "1" };
@@ -64,7 +64,7 @@ async function emptyPlace(registry: Registry) {
   };
 }
 
-/** The project's modules that the entry points bring in, as the paths that they are published under. */
+/** The paths of the modules that the entry points import, as they are published. */
 async function modulesOf(entries: string[]): Promise<Set<string>> {
   const root = new URL("../..", import.meta.url).href;
   const graphs = await Promise.all(entries.map(async (entry) => {
@@ -97,11 +97,11 @@ Deno.test("deno install makes a command of the published package", async () => {
   const installed = await place.deno(["install", "--global", "--allow-net", "--root", place.dir, `jsr:${NAME}`]);
   assertEquals(installed.code, 0, installed.stderr);
   const program = `${place.dir}/bin/shouty${ON_WINDOWS ? ".cmd" : ""}`;
-  // What is installed calls deno by its name.
+  // The installed program starts `deno` by its name.
   const PATH = `${Deno.execPath().replace(/[/\\][^/\\]*$/, "")}${ON_WINDOWS ? ";" : ":"}${Deno.env.get("PATH")}`;
   await using version = place.start(program, ["--version"], { PATH });
   assertEquals((await version.outcome()).stdout, `shouty ${config.version}\n`);
-  if (ON_WINDOWS) return; // A signal ends the .cmd there, and leaves the server alone.
+  if (ON_WINDOWS) return; // There, a signal ends the .cmd, and not the server.
   await using command = place.start(program, ["--port", "0"], { PATH });
   await shoutAndDrain(command);
 });
@@ -149,6 +149,6 @@ await lines.shutdown();
 console.log(\`\${replies}\${talk.state}, \${lines.state}\`);
 await talk.shutdown();
 
-// @ts-expect-error A port is a number: the types have arrived.
+// @ts-expect-error A port is a number: this shows that the types have been found.
 export const wrong = () => serve({ port: "eight" });
 `;

@@ -18,7 +18,7 @@ test("stress fails and names a test that is red in one of its runs", async () =>
   const folder = await Deno.makeTempDir();
   try {
     const flaky = `${folder}/flaky_test.ts`;
-    // It is red in the first run only: that leaves a file behind.
+    // The test fails in the first run only, which leaves a file behind.
     await Deno.writeTextFile(
       flaky,
       `Deno.test("always green", () => {});
