@@ -16,6 +16,8 @@ import "../time/stall_test.ts";
 import "./taken_threads_test.ts";
 import "./telnet_test.ts";
 import "./tls_client_ca_test.ts";
+import "./tls_cut_test.ts";
+import "./tls_handshake_test.ts";
 import "./tls_openssl_test.ts";
 import "./tls_reload_test.ts";
 import "./tls_resumption_test.ts";

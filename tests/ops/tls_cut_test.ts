@@ -1,0 +1,41 @@
+import { once } from "node:events";
+import net from "node:net";
+import tls from "node:tls";
+import { assertEquals, assertMatch } from "@std/assert";
+import { test } from "../kit/bounded.ts";
+import { AUTHORITY, startTls } from "../kit/tls.ts";
+
+test("Under TLS, an end that is not said may be an attack: what is unfinished is not answered", async () => {
+  await using t = await startTls();
+  using cable = await t.cable();
+  const client = await cable.connectTls();
+  await client.write("hello\nrm -rf /tmp/x");
+  assertEquals(await client.readLine(), "HELLO");
+  await cable.cut();
+  const { reason, lines, error } = await t.closed();
+  assertEquals([reason, lines], ["reset", 1]);
+  assertMatch((error as Error).message, /without TLS's close_notify$/);
+});
+
+test("Under TLS, a connection that is broken off ends with reason reset", async () => {
+  await using t = await startTls();
+  const socket = net.connect(t.port, "127.0.0.1");
+  const client = tls.connect({ socket, ca: AUTHORITY.cert, servername: "localhost" });
+  client.write("hello\n");
+  await once(client, "data");
+  socket.resetAndDestroy();
+  const { reason, error } = await t.closed();
+  assertEquals(reason, "reset");
+  assertEquals(error instanceof Deno.errors.ConnectionReset, true);
+});
+
+test("Under TLS, bytes that are damaged on the way end the connection, and are no line", async () => {
+  await using t = await startTls();
+  using cable = await t.cable();
+  const client = await cable.connectTls();
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+  await cable.inject(Uint8Array.of(23, 3, 3, 0, 40, ...new Uint8Array(40)));
+  const { reason, lines } = await t.closed();
+  assertEquals([reason, lines], ["transport-error", 1]);
+});
