@@ -2,6 +2,10 @@
  * The command's entry point. Only this file and `cli/` use arguments, the environment, signals, standard streams and exit
  * codes.
  *
+ * `cli/` holds its parts: flags and their values (`flags.ts`, `kinds.ts`, `parse.ts`, `help.ts`), opening the listener
+ * (`listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `report.ts`), the client (`client.ts`), and small files
+ * that these share.
+ *
  * @module
  */
 

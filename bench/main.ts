@@ -37,9 +37,9 @@ function parseNumber(name: string, value: string, least: number, most: number): 
 
 function pick<T extends { name: string }>(option: string, value: string, known: T[]): T[] {
   const names = value.split(",");
-  const stranger = names.find((name) => !known.some((item) => item.name === name));
-  if (stranger === undefined) return known.filter((item) => names.includes(item.name));
-  throw new UsageError(`${option} knows no "${stranger}", only ${known.map((item) => item.name).join(", ")}`);
+  const unknown = names.find((name) => !known.some((item) => item.name === name));
+  if (unknown === undefined) return known.filter((item) => names.includes(item.name));
+  throw new UsageError(`${option} has no "${unknown}", only ${known.map((item) => item.name).join(", ")}`);
 }
 
 function parseOptions(args: string[]): Options {

@@ -1,10 +1,6 @@
 /**
  * The tables of flags, from which parsing, environment variables, checks and `--help` follow.
  *
- * This folder holds the command's parts: flags and their values (`flags.ts`, `kinds.ts`, `parse.ts`, `help.ts`), opening
- * the listener (`listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `report.ts`), the client (`client.ts`), and
- * what they share.
- *
  * @module
  */
 

@@ -1,5 +1,6 @@
 /**
- * A listener whose connections have something to do, such as a handshake, before they are accepted.
+ * A listener whose connections have something to do, such as a handshake, before they are accepted. TLS and the PROXY
+ * protocol are built on it.
  *
  * @module
  */

@@ -63,7 +63,7 @@ async function ask(conn: Deno.Conn, line: string): Promise<string> {
     const reply = new Uint8Array(bytes.length);
     for (let got = 0; got < reply.length;) {
       const count = await conn.read(reply.subarray(got));
-      if (count === null) throw new Error("the server hung up");
+      if (count === null) throw new Error("the server closed the connection");
       got += count;
     }
     return new TextDecoder().decode(reply);
