@@ -189,12 +189,17 @@ export class Outbox {
    * @returns Whether it has.
    */
   progressed(): boolean {
-    const taken = this.#transport.progress?.() ?? this.bytesOut - this.#bytesBefore;
-    if (taken >= PROGRESS_BYTES) this.#periods = 0;
-    else if (this.#transport.progress !== undefined || ++this.#periods >= BLIND_PERIODS) return false;
-    this.#bytesBefore = this.bytesOut;
-    this.#clocks.writing(false);
+    const { progress } = this.#transport;
+    if (progress === undefined && ++this.#periods < BLIND_PERIODS) this.#clocks.writing(false);
+    else if (progress !== undefined && this.#transport.progress!() >= PROGRESS_BYTES) this.#restartClock();
+    else return false;
     return true;
+  }
+
+  #restartClock(): void {
+    this.#bytesBefore = this.bytesOut;
+    this.#periods = 0;
+    this.#clocks.writing(this.#blocks.held > FREE_BYTES);
   }
 
   /** The block that is being written has waited for the peer for a while: its memory counts from now on. */
@@ -259,6 +264,7 @@ export class Outbox {
       if (!this.full) this.#wakeWriters();
       if (count < this.#rest.length) {
         this.#rest = this.#rest.subarray(count);
+        if (this.bytesOut - this.#bytesBefore >= PROGRESS_BYTES) this.#restartClock();
         return true;
       }
       this.#clocks.wrote();
@@ -279,9 +285,7 @@ export class Outbox {
     if (first === undefined || this.#owed === 0) return false;
     this.#rest = first;
     this.#owed = Math.max(0, this.#owed - first.length);
-    this.#bytesBefore = this.bytesOut;
-    this.#periods = 0;
-    this.#clocks.writing(this.#blocks.held > FREE_BYTES);
+    this.#restartClock();
     this.#account();
     return true;
   }

@@ -2,6 +2,9 @@ import { assertEquals } from "@std/assert";
 import { type CloseReason, serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
+import type { Listener } from "@x/shouty";
+import type { MemoryListener } from "@x/shouty/testing";
+import { tapped } from "../kit/faults.ts";
 import { DOORS, inMemory, type Start, startConversations, startServer, TestServer } from "../kit/server.ts";
 
 const TIMEOUTS = { idleTimeout: 1000, firstLineTimeout: 1000, lineTimeout: 2500, writeTimeout: 700 };
@@ -201,4 +204,39 @@ test("a client that goes on sending gets a megabyte of the polite ending", async
   while (await client.write(new Uint8Array(10_000)).then(() => true, () => false)) sent += 10_000;
   assertEquals([sent >= 1 << 20, sent < 1.3 * (1 << 20)], [true, true], `${sent} bytes were taken`);
   assertEquals((await t.closed()).reason, "closed");
+});
+
+/** A listener whose transports take some bytes of each write, as told, and then none. */
+function taking(listener: MemoryListener, counts: number[], progress?: () => number): Listener {
+  const write = () => {
+    const count = counts.shift();
+    return count === undefined ? new Promise<number>(() => {}) : Promise.resolve(count);
+  };
+  return tapped(listener, () => ({ write, ...(progress && { progress }) }));
+}
+
+test("a peer whose progress cannot be seen is gone when three times writeTimeout have passed since it last took something", async () => {
+  for (const taken of [[], [30_000], [30_000, 500]]) {
+    const { listener, clock } = inMemory();
+    const options = { listener: taking(listener, [...taken]), clock, writeTimeout: 1000 };
+    await using t = startServer(options, () => "x".repeat(60_000));
+    await t.own(listener.connect()).write("more than it reads\n");
+    await clock.advance(2999);
+    assertEquals(t.all("closed"), [], `${taken}`);
+    await clock.advance(1);
+    assertEquals((await t.closed()).reason, "write-timeout");
+  }
+});
+
+test("a peer whose progress can be seen stays while its side takes 1 KiB within each writeTimeout, and no longer", async () => {
+  const { listener, clock } = inMemory();
+  let taken = 1024;
+  const options = { listener: taking(listener, [30_000], () => taken), clock, writeTimeout: 1000 };
+  await using t = startServer(options, () => "x".repeat(60_000));
+  await t.own(listener.connect()).write("more than it reads\n");
+  await clock.advance(20_000);
+  assertEquals(t.all("closed"), []);
+  taken = 1023;
+  await clock.advance(1000);
+  assertEquals((await t.closed()).reason, "write-timeout");
 });
