@@ -154,6 +154,8 @@ export class Reader {
       this.#ahead = true;
       if (this.#pace !== undefined) return;
     }
+    // What is to be read next does not fit, but some transports can tell of a reset without reading.
+    if (!this.over) this.#transport.onReset?.((error) => this.#owner.failed(error));
   }
 
   /**
