@@ -35,6 +35,13 @@ export const SERVERS: ServerSpec[] = [
     command: (source) => [DENO, "run", "--allow-net", source, "0"],
   },
   {
+    name: "streams",
+    title: "shouty, conversation handler: lineStream(conn.readable) piped to conn.writable",
+    tool: [DENO, "--version"],
+    source: "examples/streams.ts",
+    command: (source) => [DENO, "run", "--allow-net", source, "0"],
+  },
+  {
     name: "go",
     title: "the article's server in Go",
     tool: ["go", "version"],

@@ -1,0 +1,41 @@
+/** What the server asks a clock for. */
+import { assertEquals, assertGreater } from "@std/assert";
+import { type Clock, serve } from "@x/shouty";
+import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+
+/** A clock that notes for how long each timer is set. */
+class NotingClock implements Clock {
+  readonly fake: FakeClock = new FakeClock();
+  readonly delays: number[] = [];
+
+  now(): number {
+    return this.fake.now();
+  }
+
+  setTimer(callback: () => void, delay: number): () => void {
+    this.delays.push(delay);
+    return this.fake.setTimer(callback, delay);
+  }
+}
+
+test("no timer is set for ever, whatever clocks are off and whatever has to wait", async () => {
+  const clock = new NotingClock();
+  const listener = new MemoryListener();
+  const off = { idleTimeout: Infinity, drainTimeout: Infinity, maxAge: Infinity, halfCloseTimeout: Infinity };
+  const server = serve({ listener, clock, ...off, maxConnections: 1, atCapacity: "wait", acceptRate: 10 });
+  const clients: TestClient[] = [listener.connect(), listener.connect()];
+  await clients[0].write("first\n");
+  assertEquals(await clients[0].readLine(), "FIRST");
+  await clock.fake.advance(1000);
+  clients[0].close();
+  await clients[1].write("second\n");
+  await clock.fake.advance(1000);
+  assertEquals(await clients[1].readLine(), "SECOND");
+  const stopped = server.shutdown();
+  await clock.fake.advance(1000);
+  clients[1].close();
+  await stopped;
+  assertGreater(clock.delays.length, 0);
+  assertEquals(clock.delays.filter((delay) => !(delay >= 0 && delay < Infinity)), []);
+});
