@@ -4,7 +4,13 @@
  * @module
  */
 
-import { DEFAULT_HOSTNAME, DEFAULT_PORT, LARGEST_BYTES } from "../internal/api/check.ts";
+import {
+  DEFAULT_HOSTNAME,
+  DEFAULT_PORT,
+  LARGEST_BYTES,
+  LEAST_KEEP_ALIVE_MS,
+  MOST_KEEP_ALIVE_MS,
+} from "../internal/api/check.ts";
 import {
   FILE,
   HOST,
@@ -19,6 +25,7 @@ import {
   TARGET,
   type Target,
   TIME,
+  time,
   whole,
 } from "./kinds.ts";
 
@@ -84,7 +91,11 @@ export const SERVE: Command<ServeFlags> = {
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if replies are not read"),
     firstLineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if no first line has begun"),
-    keepAliveMs: flag(orOff(TIME), "15s", "TCP keep-alive: probe silent clients"),
+    keepAliveMs: flag(
+      orOff(time(LEAST_KEEP_ALIVE_MS, MOST_KEEP_ALIVE_MS)),
+      "15s",
+      "TCP keep-alive: probe silent clients",
+    ),
     maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
     maxLines: flag(orOff(whole(1)), "off", "end connections that sent this many lines"),
     drainTimeout: flag(orOff(TIME), "8s", "how long a shutdown waits for clients"),

@@ -61,14 +61,19 @@ export function whole(least: number, most: number = Infinity): Kind<number> {
 }
 
 /** A time, in milliseconds. */
-export const TIME: Kind<number> = amount({
-  symbol: "TIME",
-  what: "a time",
-  examples: "500ms, 10s, 2m or 1h",
-  units: { ms: 1, s: 1000, m: 60_000, h: 3_600_000 },
-  least: 1,
-  most: LONGEST_MS,
-});
+export const TIME: Kind<number> = time(1, LONGEST_MS);
+
+/** A time within bounds, in milliseconds. */
+export function time(least: number, most: number): Kind<number> {
+  return amount({
+    symbol: "TIME",
+    what: "a time",
+    examples: "500ms, 10s, 2m or 1h",
+    units: { ms: 1, s: 1000, m: 60_000, h: 3_600_000 },
+    least,
+    most,
+  });
+}
 
 /** A size in bytes. */
 export function size(most: number = Infinity): Kind<number> {

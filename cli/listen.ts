@@ -26,7 +26,15 @@ export type ListenFlags =
   & TlsFlags
   & Pick<
     Values<typeof SERVE.flags>,
-    "engine" | "hostname" | "port" | "unix" | "unixMode" | "proxyProtocol" | "proxyHeaderTimeout" | "telnet"
+    | "engine"
+    | "hostname"
+    | "port"
+    | "keepAliveMs"
+    | "unix"
+    | "unixMode"
+    | "proxyProtocol"
+    | "proxyHeaderTimeout"
+    | "telnet"
   >;
 
 /** An open listener. */
@@ -72,14 +80,13 @@ export function neededToListen({ engine, unix, tlsCert }: ListenFlags): Permissi
   return needed;
 }
 
-async function bind({ engine, hostname, port, unix, unixMode }: ListenFlags, log: Log): Promise<Listener> {
+async function bind(flags: ListenFlags, log: Log): Promise<Listener> {
+  const { hostname, port, unix, unixMode } = flags;
   const address = unix === null ? formatTarget({ hostname, port }) : `unix:${unix}`;
   requireNet("listen on", address);
   if (unix !== null) requireFile(`listen on ${address}`, unix, ["read", "write"]);
   try {
-    return unix === null
-      ? await listenTcp(engine, { hostname, port }, log)
-      : await listenUnix({ path: unix, mode: unixMode });
+    return unix === null ? await listenTcp(flags, log) : await listenUnix({ path: unix, mode: unixMode });
   } catch (error) {
     throw failed(
       "listen on",
@@ -90,9 +97,10 @@ async function bind({ engine, hostname, port, unix, unixMode }: ListenFlags, log
 }
 
 /** Listens on the first of the host's addresses that can be bound, in the resolver's order. */
-async function listenTcp(engine: ListenFlags["engine"], { hostname, port }: Target, log: Log): Promise<Listener> {
+async function listenTcp({ engine, hostname, port, keepAliveMs }: ListenFlags, log: Log): Promise<Listener> {
   log.write("debug", () => `engine is ${engine}`);
-  const listen: (target: Target) => Listener = engine === "epoll" ? listenEpoll : Deno.listen;
+  const listen = (target: Target): Listener =>
+    engine === "epoll" ? listenEpoll({ ...target, keepAliveMs }) : Deno.listen(target);
   const errors: unknown[] = [];
   for (const address of await addressesOf(engine, { hostname, port })) {
     try {

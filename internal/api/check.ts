@@ -16,6 +16,12 @@ export const LONGEST_MS: number = 2 ** 31 - 1;
 /** The largest size that still fits into one string. */
 export const LARGEST_BYTES: number = 2 ** 28;
 
+/** Minimum time between two keep-alive probes: the kernel counts it in whole seconds. */
+export const LEAST_KEEP_ALIVE_MS = 1000;
+
+/** Maximum time between two keep-alive probes, which the kernel takes. */
+export const MOST_KEEP_ALIVE_MS = 32_767_000;
+
 /** Refuses what is not an object of options; a handler in its place is the likely slip. */
 export function checkOptions(name: string, value: unknown): void {
   if (typeof value === "object" && value !== null) return;
@@ -27,6 +33,14 @@ export function checkTimeout(name: string, value: number): void {
   checkNumber(name, value);
   if (value === Infinity || value > 0 && value <= LONGEST_MS) return;
   throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 and at most ${LONGEST_MS} ms, or Infinity`);
+}
+
+/** Checks a time between two keep-alive probes. */
+export function checkKeepAlive(keepAliveMs: number): void {
+  checkNumber("keepAliveMs", keepAliveMs);
+  if (keepAliveMs === Infinity || keepAliveMs >= LEAST_KEEP_ALIVE_MS && keepAliveMs <= MOST_KEEP_ALIVE_MS) return;
+  const allowed = `expected ${LEAST_KEEP_ALIVE_MS} to ${MOST_KEEP_ALIVE_MS} ms, or Infinity`;
+  throw new RangeError(`Cannot use keepAliveMs ${keepAliveMs}: ${allowed}`);
 }
 
 /** Checks a whole number from `least` to `most`; `most` may be `Infinity`, which then is allowed too. */

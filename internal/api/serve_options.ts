@@ -8,6 +8,7 @@ import {
   checkClock,
   checkFunction,
   checkHostname,
+  checkKeepAlive,
   checkListener,
   checkMethods,
   checkOptions,
@@ -170,7 +171,7 @@ export function checkServeOptions(options: ServeOptions): void {
   } = options;
   checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);
-  checkTimeout("keepAliveMs", keepAliveMs);
+  checkKeepAlive(keepAliveMs);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
   checkDrain(drain, drainTimeout);
   checkListener(options.listener, true);

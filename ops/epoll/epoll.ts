@@ -7,7 +7,15 @@
  * @module
  */
 
-import { checkOptions, checkString, checkWhole, show } from "../../internal/api/check.ts";
+import {
+  checkKeepAlive,
+  checkOptions,
+  checkString,
+  checkWhole,
+  DEFAULT_HOSTNAME,
+  DEFAULT_PORT,
+  show,
+} from "../../internal/api/check.ts";
 import type { Listener, Transport } from "../../internal/api/transport.ts";
 import { type Pollable, Poller } from "./poller.ts";
 import { EpollSocket } from "./socket.ts";
@@ -15,9 +23,6 @@ import { checked, EAGAIN, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
 
 /** Maximum number of connections that the kernel keeps until they are accepted; Deno's is the same. */
 const BACKLOG = 511;
-
-/** Bounds of the time between two keep-alive probes: the kernel counts it in whole seconds, up to 32767. */
-const [LEAST_KEEP_ALIVE_MS, MOST_KEEP_ALIVE_MS] = [1000, 32_767_000];
 
 /** Addresses that stand for every address of the machine: here each connection has its own local address. */
 const WILDCARDS = ["0.0.0.0", "::", "::ffff:0.0.0.0"];
@@ -77,7 +82,7 @@ export interface ListenEpollOptions {
  */
 export function listenEpoll(options: ListenEpollOptions = {}): Listener {
   checkOptions("listenEpoll options", options);
-  const { hostname = "0.0.0.0", port = 8080, keepAliveMs = 15_000 } = options;
+  const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, keepAliveMs = 15_000 } = options;
   checkString("hostname", hostname);
   checkWhole("port", port, 0, 65_535);
   checkKeepAlive(keepAliveMs);
@@ -89,15 +94,6 @@ export function listenEpoll(options: ListenEpollOptions = {}): Listener {
   checked(fd);
   if (keepAliveMs !== Infinity) libc.keepAlive(fd, keepAliveMs);
   return new EpollListener(libc, fd);
-}
-
-function checkKeepAlive(keepAliveMs: number): void {
-  if (typeof keepAliveMs !== "number") {
-    throw new TypeError(`Cannot use keepAliveMs ${show(keepAliveMs)}: expected a number`);
-  }
-  if (keepAliveMs === Infinity || keepAliveMs >= LEAST_KEEP_ALIVE_MS && keepAliveMs <= MOST_KEEP_ALIVE_MS) return;
-  const allowed = `expected ${LEAST_KEEP_ALIVE_MS} to ${MOST_KEEP_ALIVE_MS} ms, or Infinity`;
-  throw new RangeError(`Cannot use keepAliveMs ${show(keepAliveMs)}: ${allowed}`);
 }
 
 let loaded: Libc | undefined;

@@ -36,7 +36,7 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["idleTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["lineTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["writeTimeout", [0, -5, NaN, 2 ** 31], TIME],
-  ["keepAliveMs", [0, -5, NaN, 2 ** 31], TIME],
+  ["keepAliveMs", [0, 999, NaN, 32_767_001], /expected 1000 to 32767000 ms, or Infinity$/],
   ["handlerTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["halfCloseTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["maxAge", [0, -5, NaN, 2 ** 31], TIME],

@@ -1,7 +1,7 @@
 /** What the server asks a clock for. */
 import { assertEquals, assertGreater } from "@std/assert";
 import { type Clock, serve } from "@x/shouty";
-import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 
 /** A clock that notes for how long each timer is set. */
