@@ -3,6 +3,7 @@
  *
  * `lineStream` is `ByteLimitStream`, `TextDecoderStream` and `TextLineStream`, one piped through the other. The server
  * adds what a pipe lacks: timeouts for silent clients and slow readers, a limit on connections, events, and a drain.
+ * `lineTimeout` alone does not run, because a stream of bytes has no lines: `maxAge` bounds a client that trickles.
  *
  * Run it with a port, 8080 by default: `deno run --allow-net examples/streams.ts 8080`
  *
