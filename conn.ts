@@ -20,7 +20,7 @@ import { MisdirectedError } from "./internal/lines/misdirected.ts";
 import { Outbox } from "./internal/conn/outbox.ts";
 import { Reader } from "./internal/conn/reader.ts";
 import type { CloseReason, ErrorLineReason } from "./internal/api/reasons.ts";
-import type { Member } from "./internal/memory/roster.ts";
+import type { Member } from "./internal/memory/member_list.ts";
 import { closeQuietly, isReset, keepAlive, resetQuietly, type Transport } from "./internal/api/transport.ts";
 
 /** Which of the two kinds of handlers a server has. */

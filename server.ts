@@ -22,7 +22,7 @@ import type { AdmissionRejectReason, ErrorLineReason } from "./internal/api/reas
 import { MisdirectedTransport } from "./internal/lines/misdirected_transport.ts";
 import { RefClock } from "./internal/time/clock.ts";
 import { Rejects } from "./internal/server/rejects.ts";
-import { Roster } from "./internal/memory/roster.ts";
+import { MemberList } from "./internal/memory/member_list.ts";
 import { admissionRules } from "./internal/server/admission.ts";
 import { checkDrain, checkServeOptions, defaultErrorLine } from "./internal/api/serve_options.ts";
 import type { ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
@@ -77,7 +77,7 @@ class LineServer implements Server, Host {
   readonly #acceptor: Acceptor;
   readonly #gate: Gate;
   readonly #rejects: Rejects;
-  readonly #conns = new Roster<Connection>();
+  readonly #conns = new MemberList<Connection>();
   readonly budget: Budget;
   readonly #counters = new Counters();
   readonly #accepting: Promise<void>;

@@ -5,7 +5,7 @@
  */
 
 import { BLOCK_BYTES } from "../lines/limiter.ts";
-import { giveBuffer, OUTPUT_BYTES, takeBuffer } from "../memory/spares.ts";
+import { giveBuffer, OUTPUT_BYTES, takeBuffer } from "../memory/buffer_pool.ts";
 
 const ENCODER = new TextEncoder();
 

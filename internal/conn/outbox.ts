@@ -10,7 +10,7 @@ import type { CloseReason } from "../api/reasons.ts";
 import { dontDelay, type Transport } from "../api/transport.ts";
 import { BLOCK_BYTES } from "../lines/limiter.ts";
 import type { Account } from "../memory/budget.ts";
-import { OUTPUT_BYTES } from "../memory/spares.ts";
+import { OUTPUT_BYTES } from "../memory/buffer_pool.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { Blocks } from "./blocks.ts";
 

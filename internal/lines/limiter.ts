@@ -6,7 +6,7 @@
  */
 
 import type { Breach } from "../api/reasons.ts";
-import { giveBuffer, takeBuffer } from "../memory/spares.ts";
+import { giveBuffer, takeBuffer } from "../memory/buffer_pool.ts";
 
 /** The two sizes that the limiter enforces. */
 export interface SizeLimits {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Member, Roster } from "./roster.ts";
+import { type Member, MemberList } from "./member_list.ts";
 
 /** A connection, as far as the budget needs it. */
 export interface Holder {
@@ -73,7 +73,7 @@ export class Account implements Member {
 export class Budget {
   readonly #maxBytes: number;
   /** Accounts by the number of bits of their bytes: with thousands of connections, to look at each takes 1 ms. */
-  readonly #bySize: Roster<Account>[] = [];
+  readonly #bySize: MemberList<Account>[] = [];
   /** Input, and output that is stuck; and all output. */
   #bytes = 0;
   #output = 0;
@@ -106,7 +106,7 @@ export class Budget {
     this.#bytes += grown;
     if (before !== after) {
       if (before > 0) this.#bySize[before].delete(account);
-      if (after > 0) (this.#bySize[after] ??= new Roster()).add(account);
+      if (after > 0) (this.#bySize[after] ??= new MemberList()).add(account);
     }
     this.#look();
     if (grown > 0 || more > 0) this.#settle();

@@ -287,10 +287,10 @@ const HANDLERS = {
   serveConnections: "async (conn) => { for await (const line of conn.lines) conn.write(line + '\\n'); }",
 };
 
-for (const [door, handler] of Object.entries(HANDLERS)) {
-  test(`${door} keeps no text of a connection that has become quiet`, async () => {
+for (const [wayIn, handler] of Object.entries(HANDLERS)) {
+  test(`${wayIn} keeps no text of a connection that has become quiet`, async () => {
     const { heapUsed } = await memoryAfter(`
-      import { ${door} } from "${import.meta.resolve("../../mod.ts")}";
+      import { ${wayIn} } from "${import.meta.resolve("../../mod.ts")}";
       const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
       const input = new TextEncoder().encode("a line like any other\\n".repeat(9_800));
       const quiet = Promise.withResolvers();
@@ -311,7 +311,7 @@ for (const [door, handler] of Object.entries(HANDLERS)) {
       };
       const clients = Array.from({ length: clientCount }, connect);
       const accept = async () => clients.pop() ?? new Promise(() => {});
-      ${door}({ listener: { addr, accept, close() {} } }, ${handler});
+      ${wayIn}({ listener: { addr, accept, close() {} } }, ${handler});
       await quiet.promise;
     `);
     // The last block of each is about 60 KB, and three hundred of them are 18 MB.

@@ -7,7 +7,7 @@ import { linger } from "../../internal/conn/linger.ts";
 import { test } from "../kit/bounded.ts";
 import { setImmediate } from "node:timers";
 import { tapped } from "../kit/faults.ts";
-import { DOORS, type Start, TestServer } from "../kit/server.ts";
+import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";
 
 /** More than any turn may take; past it the peer has nothing more to say, so that a failing test ends. */
 const ENOUGH_BYTES = 16 * 1024 * 1024;
@@ -61,9 +61,9 @@ async function rounds(): Promise<void> {
 /** Of the last two, a block of 64 KiB has a little more than a turn's lines, and a little less. */
 const LINES = ["\n", "x".repeat(60) + "\n", "x".repeat(66) + "\n"];
 
-for (const [door, start] of Object.entries(DOORS)) {
+for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   for (const line of ["\n", "0123456789abcde\n", "x".repeat(60_000) + "\n"]) {
-    test(`a peer that always has lines of ${line.length} B lets others have their turn, through ${door}`, async () => {
+    test(`a peer that always has lines of ${line.length} B lets others have their turn, through ${wayIn}`, async () => {
       const greedy = new Greedy(line);
       const memory = new MemoryListener();
       const listener = withGreedy(memory, [greedy]);
@@ -78,8 +78,8 @@ for (const [door, start] of Object.entries(DOORS)) {
   }
 }
 
-for (const [door, start] of Object.entries(DOORS)) {
-  test(`a peer whose reads neither wait nor fill their buffer lets others have their turn, through ${door}`, async () => {
+for (const [wayIn, start] of Object.entries(WAYS_IN)) {
+  test(`a peer whose reads neither wait nor fill their buffer lets others have their turn, through ${wayIn}`, async () => {
     const greedy = new Greedy("0123456789abcde\n", 1);
     const memory = new MemoryListener();
     const listener = withGreedy(memory, [greedy]);
@@ -95,7 +95,7 @@ test("peers that always have lines share a turn, however many they are", async (
   const greedy = Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n"));
   const memory = new MemoryListener();
   const listener = withGreedy(memory, [...greedy]);
-  await using t = new TestServer(DOORS["a block handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
+  await using t = new TestServer(WAYS_IN["a block handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
   for (let i = 0; i < 20; i++) memory.connect();
   await t.until("accepted", 20);
   // As long as buffers grow, the next block is larger than the work that a turn was taken for.
@@ -116,7 +116,7 @@ test("peers that always have lines share a turn, however many they are", async (
 test("who comes while many peers always have lines does not wait for all of them", async () => {
   const memory = new MemoryListener();
   const listener = withGreedy(memory, Array.from({ length: 50 }, () => new Greedy("0123456789abcde\n")));
-  await using t = new TestServer(DOORS["a line handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
+  await using t = new TestServer(WAYS_IN["a line handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
   for (let i = 0; i < 50; i++) memory.connect();
   await t.until("accepted", 50);
   for (let i = 0; i < 5; i++) await rounds();
@@ -127,8 +127,8 @@ test("who comes while many peers always have lines does not wait for all of them
   assertEquals(await client.readLine(), "HELLO");
 });
 
-for (const [door, start] of Object.entries(DOORS)) {
-  test(`peers that always have lines hold up neither clocks nor a shutdown, through ${door}`, async () => {
+for (const [wayIn, start] of Object.entries(WAYS_IN)) {
+  test(`peers that always have lines hold up neither clocks nor a shutdown, through ${wayIn}`, async () => {
     for (const drain of ["linger", "finish"] as const) {
       const memory = new MemoryListener();
       const listener = withGreedy(memory, Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n")));
@@ -171,7 +171,7 @@ test("a peer whose lines its handler declines as bytes lets others have their tu
   let lines = 0;
   const handler = Object.assign(() => void lines++, { [ANSWER_BYTES]: () => undefined });
   const memory = new MemoryListener();
-  // Too few at a time for the door to take turns for them, so that whoever reads them has to.
+  // Too few at a time for the wayIn to take turns for them, so that whoever reads them has to.
   const few = (inner: Transport) => ({ read: (into: Uint8Array) => inner.read(into.subarray(0, 1000)) });
   const listener = tapped(withGreedy(memory, [new Greedy("\n")]), few);
   await using t = new TestServer((options) => serve(options, handler), { listener, maxConnectionBytes: ENOUGH_BYTES });

@@ -4,7 +4,7 @@ import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { type Faults, faulty, type Method, tapped } from "../kit/faults.ts";
 import { check, fc } from "../kit/property.ts";
-import { DOORS, type Start, startServer, TestServer } from "../kit/server.ts";
+import { type Start, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const { BrokenPipe, ConnectionReset, NotConnected, TimedOut } = Deno.errors;
 
@@ -92,8 +92,8 @@ test("a transport whose address goes with its end is counted out like any other"
   assertEquals((await t.closed(2)).reason, "end");
 });
 
-for (const [door, start] of Object.entries(DOORS)) {
-  test(`a read or write that fails, at whatever call, ends its own connection alone (${door})`, async () => {
+for (const [wayIn, start] of Object.entries(WAYS_IN)) {
+  test(`a read or write that fails, at whatever call, ends its own connection alone (${wayIn})`, async () => {
     for (const [error, reason] of ERRORS) {
       for (const method of ["read", "write"] as const) {
         for (let failing = 1; failing <= LINES.length; failing++) {
@@ -115,7 +115,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     }
   });
 
-  test(`a write that throws before there is a promise ends its own connection alone (${door})`, async () => {
+  test(`a write that throws before there is a promise ends its own connection alone (${wayIn})`, async () => {
     const memory = new MemoryListener();
     const write = () => {
       throw new NotConnected("injected");
@@ -127,7 +127,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     assertEquals(await talk(memory, "two\n"), "TWO\n");
   });
 
-  test(`reads and writes that fall short change nothing (${door})`, async () => {
+  test(`reads and writes that fall short change nothing (${wayIn})`, async () => {
     for (const most of [1, 2, 3, 7]) {
       await play(start, { readBytes: () => most, writeBytes: () => most }, async (t, connect) => {
         assertEquals(await converse(connect()), LINES.map(shout));
@@ -136,7 +136,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     }
   });
 
-  test(`a polite ending takes over the read that is outstanding (${door})`, () =>
+  test(`a polite ending takes over the read that is outstanding (${wayIn})`, () =>
     play(start, {}, async (t, connect) => {
       const client = connect();
       await t.until("accepted");
@@ -148,7 +148,7 @@ for (const [door, start] of Object.entries(DOORS)) {
       assertEquals((await stopped).closed, { drained: 1 });
     }));
 
-  test(`whatever goes wrong, and whenever, a connection ends once and what it was sent is right (${door})`, async () => {
+  test(`whatever goes wrong, and whenever, a connection ends once and what it was sent is right (${wayIn})`, async () => {
     const anyFault = fc.record({
       method: fc.constantFrom<Method>("read", "write", "closeWrite"),
       call: fc.integer({ min: 1, max: 12 }),
@@ -228,7 +228,7 @@ test("a connection may get the buffer of one that has ended, but not if a read o
 
 test("accepting goes on after errors of one connection, without a pause", async () => {
   const accepts = [new NotConnected(), new ConnectionReset(), new Deno.errors.ConnectionAborted()];
-  await play(DOORS["a block handler"], { accepts }, async (t, connect) => {
+  await play(WAYS_IN["a block handler"], { accepts }, async (t, connect) => {
     assertEquals(await converse(connect()), LINES.map(shout));
     assertEquals<unknown>(t.all("gone"), accepts.map((error) => ({ type: "gone", error })));
     assertEquals([t.stats.gone, t.all("accept-error")], [3, []]);

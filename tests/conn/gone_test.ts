@@ -84,13 +84,13 @@ function handlers(
 }
 
 for (const [road, { listen, connect }] of Object.entries(ROADS)) {
-  for (const door of ["a line handler", "a conversation"]) {
+  for (const wayIn of ["a line handler", "a conversation"]) {
     const skipped = road === "a Unix socket" && Deno.build.os === "windows" ? " (skipped: no Unix sockets)" : "";
     (road === "a Unix socket" ? testOnce : test)(
-      `a peer that resets over ${road} while ${door} waits is gone at once, and its place is free`,
+      `a peer that resets over ${road} while ${wayIn} waits is gone at once, and its place is free`,
       async () => {
         const ended = Promise.withResolvers<unknown>();
-        const start = handlers(ended.resolve)[door];
+        const start = handlers(ended.resolve)[wayIn];
         const timeouts = { idleTimeout: Infinity, writeTimeout: Infinity };
         await using t = new TestServer(start, {
           ...await listen(),
@@ -118,12 +118,12 @@ for (const [road, { listen, connect }] of Object.entries(ROADS)) {
 }
 
 /** A server in memory, whose handler works until it is told to go on. */
-function startWaiting(options: ServeOptions = {}, door = "line") {
+function startWaiting(options: ServeOptions = {}, wayIn = "line") {
   const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
   const { promise, resolve: goOn } = Promise.withResolvers<void>();
   const signals: AbortSignal[] = [];
   const all = { listener, clock, idleTimeout: Infinity, ...options };
-  const t = door === "line"
+  const t = wayIn === "line"
     ? startServer(all, async (line, conn) => (signals.push(conn.signal), await promise, line))
     : startConversations(all, async (conn) => {
       signals.push(conn.signal);
@@ -134,9 +134,9 @@ function startWaiting(options: ServeOptions = {}, door = "line") {
 }
 
 testOnce("what a peer sends while a handler works is kept for it, however much that is", async () => {
-  for (const door of ["line", "conversation"]) {
+  for (const wayIn of ["line", "conversation"]) {
     for (const count of [1, 100, 20_000]) {
-      const { t, clock, goOn } = startWaiting({}, door);
+      const { t, clock, goOn } = startWaiting({}, wayIn);
       await using _ = t;
       const client = await t.admitted();
       const text = Array.from({ length: count }, (_, i) => `line ${i}\n`).join("");
@@ -166,8 +166,8 @@ testOnce("a peer that has sent much before it resets is noticed, too", async () 
 });
 
 testOnce("a peer that has ended its side gets the reply of a handler that takes its time", async () => {
-  for (const door of ["line", "conversation"]) {
-    const { t, clock, goOn } = startWaiting({}, door);
+  for (const wayIn of ["line", "conversation"]) {
+    const { t, clock, goOn } = startWaiting({}, wayIn);
     await using _ = t;
     const client = await t.admitted();
     await client.write("slow\n");
@@ -279,8 +279,8 @@ testOnce(
 );
 
 testOnce("maxAge ends a connection whose handler hangs, ten seconds later", async () => {
-  for (const door of ["line", "conversation"]) {
-    const { t, clock } = startWaiting({ maxAge: 1000 }, door);
+  for (const wayIn of ["line", "conversation"]) {
+    const { t, clock } = startWaiting({ maxAge: 1000 }, wayIn);
     await using _ = t;
     await (await t.admitted()).write("slow\n");
     await clock.advance(10_899);
@@ -293,7 +293,7 @@ testOnce("maxAge ends a connection whose handler hangs, ten seconds later", asyn
 testOnce(
   "a shutdown waits until handlers whose connections have ended have settled, their finally included",
   async () => {
-    for (const door of ["line", "conversation"]) {
+    for (const wayIn of ["line", "conversation"]) {
       const { listener, clock } = inMemory();
       const cleanUp = Promise.withResolvers<void>();
       const order: string[] = [];
@@ -306,7 +306,7 @@ testOnce(
         }
       };
       const options = { listener, clock, idleTimeout: Infinity };
-      await using t = door === "line"
+      await using t = wayIn === "line"
         ? startServer(options, (_, conn) => work(conn).then(() => ""))
         : startConversations(options, async (conn) => (await conn.lines.next(), await work(conn)));
       const client = await t.admitted();

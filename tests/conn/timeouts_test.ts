@@ -5,7 +5,7 @@ import { test } from "../kit/bounded.ts";
 import type { Listener } from "@x/shouty";
 import type { MemoryListener } from "@x/shouty/testing";
 import { tapped } from "../kit/faults.ts";
-import { DOORS, inMemory, type Start, startConversations, startServer, TestServer } from "../kit/server.ts";
+import { inMemory, type Start, startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const TIMEOUTS = { idleTimeout: 1000, firstLineTimeout: 1000, lineTimeout: 2500, writeTimeout: 700 };
 
@@ -28,8 +28,8 @@ async function assertEnds(t: TestServer, clock: FakeClock, milliseconds: number,
   assertEquals(t.all("closed").map((event) => event.reason), [reason]);
 }
 
-function testLineClock(door: string, start: Start): void {
-  test(`a client that trickles is found out by the line clock, whatever it sends (${door})`, () =>
+function testLineClock(wayIn: string, start: Start): void {
+  test(`a client that trickles is found out by the line clock, whatever it sends (${wayIn})`, () =>
     play(start, {}, async (client, clock, t) => {
       await clock.advance(900);
       for (let i = 0; i < 5; i++) {
@@ -40,7 +40,7 @@ function testLineClock(door: string, start: Start): void {
       assertEquals([(await t.closed()).reason, clock.now()], ["line-timeout", 900 + 2500]);
     }));
 
-  test(`the rest of a segment begins its line's time anew (${door})`, () =>
+  test(`the rest of a segment begins its line's time anew (${wayIn})`, () =>
     play(start, { idleTimeout: Infinity }, async (client, clock, t) => {
       await client.write("a");
       await clock.advance(2000);
@@ -50,8 +50,8 @@ function testLineClock(door: string, start: Start): void {
     }));
 }
 
-for (const [door, start] of Object.entries(DOORS)) {
-  test(`a client that is silent is idle, and each line gives it its time back (${door})`, () =>
+for (const [wayIn, start] of Object.entries(WAYS_IN)) {
+  test(`a client that is silent is idle, and each line gives it its time back (${wayIn})`, () =>
     play(start, {}, async (client, clock, t) => {
       for (let i = 0; i < 3; i++) {
         await clock.advance(999);
@@ -63,9 +63,9 @@ for (const [door, start] of Object.entries(DOORS)) {
     }));
 
   // Bytes have no lines, so `conn.readable` has no line clock.
-  if (door !== "a conversation in streams") testLineClock(door, start);
+  if (wayIn !== "a conversation in streams") testLineClock(wayIn, start);
 
-  test(`a client that finishes each line in time may trickle for ever (${door})`, () =>
+  test(`a client that finishes each line in time may trickle for ever (${wayIn})`, () =>
     play(start, {}, async (client, clock, t) => {
       for (let i = 0; i < 40; i++) {
         await client.write(i % 4 === 3 ? "x\n" : "x");
@@ -74,14 +74,14 @@ for (const [door, start] of Object.entries(DOORS)) {
       assertEquals(t.stats.active, 1);
     }));
 
-  test(`a client that does not read is slow and not idle, until a block's time is up (${door})`, () =>
+  test(`a client that does not read is slow and not idle, until a block's time is up (${wayIn})`, () =>
     play(start, { bufferBytes: 100, writeTimeout: 1500 }, async (client, clock, t) => {
       client.write("x\n".repeat(200)).catch(() => {});
       await assertEnds(t, clock, 1500, "write-timeout");
       assertEquals(t.all("closed")[0].bytesOut, 100, "What has left of the block counts");
     }));
 
-  test(`a client that reads slowly, but in time, gets everything (${door})`, () =>
+  test(`a client that reads slowly, but in time, gets everything (${wayIn})`, () =>
     play(start, { bufferBytes: 100, idleTimeout: 600, writeTimeout: 5000 }, async (client, clock, t) => {
       const input = "some line\n".repeat(100);
       const sent = client.write(input).then(() => client.closeWrite());
@@ -94,7 +94,7 @@ for (const [door, start] of Object.entries(DOORS)) {
       assertEquals([answer, (await t.closed()).reason], [input.toUpperCase(), "end"]);
     }));
 
-  test(`a client gets its time back for each of its own lines, and none for its neighbour's (${door})`, () =>
+  test(`a client gets its time back for each of its own lines, and none for its neighbour's (${wayIn})`, () =>
     play(start, {}, async (silent, clock, t) => {
       const talker = await t.admitted();
       for (let i = 0; i < 2; i++) {
@@ -106,7 +106,7 @@ for (const [door, start] of Object.entries(DOORS)) {
     }));
 }
 
-test("a handler's working time is nobody's idleness, through either door", async () => {
+test("a handler's working time is nobody's idleness, through either wayIn", async () => {
   let work: PromiseWithResolvers<void>;
   const slowly = (line: string) => work.promise.then(() => shout(line));
   const starts: Start[] = [

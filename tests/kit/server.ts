@@ -36,7 +36,7 @@ export function listenLoopback(): Listener {
 export type Start = (options: ServeOptions) => Server;
 
 /** The shouter, through each door there is. */
-export const DOORS: Readonly<Record<string, Start>> = {
+export const WAYS_IN: Readonly<Record<string, Start>> = {
   "shout": (options) => serve(options),
   "a block handler": (options) => serve(options, Object.assign((line: string) => shout(line), { block: shout.block })),
   "a line handler": (options) => serve(options, (line) => shout(line)),

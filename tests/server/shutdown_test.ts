@@ -3,7 +3,7 @@ import { serve, type Server, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
-import { DOORS, inMemory, startServer, TestServer } from "../kit/server.ts";
+import { inMemory, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
 testOnce("shutdown() that is called from the hook that it calls is one shutdown", async () => {
   const clock = new FakeClock();
@@ -188,7 +188,7 @@ testOnce("a handler may call shutdown() and still answer", async () => {
   }
 });
 
-for (const [door, start] of Object.entries(DOORS)) {
+for (const [door, start] of Object.entries(WAYS_IN)) {
   test(`drain: "finish" answers all that clients have sent, through ${door}`, async () => {
     await using t = new TestServer(start, {});
     const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));

@@ -5,7 +5,7 @@ import { socketsTurn, turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
 import { shouted } from "../kit/oracle.ts";
-import { DOORS, startConversations, startServer, TestServer } from "../kit/server.ts";
+import { startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 
@@ -27,7 +27,7 @@ const INPUTS: Readonly<Record<string, string | Uint8Array>> = {
   "many lines": Array.from({ length: 5000 }, (_, i) => `line ${i}\n`).join(""),
 };
 
-for (const [door, start] of Object.entries(DOORS)) {
+for (const [door, start] of Object.entries(WAYS_IN)) {
   test(`a client that half-closes gets every reply, through ${door}`, async () => {
     await using t = new TestServer(start, {});
     for (const [name, input] of Object.entries(INPUTS)) {

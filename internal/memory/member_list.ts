@@ -6,7 +6,7 @@
 
 /** What a roster needs of its members. */
 export interface Member {
-  /** Kept by {@linkcode Roster}: where it is in there. */
+  /** Kept by {@linkcode MemberList}: where it is in there. */
   place: number;
 }
 
@@ -17,7 +17,7 @@ export interface Member {
  * new one, so that with one old table every member since survives until the next full collection. With thousands of
  * connections per second, those were pauses of 8 ms.
  */
-export class Roster<T extends Member> implements Iterable<T> {
+export class MemberList<T extends Member> implements Iterable<T> {
   readonly #members: T[] = [];
 
   /** How many there are. */

@@ -5,7 +5,7 @@ import { test } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
 import { answer, type Limits, shouted } from "../kit/oracle.ts";
 import { anyCuts, anyInput, anyLimits, check, toBytes } from "../kit/property.ts";
-import { DOORS, type Start, TestServer } from "../kit/server.ts";
+import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 
@@ -28,24 +28,24 @@ function wanted(input: Uint8Array, limits: Limits): unknown[] {
   return [shouted(input, limits), answer(input, limits).reason];
 }
 
-for (const [door, start] of Object.entries(DOORS)) {
-  test(`${door} gives the same answer as the oracle for any bytes, cuts and limits`, async () => {
+for (const [wayIn, start] of Object.entries(WAYS_IN)) {
+  test(`${wayIn} gives the same answer as the oracle for any bytes, cuts and limits`, async () => {
     await check([anyInput, anyCuts, anyLimits], async (input, cuts, { maxLineBytes, maxConnectionBytes }) => {
       // Bytes that were handed out before the limit was passed may be of a line that the limit cuts off.
-      const inBytes = door === "a conversation in streams";
+      const inBytes = wayIn === "a conversation in streams";
       const limits = { maxLineBytes, maxConnectionBytes: inBytes ? Infinity : maxConnectionBytes };
       assertEquals(await talk(start, input, cuts, limits), wanted(input, limits));
     }, 200);
   });
 
-  test(`${door} gives the same answer at every cut and byte by byte`, async () => {
+  test(`${wayIn} gives the same answer at every cut and byte by byte`, async () => {
     const input = toBytes("a\r\r\nß\n\r\n\uFEFF\0\u2028\v\f\u0085\r\n😀\rx\n\nlast\r");
     const answered = wanted(input, NO_LIMITS);
     for (let at = 1; at < input.length; at++) assertEquals(await talk(start, input, [at], {}), answered);
     assertEquals(await talk(start, input, Array(input.length).fill(1), {}), answered);
   });
 
-  test(`${door} answers long lines, many lines, and a line that ends just at the limit`, async () => {
+  test(`${wayIn} answers long lines, many lines, and a line that ends just at the limit`, async () => {
     const texts = [
       "x".repeat(65_536),
       "x".repeat(65_535) + "\r\n\n",
