@@ -59,7 +59,7 @@ export class Connection implements ConnInfo, Holder, Member {
   reason: CloseReason | undefined;
   #phase: Phase = "open";
   #error: unknown;
-  readonly #ending = new AbortController();
+  readonly #aborter = new AbortController();
   readonly #closed = Promise.withResolvers<ClosedEvent>();
   readonly #host: Host;
   readonly #transport: Transport;
@@ -93,7 +93,7 @@ export class Connection implements ConnInfo, Holder, Member {
 
   /** Aborts with the close reason when that is certain. */
   get signal(): AbortSignal {
-    return this.#ending.signal;
+    return this.#aborter.signal;
   }
 
   /** Settles when its transport is closed; never rejects. */
@@ -114,7 +114,7 @@ export class Connection implements ConnInfo, Holder, Member {
 
   /** What has gone through it so far. */
   get totals(): { lines: number; bytesIn: number; bytesOut: number } {
-    return { lines: this.#reader.lines, bytesIn: this.#reader.bytes, bytesOut: this.#outbox.bytesOut };
+    return { lines: this.#reader.lineCount, bytesIn: this.#reader.byteCount, bytesOut: this.#outbox.bytesOut };
   }
 
   ref(): void {
@@ -129,7 +129,7 @@ export class Connection implements ConnInfo, Holder, Member {
   serve(): void {
     const done = () => this.#handled = undefined;
     this.#handled = this.#run().then(
-      () => (done(), void this.#leave(this.#reader.end ?? "closed")),
+      () => (done(), void this.#leave(this.#reader.endReason ?? "closed")),
       (error) => (done(), this.#handlerFailed(error)),
     );
   }
@@ -228,7 +228,7 @@ export class Connection implements ConnInfo, Holder, Member {
     this.#error = error;
     this.#reader.stop();
     this.#outbox.close(reason);
-    this.#ending.abort(reason);
+    this.#aborter.abort(reason);
   }
 
   #free(cut = false): void {
@@ -254,7 +254,7 @@ export class Connection implements ConnInfo, Holder, Member {
 
   /** Whole lines have come. */
   came(): void {
-    if (this.#reader.lines >= this.#maxLines) this.finish("max-lines");
+    if (this.#reader.lineCount >= this.#maxLines) this.finish("max-lines");
   }
 
   /** Reading or writing has failed. */
@@ -263,7 +263,7 @@ export class Connection implements ConnInfo, Holder, Member {
       return void this.#leave(error.reason, undefined, this.#host.errorLine(error.reason, error.limit));
     }
     if (!(error instanceof MisdirectedError)) return this.abort(isReset(error) ? "reset" : "transport-error", error);
-    this.#reader.bytes += error.bytes;
+    this.#reader.byteCount += error.bytes;
     this.#leave("misdirected", undefined, error.answer);
   }
 

@@ -96,7 +96,7 @@ export class Answers implements Answerer {
       if (typeof reply === "object") reply = await this.#pending(reply);
       if (outbox.closed !== undefined) break;
       if (reply !== undefined) outbox.add(checkText(reply, "a string or undefined") + "\n");
-      if (outbox.full) await outbox.flush();
+      if (!outbox.hasRoom) await outbox.flush();
       if (--left === 0) {
         left = TURN_LINES;
         await TURNS.take(TURN_BYTES);

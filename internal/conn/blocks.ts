@@ -10,7 +10,7 @@ import { giveBuffer, OUTPUT_BYTES, takeBuffer } from "../memory/buffer_pool.ts";
 const ENCODER = new TextEncoder();
 
 /** A block that takes no more. */
-interface FullBlock {
+interface SealedBlock {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly used: number;
   /** Whether it is only lent, and not taken from the spares. */
@@ -18,7 +18,7 @@ interface FullBlock {
 }
 
 /** Most connections never have a full block, and need no list of their own for it. */
-const NONE: FullBlock[] = [];
+const NONE: SealedBlock[] = [];
 
 /** Maximum bytes of one UTF-16 code unit: half of a character beyond the BMP counts as one that takes three. */
 const MAX_BYTES_PER_UNIT = 3;
@@ -32,7 +32,7 @@ const ENCODE_PIECES = 32;
 /** Bytes and text in the order in which they were added, in blocks of at most 64 KiB. */
 export class Blocks {
   /** Full blocks, oldest first; then the one that is being filled. */
-  #full: FullBlock[] = NONE;
+  #sealed: SealedBlock[] = NONE;
   #block: Uint8Array<ArrayBuffer> | undefined;
   #lent = false;
   #used = 0;
@@ -76,7 +76,7 @@ export class Blocks {
   /** What waits of the oldest block, as far as it is filled by now; `undefined` if nothing waits. */
   first(): Uint8Array | undefined {
     this.#encode();
-    if (this.#full.length > 0) return part(this.#full[0].bytes, this.#sent, this.#full[0].used);
+    if (this.#sealed.length > 0) return part(this.#sealed[0].bytes, this.#sent, this.#sealed[0].used);
     return this.#block && part(this.#block, this.#sent, this.#used);
   }
 
@@ -85,9 +85,9 @@ export class Blocks {
     this.#bytes -= count;
     this.size -= count;
     this.#sent += count;
-    if (this.#full.length > 0) {
-      const { bytes, used, lent } = this.#full[0];
-      if (this.#sent === used) this.#full.shift(), this.#giveBack(bytes, lent);
+    if (this.#sealed.length > 0) {
+      const { bytes, used, lent } = this.#sealed[0];
+      if (this.#sent === used) this.#sealed.shift(), this.#giveBack(bytes, lent);
     } else if (this.#sent === this.#used) {
       this.#giveBack(this.#block!, this.#lent);
       this.#block = undefined;
@@ -97,9 +97,9 @@ export class Blocks {
 
   /** Drops what waits, and gives its memory back, from which nothing must be written any more. */
   clear(): void {
-    for (const { bytes, lent } of this.#full) if (!lent) giveBuffer(bytes);
+    for (const { bytes, lent } of this.#sealed) if (!lent) giveBuffer(bytes);
     if (this.#block !== undefined && !this.#lent) giveBuffer(this.#block);
-    this.#full = NONE;
+    this.#sealed = NONE;
     this.#block = undefined;
     this.#text = "";
     this.#bytes =
@@ -148,8 +148,8 @@ export class Blocks {
   }
 
   #seal(): void {
-    if (this.#full === NONE) this.#full = [];
-    this.#full.push({ bytes: this.#block!, used: this.#used, lent: this.#lent });
+    if (this.#sealed === NONE) this.#sealed = [];
+    this.#sealed.push({ bytes: this.#block!, used: this.#used, lent: this.#lent });
     this.#block = undefined;
     this.#used = 0;
   }

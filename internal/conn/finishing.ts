@@ -15,8 +15,8 @@ interface Input {
   readonly waiting: boolean;
   /** Whether nothing more is read. */
   readonly over: boolean;
-  readonly bytes: number;
-  readonly lines: number;
+  readonly byteCount: number;
+  readonly lineCount: number;
 }
 
 /** Maximum bytes that are still read and answered. */
@@ -37,7 +37,7 @@ export class Finishing {
   readonly #socketsTurn: () => Promise<void>;
   readonly #done: () => void;
   readonly #maxBytes: number;
-  #lines: number;
+  #lineCount: number;
   #boundaries = 0;
   #watching = false;
   #over = false;
@@ -61,36 +61,36 @@ export class Finishing {
     this.#limiter = limiter;
     this.#socketsTurn = socketsTurn;
     this.#done = done;
-    this.#maxBytes = input.bytes + MAX_BYTES;
-    this.#lines = input.lines;
-    this.rested();
+    this.#maxBytes = input.byteCount + MAX_BYTES;
+    this.#lineCount = input.lineCount;
+    this.waiting();
   }
 
   /** Bytes have come. */
-  took(): void {
-    if (this.#input.bytes > this.#maxBytes) this.#finish();
+  received(): void {
+    if (this.#input.byteCount > this.#maxBytes) this.#finish();
   }
 
   /** The server waits for the peer, perhaps between two lines. */
-  async rested(): Promise<void> {
+  async waiting(): Promise<void> {
     const input = this.#input;
     // A peer that sends the first byte of the next line together with the end of the last is never at a line boundary,
     // and could keep a draining connection open for ever.
-    const atBoundary = this.#atRest || input.lines > this.#lines && !this.#limiter.full;
-    this.#lines = input.lines;
-    if (atBoundary && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
+    const boundary = this.#atBoundary || input.lineCount > this.#lineCount && !this.#limiter.full;
+    this.#lineCount = input.lineCount;
+    if (boundary && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
-    while (this.#atRest && !input.over && !this.#over) {
-      const { bytes } = input;
+    while (this.#atBoundary && !input.over && !this.#over) {
+      const { byteCount } = input;
       await this.#socketsTurn();
-      if (this.#atRest && input.bytes === bytes) this.#finish();
+      if (this.#atBoundary && input.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
   }
 
   /** Whether the server waits for the peer, and no line has begun. */
-  get #atRest(): boolean {
+  get #atBoundary(): boolean {
     return this.#input.waiting && !this.#limiter.midLine;
   }
 

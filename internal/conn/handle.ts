@@ -83,7 +83,8 @@ export class Handle implements Conn {
     return this.#writable ??= new WritableStream({
       write: (data) => this.write(data),
       // Where the server has a last word, it ends this side itself.
-      close: () => [undefined, "end"].includes(this.#reader?.end) ? this.#outbox.closeWrite() : this.#outbox.flush(),
+      close: () =>
+        [undefined, "end"].includes(this.#reader?.endReason) ? this.#outbox.closeWrite() : this.#outbox.flush(),
       abort: (error) => this.#core.writingAborted(error),
     });
   }

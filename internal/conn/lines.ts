@@ -20,7 +20,7 @@ type Result = IteratorResult<string, undefined>;
  */
 export class Lines implements AsyncIterableIterator<string, undefined> {
   readonly #reader: Reader;
-  readonly #outbox: Pick<Outbox, "newTurn">;
+  readonly #outbox: Pick<Outbox, "writeNextAtOnce">;
   readonly #clocks: Pick<ConnectionClocks, "work">;
   /** The last block that came, and where its next line begins. */
   #block = "";
@@ -34,7 +34,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
    * @param outbox Told when a line has come alone.
    * @param clocks Told when the handler has a block to work on, or knows that there will be none.
    */
-  constructor(reader: Reader, outbox: Pick<Outbox, "newTurn">, clocks: Pick<ConnectionClocks, "work">) {
+  constructor(reader: Reader, outbox: Pick<Outbox, "writeNextAtOnce">, clocks: Pick<ConnectionClocks, "work">) {
     this.#reader = reader;
     this.#outbox = outbox;
     this.#clocks = clocks;
@@ -95,7 +95,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     const lines = await this.#reader.next();
     if (lines === undefined) this.#over = true;
     else this.#block = lines, this.#turnLeft = TURN_LINES;
-    if (lines?.indexOf("\n") === this.#block.length - 1) this.#outbox.newTurn();
+    if (lines?.indexOf("\n") === this.#block.length - 1) this.#outbox.writeNextAtOnce();
     this.#clocks.work();
     this.#pulling = undefined;
   }

@@ -58,15 +58,15 @@ export class Outbox {
   readonly #blocks = new Blocks();
   #flushing: Promise<void> | undefined;
   /** What is left of the block that is being written. */
-  #rest: Uint8Array = NONE_YET;
+  #unsent: Uint8Array = NONE_YET;
   /** How much of this round is still to be written, and whether there is to be another. */
-  #owed = 0;
+  #roundBytes = 0;
   #again = false;
   #scheduled = false;
-  #postedAlone = false;
+  #wroteAtOnce = false;
   #readiness: PromiseWithResolvers<void> | undefined;
   /** Settles when this side has ended. */
-  #ending: Promise<void> | undefined;
+  #writeEnd: Promise<void> | undefined;
   /** Why nothing leaves any more. */
   closed: CloseReason | undefined;
   #writes = 0;
@@ -106,8 +106,8 @@ export class Outbox {
   }
 
   /** Whether so much waits that writers should. */
-  get full(): boolean {
-    return this.size >= this.#readyBytes;
+  get hasRoom(): boolean {
+    return this.size < this.#readyBytes;
   }
 
   /** Adds text, or a copy of bytes, without writing yet. */
@@ -130,13 +130,13 @@ export class Outbox {
    * @returns When there is room for more; rejects with a {@linkcode ConnectionClosedError} if there never will be.
    */
   write(data: string | Uint8Array): Promise<void> {
-    if (this.#ending !== undefined) return harmless(Promise.reject(new ConnectionClosedError("closed")));
+    if (this.#writeEnd !== undefined) return harmless(Promise.reject(new ConnectionClosedError("closed")));
     // A handler that awaits each write always starts the next one with room in the queue, so that only writes that are
     // not awaited can pass the limit.
-    const hadRoom = !this.full;
+    const { hasRoom } = this;
     this.post(data);
-    if (!hadRoom && this.size > this.#maxQueuedBytes) this.#owner.overflowed();
-    return this.full || this.closed !== undefined ? harmless(this.#writable()) : NOTHING;
+    if (!hasRoom && this.size > this.#maxQueuedBytes) this.#owner.overflowed();
+    return !this.hasRoom || this.closed !== undefined ? harmless(this.#writable()) : NOTHING;
   }
 
   async #writable(): Promise<void> {
@@ -145,15 +145,15 @@ export class Outbox {
   }
 
   /**
-   * Adds, and sees to it that it leaves by itself. The first thing after {@linkcode newTurn} leaves at once; what
+   * Adds, and sees to it that it leaves by itself. The first thing after {@linkcode writeNextAtOnce} leaves at once; what
    * follows in the same turn leaves together at the turn's end, so that a handler that writes a hundred times costs
    * two system calls. A full block does not wait for that: a handler with lines at hand can make a turn very long, and
    * `maxQueuedBytes` must not catch a peer that nothing was sent to yet.
    */
   post(data: string | Uint8Array): void {
     this.add(data);
-    if (!this.#postedAlone && this.#flushing === undefined) {
-      this.#postedAlone = true;
+    if (!this.#wroteAtOnce && this.#flushing === undefined) {
+      this.#wroteAtOnce = true;
       this.flush();
     } else if (this.size >= BLOCK_BYTES) {
       this.flush();
@@ -167,8 +167,8 @@ export class Outbox {
   }
 
   /** A line has come alone: what is posted next is worth a write of its own. */
-  newTurn(): void {
-    this.#postedAlone = false;
+  writeNextAtOnce(): void {
+    this.#wroteAtOnce = false;
   }
 
   /** Writes all that has been added; settles when it has left or never will, and never rejects. */
@@ -178,7 +178,7 @@ export class Outbox {
     if (!this.#nextBlock()) return NOTHING;
     // Nearly always this is all: one block, taken whole. Entering the loop for it would cost 3 % of a short line.
     return this.#flushing = this.#send().then(
-      (count) => this.#took(count) ? this.#goOn() : undefined,
+      (count) => this.#written(count) ? this.#goOn() : undefined,
       (error) => void this.#fail(error),
     );
   }
@@ -210,7 +210,7 @@ export class Outbox {
 
   /** Ends this side once everything that was added has left. */
   closeWrite(): Promise<void> {
-    return this.#ending ??= this.#endWriting();
+    return this.#writeEnd ??= this.#endWriting();
   }
 
   async #endWriting(): Promise<void> {
@@ -221,7 +221,7 @@ export class Outbox {
   /** Drops what waits, and all that is added later. */
   close(reason: CloseReason): void {
     this.closed = reason;
-    this.#owed = 0;
+    this.#roundBytes = 0;
     // The kernel may still read from the block that is being written.
     if (this.#flushing === undefined) this.#blocks.clear();
     this.#memory.stuck = false;
@@ -231,14 +231,14 @@ export class Outbox {
 
   /** Settles when there is room for more, or never will be. */
   async ready(): Promise<void> {
-    if (!this.full) return;
+    if (this.hasRoom) return;
     this.#readiness ??= Promise.withResolvers<void>();
     await this.#readiness.promise;
   }
 
   async #goOn(): Promise<void> {
     try {
-      while (this.#took(await this.#send()));
+      while (this.#written(await this.#send()));
     } catch (error) {
       this.#fail(error);
     }
@@ -248,7 +248,7 @@ export class Outbox {
     // Nagle's algorithm holds no first write back, and many a connection has no other.
     if (this.#writes++ === 1) dontDelay(this.#transport);
     try {
-      return this.#transport.write(this.#rest);
+      return this.#transport.write(this.#unsent);
     } catch (error) {
       // A transport of the caller's own may throw at once.
       return Promise.reject(error);
@@ -256,14 +256,14 @@ export class Outbox {
   }
 
   /** Notes what the kernel took; returns whether there is more to write. */
-  #took(count: number): boolean {
+  #written(count: number): boolean {
     if (!(count > 0)) return this.#fail(new Deno.errors.WriteZero("Cannot write: the transport takes no bytes"));
     if (this.closed === undefined) {
       this.bytesOut += count;
       this.#blocks.left(count);
-      if (!this.full) this.#wakeWriters();
-      if (count < this.#rest.length) {
-        this.#rest = this.#rest.subarray(count);
+      if (this.hasRoom) this.#wakeWriters();
+      if (count < this.#unsent.length) {
+        this.#unsent = this.#unsent.subarray(count);
         if (this.bytesOut - this.#bytesBefore >= PROGRESS_BYTES) this.#restartClock();
         return true;
       }
@@ -276,15 +276,15 @@ export class Outbox {
 
   /** Begins with the oldest block; what is added from here on is for the next round. */
   #nextBlock(): boolean {
-    if (this.#owed === 0 && !this.#again) return false;
+    if (this.#roundBytes === 0 && !this.#again) return false;
     const first = this.#blocks.first();
-    if (this.#owed === 0) {
+    if (this.#roundBytes === 0) {
       this.#again = false;
-      this.#owed = this.#blocks.size;
+      this.#roundBytes = this.#blocks.size;
     }
-    if (first === undefined || this.#owed === 0) return false;
-    this.#rest = first;
-    this.#owed = Math.max(0, this.#owed - first.length);
+    if (first === undefined || this.#roundBytes === 0) return false;
+    this.#unsent = first;
+    this.#roundBytes = Math.max(0, this.#roundBytes - first.length);
     this.#restartClock();
     this.#account();
     return true;
@@ -298,7 +298,7 @@ export class Outbox {
 
   /** Nothing is on its way any more, and what was is let go: the connection may be kept for long after its end. */
   #stop(): false {
-    this.#rest = NONE_YET;
+    this.#unsent = NONE_YET;
     this.#flushing = undefined;
     if (this.closed !== undefined) this.#blocks.clear();
     else this.#account();

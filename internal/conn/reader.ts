@@ -17,7 +17,7 @@ import type { Transport } from "../api/transport.ts";
 import { LINE_WORK, TURN_LINES, TURNS } from "../time/turns.ts";
 
 /** Why there is no more input. */
-export type ReadEnd = "end" | Breach | FinishReason;
+export type EndReason = "end" | Breach | FinishReason;
 
 /** What the reader tells its connection. */
 export interface ReaderOwner {
@@ -36,7 +36,7 @@ export interface Answerer {
 }
 
 /** Maximum bytes handled without a turn, even if no read filled its buffer: a custom transport may always have data ready. */
-const MAX_WORK = 2 * 1024 * 1024;
+const MAX_WORK_BETWEEN_YIELDS = 2 * 1024 * 1024;
 
 /** Reads blocks of whole lines when they are asked for, so that the clocks know whether the server waits for the peer. */
 export class Reader {
@@ -60,7 +60,7 @@ export class Reader {
   /** Whether lines that have come are not handed out either. */
   stopped = false;
   /** Why there is no more input; undefined as long as there may be more, and if it was stopped from outside. */
-  end: ReadEnd | undefined;
+  endReason: EndReason | undefined;
   /** Whether the peer has ended its side. */
   peerEnded = false;
   #finishing: Finishing | undefined;
@@ -68,11 +68,11 @@ export class Reader {
   /** What was last said of the memory that input takes. */
   #held = 0;
   /** Work done without a turn for it, in bytes. */
-  #work = 0;
+  #workSinceYield = 0;
   /** The number of whole lines that have come. */
-  lines = 0;
+  lineCount = 0;
   /** The number of bytes that have come. */
-  bytes = 0;
+  byteCount = 0;
 
   /**
    * @param transport Where the bytes come from.
@@ -105,14 +105,14 @@ export class Reader {
    *
    * @param reason What the input ends with.
    * @param socketsTurn Lets the kernel say what else has come.
-   * @param atRest Called at the boundary if the server waits for the peer there, so that nothing else would notice.
+   * @param atBoundary Called at the boundary if the server waits for the peer there, so that nothing else would notice.
    */
-  finish(reason: FinishReason, socketsTurn: () => Promise<void>, atRest: () => void): void {
+  finish(reason: FinishReason, socketsTurn: () => Promise<void>, atBoundary: () => void): void {
     this.#finishing ??= new Finishing(reason, this, this.limiter, socketsTurn, () => {
       this.over = true;
-      this.end ??= this.limiter.breach ?? reason;
+      this.endReason ??= this.limiter.breach ?? reason;
       this.#pace?.stop();
-      if (this.waiting) atRest();
+      if (this.waiting) atBoundary();
       this.#wakeHandler();
     });
   }
@@ -147,7 +147,7 @@ export class Reader {
         const count = await read;
         // The handler may have asked meanwhile, and what has come may have been taken for it.
         if (this.outstanding !== read || this.over) return;
-        this.#took(count);
+        this.#received(count);
       } catch (error) {
         return this.#owner.failed(error);
       }
@@ -190,7 +190,7 @@ export class Reader {
   takeBytes(): Uint8Array<ArrayBuffer> | undefined {
     this.#clocks.came(true);
     const bytes = this.limiter.all()?.slice();
-    this.end ??= this.limiter.breach;
+    this.endReason ??= this.limiter.breach;
     if (bytes === undefined) return undefined;
     this.#ahead = false;
     this.came(countLineFeeds(bytes));
@@ -202,7 +202,7 @@ export class Reader {
     const all = lines + countLines(this.#pace?.takeLater() ?? "");
     if (all === 0) return;
     this.limiter.takeBack(all);
-    this.lines -= all;
+    this.lineCount -= all;
     this.#ahead = true;
   }
 
@@ -244,7 +244,7 @@ export class Reader {
         const read = this.over ? undefined : this.#wait();
         if (read === undefined) break;
         try {
-          if (!this.#waited(read, await read)) break;
+          if (!this.#readSettled(read, await read)) break;
         } catch (error) {
           this.#failed(error);
           break;
@@ -260,7 +260,7 @@ export class Reader {
       this.lent = false;
       if (this.stopped) return undefined;
     }
-    this.end ??= limiter.breach ?? (this.peerEnded ? "end" : undefined);
+    this.endReason ??= limiter.breach ?? (this.peerEnded ? "end" : undefined);
   }
 
   /** The turn to wait for before the next read, if there is one. */
@@ -271,9 +271,9 @@ export class Reader {
 
   #turnForWork(): Promise<void> | undefined {
     // A read that filled its buffer did not have to wait, and neither will the next.
-    if (!this.limiter.full && this.#work <= MAX_WORK) return undefined;
-    const work = this.#work;
-    this.#work = 0;
+    if (!this.limiter.full && this.#workSinceYield <= MAX_WORK_BETWEEN_YIELDS) return undefined;
+    const work = this.#workSinceYield;
+    this.#workSinceYield = 0;
     return TURNS.take(work);
   }
 
@@ -284,7 +284,7 @@ export class Reader {
       if (read === undefined) return undefined;
       this.waiting = true;
       this.#clocks.wait(this.limiter.midLine);
-      this.#finishing?.rested();
+      this.#finishing?.waiting();
       return read;
     } catch (error) {
       this.#failed(error);
@@ -292,11 +292,11 @@ export class Reader {
   }
 
   /** The read has settled; returns whether its bytes, which `listen` may have taken, are to be handed out. */
-  #waited(read: Promise<number | null>, count: number | null): boolean {
+  #readSettled(read: Promise<number | null>, count: number | null): boolean {
     this.waiting = false;
     if (this.outstanding !== read) return true;
     if (this.over) return false;
-    this.#took(count);
+    this.#received(count);
     return true;
   }
 
@@ -322,18 +322,18 @@ export class Reader {
   }
 
   /** Takes what the outstanding read brought. */
-  #took(count: number | null): void {
+  #received(count: number | null): void {
     this.outstanding = undefined;
     if (count === null) {
       this.peerEnded = this.over = true;
       this.#clocks.halfClose();
       return;
     }
-    this.bytes += count;
-    this.#work += count;
+    this.byteCount += count;
+    this.#workSinceYield += count;
     this.limiter.added(count);
     this.#pace?.took(count);
-    this.#finishing?.took();
+    this.#finishing?.received();
   }
 
   #cut(): Uint8Array<ArrayBuffer> | undefined {
@@ -363,12 +363,12 @@ export class Reader {
 
   /** Notes how much work lines are that are handled one by one, but for those that take turns of their own. */
   noteLines(lines: number): void {
-    this.#work += (lines % TURN_LINES) * LINE_WORK;
+    this.#workSinceYield += (lines % TURN_LINES) * LINE_WORK;
   }
 
   /** So many whole lines have come. */
   came(lines: number): void {
-    this.lines += lines;
+    this.lineCount += lines;
     this.#owner.came();
   }
 }

@@ -33,7 +33,7 @@ export function readableOf(
       if (cancelled) return;
       const bytes = reader.takeBytes();
       clocks.work();
-      outbox.newTurn();
+      outbox.writeNextAtOnce();
       if (bytes !== undefined) return controller.enqueue(bytes);
       controller.close();
       controller.byobRequest?.respond(0);

@@ -11,16 +11,16 @@
 export class BufferPool {
   /** The size of each. */
   readonly bytes: number;
-  readonly #most: number;
+  readonly #maxBuffers: number;
   readonly #buffers: Uint8Array<ArrayBuffer>[] = [];
 
   /**
    * @param bytes The size of each.
-   * @param most How many are kept.
+   * @param maxBuffers How many are kept.
    */
-  constructor(bytes: number, most: number) {
+  constructor(bytes: number, maxBuffers: number) {
     this.bytes = bytes;
-    this.#most = most;
+    this.#maxBuffers = maxBuffers;
   }
 
   /** One that is empty; what it holds means nothing. */
@@ -30,15 +30,15 @@ export class BufferPool {
 
   /** Takes one back that nobody uses any more; one of another size is let go. */
   give(buffer: Uint8Array<ArrayBuffer>): void {
-    if (buffer.length === this.bytes && this.#buffers.length < this.#most) this.#buffers.push(buffer);
+    if (buffer.length === this.bytes && this.#buffers.length < this.#maxBuffers) this.#buffers.push(buffer);
   }
 }
 
 /** The spares of all connections of this process, by size: some 5 MiB at most. */
 const POOLS: Readonly<Record<number, BufferPool | undefined>> = Object.fromEntries(
   [[256, 1024], [1024, 512], [4096, 512], [16_384, 64], [65_536, 16]].map((
-    [bytes, most],
-  ) => [bytes, new BufferPool(bytes, most)]),
+    [bytes, maxBuffers],
+  ) => [bytes, new BufferPool(bytes, maxBuffers)]),
 );
 
 /** The sizes of buffers that hold text for a while, smallest first. */

@@ -191,7 +191,9 @@ async function roundsFor(blocks: string[]): Promise<number> {
   const tick = () => void (count++, over || setImmediate(tick));
   setImmediate(tick);
   for await (
-    const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never, { newTurn() {} }, { work() {} })
+    const _ of new Lines({ next: () => Promise.resolve(blocks.shift()) } as never, { writeNextAtOnce() {} }, {
+      work() {},
+    })
   );
   over = true;
   return count;

@@ -294,7 +294,7 @@ test("Outbox posts the first thing of a turn at once and the rest of it together
   assertEquals(kernel.calls, 1);
   while (outbox.size > 0) await new Promise((resolve) => setTimeout(resolve, 0));
   assertEquals(kernel.taken.map((part) => new TextDecoder().decode(part)), ["0", "1234"]);
-  outbox.newTurn();
+  outbox.writeNextAtOnce();
   outbox.post("5");
   assertEquals(kernel.calls, 3);
   await outbox.flush();
@@ -304,7 +304,7 @@ test("Outbox does not spend a turn's own write on what is posted while another i
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);
   outbox.post("0");
-  outbox.newTurn();
+  outbox.writeNextAtOnce();
   outbox.post("1");
   // Promises only: the turn goes on.
   for (let i = 0; i < 100; i++) await Promise.resolve();
