@@ -1,5 +1,5 @@
 /**
- * One connection: lines in, a handler, replies out; and the one place where a connection ends.
+ * One connection: it has a handler answer the lines that its peer sends, and it is the one place where it ends.
  *
  * @module
  */
@@ -23,39 +23,42 @@ import type { CloseReason, ErrorLineReason } from "./internal/api/reasons.ts";
 import type { Member } from "./internal/memory/member_list.ts";
 import { closeQuietly, isReset, keepAlive, resetQuietly, type Transport } from "./internal/api/transport.ts";
 
-/** Which of the two kinds of handlers a server has. */
+/** The server's handler, which is of one of two kinds. */
 export type Handler = { readonly lines: LineHandler } | { readonly conversation: ConnHandler };
 
-/** What the connections of one server share. */
+/** What a server gives each of its connections. */
 export interface Host {
   readonly limits: ConnLimits;
-  /** How long a peer may be silent before the kernel asks whether it is there. */
+  /** Milliseconds of silence before the kernel probes whether the peer is still there. */
   readonly keepAliveMs: number;
   readonly alarms: Alarms;
   readonly clock: Clock;
   readonly budget: Budget;
   readonly handler: Handler;
-  /** Lets all sockets have their turn. */
+  /** Settles when the kernel has been asked about every socket and the callbacks have run. */
   socketsTurn(): Promise<void>;
-  /** Tells that a handler threw. */
+  /** Reports that a handler threw. */
   emit(event: HandlerErrorEvent): void;
-  /** The line that tells a peer which limit it met, with its end; empty for none. */
+  /** Returns the line that tells a peer which limit it met, with its LF; empty if no line is to be sent. */
   errorLine(reason: ErrorLineReason, limit: number): string;
 }
 
-/** Where a connection is in its life; it goes one way. While it leaves, what it owes is written. */
+/**
+ * The phases of a connection, in their order; it never goes back. In `leaving` it writes the output that waits and its
+ * last line; in `lingering` it discards what the peer still sends.
+ */
 type Phase = "open" | "leaving" | "lingering" | "closed";
 
 /**
- * A connection at work. It owns its transport, which is closed in one place, `#free`. Two ways lead there: `#leave`,
- * which is polite, and `abort`, which is not. Its signal is its end, with the reason.
+ * A connection at work. It owns its transport and closes it in one place, `#free`. Two ways lead there: `#leave` closes
+ * gracefully, `abort` at once. The signal aborts at the end, with the reason.
  */
 export class Connection implements ConnInfo, Holder, Member {
   readonly id: number;
-  /** Asked for once: a socket that is closed may have none any more. */
+  /** Read from the transport once, at the start: a closed socket may no longer have an address. */
   readonly remoteAddr: Deno.Addr;
   place = 0;
-  /** Why it ends: set when it leaves `open`; an abort can change it until `signal` has aborted. */
+  /** Why the connection ends: set when it leaves `open`; an abort can change it until `signal` has aborted. */
   reason: CloseReason | undefined;
   #phase: Phase = "open";
   #error: unknown;
@@ -91,28 +94,28 @@ export class Connection implements ConnInfo, Holder, Member {
     return this.#transport.localAddr;
   }
 
-  /** Aborts with the close reason when that is certain. */
+  /** Aborts, with the close reason, when that can no longer change. */
   get signal(): AbortSignal {
     return this.#aborter.signal;
   }
 
-  /** Settles when its transport is closed; never rejects. */
+  /** Resolves when the transport is closed; never rejects. */
   get closed(): Promise<ClosedEvent> {
     return this.#closed.promise;
   }
 
-  /** Settles when its handler has settled, which may be after `closed`; undefined if no handler is at work. */
+  /** Settles when the handler has settled, which may be after `closed`; undefined if no handler is running. */
   get handled(): Promise<void> | undefined {
     return this.#answers === undefined || this.#answers.answering ? this.#handled : undefined;
   }
 
-  /** What the handler sees, made when it is first asked for. */
+  /** The handler's view of the connection, made on first use. */
   get handle(): Handle {
     const { handler } = this.#host;
     return this.#handle ??= new Handle(this, this.#outbox, this.#clocks, "lines" in handler ? undefined : this.#reader);
   }
 
-  /** What has gone through it so far. */
+  /** Lines and bytes so far. */
   get totals(): { lines: number; bytesIn: number; bytesOut: number } {
     return { lines: this.#reader.lineCount, bytesIn: this.#reader.byteCount, bytesOut: this.#outbox.bytesOut };
   }
@@ -141,46 +144,46 @@ export class Connection implements ConnInfo, Holder, Member {
     return this.#reader.each(this.#answers);
   }
 
-  /** Makes a promise of what a handler does, whether it is one already or not, and whether it throws or rejects. */
+  /** Calls the conversation handler. Being async, it turns a synchronous throw into a rejection. */
   async #converse(handler: ConnHandler): Promise<void> {
     this.#clocks.work();
     await handler(this.handle);
   }
 
   #handlerFailed(error: unknown): void {
-    // This is how a handler usually learns of the end: a write is refused, or its signal aborts something.
+    // No fault of the handler: it usually learns of the end when a write is refused, or its signal aborts something.
     if (this.reason !== undefined && (error instanceof ConnectionClosedError || error === this.reason)) return;
     if (error instanceof LimitError) return this.failed(error);
     this.#host.emit({ type: "handler-error", conn: this, error });
     this.#leave("handler-error", error);
   }
 
-  // What ends it.
+  // What ends the connection.
 
-  /** Closes politely, for its handler: a line that is being answered gets its reply first. */
+  /** Closes gracefully, as the handler asked: a line that is being answered gets its reply first. */
   close(): void {
     this.#reader.stop();
     if (!this.#answers?.answering) this.#leave("closed");
   }
 
-  /** Ends it at the next line boundary at which everything that the peer has sent is answered. */
+  /** Ends the connection at the next line boundary at which everything that the peer has sent is answered. */
   finish(reason: FinishReason): void {
     this.#reader.finish(reason, () => this.#host.socketsTurn(), () => {
       if (this.#answers !== undefined) this.#leave(reason);
     });
   }
 
-  /** Ends it at once; what waits to be written is lost, and the peer sees a reset then. */
+  /** Ends the connection at once. Output that waits is lost; if there is any, the peer gets a reset. */
   abort(reason: CloseReason, error?: unknown): void {
     const cut = this.#outbox.size > 0;
     this.#settle(reason, error);
     this.#free(cut);
   }
 
-  /** Gives its memory back at once; its peer is told, unless it has replies to read before that. */
+  /** Ends the connection to free its memory. The peer gets an error line, unless replies still wait before it. */
   giveWay(): void {
     if (this.#outbox.size === 0) {
-      // First of all the memory: the line needs some, too.
+      // Free the input first: the error line needs memory, too.
       this.#reader.free();
       this.#outbox.add(this.#host.errorLine("memory", 0));
       this.#outbox.flush();
@@ -221,7 +224,7 @@ export class Connection implements ConnInfo, Holder, Member {
     return reason === "byte-limit" ? this.#host.errorLine(reason, maxConnectionBytes) : "";
   }
 
-  /** From here on the reason is certain, and nothing is read for the handler or written any more. */
+  /** Fixes the reason, and ends reading for the handler and writing. */
   #settle(reason: CloseReason, error: unknown): void {
     if (this.signal.aborted) return;
     this.reason = reason;
@@ -243,14 +246,14 @@ export class Connection implements ConnInfo, Holder, Member {
     this.#closed.resolve(this.#error === undefined ? event : { ...event, error: this.#error });
   }
 
-  /** For a handler that has given up writing; an end that is under way goes on as it is. */
+  /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */
   writingAborted(error: unknown): void {
     if (this.reason !== undefined) return;
     if (error instanceof LimitError) this.failed(error);
     else this.abort("closed");
   }
 
-  // What its parts report.
+  // What the parts of the connection report.
 
   /** Whole lines have come. */
   came(): void {
@@ -281,7 +284,7 @@ export class Connection implements ConnInfo, Holder, Member {
     else if (expiry !== "write-timeout" || !this.#outbox.progressed()) this.abort(expiry);
   }
 
-  /** The handler has worked for a while: its peer may reset the connection, or vanish without a word. */
+  /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
   #listen(): void {
     if (this.#host.keepAliveMs !== Infinity) keepAlive(this.#transport);
     this.#reader.listen();

@@ -30,39 +30,40 @@ import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
 import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from "./internal/api/transport.ts";
 
-/** Where a server is in its life; it goes one way. */
+/** The states of a server, in their order; it never goes back. */
 export type ServerState = "listening" | "draining" | "closed";
 
 /** A running server. */
 export interface Server extends AsyncDisposable {
-  /** Where it listens, with the real port. */
+  /** The address on which it listens, with the port that was bound. */
   readonly addr: Deno.Addr;
-  /** Where it is in its life. */
+  /** The current state. */
   readonly state: ServerState;
-  /** Settles when the server is closed; rejects if its listener failed for good. */
+  /** Resolves when the server is closed; rejects if the listener failed and cannot recover. */
   readonly finished: Promise<void>;
-  /** What it has done so far. */
+  /** Returns the counters so far. */
   stats(): ServerStats;
   /**
-   * Stops accepting at once and ends what is there. A later call can only hurry the first: turn `linger` into
-   * `finish`, or bring the deadline forward. A handler may call it, but not wait for it.
+   * Stops accepting at once, and ends the connections. A later call can only make the first one faster: it can turn
+   * `linger` into `finish`, or bring the deadline forward. A handler may call it, but must not await it: the shutdown
+   * waits for the handler.
    *
-   * @param options How.
-   * @returns How the connections ended; the port is free again then.
+   * @param options How to drain, and how long at most.
+   * @returns How the connections ended; the port is free again when it resolves.
    * @throws {RangeError | TypeError} If an option is wrong.
    */
   shutdown(options?: ShutdownOptions): Promise<ShutdownReport>;
-  /** Keeps the process alive as long as the server runs, which is the default. */
+  /** Keeps the process alive while the server runs; this is the default. */
   ref(): void;
-  /** Lets the process end although the server runs. */
+  /** Lets the process exit while the server runs. */
   unref(): void;
 }
 
 /**
  * A server at work.
  *
- * It owns the acceptor, the rejected connections, and every admitted one until its `closed` settles; a shutdown awaits
- * these promises, and those of the handlers that are still at work behind them.
+ * It owns the acceptor, the rejected connections, and every admitted connection until its `closed` resolves. A shutdown
+ * awaits these promises, and then the handlers that are still running.
  */
 class LineServer implements Server, Host {
   readonly addr: Deno.Addr;
@@ -86,7 +87,7 @@ class LineServer implements Server, Host {
   #state: ServerState = "listening";
   #unref = false;
   #socketsTurn: Promise<void> | undefined;
-  /** Handlers at work whose connections have ended. */
+  /** Handlers that still run although their connections have ended. */
   readonly #orphans = new Set<Promise<void>>();
   /** Aborts when a shutdown begins. */
   readonly #stopping = new AbortController();
@@ -138,7 +139,7 @@ class LineServer implements Server, Host {
     const { drain = this.#options.drain ?? "linger", drainTimeout = this.#options.drainTimeout ?? 10_000 } = options;
     checkDrain(drain, drainTimeout);
     if (this.#state === "listening") {
-      // Before any hook is called, which may call this again.
+      // Set before any hook is called: a hook may call this method again.
       this.#state = "draining";
       this.#stopping.abort();
     }
@@ -165,13 +166,13 @@ class LineServer implements Server, Host {
   }
 
   socketsTurn(): Promise<void> {
-    // All connections share a turn, which may have begun before now.
+    // All connections share one turn of the sockets, which may have begun before this call.
     const shared = () => this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined);
     return socketsTurns(this.active, shared);
   }
 
   emit(event: ServerEvent): void {
-    // A handler whose connection was aborted may throw later, but nothing comes after the last event.
+    // A handler whose connection was aborted may still throw, but `stopped` is always the last event.
     if (this.#state === "closed" && event.type !== "stopped") return;
     if (this.#options.onEvent !== undefined) this.#guard(() => this.#options.onEvent!(event));
   }
@@ -195,12 +196,12 @@ class LineServer implements Server, Host {
     this.emit(event);
   }
 
-  /** Calls a caller's function, which is not allowed to hurt the server. */
+  /** Calls a hook, and counts its error instead of passing it on: a hook must not harm the server. */
   #guard<T>(call: () => T): T | undefined {
     const failed = () => void this.#counters.hookErrors++;
     try {
       const result = call();
-      // Nobody else looks at the promise of an asynchronous hook, whose rejection would end the process.
+      // The promise of an async hook is handled only here; unhandled, its rejection would end the process.
       if (result instanceof Promise) result.catch(failed);
       return result;
     } catch {
@@ -219,14 +220,14 @@ class LineServer implements Server, Host {
     try {
       for await (const transport of this.#acceptor) this.#enter(transport);
     } catch (error) {
-      // Whoever asks is told; that nobody does is no reason to end the process.
+      // Awaiting `finished` is optional: its rejection must not end the process as unhandled.
       this.#finished.promise.catch(() => {});
       this.#finished.reject(error);
       this.shutdown();
     }
   }
 
-  /** One that cannot even say where it comes from is no reason to accept no others. */
+  /** Admits or rejects a connection. If its address cannot be read, it alone is closed, and accepting goes on. */
   #enter(transport: Transport): void {
     try {
       this.#admit(transport);
@@ -237,12 +238,12 @@ class LineServer implements Server, Host {
   }
 
   #admit(transport: Transport): void {
-    // A shutdown may have begun since it was accepted, and has counted its connections.
+    // If a shutdown has begun since this was accepted, its list of connections is complete already.
     if (this.#state !== "listening") return closeQuietly(transport);
     const decision = this.#gate.enter(transport.remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
     const { idleTimeout, answerMisdirected } = this.limits;
-    // A peer that the server waits for is found out by `idleTimeout` before that.
+    // With a shorter `idleTimeout`, the server notices a vanished peer before keep-alive would.
     if (this.keepAliveMs < idleTimeout) keepAlive(transport);
     const seen = answerMisdirected ? new MisdirectedTransport(transport) : transport;
     const conn = new Connection(++this.#counters.accepted, seen, this);
@@ -260,7 +261,7 @@ class LineServer implements Server, Host {
     else this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
   }
 
-  /** Nothing was accepted. A listener that turned a connection away has closed it: there is nobody to tell. */
+  /** Reports that accepting failed. A listener that rejected a connection has closed it, so its peer gets no line. */
   #failed(error: unknown, retryMs: number): void {
     if (error instanceof AcceptRejection) {
       const { remoteAddr, reason, cause } = error;
@@ -277,14 +278,14 @@ class LineServer implements Server, Host {
   }
 
   /**
-   * Waits for the handlers whose connections have ended.
+   * Waits for the handlers that still run although their connections have ended.
    *
-   * @param deadline Settles when they are no longer waited for.
-   * @returns How many are still at work.
+   * @param deadline Settles when the wait is over at the latest.
+   * @returns How many handlers still run.
    */
   async #handlersSettle(deadline: Promise<void>): Promise<number> {
     await Promise.race([deadline, Promise.all(this.#orphans)]);
-    // A handler that its connection's end has woken up may have a `finally` to go through.
+    // A handler that was woken by the end of its connection may still have to run its `finally`.
     if (this.#orphans.size > 0) await round();
     return this.#orphans.size;
   }
@@ -292,7 +293,7 @@ class LineServer implements Server, Host {
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
-    // Not with `clock`, which unref() reaches: who shuts a server down waits for it.
+    // With `#time`, not `clock`: unref() must not stop the timer of a shutdown that the caller awaits.
     const drain = this.#drain = new Drain(this.#conns, this.#time, () => {
       this.emit({ type: "waiting", active: this.active });
     });
@@ -314,8 +315,8 @@ class LineServer implements Server, Host {
 }
 
 /**
- * Serves lines: each line that a client sends goes to the handler, and what that returns goes back. The port is bound
- * when it returns.
+ * Serves lines: the handler gets each line that a client sends, and what it returns is sent back as the reply. When
+ * this function returns, the port is bound.
  *
  * @param options Where to listen, the limits, and the hooks.
  * @param handler Answers a line; without one, the server shouts.
@@ -345,10 +346,10 @@ export function serve(options: ServeOptions = {}, handler: LineHandler = shout):
 }
 
 /**
- * Serves conversations: each client goes to the handler once, which reads its lines and writes what it likes.
+ * Serves conversations: the handler is called once per connection; it reads lines and writes whatever it likes.
  *
  * @param options Where to listen, the limits, and the hooks.
- * @param handler Talks with one client; when it returns, the connection closes politely.
+ * @param handler Talks with one client; when it returns, the connection closes gracefully.
  * @returns The running server.
  * @throws {RangeError | TypeError} If an option is wrong; nothing is bound then.
  * @throws {Deno.errors.AddrInUse} If the port is taken.

@@ -1,5 +1,5 @@
 /**
- * Answering with a line handler: blocks of whole lines in, their replies out.
+ * Answering with a line handler: it gets blocks of whole lines, and its replies go to the outbox.
  *
  * @module
  */
@@ -13,10 +13,10 @@ import type { Outbox } from "./outbox.ts";
 import type { Answerer, Reader } from "./reader.ts";
 import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
 
-/** Maximum length of a block that is answered as bytes: longer ones are handled faster as text. */
+/** Maximum length of a block that is answered as bytes: a longer block is answered faster as text. */
 const SHORT_BYTES = 4 * 1024;
 
-/** Has each of a connection's lines answered. */
+/** Calls the line handler for the lines of one connection, and writes its replies. */
 export class Answers implements Answerer {
   readonly #conn: { readonly handle: Conn };
   readonly #reader: Reader;
@@ -25,15 +25,15 @@ export class Answers implements Answerer {
   readonly #handler: BytesHandler;
   readonly #oneByOne: boolean;
   readonly #memory: Account;
-  /** Whether the handler is at work. */
+  /** Whether the handler is running. */
   answering = false;
 
   /**
-   * @param conn Has what the handler sees of the connection.
-   * @param reader Asked whether more lines are wanted.
+   * @param conn The connection, whose handle the handler gets.
+   * @param reader Decodes and counts the lines, and says whether more are to be answered.
    * @param outbox Where the replies go.
-   * @param clocks Told when the handler is waited for.
-   * @param memory Asked whether memory is short.
+   * @param clocks Told when the connection starts and stops waiting for the handler.
+   * @param memory Says whether memory is short.
    * @param handler Answers the lines.
    */
   constructor(
@@ -108,7 +108,7 @@ export class Answers implements Answerer {
     await outbox.flush();
   }
 
-  /** Waits for a reply, for which earlier replies do not wait. */
+  /** Awaits a reply; earlier replies are sent meanwhile. */
   async #pending(reply: Promise<Reply> | Reply): Promise<Reply> {
     this.#outbox.flush();
     this.#clocks.work();
@@ -131,7 +131,7 @@ function checkText(reply: unknown, expected: string): string {
 }
 
 function wrongReply(reply: unknown, expected: string): TypeError {
-  // A promise where none may be: nothing else would handle what it rejects with.
+  // The handler must not return a promise here; nothing else would handle its rejection.
   if (reply instanceof Promise) reply.catch(() => {});
   return new TypeError(
     `Cannot send what the line handler returned: expected ${expected}, got ${typeof reply}`,

@@ -1,5 +1,5 @@
 /**
- * Output that waits, in blocks.
+ * The queue of output that waits to be written, in blocks.
  *
  * @module
  */
@@ -9,42 +9,42 @@ import { giveBuffer, OUTPUT_BYTES, takeBuffer } from "../memory/buffer_pool.ts";
 
 const ENCODER = new TextEncoder();
 
-/** A block that takes no more. */
+/** A block to which no more bytes are added. */
 interface SealedBlock {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly used: number;
-  /** Whether it is only lent, and not taken from the spares. */
+  /** Whether the bytes belong to the caller, and not to a buffer pool. */
   readonly lent: boolean;
 }
 
-/** Most connections never have a full block, and need no list of their own for it. */
+/** An empty list that all queues share: most connections never seal a block, and need no list of their own. */
 const NONE: SealedBlock[] = [];
 
-/** Maximum bytes of one UTF-16 code unit: half of a character beyond the BMP counts as one that takes three. */
+/** Maximum UTF-8 bytes of one UTF-16 code unit. Half of a character beyond the BMP becomes U+FFFD, three bytes. */
 const MAX_BYTES_PER_UNIT = 3;
 
-/** Maximum length of text before it is encoded, so that its size in bytes is known. */
+/** Maximum length of text that waits unencoded: past it, its size in bytes has to be known. */
 const ENCODE_LENGTH = 16 * 1024;
 
-/** Maximum pieces of text before it is encoded: a string of many pieces is slow to flatten, and takes 32 bytes for each. */
+/** Maximum pieces of text that wait unencoded: a string of many pieces is slow to flatten, and costs 32 bytes each. */
 const ENCODE_PIECES = 32;
 
-/** Bytes and text in the order in which they were added, in blocks of at most 64 KiB. */
+/** Queues bytes and text in the order in which they were added, in blocks of at most 64 KiB. */
 export class Blocks {
-  /** Full blocks, oldest first; then the one that is being filled. */
+  /** Sealed blocks, oldest first. They precede `#block`, which is being filled. */
   #sealed: SealedBlock[] = NONE;
   #block: Uint8Array<ArrayBuffer> | undefined;
   #lent = false;
   #used = 0;
-  /** How much of the oldest block has left. */
+  /** How many bytes of the oldest block have been sent. */
   #sent = 0;
-  /** Text at the very end, encoded when it is wanted as bytes: many small replies cost one call. */
+  /** Text behind all blocks. It is encoded when its bytes are needed, so that many small replies cost one call. */
   #text = "";
   #pieces = 0;
   #bytes = 0;
-  /** The number of bytes that wait; text that is not encoded yet counts as if it were ASCII. */
+  /** The number of bytes that wait; text that is not encoded yet counts as one byte per code unit. */
   size = 0;
-  /** The number of bytes of memory that were taken for them. */
+  /** The size in bytes of the buffers that hold them; bytes that are lent do not count. */
   held = 0;
 
   /** Adds text, or a copy of bytes. */
@@ -65,7 +65,10 @@ export class Blocks {
     }
   }
 
-  /** Adds bytes that stay as they are until they have left, or a copy of them if others are before them. */
+  /**
+   * Adds bytes without copying them, if nothing else waits: the caller must not change them until they have been sent.
+   * Otherwise adds a copy.
+   */
   lend(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.size > 0) return this.add(bytes);
     this.#block = bytes;
@@ -73,14 +76,14 @@ export class Blocks {
     this.#fill(bytes.length);
   }
 
-  /** What waits of the oldest block, as far as it is filled by now; `undefined` if nothing waits. */
+  /** Returns the unsent bytes of the oldest block, as far as it is filled by now; `undefined` if nothing waits. */
   first(): Uint8Array | undefined {
     this.#encode();
     if (this.#sealed.length > 0) return part(this.#sealed[0].bytes, this.#sent, this.#sealed[0].used);
     return this.#block && part(this.#block, this.#sent, this.#used);
   }
 
-  /** So many bytes of the oldest block have left; it may have been sealed meanwhile, with more in it than at first. */
+  /** Removes sent bytes from the oldest block, to which more may have been added meanwhile, and which may be sealed. */
   left(count: number): void {
     this.#bytes -= count;
     this.size -= count;
@@ -95,7 +98,7 @@ export class Blocks {
     }
   }
 
-  /** Drops what waits, and gives its memory back, from which nothing must be written any more. */
+  /** Drops everything, and returns the buffers to their pools: no outstanding write may read from them. */
   clear(): void {
     for (const { bytes, lent } of this.#sealed) if (!lent) giveBuffer(bytes);
     if (this.#block !== undefined && !this.#lent) giveBuffer(this.#block);
@@ -130,7 +133,7 @@ export class Blocks {
     this.#pieces = 0;
   }
 
-  /** Where so many bytes go, or the first of them. */
+  /** Returns free space in a block for the given number of bytes, or for the first of them. */
   #room(bytes: number): Uint8Array<ArrayBuffer> {
     if (this.#used === this.#block?.length) this.#seal();
     if (this.#block === undefined) {
@@ -155,12 +158,15 @@ export class Blocks {
   }
 }
 
-/** A part of a block, or the block itself: a view of its own would cost 7 % of a short line. */
+/** Returns a part of a block. For the whole block it makes no view, which would cost 7 % of a short line. */
 function part(block: Uint8Array, start: number, end: number): Uint8Array {
   return start === 0 && end === block.length ? block : block.subarray(start, end);
 }
 
-/** The size of the block for more bytes behind others: with something before them, more than a little is likely to follow. */
+/**
+ * Chooses the size of a new block. If bytes wait already, and these do not fit into a small block with them, more are
+ * likely to follow: the new block is a large one.
+ */
 function blockSize(bytes: number, before: number): number {
   const [small] = OUTPUT_BYTES;
   if (bytes + before <= small) return small;

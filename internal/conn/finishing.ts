@@ -1,5 +1,5 @@
 /**
- * Ending a connection's input at a line boundary, once everything that its peer has sent has been handed out.
+ * Ending a connection's input at a line boundary, once the handler has got everything that the peer has sent.
  *
  * @module
  */
@@ -9,26 +9,27 @@ import type { Limiter } from "../lines/limiter.ts";
 /** Why the input is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
 
-/** The reader, as far as this needs it. */
+/** The reader, as this class sees it. */
 interface Input {
   /** Whether the server waits for the peer. */
   readonly waiting: boolean;
-  /** Whether nothing more is read. */
+  /** Whether reading is over. */
   readonly over: boolean;
   readonly byteCount: number;
   readonly lineCount: number;
 }
 
-/** Maximum bytes that are still read and answered. */
+/** Maximum bytes that are still read and answered after the end was asked for. */
 const MAX_BYTES = 1024 * 1024;
 
-/** Maximum waits between two lines: a megabyte in TLS records when draining, less when a limit was met. */
+/** Maximum waits between two lines: 1 MiB in TLS records when draining, less when the connection met a limit. */
 const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
 
 /**
- * Finds the line boundary. The kernel has nothing more if a read is still outstanding after the sockets have had their
- * turn. A peer that goes on talking is never so quiet, but what it had sent by now is among the first that is read from
- * it; one read may bring less of that than there is, as it does with TLS.
+ * Finds the line boundary. If a read is still outstanding after the kernel has been asked about every socket, the
+ * kernel has no more bytes of this peer. With a peer that never stops sending, this does not happen: there, a number of
+ * bytes or of waits ends the input. What the peer had sent before is read first; it takes several waits where one read
+ * brings only a part of it, as with TLS.
  */
 export class Finishing {
   readonly #reason: FinishReason;
@@ -45,8 +46,8 @@ export class Finishing {
   /**
    * @param reason Why the input is ended.
    * @param input The reader.
-   * @param limiter Where its input lies.
-   * @param socketsTurn Lets the kernel say what else has come.
+   * @param limiter Holds the unfinished input.
+   * @param socketsTurn Settles when the kernel has been asked about every socket.
    * @param done Called once, at the boundary.
    */
   constructor(
@@ -66,12 +67,12 @@ export class Finishing {
     this.waiting();
   }
 
-  /** Bytes have come. */
+  /** The reader calls this when bytes have come. */
   received(): void {
     if (this.#input.byteCount > this.#maxBytes) this.#finish();
   }
 
-  /** The server waits for the peer, perhaps between two lines. */
+  /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
   async waiting(): Promise<void> {
     const input = this.#input;
     // A peer that sends the first byte of the next line together with the end of the last is never at a line boundary,
@@ -89,7 +90,7 @@ export class Finishing {
     this.#watching = false;
   }
 
-  /** Whether the server waits for the peer, and no line has begun. */
+  /** Whether the server waits for the peer and no line has begun. */
   get #atBoundary(): boolean {
     return this.#input.waiting && !this.#limiter.midLine;
   }

@@ -1,5 +1,5 @@
 /**
- * What a handler sees of its connection.
+ * The object that a handler gets as its connection.
  *
  * @module
  */
@@ -19,14 +19,14 @@ interface Core {
   readonly remoteAddr: Deno.Addr;
   readonly localAddr: Deno.Addr;
   readonly signal: AbortSignal;
-  /** Why it is about to end, or has ended. */
+  /** Why the connection is ending or has ended; undefined before that. */
   readonly reason: CloseReason | undefined;
   close(): void;
-  /** The handler has given up writing. */
+  /** The handler has aborted `conn.writable`. */
   writingAborted(error: unknown): void;
 }
 
-/** A connection for a handler: it calls the reader and the outbox directly. */
+/** The handler's view of a connection. It calls the reader and the outbox directly. */
 export class Handle implements Conn {
   readonly #core: Core;
   readonly #outbox: Outbox;
@@ -40,7 +40,7 @@ export class Handle implements Conn {
    * @param core The connection.
    * @param outbox Where writes go.
    * @param clocks Told that the handler has written.
-   * @param reader Where the lines come from; none for a line handler, which gets its lines as its argument.
+   * @param reader Where the lines come from; absent for a line handler, which gets each line as its argument.
    */
   constructor(core: Core, outbox: Outbox, clocks: ConnectionClocks, reader?: Reader) {
     this.#core = core;
@@ -82,7 +82,7 @@ export class Handle implements Conn {
   get writable(): WritableStream<Uint8Array | string> {
     return this.#writable ??= new WritableStream({
       write: (data) => this.write(data),
-      // Where the server has a last word, it ends this side itself.
+      // After a breach the server still writes its error line, and then ends this side itself.
       close: () =>
         [undefined, "end"].includes(this.#reader?.endReason) ? this.#outbox.closeWrite() : this.#outbox.flush(),
       abort: (error) => this.#core.writingAborted(error),

@@ -13,16 +13,16 @@ import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
 type Result = IteratorResult<string, undefined>;
 
 /**
- * Lines in the order in which they came. Leaving a loop with `break` leaves the rest for the next loop.
+ * Yields lines in the order in which they came. After a `break`, the next loop gets the lines that follow.
  *
- * They are cut from the reader's blocks here. A `TextLineStream` would do the same, but a line costs twice the processor
- * time in one, and it reads ahead, so that there would be no way back from lines to the bytes behind them.
+ * It cuts them from the reader's blocks. A `TextLineStream` does the same, but takes twice the processor time per line,
+ * and it reads ahead, so that a handler could not change from lines to the bytes behind them.
  */
 export class Lines implements AsyncIterableIterator<string, undefined> {
   readonly #reader: Reader;
   readonly #outbox: Pick<Outbox, "writeNextAtOnce">;
   readonly #clocks: Pick<ConnectionClocks, "work">;
-  /** The last block that came, and where its next line begins. */
+  /** The last block that came, and the index at which its next line begins. */
   #block = "";
   #next = 0;
   #turnLeft = TURN_LINES;
@@ -31,8 +31,8 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   /**
    * @param reader Where the blocks come from.
-   * @param outbox Told when a line has come alone.
-   * @param clocks Told when the handler has a block to work on, or knows that there will be none.
+   * @param outbox Told when a block of a single line has come, whose reply is to be written at once.
+   * @param clocks Told when the handler gets a block, or learns that there will be none.
    */
   constructor(reader: Reader, outbox: Pick<Outbox, "writeNextAtOnce">, clocks: Pick<ConnectionClocks, "work">) {
     this.#reader = reader;
@@ -40,19 +40,19 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     this.#clocks = clocks;
   }
 
-  /** The next line; done when there will be no more, whatever the cause. */
+  /** Returns the next line; `done` when there will be no more, whatever the cause. */
   next(): Promise<Result> {
     if (!this.#ready) return this.#later();
     const result = this.#take();
     return this.#turnLeft > 0 ? Promise.resolve(result) : this.#afterTurn(result);
   }
 
-  /** What `break` calls; the lines stay where they are. */
+  /** Called by `break`: keeps the lines for the next loop. */
   return(): Promise<Result> {
     return Promise.resolve({ value: undefined, done: true });
   }
 
-  /** Gives the lines that nobody has taken back to the reader, for one that reads bytes. */
+  /** Gives the lines that no caller has got yet back to the reader, so that they can be read as bytes. */
   giveBack(): void {
     this.#reader.takeBack(countLines(this.#block.slice(this.#next)));
     this.#block = "";
@@ -71,7 +71,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
     const end = this.#block.indexOf("\n", this.#next);
     const value = this.#block.slice(this.#next, end);
     this.#next = end + 1;
-    // A connection that has become quiet holds none of its text.
+    // Drop the text, so that a quiet connection holds none of it.
     if (this.#next === this.#block.length) this.#block = "", this.#next = 0;
     this.#turnLeft--;
     return { value, done: false };

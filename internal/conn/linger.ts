@@ -1,5 +1,5 @@
 /**
- * Ending a transport without hurting what was written to it.
+ * Ending a transport in such a way that the peer can still read everything that was written to it.
  *
  * @module
  */
@@ -8,24 +8,25 @@ import { BLOCK_BYTES } from "../lines/limiter.ts";
 import type { Transport } from "../api/transport.ts";
 import { TURNS } from "../time/turns.ts";
 
-/** After the last write, so long and so much is read on, for the peer's sake. */
+/** Maximum milliseconds for which a graceful close goes on reading after the last write. */
 export const LINGER_MS = 2000;
 
+/** Maximum bytes that it reads meanwhile. */
 const LINGER_BYTES = 1024 * 1024;
 
-/** Where bytes go that nobody wants; all connections share it. */
+/** The buffer into which discarded input is read; all connections share it. */
 const DISCARD = new Uint8Array(BLOCK_BYTES);
 
 /**
- * Ends this side and reads on until the peer ends too, or enough was done for it.
+ * Ends this side, and discards input until the peer ends its side or a maximum is reached.
  *
  * A plain `close()` while input is unread makes the kernel send RST, which can destroy replies that the peer has not
- * read yet. The caller bounds the time, by closing the transport under the read, and closes it in the end.
+ * read yet. The caller limits the time by closing the transport during a read, and closes it afterwards in any case.
  *
- * @param transport What to read from.
+ * @param transport The transport to read from.
  * @param closeWrite Ends this side.
- * @param isClosed Whether the caller has closed it: a read may have settled just before that.
- * @param reading A read that is outstanding already: there can be only one.
+ * @param isClosed Whether the caller has closed the transport: a read may have settled just before that.
+ * @param reading The outstanding read, if there is one: a transport has at most one.
  */
 export async function linger(
   transport: Pick<Transport, "read">,
@@ -43,6 +44,6 @@ export async function linger(
       if (count === DISCARD.length) await TURNS.take(count);
     }
   } catch {
-    // The peer is gone, or the time was up.
+    // The peer is gone, or the caller has closed the transport.
   }
 }

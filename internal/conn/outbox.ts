@@ -1,5 +1,5 @@
 /**
- * Writing to a connection.
+ * Writing a connection's output.
  *
  * @module
  */
@@ -17,19 +17,19 @@ import { Blocks } from "./blocks.ts";
 const NONE_YET = new Uint8Array(0);
 const NOTHING = Promise.resolve();
 
-/** Maximum bytes that wait before a writer that awaits each of its writes is held up. */
+/** Maximum bytes that wait before `write` makes its caller wait for room. */
 const READY_BYTES = BLOCK_BYTES;
 
-/** Minimum bytes that the peer's side has to take within `writeTimeout`: a byte now and then would keep a place for ever. */
+/** Minimum bytes that the peer's side must take per `writeTimeout`: with less, it could keep its place for ever. */
 const PROGRESS_BYTES = 1024;
 
 /**
- * How many times `writeTimeout` must pass without progress where a transport does not tell what the peer's side has
- * taken: Deno's sockets take nothing more until a third of the kernel's buffer is free.
+ * Number of `writeTimeout`s without progress that end the connection, where the transport cannot say what the peer's
+ * side has taken: Deno's sockets accept no more bytes until a third of the kernel's buffer is free.
  */
 const BLIND_PERIODS = 3;
 
-/** The memory of short replies, which is not accounted for: nearly every reply has left before it could matter. */
+/** Maximum bytes of output per connection that are not counted: nearly every short reply is sent before it matters. */
 const FREE_BYTES = OUTPUT_BYTES[0];
 
 type WriteClocks = Pick<ConnectionClocks, "writing" | "wrote">;
@@ -38,15 +38,15 @@ type WriteTransport = Pick<Transport, "write" | "closeWrite" | "setNoDelay" | "p
 
 /** What the outbox tells its connection. */
 export interface OutboxOwner {
-  /** A write has failed; what is left will not be written. */
+  /** A write has failed; the bytes that wait will not be written. */
   failed(error: unknown): void;
   /** More than `maxQueuedBytes` wait. */
   overflowed(): void;
 }
 
 /**
- * Writes a connection's output in the order in which it was added, block by block, each with one call where the kernel
- * takes it whole.
+ * Writes a connection's output in the order in which it was added, block by block. A block that the kernel takes whole
+ * costs one call.
  */
 export class Outbox {
   readonly #transport: WriteTransport;
@@ -57,33 +57,33 @@ export class Outbox {
   readonly #readyBytes: number;
   readonly #blocks = new Blocks();
   #flushing: Promise<void> | undefined;
-  /** What is left of the block that is being written. */
+  /** The unsent part of the block that is being written. */
   #unsent: Uint8Array = NONE_YET;
-  /** How much of this round is still to be written, and whether there is to be another. */
+  /** Bytes of the current flush that are still to be written, and whether another flush has been asked for. */
   #roundBytes = 0;
   #again = false;
   #scheduled = false;
   #wroteAtOnce = false;
   #readiness: PromiseWithResolvers<void> | undefined;
-  /** Settles when this side has ended. */
+  /** Settles when this side has ended; undefined until `closeWrite` is called. */
   #writeEnd: Promise<void> | undefined;
-  /** Why nothing leaves any more. */
+  /** Why nothing is written any more; undefined before that. */
   closed: CloseReason | undefined;
   #writes = 0;
-  /** The number of bytes that have left. */
+  /** The number of bytes that have been sent. */
   bytesOut = 0;
-  /** The value of `bytesOut` when the clock of the block last started, and how often that has passed in vain. */
+  /** `bytesOut` when the block's clock last started, and how many of its periods have passed without progress. */
   #bytesBefore = 0;
   #periods = 0;
-  /** What was last said of the memory that waits. */
+  /** The number of bytes that `holdOutput` was last told. */
   #accounted = 0;
 
   /**
    * @param transport Where the bytes go.
-   * @param clocks Told when a block begins to be written, and when it has left.
+   * @param clocks Told when the write of a block starts, and when the block has been sent.
    * @param memory Told how much memory the bytes take while they wait.
    * @param owner The connection.
-   * @param maxQueuedBytes What must never wait; a writer that awaits each of its writes is held up before.
+   * @param maxQueuedBytes Maximum bytes that may wait. A writer that awaits each write is made to wait before that.
    */
   constructor(
     transport: WriteTransport,
@@ -100,12 +100,12 @@ export class Outbox {
     this.#readyBytes = Math.min(READY_BYTES, maxQueuedBytes);
   }
 
-  /** The number of bytes that wait, those being written included. */
+  /** The number of bytes that wait, including the block that is being written. */
   get size(): number {
     return this.closed === undefined ? this.#blocks.size : 0;
   }
 
-  /** Whether so much waits that writers should. */
+  /** Whether writers may go on without waiting. */
   get hasRoom(): boolean {
     return this.size < this.#readyBytes;
   }
@@ -114,25 +114,26 @@ export class Outbox {
   add(data: string | Uint8Array): void {
     if (this.closed !== undefined) return;
     this.#blocks.add(data);
-    // What is added behind a block that is on its way waits for the peer.
+    // While a block is being written, bytes behind it wait for the peer, and so they count.
     if (this.#flushing !== undefined) this.#account();
   }
 
-  /** Adds bytes that stay as they are until they have left, or a copy of them if others are before them. */
+  /** Adds bytes without a copy if nothing else waits: the caller must not change them until they have been sent. */
   lend(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.closed === undefined) this.#blocks.lend(bytes);
   }
 
   /**
-   * Writes what a handler wants to be written.
+   * Writes for a handler.
    *
    * @param data Text or bytes, which are copied.
-   * @returns When there is room for more; rejects with a {@linkcode ConnectionClosedError} if there never will be.
+   * @returns A promise that resolves when there is room for more, and rejects with a {@linkcode ConnectionClosedError}
+   * if there never will be.
    */
   write(data: string | Uint8Array): Promise<void> {
     if (this.#writeEnd !== undefined) return harmless(Promise.reject(new ConnectionClosedError("closed")));
-    // A handler that awaits each write always starts the next one with room in the queue, so that only writes that are
-    // not awaited can pass the limit.
+    // A handler that awaits each write always starts the next one with room in the queue, so only writes that are not
+    // awaited can exceed `maxQueuedBytes`.
     const { hasRoom } = this;
     this.post(data);
     if (!hasRoom && this.size > this.#maxQueuedBytes) this.#owner.overflowed();
@@ -145,10 +146,10 @@ export class Outbox {
   }
 
   /**
-   * Adds, and sees to it that it leaves by itself. The first thing after {@linkcode writeNextAtOnce} leaves at once; what
-   * follows in the same turn leaves together at the turn's end, so that a handler that writes a hundred times costs
-   * two system calls. A full block does not wait for that: a handler with lines at hand can make a turn very long, and
-   * `maxQueuedBytes` must not catch a peer that nothing was sent to yet.
+   * Adds data, and flushes it without being asked. The first data after {@linkcode writeNextAtOnce} is written at once.
+   * Data that follows in the same iteration of the event loop is written together at its end, so that a handler that
+   * writes a hundred times costs two system calls. 64 KiB do not wait for that: a handler with lines at hand can delay
+   * the end of the iteration for long, and `maxQueuedBytes` must not end a connection whose peer was sent nothing yet.
    */
   post(data: string | Uint8Array): void {
     this.add(data);
@@ -166,17 +167,17 @@ export class Outbox {
     }
   }
 
-  /** A line has come alone: what is posted next is worth a write of its own. */
+  /** Called when a line has come alone: its reply, which is posted next, gets a write of its own. */
   writeNextAtOnce(): void {
     this.#wroteAtOnce = false;
   }
 
-  /** Writes all that has been added; settles when it has left or never will, and never rejects. */
+  /** Writes everything that has been added; resolves when it has been sent or never will be, and never rejects. */
   flush(): Promise<void> {
     this.#again = true;
     if (this.#flushing !== undefined) return this.#flushing;
     if (!this.#nextBlock()) return NOTHING;
-    // Nearly always this is all: one block, taken whole. Entering the loop for it would cost 3 % of a short line.
+    // Nearly always this is one block, taken whole. Entering the loop of `#goOn` for it would cost 3 % of a short line.
     return this.#flushing = this.#send().then(
       (count) => this.#written(count) ? this.#goOn() : undefined,
       (error) => void this.#fail(error),
@@ -184,9 +185,10 @@ export class Outbox {
   }
 
   /**
-   * Looks whether the peer's side has taken enough since the clock of the block started, and if so starts it anew.
+   * Called when `writeTimeout` expires. Restarts its clock if the peer's side has made progress, or if the transport
+   * cannot say so and fewer than `BLIND_PERIODS` have passed.
    *
-   * @returns Whether it has.
+   * @returns Whether the clock runs again.
    */
   progressed(): boolean {
     const { progress } = this.#transport;
@@ -202,13 +204,13 @@ export class Outbox {
     this.#clocks.writing(this.#blocks.held > FREE_BYTES);
   }
 
-  /** The block that is being written has waited for the peer for a while: its memory counts from now on. */
+  /** Called when the current block has waited for the peer for a while: from now on its memory counts as stuck. */
   stuck(): void {
     this.#account();
     this.#memory.stuck = true;
   }
 
-  /** Ends this side once everything that was added has left. */
+  /** Ends this side once everything that was added has been sent. */
   closeWrite(): Promise<void> {
     return this.#writeEnd ??= this.#endWriting();
   }
@@ -218,7 +220,7 @@ export class Outbox {
     await this.#transport.closeWrite();
   }
 
-  /** Drops what waits, and all that is added later. */
+  /** Drops everything that waits, and everything that is added later. */
   close(reason: CloseReason): void {
     this.closed = reason;
     this.#roundBytes = 0;
@@ -229,7 +231,7 @@ export class Outbox {
     this.#wakeWriters();
   }
 
-  /** Settles when there is room for more, or never will be. */
+  /** Resolves when there is room for more, or never will be. */
   async ready(): Promise<void> {
     if (this.hasRoom) return;
     this.#readiness ??= Promise.withResolvers<void>();
@@ -245,12 +247,12 @@ export class Outbox {
   }
 
   #send(): Promise<number> {
-    // Nagle's algorithm holds no first write back, and many a connection has no other.
+    // From the second write on: Nagle's algorithm delays no first write, and many connections have no second one.
     if (this.#writes++ === 1) dontDelay(this.#transport);
     try {
       return this.#transport.write(this.#unsent);
     } catch (error) {
-      // A transport of the caller's own may throw at once.
+      // A custom transport may throw synchronously.
       return Promise.reject(error);
     }
   }
@@ -274,7 +276,7 @@ export class Outbox {
     return this.#stop();
   }
 
-  /** Begins with the oldest block; what is added from here on is for the next round. */
+  /** Makes the oldest block the next to be written; a flush covers the bytes that wait when it starts. */
   #nextBlock(): boolean {
     if (this.#roundBytes === 0 && !this.#again) return false;
     const first = this.#blocks.first();
@@ -296,7 +298,7 @@ export class Outbox {
     return false;
   }
 
-  /** Nothing is on its way any more, and what was is let go: the connection may be kept for long after its end. */
+  /** Ends the flush, and drops its memory: the caller may keep the connection long after its end. */
   #stop(): false {
     this.#unsent = NONE_YET;
     this.#flushing = undefined;
@@ -305,7 +307,7 @@ export class Outbox {
     return false;
   }
 
-  /** Notes how much memory waits for the peer, here and in the transport. */
+  /** Reports how much memory waits for the peer, here and in the transport. */
   #account(): void {
     const bytes = Math.max(0, this.#blocks.held - FREE_BYTES) + (this.#transport.heldBytes ?? 0);
     if (bytes !== this.#accounted) this.#memory.holdOutput(this.#accounted = bytes);

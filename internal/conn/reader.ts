@@ -1,5 +1,5 @@
 /**
- * Reading a connection: bytes from its transport into the limiter, blocks of whole lines out.
+ * Reading a connection: bytes go from its transport into the limiter, which cuts them into blocks of whole lines.
  *
  * @module
  */
@@ -16,10 +16,10 @@ import { countLines, decodeLines } from "../lines/text.ts";
 import type { Transport } from "../api/transport.ts";
 import { LINE_WORK, TURN_LINES, TURNS } from "../time/turns.ts";
 
-/** Why there is no more input. */
+/** Why the input ended. */
 export type EndReason = "end" | Breach | FinishReason;
 
-/** What the reader tells its connection. */
+/** The connection, which the reader notifies. */
 export interface ReaderOwner {
   /** Whole lines have come. */
   came(): void;
@@ -29,45 +29,48 @@ export interface ReaderOwner {
 
 /** Answers blocks of whole lines. */
 export interface Answerer {
-  /** Answers whole lines; settles when the replies have left, until when nothing is read. */
+  /** Answers whole lines; settles when the replies have been sent. Until then nothing is read. */
   answer(block: Uint8Array<ArrayBuffer>): Promise<void>;
   /** The same for lines that have been decoded. */
   answerText(lines: string): Promise<void>;
 }
 
-/** Maximum bytes handled without a turn, even if no read filled its buffer: a custom transport may always have data ready. */
+/**
+ * Maximum bytes handled before the reader yields to other connections, even if no read filled its buffer: a custom
+ * transport may always have data ready.
+ */
 const MAX_WORK_BETWEEN_YIELDS = 2 * 1024 * 1024;
 
-/** Reads blocks of whole lines when they are asked for, so that the clocks know whether the server waits for the peer. */
+/** Reads blocks of whole lines on demand, so that the clocks know whether the server waits for the peer. */
 export class Reader {
   readonly #transport: Transport;
   readonly #clocks: ConnectionClocks;
   readonly #memory: Account;
   readonly #owner: ReaderOwner;
-  /** Where input lies until it is handed out. */
+  /** Holds the input until it is handed out. */
   readonly limiter: Limiter;
   readonly #pace: Pace | undefined;
-  /** The outstanding read, of which there is at most one; undefined again when its bytes have been taken. */
+  /** The one outstanding read; undefined once its bytes have been added to the limiter. */
   outstanding: Promise<number | null> | undefined;
   /** Whether the server waits for the peer. */
   waiting = false;
-  /** Whether bytes have come that nobody has asked for yet. */
+  /** Whether the limiter holds bytes that were read before they were asked for. */
   #ahead = false;
-  /** Whether lines are being answered in the limiter's buffer, so that it must stay as it is. */
+  /** Whether the limiter's buffer holds lines or replies that are still in use, so that it must not change. */
   lent = false;
-  /** Whether nothing more is read. */
+  /** Whether reading is over; lines that have come may still be handed out. */
   over = false;
-  /** Whether lines that have come are not handed out either. */
+  /** Whether handing out lines is over, too. */
   stopped = false;
-  /** Why there is no more input; undefined as long as there may be more, and if it was stopped from outside. */
+  /** Why the input ended; undefined while there may be more, and if `stop` ended it. */
   endReason: EndReason | undefined;
   /** Whether the peer has ended its side. */
   peerEnded = false;
   #finishing: Finishing | undefined;
   #wake: ((nothing: undefined) => void) | undefined;
-  /** What was last said of the memory that input takes. */
+  /** The number of bytes that `holdInput` was last told. */
   #held = 0;
-  /** Work done without a turn for it, in bytes. */
+  /** Work since the reader last yielded, in bytes. */
   #workSinceYield = 0;
   /** The number of whole lines that have come. */
   lineCount = 0;
@@ -76,12 +79,12 @@ export class Reader {
 
   /**
    * @param transport Where the bytes come from.
-   * @param limits How much is read, and how fast.
-   * @param clocks Told when the server waits for the peer, and when for the handler.
+   * @param limits The limits on the size of lines and input, and on their rates.
+   * @param clocks Told when the server waits for the peer, and when it waits for the handler.
    * @param memory Told how much memory unfinished input takes.
-   * @param clock Where the pace gets its time from.
+   * @param clock Gives the pace its time.
    * @param owner The connection.
-   * @param keeps Whether lines that were handed out may be taken back.
+   * @param keeps Whether the limiter keeps lines that were handed out, so that they can be taken back.
    */
   constructor(
     transport: Transport,
@@ -101,11 +104,11 @@ export class Reader {
   }
 
   /**
-   * Ends the input at the next line boundary at which everything that the peer has sent has been handed out.
+   * Ends the input at the next line boundary at which the handler has got everything that the peer has sent.
    *
-   * @param reason What the input ends with.
-   * @param socketsTurn Lets the kernel say what else has come.
-   * @param atBoundary Called at the boundary if the server waits for the peer there, so that nothing else would notice.
+   * @param reason Why the input ends.
+   * @param socketsTurn Settles when the kernel has been asked about every socket.
+   * @param atBoundary Called if the server waits for the peer at the boundary: no read would settle and report the end.
    */
   finish(reason: FinishReason, socketsTurn: () => Promise<void>, atBoundary: () => void): void {
     this.#finishing ??= new Finishing(reason, this, this.limiter, socketsTurn, () => {
@@ -117,26 +120,26 @@ export class Reader {
     });
   }
 
-  /** Reads no more, and hands out no more lines. */
+  /** Ends reading, and hands out no more lines. */
   stop(): void {
     this.stopped = this.over = true;
     this.#pace?.stop();
     this.#wakeHandler();
   }
 
-  /** Reads no more, and gives its memory back. */
+  /** Ends reading, and frees the memory of the input. */
   free(): void {
     this.stop();
     this.#memory.holdInput(this.#held = 0);
     if (this.lent) return;
-    // The kernel may still write into the buffer of a read that is outstanding.
+    // During an outstanding read, the kernel may still write into the buffer.
     if (this.outstanding === undefined) this.limiter.free();
     else this.outstanding.then(() => this.limiter.free(), () => this.limiter.free());
   }
 
   /**
-   * Reads on although the handler has not asked for more, to learn whether the peer is still there, until some 64 KiB
-   * have come that wait for it.
+   * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
+   * the handler.
    */
   async listen(): Promise<void> {
     if (this.#pace?.holdsUp) return this.#clocks.listenLater();
@@ -145,7 +148,7 @@ export class Reader {
         const read = this.outstanding ?? this.#startRead();
         if (read === undefined) return;
         const count = await read;
-        // The handler may have asked meanwhile, and what has come may have been taken for it.
+        // Meanwhile the handler may have asked for more, and got the bytes of this read.
         if (this.outstanding !== read || this.over) return;
         this.#received(count);
       } catch (error) {
@@ -159,21 +162,21 @@ export class Reader {
   }
 
   /**
-   * The next block.
+   * Reads the next block.
    *
-   * @returns One or more lines, each ended by one LF; `undefined` when there is no more input, whatever the cause.
+   * @returns One or more lines, each ended by one LF; `undefined` when the input has ended, whatever the cause.
    */
   next(): Promise<string | undefined> {
     if (!this.#pace?.later) this.limiter.release();
     return this.#ask(this.#pace === undefined ? this.#read() : this.#next());
   }
 
-  /** Waits until bytes have come; then {@linkcode takeBytes} has them, or there is no more input. */
+  /** Waits until bytes have come, which {@linkcode takeBytes} returns then, or until the input has ended. */
   bytesCome(): Promise<unknown> {
     return this.#ask(this.#read(undefined, true));
   }
 
-  /** Has a call of the handler's settle when the transport does, or when reading is over before that. */
+  /** Makes a call of the handler settle when its read does, or earlier if reading is over first. */
   #ask(read: Promise<string | undefined>): Promise<string | undefined> {
     return new Promise((resolve) => {
       this.#wake = resolve;
@@ -181,12 +184,12 @@ export class Reader {
     });
   }
 
-  /** Tells a call that waits for the peer that reading is over. A block that has come already is on its way, and counts. */
+  /** Settles a call that waits for the peer when reading is over. A call whose block has come still gets it. */
   #wakeHandler(): void {
     if (this.waiting) this.#wake?.(undefined);
   }
 
-  /** Takes all bytes that have come, in memory of their own; `undefined` if there are none. */
+  /** Returns a copy of all bytes that have come, and removes them; `undefined` if there are none. */
   takeBytes(): Uint8Array<ArrayBuffer> | undefined {
     this.#clocks.came(true);
     const bytes = this.limiter.all()?.slice();
@@ -197,7 +200,7 @@ export class Reader {
     return bytes;
   }
 
-  /** Takes back the last of the lines that were handed out: whatever reads next gets them first. */
+  /** Takes back the last of the lines that were handed out: the next read gets them first. */
   takeBack(lines: number): void {
     const all = lines + countLines(this.#pace?.takeLater() ?? "");
     if (all === 0) return;
@@ -207,7 +210,7 @@ export class Reader {
   }
 
   /**
-   * Has each block answered until there is no more input; rejects with what the answerer throws.
+   * Gives each block to the answerer until the input ends; rejects with the answerer's error.
    *
    * @param answerer Answers the blocks.
    */
@@ -219,7 +222,7 @@ export class Reader {
     for (let lines; !this.stopped && (lines = await this.#next()) !== undefined;) await answerer.answerText(lines);
   }
 
-  /** The next block, or as much of it as the pace lets pass. */
+  /** Reads the next block, or as much of it as the pace lets pass. */
   async #next(): Promise<string | undefined> {
     this.#clocks.stopHandler();
     const lines = await this.#pace!.next(() => this.#read());
@@ -231,7 +234,7 @@ export class Reader {
    * suspended one would cost 480 bytes per connection.
    *
    * @param answerer Answers the blocks; without one, the first block is the result.
-   * @param bytes Whether it is enough that bytes have come, which stay where they are.
+   * @param bytes Whether to return as soon as bytes have come, and leave them in the limiter.
    */
   async #read(answerer?: Answerer, bytes = false): Promise<string | undefined> {
     const limiter = this.limiter;
@@ -239,7 +242,7 @@ export class Reader {
     while (limiter.breach === undefined && (this.#ahead || !this.over)) {
       const turn = this.#ahead ? undefined : this.#turn();
       if (turn !== undefined) await turn;
-      // What `listen` has read meanwhile comes first: the peer may send no more before that is answered.
+      // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
       if (!this.#ahead) {
         const read = this.over ? undefined : this.#wait();
         if (read === undefined) break;
@@ -263,21 +266,21 @@ export class Reader {
     this.endReason ??= limiter.breach ?? (this.peerEnded ? "end" : undefined);
   }
 
-  /** The turn to wait for before the next read, if there is one. */
+  /** Returns the turn to wait for before the next read; undefined if it can start now. */
   #turn(): Promise<void> | undefined {
     if (this.#pace !== undefined) return this.#pace.read().then(() => this.#turnForWork());
     return this.#turnForWork();
   }
 
   #turnForWork(): Promise<void> | undefined {
-    // A read that filled its buffer did not have to wait, and neither will the next.
+    // If a read filled its buffer, the next one will probably not wait for the peer, and so would not yield.
     if (!this.limiter.full && this.#workSinceYield <= MAX_WORK_BETWEEN_YIELDS) return undefined;
     const work = this.#workSinceYield;
     this.#workSinceYield = 0;
     return TURNS.take(work);
   }
 
-  /** Begins to wait for the peer, in the outstanding read or a new one; undefined if there is none. */
+  /** Starts waiting for the peer, with the outstanding read or a new one; undefined if there can be none. */
   #wait(): Promise<number | null> | undefined {
     try {
       const read = this.outstanding ?? this.#startRead();
@@ -291,7 +294,7 @@ export class Reader {
     }
   }
 
-  /** The read has settled; returns whether its bytes, which `listen` may have taken, are to be handed out. */
+  /** Handles a settled read, unless `listen` has done so; returns whether bytes may be handed out. */
   #readSettled(read: Promise<number | null>, count: number | null): boolean {
     this.waiting = false;
     if (this.outstanding !== read) return true;
@@ -305,7 +308,7 @@ export class Reader {
     this.#owner.failed(error);
   }
 
-  /** Starts the one outstanding read; undefined if it is this connection that had to give way to make room for it. */
+  /** Starts a read; undefined if its buffer passed the memory limit, and this connection was ended for that. */
   #startRead(): Promise<number | null> | undefined {
     const space = this.limiter.space(this.#memory.budget.tight);
     this.#holdInput();
@@ -321,7 +324,7 @@ export class Reader {
     if (extraBytes !== this.#held) this.#memory.holdInput(this.#held = extraBytes);
   }
 
-  /** Takes what the outstanding read brought. */
+  /** Handles the result of the outstanding read: bytes, or the end of the peer's side. */
   #received(count: number | null): void {
     this.outstanding = undefined;
     if (count === null) {
@@ -338,18 +341,18 @@ export class Reader {
 
   #cut(): Uint8Array<ArrayBuffer> | undefined {
     const block = this.limiter.cut();
-    // The line that the end of input ends is a block of its own.
+    // At the end of input, an unterminated last line is a block of its own.
     this.#ahead = block !== undefined && this.peerEnded;
     this.#clocks.came(block !== undefined);
     return block ?? (this.peerEnded ? this.limiter.end() : undefined);
   }
 
   /**
-   * Decodes a block, and counts its lines; where memory is short, its bytes are given back before they are answered, which
-   * may take long.
+   * Decodes a block, and counts its lines. Where memory is short, the buffer of its bytes is freed at once, because
+   * answering may take long.
    *
    * @param block The block.
-   * @param oneByOne Whether each line is handled by itself, which is more work.
+   * @param oneByOne Whether the handler is called for each line, which is more work.
    * @returns The same lines, each ended by LF alone.
    */
   textOf(block: Uint8Array, oneByOne: boolean): string {
@@ -361,12 +364,12 @@ export class Reader {
     return text;
   }
 
-  /** Notes how much work lines are that are handled one by one, but for those that take turns of their own. */
+  /** Adds the work of lines that are handled one by one, without each full `TURN_LINES`: for these the handler yields. */
   noteLines(lines: number): void {
     this.#workSinceYield += (lines % TURN_LINES) * LINE_WORK;
   }
 
-  /** So many whole lines have come. */
+  /** Counts whole lines that have come, and tells the connection. */
   came(lines: number): void {
     this.lineCount += lines;
     this.#owner.came();

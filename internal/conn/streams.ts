@@ -9,11 +9,11 @@ import type { Outbox } from "./outbox.ts";
 import type { Reader } from "./reader.ts";
 
 /**
- * A reader as a stream of bytes. It reads only when it is pulled, and its end closes nothing.
+ * Makes a stream of a reader's bytes. It reads only when it is pulled, and its end closes nothing.
  *
  * @param reader Where the bytes come from.
- * @param outbox Told when bytes have come.
- * @param clocks Told when the handler has bytes to work on, or knows that there will be none.
+ * @param outbox Told when bytes have come, so that their reply is written at once.
+ * @param clocks Told when the handler gets bytes, or learns that there will be none.
  * @param before Called before each read.
  * @returns The stream.
  */
@@ -29,7 +29,7 @@ export function readableOf(
     async pull(controller) {
       before();
       await reader.bytesCome();
-      // What has come stays for the next read, then.
+      // The bytes that have come stay for the next read.
       if (cancelled) return;
       const bytes = reader.takeBytes();
       clocks.work();

@@ -1,23 +1,23 @@
 /**
- * Memory for unfinished lines and replies that wait, which all connections of a server share.
+ * One limit on the memory of all connections of a server: their unfinished lines, and the replies that wait.
  *
  * @module
  */
 
 import { type Member, MemberList } from "./member_list.ts";
 
-/** A connection, as far as the budget needs it. */
+/** A connection, as the budget sees it. */
 export interface Holder {
-  /** Whether a line has begun in its memory and not ended. */
+  /** Whether it holds the beginning of a line whose end has not come. */
   readonly midLine: boolean;
-  /** Gives its memory back at once. */
+  /** Ends, and frees its memory at once. */
   giveWay(): void;
 }
 
-/** The memory of one connection: its input, and its output that waits for the peer. */
+/** The memory that one connection holds: unfinished input, and output that waits for the peer. */
 export class Account implements Member {
   place = 0;
-  /** Kept by {@linkcode Budget}. */
+  /** Bytes that count against the limit, and bytes of output; written by {@linkcode Budget} alone. */
   bytes = 0;
   output = 0;
   readonly holder: Holder;
@@ -31,26 +31,26 @@ export class Account implements Member {
     this.holder = holder;
   }
 
-  /** Whether giving its memory back would free anything: a line that is being answered keeps it. */
+  /** Whether ending the connection would free memory: a line that is being answered keeps its buffer. */
   get canGiveWay(): boolean {
     return this.#stuck || this.holder.midLine;
   }
 
-  /** Notes how many bytes the unfinished input takes now. */
+  /** Sets how many bytes the unfinished input takes. */
   holdInput(bytes: number): void {
     if (bytes === this.#input) return;
     this.#input = bytes;
     this.#set();
   }
 
-  /** Notes how many bytes the output takes now. */
+  /** Sets how many bytes the output takes. */
   holdOutput(bytes: number): void {
     if (bytes === this.#output) return;
     this.#output = bytes;
     this.#set();
   }
 
-  /** Notes whether the peer has not taken the output for a while. */
+  /** Whether the output is stuck: the peer has not read it for a while. */
   get stuck(): boolean {
     return this.#stuck;
   }
@@ -67,34 +67,35 @@ export class Account implements Member {
 }
 
 /**
- * Keeps count of the memory. When unfinished lines and stuck output take too much, the connection that holds the most
- * gives way. When all output takes too much, those who have more to answer wait until some of it has left, or is stuck.
+ * Counts the memory of all connections. When unfinished lines and stuck output pass the limit, it ends the connection
+ * that holds most of them. When all output passes the limit, connections with more lines to answer wait until some
+ * output has been sent, or is stuck.
  */
 export class Budget {
   readonly #maxBytes: number;
-  /** Accounts by the number of bits of their bytes: with thousands of connections, to look at each takes 1 ms. */
+  /** Accounts by the number of bits of their `bytes`: searching thousands of accounts one by one would take 1 ms. */
   readonly #bySize: MemberList<Account>[] = [];
-  /** Input, and output that is stuck; and all output. */
+  /** Bytes of input and of stuck output; and bytes of all output. */
   #bytes = 0;
   #output = 0;
-  /** Those who wait for output to leave, in the order in which they came. */
+  /** Callbacks of the connections that wait in {@linkcode room}, oldest first. */
   readonly #waiting = new Set<() => void>();
   #waking = false;
 
-  /** @param maxBytes How much memory there is. */
+  /** @param maxBytes Maximum bytes of input and stuck output, and, counted apart, of all output. */
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
 
   /**
-   * Whether more than half is taken: from here on, buffers are no larger than what has begun in them needs, so that
-   * replies are short, too. Output that is on its way counts here, and is no reason for anybody to give way.
+   * Whether more than half of the limit is taken. Buffers are then no larger than the input in them needs, which makes
+   * replies short, too. Output that is moving counts here, but never causes a connection to be ended.
    */
   tight = false;
-  /** Whether output takes more than there is, or others wait for it to leave: more lines have to wait with {@linkcode room}. */
+  /** Whether output passes the limit, or connections wait already: further lines must wait in {@linkcode room}. */
   crowded = false;
 
-  /** Notes how much of what cannot leave, and how much output, an account holds; if it is too much, the largest give way. */
+  /** Sets an account's bytes of input and stuck output, and of output; past the limit, ends the largest connections. */
   set(account: Account, bytes: number, output: number): void {
     const more = output - account.output;
     this.#output += more;
@@ -118,7 +119,7 @@ export class Budget {
     this.crowded = this.#output > this.#maxBytes || this.#waiting.size > 0;
   }
 
-  /** Waits until output takes no more than there is, behind those that wait already. */
+  /** Waits until output is within the limit, after the connections that wait already. */
   room(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiting.add(resolve);
@@ -128,7 +129,7 @@ export class Budget {
     return promise;
   }
 
-  /** Lets one that waits go on; the next goes when that one's output is known, which it is in the next microtask. */
+  /** Wakes the oldest waiting connection; the next one a microtask later, when the first one's output is counted. */
   #wakeNext(): void {
     if (this.#waking || this.#output > this.#maxBytes) return;
     const [first] = this.#waiting;
@@ -150,7 +151,7 @@ export class Budget {
     for (let largest = tooMuch(); largest; largest = tooMuch()) largest.giveWay();
   }
 
-  /** One of the largest that can: none of the others holds twice as much. */
+  /** Finds a connection that passes the test and is among the largest: no other that passes it holds twice as much. */
   #largest(can: (account: Account) => boolean): Holder | undefined {
     for (let size = this.#bySize.length - 1; size > 0; size--) {
       for (const account of this.#bySize[size] ?? []) if (can(account)) return account.holder;
@@ -158,7 +159,7 @@ export class Budget {
   }
 }
 
-/** The number of bits of a number, 0 for 0. */
+/** Returns the number of bits of a number, 0 for 0. */
 function sizeOf(bytes: number): number {
   return 32 - Math.clz32(bytes);
 }

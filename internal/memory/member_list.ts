@@ -1,36 +1,36 @@
 /**
- * The connections that are there.
+ * A list of the objects of one kind that exist, such as connections.
  *
  * @module
  */
 
-/** What a roster needs of its members. */
+/** An object that can be in one {@linkcode MemberList} at a time. */
 export interface Member {
-  /** Kept by {@linkcode MemberList}: where it is in there. */
+  /** Its index in the list; written by {@linkcode MemberList} alone. */
   place: number;
 }
 
 /**
- * Members in no order.
+ * An unordered list, from which a member is removed in constant time.
  *
- * A `Set` would do, but not where members come and go: whenever it makes room, its old table goes on pointing to the
- * new one, so that with one old table every member since survives until the next full collection. With thousands of
- * connections per second, those were pauses of 8 ms.
+ * It is no `Set`, because members come and go fast: whenever a `Set` makes room, its old table goes on pointing to the
+ * new one. One old table that the garbage collector has promoted then keeps every later member alive until the next
+ * full collection. With thousands of connections per second, this caused pauses of 8 ms.
  */
 export class MemberList<T extends Member> implements Iterable<T> {
   readonly #members: T[] = [];
 
-  /** How many there are. */
+  /** The number of members. */
   get size(): number {
     return this.#members.length;
   }
 
-  /** Takes a member in, which is not there yet. */
+  /** Adds a member, which must not be in the list. */
   add(member: T): void {
     member.place = this.#members.push(member) - 1;
   }
 
-  /** Lets a member go, which is there. */
+  /** Removes a member, which must be in the list. */
   delete(member: T): void {
     const last = this.#members.pop()!;
     if (last === member) return;
@@ -38,7 +38,7 @@ export class MemberList<T extends Member> implements Iterable<T> {
     last.place = member.place;
   }
 
-  /** Goes backwards, so that whoever is let go meanwhile is replaced by one that has been met. */
+  /** Iterates backwards: a member that is removed meanwhile is replaced by the last one, which was visited already. */
   *[Symbol.iterator](): Generator<T, undefined> {
     for (let place = this.size - 1; place >= 0; place = Math.min(place, this.size) - 1) yield this.#members[place];
   }
