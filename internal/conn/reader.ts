@@ -364,7 +364,7 @@ export class Reader {
     return text;
   }
 
-  /** Adds the work of lines that are handled one by one, without each full `TURN_LINES`: for these the handler yields. */
+  /** Adds the work of lines handled one by one, without each full `TURN_LINES`: after these, their handler yields. */
   noteLines(lines: number): void {
     this.#workSinceYield += (lines % TURN_LINES) * LINE_WORK;
   }

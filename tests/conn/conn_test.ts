@@ -64,7 +64,7 @@ test("conn.write rejects with the reason once the connection has ended, and igno
   assertEquals([name, reason], ["ConnectionClosedError", "closed"]);
 });
 
-test("un-awaited writes to a peer that is gone are nobody's failure", async () => {
+test("writes that are not awaited, to a peer that is gone, make no error", async () => {
   const gone = Promise.withResolvers<void>();
   await using t = startConversations(inMemory(), async (conn) => {
     await gone.promise;
@@ -89,7 +89,7 @@ test("conn.lines gives a line to each of several callers", async () => {
   assertEquals(await got.promise, [line("a"), line("b"), line("c"), { value: undefined, done: true }]);
 });
 
-test("a loop over conn.lines that was left with break is taken up by the next", async () => {
+test("after a break, the next loop over conn.lines gets the lines that follow", async () => {
   await using t = startConversations(inMemory(), async (conn) => {
     for await (const name of conn.lines) {
       conn.write(`Hello ${name}\n`);
@@ -106,14 +106,14 @@ test("a loop over conn.lines that was left with break is taken up by the next", 
   }
 });
 
-test("conn.lines is no part of a line handler", async () => {
+test("conn.lines throws a TypeError in a line handler", async () => {
   await using t = startServer(inMemory(), (_, conn) => `${conn.lines}`);
   assertEquals(await t.talk("x\n"), "");
   const { error } = await t.until("handler-error");
   assertEquals((error as Error).message, "Cannot use conn.lines in a line handler: it gets each line as its argument");
 });
 
-test("conn tells its number and its addresses", async () => {
+test("conn has its id and its addresses", async () => {
   const { listener, clock } = inMemory();
   const handler: LineHandler = (_, { id, remoteAddr, localAddr }) => JSON.stringify([id, remoteAddr, localAddr]);
   await using t = startServer({ listener, clock }, handler);
@@ -122,7 +122,7 @@ test("conn tells its number and its addresses", async () => {
   assertEquals(JSON.parse((await client.readLine())!), [1, client.addr, listener.addr]);
 });
 
-test("conn.signal aborts with the reason of the end, also when it is asked for only then", async () => {
+test("conn.signal aborts with the close reason, also when it is first read after the end", async () => {
   const conns: Conn[] = [];
   const signals: AbortSignal[] = [];
   await using t = startConversations(inMemory(), async (conn) => {
@@ -138,7 +138,7 @@ test("conn.signal aborts with the reason of the end, also when it is asked for o
   assertEquals(conns.map(({ signal }) => [signal.aborted, signal.reason]), ends);
 });
 
-test("a writer that waits for each write holds little, however slow the peer", async () => {
+test("a writer that awaits each write queues little, however slow the peer", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 10_000 });
   let written = 0;
   await using t = startConversations({ listener, clock }, async (conn) => {
@@ -150,7 +150,7 @@ test("a writer that waits for each write holds little, however slow the peer", a
   assertEquals((await client.readAll()).length, 1_000_000);
 });
 
-test("a writer that waits for each write meets no maxQueuedBytes, however small", async () => {
+test("a writer that awaits each write never exceeds maxQueuedBytes, however small it is", async () => {
   for (const maxQueuedBytes of [1, 1000, 100_000]) {
     const { listener, clock } = inMemory({ bufferBytes: 100 });
     await using t = startConversations({ listener, clock, maxQueuedBytes }, async (conn) => {
@@ -164,7 +164,7 @@ test("a writer that waits for each write meets no maxQueuedBytes, however small"
   }
 });
 
-test("a writer that does not wait is cut off when more than maxQueuedBytes wait", async () => {
+test("a writer that does not await is cut off when more than maxQueuedBytes wait", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 1000 });
   const outcome = Promise.withResolvers<unknown[]>();
   await using t = startConversations({ listener, clock, maxQueuedBytes: 200_000 }, async (conn) => {
@@ -177,7 +177,7 @@ test("a writer that does not wait is cut off when more than maxQueuedBytes wait"
   assertEquals(await outcome.promise, [201, "write-queue"]);
 });
 
-test("the very write that makes too much wait is rejected, as each later one is", async () => {
+test("the write that exceeds maxQueuedBytes is rejected, and so is each later one", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 1000 });
   const outcome = Promise.withResolvers<string[]>();
   await using t = startConversations({ listener, clock, maxQueuedBytes: 200_000 }, async (conn) => {
@@ -189,7 +189,7 @@ test("the very write that makes too much wait is rejected, as each later one is"
   assertEquals([reasons[0], ...reasons.slice(200)], ["taken", "write-queue", "write-queue", "write-queue"]);
 });
 
-test("conn.close in a line handler: the line gets its reply, later ones get none, whatever they are", async () => {
+test("conn.close in a line handler lets the line have its reply, and later lines get none, whatever they are", async () => {
   const replies: LineHandler[] = [
     (line, conn) => (line === "quit" && conn.close(), shout(line)),
     async (line, conn) => {
@@ -207,7 +207,7 @@ test("conn.close in a line handler: the line gets its reply, later ones get none
   }
 });
 
-test("conn.close in a line handler ends it though its client stays, also where a pace holds lines back", async () => {
+test("conn.close in a line handler ends the connection though the client stays, also where a pace holds lines back", async () => {
   for (const pace of [{}, { maxLinesPerSecond: 2 }]) {
     await using t = startServer({ ...inMemory(), ...pace }, (line, conn) => {
       if (line === "quit") conn.close();
@@ -221,7 +221,7 @@ test("conn.close in a line handler ends it though its client stays, also where a
   }
 });
 
-test("conn.close ends a loop over lines at once that a pace holds up", async () => {
+test("conn.close ends a loop over lines at once, even if a pace holds lines back", async () => {
   const ended = Promise.withResolvers<void>();
   let conn: Conn;
   await using t = startConversations({ ...inMemory(), maxLinesPerSecond: 0.001 }, async (one) => {
@@ -236,7 +236,7 @@ test("conn.close ends a loop over lines at once that a pace holds up", async () 
   await ended.promise;
 });
 
-test("conn.close in a conversation lets what was written leave, and the loop ends at once", async () => {
+test("conn.close in a conversation sends what was written, and ends the loop at once", async () => {
   const after: string[] = [];
   const ended = Promise.withResolvers<void>();
   await using t = startConversations(inMemory(), async (conn) => {
@@ -253,7 +253,7 @@ test("conn.close in a conversation lets what was written leave, and the loop end
   assertEquals([await client.readLine(), after], [null, []]);
 });
 
-test("conn.lines after conn.close is over, and leaves the last reads to the polite ending", async () => {
+test("conn.lines is done after conn.close, and leaves the last reads to the graceful close", async () => {
   const results: unknown[] = [];
   const { listener, clock } = inMemory();
   await using t = startConversations({ listener, clock }, async (conn) => {
@@ -272,7 +272,7 @@ test("conn.lines after conn.close is over, and leaves the last reads to the poli
   assertEquals((await t.closed()).reason, "closed");
 });
 
-test("a conversation that returns early ends as closed, whatever was still to come", async () => {
+test("a conversation that returns early ends as closed, whatever the client still sends", async () => {
   for (const after of ["", "\n", "more\n", "a line that is much too long\n"]) {
     await using t = startConversations({ ...inMemory(), maxLineBytes: 12 }, async (conn) => {
       for await (const line of conn.lines) return await conn.write(`${line}\n`);
@@ -314,12 +314,12 @@ for (const [wayIn, handler] of Object.entries(HANDLERS)) {
       ${wayIn}({ listener: { addr, accept, close() {} } }, ${handler});
       await quiet.promise;
     `);
-    // The last block of each is about 60 KB, and three hundred of them are 18 MB.
+    // The last block of each connection is about 60 KB; those of three hundred are 18 MB.
     assertLessOrEqual(heapUsed, 14 * 2 ** 20);
   });
 }
 
-test("a conversation gets no part of a line that the peer did not finish before it broke off", async () => {
+test("a conversation gets no part of an unfinished line of a peer that reset the connection", async () => {
   const got: string[] = [];
   await using t = startConversations(inMemory(), async (conn) => {
     for await (const line of conn.lines) got.push(line), await conn.write("ok\n");
@@ -332,7 +332,7 @@ test("a conversation gets no part of a line that the peer did not finish before 
   assertEquals(got, ["whole"]);
 });
 
-test("a conversation that goes on after the end makes no call on its transport", async () => {
+test("a conversation that goes on after its connection's end does not use the transport", async () => {
   const { listener, clock } = inMemory();
   const misuse: string[] = [];
   const done = Promise.withResolvers<void>();
@@ -349,7 +349,7 @@ test("a conversation that goes on after the end makes no call on its transport",
   assertEquals([misuse, t.all("handler-error")], [[], []]);
 });
 
-test("conn.readable takes up where conn.lines stopped, at every line and cut, and conn.lines takes up after it", async () => {
+test("conn.readable goes on where conn.lines stopped, at every line and cut, and conn.lines after conn.readable", async () => {
   const input = "one\r\ntwo\n\nfour\xff\nfive";
   for (let lines = 0; lines <= 5; lines++) {
     for (let cut = 1; cut <= input.length; cut++) {
@@ -376,7 +376,7 @@ test("conn.readable takes up where conn.lines stopped, at every line and cut, an
   }
 });
 
-test("conn.readable that is cancelled leaves what it has not handed out", async () => {
+test("conn.readable that is cancelled leaves its unread bytes to conn.lines", async () => {
   const { listener, clock } = inMemory();
   const got: unknown[] = [];
   await using t = startConversations({ listener, clock }, async (conn) => {

@@ -9,10 +9,10 @@ import { setImmediate } from "node:timers";
 import { tapped } from "../kit/faults.ts";
 import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";
 
-/** More than any turn may take; past it the peer has nothing more to say, so that a failing test ends. */
+/** Bytes that a greedy peer sends in all: more than is read in any turn, but bounded, so that a failing test ends. */
 const ENOUGH_BYTES = 16 * 1024 * 1024;
 
-/** A peer that always has more to say and takes whatever it is told, without a moment's pause. */
+/** A peer that always has more to send, and reads everything at once. */
 class Greedy implements Transport {
   readonly remoteAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
   readonly localAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 2 };
@@ -20,7 +20,7 @@ class Greedy implements Transport {
   readonly #less: number;
   bytes = 0;
 
-  /** @param less How many bytes less than it is asked for it says at a time. */
+  /** @param less By how many bytes each of its reads is shorter than the buffer. */
   constructor(line: string, less = 0) {
     this.#line = new TextEncoder().encode(line);
     this.#less = less;
@@ -44,7 +44,7 @@ class Greedy implements Transport {
   close(): void {}
 }
 
-/** A listener whose first clients are these, and the next those who connect in memory. */
+/** Makes a listener that accepts the greedy peers first, and clients in memory after them. */
 function withGreedy(memory: MemoryListener, greedy: Greedy[]): Listener {
   const accept = async () => {
     const transport = await memory.accept();
@@ -53,17 +53,17 @@ function withGreedy(memory: MemoryListener, greedy: Greedy[]): Listener {
   return { addr: memory.addr, accept, close: () => memory.close() };
 }
 
-/** Lets the loop go round as often as it can without asking the kernel about others. */
+/** Lets the event loop run 60 iterations. */
 async function rounds(): Promise<void> {
   for (let left = 60; left > 0; left--) await new Promise<void>((resolve) => setImmediate(() => resolve()));
 }
 
-/** Of the last two, a block of 64 KiB has a little more than a turn's lines, and a little less. */
+/** Of the last two, a block of 64 KiB has slightly more lines than a turn, and slightly fewer. */
 const LINES = ["\n", "x".repeat(60) + "\n", "x".repeat(66) + "\n"];
 
 for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   for (const line of ["\n", "0123456789abcde\n", "x".repeat(60_000) + "\n"]) {
-    test(`a peer that always has lines of ${line.length} B lets others have their turn, through ${wayIn}`, async () => {
+    test(`a peer that always has lines of ${line.length} B does not keep others waiting, through ${wayIn}`, async () => {
       const greedy = new Greedy(line);
       const memory = new MemoryListener();
       const listener = withGreedy(memory, [greedy]);
@@ -79,7 +79,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
 }
 
 for (const [wayIn, start] of Object.entries(WAYS_IN)) {
-  test(`a peer whose reads neither wait nor fill their buffer lets others have their turn, through ${wayIn}`, async () => {
+  test(`a peer whose reads neither wait nor fill their buffer does not keep others waiting, through ${wayIn}`, async () => {
     const greedy = new Greedy("0123456789abcde\n", 1);
     const memory = new MemoryListener();
     const listener = withGreedy(memory, [greedy]);
@@ -98,7 +98,7 @@ test("peers that always have lines share a turn, however many they are", async (
   await using t = new TestServer(WAYS_IN["a block handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
   for (let i = 0; i < 20; i++) memory.connect();
   await t.until("accepted", 20);
-  // As long as buffers grow, the next block is larger than the work that a turn was taken for.
+  // While buffers grow, the next block is larger than the work that its turn was taken for.
   while (greedy.some(({ bytes }) => bytes < 128 * 1024)) await rounds();
   const taken = () => greedy.reduce((sum, { bytes }) => sum + bytes, 0);
   for (let i = 0; i < 10; i++) {
@@ -106,14 +106,14 @@ test("peers that always have lines share a turn, however many they are", async (
     await rounds();
     assertLess(taken() - before, 4 * 256 * 1024);
   }
-  // And each has its share.
+  // And each peer gets its share.
   assertLess(
     Math.max(...greedy.map(({ bytes }) => bytes)),
     16 * (128 * 1024 + Math.min(...greedy.map(({ bytes }) => bytes))),
   );
 });
 
-test("who comes while many peers always have lines does not wait for all of them", async () => {
+test("a client that connects while many peers always have lines does not wait for all of them", async () => {
   const memory = new MemoryListener();
   const listener = withGreedy(memory, Array.from({ length: 50 }, () => new Greedy("0123456789abcde\n")));
   await using t = new TestServer(WAYS_IN["a line handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
@@ -144,7 +144,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   });
 }
 
-test("a handler that has thousands of lines at hand lets others have their turn, however few a block has", async () => {
+test("a handler that has thousands of lines at hand does not keep others waiting, however few lines a block has", async () => {
   let lines = 0;
   const starts: Start[] = [
     (options) => serve(options, () => void lines++),
@@ -167,11 +167,11 @@ test("a handler that has thousands of lines at hand lets others have their turn,
   }
 });
 
-test("a peer whose lines its handler declines as bytes lets others have their turn", async () => {
+test("a peer whose lines the handler declines as bytes does not keep others waiting", async () => {
   let lines = 0;
   const handler = Object.assign(() => void lines++, { [ANSWER_BYTES]: () => undefined });
   const memory = new MemoryListener();
-  // Too few at a time for the wayIn to take turns for them, so that whoever reads them has to.
+  // Too few lines at a time for Answers to take turns for them, so the reader has to.
   const few = (inner: Transport) => ({ read: (into: Uint8Array) => inner.read(into.subarray(0, 1000)) });
   const listener = tapped(withGreedy(memory, [new Greedy("\n")]), few);
   await using t = new TestServer((options) => serve(options, handler), { listener, maxConnectionBytes: ENOUGH_BYTES });
@@ -184,7 +184,7 @@ test("a peer whose lines its handler declines as bytes lets others have their tu
   }
 });
 
-/** How often the loop goes round until a conversation has taken all lines of these blocks. */
+/** Returns how many iterations the event loop runs until a conversation has got all lines of these blocks. */
 async function roundsFor(blocks: string[]): Promise<number> {
   let count = 0;
   let over = false;
@@ -199,18 +199,18 @@ async function roundsFor(blocks: string[]): Promise<number> {
   return count;
 }
 
-test("a conversation has one turn for each thousand lines that it has at hand, and not for each line", async () => {
+test("a conversation takes one turn per thousand lines that it has at hand, and not one per line", async () => {
   assertLess(await roundsFor(["\n".repeat(4 * 1024)]), 1000);
 });
 
-test("a conversation takes no turns for lines that come by twos, as whoever reads them takes those", async () => {
+test("a conversation takes no turns for lines that come by twos: the reader takes those turns", async () => {
   assertEquals(await roundsFor(Array(4 * 1024).fill("\n\n")), 0);
 });
 
-test("a peer that floods the polite ending lets others have their turn", async () => {
+test("a peer that floods the graceful close does not keep others waiting", async () => {
   let others = false;
   setImmediate(() => others = true);
-  // Without a turn it would be over before them.
+  // Without a turn, the graceful close would end before `others` is set.
   await linger(new Greedy("\n"), () => Promise.resolve(), () => others);
   assertEquals(others, true);
 });

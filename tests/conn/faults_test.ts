@@ -8,7 +8,7 @@ import { type Start, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const { BrokenPipe, ConnectionReset, NotConnected, TimedOut } = Deno.errors;
 
-/** What a transport may throw, and what the connection ends for then. */
+/** What a transport may throw, and the close reason that follows. */
 const ERRORS: [error: Error, reason: CloseReason][] = [
   [new ConnectionReset("injected"), "reset"],
   [new BrokenPipe("injected"), "reset"],
@@ -19,7 +19,7 @@ const ERRORS: [error: Error, reason: CloseReason][] = [
 
 const LINES = ["one", "two", "three", "four"];
 
-/** Runs a scenario on a faulty listener in memory; the contract of the transport must hold whatever happens. */
+/** Runs a scenario on a faulty listener in memory, and checks that the server kept the contract of `Transport`. */
 async function play(
   start: Start,
   faults: Faults,
@@ -34,7 +34,7 @@ async function play(
   assertEquals(misuse, []);
 }
 
-/** Sends something, ends, and reads all that comes. */
+/** Sends something, ends the client's side, and returns everything that comes back. */
 async function talk(memory: MemoryListener, input: string): Promise<string> {
   using client = memory.connect();
   await client.write(input);
@@ -42,7 +42,7 @@ async function talk(memory: MemoryListener, input: string): Promise<string> {
   return await client.readAll().catch(() => "");
 }
 
-/** Sends line after line, and takes what comes, until the connection ends. */
+/** Sends one line after another, and reads the replies, until the connection ends. */
 async function converse(client: TestClient): Promise<(string | null)[]> {
   const replies: (string | null)[] = [];
   try {
@@ -53,7 +53,7 @@ async function converse(client: TestClient): Promise<(string | null)[]> {
     await client.closeWrite();
     replies.push(await client.readLine());
   } catch {
-    // It has met the fault.
+    // The connection has met the fault.
   }
   client[Symbol.dispose]();
   return replies.filter((reply) => reply !== null);
@@ -75,7 +75,7 @@ test("a transport that has no address is closed, and others are accepted", async
   assertEquals(t.server.state, "listening");
 });
 
-test("a transport whose address goes with its end is counted out like any other", async () => {
+test("a transport that has no address after its end is removed from the counters like any other", async () => {
   const memory = new MemoryListener();
   const accept = async () => {
     const transport = await memory.accept();
@@ -98,7 +98,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
       for (const method of ["read", "write"] as const) {
         for (let failing = 1; failing <= LINES.length; failing++) {
           let connections = 0;
-          // Only the first connection is unlucky.
+          // Only the first connection has the fault.
           const fail = (called: Method, call: number) => {
             if (called === "read" && call === 1) connections++;
             return connections === 1 && called === method && call === failing ? error : undefined;
@@ -136,7 +136,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
     }
   });
 
-  test(`a polite ending takes over the read that is outstanding (${wayIn})`, () =>
+  test(`a graceful close goes on with the outstanding read (${wayIn})`, () =>
     play(start, {}, async (t, connect) => {
       const client = connect();
       await t.until("accepted");
@@ -178,7 +178,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   });
 }
 
-test("an ending whose closeWrite fails is over", async () => {
+test("a graceful close whose closeWrite fails ends at once", async () => {
   const fail = (method: Method) => method === "closeWrite" ? new NotConnected("injected") : undefined;
   const listener = new MemoryListener();
   await using t = startServer({ listener: faulty(listener, { fail }) }, (line, conn) => (conn.close(), shout(line)));
@@ -198,14 +198,14 @@ test("a transport whose setNoDelay throws is served all the same", async () => {
   assertEquals(await converse(memory.connect()), LINES.map(shout));
 });
 
-test("a connection may get the buffer of one that has ended, but not if a read of that is outstanding", async () => {
+test("a connection gets the buffer of an ended connection only if no read into it is outstanding", async () => {
   const memory = new MemoryListener();
   const buffers: ArrayBufferLike[] = [];
   let stuck = false;
   const accept = async () => {
     const transport = await memory.accept();
     const inner = transport.read.bind(transport);
-    // A read that is still outstanding when its connection is gone may write into its buffer at any time.
+    // A read that is still outstanding after its connection's end may write into its buffer at any time.
     const read = stuck ? () => new Promise<null>(() => {}) : inner;
     return Object.assign(transport, { read: (into: Uint8Array) => (buffers.push(into.buffer), read(into)) });
   };
@@ -267,7 +267,7 @@ test("a connection that is accepted ends the doubling of the pauses", async () =
   assertEquals(t.all("accept-error").map(({ retryMs }) => retryMs), [5, 10, 5]);
 });
 
-test("a listener that somebody else closes is nobody's failure, even if nobody asks", async () => {
+test("a listener that is closed from outside makes no unhandled rejection, even if finished is not awaited", async () => {
   const listener = new MemoryListener();
   const stopped = Promise.withResolvers<void>();
   const server = serve({ listener, onEvent: ({ type }) => type === "stopped" && stopped.resolve() });
@@ -276,7 +276,7 @@ test("a listener that somebody else closes is nobody's failure, even if nobody a
   assertEquals(server.state, "closed");
 });
 
-test("a listener that somebody else closes ends the server, and finished says why", async () => {
+test("a listener that is closed from outside ends the server, and finished says why", async () => {
   const listener = new MemoryListener();
   const events: ServerEvent[] = [];
   const clock = new FakeClock();

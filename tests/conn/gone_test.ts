@@ -1,4 +1,4 @@
-/** Peers that are gone, or have nothing more to say, while a handler works. */
+/** Peers that reset or end while a handler works. */
 import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
@@ -11,22 +11,22 @@ import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, listenLoopback, startConversations, startServer, TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
-/** More than the client reads of it, so that closing the client's socket resets the connection. */
+/** A reply of which the client reads only a part, so that closing the client's socket resets the connection. */
 const REPLY = "x".repeat(50_000) + "\n";
 
 function untilAborted({ signal }: Conn): Promise<unknown> {
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(signal.reason)));
 }
 
-/** A client that can break its connection off. */
+/** A client that can reset its connection. */
 interface Peer {
   write(text: string): unknown;
-  /** Waits until something has come. */
+  /** Waits until bytes have come. */
   heard(): Promise<unknown>;
   reset(): void;
 }
 
-/** A road to a server: a listener, and a way to connect. */
+/** A kind of socket: a listener, and a way to connect to it. */
 interface Road {
   listen(): Promise<ServeOptions>;
   connect(addr: Deno.Addr): Promise<Peer>;
@@ -64,7 +64,7 @@ const ROADS: Readonly<Record<string, Road>> = {
   },
 };
 
-/** Handlers that answer one line and then wait for ever, but for the end of their connection. */
+/** Handlers that answer one line, and then wait for the end of their connection. */
 function handlers(
   ended: (reason: unknown) => void,
 ): Readonly<Record<string, (options: ServeOptions) => ReturnType<typeof serve>>> {
@@ -87,7 +87,7 @@ for (const [road, { listen, connect }] of Object.entries(ROADS)) {
   for (const wayIn of ["a line handler", "a conversation"]) {
     const skipped = road === "a Unix socket" && Deno.build.os === "windows" ? " (skipped: no Unix sockets)" : "";
     (road === "a Unix socket" ? testOnce : test)(
-      `a peer that resets over ${road} while ${wayIn} waits is gone at once, and its place is free`,
+      `a peer that resets over ${road} while ${wayIn} waits ends its connection at once, and its place is free`,
       async () => {
         const ended = Promise.withResolvers<unknown>();
         const start = handlers(ended.resolve)[wayIn];
@@ -117,7 +117,7 @@ for (const [road, { listen, connect }] of Object.entries(ROADS)) {
   }
 }
 
-/** A server in memory, whose handler works until it is told to go on. */
+/** Starts a server in memory whose handler works until `goOn` is called. */
 function startWaiting(options: ServeOptions = {}, wayIn = "line") {
   const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
   const { promise, resolve: goOn } = Promise.withResolvers<void>();
@@ -144,7 +144,7 @@ testOnce("what a peer sends while a handler works is kept for it, however much t
       await clock.advance(1000);
       await client.write(text);
       await clock.advance(1000);
-      // What the server has taken on so far is bounded.
+      // The server has read only a bounded part so far.
       assert(t.stats.bytesIn <= 6 + 2 * 65_536, `${t.stats.bytesIn}`);
       goOn();
       await client.closeWrite();
@@ -260,7 +260,7 @@ testOnce(
       goOn();
       assertEquals(await client.readLine(), "tick");
     }
-    // Its peer is what it waits for now, first for a line and then to take what it has written.
+    // Now the handler waits for its peer, first for a line, and then for room to write.
     await clock.advance(60_000);
     await client.write("go\n");
     for (let left = 100_000; left > 0;) {
@@ -342,7 +342,7 @@ testOnce("a shutdown gives up handlers that hang at its deadline, and says how m
   assertEquals([closed, handlersLeft], [{ "drain-timeout": 2 }, 3]);
 });
 
-testOnce("a line handler that is not at work is none of the handlers", async () => {
+testOnce("stats and shutdown do not count a line handler that is not running", async () => {
   await using t = startServer(inMemory());
   const client = await t.admitted();
   await client.write("hello\n");
@@ -363,29 +363,32 @@ testOnce("reading ahead for a handler keeps to the pace", async () => {
   goOn.resolve();
 });
 
-testOnce("a connection that was listened for has its idle clock run anew when it is waited for", async () => {
-  const clock = new FakeClock();
-  const listener = new MemoryListener();
-  const goOn = Promise.withResolvers<void>();
-  await using t = startServer({ listener, clock, idleTimeout: 1000 }, async (line) => (await goOn.promise, line));
-  const client = await t.admitted();
-  await client.write("slow\n");
-  await clock.advance(60_000);
-  goOn.resolve();
-  assertEquals(await client.readLine(), "slow");
-  await clock.advance(999);
-  assertEquals(t.all("closed"), []);
-  await clock.advance(1);
-  assertEquals((await t.closed()).reason, "idle");
-});
+testOnce(
+  "a connection that was read ahead of its handler starts a new idle clock when it waits for the peer",
+  async () => {
+    const clock = new FakeClock();
+    const listener = new MemoryListener();
+    const goOn = Promise.withResolvers<void>();
+    await using t = startServer({ listener, clock, idleTimeout: 1000 }, async (line) => (await goOn.promise, line));
+    const client = await t.admitted();
+    await client.write("slow\n");
+    await clock.advance(60_000);
+    goOn.resolve();
+    assertEquals(await client.readLine(), "slow");
+    await clock.advance(999);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(1);
+    assertEquals((await t.closed()).reason, "idle");
+  },
+);
 
-testOnce("what was read ahead while its reader waited for a turn is not waited for once more", async () => {
+testOnce("bytes that were read ahead while the reader waited for a turn are not read once more", async () => {
   const { listener, clock } = inMemory();
   const got: string[] = [];
   await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
     for await (const line of conn.lines) {
       got.push(line);
-      // Reads that fill their buffer have turns, and this one is over.
+      // This read has filled its buffer, so the reader waits for a turn before the next one.
       if (got.length === 128) { while (TURNS.take(TURN_BYTES) === undefined); }
     }
   });

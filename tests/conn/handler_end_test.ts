@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { type ConnHandler, serveConnections, type ServerEvent } from "@x/shouty";
 
-/** Serves one client that sends and reads nothing, up to the connection's end, and tells how it ended. */
+/** Serves one client that sends and reads nothing until the connection ends, and returns how it ended. */
 async function endings(handler: ConnHandler): Promise<string[]> {
   const told: string[] = [];
   const { promise: over, resolve } = Promise.withResolvers<void>();
@@ -22,9 +22,9 @@ async function endings(handler: ConnHandler): Promise<string[]> {
   return told;
 }
 
-Deno.test("a handler that writes to a connection that is being closed has made no error", async () => {
+Deno.test("a handler that writes to a connection that is being closed has not failed", async () => {
   const told = await endings(async (conn) => {
-    // More than the kernel takes, so that closing politely takes its time.
+    // More than the kernel takes, so that the graceful close is not over at once.
     conn.write("x".repeat(32 * 1024 * 1024));
     conn.close();
     await conn.write("Too late.\n");
@@ -32,7 +32,7 @@ Deno.test("a handler that writes to a connection that is being closed has made n
   assertEquals(told, ["write-timeout"]);
 });
 
-Deno.test("a handler that is called off by its connection's signal has made no error", async () => {
+Deno.test("a handler that its connection's signal interrupts has not failed", async () => {
   const told = await endings(async (conn) => {
     const { promise: called, reject } = Promise.withResolvers<never>();
     conn.signal.addEventListener("abort", () => reject(conn.signal.reason));

@@ -10,7 +10,7 @@ const bytesOf = (lines: Uint8Array): Uint8Array | undefined => (shout as BytesHa
 
 const FAILURE = new Error("This line is unlucky");
 
-/** Fails at the line `bad`, in each of the ways there are. */
+/** Handlers that fail at the line `bad`, each in another way. */
 const FAILING: Record<string, LineHandler> = {
   "throws": (line) => {
     if (line === "bad") throw FAILURE;
@@ -25,7 +25,7 @@ const FAILING: Record<string, LineHandler> = {
 };
 
 for (const [how, handler] of Object.entries(FAILING)) {
-  test(`a line handler that ${how} ends its connection alone: earlier replies leave, the line gets none`, async () => {
+  test(`a line handler that ${how} ends its own connection alone; earlier replies are sent, the line gets none`, async () => {
     await using t = startServer(inMemory(), handler);
     const neighbour = await t.connect();
     assertEquals(await t.talk("one\ntwo\nbad\nthree\n"), "ONE\nTWO\n");
@@ -47,7 +47,7 @@ test("earlier replies do not wait for a line whose answer takes its time", async
   assertEquals([await client.readLine(), await client.readLine()], ["done", "THREE"]);
 });
 
-test("a block handler that throws leaves the block unanswered, and earlier replies leave", async () => {
+test("a block handler that throws leaves the block unanswered, and earlier replies are sent", async () => {
   const handler = Object.assign((line: string) => line, {
     block: (lines: string) => {
       if (lines.includes("bad")) throw FAILURE;
@@ -64,7 +64,7 @@ test("a block handler that throws leaves the block unanswered, and earlier repli
   assertEquals((await t.closed()).reason, "handler-error");
 });
 
-test("a handler's bytes are asked first, about short blocks alone, and what they decline is answered as text", async () => {
+test("a handler answers short blocks as bytes first, and blocks that it declines as text", async () => {
   const asked: string[] = [];
   const handler = Object.assign((line: string) => `text ${line}`, {
     [ANSWER_BYTES]: (lines: Uint8Array) => {
@@ -88,7 +88,7 @@ test("a handler's bytes are asked first, about short blocks alone, and what they
   assertEquals(t.stats.lines, 11);
 });
 
-test("a handler's bytes are not asked while memory is short", async () => {
+test("a handler answers no block as bytes while memory is short", async () => {
   const asked: number[] = [];
   const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);
   const { listener, clock } = inMemory();
@@ -114,7 +114,7 @@ test("shout says the same to any byte among letters, as bytes or as text", () =>
   }
 });
 
-test("a handler that closes while it answers a block gets its replies out", async () => {
+test("a handler that closes while it answers a block has its replies sent", async () => {
   const handler = Object.assign((line: string) => `text ${line}`, {
     block: (lines: string, conn: Conn) => (conn.close(), lines),
   });
@@ -123,7 +123,7 @@ test("a handler that closes while it answers a block gets its replies out", asyn
   assertEquals((await t.closed()).reason, "closed");
 });
 
-test("bytes that decline without a last LF are no line, and no endless one", async () => {
+test("a handler that overwrites the last LF of a block and declines it causes no line and no endless loop", async () => {
   const bytes = (lines: Uint8Array) => (lines[0] === 33 ? lines.fill(33) : lines[0] = 63, undefined);
   await using t = startServer(inMemory(), Object.assign((line: string) => `text ${line}`, { [ANSWER_BYTES]: bytes }));
   const client = await t.connect();
@@ -134,7 +134,7 @@ test("bytes that decline without a last LF are no line, and no endless one", asy
 
 test("a connection that ends while its handler is at work gives its buffer back", async () => {
   const atWork = (_: string, conn: Conn) => {
-    // Past what may wait, which ends the connection at once.
+    // More than `maxQueuedBytes`, which ends the connection at once.
     for (let i = 0; i < 9; i++) conn.write("too much");
     return new Promise<string>(() => {});
   };
@@ -163,7 +163,7 @@ test("a line handler is not asked about the lines behind one at which its connec
   assertEquals([(await t.closed()).reason, asked], ["write-queue", ["one"]]);
 });
 
-test("a handler whose bytes throw, or are none, has failed, and earlier replies leave", async () => {
+test("a handler that throws for bytes, or returns none, has failed, and earlier replies are sent", async () => {
   for (
     const wrong of [() => "text", () => Promise.reject(FAILURE), () => null, () => {
       throw FAILURE;
@@ -181,14 +181,14 @@ test("a handler whose bytes throw, or are none, has failed, and earlier replies 
   }
 });
 
-test("replies as bytes stay as they are until they have left, whatever else happens meanwhile", async () => {
+test("replies as bytes do not change until they have been sent, whatever else happens meanwhile", async () => {
   const scratch = new Uint8Array(4);
   const inTheSame = (lines: Uint8Array) => bytesOf(lines);
   const inScratch = (lines: Uint8Array) => (scratch.set(lines), scratch);
   for (const bytes of [inTheSame, inScratch]) {
     const { listener, clock } = inMemory();
     const writes: Uint8Array[] = [];
-    // As a kernel has them whose peer does not read.
+    // As a kernel keeps them while the peer does not read.
     const write = (bytes: Uint8Array) => new Promise<number>(() => writes.push(bytes));
     const options = { listener: tapped(listener, () => ({ write, progress: () => 0 })), clock, writeTimeout: 1000 };
     await using t = startServer(options, Object.assign(shout.bind(null), { [ANSWER_BYTES]: bytes }));
@@ -201,7 +201,7 @@ test("replies as bytes stay as they are until they have left, whatever else happ
   }
 });
 
-test("a line handler is asked for no more than can be kept while its peer does not read", async () => {
+test("a line handler gets few lines while its peer does not read the replies", async () => {
   let asked = 0;
   await using t = startServer(inMemory(), () => (asked++, "x".repeat(10_000)));
   const client = await t.admitted();
@@ -210,7 +210,7 @@ test("a line handler is asked for no more than can be kept while its peer does n
   assertLess(asked, 50);
 });
 
-test("a handler that fails for another connection's end has failed all the same", async () => {
+test("a handler that rejects with another connection's error has failed all the same", async () => {
   let first: Conn | undefined;
   await using t = startServer(inMemory(), async (line, conn) => {
     first ??= conn;
@@ -232,7 +232,7 @@ test("a line handler that returns neither text nor nothing has failed", async ()
   }
 });
 
-test("a line handler whose block returns nothing has failed, and is told what was expected", async () => {
+test("a line handler whose block returns nothing has failed, and the error says what was expected", async () => {
   const block = (() => {}) as unknown as () => string;
   await using t = startServer(inMemory(), Object.assign((line: string) => line, { block }));
   assertEquals(await t.talk("one\n"), "");
@@ -240,14 +240,14 @@ test("a line handler whose block returns nothing has failed, and is told what wa
   assertEquals((error as Error).message.endsWith("expected a string, got undefined"), true);
 });
 
-test("a line handler whose block answers later has failed, and what becomes of its promise is nobody's failure", async () => {
+test("a line handler whose block returns a promise has failed, and the promise's rejection is handled", async () => {
   const block = () => Promise.reject(FAILURE) as unknown as string;
   await using t = startServer(inMemory(), Object.assign((line: string) => line, { block }));
   assertEquals(await t.talk("one\n"), "");
   assertEquals((await t.closed()).reason, "handler-error");
 });
 
-test("a conversation handler that fails, at once or later, ends its connection politely", async () => {
+test("a conversation handler that fails, at once or later, ends its connection gracefully", async () => {
   const handlers: ConnHandler[] = [
     (conn) => {
       conn.write("Welcome\n");
@@ -266,7 +266,7 @@ test("a conversation handler that fails, at once or later, ends its connection p
   }
 });
 
-test("a handler that never returns holds nobody up, and a shutdown only until its deadline", async () => {
+test("a handler that never returns delays no other connection, and a shutdown only until its deadline", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock }, (line) => line === "wait" ? new Promise(() => {}) : shout(line));
   const stuck = await t.connect();
@@ -277,7 +277,7 @@ test("a handler that never returns holds nobody up, and a shutdown only until it
   assertEquals((await stopped).closed, { "drain-timeout": 1 });
 });
 
-test("a conversation handler's return closes the connection politely", async () => {
+test("a conversation handler's return closes the connection gracefully", async () => {
   await using t = startConversations(inMemory(), (conn) => void conn.write("Bye\n"));
   assertEquals(await t.talk("are you there?\n"), "Bye\n");
   assertEquals((await t.closed()).reason, "closed");
@@ -297,7 +297,7 @@ test("a conversation that is closed gets none of the lines that have come alread
   assertEquals(taken, ["one", "two"]);
 });
 
-test("hooks that throw hurt nobody and are counted", async () => {
+test("hooks that throw do not harm the server, and are counted", async () => {
   const fail = () => {
     throw FAILURE;
   };
@@ -308,8 +308,8 @@ test("hooks that throw hurt nobody and are counted", async () => {
   assertEquals(t.stats.hookErrors, 5);
 });
 
-test("hooks that reject hurt nobody and are counted", async () => {
-  // deno-lint-ignore require-await -- it stands for one that waits for something
+test("hooks that reject do not harm the server, and are counted", async () => {
+  // deno-lint-ignore require-await -- it stands for a hook that awaits something
   const fail = async () => {
     throw FAILURE;
   };
@@ -320,7 +320,7 @@ test("hooks that reject hurt nobody and are counted", async () => {
   assertEquals(t.stats.hookErrors, 4);
 });
 
-test("a handler that learns of the end by a write, or by the signal, has not failed", async () => {
+test("a handler that ends by a refused write, or by the signal, has not failed", async () => {
   const handlers: ConnHandler[] = [
     async (conn) => {
       for (;;) await conn.write("x".repeat(1000));

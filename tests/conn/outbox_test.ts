@@ -5,10 +5,10 @@ import { memoryAfter } from "../kit/memory.ts";
 
 const BLOCK_BYTES = 64 * 1024;
 
-/** Takes what it is given, at most so much at a time, and only while it is open; notes everything. */
+/** A transport that takes a limited number of bytes per write, and only while it is open; it records every write. */
 class Kernel {
   readonly taken: Uint8Array[] = [];
-  /** How large the memory is that each part lay in. */
+  /** The size of the buffer of each write. */
   readonly rooms: number[] = [];
   readonly blocks: number[] = [];
   failed: unknown;
@@ -59,7 +59,7 @@ class Kernel {
     this.#blockBytes = 0;
   }
 
-  /** The memory that waits for it. */
+  /** The bytes of output that `holdOutput` was last told. */
   held = 0;
 
   stuck = false;
@@ -69,7 +69,7 @@ class Kernel {
   }
 }
 
-/** An outbox to a kernel, which is its clocks and its memory too. */
+/** Makes an outbox for a kernel, which also stands for its clocks and its memory. */
 function outboxTo(kernel: Kernel): Outbox {
   const owner = { failed: (error: unknown) => kernel.failed = error, overflowed() {} };
   return new Outbox(kernel, kernel, kernel, owner);
@@ -111,7 +111,7 @@ test("Outbox copies the bytes that it is given", async () => {
   assertEquals(kernel.text, "mine");
 });
 
-test("Outbox lends bytes in their place among others, and its own blocks stay its own", async () => {
+test("Outbox writes lent bytes in their place among others, and adds nothing to them", async () => {
   const kernel = new Kernel(5, false);
   const outbox = outboxTo(kernel);
   const bytes = (text: string) => new TextEncoder().encode(text);
@@ -130,10 +130,10 @@ test("Outbox lends bytes in their place among others, and its own blocks stay it
   assertEquals(outbox.size, 0);
 });
 
-test("Outbox writes nothing of its own into what it was lent, even if that is as large as a block", async () => {
+test("Outbox writes nothing into the bytes that it was lent, even if they are as large as a block", async () => {
   for (const size of [4096, BLOCK_BYTES]) {
     const outbox = outboxTo(new Kernel());
-    // It has had a block of its own.
+    // The outbox has had a block of its own before.
     outbox.add(new Uint8Array(size));
     await outbox.flush();
     const lent = new Uint8Array(size);
@@ -144,7 +144,7 @@ test("Outbox writes nothing of its own into what it was lent, even if that is as
   }
 });
 
-test("Outbox takes a small block for few bytes, whatever they are behind, and a large one for many", async () => {
+test("Outbox uses a small block for few bytes, whatever is before them, and a large one for many", async () => {
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);
   outbox.lend(new TextEncoder().encode("lent"));
@@ -172,7 +172,7 @@ test("Outbox keeps many small texts as bytes, not as a string of a thousand piec
   }
 });
 
-test("Outbox takes more while a block is on its way, and what is on its way stays as it is", async () => {
+test("Outbox can be added to while a block is being written, and does not change the bytes of that write", async () => {
   const kernel = new Kernel(5, false);
   const outbox = outboxTo(kernel);
   outbox.add("a".repeat(8));
@@ -227,7 +227,7 @@ test("Outbox borrows no more than a small block for a short text, however many c
   assertEquals(spaces, Array(2000).fill(4096));
 });
 
-test("Outbox writes no more blocks for having begun with a small one", async () => {
+test("Outbox writes no more blocks if it began with a small one", async () => {
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);
   for (let count = 0; count < 100; count++) outbox.add(new Uint8Array(1000).fill(count));
@@ -236,15 +236,15 @@ test("Outbox writes no more blocks for having begun with a small one", async () 
   assertEquals(kernel.bytes, new Uint8Array(100_000).map((_, i) => Math.floor(i / 1000)));
 });
 
-test("Outbox holds no memory of what has left", async () => {
+test("Outbox keeps no memory of output that has been sent", async () => {
   await assertKeepsLittle("({ write: (bytes) => Promise.resolve(bytes.length), failed() {} })");
 });
 
-test("Outbox holds no memory of what could not leave, whoever keeps it", async () => {
+test("Outbox keeps no memory of output that could not be sent, even while the outbox itself is kept", async () => {
   await assertKeepsLittle("({ write: () => Promise.reject(new Error()), failed: () => outbox().close('reset') })");
 });
 
-/** Has a thousand of them write 60 KB each to such a sink, and sees to it that little but the spares is left of it. */
+/** Has a thousand outboxes write 60 KB each to a sink; asserts that little more than the pools of buffers is left. */
 async function assertKeepsLittle(sink: string): Promise<void> {
   const program = `
     import { Outbox } from "${import.meta.resolve("../../internal/conn/outbox.ts")}";
@@ -255,11 +255,11 @@ async function assertKeepsLittle(sink: string): Promise<void> {
     await Promise.all(outboxes.map((outbox) => outbox.flush()));
   `;
   const { external } = await memoryAfter(program);
-  // The spares are 4 MiB; the thousand blocks were 62.
+  // The pools keep 4 MiB; the thousand blocks were 62 MiB.
   assertLessOrEqual(external, 16 * 1024 * 1024);
 }
 
-test("Outbox holds writers up from 64 KiB on, until there is room", async () => {
+test("Outbox makes writers wait from 64 KiB on, until there is room", async () => {
   const kernel = new Kernel(Infinity, false);
   const outbox = outboxTo(kernel);
   outbox.post("x".repeat(BLOCK_BYTES - 1));
@@ -273,7 +273,7 @@ test("Outbox holds writers up from 64 KiB on, until there is room", async () => 
   await outbox.flush();
 });
 
-test("Outbox lets go of writers when it is closed, and drops what waits and what comes", async () => {
+test("Outbox that is closed releases its writers, and drops what waits and what is added later", async () => {
   const kernel = new Kernel(Infinity, false);
   const outbox = outboxTo(kernel);
   outbox.post("x".repeat(BLOCK_BYTES));
@@ -287,7 +287,7 @@ test("Outbox lets go of writers when it is closed, and drops what waits and what
   assertEquals(kernel.calls, 1);
 });
 
-test("Outbox posts the first thing of a turn at once and the rest of it together", async () => {
+test("Outbox sends the first post of a turn at once, and the others of that turn together", async () => {
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);
   for (let i = 0; i < 5; i++) outbox.post(`${i}`);
@@ -300,13 +300,13 @@ test("Outbox posts the first thing of a turn at once and the rest of it together
   await outbox.flush();
 });
 
-test("Outbox does not spend a turn's own write on what is posted while another is under way", async () => {
+test("Outbox does not use up a turn's immediate write on a post during another write", async () => {
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);
   outbox.post("0");
   outbox.writeNextAtOnce();
   outbox.post("1");
-  // Promises only: the turn goes on.
+  // Promises alone do not end the turn of the event loop.
   for (let i = 0; i < 100; i++) await Promise.resolve();
   outbox.post("2");
   await outbox.flush();

@@ -12,7 +12,7 @@ Deno.test("Outbox sends a full block before the turn ends in which it was posted
   const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
   outbox.post("The first leaves at once.\n");
   for (let i = 0; i < 64; i++) outbox.post("x".repeat(BLOCK_BYTES / 64));
-  // Promises only: the turn goes on.
+  // Promises alone do not end the turn of the event loop.
   for (let i = 0; i < 100; i++) await Promise.resolve();
   assertEquals([sent, outbox.size], [26 + BLOCK_BYTES, 0]);
 });

@@ -9,7 +9,7 @@ import { inMemory, type Start, startConversations, startServer, TestServer, WAYS
 
 const TIMEOUTS = { idleTimeout: 1000, firstLineTimeout: 1000, lineTimeout: 2500, writeTimeout: 700 };
 
-/** Serves one client for a scenario; nothing but the clock makes time pass. */
+/** Serves one client for a scenario, on a clock that only the test advances. */
 async function play(
   start: Start,
   options: ServeOptions & { bufferBytes?: number },
@@ -20,7 +20,7 @@ async function play(
   await scenario(await t.admitted(), clock, t);
 }
 
-/** The connection is there for so long and ends then, silently. */
+/** Asserts that the connection ends after exactly this time, and for this reason. */
 async function assertEnds(t: TestServer, clock: FakeClock, milliseconds: number, reason: CloseReason): Promise<void> {
   await clock.advance(milliseconds - 1);
   assertEquals(t.all("closed"), []);
@@ -29,7 +29,7 @@ async function assertEnds(t: TestServer, clock: FakeClock, milliseconds: number,
 }
 
 function testLineClock(wayIn: string, start: Start): void {
-  test(`a client that trickles is found out by the line clock, whatever it sends (${wayIn})`, () =>
+  test(`lineTimeout ends a client that trickles, whatever it sends (${wayIn})`, () =>
     play(start, {}, async (client, clock, t) => {
       await clock.advance(900);
       for (let i = 0; i < 5; i++) {
@@ -40,7 +40,7 @@ function testLineClock(wayIn: string, start: Start): void {
       assertEquals([(await t.closed()).reason, clock.now()], ["line-timeout", 900 + 2500]);
     }));
 
-  test(`the rest of a segment begins its line's time anew (${wayIn})`, () =>
+  test(`a line that begins in the middle of a segment has its full lineTimeout (${wayIn})`, () =>
     play(start, { idleTimeout: Infinity }, async (client, clock, t) => {
       await client.write("a");
       await clock.advance(2000);
@@ -51,7 +51,7 @@ function testLineClock(wayIn: string, start: Start): void {
 }
 
 for (const [wayIn, start] of Object.entries(WAYS_IN)) {
-  test(`a client that is silent is idle, and each line gives it its time back (${wayIn})`, () =>
+  test(`a client that is silent is idle, and each line restarts its idle clock (${wayIn})`, () =>
     play(start, {}, async (client, clock, t) => {
       for (let i = 0; i < 3; i++) {
         await clock.advance(999);
@@ -94,7 +94,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
       assertEquals([answer, (await t.closed()).reason], [input.toUpperCase(), "end"]);
     }));
 
-  test(`a client gets its time back for each of its own lines, and none for its neighbour's (${wayIn})`, () =>
+  test(`a client's own lines restart its clock, and its neighbour's lines do not (${wayIn})`, () =>
     play(start, {}, async (silent, clock, t) => {
       const talker = await t.admitted();
       for (let i = 0; i < 2; i++) {
@@ -106,7 +106,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
     }));
 }
 
-test("a handler's working time is nobody's idleness, through either wayIn", async () => {
+test("the idle clock does not run while a handler works, through either way in", async () => {
   let work: PromiseWithResolvers<void>;
   const slowly = (line: string) => work.promise.then(() => shout(line));
   const starts: Start[] = [
@@ -137,11 +137,11 @@ test("what a conversation writes by itself keeps the connection from being idle,
     for await (const line of conn.lines) await conn.write(line);
   });
   await t.admitted();
-  // Twenty ticks fill the buffer; the next one waits too long.
+  // Twenty ticks fill the buffer; the write after them waits too long.
   await assertEnds(t, clock, 21 * 900 + 700, "write-timeout");
 });
 
-test("the signal tells a conversation which clock it was", async () => {
+test("conn.signal tells a conversation which clock expired", async () => {
   const { listener, clock } = inMemory();
   const reasons: unknown[] = [];
   await using t = startConversations({ ...TIMEOUTS, listener, clock }, async (conn) => {
@@ -157,7 +157,7 @@ test("the signal tells a conversation which clock it was", async () => {
   assertEquals(reasons, ["x", "idle", "line-timeout"]);
 });
 
-test("max-age lets the line that is being answered leave, and what has come be answered", async () => {
+test("max-age lets the reply to the current line be sent, and the lines that have come be answered", async () => {
   const { promise: done, resolve: finish } = Promise.withResolvers<void>();
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxAge: 1000 }, (line) => done.then(() => shout(line)));
@@ -171,7 +171,7 @@ test("max-age lets the line that is being answered leave, and what has come be a
   assertEquals((await t.closed()).reason, "max-age");
 });
 
-test("max-age waits for the end of a line that has begun, but not longer than its clock", async () => {
+test("max-age waits for the end of a line that has begun, but not longer than lineTimeout", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxAge: 1000 });
   const [finisher, staller] = [await t.admitted(), await t.admitted()];
@@ -186,7 +186,7 @@ test("max-age waits for the end of a line that has begun, but not longer than it
   assertEquals((await t.closed(2)).reason, "line-timeout");
 });
 
-test("a client that takes the polite ending's time gets two seconds of it", async () => {
+test("a graceful close waits two seconds at most for a client that does not end", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock }, (line, conn) => (conn.close(), shout(line)));
   const client = await t.admitted();
@@ -195,7 +195,7 @@ test("a client that takes the polite ending's time gets two seconds of it", asyn
   await assertEnds(t, clock, 2000, "closed");
 });
 
-test("a client that goes on sending gets a megabyte of the polite ending", async () => {
+test("a graceful close reads at most a megabyte of a client that goes on sending", async () => {
   await using t = startServer(inMemory(), (line, conn) => (conn.close(), shout(line)));
   const client = await t.admitted();
   await client.write("bye\n");

@@ -1,4 +1,4 @@
-/** The calls between the objects of a connection for one line: the picture in CONTRIBUTING.md, held to the code. */
+/** Counts the calls between a connection's objects for one line, and compares them with those in CONTRIBUTING.md. */
 import { assertEquals, assertLessOrEqual } from "@std/assert";
 import { shout } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
@@ -24,11 +24,11 @@ const OTHERS = { Alarms, ConnectionClocks, Pace };
 
 type Method = (this: unknown, ...args: unknown[]) => unknown;
 
-/** Notes each call of a method by another object than its own, until it is disposed of. */
+/** Records each call of a method that comes from another object, until it is disposed of. */
 class Trace implements Disposable {
   readonly calls: string[] = [];
   readonly #restore: (() => void)[] = [];
-  /** The objects whose methods are under way. */
+  /** The objects whose methods are running, innermost last. */
   readonly #stack: unknown[] = [];
 
   constructor() {

@@ -9,7 +9,7 @@ import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 
-/** Sends an input at once; reads of the given sizes take it in. What comes back, and why the connection ended. */
+/** Sends an input, which the server reads in pieces of the given sizes; returns the reply and the close reason. */
 async function talk(start: Start, input: Uint8Array, cuts: number[], options: ServeOptions): Promise<unknown[]> {
   const memory = new MemoryListener({ bufferBytes: 1 << 20 });
   const listener = faulty(memory, {
@@ -31,7 +31,7 @@ function wanted(input: Uint8Array, limits: Limits): unknown[] {
 for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   test(`${wayIn} gives the same answer as the oracle for any bytes, cuts and limits`, async () => {
     await check([anyInput, anyCuts, anyLimits], async (input, cuts, { maxLineBytes, maxConnectionBytes }) => {
-      // Bytes that were handed out before the limit was passed may be of a line that the limit cuts off.
+      // The stream hands out bytes at once, also those of a line that the limit cuts off later.
       const inBytes = wayIn === "a conversation in streams";
       const limits = { maxLineBytes, maxConnectionBytes: inBytes ? Infinity : maxConnectionBytes };
       assertEquals(await talk(start, input, cuts, limits), wanted(input, limits));
@@ -60,7 +60,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   });
 }
 
-test("a handler's missing replies and empty replies keep their places", async () => {
+test("missing and empty replies keep their places among a handler's replies", async () => {
   const reply = (line: string) => line === "nothing" ? undefined : line === "empty" ? "" : shout(line);
   const starts: Record<string, Start> = {
     sync: (options) => serve(options, reply),

@@ -1,5 +1,5 @@
 /**
- * Certificates for tests, made on the spot.
+ * Certificates for tests, made when they are needed.
  *
  * @module
  */
@@ -12,17 +12,17 @@ export interface Identity {
   key: string;
 }
 
-/** What a certificate is made from. */
+/** The properties of a certificate to be made. */
 export interface Request {
-  /** Who signs it; without an authority, it signs itself. */
+  /** The authority that signs it; without one, it is self-signed. */
   by?: Authority;
-  /** From when to when it holds, as days from now. */
+  /** The period in which it is valid, as days from now. */
   days?: [from: number, to: number];
-  /** What its key is made on. */
+  /** The algorithm of its key. */
   curve?: string;
   /** Whether it is of X.509 version 1, which has no extensions. */
   version1?: boolean;
-  /** What it is for, if only that. */
+  /** Its only permitted use; any use by default. */
   usage?: "server" | "client" | undefined;
 }
 
@@ -58,7 +58,7 @@ export function makeIdentity(name: string, options: Request = {}): Identity {
 
 type Signer = Pick<Authority, "name" | "sign">;
 
-/** Without extensions it is of version 1. */
+/** Makes a certificate in DER; without extensions it is of version 1. */
 function certify(name: string, key: KeyObject, by: Signer, days: [number, number], extensions?: Uint8Array[]) {
   const [notBefore, notAfter] = days.map((day) => time(new Date(Date.now() + day * DAY_MS)));
   const body = sequence(
@@ -74,7 +74,7 @@ function certify(name: string, key: KeyObject, by: Signer, days: [number, number
   return sequence(body, ECDSA_WITH_SHA256, tagged(0x03, Uint8Array.of(0, ...by.sign(body))));
 }
 
-/** "This is an authority", which is critical. */
+/** The critical extension that marks an authority. */
 const BASIC_CONSTRAINTS = sequence(
   oid(0x55, 0x1d, 0x13),
   tagged(0x01, Uint8Array.of(0xff)),
@@ -111,7 +111,7 @@ function sequence(...parts: Uint8Array[]): Uint8Array {
   return tagged(0x30, ...parts);
 }
 
-/** DER: a tag, a length, and what is in it. */
+/** Encodes a value in DER: a tag, a length, and the content. */
 function tagged(tag: number, ...parts: Uint8Array[]): Uint8Array {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const head = length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [0x82, length >> 8, length & 0xff];

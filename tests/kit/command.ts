@@ -1,23 +1,23 @@
-/** The command as a subprocess, for the tests that look at it from outside. */
+/** Runs the command as a subprocess, for the tests that use it as a user would. */
 
 import { assertEquals, assertMatch } from "@std/assert";
 
 const ROOT = `${import.meta.dirname}/../..`;
-/** Maximum wait for a subprocess, in milliseconds; far more than it needs, as other processes may keep the machine busy. */
+/** Maximum milliseconds to wait for a subprocess; far more than it needs, as the machine may be busy. */
 const PATIENCE_MS = 60_000;
 
 /** How a subprocess is started. */
 export interface StartOptions {
-  /** What it may do, if not use the network and nothing else. */
+  /** Its permissions; by default the network alone. */
   permissions?: string[];
   env?: Record<string, string>;
-  /** Where it runs, if not in the project's folder. */
+  /** Its working directory; by default the project's folder. */
   cwd?: string;
-  /** What it reads from stdin; without it, that stays open, for `type`. */
+  /** The content of its stdin; without it, stdin stays open for `type`. */
   input?: string;
 }
 
-/** What is left of a subprocess. */
+/** The result of a subprocess. */
 export interface Outcome {
   code: number;
   stdout: string;
@@ -36,7 +36,7 @@ export function startCommand(args: string[], options: StartOptions = {}): Subpro
   return new Subprocess(Deno.execPath(), ["run", ...permissions, "mod.ts", ...args], options);
 }
 
-/** Runs the command to its end with a stream of a shell's choice, such as `>/dev/full`. */
+/** Runs the command to its end with a redirection of the shell, such as `>/dev/full`. */
 export async function runRedirected(redirection: string, args: string[]): Promise<Outcome> {
   const command = ["-c", `exec "$0" "$@" ${redirection}`, Deno.execPath(), "run", "--allow-net", "mod.ts", ...args];
   await using process = new Subprocess("sh", command, { input: "" });
@@ -48,23 +48,23 @@ export async function startServer(args: string[] = [], options: StartOptions = {
   return await listening(startCommand(["--hostname", "127.0.0.1", "--port", "0", ...args], options));
 }
 
-/** Waits until a server, however it was started, listens on the loopback or on all addresses. */
+/** Waits until a server process, however it was started, listens on the loopback or on all addresses. */
 export async function listening(server: Subprocess): Promise<ServerProcess> {
   const [, port] = await server.stderrMatch(/listening on (?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/);
   return Object.assign(server, { hostname: "127.0.0.1", port: Number(port) });
 }
 
-/** Why a test in which a signal asks a process to end is skipped here, to be put behind its name. */
+/** Why this system skips tests that end a process with a signal, appended to their names; empty if it does not. */
 export const NO_SIGNALS: string = Deno.build.os === "windows"
   ? " (skipped: on Windows, signals end a process unasked)"
   : "";
 
-/** Registers a test in which a signal asks the command to end. */
+/** Registers a test that ends the command with a signal. */
 export function signalTest(name: string, fn: () => Promise<void>): void {
   Deno.test({ name: name + NO_SIGNALS, ignore: NO_SIGNALS !== "", fn });
 }
 
-/** Holds a server, however it was started, to its purpose: it shouts and, where signals ask, drains. */
+/** Checks that a server process, however it was started, shouts and, where there are signals, drains. */
 export async function shoutAndDrain(command: Subprocess): Promise<void> {
   const server = await listening(command);
   assertEquals(await converse(server, "Hello.\r\nIs it you?"), "HELLO.\nIS IT YOU?\n");
@@ -76,8 +76,8 @@ export async function shoutAndDrain(command: Subprocess): Promise<void> {
 }
 
 /**
- * Tests a server that signals end. It tries again where the log says that the machine held back a signal for longer
- * than the time in which it is the same one as the first: that proves nothing about the server.
+ * Tests a server that signals end. A second signal soon after the first counts as the same one. If the log says that
+ * the machine delivered it later than that, the test proves nothing about the server, and is tried again.
  */
 export async function unlessLate(
   start: () => Subprocess | Promise<Subprocess>,
@@ -94,19 +94,19 @@ export async function unlessLate(
   }
 }
 
-/** Where a server is. */
+/** The address of a server. */
 export interface Address {
   hostname: string;
   port: number;
 }
 
-/** A server that listens. */
+/** A server process that listens. */
 export type ServerProcess = Subprocess & Address;
 
-/** Whether util-linux's `script` is here, which gives a subprocess a terminal. */
+/** Whether util-linux's `script` is installed, which gives a subprocess a terminal. */
 export const HAS_SCRIPT: boolean = await isUtilLinux();
 
-/** Starts `deno` in a terminal, where stdout and stderr are one, and no shell is left that Ctrl-C would end. */
+/** Starts `deno` in a terminal, where stdout and stderr are one stream. No shell remains that Ctrl-C would end. */
 export function startInTerminal(args: string[], env: Record<string, string> = {}): Subprocess {
   const line = `exec ${[Deno.execPath(), ...args].map((word) => `'${word}'`).join(" ")}`;
   return new Subprocess("script", ["--quiet", "--return", "--command", line, "/dev/null"], {
@@ -123,7 +123,7 @@ async function isUtilLinux(): Promise<boolean> {
   }
 }
 
-/** A process that is looked at while it runs, and does not outlive its test. */
+/** A process that a test observes while it runs, and that does not outlive the test. */
 export class Subprocess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #stdout: Output;
@@ -159,7 +159,7 @@ export class Subprocess implements AsyncDisposable {
     return this.#stderr.match(pattern);
   }
 
-  /** Leaves the rest of stderr unread, so that the pipe fills up. */
+  /** Stops reading stderr, so that the pipe fills up. */
   stopReadingStderr(): void {
     this.#stderr.stop();
   }
@@ -172,7 +172,7 @@ export class Subprocess implements AsyncDisposable {
     return this.#stderr.close();
   }
 
-  /** Writes to stdin; a process that does not read it any more is no matter. */
+  /** Writes to stdin; it is no error if the process no longer reads it. */
   async type(text: string): Promise<void> {
     await this.#stdin.write(new TextEncoder().encode(text)).catch(() => {});
   }
@@ -185,12 +185,12 @@ export class Subprocess implements AsyncDisposable {
     this.#child.kill(signal);
   }
 
-  /** Waits for the end of the process, though its outputs may not have ended. */
+  /** Waits for the end of the process, but not for that of its outputs. */
   async exitCode(): Promise<number> {
     return (await within("the process to end", this.#child.status)).code;
   }
 
-  /** Waits for the end. */
+  /** Waits for the end of the process and its outputs. */
   async outcome(): Promise<Outcome> {
     const code = await this.exitCode();
     await Promise.all([this.#stdout.ended, this.#stderr.ended]);
@@ -205,7 +205,7 @@ export class Subprocess implements AsyncDisposable {
   }
 }
 
-/** What a process writes to one of its outputs. */
+/** Collects what a process writes to one of its outputs. */
 class Output {
   text = "";
   readonly ended: Promise<void>;
@@ -252,7 +252,7 @@ class Output {
   }
 }
 
-/** Fails a test that would hang, and says on what. */
+/** Rejects if a test would hang, and says what it was waiting for. */
 async function within<T>(what: string, promise: Promise<T>, seen = () => ""): Promise<T> {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(new Error(`Waited in vain for ${what}\n${seen()}`)), PATIENCE_MS);
@@ -263,7 +263,7 @@ async function within<T>(what: string, promise: Promise<T>, seen = () => ""): Pr
   }
 }
 
-/** Sends text, ends its side, and returns all that comes back. */
+/** Sends text, ends the client's side, and returns everything that comes back. */
 export async function converse({ hostname, port }: Address, text: string): Promise<string> {
   const conn = await Deno.connect({ hostname, port });
   await conn.write(new TextEncoder().encode(text));

@@ -1,18 +1,18 @@
 /**
- * Sockets from the kernel's `epoll`, where there is one. It awaits nothing as it is loaded: what it is imported for has to
- * stand before the next file is.
+ * Finds out whether the kernel has `epoll`. There is no top-level `await`: a module that imports this one must have
+ * taken effect before the next file is imported.
  *
  * @module
  */
 
 import { listenEpoll } from "@x/shouty/ops";
 
-/** Why there is none here, to be put behind a test's name; empty where there is. */
+/** Why this system has no epoll, appended to the names of skipped tests; empty if it has. */
 export const NO_EPOLL: string = reasonAgainst();
 
 function reasonAgainst(): string {
   try {
-    // What this loads stays loaded; in a test it would look like a leak.
+    // Load the C library here, outside of tests: it stays loaded, which a test would report as a leak.
     listenEpoll({ hostname: "127.0.0.1", port: 0 }).close();
     return "";
   } catch (error) {

@@ -1,5 +1,5 @@
 /**
- * What the tests of epoll's sockets share: both ends of a connection, and processes.
+ * Peers and processes for the tests of epoll's sockets.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { test as bounded } from "./bounded.ts";
 import { Subprocess } from "./command.ts";
 import { NO_EPOLL } from "./epoll.ts";
 
-/** Where the listeners of these tests are. */
+/** The address of the listeners in these tests. */
 export const LOOPBACK = { hostname: "127.0.0.1", port: 0 };
 
 /** Registers a test that needs epoll. */
@@ -21,7 +21,7 @@ export function test(name: string, body: () => void | Promise<void>, missing = "
   bounded(name, body, 20, NO_EPOLL || missing);
 }
 
-/** Both ends of a connection. */
+/** Connects a client, and returns both ends of the connection. */
 export async function pair(listener: Listener): Promise<[TestClient, Transport]> {
   const { port, hostname } = listener.addr as Deno.NetAddr;
   const connecting = Deno.connect({ port, hostname: hostname.replace(/^::$|^::ffff:0.*/, "127.0.0.1") });
@@ -35,12 +35,12 @@ export async function readText(transport: Transport, bytes = 100): Promise<strin
   return count === null ? null : new TextDecoder().decode(buffer.subarray(0, count));
 }
 
-/** What this process has open. */
+/** Lists the open file descriptors of this process. */
 export function descriptors(): string[] {
   return Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => name);
 }
 
-/** A client that has broken off, and the server's end of its connection. */
+/** Returns a client that has reset its connection, and the server's end of it. */
 export async function broken(
   listener: Listener,
   before: (transport: Transport) => Promise<void>,
@@ -58,7 +58,7 @@ export async function broken(
   return transport;
 }
 
-/** A client that can do what Deno's cannot. */
+/** A client on the C library, which can do more than Deno's. */
 export class RawPeer {
   static readonly MSG_OOB = 1;
   readonly #libc = Deno.dlopen("libc.so.6", {
@@ -86,13 +86,13 @@ export class RawPeer {
     assertEquals(this.#libc.symbols.send(this.#fd, bytes, bytes.length, flags), bytes.length);
   }
 
-  /** Reads so many bytes at most, and does not wait; how many there were. */
+  /** Reads at most the given number of bytes without waiting; returns how many there were. */
   receive(bytes: number): number {
     const MSG_DONTWAIT = 0x40;
     return Math.max(0, this.#libc.symbols.recv(this.#fd, new Uint8Array(bytes), bytes, MSG_DONTWAIT));
   }
 
-  /** The other end's descriptor, which is this process's as well. */
+  /** Returns the descriptor of the other end, which is open in this process, too. */
   otherEnd(): number {
     const { getsockname, getpeername } = this.#libc.symbols;
     const own = this.#portOf(getsockname, this.#fd);
@@ -108,7 +108,7 @@ export class RawPeer {
     return address[2] << 8 | address[3];
   }
 
-  /** An option of a socket. */
+  /** Returns an option of a socket. */
   option(fd: number, level: number, name: number): number {
     const value = new Int32Array(1);
     const size = new Uint8Array(Uint32Array.of(4).buffer);
@@ -117,7 +117,7 @@ export class RawPeer {
     return value[0];
   }
 
-  /** Breaks off, before it returns. */
+  /** Resets the connection, which is done when this returns. */
   reset(): void {
     const [SOL_SOCKET, SO_LINGER] = [1, 13];
     const linger = new Uint8Array(Int32Array.of(1, 0).buffer);
@@ -131,7 +131,7 @@ export class RawPeer {
   }
 }
 
-/** Has a script run in a process of its own, as long as `use` takes. */
+/** Runs a script in a process of its own while `use` runs. */
 export async function withScript(
   script: string,
   flags: string[],

@@ -1,5 +1,5 @@
 /**
- * Property tests. It is not in the import map, as nobody but the tests is to need npm.
+ * Property tests. It is not in the import map, so that only the tests need npm.
  *
  * @module
  */

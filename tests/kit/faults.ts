@@ -1,5 +1,5 @@
 /**
- * Listeners and transports that fail and fall short, as told, and that notice when they are used wrongly.
+ * Listeners and transports that fail or move few bytes on demand, and that detect wrong use.
  *
  * @module
  */
@@ -9,17 +9,17 @@ import type { Listener, Transport } from "@x/shouty";
 /** The calls that can be made to fail. */
 export type Method = "read" | "write" | "closeWrite";
 
-/** What goes wrong. Calls are counted from 1, for each connection anew. */
+/** The faults to inject. The calls of each connection are counted from 1. */
 export interface Faults {
-  /** What `accept` throws, one after the other, before it accepts. */
+  /** The errors that `accept` throws, one after another, before it accepts. */
   accepts?: unknown[];
-  /** What a connection's nth call throws; nothing where it returns `undefined`. */
+  /** Returns the error of a connection's nth call; `undefined` for none. */
   fail?: (method: Method, call: number) => unknown;
-  /** How many bytes the nth read moves at most. */
+  /** Returns the maximum bytes of the nth read. */
   readBytes?: (call: number) => number;
-  /** How many bytes the nth write moves at most. */
+  /** Returns the maximum bytes of the nth write. */
   writeBytes?: (call: number) => number;
-  /** Where breaches of the contract of `Transport` are noted. */
+  /** The list to which breaches of the contract of `Transport` are added. */
   misuse?: string[];
 }
 
@@ -95,7 +95,7 @@ class FaultyTransport implements Transport {
   }
 }
 
-/** Puts calls of one's own in the place of a listener's connections'. */
+/** Wraps a listener, and replaces methods of its transports. */
 export function tapped(listener: Listener, tap: (inner: Transport) => Partial<Transport>): Listener {
   return {
     addr: listener.addr,

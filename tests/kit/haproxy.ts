@@ -4,10 +4,10 @@
  * @module
  */
 
-/** Whether HAProxy is here. */
+/** Whether HAProxy is installed. */
 const HAS_HAPROXY = await answers();
 
-/** What the name of a test that needs it ends with. */
+/** The suffix of the names of tests that need HAProxy. */
 export const NO_HAPROXY: string = HAS_HAPROXY ? "" : " (skipped: haproxy is missing)";
 
 async function answers(): Promise<boolean> {
@@ -20,24 +20,24 @@ async function answers(): Promise<boolean> {
 
 /** A running HAProxy. */
 export interface HAProxy extends AsyncDisposable {
-  /** Where clients connect to. */
+  /** The address to which clients connect. */
   readonly port: number;
 }
 
-/** How it stands between the clients and the server under test. */
+/** How HAProxy connects clients to the server under test. */
 export interface HAProxyOptions {
-  /** How it sends to the server: `127.0.0.1:8080 send-proxy`. */
+  /** The server's line in its configuration: `127.0.0.1:8080 send-proxy`. */
   server: string;
-  /** On which address clients reach it, with `PORT` in place of the port. */
+  /** The address on which it listens, with `PORT` in place of the port. */
   bind?: string;
-  /** Settles when the server has seen its health check: then it runs. */
+  /** Settles when the server has seen its health check, which shows that it runs. */
   checked: Promise<unknown>;
 }
 
-/** How long it may run, whatever happens to the test. */
+/** Maximum time for which it runs, even if the test does not end it. */
 const LONGEST_MS = 120_000;
 
-/** Somebody else may take a port between its choice and its use. */
+/** Maximum attempts to start it: another process may take a port between its choice and its use. */
 const MOST_TRIES = 5;
 
 /** Starts HAProxy, and waits until it runs. */
@@ -49,7 +49,7 @@ export async function startHAProxy(options: HAProxyOptions): Promise<HAProxy> {
     const port = freePort();
     await Deno.writeTextFile(file, config(options, port));
     const signal = AbortSignal.timeout(LONGEST_MS);
-    // -db keeps it in the foreground, as this very process.
+    // -db keeps it in the foreground, in one process that the test can end.
     const args = ["-db", "-f", file];
     const child = new Deno.Command("haproxy", { args, stdin: "null", stdout: "null", stderr: "piped", signal }).spawn();
     const output = new Response(child.stderr).text();

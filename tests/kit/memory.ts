@@ -1,12 +1,12 @@
 /**
- * What a program still holds after its work, in a process of its own whose collector can be called.
+ * Measures the memory that a program still holds after its work. It runs in a process whose collector can be called.
  *
  * @module
  */
 
 import { assert } from "@std/assert";
 
-/** Runs a module's text, and returns what its process holds then, without garbage. */
+/** Runs a module's text, and returns the memory that its process holds afterwards, without garbage. */
 export async function memoryAfter(program: string): Promise<Deno.MemoryUsage> {
   // The first collection may leave buffers to be swept in the background.
   const text = `${program}; gc(), gc(); console.log(JSON.stringify(Deno.memoryUsage())); Deno.exit();`;

@@ -1,5 +1,5 @@
 /**
- * To be imported before a file of tests: its servers take their sockets from `epoll` then.
+ * Imported before a file of tests, makes its servers use sockets of `epoll`.
  *
  * @module
  */

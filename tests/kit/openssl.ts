@@ -10,7 +10,7 @@ import type { TlsServer } from "./tls.ts";
 
 const MISSING = await isThere("openssl") ? "" : " (skipped: openssl is missing)";
 
-/** Registers a test that asks OpenSSL. */
+/** Registers a test that needs OpenSSL. */
 export function test(name: string, body: () => Promise<void>): void {
   bounded(name, body, 20, MISSING);
 }
@@ -34,7 +34,7 @@ export async function withFiles(
   });
 }
 
-/** Connects it. */
+/** Connects OpenSSL's client. */
 export function openssl(t: TlsServer, ...args: string[]): Subprocess {
   return new Subprocess("openssl", ["s_client", "-connect", `127.0.0.1:${t.port}`, ...args]);
 }

@@ -1,6 +1,6 @@
 /**
- * The wire rules once more, written from their description and not from the code: what a shouter answers to a whole
- * input, however it was cut on its way.
+ * A second implementation of the wire rules, written from their description and not from the code: it says what a
+ * shouter answers to a whole input, however that was cut on its way.
  *
  * @module
  */
@@ -11,7 +11,7 @@ export interface Limits {
   maxConnectionBytes: number;
 }
 
-/** What a client gets, and why it ends. */
+/** The reply to a client, and the close reason. */
 export interface Answer {
   lines: Uint8Array[];
   reason: "end" | "line-too-long" | "byte-limit";
@@ -21,8 +21,9 @@ const LF = 10;
 const CR = 13;
 
 /**
- * Looks at one byte after the other. A line ends at LF; one CR just before it, or at the end of input, is dropped. The
- * first byte past a limit ends it all, where a CR past the longest line is forgiven as long as nothing but LF follows.
+ * Looks at one byte after another. A line ends at LF; one CR just before it, or at the end of input, is dropped. The
+ * first byte past a limit ends the input. After a line of the maximum length, one CR is allowed if LF or the end
+ * follows.
  */
 export function answer(input: Uint8Array, { maxLineBytes, maxConnectionBytes }: Limits): Answer {
   const lines: Uint8Array[] = [];
@@ -46,7 +47,7 @@ export function answer(input: Uint8Array, { maxLineBytes, maxConnectionBytes }: 
   return { lines, reason: "end" };
 }
 
-/** The text that a shouter sends in answer. */
+/** Returns the text with which a shouter answers. */
 export function shouted(input: Uint8Array, limits: Limits): string {
   const { lines, reason } = answer(input, limits);
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });

@@ -21,7 +21,7 @@ export async function check<Ts extends unknown[]>(
   await fc.assert(fc.asyncProperty(values, async (values) => await property(...values)), options);
 }
 
-/** Bytes as a line server meets them: text and rubbish, with many line ends. */
+/** Bytes as a line server gets them: text and random bytes, with many line ends. */
 export const anyInput: fc.Arbitrary<Uint8Array> = fc.array(
   fc.oneof(
     { weight: 4, arbitrary: fc.constantFrom("\n", "\r\n", "\r", "\r\r\n", "\n\n") },
@@ -32,16 +32,16 @@ export const anyInput: fc.Arbitrary<Uint8Array> = fc.array(
   { maxLength: 24 },
 ).map((parts) => new Uint8Array(parts.flatMap((part) => [...toBytes(part)])));
 
-/** Where to cut an input; see {@linkcode cut}. */
+/** Lengths of the segments of an input; see {@linkcode cut}. */
 export const anyCuts: fc.Arbitrary<number[]> = fc.array(fc.nat(64), { maxLength: 12 });
 
-/** Limits that small inputs meet. */
+/** Limits that small inputs reach. */
 export const anyLimits: fc.Arbitrary<Limits> = fc.record({
   maxLineBytes: fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constant(65_536)),
   maxConnectionBytes: fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constant(Infinity)),
 });
 
-/** Cuts bytes into segments of the given lengths; the last one takes the rest. */
+/** Cuts bytes into segments of the given lengths; the last segment has all bytes that remain. */
 export function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[] {
   const segments: Uint8Array[] = [];
   let rest = bytes;

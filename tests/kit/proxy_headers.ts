@@ -6,7 +6,7 @@
 
 import { crc32c } from "../../ops/proxy/header.ts";
 
-/** What version 2 begins with. */
+/** The signature with which version 2 begins. */
 export const SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
 
 /** The longest line of version 1. */
@@ -22,13 +22,13 @@ export const TCP6: Uint8Array<ArrayBuffer> = Uint8Array.of(
   ...[0xDC, 4, 1, 0xBB],
 );
 
-/** A header of version 2: version and command, family and transport, and all that follows the length. */
+/** Makes a header of version 2: version and command, family and transport, and everything that follows the length. */
 export function binary(command: number, family: number, rest: Uint8Array): Uint8Array<ArrayBuffer> {
   const bytes = new TextEncoder().encode(SIGNATURE);
   return Uint8Array.of(...bytes, command, family, rest.length >> 8, rest.length & 255, ...rest);
 }
 
-/** A value as version 2 has them: its type, its length, and its bytes, each written as one character. */
+/** Makes a TLV of version 2: its type, its length, and its bytes, each given as one character. */
 export function value(type: number, text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.of(type, text.length >> 8, text.length & 255, ...bytesOf(text));
 }
@@ -40,18 +40,18 @@ export function address(path: string, size: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** Makes a header twice: with zeros for its checksum, and with the checksum of that. */
+/** Makes a header with its checksum, which is computed over the same header with zeros in its place. */
 export function withChecksum(header: (sum: string) => Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   const sum = crc32c(header("\0\0\0\0"));
   return header(String.fromCharCode(sum >>> 24, sum >> 16 & 255, sum >> 8 & 255, sum & 255));
 }
 
-/** Bytes, each written as one character. */
+/** Makes bytes of a text, one per character. */
 export function bytesOf(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(text, (char) => char.charCodeAt(0));
 }
 
-/** Bytes, one after the other. */
+/** Concatenates bytes. */
 export function join(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(parts.flatMap((part) => [...part]));
 }

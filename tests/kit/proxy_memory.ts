@@ -9,11 +9,11 @@ import { proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { type Faults, faulty } from "./faults.ts";
 
-/** A client at 192.0.2.7, as a proxy tells of it. */
+/** The header that a proxy sends for a client at 192.0.2.7. */
 export const HEADER = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
-/** Who is trusted. */
+/** The address of a trusted proxy. */
 export const PROXY: Deno.NetAddr = addr("10.0.0.1");
-/** Who is not. */
+/** The address of a peer that is not trusted. */
 export const OTHER: Deno.NetAddr = addr("127.0.0.1");
 
 /** An address at port 7. */
@@ -21,7 +21,7 @@ export function addr(hostname: string): Deno.NetAddr {
   return { transport: "tcp", hostname, port: 7 };
 }
 
-/** The listener below, which counts and keeps what it is asked. */
+/** The listener under the PROXY protocol; it records the calls that it gets. */
 export class Below extends MemoryListener {
   asked = 0;
   readonly errors: Error[] = [];
@@ -45,7 +45,7 @@ export class Below extends MemoryListener {
   }
 }
 
-/** What there is in a test: listeners, a clock, and what the upper one did that a transport does not allow. */
+/** The parts of a test: both listeners, a clock, and the upper one's breaches of the contract of `Transport`. */
 export interface Made {
   below: Below;
   clock: FakeClock;
@@ -53,7 +53,7 @@ export interface Made {
   misuse: string[];
 }
 
-/** The listener above, and what is below. */
+/** Makes a listener with the PROXY protocol, and the listener under it. */
 export function make(options: Partial<ProxyProtocolOptions> = {}, faults: Faults = {}): Made {
   const below = new Below();
   const clock = new FakeClock();
@@ -62,7 +62,7 @@ export function make(options: Partial<ProxyProtocolOptions> = {}, faults: Faults
   return { below, clock, listener, misuse };
 }
 
-/** Lets everything happen that can. */
+/** Lets everything happen that needs no time to pass. */
 export async function settle(clock: FakeClock): Promise<void> {
   await clock.advance(0);
 }

@@ -4,13 +4,13 @@
  * @module
  */
 
-/** A port on the loopback that is taken as long as this is not disposed of, and on which no server listens. */
+/** A port on the loopback on which no server listens; it stays taken until this is disposed of. */
 export interface RefusingPort extends Disposable {
   readonly port: number;
 }
 
 /**
- * Takes a port: that of a client's own end. Of a listener that was closed, the next test could get the port meanwhile.
+ * Takes a port: that of a client's own end. The port of a closed listener could be given to another test meanwhile.
  *
  * @returns The port.
  */

@@ -19,7 +19,7 @@ export interface Package {
   files: Map<string, Uint8Array<ArrayBuffer>>;
 }
 
-/** What a registry holds, and what not. */
+/** The packages that a registry has, and those that it lacks. */
 export interface RegistryOptions {
   /** Packages by name, one version of each. */
   packages?: Iterable<[string, Package]>;
@@ -27,11 +27,11 @@ export interface RegistryOptions {
   unknown?: string[];
 }
 
-/** A registry at work. */
+/** A running registry. */
 export class Registry implements AsyncDisposable {
   /** Packages by name: given, uploaded, or from `vendor/`. */
   readonly packages: Map<string, Package>;
-  /** What Deno is to send with an upload. */
+  /** The token that Deno must send with an upload. */
   readonly token: string = crypto.randomUUID();
   readonly #unknown: string[];
   readonly #server = Deno.serve(
@@ -84,9 +84,9 @@ export class Registry implements AsyncDisposable {
     if (found === undefined) return await fromUpstream(pathname);
     this.packages.set(name, found);
     const { version, exports, files } = found;
-    // Without dates: Deno takes no version that it knows to be younger than a day.
+    // Without dates: Deno refuses a version that it knows to be younger than a day.
     if (path === "/meta.json") return Response.json({ latest: version, versions: { [version]: {} } });
-    // Without the graph of modules, which spares Deno to look for their imports itself.
+    // Without the module graph, which is optional: without it, Deno looks for the imports itself.
     if (path === `/${version}_meta.json`) return Response.json({ exports, manifest: await manifestOf(files) });
     const bytes = path.startsWith(`/${version}/`) ? files.get(path.slice(version.length + 1)) : undefined;
     return bytes === undefined ? notFound() : new Response(bytes);
@@ -97,7 +97,7 @@ function notFound(): Response {
   return Response.json({ code: "notFound", message: "Nothing there." }, { status: 404 });
 }
 
-/** What Deno holds each file against. */
+/** The checksum with which Deno compares each file. */
 async function manifestOf(files: Package["files"]): Promise<Record<string, { size: number; checksum: string }>> {
   const entries = Array.from(files, async ([path, bytes]) => {
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
@@ -106,13 +106,13 @@ async function manifestOf(files: Package["files"]): Promise<Record<string, { siz
   return Object.fromEntries(await Promise.all(entries));
 }
 
-/** Asks the registry that stands behind this one. */
+/** Asks the upstream registry. */
 async function fromUpstream(pathname: string): Promise<Response> {
   const response = await fetch(UPSTREAM + pathname);
   return new Response(await response.bytes(), { status: response.status });
 }
 
-/** A package that `tools/setup.ts` laid, because JSR did not answer. What Deno itself keeps there may be incomplete. */
+/** A package that `tools/setup.ts` wrote because JSR did not answer. What Deno itself keeps there may be incomplete. */
 async function fromVendor(name: string): Promise<Package | undefined> {
   for await (const host of Deno.readDir(`${ROOT}/vendor`)) {
     const folder = `${ROOT}/vendor/${host.name}/${name}`;

@@ -1,5 +1,5 @@
 /**
- * A server under test: what it tells is kept, and when it goes its books have to be in order.
+ * A server under test. It records the server's events, and checks its counters when it is disposed of.
  *
  * @module
  */
@@ -23,19 +23,19 @@ import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { shoutLines } from "../../examples/shout_stream.ts";
 import { shoutStreams } from "../../examples/streams.ts";
 
-/** Where the tests' sockets come from, if not from the server itself. */
+/** Makes the listeners of the tests, if it is set; `Deno.listen` does by default. */
 export const SOCKETS: { listen?: (address: { hostname: string; port: number }) => Listener } = {};
 
-/** Listens on a free port of the loopback, as the servers here do. */
+/** Listens on a free port of the loopback. */
 export function listenLoopback(): Listener {
   const address = { hostname: "127.0.0.1", port: 0 };
   return SOCKETS.listen?.(address) ?? Deno.listen(address);
 }
 
-/** Starts a server with one of the doors. */
+/** Starts a server with one of the ways in. */
 export type Start = (options: ServeOptions) => Server;
 
-/** The shouter, through each door there is. */
+/** Starts the shouter with each way in: every kind of handler that a server can have. */
 export const WAYS_IN: Readonly<Record<string, Start>> = {
   "shout": (options) => serve(options),
   "a block handler": (options) => serve(options, Object.assign((line: string) => shout(line), { block: shout.block })),
@@ -77,28 +77,28 @@ export class TestServer implements AsyncDisposable {
     return (this.server.addr as Deno.NetAddr).port;
   }
 
-  /** The events of one type, in order. */
+  /** Returns the events of one type, in order. */
   all<Type extends ServerEvent["type"]>(type: Type): EventOf<Type>[] {
     return this.events.filter((event): event is EventOf<Type> => event.type === type);
   }
 
-  /** Waits until there have been so many events of a type; the last of them. */
+  /** Waits until there have been `count` events of a type; returns the last of them. */
   async until<Type extends ServerEvent["type"]>(type: Type, count = 1): Promise<EventOf<Type>> {
     while (this.all(type).length < count) await this.#news.promise;
     return this.all(type)[count - 1];
   }
 
-  /** Waits for the next client's end, or for that of so many. */
+  /** Waits until `count` connections have ended; returns the last one's event. */
   closed(count = 1): Promise<ClosedEvent> {
     return this.until("closed", count);
   }
 
-  /** Connects a client, which goes when the server goes. */
+  /** Connects a client, which is closed with the server. */
   async connect(): Promise<TestClient> {
     return this.own(this.#memory?.connect() ?? new TestClient(await Deno.connect({ port: this.port })));
   }
 
-  /** Takes a client along when the server goes. */
+  /** Closes a client with the server. */
   own(client: TestClient): TestClient {
     this.#clients.push(client);
     return client;
@@ -113,7 +113,7 @@ export class TestServer implements AsyncDisposable {
     return client;
   }
 
-  /** Connects a client, sends something, ends the client's side, and reads all that comes. */
+  /** Connects a client, sends something, ends the client's side, and returns everything that comes back. */
   async talk(input: string | Uint8Array): Promise<string> {
     using client = await this.connect();
     await client.write(input);
@@ -140,12 +140,12 @@ export function startConversations(options: ServeOptions, handler: ConnHandler):
   return new TestServer((options) => serveConnections(options, handler), options);
 }
 
-/** A server in memory, on a clock that stands still. */
+/** Makes a listener in memory, and a clock that only the test advances. */
 export function inMemory(options: { bufferBytes?: number } = {}): { listener: MemoryListener; clock: FakeClock } {
   return { listener: new MemoryListener(options), clock: new FakeClock() };
 }
 
-/** What must hold of every server that has been shut down, whatever it went through. */
+/** Checks the counters of a server that has been shut down, whatever happened before. */
 function checkBooks(t: TestServer): void {
   const { accepted, active, closed, rejected, gone, lines, bytesIn, bytesOut } = t.stats;
   assertEquals([t.server.state, active], ["closed", 0]);
@@ -163,7 +163,7 @@ function checkBooks(t: TestServer): void {
   checkShutdown(t.events);
 }
 
-/** A shutdown tells its beginning and its end once, and reports exactly the connections that ended in between. */
+/** Checks that a shutdown began and ended once, and reported exactly the connections that ended in between. */
 function checkShutdown(events: ServerEvent[]): void {
   const types = events.map((event) => event.type);
   assertEquals([types[0], types.at(-1)], ["listening", "stopped"]);

@@ -1,5 +1,5 @@
 /**
- * What the kernel says of a socket of this process.
+ * Reads options of this process's sockets from the kernel.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { NO_EPOLL } from "./epoll.ts";
 /** Options of a socket, as Linux numbers them: a level and a name. */
 const OPTIONS = { TCP_NODELAY: [6, 1], SO_KEEPALIVE: [1, 9] } as const;
 
-/** Why the kernel cannot be asked here, to be put behind a test's name; empty where it can: the same C library is needed. */
+/** Why this system's kernel cannot be asked, appended to a test's name; empty if it can. It needs the C library. */
 export const CANNOT_ASK: string = NO_EPOLL;
 
 /**

@@ -1,26 +1,26 @@
 /**
- * Work that takes the threads which Deno shares among files, cryptography and foreign calls.
+ * Jobs that occupy the threads which Deno shares among file operations, cryptography and foreign calls.
  *
  * @module
  */
 
 import { assertEquals } from "@std/assert";
 
-/** More than there are threads. */
+/** Number of jobs: more than there are threads. */
 const JOBS = 40;
 
-/** Jobs under way, until they are disposed of. */
+/** Running jobs, which end when this is disposed of. */
 export interface Jobs {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** Ways to take all threads, by name. */
+/** Ways to occupy all threads, by name. */
 export const TAKE: Readonly<Record<string, () => Promise<Jobs>>> = {
   "opening a FIFO": openFifo,
   "deriving keys": deriveKeys,
 };
 
-/** Each blocks its thread until the other end is opened. */
+/** Opens pipes; each job blocks its thread until the other end is opened. */
 async function openFifo(): Promise<Jobs> {
   const folder = await Deno.makeTempDir();
   const fifo = `${folder}/fifo`;
@@ -35,7 +35,7 @@ async function openFifo(): Promise<Jobs> {
   };
 }
 
-/** They take the processor's cores, too. */
+/** These jobs keep the processor's cores busy, too. */
 async function deriveKeys(): Promise<Jobs> {
   const key = await crypto.subtle.importKey("raw", new Uint8Array(8), "PBKDF2", false, ["deriveBits"]);
   const how = { name: "PBKDF2", hash: "SHA-512", salt: new Uint8Array(8), iterations: 50_000 };

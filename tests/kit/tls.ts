@@ -12,7 +12,7 @@ import { closeQuietly } from "../../internal/api/transport.ts";
 import { Authority, type Identity, makeIdentity } from "./certificates.ts";
 import { listenLoopback, TestServer } from "./server.ts";
 
-/** Making keys takes a while, so most tests share these. */
+/** An authority and an identity that most tests share, because making keys takes a while. */
 export const AUTHORITY: Authority = new Authority("test authority");
 export const IDENTITY: Identity = makeIdentity("server", { by: AUTHORITY });
 
@@ -27,7 +27,7 @@ export class TlsServer extends TestServer {
     this.#identity = identity;
   }
 
-  /** Shakes hands with it, as a client that knows the authority; it goes when the server goes. */
+  /** Connects a client that trusts the authority, and completes its handshake; it is closed with the server. */
   async connectTls(options: Partial<Deno.ConnectTlsOptions> & Partial<Identity> = {}): Promise<TestClient> {
     const conn = await Deno.connectTls({ port: this.port, caCerts: [AUTHORITY.cert], ...options });
     const client = this.own(new TestClient(conn));
@@ -35,7 +35,7 @@ export class TlsServer extends TestServer {
     return client;
   }
 
-  /** Sends something under TLS, ends the client's side, and reads all that comes. */
+  /** Sends something under TLS, ends the client's side, and returns everything that comes back. */
   async talkTls(input: string | Uint8Array): Promise<string> {
     using client = await this.connectTls();
     await client.write(input);
@@ -43,18 +43,18 @@ export class TlsServer extends TestServer {
     return await client.readAll();
   }
 
-  /** Lays a cable to it, which can be tampered with. */
+  /** Makes a {@linkcode Cable} to the server. */
   cable(): Promise<Cable> {
     return Cable.to(this.port);
   }
 
-  /** Takes the same credentials again, but for those given. */
+  /** Reloads the credentials, with the given ones in place of the first. */
   reload(credentials: Partial<Identity>): Promise<void> {
     return this.listener.reload({ ...this.#identity, ...credentials });
   }
 }
 
-/** What TLS runs over, in a test's hands: everything that comes from the one client goes to the server, and back. */
+/** A proxy between one client and the server, which lets a test tamper with the bytes under TLS. */
 export class Cable implements Disposable {
   readonly #listener: Deno.TcpListener;
   readonly #server: Deno.TcpConn;
@@ -68,11 +68,11 @@ export class Cable implements Disposable {
     this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     this.#server = server;
     this.#ends = [this.#listener, server];
-    // It ends as it likes.
+    // The forwarding may end in any way, also with an error.
     this.#forward().catch(() => {});
   }
 
-  /** Shakes hands through it. */
+  /** Connects a client through the cable, and completes its handshake. */
   async connectTls(): Promise<TestClient> {
     const { port } = this.#listener.addr;
     const conn = await Deno.connectTls({ port, caCerts: [AUTHORITY.cert] });
@@ -82,12 +82,12 @@ export class Cable implements Disposable {
     return client;
   }
 
-  /** Sends the server something of our own. */
+  /** Sends bytes of the test to the server. */
   async inject(bytes: Uint8Array): Promise<void> {
     await this.#server.write(bytes);
   }
 
-  /** Ends it towards the server, as anybody on the way could. */
+  /** Ends the TCP connection towards the server without ending TLS, as any host on the way could. */
   cut(): Promise<void> {
     return this.#server.closeWrite();
   }
@@ -110,7 +110,7 @@ async function pour(from: Deno.Conn, to: Deno.Conn): Promise<void> {
   }
 }
 
-/** A client's end as a stream, for `node:tls` to stand on. */
+/** Wraps a client as a stream on which `node:tls` can run. */
 export function streamOf(client: TestClient): Duplex {
   return new Duplex({
     allowHalfOpen: true,

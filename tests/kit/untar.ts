@@ -1,5 +1,5 @@
 /**
- * Reads a tar archive, as far as `deno publish` makes use of the format.
+ * Reads a tar archive, as far as `deno publish` uses the format.
  *
  * @module
  */
@@ -7,9 +7,9 @@
 const BLOCK = 512;
 
 /**
- * The files of an archive.
+ * Reads the files of an archive.
  *
- * @param archive Its bytes.
+ * @param archive The bytes of the archive.
  * @returns Contents by path, which begins with a slash.
  */
 export async function untar(archive: ReadableStream<Uint8Array>): Promise<Map<string, Uint8Array<ArrayBuffer>>> {

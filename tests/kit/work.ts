@@ -1,5 +1,5 @@
 /**
- * How much work is done with bytes, which no noisy machine changes.
+ * Measures work by counting bytes, which does not depend on the speed or load of the machine.
  *
  * @module
  */

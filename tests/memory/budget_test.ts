@@ -3,7 +3,7 @@ import { Account, Budget, type Holder } from "../../internal/memory/budget.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 
-/** Somebody with a line, finished or not; counts how often it is looked at. */
+/** The holder of one line, finished or not; counts how often any holder is looked at. */
 class Line implements Holder {
   static looks = 0;
   gone = false;
@@ -32,7 +32,7 @@ class Line implements Holder {
   }
 }
 
-test("Budget has the largest unfinished line give way, and no line that is finished", async () => {
+test("Budget ends the connection with the largest unfinished line, and none whose line is finished", async () => {
   const sizes = fc.array(fc.tuple(fc.constantFrom(1, 4, 16, 64), fc.boolean()), { minLength: 1, maxLength: 30 });
   await check([sizes], (sizes) => {
     const budget = new Budget(100);
@@ -53,7 +53,7 @@ test("Budget has the largest unfinished line give way, and no line that is finis
   });
 });
 
-test("Budget looks at no more lines than have to give way, however many there are", () => {
+test("Budget looks at no more connections than it has to end, however many there are", () => {
   const budget = new Budget(1000 * 64);
   const lines = Array.from({ length: 9000 }, () => new Line(budget));
   for (const [i, line] of lines.entries()) line.hold(i < 8000 ? 1 : 16);
@@ -64,7 +64,7 @@ test("Budget looks at no more lines than have to give way, however many there ar
   assertLessOrEqual(Line.looks, gone);
 });
 
-test("Budget has stuck output give way as long as lines wait for it, each time that those let on have filled it again", async () => {
+test("Budget ends connections with stuck output while others wait, again each time that woken ones have filled it", async () => {
   const budget = new Budget(100);
   const gone: number[] = [];
   const account = (id: number): Account => {

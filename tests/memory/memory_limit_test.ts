@@ -1,20 +1,20 @@
-/** How much memory clients can make the server take. */
+/** The memory that clients can make the server use. */
 import { assertLessOrEqual } from "@std/assert";
 import { test } from "../kit/bounded.ts";
 
 const MIB = 2 ** 20;
 const BUDGET_BYTES = 4 * MIB;
 
-/** What clients send, and who answers it, as expressions. */
+/** The input that each client sends, and the handler, as JavaScript expressions. */
 interface Clients {
   input: string;
   handler?: string;
 }
 
 /**
- * Runs a server in a process of its own with four thousand clients, each of which sends the same and reads nothing.
+ * Runs a server in a process of its own with four thousand clients, each of which sends this input and reads nothing.
  *
- * @returns By how many bytes the process has grown since it served the same clients without that, and how many are left.
+ * @returns By how many bytes the process has grown since the clients connected, and how many connections are left.
  */
 async function growth(
   { input, handler = "undefined" }: Clients,
@@ -55,7 +55,7 @@ async function growth(
     console.log(JSON.stringify({ grown: most - before, left: active, ended: closed }));
     Deno.exit();
   `;
-  // V8's space for young objects grows with the work, whatever that is, so it has its full size from the start.
+  // V8's young generation grows with any work, so it is given its full size from the start.
   const flags = ["--expose-gc", "--min-semi-space-size=16", "--max-semi-space-size=16"];
   const args = ["eval", `--v8-flags=${flags}`, program];
   const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
