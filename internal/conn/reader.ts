@@ -157,7 +157,7 @@ export class Reader {
       this.#ahead = true;
       if (this.#pace !== undefined) return;
     }
-    // What is to be read next does not fit, but some transports can tell of a reset without reading.
+    // There is no room to read more, but some transports can report a reset without a read.
     if (!this.over) this.#transport.onReset?.((error) => this.#owner.failed(error));
   }
 

@@ -206,7 +206,7 @@ test("a graceful close reads at most a megabyte of a client that goes on sending
   assertEquals((await t.closed()).reason, "closed");
 });
 
-/** A listener whose transports take some bytes of each write, as told, and then none. */
+/** Makes a listener whose transports take the given number of bytes of each write, and then none. */
 function taking(listener: MemoryListener, counts: number[], progress?: () => number): Listener {
   const write = () => {
     const count = counts.shift();
@@ -215,7 +215,7 @@ function taking(listener: MemoryListener, counts: number[], progress?: () => num
   return tapped(listener, () => ({ write, ...(progress && { progress }) }));
 }
 
-test("a peer whose progress cannot be seen is gone when three times writeTimeout have passed since it last took something", async () => {
+test("a peer whose progress cannot be seen is closed three writeTimeouts after it last took bytes", async () => {
   for (const taken of [[], [30_000], [30_000, 500]]) {
     const { listener, clock } = inMemory();
     const options = { listener: taking(listener, [...taken]), clock, writeTimeout: 1000 };
