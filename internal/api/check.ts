@@ -1,19 +1,19 @@
 /**
- * Checks of options: a wrong one is named, with its value and what is allowed, before anything is bound.
+ * Checks options before anything is bound. An error names the option, its value, and what is allowed.
  *
  * @module
  */
 
 import { quote } from "./errors.ts";
 
-/** The address and the port that a server listens on unless it is told otherwise. */
+/** The address and the port that a server listens on by default. */
 export const DEFAULT_HOSTNAME = "0.0.0.0";
 export const DEFAULT_PORT = 8080;
 
-/** The longest time that a timer can be set to: 2^31 - 1 ms, some 24 days. */
+/** Maximum delay of a timer, in milliseconds: 2^31 - 1, about 24 days. */
 export const LONGEST_MS: number = 2 ** 31 - 1;
 
-/** The largest size that still fits into one string. */
+/** Maximum size of a buffer, in bytes: its text still fits into one string. */
 export const LARGEST_BYTES: number = 2 ** 28;
 
 /** Minimum time between two keep-alive probes: the kernel counts it in whole seconds. */
@@ -22,13 +22,13 @@ export const LEAST_KEEP_ALIVE_MS = 1000;
 /** Maximum time between two keep-alive probes, which the kernel takes. */
 export const MOST_KEEP_ALIVE_MS = 32_767_000;
 
-/** Refuses what is not an object of options; a handler in its place is the likely slip. */
+/** Checks that a value is an object of options; the likely mistake is a handler in its place. */
 export function checkOptions(name: string, value: unknown): void {
   if (typeof value === "object" && value !== null) return;
   throw new TypeError(`Cannot use ${name}: expected an object, got ${show(value)}`);
 }
 
-/** Checks a time in milliseconds: positive, and `Infinity` to switch it off. */
+/** Checks a time in milliseconds: more than 0, or `Infinity`, which switches it off. */
 export function checkTimeout(name: string, value: number): void {
   checkNumber(name, value);
   if (value === Infinity || value > 0 && value <= LONGEST_MS) return;
@@ -43,7 +43,7 @@ export function checkKeepAlive(keepAliveMs: number): void {
   throw new RangeError(`Cannot use keepAliveMs ${keepAliveMs}: ${allowed}`);
 }
 
-/** Checks a whole number from `least` to `most`; `most` may be `Infinity`, which then is allowed too. */
+/** Checks a whole number from `least` to `most`. If `most` is `Infinity`, the value may be `Infinity` too. */
 export function checkWhole(name: string, value: number, least: number, most: number): void {
   checkNumber(name, value);
   const whole = Number.isSafeInteger(value) || value === Infinity;
@@ -52,32 +52,34 @@ export function checkWhole(name: string, value: number, least: number, most: num
   throw new RangeError(`Cannot use ${name} ${value}: expected a whole number ${range}`);
 }
 
-/** Checks a number per second: more than 0; `Infinity` switches it off. */
+/** Checks a rate per second: more than 0, or `Infinity`, which switches it off. */
 export function checkRate(name: string, value: number): void {
   checkNumber(name, value);
   if (value > 0) return;
   throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 per second, or Infinity`);
 }
 
-/** Checks a size that memory is set aside for. */
+/** Checks the size of a buffer that is allocated. */
 export function checkBufferBytes(name: string, value: number): void {
   checkWhole(name, value, 1, LARGEST_BYTES);
 }
 
-/** Checks that a value is one of a few words. */
+/** Checks that a value is one of the given words. */
 export function checkWord(name: string, value: unknown, words: readonly string[]): void {
   if (words.includes(value as string)) return;
   const allowed = words.map((word) => `"${word}"`).join(" or ");
   throw new TypeError(`Cannot use ${name} ${show(value)}: expected ${allowed}`);
 }
 
-/** Checks that a value is a function, or absent where that is allowed. */
+/** Checks that a value is a function, or `undefined` if it is optional. */
 export function checkFunction(name: string, value: unknown, optional = false): void {
   if (typeof value === "function" || optional && value === undefined) return;
   throw new TypeError(`Cannot use ${name}: expected a function, got ${show(value)}`);
 }
 
-/** Checks that a value has the methods that make it what it should be, or is absent where that is allowed. */
+/**
+ * Checks that a value has the given methods, or is `undefined` if it is optional. `kind` is the error's word for it.
+ */
 export function checkMethods(
   name: string,
   value: unknown,
@@ -96,23 +98,23 @@ export function checkBoolean(name: string, value: unknown): void {
   throw new TypeError(`Cannot use ${name} ${show(value)}: expected true or false`);
 }
 
-/** Checks an address or host name to listen on, which may be absent. */
+/** Checks an address or host name to listen on, or `undefined`. */
 export function checkHostname(value: unknown): void {
   checkString("hostname", value);
   if (value === "") throw new TypeError('Cannot use hostname "": expected an address or a host name');
 }
 
-/** Checks where connections come from. */
+/** Checks a {@linkcode Listener}, or `undefined` if it is optional. */
 export function checkListener(value: unknown, optional = false): void {
   checkMethods("listener", value, "a listener", ["accept", "close"], optional);
 }
 
-/** Checks where time comes from. */
+/** Checks a {@linkcode Clock}, or `undefined` if it is optional. */
 export function checkClock(value: unknown, optional = false): void {
   checkMethods("clock", value, "a clock", ["now", "setTimer"], optional);
 }
 
-/** Checks that a value is a string, or absent. */
+/** Checks that a value is a string, or `undefined`. */
 export function checkString(name: string, value: unknown): void {
   if (value === undefined || typeof value === "string") return;
   throw new TypeError(`Cannot use ${name}: expected a string, got ${show(value)}`);
@@ -123,7 +125,7 @@ function checkNumber(name: string, value: unknown): void {
   throw new TypeError(`Cannot use ${name} ${show(value)}: expected a number`);
 }
 
-/** A value as an error message shows it. */
+/** Returns a value in the form in which an error message shows it. */
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   return typeof value === "object" && value !== null

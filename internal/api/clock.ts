@@ -1,20 +1,20 @@
 /**
- * The seam between the server and time.
+ * The interface through which the server reads the time and sets timers.
  *
  * @module
  */
 
-/** Where time comes from; a test puts a clock there that it moves by hand. */
+/** A source of time; a test can pass a clock that it moves by hand. */
 export interface Clock {
-  /** Milliseconds since some moment; never goes back. */
+  /** Returns the milliseconds since a fixed moment; the value never decreases. */
   now(): number;
   /**
-   * Calls back once.
+   * Sets a timer that calls back once.
    *
-   * @param callback What to call.
-   * @param delay In how many milliseconds.
-   * @param keepAlive Whether the process stays alive for it.
-   * @returns A function that calls it off.
+   * @param callback Called when the timer expires.
+   * @param delay The time until then, in milliseconds.
+   * @param keepAlive Whether the timer keeps the process alive.
+   * @returns A function that cancels the timer.
    */
   setTimer(callback: () => void, delay: number, keepAlive: boolean): () => void;
 }

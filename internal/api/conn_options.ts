@@ -1,5 +1,5 @@
 /**
- * The limits of one connection: what they mean, their defaults and bounds.
+ * The limits of one connection: their meaning, defaults and allowed values.
  *
  * @module
  */
@@ -9,122 +9,134 @@ import { checkBoolean, checkBufferBytes, checkRate, checkTimeout, checkWhole } f
 /** The limits of one connection. */
 export interface ConnOptions {
   /**
-   * How long the peer may take to begin its first line, in milliseconds, counted while the server waits for it; what the
-   * server writes does not start it anew. Then the connection is closed, with reason `first-line-timeout`. `Infinity`
-   * switches it off. The default is the value of `idleTimeout`; 5 s are recommended for a port on the internet, where
-   * many connections never say anything.
+   * Maximum time until the first byte of the peer's first line, in milliseconds. The clock runs while the server waits
+   * for that byte; what the server writes does not restart it. When the time is up, the connection is closed, with
+   * reason `first-line-timeout`. `Infinity` switches it off. The default is the value of `idleTimeout`; 5 s are
+   * recommended for a port on the internet, where many connections never send anything.
    */
   firstLineTimeout?: number | undefined;
   /**
-   * How long the peer may be silent, in milliseconds, while the server waits for it; any completed read or write
-   * starts it anew. Then the connection is closed, with reason `idle`. `Infinity` switches it off.
+   * Maximum time without a completed read or write while the server waits for the peer, in milliseconds. The clock
+   * starts when the server begins to wait for the peer; each completed read or write restarts it. When the time is up,
+   * the connection is closed, with reason `idle`. `Infinity` switches it off.
    *
    * @default {10_000}
    */
   idleTimeout?: number | undefined;
   /**
-   * How long a line may take from its first byte to its end, in milliseconds, counted while the server waits for the
-   * rest: what stops a peer that trickles. Then the connection is closed, with reason `line-timeout`. `Infinity`
-   * switches it off. The default is the value of `idleTimeout`.
+   * Maximum time from the first byte of a line to its end, in milliseconds. Only the time in which the server waits for
+   * the rest of the line counts. The bytes of the line do not restart the clock, so it stops a peer that sends a line
+   * byte by byte; each new line has the whole time. When the time is up, the connection is closed, with reason
+   * `line-timeout`. `Infinity` switches it off. Reads of `conn.readable` know no lines, so this clock does not run for
+   * them. The default is the value of `idleTimeout`.
    */
   lineTimeout?: number | undefined;
   /**
-   * How long the peer may take too little of what it is sent, in milliseconds, counted while replies wait for it; when
-   * its side has taken 1 KiB within that time, the clock starts anew. Then the connection is aborted, with reason
-   * `write-timeout`, and the peer sees a reset where the system lets a server send one. `Infinity` switches it off. The
-   * default is the value of `idleTimeout`.
+   * Maximum time in which the peer has to take 1 KiB of the replies that wait for it, in milliseconds. The clock starts
+   * when the server begins to write a block of replies. When the time is up, the clock restarts if the peer's side has
+   * taken 1 KiB since it started. If not, the connection is aborted, with reason `write-timeout`, and the peer sees a
+   * reset where the system lets the server send one. `Infinity` switches it off. The default is the value of
+   * `idleTimeout`.
    *
-   * On `epoll` that is exact. Deno's sockets take nothing more until a third of the kernel's send buffer is free, some
-   * 0.8 MB on loopback, so there the clock has to pass three times in a row: with the defaults a peer that reads 40 KB a
-   * second lives, one that reads nothing is gone after 30 s, and the end that it sees is a reset only if it has sent
-   * something that was not read.
+   * On `epoll` this is exact. Deno's sockets take nothing more until a third of the kernel's send buffer is free, about
+   * 0.8 MB on loopback, so there the time has to pass three times in a row without progress. With the defaults, a peer
+   * that reads 40 KB a second keeps its connection, and a peer that reads nothing loses it after 30 s. That peer sees a
+   * reset only if it has sent something that the server has not read.
    */
   writeTimeout?: number | undefined;
   /**
-   * How long a line handler may take for one line, and a conversation handler between two reads or writes, in
-   * milliseconds; the clock stands still while a write waits for the peer. Then the connection is aborted, with reason
-   * `handler-timeout`; the handler goes on, and learns of it by `conn.signal`.
+   * Maximum time that a line handler may take for one line, or a conversation handler between two reads or writes, in
+   * milliseconds. The clock starts when the handler starts to work; each write restarts it, and it stands still while a
+   * write waits for the peer. When the time is up, the connection is aborted, with reason `handler-timeout`. The
+   * handler itself goes on; `conn.signal` tells it of the abort. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   handlerTimeout?: number | undefined;
   /**
-   * The same once the peer has ended its side, in milliseconds: there will be nothing more to read, and a peer that has
-   * gone altogether looks the same until something is written. A write starts it anew.
+   * Maximum time as in `handlerTimeout`, for the time after the peer has ended its side, in milliseconds; the shorter
+   * of the two holds then. The clock restarts when the peer ends its side, and with each write. It has a limit of its
+   * own because nothing is left to read then, and a peer that is gone looks the same until something is written. When
+   * the time is up, the connection is aborted, with reason `handler-timeout`. `Infinity` switches it off.
    *
    * @default {60_000}
    */
   halfCloseTimeout?: number | undefined;
   /**
-   * How old a connection may become, in milliseconds, give or take 10 % by chance. Then it is closed, once what the
-   * peer has sent is answered, with reason `max-age`; one that goes on sending gets a megabyte or eight reads more at
-   * most. A conversation handler that does something else is waited for until it asks for its next line; one that still
-   * works 10 s later has its connection aborted.
+   * Maximum age of a connection, in milliseconds; each connection's limit differs from it by up to 10 % at random. The
+   * clock starts when the connection is accepted, and nothing restarts it. When the time is up, the server answers what
+   * the peer has sent, and closes the connection, with reason `max-age`. From a peer that goes on sending, it answers
+   * at most another MiB, or eight more reads. It waits for a conversation handler until that asks for its next line,
+   * and aborts the connection if the handler still works 10 s later. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   maxAge?: number | undefined;
   /**
-   * How many lines the peer may send, give or take 10 % by chance, to the nearest whole number. Then the connection is
-   * closed, once what the peer has sent is answered, with reason `max-lines`; one that goes on sending gets a megabyte or
-   * eight reads more at most.
+   * Maximum number of lines from one connection; each connection's limit differs from it by up to 10 % at random,
+   * rounded to a whole number. When it is reached, the server answers what the peer has sent, and closes the
+   * connection, with reason `max-lines`. From a peer that goes on sending, it answers at most another MiB, or eight
+   * more reads. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   maxLines?: number | undefined;
   /**
-   * How many lines per second are read, and at once after a quiet second. Past it the server reads more slowly, so that
-   * TCP slows the peer down; no clock but that of `maxAge` runs meanwhile. Lines that have to wait pass some ten times a
-   * second, as many together as may by then.
+   * Maximum number of lines read per second, and of lines read at once after a second without input. Above it the
+   * server reads more slowly, so that TCP slows the peer down. While lines have to wait, no clock runs but that of
+   * `maxAge`; they reach the handler in groups, about ten times a second. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   maxLinesPerSecond?: number | undefined;
   /**
-   * How many bytes per second are read, in the same way.
+   * Maximum number of bytes read per second, and of bytes read at once after a second without input. Above it the
+   * server reads more slowly, as with `maxLinesPerSecond`. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   maxBytesPerSecond?: number | undefined;
   /**
-   * Whether a client whose first line is an HTTP request, or whose first bytes are a TLS handshake, is told so in its
-   * own language, and closed, with reason `misdirected`.
+   * Whether the server looks for clients that speak another protocol. A client whose first line is an HTTP request, or
+   * whose first bytes are a TLS handshake, gets an error in that protocol, and the connection is closed, with reason
+   * `misdirected`.
    *
    * @default {false}
    */
   answerMisdirected?: boolean | undefined;
   /**
-   * The longest line, in bytes, without its line end. A longer one gets an error line, and the connection is closed,
-   * with reason `line-too-long`.
+   * Maximum length of a line, in bytes, without its line end. A longer line gets an error line in place of a reply, and
+   * the connection is closed, with reason `line-too-long`. Reads of `conn.readable` know no lines; `lineStream` bounds
+   * their length there.
    *
    * @default {65_536}
    */
   maxLineBytes?: number | undefined;
   /**
-   * How many bytes the peer may send in all. Lines wholly within are answered, then comes an error line, and the
-   * connection is closed, with reason `byte-limit`.
+   * Maximum number of bytes from one connection. When the peer sends more, the server answers the lines that end within
+   * the limit, writes an error line, and closes the connection, with reason `byte-limit`. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   maxConnectionBytes?: number | undefined;
   /**
-   * How many bytes may wait to be written when a handler does not wait for its `conn.write`. Then the connection is
-   * aborted, with reason `write-queue`.
+   * Maximum number of bytes that may wait to be written when a handler does not await its `conn.write`. When more wait,
+   * the connection is aborted, with reason `write-queue`. `Infinity` switches it off.
    *
    * @default {1_048_576}
    */
   maxQueuedBytes?: number | undefined;
 }
 
-/** The limits of a connection, complete. */
+/** The limits of one connection, with all defaults filled in. */
 export type ConnLimits = { -readonly [Name in keyof ConnOptions]-?: Exclude<ConnOptions[Name], undefined> };
 
 /**
  * Checks the limits and fills in the defaults.
  *
- * @param options The limits that were given.
- * @returns All of them.
- * @throws {RangeError | TypeError} If one is wrong.
+ * @param options The limits that the caller has set.
+ * @returns All limits.
+ * @throws {RangeError | TypeError} If a limit is wrong.
  */
 export function resolveConnOptions(options: ConnOptions): ConnLimits {
   const { idleTimeout = 10_000 } = options;

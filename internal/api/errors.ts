@@ -1,22 +1,22 @@
 /**
- * The errors that callers catch, and how messages are worded.
+ * The errors that callers catch, and functions that word messages.
  *
  * @module
  */
 
 import type { Breach, CloseReason, ListenerRejectReason } from "./reasons.ts";
 
-/** Text that a peer sent went past a limit. */
+/** Input was longer than a limit of size. */
 export class LimitError extends Error {
-  /** Which limit: a line's length or the whole input's. */
+  /** The limit: the length of a line, or that of the whole input. */
   readonly reason: Breach;
   /** The limit's value, in bytes. */
   readonly limit: number;
 
   /**
-   * Says which limit it was.
+   * Makes an error that names the limit.
    *
-   * @param reason Which limit was passed.
+   * @param reason The limit that was passed.
    * @param limit Its value, in bytes.
    */
   constructor(reason: Breach, limit: number) {
@@ -27,13 +27,13 @@ export class LimitError extends Error {
   }
 }
 
-/** Something was written to a connection that has ended. */
+/** A handler wrote to a connection that has ended. */
 export class ConnectionClosedError extends Error {
   /** Why the connection ended. */
   readonly reason: CloseReason;
 
   /**
-   * Says why nothing can be written.
+   * Makes an error that names the reason of the end.
    *
    * @param reason Why the connection ended.
    */
@@ -45,72 +45,73 @@ export class ConnectionClosedError extends Error {
 }
 
 /**
- * A listener has turned one connection away and closed it. Its `accept` rejects with this to say so: the server counts
- * the connection as rejected (or as gone, if its peer had left), tells it as an event, and accepts on without a pause.
+ * A listener has rejected one connection and closed it. The listener's `accept` rejects with this error. The server
+ * then counts the connection as rejected (or as gone, if the peer had left), emits an event, and accepts the next
+ * connection without a pause.
  */
 export class AcceptRejection extends Error {
-  /** Why it was turned away; `gone` if its peer had left without a byte. */
+  /** Why the listener rejected it; `gone` if the peer had left without sending a byte. */
   readonly reason: ListenerRejectReason | "gone";
   /** The peer's address. */
   readonly remoteAddr: Deno.Addr;
 
   /**
-   * Says which connection was turned away.
+   * Makes an error for one connection.
    *
-   * @param reason Why it was turned away; `gone` if its peer had left without a byte.
+   * @param reason Why the listener rejected it; `gone` if the peer had left without sending a byte.
    * @param remoteAddr The peer's address.
-   * @param options What was wrong with it, as the `cause`.
+   * @param options The underlying error, as `cause`.
    */
   constructor(reason: ListenerRejectReason | "gone", remoteAddr: Deno.Addr, options?: ErrorOptions) {
-    super(`Connection turned away (${reason})`, options);
+    super(`Connection rejected (${reason})`, options);
     this.name = "AcceptRejection";
     this.reason = reason;
     this.remoteAddr = remoteAddr;
   }
 }
 
-/** A promise whose rejection is safe to ignore: a connection that has ended is no reason to end the process. */
+/** Marks a promise's rejection as handled, so that a caller that ignores the promise does not end the process. */
 export function harmless<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {});
   return promise;
 }
 
 /**
- * Characters that can forge or hide text where they are shown: control characters, line and paragraph separators, marks
- * that turn the direction of writing, and halves of surrogate pairs, which no encoding has.
+ * Characters that can forge or hide text on a screen or in a log: control characters, line and paragraph separators,
+ * marks that change the direction of writing, and halves of surrogate pairs, which UTF-8 cannot encode.
  */
 const UNSAFE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Cs}]/gu;
 
 const UNUSUAL = /[^ -~]/;
 
 /**
- * Quotes text that may be anybody's, such as a peer's, so that it stays on its line and shows all that is in it.
+ * Quotes text that may come from a peer, so that it stays on one line and hides nothing.
  *
  * @param text The text.
- * @returns The text between quotation marks, as JSON has it, with every unsafe character as an escape sequence.
+ * @returns The text as a JSON string, with every unsafe character as an escape sequence.
  */
 export function quote(text: string): string {
   return escapeUnsafe(JSON.stringify(text));
 }
 
 /**
- * Replaces unsafe characters by escape sequences such as `\u009b`, which JSON takes for the same characters.
+ * Replaces unsafe characters by escape sequences such as `\u009b`, which JSON reads as the same characters.
  *
  * @param text The text.
- * @returns The text in one safe line.
+ * @returns The text, on one line and safe to show.
  */
 export function escapeUnsafe(text: string): string {
-  // Nearly all text is printable ASCII, of which nothing is unsafe.
+  // Nearly all text is printable ASCII, which has no unsafe character: the first test is the fast path.
   if (!UNUSUAL.test(text)) return text;
   return text.replace(UNSAFE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /**
- * A number of things, such as `1 line` and `2 lines`.
+ * Returns a number and its noun, such as `1 line` and `2 lines`.
  *
- * @param number How many there are.
- * @param noun What one of them is called.
- * @returns Both, with the plural where it belongs.
+ * @param number The number.
+ * @param noun The noun, in the singular.
+ * @returns Both; the noun has an `s` unless the number is 1.
  */
 export function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;

@@ -1,12 +1,12 @@
 /**
- * What a server tells about itself.
+ * The events of a server.
  *
  * @module
  */
 
 import type { CloseReason, RejectReason } from "./reasons.ts";
 
-/** What an event says of a connection. */
+/** The connection of an event. */
 export interface ConnInfo {
   /** The connection's number, from 1, in the order of acceptance. */
   readonly id: number;
@@ -16,83 +16,83 @@ export interface ConnInfo {
   readonly localAddr: Deno.Addr;
 }
 
-/** The server listens; the first event. */
+/** The server listens. This is the first event. */
 export interface ListeningEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "listening";
   /** Where it listens, with the real port. */
   readonly addr: Deno.Addr;
 }
 
-/** A connection was accepted; each has one such event, and one {@linkcode ClosedEvent}. */
+/** A connection was accepted. Each accepted connection has one such event, and one {@linkcode ClosedEvent}. */
 export interface AcceptedEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "accepted";
   /** The connection. */
   readonly conn: ConnInfo;
 }
 
-/** A connection ended and is free. */
+/** A connection has ended, and its transport is closed. */
 export interface ClosedEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "closed";
   /** The connection. */
   readonly conn: ConnInfo;
   /** Why it ended. */
   readonly reason: CloseReason;
-  /** What was thrown, where the reason is `reset`, `handler-error` or `transport-error`. */
+  /** The error, if the reason is `reset`, `handler-error` or `transport-error`. */
   readonly error?: unknown;
-  /** Whole lines that came. */
+  /** The number of whole lines read. */
   readonly lines: number;
-  /** Bytes that came. */
+  /** The number of bytes read. */
   readonly bytesIn: number;
-  /** Bytes that left. */
+  /** The number of bytes written. */
   readonly bytesOut: number;
-  /** From its acceptance to its end, in milliseconds. */
+  /** The time from its acceptance to its end, in milliseconds. */
   readonly durationMs: number;
 }
 
-/** A connection was turned away; it does not count as accepted. */
+/** A connection was rejected. It does not count as accepted. */
 export interface RejectedEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "rejected";
   /** The peer's address. */
   readonly remoteAddr: Deno.Addr;
-  /** Which limit it met, or why the listener refused it. */
+  /** The limit that it met, or why the listener rejected it. */
   readonly reason: RejectReason;
-  /** The limit's value, where it met one. */
+  /** The limit's value, if the limit has one. */
   readonly limit?: number;
-  /** What was wrong with it, where the listener refused it; a `Deno.errors.TimedOut` if that was its slowness. */
+  /** The error, if the listener rejected it; a `Deno.errors.TimedOut` if the peer was too slow. */
   readonly error?: unknown;
 }
 
 /**
- * A peer left before it was served: it reset its connection before that was accepted, or it left without a byte where a
- * PROXY header or a TLS handshake was expected. Health checks and port scans do so. It counts neither as accepted nor as
- * rejected.
+ * A peer left before it was served: it reset its connection before the server accepted it, or it left without sending a
+ * byte where the server expected a PROXY header or a TLS handshake. Health checks and port scans do this. The
+ * connection counts neither as accepted nor as rejected.
  */
 export interface GoneEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "gone";
-  /** The peer's address, where it is still known. */
+  /** The peer's address, if it is still known. */
   readonly remoteAddr?: Deno.Addr;
-  /** What its leaving looked like. */
+  /** The error by which the server noticed. */
   readonly error: unknown;
 }
 
-/** Accepting failed, or what was accepted has no address; the server goes on. */
+/** Accepting failed, or an accepted connection has no address. The server goes on. */
 export interface AcceptErrorEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "accept-error";
   /** What was thrown. */
   readonly error: unknown;
-  /** In how many milliseconds it tries again; mostly 0 where the error was one connection's own. */
+  /** The time until the server tries again, in milliseconds; mostly 0 if the error concerns one connection only. */
   readonly retryMs: number;
 }
 
-/** A handler threw, which ends its connection and nothing else. */
+/** A handler threw. This ends its connection and nothing else. */
 export interface HandlerErrorEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "handler-error";
   /** The handler's connection. */
   readonly conn: ConnInfo;
@@ -100,41 +100,44 @@ export interface HandlerErrorEvent {
   readonly error: unknown;
 }
 
-/** A shutdown began. */
+/** A shutdown has begun. */
 export interface DrainingEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "draining";
-  /** Connections that are still there. */
+  /** The number of open connections. */
   readonly active: number;
 }
 
-/** A shutdown waits; told every 500 ms. */
+/** A shutdown waits for connections to end. Emitted every 500 ms. */
 export interface WaitingEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "waiting";
-  /** Connections that are still there. */
+  /** The number of open connections. */
   readonly active: number;
 }
 
-/** The server is closed; the last event. */
+/** The server is closed. This is the last event. */
 export interface StoppedEvent {
-  /** Tells the events apart. */
+  /** The kind of event. */
   readonly type: "stopped";
-  /** How the connections ended that the shutdown found. */
+  /** How the shutdown went. */
   readonly report: ShutdownReport;
 }
 
-/** How a shutdown went. */
+/** The result of a shutdown. */
 export interface ShutdownReport {
-  /** How many connections ended during the shutdown, by reason; a reason without any is left out. */
+  /** The number of connections that ended during the shutdown, by reason; a reason with none is left out. */
   readonly closed: Readonly<Partial<Record<CloseReason, number>>>;
-  /** How many handlers were still at work at the deadline, and were given up: their connections have ended. */
+  /**
+   * The number of handlers that were still at work at the deadline. Their connections have ended, and the shutdown no
+   * longer waits for them.
+   */
   readonly handlersLeft: number;
-  /** How long it took, in milliseconds. */
+  /** The time that the shutdown took, in milliseconds. */
   readonly durationMs: number;
 }
 
-/** Everything that a server tells, told apart by `type`. */
+/** Any event of a server; its `type` tells which. */
 export type ServerEvent =
   | ListeningEvent
   | AcceptedEvent

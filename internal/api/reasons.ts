@@ -1,31 +1,33 @@
 /**
- * Why connections end. The one list: counters, events and logs follow it.
+ * The reasons for which connections end. Counters, events and logs all use these lists.
  *
  * @module
  */
 
 /**
- * Why a connection ended. Every accepted connection ends for exactly one of these:
+ * Why a connection ended. Every accepted connection ends for exactly one of these reasons:
  *
- * - `end`: the peer ended its side and everything was answered
- * - `reset`: the peer broke the connection off
+ * - `end`: the peer ended its side, and everything was answered
+ * - `reset`: the peer reset the connection
  * - `closed`: the handler closed it, or a conversation handler returned
- * - `first-line-timeout`: it had not begun its first line within `firstLineTimeout`, which is less than `idleTimeout`
+ * - `first-line-timeout`: the peer sent no byte within `firstLineTimeout`, and `idleTimeout` had not expired yet
  * - `idle`: nothing was read or written for `idleTimeout` while the server waited for the peer
- * - `line-timeout`: a line was begun and not finished within `lineTimeout`
- * - `write-timeout`: the peer did not take a block of replies within `writeTimeout`
- * - `handler-timeout`: the handler took longer than `handlerTimeout`, or `halfCloseTimeout` once the peer had ended its side
- * - `max-age`: it was older than `maxAge`
- * - `max-lines`: it had sent `maxLines`
+ * - `line-timeout`: the peer began a line and did not finish it within `lineTimeout`
+ * - `write-timeout`: the peer took too little of a block of replies within `writeTimeout`
+ * - `handler-timeout`: the handler took longer than `handlerTimeout`, or than `halfCloseTimeout` after the peer had
+ *   ended its side
+ * - `max-age`: the connection was older than `maxAge`
+ * - `max-lines`: the peer had sent `maxLines` lines
  * - `line-too-long`: a line was longer than `maxLineBytes`
  * - `byte-limit`: the peer sent more than `maxConnectionBytes`
- * - `memory`: its unfinished line was the largest when all of them passed `maxBufferedBytes`
- * - `misdirected`: it spoke HTTP or TLS, and `answerMisdirected` is on
+ * - `memory`: unfinished lines, and replies that peers had not taken, passed `maxBufferedBytes` together, and this
+ *   connection held the most
+ * - `misdirected`: the peer spoke HTTP or TLS, and `answerMisdirected` is on
  * - `write-queue`: more than `maxQueuedBytes` waited to be written
- * - `drained`: a shutdown with `drain: "finish"` closed it, everything being answered
- * - `drain-timeout`: it was still there at the end of a shutdown's `drainTimeout`
+ * - `drained`: a shutdown with `drain: "finish"` closed it after everything was answered
+ * - `drain-timeout`: it was still open at the end of a shutdown's `drainTimeout`
  * - `handler-error`: the handler threw
- * - `transport-error`: reading or writing failed in a way that is none of the above
+ * - `transport-error`: reading or writing failed for any other reason
  */
 export type CloseReason =
   | "end"
@@ -48,7 +50,7 @@ export type CloseReason =
   | "handler-error"
   | "transport-error";
 
-/** The compiler sees to it that none is missing. */
+/** Every reason as a key: its type makes the compiler report one that is missing. */
 const ALL: Record<CloseReason, true> = {
   "end": true,
   "reset": true,
@@ -75,32 +77,33 @@ const ALL: Record<CloseReason, true> = {
 export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
 
 /**
- * Why a connection was turned away before it was served, by the server:
+ * Why a connection was rejected before it was served, by the server:
  *
- * - `max-connections`: there were `maxConnections` already
- * - `max-connections-per-ip`: its client had `maxConnectionsPerIp` already
- * - `accept-rate-per-ip`: its client opens connections faster than `acceptRatePerIp`; closed at once, without a line
+ * - `max-connections`: `maxConnections` were open already
+ * - `max-connections-per-ip`: its client had `maxConnectionsPerIp` open already
+ * - `accept-rate-per-ip`: its client opens connections faster than `acceptRatePerIp`; the connection is closed at once,
+ *   without an error line
  * - `denied`: its address is on the list `deny`, or not on the list `allow`
  *
  * or by its listener.
  */
 export type RejectReason = AdmissionRejectReason | ListenerRejectReason;
 
-/** Why the server turned a connection away. */
+/** Why the server rejected a connection. */
 export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip" | "accept-rate-per-ip" | "denied";
 
 /**
- * Why a listener turned a connection away:
+ * Why a listener rejected a connection:
  *
  * - `proxy-header`: a proxy's PROXY header was malformed, missing or late
- * - `tls-handshake`: the TLS handshake failed or took too long, or the client's certificate did not hold
+ * - `tls-handshake`: the TLS handshake failed or took too long, or the client's certificate was not accepted
  */
 export type ListenerRejectReason = "proxy-header" | "tls-handshake";
 
-/** Which of the two limits of size was passed. */
+/** The limit of size that was passed. */
 export type Breach = "line-too-long" | "byte-limit";
 
-/** What the peer is told before the server hangs up: the limits that it can do something about. */
+/** The reasons that an error line tells the peer before the connection is closed: limits that the peer can respect. */
 export type ErrorLineReason =
   | "line-too-long"
   | "byte-limit"

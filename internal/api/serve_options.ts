@@ -1,5 +1,5 @@
 /**
- * The options of a server: what they mean, their defaults and bounds.
+ * The options of a server: their meaning, defaults and allowed values.
  *
  * @module
  */
@@ -25,11 +25,11 @@ import type { Listener } from "./transport.ts";
 import { count } from "./errors.ts";
 
 /**
- * What a shutdown does with the connections that it finds:
+ * What a shutdown does with the open connections:
  *
- * - `linger`: they live on until they leave, idle out, or `drainTimeout` is up
- * - `finish`: each is closed at a line boundary, as soon as everything that it has sent is answered; a conversation
- *   handler that does something else is waited for until it asks for its next line, or `drainTimeout` is up
+ * - `linger`: each goes on until its peer leaves, one of its own limits ends it, or `drainTimeout` has passed
+ * - `finish`: each is closed at a line boundary, as soon as everything that its peer has sent is answered; the server
+ *   waits for a conversation handler until it asks for its next line, or `drainTimeout` has passed
  */
 export type DrainMode = "linger" | "finish";
 
@@ -42,121 +42,127 @@ export interface ServeOptions extends ConnOptions {
    */
   hostname?: string | undefined;
   /**
-   * The port to listen on; 0 picks a free one, which {@linkcode Server.addr} tells.
+   * The port to listen on. With 0 the system picks a free port; {@linkcode Server.addr} has it.
    *
    * @default {8080}
    */
   port?: number | undefined;
-  /** Where connections come from, in place of `hostname` and `port`. The server closes it. */
+  /** The listener to accept connections from, in place of `hostname` and `port`. The server closes it. */
   listener?: Listener | undefined;
-  /** Aborting it equals calling {@linkcode Server.shutdown}. */
+  /** A signal that starts a shutdown when it aborts, as {@linkcode Server.shutdown} does. */
   signal?: AbortSignal | undefined;
-  /** Called once with the address, before the first connection. */
+  /** Called once with the server's address, before the first connection is accepted. */
   onListen?: ((addr: Deno.Addr) => void) | undefined;
-  /** Called with everything that happens. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
+  /** Called with each event. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
   onEvent?: ((event: ServerEvent) => void) | undefined;
   /**
-   * How many connections there may be at a time. What happens to one more, `atCapacity` says.
+   * Maximum number of open connections. `atCapacity` says what happens to a further one.
    *
    * @default {10_000}
    */
   maxConnections?: number | undefined;
   /**
-   * What happens to a connection past `maxConnections`: `reject` gives it an error line and closes it, `wait` leaves it
-   * in the kernel until there is room.
+   * What happens to a connection above `maxConnections`: `reject` sends it an error line and closes it, `wait` leaves
+   * it in the kernel's backlog until another connection ends.
    *
    * @default {"reject"}
    */
   atCapacity?: "reject" | "wait" | undefined;
   /**
-   * How many connections one client may have at a time: one IPv4 address, or one IPv6 /64, whose addresses are all its
-   * owner's. One more gets an error line and is closed.
+   * Maximum number of open connections of one client. A client is one IPv4 address, or one IPv6 /64, since a client
+   * that has one address of it usually has all of them. A further connection gets an error line and is closed.
    *
    * @default {Infinity}
    */
   maxConnectionsPerIp?: number | undefined;
   /**
-   * The only addresses that are served, as in `["10.0.0.0/8", "::1"]`; others get an error line and are closed. Without
-   * a list, or with `null`, all are. Peers without an IP address, as on a Unix socket, are not concerned.
+   * The addresses and networks whose connections are served, such as `["10.0.0.0/8", "::1"]`; a connection from any
+   * other address gets an error line and is closed. Without a list, or with `null`, all addresses are served. Peers
+   * without an IP address, as on a Unix socket, are always served.
    */
   allow?: readonly string[] | null | undefined;
   /**
-   * Addresses that are not served, whatever `allow` says. Each connection is held against each entry, as with `allow`:
-   * some 0.1 ms for a thousand. What has tens of thousands, such as the networks of a country, belongs in a firewall.
+   * The addresses and networks whose connections get an error line and are closed, whatever `allow` says. Each
+   * connection is compared with each entry of both lists, which takes about 0.1 ms for a thousand entries. A list of
+   * tens of thousands, such as the networks of a country, belongs in a firewall.
    */
   deny?: readonly string[] | null | undefined;
   /**
-   * How many connections are accepted per second, and at once after a quiet second; past it, accepting waits. This alone
-   * protects the machine and no client: one address that opens connections without end has all others wait.
-   * `acceptRatePerIp` keeps it from that.
+   * Maximum number of connections accepted per second, and of connections accepted at once after a second without any.
+   * Above it, further connections wait in the kernel's backlog. This limit alone protects the machine, but no client:
+   * one address that keeps opening connections makes all other clients wait. Set `acceptRatePerIp` too to prevent that.
+   * `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   acceptRate?: number | undefined;
   /**
-   * How many connections per second one client may open, and at once after a quiet second: one IPv4 address, or one IPv6
-   * /64. One more is closed as soon as it is accepted, without an error line, and takes nothing of `acceptRate`. With
-   * both set and this the smaller by far, one client cannot keep the others out. Under TLS and behind a proxy, it is asked
-   * when the handshake is done or the header is there. Peers without an IP address, as on a Unix socket, are not
-   * concerned.
+   * Maximum number of connections that one client may open per second, and at once after a second without any. A client
+   * is one IPv4 address, or one IPv6 /64. A further connection is closed as soon as it is accepted, without an error
+   * line, and does not count for `acceptRate`. If both are set and this one is far smaller, one client cannot keep the
+   * others out. Under TLS and behind a proxy, the server checks it after the handshake or the PROXY header. It does not
+   * apply to peers without an IP address, as on a Unix socket. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
   acceptRatePerIp?: number | undefined;
   /**
-   * How long a peer may be silent before the kernel asks whether it is still there, in milliseconds: it finds out about a
-   * peer that has vanished, where no clock does because `idleTimeout` is off or a handler works. `Infinity` switches it
-   * off. While the server waits for a peer, a shorter `idleTimeout` makes it needless. `listenEpoll` has an option of the same name, which is exact; Deno's sockets can only be told to ask, and do so
-   * at the kernel's own times, which are 2 h on Linux if they were not changed.
+   * Time of silence after which the kernel asks the peer's system whether it is still there, in milliseconds. It
+   * detects a peer that has vanished while no clock of the server runs, because `idleTimeout` is off or a handler
+   * works. `Infinity` switches it off. While the server waits for a peer, a shorter `idleTimeout` makes it unnecessary.
+   * On Deno's sockets keep-alive can only be switched on: the kernel's own times apply, 2 h on Linux by default.
+   * `listenEpoll` has an option of the same name, which is exact.
    *
    * @default {15_000}
    */
   keepAliveMs?: number | undefined;
   /**
-   * How many bytes of memory unfinished lines may take together, beyond the first 256 of each, and replies that their
-   * peers have not taken for 250 ms, beyond the first 4 KiB of each. Past it the largest gives way and is closed, with
-   * reason `memory`; its peer gets an error line, unless it has replies to read before that. Past half of it reads become
-   * short, and while all replies under way take more, further lines wait. What TLS holds of a connection at rest, some
-   * 100 KiB, is not counted.
+   * Maximum memory, in bytes, that all connections together may hold in unfinished lines and in replies that their
+   * peers have not taken for 250 ms. The first 256 bytes of each connection's input and the first 4 KiB of its replies
+   * are not counted, nor are the 100 KiB or so that TLS holds for a connection at rest. Above this limit, the
+   * connection that holds the most is closed, with reason `memory`; its peer gets an error line, unless replies still
+   * wait for it. Above half of this limit, reads become short; and while all replies that wait, however recent, take
+   * more than the limit, further lines have to wait before they are answered. `Infinity` switches it off.
    *
    * @default {134_217_728}
    */
   maxBufferedBytes?: number | undefined;
   /**
-   * What a shutdown does with the connections that it finds.
+   * What a shutdown does with the open connections.
    *
    * @default {"linger"}
    */
   drain?: DrainMode | undefined;
   /**
-   * How long a shutdown waits for connections to end, in milliseconds; what is left then is aborted, with reason
-   * `drain-timeout`. `Infinity` waits for ever.
+   * Maximum time that a shutdown waits for connections and their handlers, in milliseconds. The clock starts when the
+   * shutdown begins; a further call can only bring the deadline forward. When the time is up, the connections that are
+   * left are aborted, with reason `drain-timeout`. `Infinity` waits for ever.
    *
    * @default {10_000}
    */
   drainTimeout?: number | undefined;
   /**
-   * The line that tells a peer which limit it met, without its end; `null` for none. The default is in the style of
-   * `error: line longer than 65536 bytes`.
+   * Returns the error line that tells a peer which limit it met, without its line end, or `null` for no line. The
+   * default returns lines such as `error: line longer than 65536 bytes`.
    *
-   * @param reason Which limit.
-   * @param limit Its value; 0 where it has none.
+   * @param reason The limit.
+   * @param limit Its value; 0 if it has none.
    */
   errorLine?: ((reason: ErrorLineReason, limit: number) => string | null) | undefined;
-  /** Where time comes from: a test can put a clock here that it moves by hand. */
+  /** The source of time; a test can pass a clock that it moves by hand. */
   clock?: Clock | undefined;
 }
 
 /** Options of {@linkcode Server.shutdown}; each defaults to the server's own. */
 export interface ShutdownOptions {
-  /** What to do with the connections that are there. */
+  /** What to do with the open connections. */
   drain?: DrainMode | undefined;
-  /** How long to wait for them, in milliseconds. */
+  /** Maximum time to wait for them, in milliseconds. */
   drainTimeout?: number | undefined;
 }
 
 /**
- * Checks what is not checked where it is used.
+ * Checks the options that no other part checks.
  *
  * @throws {RangeError | TypeError} If an option is wrong.
  */
@@ -180,7 +186,7 @@ export function checkServeOptions(options: ServeOptions): void {
   for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
 }
 
-/** What a peer is told unless the options say otherwise. */
+/** The default of {@linkcode ServeOptions.errorLine}. */
 export function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
   switch (reason) {
     case "line-too-long":
@@ -198,7 +204,7 @@ export function defaultErrorLine(reason: ErrorLineReason, limit: number): string
   }
 }
 
-/** Checks how to shut down. */
+/** Checks the options of a shutdown. */
 export function checkDrain(drain: DrainMode, drainTimeout: number): void {
   checkWord("drain", drain, ["linger", "finish"]);
   checkTimeout("drainTimeout", drainTimeout);

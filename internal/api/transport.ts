@@ -1,5 +1,5 @@
 /**
- * The seam between the server and whatever carries its bytes.
+ * The interfaces through which the server accepts connections and transfers their bytes.
  *
  * @module
  */
@@ -7,9 +7,10 @@
 import { escapeUnsafe } from "./errors.ts";
 
 /**
- * One connection's bytes. `Deno.Conn` is one as it is; TLS, a PROXY header or a fault are others, or wrappers of one.
+ * Transfers the bytes of one connection. A `Deno.Conn` is a transport without any change. Others wrap one, for TLS or
+ * PROXY headers, for example, or to inject faults in a test.
  *
- * The server has at most one `read` and one `write` outstanding, and calls `close` once.
+ * The server has at most one `read` and one `write` outstanding, and calls either `close` or `reset`, once.
  */
 export interface Transport {
   /** The peer's address. */
@@ -17,77 +18,82 @@ export interface Transport {
   /** This side's address. */
   readonly localAddr: Deno.Addr;
   /**
-   * Reads what is there, waiting for at least one byte.
+   * Reads the bytes that have come; waits until there is at least one.
    *
-   * @param into Where the bytes go; the server does not touch it until the promise settles.
-   * @returns How many bytes came, or `null` at the end of input.
+   * @param into The buffer for the bytes. The server does not touch it until the promise settles.
+   * @returns The number of bytes read, or `null` at the end of input.
    */
   read(into: Uint8Array): Promise<number | null>;
   /**
    * Writes some of the bytes.
    *
-   * @param bytes What to write; it stays as it is until the promise settles.
-   * @returns How many of them were taken, from the first on.
+   * @param bytes The bytes to write. The server does not change them until the promise settles.
+   * @returns The number of bytes taken, from the first on.
    */
   write(bytes: Uint8Array): Promise<number>;
-  /** Ends this side; the peer reads the end of input, and can go on sending. */
+  /** Ends this side. The peer reads the end of input, and can go on sending. */
   closeWrite(): Promise<void>;
-  /** Frees the connection at once; an outstanding `read` or `write` rejects. */
+  /** Closes the connection at once. An outstanding `read` or `write` rejects. */
   close(): void;
-  /** Switches Nagle's algorithm off, where the transport has one. */
+  /** Switches Nagle's algorithm off, if the transport has it. */
   setNoDelay?: ((noDelay?: boolean) => void) | undefined;
-  /** Has the kernel find out whether a silent peer is still there, where it can. */
+  /** Makes the kernel check whether a silent peer is still there, if it can. */
   setKeepAlive?: ((keepAlive?: boolean) => void) | undefined;
   /**
-   * Frees the connection at once and resets it, so that the peer cannot take an answer that was cut off for a whole one;
-   * the server calls it in place of `close` when it aborts a connection. Without it, `close` is called.
+   * Closes the connection at once with a reset, so that the peer does not take a truncated reply for a whole one. The
+   * server calls it in place of `close` when it aborts a connection whose replies have not all been written. Without
+   * this method, the server calls `close`.
    */
   reset?: (() => void) | undefined;
   /**
-   * Tells how many bytes the peer's side has taken since a `write` began to wait, or since the last call. With it,
-   * `writeTimeout` sees the progress of a slow reader although no `write` settles: the kernel buffers much.
+   * Returns the number of bytes that the peer's side has taken since a `write` began to wait, or since the last call.
+   * With it, `writeTimeout` sees the progress of a peer that reads slowly even while no `write` settles: a kernel that
+   * buffers much can take nothing for a long time.
    */
   progress?: (() => number) | undefined;
   /**
-   * Has the transport tell of a peer that resets the connection while neither a read nor a write is outstanding, which
-   * would tell it otherwise. Without it, the next read or write finds out.
+   * Makes the transport call back when the peer resets the connection while neither a read nor a write is outstanding.
+   * Without this method, the next read or write reports the reset.
    *
-   * @param callback Called once at most, and not after `close` or `reset`; with the error, which the next read rejects
-   * with as well once it has read what had come before.
+   * @param callback Called at most once, and not after `close` or `reset`, with the error. Reads still return what had
+   * come before the reset, and then reject with the same error.
    */
   onReset?: ((callback: (error: unknown) => void) => void) | undefined;
-  /** The memory in bytes that it holds beyond what it holds at rest, such as encrypted output that waits for the peer. */
+  /**
+   * The memory that it holds in addition to what it holds at rest, in bytes, such as encrypted output not yet written.
+   */
   readonly heldBytes?: number | undefined;
-  /** Lets the process live as long as a read is outstanding, which is the default. */
+  /** Makes an outstanding read keep the process alive, which is the default. */
   ref?: (() => void) | undefined;
-  /** Lets the process end although a read is outstanding. */
+  /** Lets the process end while a read is outstanding. */
   unref?: (() => void) | undefined;
 }
 
-/** Where connections come from. `Deno.Listener` is one as it is. */
+/** Accepts connections. A `Deno.Listener` is a listener without any change. */
 export interface Listener {
-  /** Where it listens. */
+  /** The address that it listens on. */
   readonly addr: Deno.Addr;
   /**
-   * Waits for the next connection; the server has one call outstanding at most. It may reject for one connection's
-   * sake: with {@linkcode AcceptRejection}, if the listener itself turned it away.
+   * Waits for the next connection. The server has at most one call outstanding. A rejection need not end the listener:
+   * it can concern one connection only, such as {@linkcode AcceptRejection}, if the listener itself rejected a
+   * connection.
    */
   accept(): Promise<Transport>;
   /**
    * Stops listening; an outstanding `accept` rejects.
    *
-   * @returns Nothing, if the address is free when that has happened; a wrapper may still be accepting below then, and
-   * returns a promise that settles when it is.
+   * @returns Nothing, if the address is free once the outstanding `accept` has rejected. A wrapper whose inner listener
+   * is still accepting then returns a promise that settles when the address is free.
    */
   close(): void | Promise<void>;
-  /** Lets the process live as long as it listens, which is the default. */
+  /** Makes the listener keep the process alive, which is the default. */
   ref?: (() => void) | undefined;
-  /** Lets the process end although it listens. */
+  /** Lets the process end while the listener is open. */
   unref?: (() => void) | undefined;
 }
 
 /**
- * An address as people write it: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/shouty.sock`.
+ * Formats an address for people: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/shouty.sock`.
  *
  * @param addr The address of a listener or of one end of a connection.
  * @returns Its text.
@@ -97,44 +103,45 @@ export function formatAddr(addr: Deno.Addr): string {
     const host = addr.hostname.includes(":") ? `[${addr.hostname}]` : addr.hostname;
     return `${host}:${addr.port}`;
   }
-  // Deno says `null` of a peer whose socket has no file, as hardly any client's has one. The peer chose a path.
+  // Deno reports the path `null` for a socket without a file, as nearly all clients have. A path was chosen by the
+  // peer, so it may hold anything.
   return "path" in addr && addr.path ? `unix:${escapeUnsafe(addr.path)}` : addr.transport;
 }
 
-/** Switches Nagle's algorithm off, if it can be. */
+/** Switches Nagle's algorithm off, if the transport can. */
 export function dontDelay(transport: Pick<Transport, "setNoDelay">): void {
   try {
     transport.setNoDelay?.(true);
   } catch {
-    // It has been reset already, as the next call will tell.
+    // The peer has reset it already; the next read or write reports that.
   }
 }
 
-/** Has the kernel find out whether a silent peer is still there, if it can. */
+/** Makes the kernel check whether a silent peer is still there, if the transport can. */
 export function keepAlive(transport: Pick<Transport, "setKeepAlive">): void {
   try {
     transport.setKeepAlive?.(true);
   } catch {
-    // It has been reset already, as the next call will tell.
+    // The peer has reset it already; the next read or write reports that.
   }
 }
 
-/** Closes what may be closed already. */
+/** Closes a resource that may be closed already. */
 export function closeQuietly(what: { close(): void }): void {
   try {
     what.close();
   } catch {
-    // Closed it is, which is what was wanted.
+    // It is closed already, as it should be.
   }
 }
 
-/** Resets what may be closed already, or closes it where there is no way to reset it. */
+/** Resets a transport that may be closed already; closes it if it cannot be reset. */
 export function resetQuietly(transport: Transport): void {
   if (transport.reset === undefined) return closeQuietly(transport);
   closeQuietly({ close: () => transport.reset!() });
 }
 
-/** How a peer's breaking off can look, depending on what was under way. */
+/** Whether an error means that the peer has reset the connection; its class depends on the operation under way. */
 export function isReset(error: unknown): boolean {
   const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof } = Deno.errors;
   return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof]
@@ -142,14 +149,14 @@ export function isReset(error: unknown): boolean {
 }
 
 /**
- * A transport that passes every call on to another; a wrapper overrides what it changes. What a transport can lack is
- * lacking here too, where the other lacks it: to be there means something.
+ * A transport that passes every call on to another transport; a wrapper extends it and overrides what it changes. An
+ * optional method that the inner transport lacks is missing here too, since the server does something else without it.
  */
 export class Forwarding implements Transport {
-  /** What the calls are passed on to. */
+  /** The transport that gets the calls. */
   protected readonly inner: Transport;
 
-  /** @param inner What the calls are passed on to. */
+  /** @param inner The transport that gets the calls. */
   constructor(inner: Transport) {
     this.inner = inner;
   }
