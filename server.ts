@@ -6,7 +6,7 @@
 
 import { Connection, type Handler, type Host } from "./conn.ts";
 import { Acceptor } from "./internal/server/acceptor.ts";
-import { Gate } from "./internal/server/admission.ts";
+import { Admission } from "./internal/server/admission.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
@@ -76,7 +76,7 @@ class LineServer implements Server, Host {
   readonly #time: Clock;
   readonly #listener: Listener;
   readonly #acceptor: Acceptor;
-  readonly #gate: Gate;
+  readonly #admission: Admission;
   readonly #rejects: Rejects;
   readonly #conns = new MemberList<Connection>();
   readonly budget: Budget;
@@ -97,7 +97,7 @@ class LineServer implements Server, Host {
     const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
     this.limits = resolveConnOptions(options);
     this.keepAliveMs = options.keepAliveMs ?? 15_000;
-    this.#gate = new Gate(admissionRules(options), () => clock.now());
+    this.#admission = new Admission(admissionRules(options), () => clock.now());
     this.handler = handler;
     this.#options = options;
     this.#time = clock;
@@ -107,7 +107,7 @@ class LineServer implements Server, Host {
     this.#rejects = new Rejects(clock);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });
     this.#acceptor = new Acceptor(this.#listener, this.clock, {
-      delay: () => this.#gate.delay(),
+      delay: () => this.#admission.delay(),
       failed: (error, retryMs) => this.#failed(error, retryMs),
     });
     this.addr = this.#listener.addr;
@@ -190,7 +190,7 @@ class LineServer implements Server, Host {
       handled.then(() => this.#orphans.delete(handled));
     }
     this.#conns.delete(conn);
-    this.#gate.leave(conn.remoteAddr);
+    this.#admission.leave(conn.remoteAddr);
     this.#acceptor.hurry();
     this.#counters.ended(event.reason, event);
     this.emit(event);
@@ -240,7 +240,7 @@ class LineServer implements Server, Host {
   #admit(transport: Transport): void {
     // If a shutdown has begun since this was accepted, its list of connections is complete already.
     if (this.#state !== "listening") return closeQuietly(transport);
-    const decision = this.#gate.enter(transport.remoteAddr);
+    const decision = this.#admission.enter(transport.remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
     const { idleTimeout, answerMisdirected } = this.limits;
     // With a shorter `idleTimeout`, the server notices a vanished peer before keep-alive would.

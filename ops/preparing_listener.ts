@@ -9,7 +9,7 @@ import type { Clock } from "../internal/api/clock.ts";
 import { AcceptRejection } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
-import { ENTRIES } from "../internal/time/turns.ts";
+import { ACCEPT_TURNS } from "../internal/time/turns.ts";
 
 /** What each connection does before it is accepted, and the limits on that. */
 export interface Preparation {
@@ -148,7 +148,7 @@ export class PreparingListener implements Listener {
     // Ends when the server does not wait: a connection that the inner listener gives meanwhile has to be kept here.
     while (this.#acceptCall !== undefined) {
       try {
-        if (!this.#hasTurn) await ENTRIES.take(1);
+        if (!this.#hasTurn) await ACCEPT_TURNS.take(1);
         this.#hasTurn = false;
         await this.#waitForRoom();
         const transport = await this.#listener.accept();

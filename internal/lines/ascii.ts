@@ -1,32 +1,32 @@
 /**
- * ASCII in place, four bytes at a time: one at a time takes three times as long. Up to some 4 KiB, to decode and encode
- * it takes longer as well.
+ * Upper-cases and counts ASCII bytes in place, four bytes at a time: byte by byte takes three times as long. Up to
+ * about 4 KiB, decoding and encoding the text takes longer, too.
  *
  * @module
  */
 
-/** The end of a line. */
+/** The byte that ends a line. */
 export const LF = 10;
 
-/** What may stand before it. */
+/** The byte that may stand before the LF as a part of the line end. */
 export const CR = 13;
 
 const A = 97;
 const Z = 122;
 
-/** A byte in each of a word's four places is that byte times this. */
+/** A byte times this is a word of four bytes, each of which is that byte. */
 const EACH = 0x01010101;
 const LOW = 0x7f * EACH;
 const TOP = 0x80 * EACH;
 
-/** The words of bytes that do not begin at a multiple of four. */
+/** No words: bytes whose offset is not a multiple of four are handled one by one. */
 const NONE = new Int32Array(0);
 
 /**
- * Upper-cases the ASCII letters among bytes, whatever else is among them.
+ * Upper-cases the ASCII letters among bytes, and leaves all other bytes as they are.
  *
- * @param bytes What to upper-case.
- * @returns Whether all of it is ASCII without CR.
+ * @param bytes The bytes, which are changed in place.
+ * @returns Whether all bytes are ASCII, and none is a CR.
  */
 export function upperCase(bytes: Uint8Array): boolean {
   const words = wordsOf(bytes);
@@ -34,7 +34,7 @@ export function upperCase(bytes: Uint8Array): boolean {
   for (let at = 0; at < words.length; at++) {
     const word = words[at];
     others |= word | zeros(word ^ CR * EACH);
-    // What is added sets the top bit of each byte from `a` on, or beyond `z`, and carries into no other.
+    // Each sum sets the top bit of the bytes from `a` on, or of those above `z`; no byte carries into the next.
     const low = word & LOW;
     const letters = low + (0x80 - A) * EACH & ~(low + (0x7f - Z) * EACH) & ~word & TOP;
     words[at] = word ^ letters >>> 2;
@@ -50,14 +50,14 @@ export function upperCase(bytes: Uint8Array): boolean {
 /**
  * Counts line ends.
  *
- * @param bytes Where they are.
- * @returns How many LFs there are.
+ * @param bytes The bytes.
+ * @returns The number of LFs.
  */
 export function countLineFeeds(bytes: Uint8Array): number {
   const words = wordsOf(bytes);
   let count = 0;
   for (let at = 0; at < words.length;) {
-    // Four sums, one in each byte, as long as they fit.
+    // Four sums, one in each byte of a word; each can count to 255.
     let sums = 0;
     const end = Math.min(at + 0xff, words.length);
     for (; at < end; at++) sums = sums + (zeros(words[at] ^ LF * EACH) >>> 7) | 0;
@@ -71,7 +71,7 @@ function wordsOf(bytes: Uint8Array): Int32Array {
   return bytes.byteOffset % 4 === 0 ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2) : NONE;
 }
 
-/** Marks the bytes of a word that are zero by their top bits. */
+/** Returns a word that has the top bit set in each byte in which the given word has a zero byte. */
 function zeros(word: number): number {
   return ~((word & LOW) + LOW | word) & TOP;
 }

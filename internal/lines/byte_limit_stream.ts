@@ -1,5 +1,5 @@
 /**
- * The limiter as a stream.
+ * The limiter as a Web stream.
  *
  * @module
  */
@@ -12,21 +12,21 @@ import { Limiter } from "./limiter.ts";
 /** Options of {@linkcode ByteLimitStream}. */
 export interface ByteLimitStreamOptions {
   /**
-   * The longest line that passes, in bytes, without its line end.
+   * Maximum length of a line, in bytes, without its line end. `error` says what a longer line does.
    *
    * @default {65536}
    */
   maxLineBytes?: number | undefined;
   /**
-   * How many bytes pass in all.
+   * Maximum number of bytes in all. `error` says what more bytes do.
    *
    * @default {Infinity}
    */
   maxConnectionBytes?: number | undefined;
   /**
-   * What a breach does: `true` makes the stream fail at once with a {@linkcode LimitError}, and lines that its reader
-   * has not taken yet are lost; `false` ends it after the whole lines before the breach, and
-   * {@linkcode ByteLimitStream.breach} tells why.
+   * What happens when a limit is passed. `true` makes the stream fail at once with a {@linkcode LimitError}; lines that
+   * its reader has not taken yet are lost. `false` ends the stream after the whole lines before the breach, and
+   * {@linkcode ByteLimitStream.breach} has the limit.
    *
    * @default {true}
    */
@@ -34,15 +34,14 @@ export interface ByteLimitStreamOptions {
 }
 
 /**
- * Lets whole lines pass and nothing else: each chunk that leaves is one or more lines with their line ends, the
- * unfinished line is held back, and a last line without its end gets an LF. What it holds is bounded by its limits, so
- * that `TextDecoderStream` and `TextLineStream`, which have none, can stand behind it.
+ * Passes whole lines on. Each chunk that it hands out is one or more lines with their line ends; an unfinished line is
+ * held back until it ends, and an unfinished last line gets an LF. Its limits bound its memory, and that of a
+ * `TextDecoderStream` and a `TextLineStream` behind it, which have no limits of their own.
  *
  * @example Bounded lines from any stream of bytes
  * ```ts
- * import { ByteLimitStream } from "@x/shouty";
- * import { TextLineStream } from "@std/streams";
- * import { assertEquals } from "@std/assert";
+ * import { ByteLimitStream } from "@x/shouty"; import { TextLineStream } from "@std/streams"; import { assertEquals }
+ * from "@std/assert";
  *
  * const lines = new Blob(["one\r\ntw", "o\nthree"]).stream()
  *   .pipeThrough(new ByteLimitStream({ maxLineBytes: 1024 }))
@@ -56,9 +55,9 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
   readonly #limiter: Limiter;
 
   /**
-   * Makes a stream that has seen nothing yet.
+   * Makes a stream with these limits.
    *
-   * @param options The limits, and what a breach does.
+   * @param options The limits, and what happens when one is passed.
    * @throws {RangeError} If a limit is out of range.
    * @throws {TypeError} If an option is of the wrong type.
    */
@@ -91,7 +90,7 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
     this.#limiter = limiter;
   }
 
-  /** The limit that was passed, or `undefined` while none was. */
+  /** The limit that was passed, or `undefined` if none was. */
   get breach(): Breach | undefined {
     return this.#limiter.breach;
   }

@@ -1,6 +1,7 @@
 /**
- * The pure limiter: bytes in; blocks of whole lines, or a breach, out. Both doors of a connection stand behind it, so
- * that the rules about line ends and sizes are in one place.
+ * The limiter: takes bytes, and hands out blocks of whole lines or a breach of a limit; it does no input or output
+ * itself. Line handlers and conversation handlers both get their lines from it, so the rules about line ends and sizes
+ * are in one place.
  *
  * @module
  */
@@ -10,22 +11,25 @@ import { giveBuffer, takeBuffer } from "../memory/buffer_pool.ts";
 
 /** The two sizes that the limiter enforces. */
 export interface SizeLimits {
-  /** The longest line that passes, in bytes, without its line end. */
+  /** Maximum length of a line, in bytes, without its line end. */
   readonly maxLineBytes: number;
-  /** How many bytes pass in all. */
+  /** Maximum number of bytes in all. */
   readonly maxConnectionBytes: number;
 }
 
 const LF = 10;
 const CR = 13;
 
-/** What a connection holds while it is quiet. */
+/** Size of the buffer of a connection that sends little, in bytes. */
 const SMALL_BYTES = 256;
 
-/** The largest read, and so the largest block, unless one line is longer. */
+/** Maximum bytes of one read, and so of one block, unless one line is longer. */
 export const BLOCK_BYTES: number = 64 * 1024;
 
-/** So many reads in a row that each use less than this part of a large buffer give it back; one alone is a pause. */
+/**
+ * A large buffer is given back after this many reads in a row that each filled less than 1/16 of it. One such read
+ * alone may be a short pause of the peer.
+ */
 const QUIET_READS = 16;
 
 const NONE = new Uint8Array(0);
@@ -33,63 +37,66 @@ const NONE = new Uint8Array(0);
 /**
  * Cuts a stream of bytes into blocks of whole lines.
  *
- * The caller reads into {@linkcode space}, reports with {@linkcode added} how much came, and asks for what can be handed
- * out with {@linkcode cut}; {@linkcode take} does both. Each byte is searched once
- * and moved at most once, however the peer cuts its segments, so that a long line sent byte by byte costs linear work.
+ * The caller reads into {@linkcode space}, reports the number of bytes with {@linkcode added}, and gets the whole lines
+ * from {@linkcode cut}; {@linkcode take} does both. Each byte is searched once and moved at most once, however the peer
+ * cuts its segments, so a long line that is sent byte by byte costs linear work.
  */
 export class Limiter {
   readonly #limits: SizeLimits;
   #buffer = takeBuffer(SMALL_BYTES);
   /**
-   * What has not been handed out lies at [#start, #end), and what can still be taken back at [#kept, #start); no LF lies
-   * in [#start, #searched).
+   * The bytes at [#start, #end) have not been handed out; the bytes at [#kept, #start) have, and can still be taken
+   * back. There is no LF in [#start, #searched).
    */
   #kept = 0;
   #start = 0;
   #searched = 0;
   #end = 0;
   readonly #keeps: boolean;
-  /** Whether the last LF is not the peer's. */
+  /** Whether the last LF was added by {@linkcode end}, and not sent by the peer. */
   #terminated = false;
   #overLimit = false;
-  /** Whether the last read filled its buffer, so that more is likely to be there already. */
+  /** Whether the last read filled its buffer, so that the kernel probably has more. */
   full = false;
   #smallReads = 0;
-  /** How many bytes of memory it holds beyond the least. */
+  /** The size of its buffer beyond that of the smallest buffer, in bytes. */
   extraBytes = 0;
-  /** Bytes taken so far. */
+  /** The number of bytes taken so far. */
   bytes = 0;
-  /** Set once, when a limit is passed; nothing more comes out then. */
+  /** The limit that was passed; nothing more is handed out after that. */
   breach: Breach | undefined;
 
   /**
-   * @param limits The sizes.
-   * @param keeps Whether a block that was handed out can be taken back until {@linkcode release}.
+   * @param limits The limits of size.
+   * @param keeps Whether {@linkcode takeBack} can take lines back until {@linkcode release}.
    */
   constructor(limits: SizeLimits, keeps = false) {
     this.#limits = limits;
     this.#keeps = keeps;
   }
 
-  /** Whether there are bytes that have not been handed out: once {@linkcode cut} has been asked, of a line that has begun. */
+  /**
+   * Whether there are bytes that have not been handed out. After {@linkcode cut}, they belong to a line that has begun.
+   */
   get midLine(): boolean {
     return this.#end > this.#start;
   }
 
-  /** What has come of the unfinished line. */
+  /** The bytes of the unfinished line. */
   get held(): Uint8Array {
     return this.#buffer.subarray(this.#start, this.#end);
   }
 
-  /** Whether there is room for more without a block having been asked for. */
+  /** Whether more bytes can be read before the lines that have come are handed out. */
   get hasRoom(): boolean {
     return this.#end - this.#kept < BLOCK_BYTES;
   }
 
   /**
-   * Where the next bytes go: never empty, and the end of the last block's life, unless that is kept.
+   * Returns the part of the buffer for the next bytes, which is never empty. The last block that was handed out is
+   * invalid from then on, unless it can be taken back.
    *
-   * @param tight Whether memory is short, so that a buffer is only as large as the line that has begun in it needs.
+   * @param tight Whether memory is short: the buffer is only as large as the line that has begun in it needs.
    */
   space(tight = false): Uint8Array {
     const kept = this.#kept;
@@ -110,7 +117,7 @@ export class Limiter {
     return held === 0 ? this.#buffer : this.#buffer.subarray(held);
   }
 
-  /** A full buffer grows fourfold; one that has been too large for a while becomes small again. */
+  /** Makes a full buffer four times as large, and a buffer small again that has been too large for many reads. */
   #nextSize(held: number): number {
     const size = this.#buffer.length;
     if (this.full) {
@@ -120,14 +127,16 @@ export class Limiter {
     return held === 0 && this.#smallReads >= QUIET_READS ? SMALL_BYTES : size;
   }
 
-  /** The smallest of these sizes in which there is room behind so many bytes. */
+  /** The smallest size of a buffer that has room behind `held` bytes. */
   #leastSize(held: number): number {
     let size = SMALL_BYTES;
     while (size <= held) size *= 4;
     return Math.min(size, Math.max(this.#limits.maxLineBytes + 2, BLOCK_BYTES));
   }
 
-  /** Lets a large buffer go in which no line has begun; a block that was handed out is done with. */
+  /**
+   * Gives a large buffer back if no line has begun in it. The last block that was handed out is invalid from then on.
+   */
   letGo(): void {
     if (this.#end > this.#kept || this.extraBytes === 0) return;
     giveBuffer(this.#buffer);
@@ -140,7 +149,7 @@ export class Limiter {
         0;
   }
 
-  /** Takes no more bytes, and lets its buffer go, into which no read must be outstanding. */
+  /** Gives the buffer back for good. No read into it may be outstanding. */
   free(): void {
     giveBuffer(this.#buffer);
     this.#buffer = NONE;
@@ -152,7 +161,7 @@ export class Limiter {
   }
 
   /**
-   * Takes the `count` bytes that were put into {@linkcode space}.
+   * Takes `count` bytes that were read into {@linkcode space}.
    *
    * @returns One or more whole lines with their line ends, valid until the next call of {@linkcode space};
    * `undefined` if no line ended.
@@ -162,7 +171,7 @@ export class Limiter {
     return this.cut();
   }
 
-  /** Notes that `count` bytes were put into {@linkcode space}. */
+  /** Notes that `count` bytes were read into {@linkcode space}. */
   added(count: number): void {
     this.full = this.#end + count === this.#buffer.length;
     this.#smallReads = count * QUIET_READS < this.#buffer.length ? this.#smallReads + 1 : 0;
@@ -173,7 +182,7 @@ export class Limiter {
   }
 
   /**
-   * Cuts off the whole lines that have come.
+   * Hands out the whole lines that have come.
    *
    * @returns One or more whole lines with their line ends, valid until the next call of {@linkcode space};
    * `undefined` if there is none.
@@ -186,7 +195,7 @@ export class Limiter {
   }
 
   /**
-   * Ends the input: an unterminated last line is a line too.
+   * Ends the input. An unfinished last line counts as a line.
    *
    * @returns That line with an LF, or `undefined` if there is none.
    */
@@ -198,7 +207,9 @@ export class Limiter {
     return this.#cut();
   }
 
-  /** Hands out all bytes that have come, whatever lines they hold, but at a breach only whole lines; `undefined` for none. */
+  /**
+   * Hands out all bytes that have come, or only their whole lines if a limit was passed; `undefined` if there are none.
+   */
   all(): Uint8Array<ArrayBuffer> | undefined {
     if (this.#overLimit) this.#end = Math.max(this.#start, lastLineEnd(this.#buffer, this.#start, this.#end));
     const bytes = this.#buffer.subarray(this.#start, this.#end);
@@ -207,12 +218,12 @@ export class Limiter {
     return bytes.length > 0 ? bytes : undefined;
   }
 
-  /** A block that was handed out will not be taken back. */
+  /** Notes that the lines handed out so far will not be taken back. */
   release(): void {
     this.#kept = this.#start;
   }
 
-  /** Takes back the last of the lines that were handed out, so that they are handed out again. */
+  /** Takes back the last `lines` lines that were handed out; they will be handed out again. */
   takeBack(lines: number): void {
     let start = this.#start;
     for (let left = lines; left > 0; left--) {
@@ -236,7 +247,7 @@ export class Limiter {
     return end > start ? buffer.subarray(start, end) : undefined;
   }
 
-  /** Only a block that is longer than the longest line can hold a line that is too long, so only it is walked through. */
+  /** Finds the first line that is too long. Only a block that is longer than `maxLineBytes` can hold one. */
   #cutAtBreach(end: number): number {
     for (let start = this.#start, search = this.#searched; start < end;) {
       const lineEnd = this.#buffer.indexOf(LF, search);
@@ -249,14 +260,16 @@ export class Limiter {
     return end;
   }
 
-  /** A CR at the end may be half of the line end, so it is not counted yet. */
+  /** Whether a line is too long. A CR at its end may belong to the line end, so it is not counted. */
   #tooLong(start: number, end: number): boolean {
     const length = end - start - this.#limits.maxLineBytes;
     return length > 1 || length === 1 && this.#buffer[end - 1] !== CR;
   }
 }
 
-/** Where the last whole line in [from, end) ends, or 0. Most reads end with a line, so the last byte is tried first. */
+/**
+ * Returns where the last whole line in [from, end) ends, or 0. Most reads end with a line end, so it looks there first.
+ */
 function lastLineEnd(buffer: Uint8Array, from: number, end: number): number {
   if (buffer[end - 1] === LF && end > from) return end;
   const last = buffer.subarray(from, end).lastIndexOf(LF);

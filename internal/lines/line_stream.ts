@@ -12,7 +12,7 @@ import { ByteLimitStream } from "./byte_limit_stream.ts";
 /** Options of {@linkcode lineStream}. */
 export interface LineStreamOptions {
   /**
-   * The longest line that passes, in bytes, without its line end.
+   * Maximum length of a line, in bytes, without its line end. After a longer line the stream fails.
    *
    * @default {65_536}
    */
@@ -20,22 +20,22 @@ export interface LineStreamOptions {
 }
 
 /**
- * Cuts a stream of bytes into lines: a {@linkcode ByteLimitStream}, a `TextDecoderStream` and a `TextLineStream`, one
- * piped through the other. A line ends at LF, and one CR before it is dropped; invalid UTF-8 becomes U+FFFD, a BOM is
- * text, and a last line without its end is a line too.
+ * Cuts a stream of bytes into lines, by piping it through a {@linkcode ByteLimitStream}, a `TextDecoderStream` and a
+ * `TextLineStream`. A line ends at LF, and one CR before it is dropped. Invalid UTF-8 becomes U+FFFD, a BOM is kept as
+ * text, and an unfinished last line counts as a line.
  *
  * @param readable The bytes, such as `conn.readable`.
- * @param options How long a line may be.
- * @returns The lines. After the lines before one that is too long, it fails with a {@linkcode LimitError}.
+ * @param options The limit.
+ * @returns The lines. If a line is too long, the stream hands out the lines before it, and then fails with a
+ * {@linkcode LimitError}.
  * @throws {RangeError | TypeError} If an option is wrong.
  *
  * @example
  * ```ts
- * import { lineStream } from "@x/shouty";
- * import { assertEquals } from "@std/assert";
+ * import { lineStream } from "@x/shouty"; import { assertEquals } from "@std/assert";
  *
- * const bytes = new Blob(["one\r\ntw", "o\nthree"]).stream();
- * assertEquals(await Array.fromAsync(lineStream(bytes)), ["one", "two", "three"]);
+ * const bytes = new Blob(["one\r\ntw", "o\nthree"]).stream(); assertEquals(await Array.fromAsync(lineStream(bytes)),
+ * ["one", "two", "three"]);
  * ```
  */
 export function lineStream(
@@ -54,7 +54,7 @@ export function lineStream(
     .pipeThrough(
       new TransformStream<string, string>({
         flush() {
-          // Not before: an error drops the lines that are still on their way.
+          // An earlier error would drop the lines that are still in the streams before this one.
           if (limited.breach !== undefined) throw new LimitError(limited.breach, maxLineBytes);
         },
       }),

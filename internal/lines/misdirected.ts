@@ -1,19 +1,19 @@
 /**
- * Clients that mean another server: a browser, or anything that speaks TLS, at the plain port. Both are recognized byte
- * by byte, in constant memory, however the peer cuts its segments.
+ * Recognizes clients that speak another protocol at the plain port: HTTP, such as a browser, or TLS. Both are
+ * recognized byte by byte, in constant memory, however the peer cuts its segments.
  *
  * @module
  */
 
 import { LF } from "./ascii.ts";
 
-/** Maximum bytes of a request line; a longer line is taken for one of the server's own. */
+/** Maximum bytes of an HTTP request line; a longer line is handled as a line of text. */
 const LONGEST_REQUEST_LINE = 8 * 1024;
 const SPACE = 32;
 
 const BODY = "This port speaks lines of text, not HTTP.\n";
 
-/** What a client is told that speaks HTTP. */
+/** The answer to a client that speaks HTTP. */
 export const BAD_REQUEST: string = [
   "HTTP/1.1 400 Bad Request",
   "Content-Type: text/plain; charset=utf-8",
@@ -23,19 +23,19 @@ export const BAD_REQUEST: string = [
   BODY,
 ].join("\r\n");
 
-/** What a client is told that speaks TLS: a fatal alert, "handshake failure", as a TLS record. */
+/** The answer to a client that speaks TLS: a TLS record with the fatal alert "handshake failure". */
 export const TLS_ALERT: Uint8Array<ArrayBuffer> = new Uint8Array([21, 3, 1, 0, 2, 2, 40]);
 
-/** The peer means another server. */
+/** The peer speaks another protocol. */
 export class MisdirectedError extends Error {
-  /** What to answer the peer, in its own language. */
+  /** The answer to the peer, in its own protocol. */
   readonly answer: string | Uint8Array;
-  /** How many bytes came with the read that showed it. */
+  /** The number of bytes in the read that showed it. */
   readonly bytes: number;
 
   /**
-   * @param answer What to answer the peer.
-   * @param bytes How many bytes came with the read that showed it.
+   * @param answer The answer to the peer.
+   * @param bytes The number of bytes in the read that showed it.
    */
   constructor(answer: string | Uint8Array, bytes: number) {
     super("The peer speaks another protocol");
@@ -44,11 +44,11 @@ export class MisdirectedError extends Error {
   }
 }
 
-/** Recognizes a handshake record of any TLS version, which begins with a ClientHello. */
+/** Recognizes the first bytes of a TLS handshake record, of any TLS version. */
 export class TlsRecord {
   #at = 0;
 
-  /** Whether a record can begin with this byte, and no request line. */
+  /** Whether a handshake record begins with this byte; no request line does. */
   static begins(byte: number): boolean {
     return byte === 22;
   }
@@ -56,7 +56,7 @@ export class TlsRecord {
   /**
    * Takes the next byte.
    *
-   * @returns Whether these bytes begin a TLS handshake; undefined as long as that is open.
+   * @returns Whether these bytes begin a TLS handshake; undefined while more bytes have to decide that.
    */
   take(byte: number): boolean | undefined {
     const fits = this.#at === 0 ? byte === 22 : this.#at === 1 ? byte === 3 : byte <= 4;
@@ -64,22 +64,22 @@ export class TlsRecord {
   }
 }
 
-/** What a client of HTTP/2 that does not ask begins with, but for the version. */
+/** The beginning of the preface that an HTTP/2 client with prior knowledge sends; the version follows. */
 const PREFACE = "PRI *";
 
-/** Recognizes an HTTP request line: a method, a target, and a version; or the beginning of HTTP/2. */
+/** Recognizes an HTTP request line (a method, a target, and a version), or the first line of HTTP/2. */
 export class RequestLine {
   #bytes = 0;
   #words = 0;
   #wordEmpty = true;
-  /** The first bytes, and the last word. */
+  /** The first bytes of the line, and its third word. */
   #begun = "";
   #version = "";
 
   /**
    * Takes the next byte.
    *
-   * @returns Whether these bytes are a request line; undefined as long as that is open.
+   * @returns Whether these bytes are a request line; undefined while more bytes have to decide that.
    */
   take(byte: number): boolean | undefined {
     if (byte === LF) return (this.#begun === PREFACE ? /^HTTP\/[12]\.\d\r?$/ : /^HTTP\/1\.\d\r?$/).test(this.#version);

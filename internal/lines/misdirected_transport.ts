@@ -1,5 +1,5 @@
 /**
- * Finding out that a client means another server, before the server's own reader has its first line.
+ * Detects clients that speak HTTP or TLS, before the server's reader has the first line.
  *
  * @module
  */
@@ -7,10 +7,10 @@
 import { Forwarding } from "../api/transport.ts";
 import { BAD_REQUEST, MisdirectedError, RequestLine, TLS_ALERT, TlsRecord } from "./misdirected.ts";
 
-/** A transport whose read rejects with a {@linkcode MisdirectedError} where the peer begins to speak HTTP or TLS. */
+/** A transport whose read rejects with a {@linkcode MisdirectedError} if the peer begins to speak HTTP or TLS. */
 export class MisdirectedTransport extends Forwarding {
-  /** What looks at the first line: the first byte decides which it is, if any. */
-  #look: RequestLine | TlsRecord | undefined;
+  /** Looks at the first line. The first byte decides which of the two protocols it looks for. */
+  #detector: RequestLine | TlsRecord | undefined;
   #decided = false;
 
   override read(into: Uint8Array): Promise<number | null> {
@@ -20,12 +20,12 @@ export class MisdirectedTransport extends Forwarding {
 
   #took(into: Uint8Array, count: number | null): number | null {
     for (let at = 0; at < (count ?? 0); at++) {
-      this.#look ??= TlsRecord.begins(into[at]) ? new TlsRecord() : new RequestLine();
-      const is = this.#look.take(into[at]);
+      this.#detector ??= TlsRecord.begins(into[at]) ? new TlsRecord() : new RequestLine();
+      const is = this.#detector.take(into[at]);
       if (is === undefined) continue;
       this.#decided = true;
-      if (is) throw new MisdirectedError(this.#look instanceof TlsRecord ? TLS_ALERT : BAD_REQUEST, count!);
-      this.#look = undefined;
+      if (is) throw new MisdirectedError(this.#detector instanceof TlsRecord ? TLS_ALERT : BAD_REQUEST, count!);
+      this.#detector = undefined;
       break;
     }
     return count;

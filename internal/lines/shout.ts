@@ -1,5 +1,5 @@
 /**
- * What the server does with lines if nothing else is said.
+ * The default line handler.
  *
  * @module
  */
@@ -15,20 +15,22 @@ import { upperCase } from "./ascii.ts";
  *
  * @example
  * ```ts
- * import { shout } from "@x/shouty";
- * import { assertEquals } from "@std/assert";
+ * import { shout } from "@x/shouty"; import { assertEquals } from "@std/assert";
  *
  * assertEquals(shout("Hello. How are you?"), "HELLO. HOW ARE YOU?");
  * ```
  */
 export const shout: {
   (line: string): string;
-  /** Upper-cases many lines at once: LF has no upper case, so they stay apart. */
+  /** Upper-cases many lines at once. LF has no upper case, so the line ends stay as they are. */
   block(lines: string): string;
 } = Object.assign(function shout(line: string): string {
   return line.toUpperCase();
 }, {
   block: (lines: string): string => lines.toUpperCase(),
-  /** Upper-cases ASCII where it lies; what is upper-case already stays so when the rest needs more. */
+  /**
+   * Upper-cases ASCII in place. For other text it returns `undefined`, and the lines are answered as text; letters that
+   * are upper-case already do no harm then.
+   */
   [ANSWER_BYTES]: (lines: Uint8Array): Uint8Array | undefined => upperCase(lines) ? lines : undefined,
 });

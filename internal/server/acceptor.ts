@@ -1,5 +1,5 @@
 /**
- * Accepting, whatever peers and the kernel do.
+ * Accepts connections, and goes on after errors of peers and of the kernel.
  *
  * @module
  */
@@ -7,19 +7,23 @@
 import { AcceptRejection } from "../api/errors.ts";
 import type { Clock } from "../api/clock.ts";
 import { closeQuietly, type Listener, type Transport } from "../api/transport.ts";
-import { ENTRIES } from "../time/turns.ts";
+import { ACCEPT_TURNS } from "../time/turns.ts";
 
-/** What an acceptor asks and tells. */
+/** The functions that an acceptor calls. */
 export interface AcceptorHooks {
-  /** How many milliseconds to leave the next connection in the kernel; `Infinity` until {@linkcode Acceptor.hurry}. */
+  /**
+   * Returns for how many milliseconds to leave the next connection in the kernel's backlog; `Infinity` until
+   * {@linkcode Acceptor.hurry} is called.
+   */
   delay(): number;
-  /** `accept` threw, and is tried again in so many milliseconds. */
+  /** `accept` threw; the acceptor tries again after `retryMs` milliseconds. */
   failed(error: unknown, retryMs: number): void;
 }
 
 /**
- * The connections that come to a listener, which it owns, until it is closed. The listener's own iterator would end at
- * the first client that resets its connection before it is accepted, and leave the server deaf.
+ * Iterates over the connections of a listener until it is closed. It owns the listener. The iterator of a
+ * `Deno.Listener` would end at the first client that resets its connection before it is accepted, and the server would
+ * accept no more.
  */
 export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   readonly #listener: Listener;
@@ -31,9 +35,9 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   #cutWait = () => {};
 
   /**
-   * @param listener Where connections come from.
-   * @param clock Where time comes from.
-   * @param hooks What it asks and tells.
+   * @param listener The listener.
+   * @param clock The source of time.
+   * @param hooks The functions that it calls.
    */
   constructor(listener: Listener, clock: Clock, hooks: AcceptorHooks) {
     this.#listener = listener;
@@ -45,7 +49,10 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     return this;
   }
 
-  /** The next connection; throws only if the listener was closed from outside, so that nobody can accept any more. */
+  /**
+   * Accepts the next connection. Throws only if the listener was closed from outside, so that it cannot accept any
+   * more.
+   */
   async next(): Promise<IteratorResult<Transport, undefined>> {
     while (!this.#closed) {
       const delay = this.#hooks.delay();
@@ -54,12 +61,12 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         continue;
       }
       try {
-        const turn = ENTRIES.take(1);
+        const turn = ACCEPT_TURNS.take(1);
         if (turn !== undefined) await turn;
         const value = await this.#listener.accept();
         this.#backoff.reset();
         if (!this.#closed) return { value, done: false };
-        // It came too late for anybody to own it.
+        // The acceptor was closed during `accept`, so this connection has no owner.
         closeQuietly(value);
       } catch (error) {
         if (this.#closed) break;
@@ -73,23 +80,27 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     return { value: undefined, done: true };
   }
 
-  /** Stops; the port is free when the iteration has ended, which an outstanding `accept` holds up, here or below. */
+  /**
+   * Stops accepting. The port is free when the iteration has ended: it waits for an outstanding `accept`, here and in
+   * the listener.
+   */
   close(): void {
     this.#closed = true;
     this.#released = release(this.#listener);
     this.#cutWait();
   }
 
-  /** Ends a wait early: it may be that the next connection can be accepted now. */
+  /** Ends a wait early, because the next connection may be acceptable now. */
   hurry(): void {
     this.#cutWait();
   }
 
   async #wait(milliseconds: number): Promise<void> {
-    // The hook may have closed it.
+    // The hook may have closed this acceptor.
     if (this.#closed) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    // With its listener at rest, nothing but this keeps the process alive; where it waits for a connection to end, that does.
+    // No `accept` is outstanding, so only this timer keeps the process alive. If it waits for a connection to end, that
+    // connection does.
     const cancel = milliseconds === Infinity ? () => {} : this.#clock.setTimer(resolve, milliseconds, true);
     this.#cutWait = resolve;
     await promise;
@@ -102,19 +113,23 @@ async function release(listener: Listener): Promise<void> {
   try {
     await listener.close();
   } catch {
-    // Closed it is, which is what was wanted.
+    // It is closed already, as it should be.
   }
 }
 
+/** Minimum and maximum pause after an error of the machine, in milliseconds. */
 const FIRST_MS = 5;
 const LONGEST_MS = 1000;
 
-/** One peer's misfortune is no reason to wait; after so many in a row a short pause lets others have their turn. */
+/**
+ * Maximum number of errors in a row, each of one peer, before a short pause. A single one needs no pause; after many,
+ * it lets other work run.
+ */
 const FREE_FAILURES = 100;
 
 /**
- * Delays that double from 5 ms to 1 s while accepting goes on failing: running out of descriptors fails again at once,
- * and would otherwise keep the processor busy until somebody leaves.
+ * Returns pauses that double from 5 ms to 1 s while `accept` keeps failing. Without descriptors, for example, it fails
+ * again at once, and would keep the processor busy until a connection ends.
  */
 export class Backoff {
   #delay = FIRST_MS;
@@ -122,26 +137,26 @@ export class Backoff {
 
   /**
    * @param error What `accept` threw.
-   * @returns How many milliseconds to wait; 0 where only one connection is lost.
+   * @returns How many milliseconds to wait; 0 if the error concerns one connection only.
    */
   next(error: unknown): number {
-    // However many are turned away, accepting works.
+    // Rejections by the listener, in any number, mean that accepting works.
     if (error instanceof AcceptRejection) return 0;
-    // A pause that grew would let anybody who resets connections keep all others out.
+    // If this pause grew, a client that resets connections could keep all other clients out.
     if (isOnePeers(error)) return ++this.#failures % FREE_FAILURES === 0 ? FIRST_MS : 0;
     const delay = this.#delay;
     this.#delay = Math.min(2 * delay, LONGEST_MS);
     return delay;
   }
 
-  /** Accepting works again. */
+  /** Notes that accepting works again. */
   reset(): void {
     this.#delay = FIRST_MS;
     this.#failures = 0;
   }
 }
 
-/** A client that resets its connection before it is accepted makes `accept` fail so. */
+/** Whether an error of `accept` means that a client reset its connection before it was accepted. */
 function isOnePeers(error: unknown): boolean {
   const { NotConnected, ConnectionReset, ConnectionAborted } = Deno.errors;
   return [NotConnected, ConnectionReset, ConnectionAborted].some((kind) => error instanceof kind);

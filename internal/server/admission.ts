@@ -1,5 +1,5 @@
 /**
- * Who gets in, decided in one place.
+ * Decides which connections are served.
  *
  * @module
  */
@@ -12,66 +12,69 @@ import { clientOf } from "./cidr.ts";
 import { Rate } from "../time/rate.ts";
 import type { AdmissionRejectReason } from "../api/reasons.ts";
 
-/** The rules of admission. */
+/** The options that decide which connections are served. */
 export interface AdmissionRules {
   readonly maxConnections: number;
   readonly maxConnectionsPerIp: number;
-  /** New connections per second, and so many at once after a quiet second. */
+  /** Maximum number of connections accepted per second, and at once after a second without any. */
   readonly acceptRate: number;
-  /** The same for each client. */
+  /** The same limit for each client. */
   readonly acceptRatePerIp: number;
   /** What happens at `maxConnections`. */
   readonly atCapacity: "reject" | "wait";
-  /** Whether an address is welcome at all. */
-  readonly welcome: (addr: Deno.Addr) => boolean;
+  /** Whether the lists `allow` and `deny` let this address in. */
+  readonly allowed: (addr: Deno.Addr) => boolean;
 }
 
-/** What is to be done with the next connection: let in, left in the kernel for some milliseconds, or turned away. */
+/**
+ * What to do with the next connection: admit it, leave it in the kernel's backlog for `ms` milliseconds, or reject it.
+ */
 export type Decision =
   | { readonly kind: "admit" }
   | { readonly kind: "wait"; readonly ms: number }
   | { readonly kind: "reject"; readonly reason: AdmissionRejectReason; readonly limit?: number };
 
-/** What a decision looks at. */
+/** The facts on which a decision depends. */
 export interface Situation {
-  /** How many connections there are. */
+  /** The number of open connections. */
   readonly active: number;
-  /** In how many milliseconds one more may come, by the rate. */
+  /** The time until `acceptRate` allows one more connection, in milliseconds. */
   readonly dueMs: number;
-  /** The connection that was accepted, as soon as one was. */
-  readonly comer?: Comer;
+  /** The connection to decide about; undefined before it is accepted. */
+  readonly newcomer?: Newcomer;
 }
 
 /** A connection that was accepted and is not admitted yet. */
-export interface Comer {
+export interface Newcomer {
   /** The peer's address. */
   readonly addr: Deno.Addr;
-  /** How many connections the same client has. */
+  /** The number of open connections of the same client. */
   readonly connections: number;
-  /** Whether the same client opens connections faster than it may. */
+  /** Whether the same client opens connections faster than `acceptRatePerIp` allows. */
   readonly tooFast: boolean;
 }
 
 const ADMIT: Decision = { kind: "admit" };
 
 /**
- * Decides. It is asked before a connection is accepted, when it may have to wait, and again when it is known who comes.
+ * Decides about the next connection. It is called before the connection is accepted, when it can be made to wait, and
+ * again after that, when its peer's address is known.
  *
  * @param rules The rules.
- * @param situation What there is.
- * @returns What is to be done.
+ * @param situation The facts.
+ * @returns What to do with the connection.
  */
-export function decide(rules: AdmissionRules, { active, dueMs, comer }: Situation): Decision {
-  const { maxConnections, maxConnectionsPerIp, acceptRatePerIp, atCapacity, welcome } = rules;
+export function decide(rules: AdmissionRules, { active, dueMs, newcomer }: Situation): Decision {
+  const { maxConnections, maxConnectionsPerIp, acceptRatePerIp, atCapacity, allowed } = rules;
   const full = active >= maxConnections;
-  if (comer === undefined) {
+  if (newcomer === undefined) {
     if (full && atCapacity === "wait") return { kind: "wait", ms: Infinity };
     return dueMs > 0 ? { kind: "wait", ms: dueMs } : ADMIT;
   }
-  const { addr, connections, tooFast } = comer;
-  // Before all else: each of the others costs the server a line and a polite end.
+  const { addr, connections, tooFast } = newcomer;
+  // Checked first, because it is the cheapest: each other rejection costs an error line and a graceful close.
   if (tooFast) return reject("accept-rate-per-ip", acceptRatePerIp);
-  if (!welcome(addr)) return reject("denied");
+  if (!allowed(addr)) return reject("denied");
   if (full) return reject("max-connections", maxConnections);
   return connections >= maxConnectionsPerIp ? reject("max-connections-per-ip", maxConnectionsPerIp) : ADMIT;
 }
@@ -80,8 +83,8 @@ function reject(reason: AdmissionRejectReason, limit?: number): Decision {
   return limit === undefined ? { kind: "reject", reason } : { kind: "reject", reason, limit };
 }
 
-/** Keeps the counts that decisions are made from. */
-export class Gate {
+/** Decides about each connection, and keeps the counts and rates that the decisions need. */
+export class Admission {
   readonly #rules: AdmissionRules;
   readonly #now: () => number;
   readonly #clients = new Map<string, number>();
@@ -91,7 +94,7 @@ export class Gate {
 
   /**
    * @param rules The rules.
-   * @param now The time, in milliseconds.
+   * @param now Returns the time, in milliseconds.
    */
   constructor(rules: AdmissionRules, now: () => number) {
     this.#rules = rules;
@@ -100,17 +103,18 @@ export class Gate {
     if (rules.acceptRatePerIp !== Infinity) this.#clientRates = new ClientRates(rules.acceptRatePerIp);
   }
 
-  /** How many milliseconds to wait before the next connection is accepted; `Infinity` until one leaves. */
+  /** Returns how many milliseconds to wait before accepting the next connection; `Infinity` until a connection ends. */
   delay(): number {
     const decision = decide(this.#rules, { active: this.#active, dueMs: this.#rate?.wait(this.#now()) ?? 0 });
     return decision.kind === "wait" ? decision.ms : 0;
   }
 
   /**
-   * Decides about a connection that was accepted; one that is admitted is counted until it leaves.
+   * Decides about a connection that was accepted. An admitted connection is counted until {@linkcode leave}.
    *
-   * It takes of `acceptRate`, but not if its client is past `acceptRatePerIp`: the next connection, which may be another
-   * client's, is accepted at once then, so that a storm from one address has no part in the rate that all share.
+   * The connection counts for `acceptRate`, unless its client is above `acceptRatePerIp`. In that case the next
+   * connection, which may be another client's, is accepted at once, so a storm from one address does not use up the
+   * common rate.
    */
   enter(addr: Deno.Addr): Decision {
     const now = this.#now();
@@ -118,15 +122,15 @@ export class Gate {
     const connections = this.#clients.get(client) ?? 0;
     const tooFast = client !== "" && this.#clientRates?.take(client, now) === false;
     if (!tooFast) this.#rate?.take(now, 1);
-    const comer = { addr, connections, tooFast };
-    const decision = decide(this.#rules, { active: this.#active, dueMs: 0, comer });
+    const newcomer = { addr, connections, tooFast };
+    const decision = decide(this.#rules, { active: this.#active, dueMs: 0, newcomer });
     if (decision.kind !== "admit") return decision;
     this.#active++;
     if (client !== "" && this.#countsClients) this.#clients.set(client, connections + 1);
     return decision;
   }
 
-  /** A connection that was let in has ended. */
+  /** Notes that an admitted connection has ended. */
   leave(addr: Deno.Addr): void {
     this.#active--;
     const client = this.#clientOf(addr);
@@ -139,14 +143,14 @@ export class Gate {
     return this.#rules.maxConnectionsPerIp !== Infinity;
   }
 
-  /** The client that a connection belongs to; empty where no rule asks for it, or where it has no IP address. */
+  /** The client of a connection; empty if no rule depends on clients, or if the peer has no IP address. */
   #clientOf(addr: Deno.Addr): string {
-    const asked = this.#countsClients || this.#clientRates !== undefined;
-    return asked && "hostname" in addr ? clientOf(addr.hostname) : "";
+    const needed = this.#countsClients || this.#clientRates !== undefined;
+    return needed && "hostname" in addr ? clientOf(addr.hostname) : "";
   }
 }
 
-/** Fills in the defaults of the rules of admission, and checks them. */
+/** Checks the options of admission, and fills in their defaults. */
 export function admissionRules(options: ServeOptions): AdmissionRules {
   const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
   const { acceptRatePerIp = Infinity, atCapacity = "reject" } = options;
@@ -155,11 +159,11 @@ export function admissionRules(options: ServeOptions): AdmissionRules {
   checkRate("acceptRate", acceptRate);
   checkRate("acceptRatePerIp", acceptRatePerIp);
   checkWord("atCapacity", atCapacity, ["reject", "wait"]);
-  const welcome = welcomeRule(options);
-  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, welcome };
+  const allowed = addressRule(options);
+  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, allowed };
 }
 
-function welcomeRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {
+function addressRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {
   const allowed = allow && parseCidrs("allow", allow);
   const denied = deny && parseCidrs("deny", deny);
   return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);

@@ -1,5 +1,6 @@
 /**
- * IP addresses, and lists of addresses and networks. The arithmetic is `node:net`'s `BlockList`, which Deno has built in.
+ * IP addresses, and lists of addresses and networks. The arithmetic is `node:net`'s `BlockList`, which Deno has built
+ * in.
  *
  * @module
  */
@@ -7,14 +8,14 @@
 import type { BlockList } from "node:net";
 import { show } from "../api/check.ts";
 
-/** An IPv6 address that maps an IPv4 address (RFC 4291, 2.5.5.2), in any notation, with a zone or without one. */
+/** Matches an IPv6 address that maps an IPv4 address (RFC 4291, 2.5.5.2), in any notation, with or without a zone. */
 const MAPPED = /^(?:::|(?:0{1,4}:){5})ffff:(?:(\d+\.\d+\.\d+\.\d+)|([\da-f]{1,4}):([\da-f]{1,4}))(?:%.*)?$/i;
 
 /**
- * The IPv4 address that an IPv6 address maps; a listener on `::` reports the peers that connect over IPv4 so.
+ * Returns the IPv4 address that an IPv6 address maps. A listener on `::` reports peers that connect over IPv4 this way.
  *
  * @param hostname An address, such as `::ffff:10.0.0.1` or `::ffff:a00:1`.
- * @returns Such as `10.0.0.1`; `undefined` if the address maps none.
+ * @returns The IPv4 address, such as `10.0.0.1`; `undefined` if the address maps none.
  */
 export function mappedIPv4(hostname: string): string | undefined {
   const [, dotted, high, low] = MAPPED.exec(hostname) ?? [];
@@ -24,22 +25,22 @@ export function mappedIPv4(hostname: string): string | undefined {
 }
 
 /**
- * The address that lists and limits compare: without its zone, which says what interface leads there (`%eth0`), and as
- * IPv4 if it maps an IPv4 address.
+ * Returns an address in the form that lists and limits compare: as IPv4 if it maps an IPv4 address, and without its
+ * zone (such as `%eth0`), which names the interface that leads to it.
  *
  * @param hostname An IP address.
- * @returns The address.
+ * @returns The address in that form.
  */
 export function bareIp(hostname: string): string {
   return hostname.includes(":") ? mappedIPv4(hostname) ?? hostname.split("%", 1)[0] : hostname;
 }
 
 /**
- * The part of an address that stands for one client: an IPv4 address whole, of an IPv6 address the /64, since a client
- * that has one address of it has all of them.
+ * Returns the part of an address that stands for one client: the whole of an IPv4 address, and the /64 of an IPv6
+ * address, since a client that has one address of it usually has all of them.
  *
  * @param hostname An IP address.
- * @returns The part.
+ * @returns That part.
  */
 export function clientOf(hostname: string): string {
   const address = bareIp(hostname);
@@ -51,7 +52,7 @@ export function clientOf(hostname: string): string {
   return groups.slice(0, 4).map((group) => group.replace(/^0+(?=.)/, "")).join(":") + "::/64";
 }
 
-/** Addresses and networks, to hold peers against. */
+/** A list of addresses and networks. */
 export class Cidrs {
   readonly #list: BlockList;
 
@@ -60,10 +61,10 @@ export class Cidrs {
   }
 
   /**
-   * Whether an address is one of these, or in one of them. IPv4 that came through an IPv6 socket counts as IPv4,
-   * and a zone such as `%eth0` does not count.
+   * Whether an address is on the list, or in a network on the list. An IPv4 address that came through an IPv6 socket is
+   * compared as IPv4, and a zone such as `%eth0` is ignored.
    *
-   * @param addr A peer's address; one that is no IP address, such as a Unix socket's, never matches.
+   * @param addr A peer's address; the address of a Unix socket never matches.
    * @returns Whether it matches.
    */
   matches(addr: Deno.Addr): boolean {
@@ -74,16 +75,16 @@ export class Cidrs {
 }
 
 /**
- * Reads a list of addresses and networks.
+ * Parses a list of addresses and networks.
  *
- * @param name What the list is called, for the error.
- * @param list Such as `127.0.0.1,10.0.0.0/8,::1`, or the same in parts.
+ * @param name The list's name, for the error text.
+ * @param list A string such as `127.0.0.1,10.0.0.0/8,::1`, or an array of its parts.
  * @returns The list.
- * @throws {TypeError | RangeError} If it is wrong; the message names the part that is.
+ * @throws {TypeError | RangeError} If a part is wrong; the message names it.
  */
 export function parseCidrs(name: string, list: string | readonly string[]): Cidrs {
   if (typeof list !== "string" && !Array.isArray(list)) {
-    throw new TypeError(`Cannot use ${name} ${show(list)}: expected a string, or an array of them`);
+    throw new TypeError(`Cannot use ${name} ${show(list)}: expected a string, or an array of strings`);
   }
   const blocks = newBlockList();
   for (const part of typeof list === "string" ? list.split(",") : list) add(blocks, name, part);
@@ -91,12 +92,12 @@ export function parseCidrs(name: string, list: string | readonly string[]): Cidr
 }
 
 /**
- * Reads a list of peers: addresses, networks, and the word `unix` for every peer on a Unix socket, which has no address.
+ * Parses a list of peers: addresses, networks, and the word `unix`, which stands for all peers on Unix sockets.
  *
- * @param name What the list is called, for the error.
- * @param list Such as `127.0.0.1,10.0.0.0/8,unix`, or the same in parts.
- * @returns Whether a peer's address is one of these.
- * @throws {TypeError | RangeError} If it is wrong; the message names the part that is.
+ * @param name The list's name, for the error text.
+ * @param list A string such as `127.0.0.1,10.0.0.0/8,unix`, or an array of its parts.
+ * @returns A function that tells whether a peer's address is on the list.
+ * @throws {TypeError | RangeError} If a part is wrong; the message names it.
  */
 export function parsePeers(name: string, list: string | readonly string[]): (addr: Deno.Addr) => boolean {
   const parts = typeof list === "string" ? list.split(",") : list;

@@ -1,34 +1,34 @@
 /**
- * A rate for each client, in memory that only recent clients take.
+ * A rate for each client. Only clients that have connected recently take memory.
  *
  * @module
  */
 
 import { Rate } from "../time/rate.ts";
 
-/** Connections per second and client. */
+/** Limits the number of connections per second of each client. */
 export class ClientRates {
   readonly #perSecond: number;
-  /** By client, the one that took last at the end. */
+  /** The rates by client; the client that connected last is at the end. */
   readonly #rates = new Map<string, Rate>();
 
-  /** @param perSecond How many connections per second one client may open, and at once after a quiet second. */
+  /** @param perSecond Maximum connections per second of one client, and at once after a second without any. */
   constructor(perSecond: number) {
     this.#perSecond = perSecond;
   }
 
-  /** The number of clients that are remembered. */
+  /** The number of clients that take memory. */
   get size(): number {
     return this.#rates.size;
   }
 
   /**
-   * Takes one connection of a client's rate.
+   * Counts one connection against its client's rate.
    *
    * @param client The client.
    * @param now The time, in milliseconds.
-   * @returns Whether the rate allowed it; if not, nothing is taken, so that a client that goes on trying is admitted at
-   * its rate all the same.
+   * @returns Whether the rate allows it. If not, the connection is not counted, so that a client that keeps trying is
+   * still admitted at its rate.
    */
   take(client: string, now: number): boolean {
     this.#forget(now);
@@ -40,7 +40,7 @@ export class ClientRates {
     return true;
   }
 
-  /** A client whose bucket is full again is as good as one that has never come; the oldest ones fill up first. */
+  /** Forgets clients whose rate is unused again, as if they had never connected. The oldest are first in the map. */
   #forget(now: number): void {
     for (const [client, rate] of this.#rates) {
       if (!rate.isFull(now)) return;

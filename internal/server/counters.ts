@@ -1,46 +1,49 @@
 /**
- * What a server has counted.
+ * The counters of a server.
  *
  * @module
  */
 
 import { CLOSE_REASONS, type CloseReason } from "../api/reasons.ts";
 
-/** What has gone through one connection or many. */
+/** The input and output of one or more connections. */
 export interface Traffic {
-  /** Whole lines that came. */
+  /** The number of whole lines read. */
   readonly lines: number;
-  /** Bytes that came. */
+  /** The number of bytes read. */
   readonly bytesIn: number;
-  /** Bytes that left. */
+  /** The number of bytes written. */
   readonly bytesOut: number;
 }
 
-/** What a server has done so far. `accepted` is always `active` plus the sum of `closed`. */
+/** The counters of a server since its start. `accepted` is always `active` plus the sum of `closed`. */
 export interface ServerStats extends Traffic {
-  /** Connections that were admitted. */
+  /** The number of connections accepted and served. */
   readonly accepted: number;
-  /** Those of them that are there now. */
+  /** The number of them that are open now. */
   readonly active: number;
-  /** Those that have ended, by reason. */
+  /** The number of them that have ended, by reason. */
   readonly closed: Readonly<Record<CloseReason, number>>;
-  /** Connections that were turned away. */
+  /** The number of connections rejected by the server or its listener. */
   readonly rejected: number;
-  /** Peers that left before they were served, which are neither accepted nor rejected; see the event `gone`. */
+  /**
+   * The number of connections whose peers left before they were served, which count neither as accepted nor as
+   * rejected; see {@linkcode GoneEvent}.
+   */
   readonly gone: number;
   /**
-   * Handlers that are at work: conversation handlers that have not settled, and line handlers whose promise has not,
-   * those included whose connections have ended.
+   * The number of handlers at work: conversation handlers that have not settled, and line handlers whose promise has
+   * not. Handlers whose connections have ended are included.
    */
   readonly handlers: number;
-  /** How often a function among the options threw. */
+  /** How many times a function of the options, such as `onEvent`, threw. */
   readonly hookErrors: number;
 }
 
-/** A connection that is there. */
+/** An open connection. */
 interface ActiveConn {
   readonly totals: Traffic;
-  /** Settles when its handler has; undefined if no handler is at work. */
+  /** Settles when its handler has settled; undefined if no handler is at work. */
   readonly handled: Promise<void> | undefined;
 }
 
@@ -53,19 +56,19 @@ export class Counters {
   readonly closed = Object.fromEntries(CLOSE_REASONS.map((reason) => [reason, 0])) as Record<CloseReason, number>;
   readonly #traffic = { lines: 0, bytesIn: 0, bytesOut: 0 };
 
-  /** A connection has ended. */
+  /** Counts a connection that has ended. */
   ended(reason: CloseReason, traffic: Traffic): void {
     this.closed[reason]++;
     addTo(this.#traffic, traffic);
   }
 
-  /** How many connections have ended since then, by reason; a reason without any is left out. */
+  /** Returns how many connections have ended since `before`, by reason; a reason with none is left out. */
   closedSince(before: Readonly<Record<CloseReason, number>>): Partial<Record<CloseReason, number>> {
     const ended = CLOSE_REASONS.map((reason) => [reason, this.closed[reason] - before[reason]] as const);
     return Object.fromEntries(ended.filter(([, count]) => count > 0));
   }
 
-  /** The counters now, with what the connections that are there have done so far. */
+  /** Returns the counters, including the input and output of the open connections. */
   snapshot(active: Iterable<ActiveConn>, orphans: number): ServerStats {
     const traffic = { ...this.#traffic };
     let count = 0;

@@ -1,5 +1,5 @@
 /**
- * What a shutdown does while connections are there.
+ * What a shutdown does while connections are open.
  *
  * @module
  */
@@ -7,7 +7,7 @@
 import type { Clock } from "../api/clock.ts";
 import type { DrainMode } from "../api/serve_options.ts";
 
-/** A connection that is to end. */
+/** A connection that the shutdown ends. */
 interface Draining {
   /** Ends it at a line boundary. */
   finish(reason: "drained"): void;
@@ -15,36 +15,38 @@ interface Draining {
   abort(reason: "drain-timeout"): void;
 }
 
-/** How often a shutdown tells how many it waits for. */
+/** Time between two reports of the number of open connections, in milliseconds. */
 const WAITING_MS = 500;
 
-/** A drain: its mode and its deadline, which can only be brought forward. */
+/** The mode and the deadline of a shutdown; the deadline can only be brought forward. */
 export class Drain {
   readonly #conns: Iterable<Draining>;
   readonly #clock: Clock;
   #mode: DrainMode = "linger";
   #deadline = Infinity;
   #cancelDeadline = () => {};
-  #cancelWord = () => {};
+  #cancelReport = () => {};
   readonly #over = Promise.withResolvers<void>();
 
   /**
-   * @param conns The connections that are there.
-   * @param clock Where time comes from.
-   * @param tell Called every 500 ms.
+   * @param conns The open connections.
+   * @param clock The source of time.
+   * @param report Called every 500 ms.
    */
-  constructor(conns: Iterable<Draining>, clock: Clock, tell: () => void) {
+  constructor(conns: Iterable<Draining>, clock: Clock, report: () => void) {
     this.#conns = conns;
     this.#clock = clock;
-    this.#tellLater(tell);
+    this.#reportLater(report);
   }
 
-  /** Settles at the deadline, when the connections that are left have been aborted. */
+  /** Settles at the deadline, after the connections that are left have been aborted. */
   get over(): Promise<void> {
     return this.#over.promise;
   }
 
-  /** A later call can only bring the deadline forward, or turn `linger` into `finish`. */
+  /**
+   * Sets the mode and the deadline. A later call can only turn `linger` into `finish`, or bring the deadline forward.
+   */
   hurry(mode: DrainMode, timeout: number): void {
     if (mode === "finish" && this.#mode !== "finish") {
       this.#mode = mode;
@@ -64,17 +66,17 @@ export class Drain {
     );
   }
 
-  /** Nobody is left. */
+  /** Cancels the timers, because no connection is left. */
   stop(): void {
     this.#cancelDeadline();
-    this.#cancelWord();
+    this.#cancelReport();
   }
 
-  #tellLater(tell: () => void): void {
-    this.#cancelWord = this.#clock.setTimer(
+  #reportLater(report: () => void): void {
+    this.#cancelReport = this.#clock.setTimer(
       () => {
-        tell();
-        this.#tellLater(tell);
+        report();
+        this.#reportLater(report);
       },
       WAITING_MS,
       true,

@@ -1,5 +1,5 @@
 /**
- * Connections that are turned away.
+ * Ends rejected connections.
  *
  * @module
  */
@@ -8,10 +8,12 @@ import type { Clock } from "../api/clock.ts";
 import { linger, LINGER_MS } from "../conn/linger.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
 
-/** So many are closed politely at a time; a storm of them must cost nothing. */
+/**
+ * Maximum number of graceful closes at a time; further connections are closed at once, so a storm of them costs little.
+ */
 const MAX_LINGERING = 100;
 
-/** Tells peers why they are turned away, and closes their transports, which it owns. */
+/** Sends an error line to the peers of rejected connections, and closes their transports, which it owns. */
 export class Rejects {
   readonly #clock: Clock;
   readonly #lingering = new Set<Transport>();
@@ -21,10 +23,10 @@ export class Rejects {
   }
 
   /**
-   * Turns one away.
+   * Sends an error line, and closes the transport gracefully; closes it at once if too many are being closed already.
    *
-   * @param transport Its transport.
-   * @param line What to tell it; may be empty.
+   * @param transport The transport of the rejected connection.
+   * @param line The error line with its end; may be empty.
    */
   async add(transport: Transport, line: string): Promise<void> {
     if (this.#lingering.size >= MAX_LINGERING) return closeQuietly(transport);
@@ -39,13 +41,13 @@ export class Rejects {
       }
       if (!isClosed()) await linger(transport, () => transport.closeWrite(), isClosed);
     } catch {
-      // It has left without waiting for an answer.
+      // The peer has left without waiting for the error line.
     }
     cancel();
     this.#drop(transport);
   }
 
-  /** Closes those that are still there; they have been told. */
+  /** Closes the connections that are still open; their error lines have been sent. */
   close(): void {
     for (const transport of this.#lingering) this.#drop(transport);
   }

@@ -184,4 +184,4 @@ export const TURNS: Turns = new Turns(TURN_BYTES, rounds);
  * say; and a storm of them has the loop rest in between, so that all others come first, if it does not ask about these
  * anyway.
  */
-export const ENTRIES: Turns = new Turns(64, roundsOrTurn, 16);
+export const ACCEPT_TURNS: Turns = new Turns(64, roundsOrTurn, 16);

@@ -1,6 +1,6 @@
 import { createConnection, type Socket } from "node:net";
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
-import { type AdmissionRules, decide, Gate } from "../../internal/server/admission.ts";
+import { Admission, type AdmissionRules, decide } from "../../internal/server/admission.ts";
 import { ClientRates } from "../../internal/server/client_rates.ts";
 import { clientOf } from "../../internal/server/cidr.ts";
 import { test, testOnce, within } from "../kit/bounded.ts";
@@ -12,14 +12,14 @@ const OPEN: AdmissionRules = {
   acceptRate: Infinity,
   acceptRatePerIp: Infinity,
   atCapacity: "reject",
-  welcome: () => true,
+  allowed: () => true,
 };
 
 function addr(hostname: string): Deno.NetAddr {
   return { transport: "tcp", hostname, port: 1 };
 }
 
-/** Many clients with one address, which Deno itself cannot choose. */
+/** Many clients with one local address; Deno.connect cannot choose it, `node:net` can. */
 class Storm implements AsyncDisposable {
   readonly #sockets: Socket[];
   #text = "";
@@ -39,7 +39,7 @@ class Storm implements AsyncDisposable {
     }
   }
 
-  /** Opens so many connections, and waits until the kernel has them. */
+  /** Opens `count` connections, and waits until the kernel has them. */
   static async from(localAddress: string, port: number, count: number): Promise<Storm> {
     const sockets = Array.from({ length: count }, () => createConnection({ host: "127.0.0.1", port, localAddress }));
     const storm = new Storm(sockets);
@@ -47,7 +47,7 @@ class Storm implements AsyncDisposable {
     return storm;
   }
 
-  /** All that they have received when so many of them were closed. */
+  /** Waits until `ended` sockets are closed; all that the sockets have received by then. */
   async received(ended: number): Promise<string> {
     while (this.#ended < ended) await this.#news.promise;
     return this.#text;
@@ -59,36 +59,36 @@ class Storm implements AsyncDisposable {
   }
 }
 
-const UNWELCOME = addr("192.0.2.9");
+const DENIED = addr("192.0.2.9");
 
-testOnce("A decision admits while no rule is against it", () => {
-  const comer = { addr: addr("192.0.2.1"), connections: 0, tooFast: false };
+testOnce("decide() admits a connection if no rule is against it", () => {
+  const newcomer = { addr: addr("192.0.2.1"), connections: 0, tooFast: false };
   assertEquals(decide(OPEN, { active: 9, dueMs: 0 }).kind, "admit");
-  assertEquals(decide(OPEN, { active: 9, dueMs: 0, comer }).kind, "admit");
+  assertEquals(decide(OPEN, { active: 9, dueMs: 0, newcomer }).kind, "admit");
 });
 
-testOnce("A decision names the first rule that is broken, and its limit", () => {
-  const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, welcome: (of: Deno.Addr) => of !== UNWELCOME };
+testOnce("decide() names the first rule that a connection breaks, and its limit", () => {
+  const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, allowed: (of: Deno.Addr) => of !== DENIED };
   const of = (active: number, addr: Deno.Addr, connections: number) =>
-    decide(rules, { active, dueMs: 0, comer: { addr, connections, tooFast: false } });
-  assertEquals(of(5, UNWELCOME, 2), { kind: "reject", reason: "denied" });
+    decide(rules, { active, dueMs: 0, newcomer: { addr, connections, tooFast: false } });
+  assertEquals(of(5, DENIED, 2), { kind: "reject", reason: "denied" });
   assertEquals(of(5, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections", limit: 5 });
   assertEquals(of(4, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections-per-ip", limit: 2 });
   assertEquals(of(4, addr("192.0.2.1"), 1), { kind: "admit" });
 });
 
-testOnce("A decision at capacity waits for room where that is asked for", () => {
+testOnce("decide() makes connections wait at capacity if atCapacity says so", () => {
   const rules = { ...OPEN, maxConnections: 5, atCapacity: "wait" } as const;
   assertEquals(decide(rules, { active: 5, dueMs: 0 }), { kind: "wait", ms: Infinity });
   assertEquals(decide(rules, { active: 4, dueMs: 0 }), { kind: "admit" });
 });
 
-testOnce("The gate lets a second's worth in at once, and then so many a second", () => {
+testOnce("Admission lets in acceptRate connections at once, and then acceptRate a second", () => {
   let now = 0;
-  const gate = new Gate({ ...OPEN, acceptRate: 2 }, () => now);
+  const admission = new Admission({ ...OPEN, acceptRate: 2 }, () => now);
   const enter = () => {
-    const delay = gate.delay();
-    if (delay === 0) gate.enter(addr("192.0.2.1"));
+    const delay = admission.delay();
+    if (delay === 0) admission.enter(addr("192.0.2.1"));
     return delay;
   };
   assertEquals([enter(), enter(), enter()], [0, 0, 500]);
@@ -100,47 +100,51 @@ testOnce("The gate lets a second's worth in at once, and then so many a second",
   assertEquals([enter(), enter(), enter()], [0, 0, 500], "A long silence saves up no more");
 });
 
-testOnce("The gate lets in one connection in four seconds at a rate of a quarter", () => {
+testOnce("Admission lets in one connection in four seconds at an acceptRate of a quarter", () => {
   let now = 0;
-  const gate = new Gate({ ...OPEN, acceptRate: 0.25 }, () => now);
-  assertEquals(gate.delay(), 0);
-  gate.enter(addr("192.0.2.1"));
+  const admission = new Admission({ ...OPEN, acceptRate: 0.25 }, () => now);
+  assertEquals(admission.delay(), 0);
+  admission.enter(addr("192.0.2.1"));
   now = 3000;
-  assertEquals(gate.delay(), 1000);
+  assertEquals(admission.delay(), 1000);
   now = 4000;
-  assertEquals(gate.delay(), 0);
+  assertEquals(admission.delay(), 0);
 });
 
-testOnce("A decision about a client that is too fast comes before all that would cost a line", () => {
-  const rules = { ...OPEN, maxConnections: 5, acceptRatePerIp: 3, welcome: () => false };
-  const comer = { addr: UNWELCOME, connections: 0, tooFast: true };
+testOnce("decide() rejects a client above acceptRatePerIp before any rule that costs an error line", () => {
+  const rules = { ...OPEN, maxConnections: 5, acceptRatePerIp: 3, allowed: () => false };
+  const newcomer = { addr: DENIED, connections: 0, tooFast: true };
   const expected = { kind: "reject", reason: "accept-rate-per-ip", limit: 3 } as const;
-  assertEquals(decide(rules, { active: 5, dueMs: 0, comer }), expected);
+  assertEquals(decide(rules, { active: 5, dueMs: 0, newcomer }), expected);
 });
 
-testOnce("The gate lets each client in at acceptRatePerIp, and what is past that takes nothing of acceptRate", () => {
-  let now = 0;
-  const gate = new Gate({ ...OPEN, acceptRate: 5, acceptRatePerIp: 2 }, () => now);
-  const enter = (hostname: string) => gate.enter(addr(hostname)).kind;
-  const storm = () => Array.from({ length: 100 }, (_, i) => enter(`2001:db8::${i + 1}`)).filter((it) => it === "admit");
-  assertEquals(storm().length, 2);
-  assertEquals([enter("192.0.2.1"), enter("::ffff:192.0.2.1"), gate.delay()], ["admit", "admit", 0]);
-  assertEquals([enter("192.0.2.1"), enter("192.0.2.2"), gate.delay()], ["reject", "admit", 200]);
-  now = 500;
-  assertEquals(storm().length, 1, "A client that never stops trying gets its rate, and no less");
-});
+testOnce(
+  "Admission lets each client in at acceptRatePerIp, and connections above it do not count for acceptRate",
+  () => {
+    let now = 0;
+    const admission = new Admission({ ...OPEN, acceptRate: 5, acceptRatePerIp: 2 }, () => now);
+    const enter = (hostname: string) => admission.enter(addr(hostname)).kind;
+    const storm = () =>
+      Array.from({ length: 100 }, (_, i) => enter(`2001:db8::${i + 1}`)).filter((it) => it === "admit");
+    assertEquals(storm().length, 2);
+    assertEquals([enter("192.0.2.1"), enter("::ffff:192.0.2.1"), admission.delay()], ["admit", "admit", 0]);
+    assertEquals([enter("192.0.2.1"), enter("192.0.2.2"), admission.delay()], ["reject", "admit", 200]);
+    now = 500;
+    assertEquals(storm().length, 1, "A client that keeps trying gets its full rate");
+  },
+);
 
-testOnce("The gate holds no peer without an IP address against acceptRatePerIp", () => {
-  const gate = new Gate({ ...OPEN, acceptRatePerIp: 1 }, () => 0);
+testOnce("Admission does not apply acceptRatePerIp to peers without an IP address", () => {
+  const admission = new Admission({ ...OPEN, acceptRatePerIp: 1 }, () => 0);
   const peer = { transport: "unix", path: "/run/x.sock" } as const;
-  assertEquals([gate.enter(peer).kind, gate.enter(peer).kind], ["admit", "admit"]);
+  assertEquals([admission.enter(peer).kind, admission.enter(peer).kind], ["admit", "admit"]);
 });
 
-testOnce("The rates of clients take memory only for those that have come within the last second", () => {
+testOnce("ClientRates keeps only the clients that have connected within the last second", () => {
   const rates = new ClientRates(2);
   for (let i = 0; i < 10_000; i++) {
     rates.take(`client ${i}`, i);
-    // At a burst, a bucket takes a second to be full again.
+    // Both connections of the burst are used up, so the rate is unused again after one second.
     rates.take(`client ${i}`, i);
   }
   assertGreater(rates.size, 500);
@@ -150,19 +154,19 @@ testOnce("The rates of clients take memory only for those that have come within 
   assertEquals(rates.size, 1);
 });
 
-testOnce("A rate below one a second lets one client in, and remembers it for as long as that takes", () => {
+testOnce("ClientRates admits a client once in four seconds at a rate of a quarter, and keeps it as long", () => {
   const rates = new ClientRates(0.25);
   const taken = [0, 1, 3999, 4000, 4001].map((now) => rates.take("client", now));
   assertEquals(taken, [true, false, false, true, false]);
 });
 
-testOnce("The gate counts a client's connections while they are there", () => {
-  const gate = new Gate({ ...OPEN, maxConnectionsPerIp: 1 }, () => 0);
+testOnce("Admission counts a client's connections while they are open", () => {
+  const admission = new Admission({ ...OPEN, maxConnectionsPerIp: 1 }, () => 0);
   const kinds = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
-    .map((hostname) => gate.enter(addr(hostname)).kind);
+    .map((hostname) => admission.enter(addr(hostname)).kind);
   assertEquals(kinds, ["admit", "reject", "admit", "admit", "reject", "admit"]);
-  gate.leave(addr("::ffff:192.0.2.1"));
-  assertEquals(gate.enter(addr("192.0.2.1")).kind, "admit");
+  admission.leave(addr("::ffff:192.0.2.1"));
+  assertEquals(admission.enter(addr("192.0.2.1")).kind, "admit");
 });
 
 testOnce("An IPv6 client is its /64, however its address is written", () => {
