@@ -1,5 +1,5 @@
 /**
- * Any number of deadlines on one timer.
+ * Watches any number of deadlines with one timer.
  *
  * @module
  */
@@ -7,28 +7,28 @@
 import type { Clock } from "../api/clock.ts";
 import { hasAskers, socketsTurns } from "./turns.ts";
 
-/** A timer that rings so much too late says that nothing else had its turn in time either. */
+/** A timer that expires later than this, in milliseconds, shows that the whole process was held up. */
 const LATE_MS = 20;
 
-/** Something with a deadline. */
+/** An object with a deadline. */
 export interface Sleeper {
-  /** The time at which it is due, as things stand; `Infinity` for never. */
+  /** The current deadline, as a time of the clock; `Infinity` for none. */
   deadline(): number;
-  /** Called when it is due. */
+  /** Called when the deadline has passed. */
   wake(now: number): void;
-  /** Kept by {@linkcode Alarms}: the time at which its deadline is looked at next, and its place in the heap. */
+  /** Set by {@linkcode Alarms}: the time at which it checks the deadline next, and the place in its heap. */
   wakeAt: number;
   place: number;
 }
 
 /**
- * Wakes any number of sleepers with one timer: a heap of the times at which to look at each.
+ * Wakes any number of sleepers with one timer. A heap holds the times at which to check their deadlines.
  *
- * A deadline that moves into the future, as it does with every line, costs nothing: it is looked at when the old one
- * is due, and put back. A timer per connection would cost 1.4 KB each.
+ * A deadline that moves into the future, as it does with every line, costs nothing: it is checked at the time of the
+ * old one, and the sleeper goes back into the heap. A timer for each connection would cost 1.4 KB per connection.
  */
 export class Alarms {
-  /** Where time comes from. */
+  /** The source of time. */
   readonly clock: Clock;
   readonly #heap: Sleeper[] = [];
   #timerAt = Infinity;
@@ -38,7 +38,7 @@ export class Alarms {
     this.clock = clock;
   }
 
-  /** Sees to it that a sleeper is looked at by then. */
+  /** Checks a sleeper's deadline at the time `at`, or before. */
   watch(sleeper: Sleeper, at: number): void {
     if (at >= sleeper.wakeAt) return;
     if (sleeper.wakeAt === Infinity) sleeper.place = this.#heap.push(sleeper) - 1;
@@ -47,7 +47,7 @@ export class Alarms {
     this.#setTimer();
   }
 
-  /** Forgets a sleeper. */
+  /** Stops watching a sleeper. */
   drop(sleeper: Sleeper): void {
     if (sleeper.wakeAt === Infinity) return;
     sleeper.wakeAt = Infinity;
@@ -67,17 +67,18 @@ export class Alarms {
   }
 
   /**
-   * Has every socket asked, so that peers that have spoken are heard before they are found silent. Deno's loop has asked
-   * its own before it rings a timer, unless something held the whole process up; other sockets may be far behind.
+   * Reads from every socket before it wakes the sleepers that are due, so that a peer that has sent something is not
+   * taken for silent. Deno's event loop has read its own sockets before it runs a timer, unless the whole process was
+   * held up; the sockets of other engines may be far behind.
    */
   async #catchUp(): Promise<void> {
-    // No timer is set meanwhile: it would be due at once.
+    // Keeps `watch` from setting a timer meanwhile, which would expire at once.
     this.#timerAt = -Infinity;
     await socketsTurns(this.#heap.length);
     this.#wakeDue(true);
   }
 
-  /** @param asked Whether all sockets have been asked since the timer rang. */
+  /** @param asked Whether the kernel has been asked about all sockets since the timer expired. */
   #wakeDue(asked: boolean): void {
     this.#timerAt = Infinity;
     const now = this.clock.now();
@@ -91,7 +92,9 @@ export class Alarms {
     this.#setTimer();
   }
 
-  /** A timer that is too early does no harm, so it is moved only forward, or taken away when nobody is left. */
+  /**
+   * Sets the timer for the first check. One that is too early does no harm, so it is only cancelled if none is needed.
+   */
   #setTimer(): void {
     const at = this.#heap[0]?.wakeAt ?? Infinity;
     if (at >= this.#timerAt && at !== Infinity) return;
@@ -101,9 +104,9 @@ export class Alarms {
     if (at === Infinity) return;
     const now = this.clock.now();
     this.#timerAt = Math.max(at, now);
-    // Rounded up: timers count whole milliseconds, and one that fires early would be set again and again.
+    // Rounded up: timers count whole milliseconds, and one that expires early would be set again and again.
     const delay = Math.ceil(this.#timerAt - now);
-    // What waits for a peer keeps the process alive by itself.
+    // It does not keep the process alive: the reads and writes that wait for peers do.
     this.#cancel = this.clock.setTimer(() => this.#ring(), delay, false);
   }
 

@@ -1,5 +1,5 @@
 /**
- * Clocks: the machine's, and one whose timers can be told not to keep the process alive.
+ * Two clocks: that of the machine, and one whose timers can be told not to keep the process alive.
  *
  * @module
  */
@@ -9,14 +9,16 @@ import type { Clock } from "../api/clock.ts";
 
 const monotonicNow = performance.now.bind(performance);
 
-/** The time, once it has been asked for, until the callbacks that are ready have run: each line asks twice. */
+/**
+ * The time that was read last; NaN again after the current microtasks. A cache, because each line needs the time twice.
+ */
 let recent = NaN;
 
 function forget(): void {
   recent = NaN;
 }
 
-/** The machine's monotonic time, whatever a test makes of `Date` later: a clock on the wall can step, or stand still. */
+/** The machine's monotonic clock. `Date` would not do: the wall clock can step, and a test can replace it. */
 export const SYSTEM_CLOCK: Clock = {
   now() {
     if (Number.isNaN(recent)) {
@@ -38,13 +40,16 @@ interface Wait {
   cancel: () => void;
 }
 
-/** A clock whose timers that keep the process alive can be told not to, under way or not, as sockets can. */
+/**
+ * A clock with `ref` and `unref`, as sockets have them: `unref` makes its timers, present and future, no longer keep
+ * the process alive.
+ */
 export class RefClock implements Clock {
   readonly #clock: Clock;
   readonly #waits = new Set<Wait>();
   #ref = true;
 
-  /** @param clock Where time comes from. */
+  /** @param clock The source of time. */
   constructor(clock: Clock) {
     this.#clock = clock;
   }

@@ -6,7 +6,7 @@
 
 import type { Alarms, Sleeper } from "./alarms.ts";
 
-/** How long each clock of a connection runs, in milliseconds; `Infinity` switches one off. */
+/** The time limit of each clock of a connection, in milliseconds; `Infinity` switches a clock off. */
 export interface Timeouts {
   readonly firstLineTimeout: number;
   readonly idleTimeout: number;
@@ -18,12 +18,12 @@ export interface Timeouts {
 }
 
 /**
- * What the clocks find out. Most are the close reason of the same name. The others:
+ * The clock that has expired. Most names are the close reason of the same name. The others:
  *
- * - `stuck`: a large block has waited for the peer for so long that its memory counts
- * - `listen`: the handler has worked for so long that the peer may be gone unnoticed
- * - `overdue`: the handler still works long after `maxAge`
- * - `linger`: the time of a polite end is up
+ * - `stuck`: the peer has not taken a large block for {@linkcode STUCK_MS}, so the block's memory counts from now on
+ * - `listen`: the handler has worked for {@linkcode LISTEN_MS}, and the peer may have reset the connection since
+ * - `overdue`: the handler still works {@linkcode OVERDUE_MS} after `maxAge`
+ * - `linger`: the time of a graceful close is up
  */
 export type Expiry =
   | "first-line-timeout"
@@ -37,19 +37,22 @@ export type Expiry =
   | "overdue"
   | "linger";
 
-/** Limits of a whole life differ by up to this part, so that clients that came together do not come back together. */
+/**
+ * Maximum part by which a limit on a connection's whole life is changed at random, so that clients that connected
+ * together do not all reconnect together.
+ */
 const JITTER = 0.1;
 
-/** A handler that has worked for this many milliseconds without reading is listened for: its peer may be gone. */
+/** Time for which a handler works without reading before the server checks for a reset by the peer, in milliseconds. */
 export const LISTEN_MS = 250;
 
-/** A large block that has waited for this many milliseconds is stuck. */
+/** Time for which a large block may wait for the peer before its memory counts, in milliseconds. */
 const STUCK_MS = 250;
 
-/** After `maxAge`, a handler has this many milliseconds to come to a line boundary. */
+/** Time that a handler has to come to a line boundary after `maxAge`, in milliseconds. */
 const OVERDUE_MS = 10_000;
 
-/** A limit, give or take 10 % by chance. */
+/** Returns a limit, changed by up to 10 % at random. */
 export function jitter(limit: number): number {
   return limit * (1 + JITTER * (2 * Math.random() - 1));
 }
@@ -70,7 +73,7 @@ export class ConnectionClocks implements Sleeper {
   #lineAt = Infinity;
   #lineLeft: number;
   #firstAt = Infinity;
-  /** Whether the peer has sent nothing yet. */
+  /** Whether the peer has not sent anything yet. */
   #silent = true;
   #halfClosed = false;
   #working = false;
@@ -101,7 +104,7 @@ export class ConnectionClocks implements Sleeper {
     if (at < this.wakeAt) this.#alarms.watch(this, at);
   }
 
-  /** The server begins to wait for the peer's bytes; in mid-line the line's clock goes on from where it stood. */
+  /** The server begins to wait for the peer's bytes. In mid-line the line clock goes on from where it stopped. */
   wait(midLine: boolean): void {
     this.#waiting = true;
     this.stopHandler();
@@ -119,9 +122,9 @@ export class ConnectionClocks implements Sleeper {
   }
 
   /**
-   * Bytes have come, so that the server no longer waits for the peer.
+   * Bytes have come, so the server no longer waits for the peer.
    *
-   * @param lineEnded Whether a line ended with them: the next one has its time whole.
+   * @param lineEnded Whether a line ended with these bytes: the next line has its whole time.
    */
   came(lineEnded: boolean): void {
     this.rest();
@@ -140,7 +143,7 @@ export class ConnectionClocks implements Sleeper {
     this.#lineAt = Infinity;
   }
 
-  /** The handler begins to work: until it reads again, the server waits for it and not for the peer. */
+  /** The handler begins to work. Until it reads again, the server waits for the handler and not for the peer. */
   work(): void {
     if (this.#leaving) return;
     this.#working = true;
@@ -148,24 +151,24 @@ export class ConnectionClocks implements Sleeper {
     this.#startHandler();
   }
 
-  /** Has the handler's peer listened for in a while. */
+  /** Sets the time of the next check for a reset by the peer while the handler works. */
   listenLater(): void {
     this.#listenAt = this.#now() + LISTEN_MS;
     this.#watch(this.#listenAt);
   }
 
-  /** The handler has written something, so it has not hung. */
+  /** The handler has written something, so it does not hang: its clock restarts. */
   handlerWrote(): void {
     if (this.#handlerAt !== Infinity) this.#startHandler();
   }
 
-  /** The peer has ended its side: from here on, `halfCloseTimeout` holds for the handler. */
+  /** The peer has ended its side. From now on, `halfCloseTimeout` applies to the handler. */
   halfClose(): void {
     this.#halfClosed = true;
     if (this.#working) this.#startHandler();
   }
 
-  /** The handler no longer works: it has settled, or asks for more. */
+  /** The handler no longer works: it has settled, or it asks for more input. */
   stopHandler(): void {
     this.#working = false;
     this.#handlerAt = this.#listenAt = Infinity;
@@ -180,9 +183,9 @@ export class ConnectionClocks implements Sleeper {
   }
 
   /**
-   * A block begins to be written, or its writing has made progress.
+   * The writing of a block has begun, or has made progress.
    *
-   * @param large Whether its memory counts if it has to wait.
+   * @param large Whether the block is so large that its memory counts if it has to wait.
    */
   writing(large: boolean): void {
     const now = this.#now();
@@ -193,7 +196,7 @@ export class ConnectionClocks implements Sleeper {
     this.#watch(this.#stuckAt);
   }
 
-  /** The block has left, which is progress for the idle clock too; the handler's clock stood still meanwhile. */
+  /** The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile. */
   wrote(): void {
     this.#writeAt = this.#stuckAt = Infinity;
     if (this.#handlerAt !== Infinity) this.#startHandler();
@@ -202,13 +205,13 @@ export class ConnectionClocks implements Sleeper {
     this.#watch(this.#idleAt);
   }
 
-  /** The connection is about to end: what it still has to write is all that is timed. */
+  /** The connection is about to end: from now on, only its last writes are timed. */
   leave(): void {
     this.rest();
     this.#leaving = true;
   }
 
-  /** Nothing is timed any more but these last milliseconds. */
+  /** The graceful close has begun: from now on, only its own time is measured. */
   linger(milliseconds: number): void {
     this.leave();
     this.#writeAt =
@@ -220,13 +223,16 @@ export class ConnectionClocks implements Sleeper {
     this.#watch(this.#lingerAt);
   }
 
-  /** Stops for good. */
+  /** Stops all clocks for good. */
   stop(): void {
     this.leave();
     this.#alarms.drop(this);
   }
 
-  /** While a block is on its way the peer is slow, not idle, and the handler may be waiting for it. */
+  /**
+   * The earliest of the deadlines that apply. While a block waits to be written, the write clock replaces those of the
+   * peer and the handler: the peer is slow and not idle, and the handler may be waiting for it.
+   */
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? Math.min(this.#idleAt, this.#handlerAt) : this.#writeAt;
     const ageAt = Math.min(this.#ageAt, this.#overdueAt);
@@ -243,13 +249,13 @@ export class ConnectionClocks implements Sleeper {
         this.#overdueAt = now + OVERDUE_MS;
       });
     } else if (this.#overdueAt <= now && !this.#working) {
-      // What is owed is on its way, at the peer's pace or at that of the limits.
+      // No handler works: the last replies are being written, at the peer's speed or at that of a rate limit.
       this.#overdueAt = now + OVERDUE_MS;
       this.#watch(this.deadline());
     } else this.#owner.expire(this.#expired(now));
   }
 
-  /** Tells of something that does not end the connection by itself, so that the clocks run on. */
+  /** Reports a clock that does not end the connection by itself; the other clocks go on. */
   #once(expiry: Expiry, done: () => void): void {
     done();
     this.#watch(this.deadline());

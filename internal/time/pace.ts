@@ -1,5 +1,5 @@
 /**
- * Reading more slowly than a peer sends.
+ * Limits the speed at which the server reads from one connection.
  *
  * @module
  */
@@ -7,36 +7,47 @@
 import type { Clock } from "../api/clock.ts";
 import { Rate } from "./rate.ts";
 
-/** How much one connection may send per second. */
+/** Maximum lines and bytes read from one connection per second. */
 export interface PaceLimits {
   readonly maxLinesPerSecond: number;
   readonly maxBytesPerSecond: number;
 }
 
-/** Peers that came together are not woken together, again and again, which everybody else would have to wait for. */
+/**
+ * Maximum part of a wait that is added to it at random. Without it, connections that began together would all be read
+ * at the same moment, again and again, and all other connections would have to wait for them.
+ */
 const SPREAD = 0.25;
 
-/** Lines that wait pass in groups, so many times a second at most: a timer, a block and a write for each would cost more. */
+/**
+ * Maximum number of groups per second in which lines that wait are passed on. A timer, a block and a write for each
+ * line would cost more.
+ */
 const GROUPS_PER_SECOND = 10;
 
-/** So long a line is taken to be before it has come; but no read is smaller for it than this, whose lines may be empty. */
+/** Assumed length of a line, in bytes, from which a line rate gives the size of a read. */
 const LINE_BYTES = 64;
+
+/** Minimum size of a read that follows from a line rate, in bytes. */
 const LEAST_READ_BYTES = 256;
 
-/** Holds reading up, so that the kernel's buffer fills and TCP slows the peer down: nobody gets an error. */
+/** Delays reads, so that the kernel's buffer fills and TCP slows the peer down. The peer gets no error. */
 export class Pace {
   readonly #clock: Clock;
   readonly #bytes: Rate;
   readonly #lines: Rate;
   readonly #groupLines: number;
-  /** The largest read, so that what waits here is little, and the rest waits in the kernel: a second's worth of bytes. */
+  /**
+   * Maximum bytes of one read: what may be read in one second. So little waits in memory here, and the rest in the
+   * kernel.
+   */
   readonly maxReadBytes: number;
   #wake = () => {};
-  /** How much later than it had to be the last wait was over: our doing, which the rate does not count. */
+  /** The random time added to the last wait, in milliseconds. The rate is charged as if it had not been added. */
   #late = 0;
   #stopped = false;
 
-  /** Whether there is a pace to keep. */
+  /** Whether either limit is set. */
   static isSet({ maxLinesPerSecond, maxBytesPerSecond }: PaceLimits): boolean {
     return maxLinesPerSecond !== Infinity || maxBytesPerSecond !== Infinity;
   }
@@ -50,7 +61,7 @@ export class Pace {
     this.maxReadBytes = Math.max(1, Math.floor(Math.min(limits.maxBytesPerSecond, linesBytes)));
   }
 
-  /** Whether no more may be read for now. */
+  /** Whether the next read has to wait. */
   get holdsUp(): boolean {
     return this.#bytes.wait(this.#clock.now()) > 0;
   }
@@ -60,16 +71,16 @@ export class Pace {
     return this.#sleep(this.#bytes.wait(this.#clock.now()));
   }
 
-  /** So much was read. */
+  /** Counts bytes that were read. */
   took(bytes: number): void {
     this.#bytes.take(this.#clock.now() - this.#late, bytes);
   }
 
-  /** Lines that are held back. */
+  /** The lines that are held back. */
   later = "";
 
   /**
-   * Waits until lines may pass, and holds the others back.
+   * Waits until lines may pass, and holds back those that may not pass yet.
    *
    * @param read Reads one or more lines, each ended by LF; `undefined` if there are no more.
    * @returns The lines that may pass, or `undefined`.
@@ -82,7 +93,7 @@ export class Pace {
     return lines.slice(0, end);
   }
 
-  /** Takes the lines that are held back. */
+  /** Returns the lines that are held back, and no longer holds them. */
   takeLater(): string {
     const { later } = this;
     this.later = "";
@@ -93,21 +104,21 @@ export class Pace {
    * Waits until lines may pass.
    *
    * @param lines One or more lines, each ended by LF.
-   * @returns Where those end that may pass now, at least one; all, once nothing is held up any more.
+   * @returns Where the last line ends that may pass now; at least one line may. After {@linkcode stop}, all lines may.
    */
   async pass(lines: string): Promise<number> {
-    // Where bytes alone are limited, nobody need look for the ends of lines.
+    // Without a limit on lines, there is no need to look for their ends.
     if (this.#groupLines === Infinity) return lines.length;
     const group = firstLines(lines, this.#groupLines).count;
     await this.#sleep(this.#lines.wait(this.#clock.now(), group));
     if (this.#stopped) return lines.length;
-    // A timer may be early by less than a millisecond.
+    // A timer may expire up to a millisecond early, so the whole group may pass even if the rate allows one line less.
     const { count, end } = firstLines(lines, Math.max(group, this.#lines.available(this.#clock.now())));
     this.#lines.take(this.#clock.now() - this.#late, count);
     return end;
   }
 
-  /** Waits no more. */
+  /** Ends the current wait, and makes all later ones end at once. */
   stop(): void {
     this.#stopped = true;
     this.#wake();
@@ -118,7 +129,7 @@ export class Pace {
     if (milliseconds === 0 || this.#stopped) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#late = milliseconds * SPREAD * Math.random();
-    // The transport is at rest meanwhile, so this alone keeps the process alive.
+    // No read is outstanding meanwhile, so only this timer keeps the process alive.
     const cancel = this.#clock.setTimer(resolve, milliseconds + this.#late, true);
     this.#wake = resolve;
     await promise;
@@ -126,7 +137,7 @@ export class Pace {
   }
 }
 
-/** How many lines there are, at most so many, and where they end. */
+/** Counts the lines, up to `most`; returns their number and where they end. */
 function firstLines(lines: string, most: number): { count: number; end: number } {
   let end = 0;
   let count = 0;

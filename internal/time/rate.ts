@@ -1,40 +1,43 @@
 /**
- * So many per second, and a burst of one second's worth after a quiet time.
+ * A limit on events per second, which allows one second's worth of them at once after a quiet second.
  *
  * @module
  */
 
-/** A rate. It keeps one moment only, that at which the next would be due if all came evenly, and so never drifts. */
+/**
+ * Limits events per second. Its only state is the time at which the next event would be due if all events were evenly
+ * spaced, so that no error adds up.
+ */
 export class Rate {
   readonly #interval: number;
-  /** A burst is ahead of its time, by so much at most. */
+  /** Maximum time by which a burst may be ahead of evenly spaced events, in milliseconds. */
   readonly #ahead: number;
   #evenAt = -Infinity;
 
-  /** @param perSecond How many; `Infinity` for any number. */
+  /** @param perSecond Maximum events per second; `Infinity` for no limit. */
   constructor(perSecond: number) {
     this.#interval = 1000 / perSecond;
     this.#ahead = Math.max(0, 1000 - this.#interval);
   }
 
-  /** In how many milliseconds so many more may pass, which are no more than a burst. */
+  /** Returns after how many milliseconds `count` more events may pass; `count` is at most a burst. */
   wait(now: number, count = 1): number {
     return this.#interval === 0 ? 0 : Math.max(0, this.#evenAt + (count - 1) * this.#interval - this.#ahead - now);
   }
 
-  /** How many may pass now. */
+  /** Returns how many events may pass now. */
   available(now: number): number {
     if (this.#interval === 0) return Infinity;
     const ahead = Math.max(this.#evenAt, now) - now;
     return Math.max(0, Math.floor((this.#ahead - ahead) / this.#interval) + 1);
   }
 
-  /** Whether it has been quiet for so long that it is as good as new. */
+  /** Whether the quiet time was long enough for a whole burst, as if no event had ever passed. */
   isFull(now: number): boolean {
     return this.#evenAt <= now;
   }
 
-  /** So many have passed. */
+  /** Counts events that have passed. */
   take(now: number, count: number): void {
     this.#evenAt = Math.max(this.#evenAt, now) + count * this.#interval;
   }

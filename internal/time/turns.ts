@@ -1,58 +1,61 @@
 /**
- * Ways to let the event loop go round.
+ * Lets the event loop run other work: functions that wait for it, and turns that connections share.
  *
  * @module
  */
 
 import { setImmediate } from "node:timers";
 
-/** Each asks the kernel about the sockets of an engine that is not Deno's, and tells the readers what has come. */
+/** The functions that ask the kernel about the sockets of other engines than Deno's, and settle their reads. */
 const askers = new Set<() => void>();
 
 /**
- * Has an engine's sockets asked about wherever the loop's own are: see {@linkcode askNow}.
+ * Registers an engine whose sockets are not Deno's, for {@linkcode askNow}.
  *
- * @param ask Asks the kernel about all sockets of the engine, and settles the reads that have something, before it returns.
- * @returns A function that takes it back.
+ * @param ask Asks the kernel about all sockets of the engine, and settles the reads that have data, before it returns.
+ * @returns A function that removes the registration.
  */
 export function registerAsker(ask: () => void): () => void {
   askers.add(ask);
   return () => void askers.delete(ask);
 }
 
-/** Whether there are sockets that are not Deno's. */
+/** Whether an engine is registered whose sockets are not Deno's. */
 export function hasAskers(): boolean {
   return askers.size > 0;
 }
 
 /**
- * Asks the kernel at once about all sockets that are not Deno's: reads of what has come are settled when it returns,
- * though what awaits them runs later. Deno's own sockets cannot be asked like this; {@linkcode socketsTurn} waits for them.
+ * Asks the kernel at once about all sockets that are not Deno's. When it returns, reads that have data are settled;
+ * code that awaits them runs later. Deno's own sockets cannot be asked like this; {@linkcode socketsTurn} waits for
+ * them.
  */
 export function askNow(): void {
   for (const ask of askers) ask();
 }
 
 /**
- * Lets everything that is ready have its turn, timers and sockets included, and rests for a millisecond or two.
+ * Waits until everything that is ready has run, timers and sockets included; this takes a millisecond or two.
  *
- * A promise that is ready, and even `setImmediate`, goes before the sockets: Deno's loop asks the kernel for news only
- * now and then while there is other work. A timer makes it ask, unless it is due before the loop comes to rest.
+ * Settled promises, and even `setImmediate`, run before the sockets: while there is other work, Deno's event loop asks
+ * the kernel about sockets only now and then. A timer makes it ask, unless the timer is due before the loop would wait.
  */
 export function turn(): Promise<void> {
   askNow();
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
-/** Lets the loop go round once: those who are known to be ready have their turn, but the kernel need not be asked. */
+/**
+ * Waits for one round of the event loop: callbacks that are ready run, but the kernel may not be asked about sockets.
+ */
 export function round(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => resolve()));
 }
 
-/** The loop asks the kernel about Deno's sockets at least once in 61 rounds, even if it is never at rest. */
+/** Rounds after which the loop has asked the kernel about Deno's sockets: it does so at least once in 61 rounds. */
 const ROUNDS = 64;
 
-/** Lets the loop ask the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
+/** Waits until the loop has asked the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
 async function rounds(): Promise<void> {
   for (let left = ROUNDS; left > 0; left--) {
     askNow();
@@ -65,30 +68,31 @@ function roundsOrTurn(): Promise<void> {
 }
 
 /**
- * Waits until the kernel has been asked about every socket and the callbacks have run, for up to 128 sockets:
- * {@linkcode socketsTurns} takes as many of these as it needs.
+ * Waits until the kernel has been asked about up to 128 sockets and the callbacks have run. For more sockets,
+ * {@linkcode socketsTurns} waits for it several times.
  */
 export async function socketsTurn(): Promise<void> {
   await rounds();
   await turn();
 }
 
-/** Binary logarithm of the number of Deno's operations that its loop completes in one go, which is 128. */
+/** Binary logarithm of the number of operations that Deno's loop completes in one round, which is 128. */
 const LOG_OPERATIONS = 7;
 
 /**
- * Waits until what the kernel had at the call has been read, wherever a read was outstanding.
+ * Waits until every outstanding read has got the bytes that the kernel had at the call.
  *
  * @param sockets The number of sockets.
- * @param turn What waits for a part of them; it may have begun before the call, which is why it is awaited once more.
+ * @param turn Waits for a part of the sockets. It is awaited once more than needed, because its first wait may have
+ * begun before the call.
  */
 export async function socketsTurns(sockets: number, turn: () => Promise<void> = socketsTurn): Promise<void> {
   for (let turns = 2 + (sockets >> LOG_OPERATIONS); turns > 0; turns--) await turn();
 }
 
 /**
- * Shares each turn among those who have much to do in it: peers that always have data, in whatever number, would starve
- * the others.
+ * Shares the event loop among connections with much work. In one turn, all of them together do a limited amount; then
+ * other connections and timers run. Without turns, peers that always have data would starve the others.
  */
 export class Turns {
   readonly #most: number;
@@ -101,9 +105,9 @@ export class Turns {
   #pausing = 0;
 
   /**
-   * @param most How much is done in one, by all together.
-   * @param next Waits until the next one begins.
-   * @param inARow After so many those who are known to be ready go first, within the same turn.
+   * @param most Maximum amount of work in one turn, by all together.
+   * @param next Waits until the next turn begins.
+   * @param inARow After this many calls of `take`, other callbacks that are ready run first, within the same turn.
    */
   constructor(most: number, next: () => Promise<void>, inARow: number = Infinity) {
     this.#most = this.#left = most;
@@ -112,10 +116,10 @@ export class Turns {
   }
 
   /**
-   * Takes of this turn, or of a later one.
+   * Takes a share of this turn, or of a later one if this turn is used up.
    *
-   * @param amount How much, however little is left.
-   * @returns When it may be done; `undefined` for now.
+   * @param amount The amount of work; it may be more than what is left of the turn.
+   * @returns A promise that settles when the work may begin; `undefined` if it may begin now.
    */
   take(amount: number): Promise<void> | undefined {
     const turn = this.#take(amount);
@@ -140,7 +144,7 @@ export class Turns {
     this.#pausing--;
   }
 
-  /** Nobody waits: it is over when the loop goes round, which is cheaper to learn than to wait for the next. */
+  /** Ends the turn when the loop has gone round, if no work waits. This is cheaper than waiting with `next`. */
   #endLater(): void {
     if (this.#ending) return;
     this.#ending = true;
@@ -167,21 +171,21 @@ export class Turns {
   }
 }
 
-/** So much input, in bytes, is answered in one turn: a third of a millisecond's work. */
+/** Maximum bytes of input answered in one turn: a third of a millisecond's work. */
 export const TURN_BYTES: number = 256 * 1024;
 
-/** Who handles lines one by one has a turn for so many of them, which is no less work. */
+/** Maximum lines handled one by one in one turn, which are no less work. */
 export const TURN_LINES = 1024;
 
-/** A line that is handled by itself is as much work as so many bytes of a block. */
+/** The work of one line that is handled by itself, counted in bytes of a block. */
 export const LINE_WORK: number = TURN_BYTES / TURN_LINES;
 
-/** The turns of those who have much to say. All servers of this process share them, as they share one loop. */
+/** The turns of connections that send much. All servers of a process share them, because they share one event loop. */
 export const TURNS: Turns = new Turns(TURN_BYTES, rounds);
 
 /**
- * The turns of those who come, by their number, as 64 can take some milliseconds. They wait for nobody who has much to
- * say; and a storm of them has the loop rest in between, so that all others come first, if it does not ask about these
- * anyway.
+ * The turns of new connections, which are counted, because accepting 64 can take some milliseconds. They are separate
+ * from {@linkcode TURNS}, so that a new connection does not wait for those that send much. In a storm of new
+ * connections, the sockets of all others are read between two turns.
  */
 export const ACCEPT_TURNS: Turns = new Turns(64, roundsOrTurn, 16);
