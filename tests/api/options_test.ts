@@ -8,7 +8,7 @@ const TIME = /expected more than 0 and at most 2147483647 ms, or Infinity$/;
 const RATE = /expected more than 0 per second, or Infinity$/;
 const COUNT = /expected a whole number of at least 1, or Infinity$/;
 
-/** Every option, with values that it cannot have and what the error says of the ones it can. */
+/** Every option, with values that are wrong, and what the error says about allowed ones. */
 const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = [
   ["hostname", [5, null, {}, ""], /expected (a string|an address or a host name)/],
   ["port", [-1, 65_536, 1.5, NaN, Infinity], /expected a whole number from 0 to 65535$/],
@@ -69,7 +69,7 @@ for (const [name, values, allowed] of WRONG) {
   });
 }
 
-test("serve() refuses a number that is given as text, and anything else that is no number", () => {
+test("serve() refuses numbers given as text, and other values that are not numbers", () => {
   for (const [name] of NUMBERS) {
     for (const value of ["5", null, [5], true]) {
       const { message } = assertThrows(() => serve({ [name]: value } as ServeOptions), TypeError);
@@ -86,7 +86,7 @@ test("serve() names every option of ServeOptions in its checks", async () => {
   assertEquals(names.toSorted(), WRONG.map(([name]) => name as string).toSorted());
 });
 
-test("serve() takes Infinity where it switches something off", async () => {
+test("serve() takes Infinity for every limit that it can switch off", async () => {
   const off = { idleTimeout: Infinity, maxAge: Infinity, drainTimeout: Infinity, maxConnectionBytes: Infinity };
   await using t = startServer({ ...off, maxConnections: Infinity, maxQueuedBytes: Infinity });
   assertEquals(await t.talk("on\n"), "ON\n");
@@ -110,12 +110,12 @@ test("shutdown() refuses wrong options, and the server goes on", async () => {
   assertEquals(await t.talk("still here\n"), "STILL HERE\n");
 });
 
-test("serve() passes a listener's failure on", () => {
+test("serve() throws what listening throws", () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   assertThrows(() => serve({ hostname: "127.0.0.1", port: taken.addr.port }), Deno.errors.AddrInUse);
 });
 
-test("serve() uses the listener that it is given, and tells its address before the first connection", async () => {
+test("serve() uses the given listener, and reports its address before the first connection", async () => {
   const listener = new MemoryListener();
   const heard: Deno.Addr[] = [];
   await using t = startServer({ listener, port: 1, onListen: (addr) => heard.push(addr) });
@@ -128,7 +128,7 @@ function shown(value: unknown): string {
   return typeof value === "string" ? `"${value}"` : typeof value === "object" && value !== null ? "" : String(value);
 }
 
-test("Every option may be undefined, which is as if it were left out", async () => {
+test("Every option may be undefined, with the same effect as leaving it out", async () => {
   const names = WRONG.map(([name]) => [name, undefined]);
   const unset: { [Name in keyof Required<ServeOptions>]: undefined } = Object.fromEntries(names);
   // The type checker refuses this assignment if the type of an option leaves undefined out.
@@ -137,7 +137,7 @@ test("Every option may be undefined, which is as if it were left out", async () 
   await server.shutdown({ drain: undefined, drainTimeout: undefined });
 });
 
-test("An event has no key for what it does not tell", async () => {
+test("An event has no key without a value", async () => {
   const listener = new MemoryListener();
   await using t = startServer({ deny: ["192.0.2.1"], listener });
   using _denied = listener.connect({ transport: "tcp", hostname: "192.0.2.1", port: 1 });

@@ -5,7 +5,7 @@ import { check, fc } from "../kit/property.ts";
 
 const LF = 10;
 
-/** Mostly text, with the bytes that matter and their neighbours; at any address, as it may be part of a larger array. */
+/** Bytes, mostly text, with those that upperCase() handles and their neighbours, at any offset in a larger array. */
 const anyBytes = fc.tuple(
   fc.array(
     fc.oneof(
@@ -17,14 +17,14 @@ const anyBytes = fc.tuple(
   fc.nat(7),
 ).map(([bytes, start]) => new Uint8Array([...Array(start).fill(0x61), ...bytes]).subarray(start));
 
-/** A few of them replaced by what is no ASCII, or by a CR. */
+/** The same bytes, with a few of them replaced by a CR or by a byte that is not ASCII. */
 const anyOthers = fc.array(fc.tuple(fc.nat(39), fc.constantFrom(13, 0x80, 0x8d, 0xe1, 0xfa, 0xff)), { maxLength: 3 });
 
 function upper(byte: number): number {
   return byte >= 0x61 && byte <= 0x7a ? byte - 0x20 : byte;
 }
 
-test("upperCase() changes ASCII letters alone, at any address, and tells of CR and of what is no ASCII", async () => {
+test("upperCase() changes ASCII letters only, at any offset, and reports CRs and non-ASCII bytes", async () => {
   await check([anyBytes, anyOthers], (bytes, others) => {
     for (const [at, byte] of others) if (at < bytes.length) bytes[at] = byte;
     const around = new Uint8Array(bytes.buffer).slice(0, bytes.byteOffset);
@@ -35,7 +35,7 @@ test("upperCase() changes ASCII letters alone, at any address, and tells of CR a
   }, 3000);
 });
 
-test("upperCase() knows each byte at each place of a word", () => {
+test("upperCase() is right for each byte at each place of a word", () => {
   for (let byte = 0; byte < 0x100; byte++) {
     for (let at = 0; at < 6; at++) {
       const bytes = new Uint8Array(6).fill(0x7a);
@@ -46,7 +46,7 @@ test("upperCase() knows each byte at each place of a word", () => {
   }
 });
 
-test("countLineFeeds() counts LFs alone, at any address, however many there are", async () => {
+test("countLineFeeds() counts LFs only, at any offset, in any number", async () => {
   await check([anyBytes, anyOthers], (bytes, others) => {
     for (const [at, byte] of others) if (at < bytes.length) bytes[at] = byte;
     assertEquals(countLineFeeds(bytes), bytes.filter((byte) => byte === LF).length);

@@ -24,7 +24,7 @@ const CORPUS = [
   "abc\r\r\n",
 ];
 
-/** Has a limiter take text, as much at a time as it asks for; the last block. */
+/** Gives text to a limiter, in parts of the size of its space; returns the last block. */
 function feed(limiter: Limiter, text: string): string {
   let block = "";
   for (let rest = new TextEncoder().encode(text); rest.length > 0;) {
@@ -38,7 +38,7 @@ function feed(limiter: Limiter, text: string): string {
   return block;
 }
 
-test("While memory is short, a buffer is as large as the line needs that has begun in it, up to the longest", () => {
+test("While memory is short, a buffer is only as large as the line in it needs, up to the longest line", () => {
   for (const [held, size] of [[0, 256], [255, 256], [256, 1024], [5000, 16_384], [65_536, 65_538]]) {
     const limiter = new Limiter(NO_LIMITS);
     feed(limiter, "\n".repeat(70_000) + "x".repeat(held));
@@ -46,7 +46,7 @@ test("While memory is short, a buffer is as large as the line needs that has beg
   }
 });
 
-test("A buffer that is let go of takes no unfinished line along", () => {
+test("Limiter gives no buffer back that holds an unfinished line", () => {
   const limiter = new Limiter(NO_LIMITS);
   feed(limiter, `${"x".repeat(256)}\nPART`);
   assertGreater(limiter.extraBytes, 0);
@@ -54,7 +54,7 @@ test("A buffer that is let go of takes no unfinished line along", () => {
   assertEquals(feed(limiter, "IAL\n"), "PARTIAL\n");
 });
 
-/** Feeds segments, one read each or as many as the space asks for; what comes out, and why it stops. */
+/** Gives segments to a limiter, in as many reads as its space needs; returns the blocks and the breach. */
 function run(segments: Uint8Array[], limits: SizeLimits): { blocks: string[]; reason: string } {
   const limiter = new Limiter(limits);
   const blocks: string[] = [];
@@ -74,7 +74,7 @@ function run(segments: Uint8Array[], limits: SizeLimits): { blocks: string[]; re
   return { blocks, reason: limiter.breach ?? "end" };
 }
 
-/** What the oracle says, in the form of `run`, with each line end as LF. */
+/** The answer of the oracle in the form of `run`, with each line end as LF. */
 function expected(input: Uint8Array, limits: SizeLimits): { text: string; reason: string } {
   const { lines, reason } = answer(input, limits);
   return { text: lines.map((line) => new TextDecoder("latin1").decode(line) + "\n").join(""), reason };
@@ -187,7 +187,7 @@ test("Limiter gives a large buffer back when the peer becomes quiet", () => {
   assertEquals([large >= 60_000, limiter.space().length], [true, 256]);
 });
 
-test("ByteLimitStream lets whole lines pass and ends the last one", async () => {
+test("ByteLimitStream passes whole lines on and ends the last one", async () => {
   const stream = ReadableStream.from(["o", "ne\r\ntwo\nth", "ree"].map(toBytes)).pipeThrough(new ByteLimitStream());
   const chunks = await Array.fromAsync(stream, (chunk) => new TextDecoder().decode(chunk));
   assertEquals(chunks, ["one\r\ntwo\n", "three\n"]);

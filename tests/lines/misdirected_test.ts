@@ -3,7 +3,7 @@ import { RequestLine } from "../../internal/lines/misdirected.ts";
 import { test } from "../kit/bounded.ts";
 import { startServer } from "../kit/server.ts";
 
-/** What HTTP/2 sends first with prior knowledge, by RFC 9113, and after it an empty SETTINGS frame. */
+/** The first bytes of an HTTP/2 client with prior knowledge (RFC 9113): the preface and an empty SETTINGS frame. */
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 test("HTTP/2 with prior knowledge is answered as HTTP is", async () => {
@@ -13,7 +13,7 @@ test("HTTP/2 with prior knowledge is answered as HTTP is", async () => {
   assertEquals((await t.closed()).reason, "misdirected");
 });
 
-test("A first line of HTTP is looked at up to 8 KiB, and a longer one is a line like any other", () => {
+test("An HTTP request line is recognized up to 8 KiB, and a longer one is a line like any other", () => {
   const answered = (length: number) => {
     const line = new RequestLine();
     const bytes = new TextEncoder().encode("GET /".padEnd(length - 9, "a") + " HTTP/1.1\n");

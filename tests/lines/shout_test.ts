@@ -3,7 +3,7 @@ import { shout } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 
-test("shout.block answers any lines as shout answers each of them", async () => {
+test("shout.block answers lines as shout answers each of them", async () => {
   const line = fc.string({ unit: "binary" }).map((text) => text.replaceAll("\n", ""));
   await check([fc.array(line, { minLength: 1 })], (lines) => {
     const block = lines.map((line) => `${line}\n`).join("");

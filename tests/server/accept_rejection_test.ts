@@ -4,7 +4,7 @@ import { MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 
-/** A listener that turns away the first so many connections. */
+/** A listener that rejects the first 200 connections. */
 class Picky extends MemoryListener {
   left = 200;
 
@@ -15,9 +15,9 @@ class Picky extends MemoryListener {
   }
 }
 
-test("A connection that the listener turns away is an event and a count, and accepting goes on at once", async () => {
+test("A connection that the listener rejects is reported and counted, and no pause follows", async () => {
   const listener = new Picky();
-  // Nobody moves the clock, so a wait would last for ever.
+  // The clock stands still, so a pause would last for ever.
   const { clock } = inMemory();
   await using t = startServer({ listener, clock });
   using client = listener.connect();

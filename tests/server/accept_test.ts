@@ -8,7 +8,7 @@ import type { Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { setImmediate } from "node:timers";
 
-/** Connects so many clients that reset at once, while this process looks away. */
+/** Connects clients that reset at once, while this process is blocked. */
 function resetMany(port: number, count: number): void {
   const script = `
     import net from "node:net";
@@ -20,12 +20,12 @@ function resetMany(port: number, count: number): void {
   assertEquals(new TextDecoder().decode(stderr), "");
 }
 
-test("clients that reset before they are accepted end neither the accepting nor its pace (deno#11599)", async () => {
+test("clients that reset before they are accepted neither stop nor slow down accepting (deno#11599)", async () => {
   await using t = startServer();
   const early = await t.admitted();
   resetMany(t.port, 120);
   assertEquals(await t.talk("still accepting\n"), "STILL ACCEPTING\n");
-  // Some may have been accepted before they reset.
+  // Some clients may have been accepted before they reset.
   const unlucky = t.stats.gone + t.stats.closed.reset;
   assertEquals(unlucky >= 100, true, `${unlucky} clients were reset`);
   assertEquals(t.stats.gone > 0, true);
@@ -34,7 +34,7 @@ test("clients that reset before they are accepted end neither the accepting nor 
   assertEquals(await early.readLine(), "AND SERVING");
 });
 
-testOnce("a client that is turned away and stays gets two seconds, and costs no more than its place", async () => {
+testOnce("a rejected client that stays is closed after two seconds", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxConnections: 1 });
   await t.admitted();
@@ -46,7 +46,7 @@ testOnce("a client that is turned away and stays gets two seconds, and costs no 
   await assertRejects(() => rejected.write("too late\n"), Deno.errors.BrokenPipe);
 });
 
-testOnce("of many clients that are turned away a hundred are closed politely, and the others at once", async () => {
+testOnce("of many rejected clients, a hundred are closed gracefully, and the others at once", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxConnections: 1 });
   await t.admitted();
@@ -57,7 +57,7 @@ testOnce("of many clients that are turned away a hundred are closed politely, an
   assertEquals(answers.filter((text) => text === "error: more than 1 connection\n").length, 100);
 });
 
-testOnce("a client that is turned away and takes nothing holds nobody up", async () => {
+testOnce("a rejected client whose transport takes no bytes is closed", async () => {
   const { listener, clock } = inMemory();
   const deaf = faulty(listener, { writeBytes: () => 0 });
   await using t = startServer({ listener: deaf, clock, maxConnections: 1 });
@@ -66,7 +66,7 @@ testOnce("a client that is turned away and takes nothing holds nobody up", async
   assertEquals(await rejected.readAll(), "");
 });
 
-testOnce("a storm of connections lets those who are there have their turn", async () => {
+testOnce("a storm of new connections lets other callbacks run in between", async () => {
   const { listener } = inMemory();
   await using t = startServer({ listener });
   for (let i = 0; i < 1500; i++) listener.connect();
@@ -76,13 +76,13 @@ testOnce("a storm of connections lets those who are there have their turn", asyn
 });
 
 testOnce(
-  "in a storm of connections those who are known to have spoken are heard after sixteen of them at most",
+  "in a storm of new connections, callbacks that are ready run after at most sixteen of them",
   async () => {
     const { listener } = inMemory();
     const transport = await (listener.connect(), listener.accept());
     const ready = Object.assign(new MemoryListener(), { accept: () => Promise.resolve(transport) });
     const acceptor = new Acceptor(ready, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
-    // The first turn may be half over; one that is whole begins when the loop has gone round.
+    // The first turn may be partly used up; the next one begins when the loop has gone round.
     await new Promise<void>((resolve) => setImmediate(() => resolve()));
     let heard = false;
     setImmediate(() => heard = true);
@@ -93,7 +93,7 @@ testOnce(
   },
 );
 
-testOnce("a connection that comes after the acceptor was closed is closed, and handed to nobody", async () => {
+testOnce("a connection that is accepted after the acceptor was closed is closed, and not handed out", async () => {
   const memory = new MemoryListener();
   const client = memory.connect();
   const transport = await memory.accept();

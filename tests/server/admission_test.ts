@@ -97,7 +97,7 @@ testOnce("Admission lets in acceptRate connections at once, and then acceptRate 
   now = 500;
   assertEquals([enter(), enter()], [0, 500]);
   now = 60_000;
-  assertEquals([enter(), enter(), enter()], [0, 0, 500], "A long silence saves up no more");
+  assertEquals([enter(), enter(), enter()], [0, 0, 500], "A long quiet time allows no larger burst");
 });
 
 testOnce("Admission lets in one connection in four seconds at an acceptRate of a quarter", () => {
@@ -179,7 +179,7 @@ testOnce("An IPv6 client is its /64, however its address is written", () => {
   assertEquals(clientOf("203.0.113.7"), "203.0.113.7");
 });
 
-test("serve() turns a client's next connection away with a line that names the limit", async () => {
+test("serve() rejects a client's connection above maxConnectionsPerIp with a line that names the limit", async () => {
   await using t = startServer({ maxConnectionsPerIp: 2 });
   using first = await t.admitted();
   using _second = await t.admitted();
@@ -204,7 +204,7 @@ test("serve() at capacity leaves the next connection in the kernel until there i
   assertEquals([t.stats.accepted, t.stats.rejected], [2, 0]);
 });
 
-test("shutdown() does not wait for room", async () => {
+test("shutdown() does not wait for a connection that waits in the backlog", async () => {
   await using t = startServer({ maxConnections: 1, atCapacity: "wait" });
   using _only = await t.admitted();
   await t.server.shutdown({ drain: "finish" });
@@ -224,11 +224,11 @@ testOnce("serve() accepts no faster than acceptRate", async () => {
 });
 
 test(
-  "A client that opens 200 connections at once keeps nobody out with acceptRate and acceptRatePerIp",
+  "A client that opens 200 connections at once keeps no other out with acceptRate and acceptRatePerIp",
   async () => {
     await using t = startServer({ acceptRate: 2, acceptRatePerIp: 1, idleTimeout: Infinity });
     await using storm = await Storm.from("127.0.0.9", t.port, 200);
-    // They came first, and the kernel hands them over in that order: at two a second that would take 100 seconds.
+    // The storm connected first, and the kernel keeps that order: at two a second it would take 100 seconds.
     assertEquals(await within(10, t.talk("hello\n")), "HELLO\n");
     const fromStorm = ({ remoteAddr }: { remoteAddr: Deno.Addr }) =>
       (remoteAddr as Deno.NetAddr).hostname === "127.0.0.9";
@@ -236,13 +236,13 @@ test(
     const admitted = t.all("accepted").filter(({ conn }) => fromStorm(conn));
     assertEquals([rejected.length + admitted.length, admitted.length < 20], [200, true]);
     assertEquals(new Set(rejected.map(({ reason, limit }) => `${reason} ${limit}`)), new Set(["accept-rate-per-ip 1"]));
-    assertEquals(await storm.received(rejected.length), "", "No line for a client that is just closed");
+    assertEquals(await storm.received(rejected.length), "", "A client above acceptRatePerIp gets no error line");
   },
   30,
   Deno.build.os === "linux" ? "" : " (skipped: only Linux has all of 127.0.0.0/8)",
 );
 
-test("serve() serves only those on the list allow, and nobody on the list deny", async () => {
+test("serve() serves only addresses on the list allow, and none on the list deny", async () => {
   await using allowed = startServer({ allow: ["127.0.0.0/8", "::1"] });
   assertEquals(await allowed.talk("hello\n"), "HELLO\n");
   await using elsewhere = startServer({ allow: ["192.0.2.0/24"] });
@@ -252,7 +252,7 @@ test("serve() serves only those on the list allow, and nobody on the list deny",
   assertEquals((await denied.until("rejected")).reason, "denied");
 });
 
-testOnce("serve() does not hold a peer without an IP address against the list allow", async () => {
+testOnce("serve() serves peers without an IP address whatever the list allow says", async () => {
   const path = await Deno.makeTempFile();
   await Deno.remove(path);
   await using _t = startServer({ listener: Deno.listen({ transport: "unix", path }), allow: ["192.0.2.0/24"] });

@@ -15,7 +15,7 @@ function numbered(count: number): string {
   return Array.from({ length: count }, (_, i) => `line ${i}\n`).join("");
 }
 
-/** Counts the lines that come, as they come. */
+/** Reads lines and counts them. */
 function countReplies(client: TestClient): { count: number } {
   const replies = { count: 0 };
   (async () => {
@@ -24,7 +24,7 @@ function countReplies(client: TestClient): { count: number } {
   return replies;
 }
 
-testOnce("A rate lets a second's worth pass at once, then evenly, and saves up no more than that", () => {
+testOnce("A rate allows one second's worth at once, then even spacing, and never saves up more", () => {
   const rate = new Rate(10);
   assertEquals(rate.available(0), 10);
   rate.take(0, 10);
@@ -34,12 +34,12 @@ testOnce("A rate lets a second's worth pass at once, then evenly, and saves up n
   assertEquals([new Rate(0.5).available(0), new Rate(Infinity).available(0)], [1, Infinity]);
 });
 
-testOnce("A client that says nothing is closed at firstLineTimeout, and later at idleTimeout", async () => {
+testOnce("A client that sends nothing is closed at firstLineTimeout, and after a line at idleTimeout", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, firstLineTimeout: 5000 });
   const mute = await t.admitted();
-  const polite = await t.admitted();
-  await polite.write("hello\n");
+  const speaker = await t.admitted();
+  await speaker.write("hello\n");
   await clock.advance(4999);
   assertEquals(t.stats.active, 2);
   await clock.advance(1);
@@ -49,7 +49,7 @@ testOnce("A client that says nothing is closed at firstLineTimeout, and later at
   mute.close();
 });
 
-testOnce("A client that says nothing has idleTimeout for its first line, unless firstLineTimeout is set", async () => {
+testOnce("A client that sends nothing has idleTimeout for its first line, unless firstLineTimeout is set", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, idleTimeout: 7000 });
   await t.admitted();
@@ -59,7 +59,7 @@ testOnce("A client that says nothing has idleTimeout for its first line, unless 
   assertEquals((await t.closed()).reason, "idle");
 });
 
-testOnce("What the server writes does not move firstLineTimeout, and the first byte ends it", async () => {
+testOnce("Writes of the server do not restart firstLineTimeout, and the first byte ends it", async () => {
   const { listener, clock } = inMemory();
   await using t = startConversations({ listener, clock, firstLineTimeout: 1000 }, async (conn) => {
     const greet = () => clock.setTimer(() => conn.write("hello?\n").then(greet, () => {}), 300);
@@ -76,7 +76,7 @@ testOnce("What the server writes does not move firstLineTimeout, and the first b
   assertEquals(t.stats.active, 1);
 });
 
-testOnce("A conversation that does not ask for lines has no first line to wait for", async () => {
+testOnce("firstLineTimeout does not run while a conversation handler asks for no line", async () => {
   const { listener, clock } = inMemory();
   const { promise, resolve } = Promise.withResolvers<void>();
   await using t = startConversations({ listener, clock }, () => promise);
@@ -97,7 +97,7 @@ testOnce("A connection ends after the nearest whole number of lines", async () =
   }
 });
 
-test("A connection ends after maxLines, give or take a tenth, with everything answered that came", async () => {
+test("A connection ends after maxLines within 10 %, with everything answered that came", async () => {
   await using t = startServer({ maxLines: 100 });
   const client = await t.admitted();
   await client.write(numbered(130));
@@ -112,18 +112,18 @@ test("A connection ends after maxLines, give or take a tenth, with everything an
     if (await patient.readLine() === null) break;
   }
   assertGreaterOrEqual(lines, 90);
-  // What it sends while the server finds out whether more is on the way still counts.
+  // Lines that the peer sends while the server checks for more input are still answered.
   assertLessOrEqual(lines, 120);
 });
 
-testOnce("Connections that have sent as many lines each do not all end at maxLines together", async () => {
+testOnce("Connections that send the same number of lines do not all end at maxLines together", async () => {
   await using t = startServer({ ...inMemory(), maxLines: 100 });
   const clients = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
   for (const client of clients) {
     await client.write(numbered(100));
     for (let i = 0; i < 100; i++) await client.readLine();
   }
-  // Who is past its limit has its reason already; all others end for this one.
+  // Connections above their limit end with max-lines; all others end with drained.
   const stopped = t.server.shutdown({ drain: "finish" });
   for (const client of clients) {
     assertEquals(await client.readLine(), null);
@@ -132,7 +132,7 @@ testOnce("Connections that have sent as many lines each do not all end at maxLin
   assertEquals(Object.keys((await stopped).closed).toSorted(), ["drained", "max-lines"]);
 });
 
-testOnce("What a peer has sent in one piece when it meets maxLines is answered whole, wherever reads end", async () => {
+testOnce("Input sent in one piece is answered whole when it meets maxLines, wherever reads end", async () => {
   await using t = startServer({ ...inMemory({ bufferBytes: 1 << 20 }), maxLines: 10 });
   const client = await t.admitted();
   const input = `${"y".repeat(98)}\n`.repeat(8000);
@@ -160,7 +160,7 @@ testOnce("A peer that begins a line whenever it ends one cannot put off maxLines
   }
 });
 
-testOnce("A paced peer that always has more cannot put off maxLines and maxAge for long", async () => {
+testOnce("A peer with a rate limit that always has more cannot put off maxLines and maxAge for long", async () => {
   for (const [limit, reason] of [[{ maxLines: 20 }, "max-lines"], [{ maxAge: 2000 }, "max-age"]] as const) {
     for (const pace of [{ maxLinesPerSecond: 10 }, { maxBytesPerSecond: 200 }]) {
       const { listener, clock } = inMemory();
@@ -175,7 +175,7 @@ testOnce("A paced peer that always has more cannot put off maxLines and maxAge f
   }
 });
 
-testOnce("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock minds", async () => {
+testOnce("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock expires", async () => {
   const { listener, clock } = inMemory();
   const timeouts = { idleTimeout: 50, lineTimeout: 50, firstLineTimeout: 50 };
   await using t = startServer({ listener, clock, ...timeouts, maxLinesPerSecond: 10 });
@@ -184,19 +184,19 @@ testOnce("maxLinesPerSecond answers a second's worth at once and the rest in tim
   await client.write(numbered(30));
   await clock.advance(0);
   assertEquals(replies.count, 10);
-  // Each may be late by a quarter of what it had to wait, and none the later for the one before it.
+  // Each wait may be longer by a quarter, at random; this does not add up.
   await clock.advance(1025);
   assertEquals(replies.count, 20);
   await clock.advance(500);
   assertEquals(replies.count, 25);
   await clock.advance(500);
   assertEquals([replies.count, t.stats.active], [30, 1]);
-  // The last group came at a moment between milliseconds, and timers are rounded up.
+  // The last group was due between two milliseconds, and timers are rounded up.
   await clock.advance(51);
   assertEquals((await t.closed()).reason, "idle");
 });
 
-testOnce("A pace that was stopped holds nothing back any more, neither what waits nor what comes", async () => {
+testOnce("A stopped Pace holds back neither lines that wait nor later ones", async () => {
   const clock = new FakeClock();
   const pace = new Pace({ maxLinesPerSecond: 1, maxBytesPerSecond: Infinity }, clock);
   const lines = "one\ntwo\nthree\n";
@@ -210,7 +210,7 @@ testOnce("A pace that was stopped holds nothing back any more, neither what wait
 });
 
 testOnce(
-  "Lines that a pace holds back pass in groups of a tenth of a second's worth, but one alone when it is due",
+  "Lines that a rate holds back pass in groups of a tenth of a second's worth, or one by one at a low rate",
   async () => {
     const { listener, clock } = inMemory();
     await using t = startServer({ listener, clock, maxLinesPerSecond: 200 });
@@ -247,7 +247,7 @@ testOnce("maxBytesPerSecond reads a second's worth at once and the rest in time"
   assertEquals([replies.count, t.stats.bytesIn, t.stats.active], [30, 300, 1]);
 });
 
-testOnce("A rate below one per second is kept in the long run, however late each wait ends", async () => {
+testOnce("A rate below one per second is kept on average, however late each wait ends", async () => {
   for (const pace of [{ maxLinesPerSecond: 0.5 }, { maxBytesPerSecond: 0.5 }]) {
     const { listener, clock } = inMemory();
     await using t = startServer({ listener, clock, ...pace });
@@ -260,7 +260,7 @@ testOnce("A rate below one per second is kept in the long run, however late each
   }
 });
 
-testOnce("Connections that came together are not all read at the same moment, again and again", async () => {
+testOnce("Connections that began together are not all read at the same moment, again and again", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
   const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
@@ -276,7 +276,7 @@ testOnce("Connections that came together are not all read at the same moment, ag
   assertGreaterOrEqual(moments.length, 5);
 });
 
-testOnce("A connection that is held up by its rate ends with the shutdown's deadline", async () => {
+testOnce("A connection that waits for its rate ends at the shutdown's deadline", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
   const client = await t.admitted();
@@ -286,7 +286,7 @@ testOnce("A connection that is held up by its rate ends with the shutdown's dead
   assertEquals((await report).closed, { "drain-timeout": 1 });
 });
 
-testOnce("Lines that a pace holds back reach no handler once their connection is aborted", async () => {
+testOnce("Lines that a rate holds back reach no handler after their connection is aborted", async () => {
   const { listener, clock } = inMemory();
   const asked: string[] = [];
   await using t = startServer({ listener, clock, maxLinesPerSecond: 1 }, (line) => void asked.push(line));
@@ -312,7 +312,7 @@ test("HTTP at the plain port is answered in HTTP, and TLS with an alert", async 
   assertEquals((await t.closed(2)).reason, "misdirected");
 });
 
-test("HTTP is a line like any other later on, and where answerMisdirected is off", async () => {
+test("HTTP is a line like any other after the first line, and if answerMisdirected is off", async () => {
   await using on = startServer({ answerMisdirected: true });
   const client = await on.connect();
   for (const line of ["hello", "GET / HTTP/1.1"]) {
@@ -356,7 +356,7 @@ testOnce("Looking for misdirected clients does linear work for a line of 64 KiB 
   assertLessOrEqual(work.searched, 4 * length);
 });
 
-test("The largest unfinished lines give way when all of them pass maxBufferedBytes, and nobody else notices", async () => {
+test("Connections with the largest unfinished lines are closed above maxBufferedBytes, and no others", async () => {
   await using t = startServer({ maxBufferedBytes: 1024 * 1024 });
   const neighbour = await t.admitted();
   const greedy = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
@@ -369,7 +369,7 @@ test("The largest unfinished lines give way when all of them pass maxBufferedByt
   assertLessOrEqual(active, 1 + 1024 * 1024 / 60_000);
 });
 
-test("Who sends many whole lines keeps its connection while memory is short, wherever its reads end", async () => {
+test("A client that sends whole lines keeps its connection while memory is short, wherever reads end", async () => {
   await using t = startServer({ maxBufferedBytes: 512 * 1024 });
   const clients = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
   const input = `${"y".repeat(99)}\n`.repeat(3000);
@@ -381,14 +381,14 @@ test("Who sends many whole lines keeps its connection while memory is short, whe
   assertEquals(t.all("closed"), []);
 });
 
-testOnce("Lines that are being answered take nothing from those that are unfinished", async () => {
+testOnce("Lines that are being answered leave their memory to unfinished lines", async () => {
   const { listener } = inMemory({ bufferBytes: 1 << 20 });
   const hog = "x".repeat(20_000);
   const handler = (line: string) => line === hog ? new Promise<string>(() => {}) : line.toUpperCase();
   await using t = startServer({ listener, maxBufferedBytes: 1 << 20 }, handler);
   for (let i = 0; i < 60; i++) {
     await (await t.admitted()).write(`${hog}\n`);
-    // Until then it is unfinished itself, and which turn it waits for depends on what came before.
+    // Until the server has read the whole line, that line counts as unfinished itself.
     while (t.stats.lines <= i && t.stats.active > i) await socketsTurn();
   }
   const client = await t.admitted();
@@ -399,18 +399,18 @@ testOnce("Lines that are being answered take nothing from those that are unfinis
   assertEquals(t.all("closed"), []);
 });
 
-testOnce("What a paced connection holds back is about a second's worth", async () => {
+testOnce("A connection holds back about one second's worth of input for its rate", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
   await using t = startServer({ listener, clock, maxLinesPerSecond: 10 });
   const client = await t.admitted();
-  // The long line makes the buffer large.
+  // The long line makes the buffer grow.
   await client.write("x".repeat(20_000) + "\n".repeat(40_000));
   await clock.advance(0);
   assertEquals((await client.readLine())?.length, 20_000);
   assertLessOrEqual(t.stats.lines, 640);
 });
 
-test("A connection that gives way is told", async () => {
+test("A connection that is closed for its memory gets an error line", async () => {
   await using t = startServer({ maxBufferedBytes: 1000 });
   using client = await t.connect();
   await client.write("x".repeat(4000));

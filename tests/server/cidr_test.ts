@@ -6,7 +6,7 @@ function matches(list: string | string[], hostname: string): boolean {
   return parseCidrs("allow", list).matches({ transport: "tcp", hostname, port: 7 });
 }
 
-Deno.test("A list of networks matches what is in one of them, and nothing else", () => {
+Deno.test("A list of networks matches exactly the addresses in them", () => {
   const list = "127.0.0.1, 10.0.0.0/8,2001:db8::/32";
   for (const inside of ["127.0.0.1", "10.0.0.0", "10.255.255.255", "2001:db8::1"]) {
     assert(matches(list, inside), inside);
@@ -18,7 +18,7 @@ Deno.test("A list of networks matches what is in one of them, and nothing else",
   assert(!matches([], "127.0.0.1"));
 });
 
-Deno.test("IPv4 through an IPv6 socket counts as IPv4, on either side", () => {
+Deno.test("An IPv4 address that an IPv6 address maps counts as IPv4, in lists and of peers", () => {
   assert(matches("10.0.0.0/8", "::ffff:10.1.2.3"));
   assert(matches("::ffff:10.0.0.0/104", "10.1.2.3"));
   assert(matches("::ffff:10.0.0.1", "::ffff:10.0.0.1"));
@@ -26,7 +26,7 @@ Deno.test("IPv4 through an IPv6 socket counts as IPv4, on either side", () => {
   assert(!matches("0.0.0.0/0", "::1"));
 });
 
-Deno.test("An address with a zone is in the networks of the address without it", () => {
+Deno.test("An address with a zone is compared without its zone", () => {
   for (const list of ["fe80::/10", "fe80::1", "::/0"]) {
     for (const zone of ["eth0", "2", "br-1.7"]) assert(matches(list, `fe80::1%${zone}`), `${list} fe80::1%${zone}`);
   }
@@ -35,11 +35,11 @@ Deno.test("An address with a zone is in the networks of the address without it",
   assert(!matches("fe80::/10", "::ffff:10.1.2.3%eth0"));
 });
 
-Deno.test("A Unix socket's peer is in no network", () => {
+Deno.test("A peer on a Unix socket is in no network", () => {
   assert(!parseCidrs("allow", "0.0.0.0/0,::/0").matches({ transport: "unix", path: "/run/x.sock" }));
 });
 
-Deno.test("What is no address or network is named, with what is expected", () => {
+Deno.test("parseCidrs() names a wrong part, and what is expected", () => {
   const address = "expected an IPv4 or IPv6 address, or a network such as 10.0.0.0/8 or fd00::/8";
   const prefix = (most: number) => `expected a whole number from 0 to ${most} after the slash`;
   const wrong: [string | string[], string, string][] = [
@@ -69,7 +69,7 @@ Deno.test("What is no address or network is named, with what is expected", () =>
   }
 });
 
-/** An address in numbers: how wide its family is, its bits, and as many of them flipped as the other number says. */
+/** An address as numbers: the width of its family, its bits, and a mask of the bits to flip. */
 const PAIRS = fc.constantFrom(32, 128).chain((width) =>
   fc.record({
     width: fc.constant(width),
@@ -87,14 +87,14 @@ function write(bits: bigint, width: number): string {
 
 Deno.test("An address is in a network exactly if it differs only after the prefix", () => {
   fc.assert(fc.property(PAIRS, ({ width, prefix, network, flipped }) => {
-    // 0 flips nothing; 1 the lowest bit.
+    // 0 flips no bit, 1 flips the lowest bit.
     const probe = flipped === 0 ? network : network ^ 1n << BigInt(flipped - 1);
     const inside = flipped <= width - prefix;
     assertEquals(matches(`${write(network, width)}/${prefix}`, write(probe, width)), inside);
   }));
 });
 
-Deno.test("Peers on Unix sockets are meant by the word unix alone, and IP addresses never by it", () => {
+Deno.test("Only the word unix stands for peers on Unix sockets, and for no other peers", () => {
   const unix = { transport: "unix", path: "/run/x.sock" } as const;
   const tcp = { transport: "tcp", hostname: "10.0.0.1", port: 1 } as const;
   const answers = (list: string | string[]) => [unix, tcp].map(parsePeers("from", list));

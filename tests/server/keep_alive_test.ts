@@ -1,4 +1,4 @@
-/** What `keepAliveMs` does on Deno's sockets; on epoll, it is an option of the listener. */
+/** `keepAliveMs` on Deno's sockets; on epoll, the listener has an option of the same name. */
 import { assertEquals } from "@std/assert";
 import type { ServeOptions } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
@@ -12,7 +12,7 @@ async function isAskedAbout(t: TestServer): Promise<boolean> {
 }
 
 test(
-  "the kernel finds out whether a silent peer is still there, unless keepAliveMs is off or idleTimeout shorter",
+  "the kernel checks a silent peer, unless keepAliveMs is off or idleTimeout is shorter",
   async () => {
     const cases: [ServeOptions, boolean][] = [
       [{ idleTimeout: Infinity }, true],
@@ -30,7 +30,7 @@ test(
 );
 
 test(
-  "the kernel finds out whether the peer of a handler at work is still there, whatever idleTimeout is",
+  "the kernel checks the peer of a handler at work, whatever idleTimeout is",
   async () => {
     const clock = new FakeClock();
     await using t = startConversations({ clock, idleTimeout: 2000 }, () => new Promise(() => {}));

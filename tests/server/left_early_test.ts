@@ -9,13 +9,13 @@ import { IDENTITY } from "../kit/tls.ts";
 
 const LINE = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
 
-/** Listeners that wait for something before they hand a connection on. */
+/** Listeners that wait for bytes of the peer before they hand a connection on. */
 const LISTENERS: Record<string, (listener: Listener, clock?: FakeClock) => Listener | Promise<Listener>> = {
   "PROXY": (listener, clock) => proxyProtocol(listener, { from: "127.0.0.1", clock }),
   "TLS": (listener, clock) => listenTls({ listener, clock, ...IDENTITY }),
 };
 
-/** Connects, and is gone at once. */
+/** Connects, and leaves at once. */
 async function visit(t: TestServer, how: "end" | "destroy" | "resetAndDestroy"): Promise<string> {
   const socket = net.connect(t.port, "127.0.0.1");
   socket.on("error", () => {});
@@ -29,11 +29,11 @@ async function visit(t: TestServer, how: "end" | "destroy" | "resetAndDestroy"):
 
 for (const [name, wrap] of Object.entries(LISTENERS)) {
   for (const how of ["end", "destroy", "resetAndDestroy"] as const) {
-    test(`A client that leaves a ${name} port without a word, by ${how}, is gone, and not rejected`, async () => {
+    test(`A client that leaves a ${name} port without a byte, by ${how}, is gone and not rejected`, async () => {
       await using t = startServer({ listener: await wrap(listenLoopback()) });
       const addr = await visit(t, how);
       const { remoteAddr } = await t.until("gone");
-      // The kernel forgets it when it is reset before it is accepted.
+      // The kernel no longer knows the address of a connection that is reset before it is accepted.
       if (remoteAddr !== undefined || how !== "resetAndDestroy") assertEquals(formatAddr(remoteAddr!), addr);
       assertEquals([t.stats.gone, t.stats.rejected, t.stats.accepted], [1, 0, 0]);
       assertEquals([t.all("rejected"), t.all("accept-error")], [[], []]);
@@ -41,7 +41,7 @@ for (const [name, wrap] of Object.entries(LISTENERS)) {
   }
 
   testOnce(
-    `A transport without an address is gone at a ${name} port, and neither its time nor its end does harm`,
+    `A transport without an address is gone at a ${name} port, and accepting goes on`,
     async () => {
       for (const error of [new Deno.errors.NotConnected("No address"), new Deno.errors.BadResource("No address")]) {
         const memory = new MemoryListener();
@@ -68,7 +68,7 @@ for (const [name, wrap] of Object.entries(LISTENERS)) {
   );
 }
 
-test("A proxy that checks a TLS port with nothing but a PROXY header is gone", async () => {
+test("A proxy that sends a TLS port only a PROXY header is gone and not rejected", async () => {
   const listener = await listenTls({ listener: proxyProtocol(listenLoopback(), { from: "127.0.0.1" }), ...IDENTITY });
   await using t = startServer({ listener });
   const client = await t.connect();
@@ -78,9 +78,9 @@ test("A proxy that checks a TLS port with nothing but a PROXY header is gone", a
   assertEquals(t.stats.rejected, 0);
 });
 
-test("A client that resets before it is accepted is gone, and no failure to accept", async () => {
+test("A client that resets before it is accepted is gone, and accepting has not failed", async () => {
   await using t = startServer();
-  // While this process looks away.
+  // This process is blocked while the client runs.
   const script = `
     import net from "node:net";
     const socket = net.connect(${t.port}, "127.0.0.1", () => socket.resetAndDestroy());`;

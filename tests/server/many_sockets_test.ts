@@ -3,10 +3,10 @@ import { socketsTurns } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 import { listenLoopback } from "../kit/server.ts";
 
-/** So many that Deno's loop does not hear of all of them at once, nor the kernel tell of them. */
+/** More sockets than the kernel reports at once, and more than Deno's loop handles in one round. */
 const SOCKETS = 4000;
 
-/** Connects, writes to all sockets at once when it is told to, and says so in a file, which can be waited for. */
+/** Connects, writes to all sockets at once on a byte from stdin, and creates a file when that is done. */
 const CLIENT = `
   const conns = [];
   const port = Number(Deno.args[0]);
@@ -17,7 +17,7 @@ const CLIENT = `
   await Deno.stdin.read(new Uint8Array(1));
 `;
 
-test(`what the kernel has of ${SOCKETS} sockets is read within their turns`, async () => {
+test(`socketsTurns() waits until the bytes of ${SOCKETS} sockets are read`, async () => {
   const listener = listenLoopback();
   const { port } = listener.addr as Deno.NetAddr;
   const folder = await Deno.makeTempDir();
@@ -30,7 +30,7 @@ test(`what the kernel has of ${SOCKETS} sockets is read within their turns`, asy
   const reading = transports.map((transport) => transport.read(new Uint8Array(1)).then(() => read++));
   const stdin = client.stdin.getWriter();
   await stdin.write(new Uint8Array(1));
-  // The loop stands still until the kernel has all of it.
+  // Blocks the event loop until the kernel has all bytes.
   while (!isSent(`${folder}/sent`));
   await socketsTurns(SOCKETS);
   assertEquals(read, SOCKETS);

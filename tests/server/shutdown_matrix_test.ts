@@ -7,7 +7,7 @@ import { inMemory, type Start, TestServer } from "../kit/server.ts";
 
 const BIG = "x".repeat(100_000);
 
-/** A connection in some state, and those who can move it on. */
+/** A connection in some state, with its client, its clock, and its handler. */
 interface Scene {
   t: TestServer;
   client: TestClient;
@@ -16,14 +16,14 @@ interface Scene {
   release: () => void;
 }
 
-/** How a connection gets into a state, what it is owed then, and who has to do what before that is done. */
+/** A state of a connection: how it gets there, and what has to happen before it is at a line boundary. */
 interface State {
   enter: (scene: Scene) => Promise<unknown>;
-  /** What moves it to a line boundary; nothing where it is at one. */
+  /** Moves it to a line boundary; undefined if it is at one. */
   goOn?: (scene: Scene) => unknown;
-  /** What the client still gets. */
+  /** The bytes that the client still gets. */
   owed: string;
-  /** Its reason, where it has one already. */
+  /** The reason of its end, if it has one already. */
   reason?: CloseReason;
 }
 
@@ -48,7 +48,7 @@ const STATES: Readonly<Record<string, State>> = {
   },
   "that is write-blocked": {
     enter: ({ client }) => client.write("big\n"),
-    // Reading is what its client does then.
+    // The client reads in any case.
     goOn: () => {},
     owed: `${BIG}\n`,
   },
@@ -80,7 +80,7 @@ function startDoor(door: string, released: Promise<void>): Start {
     });
 }
 
-/** Brings a connection into a state, and lets a scenario run on it. */
+/** Brings a connection into a state, and runs a scenario on it. */
 async function play(door: string, { enter }: State, scenario: (scene: Scene) => Promise<void>): Promise<void> {
   const { promise: released, resolve: release } = Promise.withResolvers<void>();
   const { listener, clock } = inMemory({ bufferBytes: 1000 });
@@ -91,7 +91,7 @@ async function play(door: string, { enter }: State, scenario: (scene: Scene) => 
   await scenario(scene);
 }
 
-/** The client reads what comes, and leaves when the server has ended its side. */
+/** Reads to the end of input as the client, and closes its connection; returns the text. */
 async function readToTheEnd({ client }: Scene): Promise<string> {
   const text = await client.readAll();
   client.close();
@@ -117,7 +117,7 @@ for (const door of ["a line handler", "a conversation"]) {
         const stopped = scene.t.server.shutdown({ drain: "finish" });
         if (state.goOn !== undefined) {
           await scene.clock.advance(600);
-          // The server finds out in turns of the event loop who is quiet.
+          // The server needs turns of the event loop to see that the connection is quiet.
           for (let turns = 0; turns < 5; turns++) await turn();
           assertEquals(scene.t.stats.active, 1);
           await state.goOn(scene);
@@ -131,7 +131,7 @@ for (const door of ["a line handler", "a conversation"]) {
         play(door, state, async ({ t, clock, client }) => {
           const stopped = t.server.shutdown({ drain, drainTimeout: 100 });
           await clock.advance(99);
-          // Without anything to wait for it may have been closed politely; then it lingers.
+          // A connection at a line boundary may have been closed gracefully; it lingers then.
           const reason = state.reason ?? (drain === "finish" && state.goOn === undefined ? "drained" : "drain-timeout");
           if (reason !== "drained") assertEquals(t.stats.active, 1);
           else assertEquals(await client.readAll(), "");
@@ -140,7 +140,7 @@ for (const door of ["a line handler", "a conversation"]) {
         }));
     }
 
-    test(`a second call hurries a connection ${name} from linger to finish (${door})`, () =>
+    test(`a second call changes linger to finish for a connection ${name} (${door})`, () =>
       play(door, state, async (scene) => {
         const stopped = scene.t.server.shutdown({ drain: "linger" });
         await scene.clock.advance(700);
@@ -167,7 +167,7 @@ for (const door of ["a line handler", "a conversation"]) {
 }
 
 for (const drain of ["linger", "finish"] as const) {
-  test(`${drain}: rejected connections that linger hold nothing up`, async () => {
+  test(`${drain}: rejected connections that linger do not delay a shutdown`, async () => {
     const { listener, clock } = inMemory();
     await using t = new TestServer(serve, { listener, clock, maxConnections: 1 });
     const admitted = await t.admitted();

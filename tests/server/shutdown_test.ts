@@ -5,7 +5,7 @@ import { test, testOnce } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
 import { inMemory, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
-testOnce("shutdown() that is called from the hook that it calls is one shutdown", async () => {
+testOnce("shutdown() can be called again from a hook that it calls", async () => {
   const clock = new FakeClock();
   const events: string[] = [];
   const server: Server = serve({
@@ -20,7 +20,7 @@ testOnce("shutdown() that is called from the hook that it calls is one shutdown"
   assertEquals([server.state, events], ["closed", ["listening", "draining", "stopped"]]);
 });
 
-testOnce("a connection that is accepted while a shutdown begins is somebody's, or closed", async () => {
+testOnce("a connection that is accepted while a shutdown begins is closed by its end", async () => {
   for (let hops = 0; hops < 12; hops++) {
     const { listener, clock } = inMemory();
     await using t = startServer({ listener, clock });
@@ -34,7 +34,7 @@ testOnce("a connection that is accepted while a shutdown begins is somebody's, o
   }
 });
 
-testOnce("shutdown() cuts an acceptor's wait short, also one that begins in its own hook", async () => {
+testOnce("shutdown() ends an acceptor's wait early, even a wait that begins in a hook", async () => {
   for (const type of ["accept-error", "nothing"]) {
     const clock = new FakeClock();
     const listener = faulty(new MemoryListener(), { accepts: [new Error("EMFILE")] });
@@ -60,7 +60,7 @@ test("shutdown() has freed the port when it resolves", async () => {
   }
 });
 
-testOnce("shutdown() can be called again, and tells everybody the same", async () => {
+testOnce("shutdown() can be called again, and each call returns the same report", async () => {
   await using t = startServer(inMemory());
   const [first, second] = [t.server.shutdown(), t.server.shutdown({ drain: "finish" })];
   assertStrictEquals(await first, await second);
@@ -69,7 +69,7 @@ testOnce("shutdown() can be called again, and tells everybody the same", async (
   assertEquals(await first, { closed: {}, handlersLeft: 0, durationMs: 0 });
 });
 
-testOnce("a later shutdown() can only hurry the first", async () => {
+testOnce("a later shutdown() can only bring the end of the first one forward", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock });
   await t.admitted();
@@ -94,7 +94,7 @@ testOnce("a later shutdown() brings the deadline forward", async () => {
   assertEquals(await t.server.shutdown(), { closed: { "drain-timeout": 1 }, handlersLeft: 0, durationMs: 1200 });
 });
 
-testOnce("a deadline that is brought forward leaves no timer behind, which would keep the process alive", async () => {
+testOnce("a deadline that is brought forward leaves no timer that keeps the process alive", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock });
   await t.admitted();
@@ -107,7 +107,7 @@ testOnce("a deadline that is brought forward leaves no timer behind, which would
   ]);
 });
 
-testOnce("a shutdown tells every 500 ms how many it waits for", async () => {
+testOnce("a shutdown emits waiting every 500 ms, with the number of open connections", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, drainTimeout: 1700, idleTimeout: Infinity });
   const [first] = [await t.admitted(), await t.admitted(), await t.admitted()];
@@ -144,13 +144,13 @@ testOnce("aborting the signal is a shutdown, with the server's own options", asy
   assertEquals((await t.until("stopped")).report.closed, { drained: 1 });
 });
 
-testOnce("a signal that is aborted already lets nobody in", async () => {
+testOnce("a server whose signal is aborted already accepts no connection", async () => {
   await using t = startServer({ ...inMemory(), signal: AbortSignal.abort() });
   await t.server.finished;
   assertEquals(t.events.map(({ type }) => type), ["listening", "draining", "stopped"]);
 });
 
-testOnce("a server that is closed keeps no hold of its signal", async () => {
+testOnce("a closed server has removed its listener from the signal", async () => {
   const controller = new AbortController();
   const { signal } = controller;
   const held = new Set<EventListener>();
@@ -189,7 +189,7 @@ testOnce("a handler may call shutdown() and still answer", async () => {
 });
 
 for (const [door, start] of Object.entries(WAYS_IN)) {
-  test(`drain: "finish" answers all that clients have sent, through ${door}`, async () => {
+  test(`drain: "finish" answers everything that clients have sent, through ${door}`, async () => {
     await using t = new TestServer(start, {});
     const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
     const part = "a line that waits in the kernel\n".repeat(30);
@@ -203,7 +203,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals((await stopped).closed, { drained: 20 });
   });
 
-  testOnce(`drain: "finish" comes to an end with a client that never stops, through ${door}`, async () => {
+  testOnce(`drain: "finish" ends although a client never stops sending, through ${door}`, async () => {
     const { listener, clock } = inMemory();
     await using t = new TestServer(start, { listener, clock });
     const client = await t.admitted();
@@ -224,7 +224,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertLess(timers.count, 20);
   });
 
-  testOnce(`drain: "finish" ends with a peer that begins a line whenever it ends one, through ${door}`, async () => {
+  testOnce(`drain: "finish" ends although a peer begins a line whenever it ends one, through ${door}`, async () => {
     await using t = new TestServer(start, inMemory());
     const client = await t.admitted();
     await client.write("a");
@@ -237,7 +237,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals((await stopped).closed, { drained: 1 });
   });
 
-  testOnce(`drain: "finish" answers what a transport hands out bit by bit, through ${door}`, async () => {
+  testOnce(`drain: "finish" answers input that a transport hands out in small parts, through ${door}`, async () => {
     const memory = new MemoryListener();
     const listener = faulty(memory, { readBytes: () => 1000 });
     await using t = new TestServer(start, { listener, clock: new FakeClock() });
@@ -251,7 +251,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals((await stopped).closed, { drained: 1 });
   });
 
-  testOnce(`drain: "finish" answers what a pace holds back, through ${door}`, async () => {
+  testOnce(`drain: "finish" answers lines that a rate holds back, through ${door}`, async () => {
     for (const pace of [{ maxLinesPerSecond: 10 }, { maxBytesPerSecond: 80 }]) {
       const { listener, clock } = inMemory();
       await using t = new TestServer(start, { listener, clock, ...pace });
@@ -282,7 +282,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
   });
 }
 
-/** Counts the timers that are set, until it is disposed of. */
+/** Counts the timers that are set, until it is disposed. */
 function countTimers(): Disposable & { count: number } {
   const { setTimeout } = globalThis;
   const counter = { count: 0, [Symbol.dispose]: () => void (globalThis.setTimeout = setTimeout) };

@@ -9,7 +9,7 @@ import { startConversations, startServer, TestServer, WAYS_IN } from "../kit/ser
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 
-/** What people and programs send, and what is easily got wrong. */
+/** Inputs that clients send, and that are easily handled wrongly. */
 const INPUTS: Readonly<Record<string, string | Uint8Array>> = {
   "nothing at all": "",
   "empty lines": "\n\r\n\n",
@@ -28,7 +28,7 @@ const INPUTS: Readonly<Record<string, string | Uint8Array>> = {
 };
 
 for (const [door, start] of Object.entries(WAYS_IN)) {
-  test(`a client that half-closes gets every reply, through ${door}`, async () => {
+  test(`a client that ends its side gets every reply, through ${door}`, async () => {
     await using t = new TestServer(start, {});
     for (const [name, input] of Object.entries(INPUTS)) {
       const bytes = typeof input === "string" ? new TextEncoder().encode(input) : input;
@@ -60,7 +60,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     await sent;
   });
 
-  test(`a line that is too long gets its error line, though much was sent behind it, through ${door}`, async () => {
+  test(`a line that is too long gets its error line, even if much input follows it, through ${door}`, async () => {
     await using t = new TestServer(start, { maxLineBytes: 100 });
     using client = await t.connect();
     await client.write("fine\n" + "x".repeat(500_000));
@@ -69,7 +69,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals((await t.closed()).reason, "line-too-long");
   });
 
-  test(`a client that sends too much has its whole lines answered, and is told, through ${door}`, async () => {
+  test(`a client that sends too much gets replies to its whole lines and an error line, through ${door}`, async () => {
     await using t = new TestServer(start, { maxConnectionBytes: 20 });
     assertEquals(
       await t.talk("a line\nanother\ncut off\n"),
@@ -79,7 +79,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals(await t.talk("exactly 20 bytes...\n"), "EXACTLY 20 BYTES...\n");
   });
 
-  test(`a client that never reads is timed out and its neighbours do not notice, through ${door}`, async () => {
+  test(`a client that never reads meets writeTimeout, and other connections go on, through ${door}`, async () => {
     await using t = new TestServer(start, { writeTimeout: 300, maxQueuedBytes: 1 << 30 });
     const deaf = await t.connect();
     const flood = (async () => {
@@ -96,7 +96,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     await flood;
   });
 
-  test(`clients that always have more to send starve nobody, through ${door}`, async () => {
+  test(`clients that always have more to send do not starve others, through ${door}`, async () => {
     await using t = new TestServer(start, {});
     const greedy = [await t.connect(), await t.connect()];
     const floods = greedy.map(flood);
@@ -110,7 +110,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
   });
 }
 
-/** Sends and reads without end, until the client is closed. */
+/** Sends and reads until the client is closed. */
 async function flood(client: TestClient): Promise<void> {
   const lines = "0123456789abcde\n".repeat(10_000);
   const sending = (async () => {
@@ -120,11 +120,11 @@ async function flood(client: TestClient): Promise<void> {
   await sending;
 }
 
-test("the idle and the line clock end real connections, and the neighbours live on", async () => {
+test("the idle clock and the line clock end real connections, and others go on", async () => {
   const clock = new FakeClock();
   await using t = startServer({ clock, idleTimeout: 200, lineTimeout: 300 });
   const [silent, trickler, talker] = [await t.admitted(), await t.admitted(), await t.admitted()];
-  // The clock moves on when the server has read what was sent: no machine is too slow for that.
+  // The clock moves on only when the server has read what was sent, so a slow machine does no harm.
   for (let sent = 0; clock.now() < 300; await clock.advance(50)) {
     await trickler.write("x");
     await talk(talker);
@@ -141,7 +141,7 @@ async function talk(client: TestClient): Promise<void> {
   assertEquals(await client.readLine(), "STILL HERE");
 }
 
-test("a real connection ends at its greatest age", async () => {
+test("a real connection ends at maxAge", async () => {
   const clock = new FakeClock();
   await using t = startServer({ clock, maxAge: 100 });
   const client = await t.connect();
@@ -154,7 +154,7 @@ test("a real connection ends at its greatest age", async () => {
   assertEquals((await t.closed()).reason, "max-age");
 });
 
-test("one connection too many is told so, even if it has spoken already, and the others are served", async () => {
+test("a connection above maxConnections gets an error line, even if it has sent input", async () => {
   await using t = startServer({ maxConnections: 2 });
   const [first, second] = [await t.admitted(), await t.admitted()];
   for (let i = 0; i < 20; i++) {
@@ -170,7 +170,7 @@ test("one connection too many is told so, even if it has spoken already, and the
   assertEquals([t.stats.rejected, reason, limit], [20, "max-connections", 2]);
 });
 
-test("hundreds of connections too many cost nothing but a polite ending for a hundred of them", async () => {
+test("of hundreds of connections above maxConnections, a hundred are closed gracefully", async () => {
   await using t = startServer({ maxConnections: 1 });
   const admitted = await t.admitted();
   const late = await Promise.all(Array.from({ length: 250 }, () => t.connect()));
@@ -182,7 +182,7 @@ test("hundreds of connections too many cost nothing but a polite ending for a hu
   await talk(admitted);
 });
 
-test("a client that reads late gets what the kernel still holds when its connection ends, unread input or not", async () => {
+test("a client that reads late gets what the kernel holds at the end, with or without unread input", async () => {
   const over = Promise.withResolvers<void>();
   await using t = startServer({}, (_, conn) => {
     conn.signal.addEventListener("abort", () => over.resolve());
@@ -196,7 +196,7 @@ test("a client that reads late gets what the kernel still holds when its connect
   assertEquals((await client.readAll()).length, 200_001);
 });
 
-test("errorLine changes what peers are told, or has nothing said", async () => {
+test("errorLine changes the error line, or leaves it out", async () => {
   const cases: [ServeOptions["errorLine"], string][] = [
     [(reason, limit) => `-ERR ${reason} ${limit}`, "-ERR line-too-long 3\n"],
     [() => null, ""],
@@ -212,19 +212,19 @@ test("errorLine changes what peers are told, or has nothing said", async () => {
   }
 });
 
-test("a writer that does not wait is cut off at maxQueuedBytes, on a real socket too", async () => {
+test("un-awaited writes abort a connection at maxQueuedBytes, on a real socket too", async () => {
   await using t = startConversations({ maxQueuedBytes: 200_000 }, async (conn) => {
     while (!conn.signal.aborted) {
       for (let i = 0; i < 100; i++) conn.write("x".repeat(10_000));
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
   });
-  // It may be reset before it has seen that it is connected.
+  // The client may be reset before it has seen that it is connected.
   await t.connect().catch(() => {});
   assertEquals((await t.closed()).reason, "write-queue");
 });
 
-test("un-awaited writes to a peer that has gone do not end the process", async () => {
+test("un-awaited writes to a peer that is gone do not end the process", async () => {
   const gone = Promise.withResolvers<void>();
   await using t = startConversations({}, async (conn) => {
     await gone.promise;
@@ -238,7 +238,7 @@ test("un-awaited writes to a peer that has gone do not end the process", async (
   assertEquals((await t.closed()).reason, "reset");
 });
 
-testOnce("Nagle's algorithm is switched off once, before it can make a reply wait for the one before it", async () => {
+testOnce("Nagle's algorithm is switched off once, before it could delay a second reply", async () => {
   const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const calls: unknown[] = [];
   const accept = async (): Promise<Transport> => {
@@ -258,7 +258,7 @@ testOnce("Nagle's algorithm is switched off once, before it can make a reply wai
 });
 
 test(
-  "the kernel has Nagle's algorithm off for a connection that has got two replies",
+  "the kernel has Nagle's algorithm off for a connection after two replies",
   async () => {
     await using t = startServer();
     const client = await t.connect();
@@ -279,7 +279,7 @@ testOnce("serve() shouts without any options but a port", async () => {
   assertEquals(new TextDecoder().decode(buffer.subarray(0, (await conn.read(buffer))!)), shout("hello\n"));
 });
 
-/** Waits until so many connections have ended. */
+/** Waits until `count` connections have ended. */
 async function closedAll(t: TestServer, count: number): Promise<TestServer> {
   await t.closed(count);
   assertLess(t.stats.active, 1);

@@ -17,7 +17,7 @@ const TIMEOUTS: Timeouts = {
   maxAge: Infinity,
 };
 
-/** Clocks under test, and what they found out, each with its time. */
+/** Starts the clocks of a connection; `found` gets each expiry with its time. */
 function startClocks(timeouts: Partial<Timeouts> = {}) {
   const clock = new FakeClock();
   const found: [number, Expiry][] = [];
@@ -29,7 +29,7 @@ function startClocks(timeouts: Partial<Timeouts> = {}) {
   return { clock, clocks, found };
 }
 
-test("the system's time goes on although the clock on the wall stands still", async () => {
+test("the system clock goes on although the wall clock stands still", async () => {
   const program = `
     Date.now = () => 1000;
     const { SYSTEM_CLOCK } = await import("${import.meta.resolve("../../internal/time/clock.ts")}");
@@ -41,16 +41,16 @@ test("the system's time goes on although the clock on the wall stands still", as
   assertEquals(new TextDecoder().decode(stdout), "true\n");
 });
 
-test("a timer for longer than the system has timers for does not ring at once", async () => {
+test("a delay above the system's maximum does not expire at once", async () => {
   const rung: string[] = [];
-  // The largest maxAge comes to this by chance.
+  // The largest value of maxAge, with the largest random change.
   const cancel = SYSTEM_CLOCK.setTimer(() => rung.push("long"), 1.1 * (2 ** 31 - 1), true);
   await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 5, true));
   cancel();
   assertEquals(rung, []);
 });
 
-test("the idle clock runs while the server waits, and any read or write starts it anew", async () => {
+test("the idle clock runs while the server waits, and any read or write restarts it", async () => {
   const { clock, clocks, found } = startClocks();
   clocks.wait(false);
   await clock.advance(99);
@@ -67,7 +67,7 @@ test("the idle clock runs while the server waits, and any read or write starts i
   assertEquals(found, [[1319, "idle"]]);
 });
 
-test("a write that completes while nobody waits starts no idle clock", async () => {
+test("a write that completes while the server does not wait for the peer starts no idle clock", async () => {
   const { clock, clocks, found } = startClocks();
   clocks.writing(false);
   clocks.wrote();
@@ -75,7 +75,7 @@ test("a write that completes while nobody waits starts no idle clock", async () 
   assertEquals([found, clock.pending], [[], 0]);
 });
 
-test("the line clock adds up the waits of one line, and the line's end gives it back", async () => {
+test("the line clock adds up the waits for one line, and starts anew with the next line", async () => {
   const { clock, clocks, found } = startClocks();
   for (let i = 0; i < 3; i++) {
     clocks.wait(true);
@@ -96,7 +96,7 @@ test("the line clock adds up the waits of one line, and the line's end gives it 
   assertEquals(found, [[3 * 580 + 250, "line-timeout"]]);
 });
 
-test("a block has its own deadline, during which the peer is not idle", async () => {
+test("while a block is being written, the write clock runs and the idle clock does not", async () => {
   const { clock, clocks, found } = startClocks({ writeTimeout: 150 });
   clocks.wait(false);
   clocks.writing(false);
@@ -106,7 +106,7 @@ test("a block has its own deadline, during which the peer is not idle", async ()
   assertEquals(found, [[150, "write-timeout"]]);
 });
 
-test("max-age comes once, within a tenth of its time, and the other clocks go on", async () => {
+test("max-age expires once, within 10 % of its time, and the other clocks go on", async () => {
   const ages = new Set<number>();
   for (let i = 0; i < 50; i++) {
     const { clock, clocks, found } = startClocks({ maxAge: 1000, idleTimeout: 1500 });
@@ -119,7 +119,7 @@ test("max-age comes once, within a tenth of its time, and the other clocks go on
   assertGreater(ages.size, 10);
 });
 
-test("after linger() nothing else counts", async () => {
+test("after linger() no other clock runs", async () => {
   const { clock, clocks, found } = startClocks({ maxAge: 500 });
   clocks.wait(true);
   clocks.writing(false);
@@ -137,7 +137,7 @@ test("Infinity switches each clock off", async () => {
   assertEquals([found, clock.pending], [[], 0]);
 });
 
-test("a peer that has said nothing is not idle, though what it was sent is long on its way", async () => {
+test("a peer that has sent nothing meets firstLineTimeout, and not idleTimeout, while a write is slow", async () => {
   const { clock, clocks, found } = startClocks({ firstLineTimeout: 200, writeTimeout: 500 });
   clocks.wait(false);
   await clock.advance(50);
@@ -146,7 +146,7 @@ test("a peer that has said nothing is not idle, though what it was sent is long 
   assertEquals(found, [[200, "first-line-timeout"]]);
 });
 
-test("whoever comes while the clocks catch up with a loop that was held up sets no timer", async () => {
+test("watching a deadline sets no timer while the clocks catch up after the loop was held up", async () => {
   let now = 0;
   const timers: (() => void)[] = [];
   const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
@@ -162,7 +162,7 @@ test("whoever comes while the clocks catch up with a loop that was held up sets 
   assertEquals([woken, timers.length], [1, 2]);
 });
 
-test("a thousand connections that talk all the time share one timer, which is seldom set", async () => {
+test("a thousand connections that send all the time share one timer, which is seldom set", async () => {
   const clock = new FakeClock();
   let set = 0;
   const counting = {
@@ -182,13 +182,13 @@ test("a thousand connections that talk all the time share one timer, which is se
   assertEquals(clock.pending, 0);
 });
 
-/** What may happen to a connection's clocks. */
+/** An event that moves the clocks of a connection. */
 const anyStep = fc.oneof(
   fc.constantFrom("wait", "wait in mid-line", "rest", "line ended", "writing", "wrote"),
   { weight: 2, arbitrary: fc.integer({ min: 1, max: 120 }) },
 );
 
-test("the clocks find out what a model finds that counts every millisecond", async () => {
+test("the clocks agree with a model that counts every millisecond", async () => {
   await check([fc.array(anyStep, { maxLength: 60 })], async (steps) => {
     const { clock, clocks, found } = startClocks();
     const model = new Model();
@@ -220,7 +220,7 @@ function apply(clocks: ConnectionClocks, step: Step): void {
   }
 }
 
-/** The table of the clocks, as plainly as it can be said. */
+/** A model of the clocks that checks every limit in every millisecond. */
 class Model {
   now = 0;
   found: [number, Expiry] | undefined;
@@ -255,7 +255,7 @@ class Model {
   }
 }
 
-/** What may happen to one of a few sleepers: it gets a deadline, or is forgotten; or time passes. */
+/** A step of the test: a sleeper gets a deadline or is dropped, or time passes. */
 const anyMove = fc.oneof(
   fc.record({ sleeper: fc.nat(7), deadlineIn: fc.nat(200) }),
   fc.record({ sleeper: fc.nat(7), deadlineIn: fc.constant(Infinity) }),
@@ -294,7 +294,7 @@ test("Alarms wake each sleeper at its last deadline, once, in any interleaving",
   }, 300);
 });
 
-test("Alarms wake in time whoever takes the place of one that was forgotten, from another branch of their heap", async () => {
+test("Alarms wake a sleeper in time that has replaced a dropped one in another branch of the heap", async () => {
   const clock = new FakeClock();
   const alarms = new Alarms(clock);
   const woken: string[] = [];
@@ -310,7 +310,7 @@ test("Alarms wake in time whoever takes the place of one that was forgotten, fro
   assertEquals(woken, [1, 2, 3, 50, 100, 102].map((at) => `${at} at ${at}`));
 });
 
-test("a wait keeps the process alive while its server does, and ends when it would have", async () => {
+test("a RefClock's timer keeps the process alive unless it is unreferenced, and expires in time", async () => {
   const fake = new FakeClock();
   const kept: boolean[] = [];
   const setTimer = (callback: () => void, delay: number, keepAlive: boolean) => {
@@ -330,5 +330,5 @@ test("a wait keeps the process alive while its server does, and ends when it wou
   assertEquals(kept, [true, true, false, false, true, true]);
   await fake.advance(1000);
   clock.unref();
-  assertEquals([ended, kept.length], [[100, 130], 6], "What is over is not begun again");
+  assertEquals([ended, kept.length], [[100, 130], 6], "A timer that has ended is not set again");
 });

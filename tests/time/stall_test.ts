@@ -4,7 +4,7 @@ import { test } from "../kit/bounded.ts";
 import { startServer } from "../kit/server.ts";
 
 // Found by `deno task chaos`: a process that gets no time for idleTimeout closed all of its clients at once.
-test("a process that was held up hears its clients before it finds them silent", async () => {
+test("a process that was held up reads from its clients before it takes them for silent", async () => {
   let now = 0;
   let ring = () => {};
   const clock: Clock = { now: () => now, setTimer: (callback) => (ring = callback, () => {}) };
@@ -15,7 +15,7 @@ test("a process that was held up hears its clients before it finds them silent",
     assertEquals(await client.readLine(), "BEFORE");
   }
   await Promise.all(clients.map((client) => client.write("meanwhile\n")));
-  // So a process finds itself that had no time for ten seconds: its timer rings before it has looked at its sockets.
+  // As after ten seconds in which the process did not run: its timer expires before the sockets have been read.
   now = 10_000;
   ring();
   for (const client of clients) assertEquals(await client.readLine(), "MEANWHILE");

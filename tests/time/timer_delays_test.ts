@@ -1,10 +1,10 @@
-/** What the server asks a clock for. */
+/** The timers that a server sets. */
 import { assertEquals, assertGreater } from "@std/assert";
 import { type Clock, serve } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 
-/** A clock that notes for how long each timer is set. */
+/** A clock that notes the delay of each timer. */
 class NotingClock implements Clock {
   readonly fake: FakeClock = new FakeClock();
   readonly delays: number[] = [];
@@ -19,7 +19,7 @@ class NotingClock implements Clock {
   }
 }
 
-test("no timer is set for ever, whatever clocks are off and whatever has to wait", async () => {
+test("no timer is set for ever, even if clocks are off and connections have to wait", async () => {
   const clock = new NotingClock();
   const listener = new MemoryListener();
   const off = { idleTimeout: Infinity, drainTimeout: Infinity, maxAge: Infinity, halfCloseTimeout: Infinity };

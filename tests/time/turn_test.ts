@@ -3,7 +3,7 @@ import { setImmediate } from "node:timers";
 import { turn, Turns } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 
-test("a turn is as long as it is, however often the loop goes round in it", async () => {
+test("a turn allows no more work than its maximum, in however many rounds of the loop", async () => {
   const turns = new Turns(64, () => new Promise(() => {}), 16);
   let count = 0;
   (async () => {
@@ -13,7 +13,7 @@ test("a turn is as long as it is, however often the loop goes round in it", asyn
   assertEquals(count, 64);
 });
 
-test("who is let in waits for a turn like all others, the sixteenth in a row too", async () => {
+test("takers of a turn are served in order, the sixteenth in a row too", async () => {
   const turns = new Turns(64, turn, 16);
   turns.take(64);
   const order: number[] = [];
