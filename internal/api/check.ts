@@ -16,10 +16,10 @@ export const LONGEST_MS: number = 2 ** 31 - 1;
 /** Maximum size of a buffer, in bytes: its text still fits into one string. */
 export const LARGEST_BYTES: number = 2 ** 28;
 
-/** Minimum time between two keep-alive probes: the kernel counts it in whole seconds. */
+/** Minimum of `keepAliveMs`: the kernel counts this time in whole seconds. */
 export const LEAST_KEEP_ALIVE_MS = 1000;
 
-/** Maximum time between two keep-alive probes, which the kernel takes. */
+/** Maximum of `keepAliveMs` that the kernel accepts. */
 export const MOST_KEEP_ALIVE_MS = 32_767_000;
 
 /** Checks that a value is an object of options; the likely mistake is a handler in its place. */
@@ -35,7 +35,7 @@ export function checkTimeout(name: string, value: number): void {
   throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 and at most ${LONGEST_MS} ms, or Infinity`);
 }
 
-/** Checks a time between two keep-alive probes. */
+/** Checks `keepAliveMs`: a time that the kernel accepts, or `Infinity`, which switches it off. */
 export function checkKeepAlive(keepAliveMs: number): void {
   checkNumber("keepAliveMs", keepAliveMs);
   if (keepAliveMs === Infinity || keepAliveMs >= LEAST_KEEP_ALIVE_MS && keepAliveMs <= MOST_KEEP_ALIVE_MS) return;

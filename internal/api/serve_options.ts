@@ -109,9 +109,9 @@ export interface ServeOptions extends ConnOptions {
   /**
    * Time of silence after which the kernel asks the peer's system whether it is still there, in milliseconds. It
    * detects a peer that has vanished while no clock of the server runs, because `idleTimeout` is off or a handler
-   * works. `Infinity` switches it off. While the server waits for a peer, a shorter `idleTimeout` makes it unnecessary.
-   * On Deno's sockets keep-alive can only be switched on: the kernel's own times apply, 2 h on Linux by default.
-   * `listenEpoll` has an option of the same name, which is exact.
+   * works. The kernel accepts times from 1000 to 32_767_000; `Infinity` switches it off. While the server waits for a
+   * peer, a shorter `idleTimeout` makes it unnecessary. On Deno's sockets keep-alive can only be switched on: the
+   * kernel's own times apply, 2 h on Linux by default. `listenEpoll` has an option of the same name, which is exact.
    *
    * @default {15_000}
    */

@@ -64,13 +64,13 @@ const STATES: Readonly<Record<string, State>> = {
   },
 };
 
-function startDoor(door: string, released: Promise<void>): Start {
+function startKind(kind: string, released: Promise<void>): Start {
   const answer = async (line: string, conn: Conn) => {
     if (line === "wait") await released;
     if (line === "quit") conn.close();
     return line === "big" ? BIG : shout(line);
   };
-  if (door === "a line handler") return (options) => serve(options, answer);
+  if (kind === "a line handler") return (options) => serve(options, answer);
   return (options) =>
     serveConnections(options, async (conn) => {
       for await (const line of conn.lines) {
@@ -81,10 +81,10 @@ function startDoor(door: string, released: Promise<void>): Start {
 }
 
 /** Brings a connection into a state, and runs a scenario on it. */
-async function play(door: string, { enter }: State, scenario: (scene: Scene) => Promise<void>): Promise<void> {
+async function play(kind: string, { enter }: State, scenario: (scene: Scene) => Promise<void>): Promise<void> {
   const { promise: released, resolve: release } = Promise.withResolvers<void>();
   const { listener, clock } = inMemory({ bufferBytes: 1000 });
-  await using t = new TestServer(startDoor(door, released), { listener, clock, idleTimeout: Infinity });
+  await using t = new TestServer(startKind(kind, released), { listener, clock, idleTimeout: Infinity });
   const scene = { t, clock, client: await t.admitted(), release };
   await enter(scene);
   await clock.advance(1);
@@ -98,11 +98,11 @@ async function readToTheEnd({ client }: Scene): Promise<string> {
   return text;
 }
 
-for (const door of ["a line handler", "a conversation"]) {
+for (const kind of ["a line handler", "a conversation"]) {
   for (const [name, state] of Object.entries(STATES)) {
     const handlersLeft = name === "in mid-handler" ? 1 : 0;
-    test(`linger: a connection ${name} lives on until its client leaves (${door})`, () =>
-      play(door, state, async (scene) => {
+    test(`linger: a connection ${name} lives on until its client leaves (${kind})`, () =>
+      play(kind, state, async (scene) => {
         const stopped = scene.t.server.shutdown({ drain: "linger", drainTimeout: Infinity });
         await scene.clock.advance(1500);
         assertEquals(scene.t.stats.active, 1);
@@ -112,8 +112,8 @@ for (const door of ["a line handler", "a conversation"]) {
         assertEquals((await stopped).closed, { [state.reason ?? "end"]: 1 });
       }));
 
-    test(`finish: a connection ${name} ends when everything is answered (${door})`, () =>
-      play(door, state, async (scene) => {
+    test(`finish: a connection ${name} ends when everything is answered (${kind})`, () =>
+      play(kind, state, async (scene) => {
         const stopped = scene.t.server.shutdown({ drain: "finish" });
         if (state.goOn !== undefined) {
           await scene.clock.advance(600);
@@ -127,8 +127,8 @@ for (const door of ["a line handler", "a conversation"]) {
       }));
 
     for (const drain of ["linger", "finish"] as const) {
-      test(`${drain}: a connection ${name} is aborted at the deadline (${door})`, () =>
-        play(door, state, async ({ t, clock, client }) => {
+      test(`${drain}: a connection ${name} is aborted at the deadline (${kind})`, () =>
+        play(kind, state, async ({ t, clock, client }) => {
           const stopped = t.server.shutdown({ drain, drainTimeout: 100 });
           await clock.advance(99);
           // A connection at a line boundary may have been closed gracefully; it lingers then.
@@ -140,8 +140,8 @@ for (const door of ["a line handler", "a conversation"]) {
         }));
     }
 
-    test(`a second call changes linger to finish for a connection ${name} (${door})`, () =>
-      play(door, state, async (scene) => {
+    test(`a second call changes linger to finish for a connection ${name} (${kind})`, () =>
+      play(kind, state, async (scene) => {
         const stopped = scene.t.server.shutdown({ drain: "linger" });
         await scene.clock.advance(700);
         assertEquals(scene.t.stats.active, 1);
@@ -151,8 +151,8 @@ for (const door of ["a line handler", "a conversation"]) {
         assertEquals((await stopped).closed, { [state.reason ?? "drained"]: 1 });
       }));
 
-    test(`a second call brings the deadline of a connection ${name} forward (${door})`, () =>
-      play(door, state, async ({ t, clock }) => {
+    test(`a second call brings the deadline of a connection ${name} forward (${kind})`, () =>
+      play(kind, state, async ({ t, clock }) => {
         const stopped = t.server.shutdown();
         await clock.advance(700);
         t.server.shutdown({ drainTimeout: 50 });

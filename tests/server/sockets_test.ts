@@ -27,8 +27,8 @@ const INPUTS: Readonly<Record<string, string | Uint8Array>> = {
   "many lines": Array.from({ length: 5000 }, (_, i) => `line ${i}\n`).join(""),
 };
 
-for (const [door, start] of Object.entries(WAYS_IN)) {
-  test(`a client that ends its side gets every reply, through ${door}`, async () => {
+for (const [kind, start] of Object.entries(WAYS_IN)) {
+  test(`a client that ends its side gets every reply, through ${kind}`, async () => {
     await using t = new TestServer(start, {});
     for (const [name, input] of Object.entries(INPUTS)) {
       const bytes = typeof input === "string" ? new TextEncoder().encode(input) : input;
@@ -38,7 +38,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals(end, Object.keys(INPUTS).length);
   });
 
-  test(`many clients at once get their own replies, in order, through ${door}`, async () => {
+  test(`many clients at once get their own replies, in order, through ${kind}`, async () => {
     await using t = new TestServer(start, {});
     await Promise.all(Array.from({ length: 50 }, async (_, i) => {
       const client = await t.connect();
@@ -51,7 +51,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals((await closedAll(t, 50)).stats.lines, 1000);
   });
 
-  test(`a client that sends a whole conversation before it reads gets all of it back, through ${door}`, async () => {
+  test(`a client that sends a whole conversation before it reads gets all of it back, through ${kind}`, async () => {
     await using t = new TestServer(start, {});
     const text = "All of this is sent before any of it is read.\n".repeat(40_000);
     using client = await t.connect();
@@ -60,7 +60,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     await sent;
   });
 
-  test(`a line that is too long gets its error line, even if much input follows it, through ${door}`, async () => {
+  test(`a line that is too long gets its error line, even if much input follows it, through ${kind}`, async () => {
     await using t = new TestServer(start, { maxLineBytes: 100 });
     using client = await t.connect();
     await client.write("fine\n" + "x".repeat(500_000));
@@ -69,7 +69,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals((await t.closed()).reason, "line-too-long");
   });
 
-  test(`a client that sends too much gets replies to its whole lines and an error line, through ${door}`, async () => {
+  test(`a client that sends too much gets replies to its whole lines and an error line, through ${kind}`, async () => {
     await using t = new TestServer(start, { maxConnectionBytes: 20 });
     assertEquals(
       await t.talk("a line\nanother\ncut off\n"),
@@ -79,7 +79,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     assertEquals(await t.talk("exactly 20 bytes...\n"), "EXACTLY 20 BYTES...\n");
   });
 
-  test(`a client that never reads meets writeTimeout, and other connections go on, through ${door}`, async () => {
+  test(`a client that never reads meets writeTimeout, and other connections go on, through ${kind}`, async () => {
     await using t = new TestServer(start, { writeTimeout: 300, maxQueuedBytes: 1 << 30 });
     const deaf = await t.connect();
     const flood = (async () => {
@@ -96,7 +96,7 @@ for (const [door, start] of Object.entries(WAYS_IN)) {
     await flood;
   });
 
-  test(`clients that always have more to send do not starve others, through ${door}`, async () => {
+  test(`clients that always have more to send do not starve others, through ${kind}`, async () => {
     await using t = new TestServer(start, {});
     const greedy = [await t.connect(), await t.connect()];
     const floods = greedy.map(flood);
