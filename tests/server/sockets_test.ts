@@ -1,11 +1,11 @@
 import { assertEquals, assertLess } from "@std/assert";
-import { serve, type ServeOptions, shout, type Transport } from "@x/shouty";
+import { serve, type ServeOptions, shout } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { socketsTurn, turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
 import { shouted } from "../kit/oracle.ts";
 import { startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
+import { talk } from "../kit/replies.ts";
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 
@@ -136,11 +136,6 @@ test("the idle clock and the line clock end real connections, and others go on",
   await talk(talker);
 });
 
-async function talk(client: TestClient): Promise<void> {
-  await client.write("still here\n");
-  assertEquals(await client.readLine(), "STILL HERE");
-}
-
 test("a real connection ends at maxAge", async () => {
   const clock = new FakeClock();
   await using t = startServer({ clock, maxAge: 100 });
@@ -237,38 +232,6 @@ test("un-awaited writes to a peer that is gone do not end the process", async ()
   gone.resolve();
   assertEquals((await t.closed()).reason, "reset");
 });
-
-testOnce("Nagle's algorithm is switched off once, before it could delay a second reply", async () => {
-  const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const calls: unknown[] = [];
-  const accept = async (): Promise<Transport> => {
-    const conn = await inner.accept();
-    return Object.assign(conn, {
-      setNoDelay: (...args: unknown[]) => calls.push(...args),
-    });
-  };
-  await using t = startServer({ listener: { addr: inner.addr, accept, close: () => inner.close() } });
-  using client = await t.connect();
-  const seen = [];
-  for (const line of ["one", "two", "three"]) {
-    await client.write(`${line}\n`);
-    seen.push([await client.readLine(), ...calls]);
-  }
-  assertEquals(seen, [["ONE"], ["TWO", true], ["THREE", true]]);
-});
-
-test(
-  "the kernel has Nagle's algorithm off for a connection after two replies",
-  async () => {
-    await using t = startServer();
-    const client = await t.connect();
-    const clientPort = (client.addr as Deno.NetAddr).port;
-    for (let i = 0; i < 2; i++) await talk(client);
-    assertEquals(isSet("TCP_NODELAY", t.port, clientPort), true);
-  },
-  60,
-  CANNOT_ASK,
-);
 
 testOnce("serve() shouts without any options but a port", async () => {
   await using server = serve({ port: 0 });

@@ -1,9 +1,7 @@
 import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms } from "../../internal/time/alarms.ts";
-import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { ConnectionClocks, type Expiry, type Timeouts } from "../../internal/time/conn_clocks.ts";
-import { RefClock } from "../../internal/time/clock.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 
@@ -29,26 +27,60 @@ function startClocks(timeouts: Partial<Timeouts> = {}) {
   return { clock, clocks, found };
 }
 
-test("the system clock goes on although the wall clock stands still", async () => {
-  const program = `
-    Date.now = () => 1000;
-    const { SYSTEM_CLOCK } = await import("${import.meta.resolve("../../internal/time/clock.ts")}");
-    const start = SYSTEM_CLOCK.now();
-    await new Promise((resolve) => SYSTEM_CLOCK.setTimer(resolve, 20, true));
-    console.log(SYSTEM_CLOCK.now() - start >= 19);
-  `;
-  const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", "--no-check", program] }).output();
-  assertEquals(new TextDecoder().decode(stdout), "true\n");
-});
+/** An event that moves the clocks of a connection. */
+const anyStep = fc.oneof(
+  fc.constantFrom("wait", "wait in mid-line", "rest", "line ended", "writing", "wrote"),
+  { weight: 2, arbitrary: fc.integer({ min: 1, max: 120 }) },
+);
 
-test("a delay above the system's maximum does not expire at once", async () => {
-  const rung: string[] = [];
-  // The largest value of maxAge, with the largest random change.
-  const cancel = SYSTEM_CLOCK.setTimer(() => rung.push("long"), 1.1 * (2 ** 31 - 1), true);
-  await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 5, true));
-  cancel();
-  assertEquals(rung, []);
-});
+type Step = "wait" | "wait in mid-line" | "rest" | "line ended" | "writing" | "wrote";
+
+function apply(clocks: ConnectionClocks, step: Step): void {
+  if (step === "rest") clocks.rest();
+  else if (step === "line ended") clocks.came(true);
+  else if (step === "writing") clocks.writing(false);
+  else if (step === "wrote") clocks.wrote();
+  else {
+    // A connection never waits twice in a row.
+    clocks.rest();
+    clocks.wait(step === "wait in mid-line");
+  }
+}
+
+/** A model of the clocks that checks every limit in every millisecond. */
+class Model {
+  now = 0;
+  found: [number, Expiry] | undefined;
+  waiting = false;
+  midLine = false;
+  writing = false;
+  idleFor = 0;
+  lineFor = 0;
+  writingFor = 0;
+
+  apply(step: Step): void {
+    if (step.startsWith("wait")) {
+      this.waiting = true;
+      this.idleFor = 0;
+      this.midLine = step === "wait in mid-line";
+    } else if (step === "rest") this.waiting = false;
+    else if (step === "line ended") this.waiting = false, this.lineFor = 0;
+    else if (step === "writing") this.writing = true, this.writingFor = 0;
+    else this.writing = false, this.idleFor = 0;
+  }
+
+  advance(milliseconds: number): void {
+    for (let i = 0; i < milliseconds && this.found === undefined; i++) {
+      this.now++;
+      this.idleFor++;
+      this.writingFor++;
+      if (this.waiting && this.midLine) this.lineFor++;
+      if (this.writing && this.writingFor >= TIMEOUTS.writeTimeout) this.found = [this.now, "write-timeout"];
+      else if (this.lineFor >= TIMEOUTS.lineTimeout) this.found = [this.now, "line-timeout"];
+      else if (this.waiting && !this.writing && this.idleFor >= TIMEOUTS.idleTimeout) this.found = [this.now, "idle"];
+    }
+  }
+}
 
 test("the idle clock runs while the server waits, and any read or write restarts it", async () => {
   const { clock, clocks, found } = startClocks();
@@ -146,20 +178,22 @@ test("a peer that has sent nothing meets firstLineTimeout, and not idleTimeout, 
   assertEquals(found, [[200, "first-line-timeout"]]);
 });
 
-test("watching a deadline sets no timer while the clocks catch up after the loop was held up", async () => {
-  let now = 0;
-  const timers: (() => void)[] = [];
-  const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
-  let woken = 0;
-  const sleep = (at: number) =>
-    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => at, wake: () => void woken++ }, at);
-  sleep(10);
-  now = 10_000;
-  timers[0]();
-  for (let i = 0; i < 10; i++) sleep(11_000 - i);
-  assertEquals(timers.length, 1);
-  while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
-  assertEquals([woken, timers.length], [1, 2]);
+test("the clocks agree with a model that counts every millisecond", async () => {
+  await check([fc.array(anyStep, { maxLength: 60 })], async (steps) => {
+    const { clock, clocks, found } = startClocks();
+    const model = new Model();
+    for (const step of steps) {
+      if (typeof step === "number") {
+        model.advance(step);
+        await clock.advance(step);
+      } else {
+        apply(clocks, step);
+        model.apply(step);
+      }
+      assertEquals(found[0], model.found);
+      if (model.found !== undefined) return;
+    }
+  }, 300);
 });
 
 test("a thousand connections that send all the time share one timer, which is seldom set", async () => {
@@ -180,155 +214,4 @@ test("a thousand connections that send all the time share one timer, which is se
   assertLessOrEqual(set, 20);
   for (const clocks of all) clocks.stop();
   assertEquals(clock.pending, 0);
-});
-
-/** An event that moves the clocks of a connection. */
-const anyStep = fc.oneof(
-  fc.constantFrom("wait", "wait in mid-line", "rest", "line ended", "writing", "wrote"),
-  { weight: 2, arbitrary: fc.integer({ min: 1, max: 120 }) },
-);
-
-test("the clocks agree with a model that counts every millisecond", async () => {
-  await check([fc.array(anyStep, { maxLength: 60 })], async (steps) => {
-    const { clock, clocks, found } = startClocks();
-    const model = new Model();
-    for (const step of steps) {
-      if (typeof step === "number") {
-        model.advance(step);
-        await clock.advance(step);
-      } else {
-        apply(clocks, step);
-        model.apply(step);
-      }
-      assertEquals(found[0], model.found);
-      if (model.found !== undefined) return;
-    }
-  }, 300);
-});
-
-type Step = "wait" | "wait in mid-line" | "rest" | "line ended" | "writing" | "wrote";
-
-function apply(clocks: ConnectionClocks, step: Step): void {
-  if (step === "rest") clocks.rest();
-  else if (step === "line ended") clocks.came(true);
-  else if (step === "writing") clocks.writing(false);
-  else if (step === "wrote") clocks.wrote();
-  else {
-    // A connection never waits twice in a row.
-    clocks.rest();
-    clocks.wait(step === "wait in mid-line");
-  }
-}
-
-/** A model of the clocks that checks every limit in every millisecond. */
-class Model {
-  now = 0;
-  found: [number, Expiry] | undefined;
-  waiting = false;
-  midLine = false;
-  writing = false;
-  idleFor = 0;
-  lineFor = 0;
-  writingFor = 0;
-
-  apply(step: Step): void {
-    if (step.startsWith("wait")) {
-      this.waiting = true;
-      this.idleFor = 0;
-      this.midLine = step === "wait in mid-line";
-    } else if (step === "rest") this.waiting = false;
-    else if (step === "line ended") this.waiting = false, this.lineFor = 0;
-    else if (step === "writing") this.writing = true, this.writingFor = 0;
-    else this.writing = false, this.idleFor = 0;
-  }
-
-  advance(milliseconds: number): void {
-    for (let i = 0; i < milliseconds && this.found === undefined; i++) {
-      this.now++;
-      this.idleFor++;
-      this.writingFor++;
-      if (this.waiting && this.midLine) this.lineFor++;
-      if (this.writing && this.writingFor >= TIMEOUTS.writeTimeout) this.found = [this.now, "write-timeout"];
-      else if (this.lineFor >= TIMEOUTS.lineTimeout) this.found = [this.now, "line-timeout"];
-      else if (this.waiting && !this.writing && this.idleFor >= TIMEOUTS.idleTimeout) this.found = [this.now, "idle"];
-    }
-  }
-}
-
-/** A step of the test: a sleeper gets a deadline or is dropped, or time passes. */
-const anyMove = fc.oneof(
-  fc.record({ sleeper: fc.nat(7), deadlineIn: fc.nat(200) }),
-  fc.record({ sleeper: fc.nat(7), deadlineIn: fc.constant(Infinity) }),
-  fc.record({ drop: fc.nat(7) }),
-  fc.record({ pass: fc.nat(150) }),
-);
-
-test("Alarms wake each sleeper at its last deadline, once, in any interleaving", async () => {
-  await check([fc.array(anyMove, { maxLength: 80 })], async (moves) => {
-    const clock = new FakeClock();
-    const alarms = new Alarms(clock);
-    const woken: string[] = [];
-    const wanted: string[] = [];
-    const due = Array<number>(8).fill(Infinity);
-    const sleepers = due.map((_, i) => ({
-      wakeAt: Infinity,
-      place: 0,
-      deadline: () => due[i],
-      wake: (now: number) => (due[i] = Infinity, woken.push(`${i} at ${now}`)),
-    }));
-    for (const move of [...moves, { pass: 1000 }]) {
-      if ("drop" in move) {
-        due[move.drop] = Infinity;
-        alarms.drop(sleepers[move.drop]);
-      } else if ("sleeper" in move) {
-        due[move.sleeper] = clock.now() + move.deadlineIn;
-        alarms.watch(sleepers[move.sleeper], due[move.sleeper]);
-      } else {
-        const end = clock.now() + move.pass;
-        wanted.push(...due.flatMap((at, i) => at <= end ? [`${i} at ${at}`] : []));
-        await clock.advance(move.pass);
-        assertEquals(woken.toSorted(), wanted.toSorted());
-      }
-    }
-    assertEquals(clock.pending, 0);
-  }, 300);
-});
-
-test("Alarms wake a sleeper in time that has replaced a dropped one in another branch of the heap", async () => {
-  const clock = new FakeClock();
-  const alarms = new Alarms(clock);
-  const woken: string[] = [];
-  const sleepers = [1, 100, 2, 101, 102, 50, 3].map((at) => ({
-    wakeAt: Infinity,
-    place: 0,
-    deadline: () => at,
-    wake: (now: number) => void woken.push(`${at} at ${now}`),
-  }));
-  for (const sleeper of sleepers) alarms.watch(sleeper, sleeper.deadline());
-  alarms.drop(sleepers[3]);
-  await clock.advance(200);
-  assertEquals(woken, [1, 2, 3, 50, 100, 102].map((at) => `${at} at ${at}`));
-});
-
-test("a RefClock's timer keeps the process alive unless it is unreferenced, and expires in time", async () => {
-  const fake = new FakeClock();
-  const kept: boolean[] = [];
-  const setTimer = (callback: () => void, delay: number, keepAlive: boolean) => {
-    kept.push(keepAlive);
-    return fake.setTimer(callback, delay);
-  };
-  const clock = new RefClock({ now: () => fake.now(), setTimer });
-  const ended: number[] = [];
-  clock.setTimer(() => ended.push(clock.now()), 100, true);
-  const cancel = clock.setTimer(() => ended.push(-1), 100, true);
-  await fake.advance(40);
-  cancel();
-  clock.unref();
-  await fake.advance(40);
-  clock.setTimer(() => ended.push(clock.now()), 50, true);
-  clock.ref();
-  assertEquals(kept, [true, true, false, false, true, true]);
-  await fake.advance(1000);
-  clock.unref();
-  assertEquals([ended, kept.length], [[100, 130], 6], "A timer that has ended is not set again");
 });

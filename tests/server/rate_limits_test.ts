@@ -1,0 +1,150 @@
+import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
+import { Pace } from "../../internal/time/pace.ts";
+import { Rate } from "../../internal/time/rate.ts";
+import { FakeClock } from "@x/shouty/testing";
+import { testOnce } from "../kit/bounded.ts";
+import { inMemory, startServer } from "../kit/server.ts";
+import { countReplies, numbered } from "../kit/replies.ts";
+
+testOnce("A rate allows one second's worth at once, then even spacing, and never saves up more", () => {
+  const rate = new Rate(10);
+  assertEquals(rate.available(0), 10);
+  rate.take(0, 10);
+  assertEquals([rate.available(0), rate.wait(0)], [0, 100]);
+  assertEquals([rate.available(100), rate.available(550)], [1, 5]);
+  assertEquals(rate.available(1e9), 10);
+  assertEquals([new Rate(0.5).available(0), new Rate(Infinity).available(0)], [1, Infinity]);
+});
+
+testOnce("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock expires", async () => {
+  const { listener, clock } = inMemory();
+  const timeouts = { idleTimeout: 50, lineTimeout: 50, firstLineTimeout: 50 };
+  await using t = startServer({ listener, clock, ...timeouts, maxLinesPerSecond: 10 });
+  const client = await t.admitted();
+  const replies = countReplies(client);
+  await client.write(numbered(30));
+  await clock.advance(0);
+  assertEquals(replies.count, 10);
+  // Each wait may be longer by a quarter, at random; this does not add up.
+  await clock.advance(1025);
+  assertEquals(replies.count, 20);
+  await clock.advance(500);
+  assertEquals(replies.count, 25);
+  await clock.advance(500);
+  assertEquals([replies.count, t.stats.active], [30, 1]);
+  // The last group was due between two milliseconds, and timers are rounded up.
+  await clock.advance(51);
+  assertEquals((await t.closed()).reason, "idle");
+});
+
+testOnce("A stopped Pace holds back neither lines that wait nor later ones", async () => {
+  const clock = new FakeClock();
+  const pace = new Pace({ maxLinesPerSecond: 1, maxBytesPerSecond: Infinity }, clock);
+  const lines = "one\ntwo\nthree\n";
+  assertEquals(await pace.pass(lines), "one\n".length);
+  const waiting = pace.pass(lines);
+  await clock.advance(0);
+  assertEquals(clock.pending, 1);
+  pace.stop();
+  assertEquals([await waiting, await pace.pass(lines)], [lines.length, lines.length]);
+  assertEquals(clock.pending, 0);
+});
+
+testOnce(
+  "Lines that a rate holds back pass in groups of a tenth of a second's worth, or one by one at a low rate",
+  async () => {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, maxLinesPerSecond: 200 });
+    const client = await t.admitted();
+    const replies = countReplies(client);
+    await client.write(numbered(400));
+    await clock.advance(0);
+    assertEquals(replies.count, 200);
+    let groups = 0;
+    for (let ms = 0; ms < 1025; ms++) {
+      const before = replies.count;
+      await clock.advance(1);
+      if (replies.count > before) groups++;
+    }
+    assertEquals(replies.count, 400);
+    assertLessOrEqual(groups, 10);
+    await client.write("alone\n");
+    await clock.advance(7);
+    assertEquals(replies.count, 401);
+  },
+);
+
+testOnce("maxBytesPerSecond reads a second's worth at once and the rest in time", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: 50, maxBytesPerSecond: 100 });
+  const client = await t.admitted();
+  const replies = countReplies(client);
+  await client.write("123456789\n".repeat(30));
+  await clock.advance(0);
+  assertEquals(t.stats.bytesIn, 100);
+  await clock.advance(1000);
+  assertEquals(t.stats.bytesIn, 200);
+  await clock.advance(270);
+  assertEquals([replies.count, t.stats.bytesIn, t.stats.active], [30, 300, 1]);
+});
+
+testOnce("A rate below one per second is kept on average, however late each wait ends", async () => {
+  for (const pace of [{ maxLinesPerSecond: 0.5 }, { maxBytesPerSecond: 0.5 }]) {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, ...pace });
+    const client = await t.admitted();
+    const replies = countReplies(client);
+    await client.write("\n".repeat(60));
+    await clock.advance(0);
+    await clock.advance(50 * 2000 + 500);
+    assertEquals(replies.count, 51);
+  }
+});
+
+testOnce("Connections that began together are not all read at the same moment, again and again", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
+  const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+  for (const client of clients) await client.write("one\ntwo\n");
+  await clock.advance(999);
+  const moments = [];
+  for (let ms = 0; ms <= 251; ms++) {
+    const before = t.stats.bytesOut;
+    await clock.advance(1);
+    if (t.stats.bytesOut > before) moments.push(ms);
+  }
+  assertEquals(t.stats.bytesOut, 20 * "one\ntwo\n".length);
+  assertGreaterOrEqual(moments.length, 5);
+});
+
+testOnce("A connection that waits for its rate ends at the shutdown's deadline", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 1 });
+  const client = await t.admitted();
+  await client.write(numbered(100));
+  const report = t.server.shutdown({ drainTimeout: 300 });
+  await clock.advance(300);
+  assertEquals((await report).closed, { "drain-timeout": 1 });
+});
+
+testOnce("Lines that a rate holds back reach no handler after their connection is aborted", async () => {
+  const { listener, clock } = inMemory();
+  const asked: string[] = [];
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 1 }, (line) => void asked.push(line));
+  const client = await t.admitted();
+  await client.write("one\ntwo\n");
+  const report = t.server.shutdown({ drainTimeout: 300 });
+  await clock.advance(300);
+  assertEquals([(await report).closed, asked], [{ "drain-timeout": 1 }, ["one"]]);
+});
+
+testOnce("A connection holds back about one second's worth of input for its rate", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 10 });
+  const client = await t.admitted();
+  // The long line makes the buffer grow.
+  await client.write("x".repeat(20_000) + "\n".repeat(40_000));
+  await clock.advance(0);
+  assertEquals((await client.readLine())?.length, 20_000);
+  assertLessOrEqual(t.stats.lines, 640);
+});

@@ -1,0 +1,55 @@
+import { assertEquals, assertLessOrEqual } from "@std/assert";
+import { socketsTurn } from "../../internal/time/turns.ts";
+import { test, testOnce } from "../kit/bounded.ts";
+import { inMemory, startServer } from "../kit/server.ts";
+
+test("Connections with the largest unfinished lines are closed above maxBufferedBytes, and no others", async () => {
+  await using t = startServer({ maxBufferedBytes: 1024 * 1024 });
+  const neighbour = await t.admitted();
+  const greedy = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
+  for (const client of greedy) await client.write("x".repeat(60_000));
+  await t.closed(24);
+  await neighbour.write("still here\n");
+  assertEquals(await neighbour.readLine(), "STILL HERE");
+  const { closed, active } = t.stats;
+  assertEquals(active + closed.memory, 41);
+  assertLessOrEqual(active, 1 + 1024 * 1024 / 60_000);
+});
+
+test("A client that sends whole lines keeps its connection while memory is short, wherever reads end", async () => {
+  await using t = startServer({ maxBufferedBytes: 512 * 1024 });
+  const clients = await Promise.all(Array.from({ length: 40 }, () => t.admitted()));
+  const input = `${"y".repeat(99)}\n`.repeat(3000);
+  await Promise.all(clients.map(async (client) => {
+    const sending = client.write(input);
+    for (let got = 0; got < input.length; got += (await client.read())!.length);
+    await sending;
+  }));
+  assertEquals(t.all("closed"), []);
+});
+
+testOnce("Lines that are being answered leave their memory to unfinished lines", async () => {
+  const { listener } = inMemory({ bufferBytes: 1 << 20 });
+  const hog = "x".repeat(20_000);
+  const handler = (line: string) => line === hog ? new Promise<string>(() => {}) : line.toUpperCase();
+  await using t = startServer({ listener, maxBufferedBytes: 1 << 20 }, handler);
+  for (let i = 0; i < 60; i++) {
+    await (await t.admitted()).write(`${hog}\n`);
+    // Until the server has read the whole line, that line counts as unfinished itself.
+    while (t.stats.lines <= i && t.stats.active > i) await socketsTurn();
+  }
+  const client = await t.admitted();
+  const half = "y".repeat(700);
+  await client.write(half);
+  await client.write(`${half}\n`);
+  assertEquals(await client.readLine(), (half + half).toUpperCase());
+  assertEquals(t.all("closed"), []);
+});
+
+test("A connection that is closed for its memory gets an error line", async () => {
+  await using t = startServer({ maxBufferedBytes: 1000 });
+  using client = await t.connect();
+  await client.write("x".repeat(4000));
+  assertEquals(await client.readLine(), "error: too much unfinished input");
+  assertEquals((await t.closed()).reason, "memory");
+});

@@ -1,0 +1,76 @@
+import { assertEquals } from "@std/assert";
+import { FakeClock } from "@x/shouty/testing";
+import { Alarms } from "../../internal/time/alarms.ts";
+import { test } from "../kit/bounded.ts";
+import { check, fc } from "../kit/property.ts";
+
+/** A step of the test: a sleeper gets a deadline or is dropped, or time passes. */
+const anyMove = fc.oneof(
+  fc.record({ sleeper: fc.nat(7), deadlineIn: fc.nat(200) }),
+  fc.record({ sleeper: fc.nat(7), deadlineIn: fc.constant(Infinity) }),
+  fc.record({ drop: fc.nat(7) }),
+  fc.record({ pass: fc.nat(150) }),
+);
+
+test("watching a deadline sets no timer while the clocks catch up after the loop was held up", async () => {
+  let now = 0;
+  const timers: (() => void)[] = [];
+  const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
+  let woken = 0;
+  const sleep = (at: number) =>
+    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => at, wake: () => void woken++ }, at);
+  sleep(10);
+  now = 10_000;
+  timers[0]();
+  for (let i = 0; i < 10; i++) sleep(11_000 - i);
+  assertEquals(timers.length, 1);
+  while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals([woken, timers.length], [1, 2]);
+});
+
+test("Alarms wake each sleeper at its last deadline, once, in any interleaving", async () => {
+  await check([fc.array(anyMove, { maxLength: 80 })], async (moves) => {
+    const clock = new FakeClock();
+    const alarms = new Alarms(clock);
+    const woken: string[] = [];
+    const wanted: string[] = [];
+    const due = Array<number>(8).fill(Infinity);
+    const sleepers = due.map((_, i) => ({
+      wakeAt: Infinity,
+      place: 0,
+      deadline: () => due[i],
+      wake: (now: number) => (due[i] = Infinity, woken.push(`${i} at ${now}`)),
+    }));
+    for (const move of [...moves, { pass: 1000 }]) {
+      if ("drop" in move) {
+        due[move.drop] = Infinity;
+        alarms.drop(sleepers[move.drop]);
+      } else if ("sleeper" in move) {
+        due[move.sleeper] = clock.now() + move.deadlineIn;
+        alarms.watch(sleepers[move.sleeper], due[move.sleeper]);
+      } else {
+        const end = clock.now() + move.pass;
+        wanted.push(...due.flatMap((at, i) => at <= end ? [`${i} at ${at}`] : []));
+        await clock.advance(move.pass);
+        assertEquals(woken.toSorted(), wanted.toSorted());
+      }
+    }
+    assertEquals(clock.pending, 0);
+  }, 300);
+});
+
+test("Alarms wake a sleeper in time that has replaced a dropped one in another branch of the heap", async () => {
+  const clock = new FakeClock();
+  const alarms = new Alarms(clock);
+  const woken: string[] = [];
+  const sleepers = [1, 100, 2, 101, 102, 50, 3].map((at) => ({
+    wakeAt: Infinity,
+    place: 0,
+    deadline: () => at,
+    wake: (now: number) => void woken.push(`${at} at ${now}`),
+  }));
+  for (const sleeper of sleepers) alarms.watch(sleeper, sleeper.deadline());
+  alarms.drop(sleepers[3]);
+  await clock.advance(200);
+  assertEquals(woken, [1, 2, 3, 50, 100, 102].map((at) => `${at} at ${at}`));
+});

@@ -1,0 +1,49 @@
+import { assertEquals } from "@std/assert";
+import { FakeClock } from "@x/shouty/testing";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
+import { RefClock } from "../../internal/time/clock.ts";
+import { test } from "../kit/bounded.ts";
+
+test("the system clock goes on although the wall clock stands still", async () => {
+  const program = `
+    Date.now = () => 1000;
+    const { SYSTEM_CLOCK } = await import("${import.meta.resolve("../../internal/time/clock.ts")}");
+    const start = SYSTEM_CLOCK.now();
+    await new Promise((resolve) => SYSTEM_CLOCK.setTimer(resolve, 20, true));
+    console.log(SYSTEM_CLOCK.now() - start >= 19);
+  `;
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", "--no-check", program] }).output();
+  assertEquals(new TextDecoder().decode(stdout), "true\n");
+});
+
+test("a delay above the system's maximum does not expire at once", async () => {
+  const rung: string[] = [];
+  // The largest value of maxAge, with the largest random change.
+  const cancel = SYSTEM_CLOCK.setTimer(() => rung.push("long"), 1.1 * (2 ** 31 - 1), true);
+  await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 5, true));
+  cancel();
+  assertEquals(rung, []);
+});
+
+test("a RefClock's timer keeps the process alive unless it is unreferenced, and expires in time", async () => {
+  const fake = new FakeClock();
+  const kept: boolean[] = [];
+  const setTimer = (callback: () => void, delay: number, keepAlive: boolean) => {
+    kept.push(keepAlive);
+    return fake.setTimer(callback, delay);
+  };
+  const clock = new RefClock({ now: () => fake.now(), setTimer });
+  const ended: number[] = [];
+  clock.setTimer(() => ended.push(clock.now()), 100, true);
+  const cancel = clock.setTimer(() => ended.push(-1), 100, true);
+  await fake.advance(40);
+  cancel();
+  clock.unref();
+  await fake.advance(40);
+  clock.setTimer(() => ended.push(clock.now()), 50, true);
+  clock.ref();
+  assertEquals(kept, [true, true, false, false, true, true]);
+  await fake.advance(1000);
+  clock.unref();
+  assertEquals([ended, kept.length], [[100, 130], 6], "A timer that has ended is not set again");
+});
