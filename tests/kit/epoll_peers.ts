@@ -18,7 +18,7 @@ export const LOOPBACK = { hostname: "127.0.0.1", port: 0 };
 
 /** Registers a test that needs epoll. */
 export function test(name: string, body: () => void | Promise<void>, missing = ""): void {
-  bounded(name, body, 20, NO_EPOLL || missing);
+  bounded(name, body, 60, NO_EPOLL || missing);
 }
 
 /** Connects a client, and returns both ends of the connection. */
