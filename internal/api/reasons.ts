@@ -8,7 +8,7 @@
  * Why a connection ended. Every accepted connection ends for exactly one of these reasons:
  *
  * - `end`: the peer ended its side, and everything was answered
- * - `reset`: the peer reset the connection
+ * - `reset`: the peer reset the connection, or no longer answers the kernel
  * - `closed`: the handler closed it, or a conversation handler returned
  * - `first-line-timeout`: the peer sent no byte within `firstLineTimeout`, and `idleTimeout` had not expired yet
  * - `idle`: nothing was read or written for `idleTimeout` while the server waited for the peer

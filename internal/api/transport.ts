@@ -141,10 +141,13 @@ export function resetQuietly(transport: Transport): void {
   closeQuietly({ close: () => transport.reset!() });
 }
 
-/** Whether an error means that the peer has reset the connection; its class depends on the operation under way. */
+/**
+ * Whether an error means that the peer has reset the connection, or no longer answers the kernel's probes; its class
+ * depends on the operation under way.
+ */
 export function isReset(error: unknown): boolean {
-  const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof } = Deno.errors;
-  return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, UnexpectedEof]
+  const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, TimedOut, UnexpectedEof } = Deno.errors;
+  return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, TimedOut, UnexpectedEof]
     .some((kind) => error instanceof kind);
 }
 
@@ -185,6 +188,10 @@ export class Forwarding implements Transport {
     return this.inner.reset && this.#reset;
   }
 
+  get onReset(): ((callback: (error: unknown) => void) => void) | undefined {
+    return this.inner.onReset && this.#onReset;
+  }
+
   get progress(): (() => number) | undefined {
     return this.inner.progress && this.#progress;
   }
@@ -223,6 +230,10 @@ export class Forwarding implements Transport {
 
   #reset(): void {
     this.inner.reset!();
+  }
+
+  #onReset(callback: (error: unknown) => void): void {
+    this.inner.onReset!(callback);
   }
 
   #progress(): number {

@@ -8,7 +8,7 @@ import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { turn, TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { inMemory, listenLoopback, startConversations, startServer, TestServer } from "../kit/server.ts";
+import { inMemory, listenLoopback, SOCKETS, startConversations, startServer, TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
 /** A reply of which the client reads only a part, so that closing the client's socket resets the connection. */
@@ -398,3 +398,25 @@ testOnce("bytes that were read ahead while the reader waited for a turn are not 
   for (let turns = 0; turns < 10 && got.length < 129; turns++) await turn();
   assertEquals(got.at(-1), "and more");
 });
+
+// Deno's sockets tell of a reset only when they are read, which is when what was sent before has been taken.
+if (SOCKETS.listen !== undefined) {
+  for (const road of ["TCP", "TLS"]) {
+    test(`a peer that has sent more than is read ahead, and resets over ${road}, is gone at once`, async () => {
+      const ended = Promise.withResolvers<unknown>();
+      const { listen, connect } = ROADS[road];
+      const start = (options: ServeOptions) =>
+        serve(options, async (_, conn) => ended.resolve(await untilAborted(conn)));
+      await using t = new TestServer(start, { ...await listen(), idleTimeout: Infinity });
+      const peer = await connect(t.server.addr);
+      peer.write("wait\n");
+      while (t.stats.lines < 1) await turn();
+      peer.write("y".repeat(400_000));
+      // As much as fits has been read ahead.
+      while (t.stats.bytesIn < 65_536) await turn();
+      peer.reset();
+      assertEquals(await ended.promise, "reset");
+      assertEquals((await t.closed()).reason, "reset");
+    });
+  }
+}
