@@ -13,7 +13,7 @@ const ERRORS: [error: Error, reason: CloseReason][] = [
   [new ConnectionReset("injected"), "reset"],
   [new BrokenPipe("injected"), "reset"],
   [new NotConnected("injected"), "reset"],
-  [new TimedOut("injected"), "transport-error"],
+  [new TimedOut("injected"), "reset"],
   [new Error("injected"), "transport-error"],
 ];
 
