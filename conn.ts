@@ -63,12 +63,13 @@ export class Connection implements ConnInfo, Holder, Member {
   #phase: Phase = "open";
   #error: unknown;
   readonly #aborter = new AbortController();
-  readonly #closed = Promise.withResolvers<ClosedEvent>();
+  /** Resolves when the transport is closed; never rejects. */
+  readonly closed: Promise<ClosedEvent>;
+  #resolveClosed!: (event: ClosedEvent) => void;
   readonly #host: Host;
   readonly #transport: Transport;
   readonly #since: number;
   readonly #maxLines: number;
-  readonly #memory: Account;
   readonly #clocks: ConnectionClocks;
   readonly #reader: Reader;
   readonly #outbox: Outbox;
@@ -81,10 +82,11 @@ export class Connection implements ConnInfo, Holder, Member {
     this.id = id;
     this.remoteAddr = transport.remoteAddr;
     this.#transport = transport;
+    this.closed = new Promise((resolve) => this.#resolveClosed = resolve);
     this.#host = host;
     this.#since = alarms.clock.now();
     this.#maxLines = Math.round(jitter(limits.maxLines));
-    const memory = this.#memory = new Account(budget, this);
+    const memory = new Account(budget, this);
     this.#clocks = new ConnectionClocks(alarms, limits, this);
     this.#reader = new Reader(transport, limits, this.#clocks, memory, clock, this, "conversation" in host.handler);
     this.#outbox = new Outbox(transport, this.#clocks, memory, this, limits.maxQueuedBytes);
@@ -97,11 +99,6 @@ export class Connection implements ConnInfo, Holder, Member {
   /** Aborts, with the close reason, when that can no longer change. */
   get signal(): AbortSignal {
     return this.#aborter.signal;
-  }
-
-  /** Resolves when the transport is closed; never rejects. */
-  get closed(): Promise<ClosedEvent> {
-    return this.#closed.promise;
   }
 
   /** Settles when the handler has settled, which may be after `closed`; undefined if no handler is running. */
@@ -130,24 +127,26 @@ export class Connection implements ConnInfo, Holder, Member {
 
   /** Serves the peer until the connection ends. */
   serve(): void {
-    const done = () => this.#handled = undefined;
-    this.#handled = this.#run().then(
-      () => (done(), void this.#leave(this.#reader.endReason ?? "closed")),
-      (error) => (done(), this.#handlerFailed(error)),
-    );
+    this.#handled = this.#runToEnd();
   }
 
-  #run(): Promise<unknown> {
+  /** Runs the handler until it has settled, or until there is no more input for it to answer. */
+  async #runToEnd(): Promise<void> {
     const { handler } = this.#host;
-    if ("conversation" in handler) return this.#converse(handler.conversation);
-    this.#answers = new Answers(this, this.#reader, this.#outbox, this.#clocks, this.#memory, handler.lines);
-    return this.#reader.each(this.#answers);
-  }
-
-  /** Calls the conversation handler. Being async, it turns a synchronous throw into a rejection. */
-  async #converse(handler: ConnHandler): Promise<void> {
-    this.#clocks.work();
-    await handler(this.handle);
+    try {
+      if ("conversation" in handler) {
+        this.#clocks.work();
+        await handler.conversation(this.handle);
+      } else {
+        this.#answers = new Answers(this, this.#reader, this.#outbox, this.#clocks, this.#host.budget, handler.lines);
+        await this.#reader.each(this.#answers);
+      }
+    } catch (error) {
+      this.#handled = undefined;
+      return this.#handlerFailed(error);
+    }
+    this.#handled = undefined;
+    this.#leave(this.#reader.endReason ?? "closed");
   }
 
   #handlerFailed(error: unknown): void {
@@ -174,21 +173,21 @@ export class Connection implements ConnInfo, Holder, Member {
   }
 
   /** Ends the connection at once. Output that waits is lost; if there is any, the peer gets a reset. */
-  abort(reason: CloseReason, error?: unknown): void {
-    const cut = this.#outbox.size > 0;
+  abort(reason: CloseReason, error?: unknown, cut: boolean = this.#outbox.size > 0): void {
     this.#settle(reason, error);
     this.#free(cut);
   }
 
   /** Ends the connection to free its memory. The peer gets an error line, unless replies still wait before it. */
   giveWay(): void {
-    if (this.#outbox.size === 0) {
+    const cut = this.#outbox.size > 0;
+    if (!cut) {
       // Free the input first: the error line needs memory, too.
       this.#reader.free();
       this.#outbox.add(this.#host.errorLine("memory", 0));
       this.#outbox.flush();
     }
-    this.abort("memory");
+    this.abort("memory", undefined, cut);
   }
 
   async #leave(
@@ -196,7 +195,8 @@ export class Connection implements ConnInfo, Holder, Member {
     error?: unknown,
     lastLine: string | Uint8Array = this.#errorLine(reason),
   ): Promise<void> {
-    if (this.#phase !== "open") return;
+    // A listener of the signal may close the connection while it is being aborted.
+    if (this.#phase !== "open" || this.signal.aborted) return;
     this.#phase = "leaving";
     this.reason = reason;
     this.#reader.stop();
@@ -243,7 +243,7 @@ export class Connection implements ConnInfo, Holder, Member {
     const durationMs = this.#host.alarms.clock.now() - this.#since;
     const { lines, bytesIn, bytesOut } = this.totals;
     const event = { type: "closed", conn: this, reason: this.reason!, lines, bytesIn, bytesOut, durationMs } as const;
-    this.#closed.resolve(this.#error === undefined ? event : { ...event, error: this.#error });
+    this.#resolveClosed(this.#error === undefined ? event : { ...event, error: this.#error });
   }
 
   /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */
@@ -266,12 +266,8 @@ export class Connection implements ConnInfo, Holder, Member {
       return void this.#leave(error.reason, undefined, this.#host.errorLine(error.reason, error.limit));
     }
     if (!(error instanceof MisdirectedError)) return this.abort(isReset(error) ? "reset" : "transport-error", error);
-    this.#reader.byteCount += error.bytes;
+    if (this.reason === undefined) this.#reader.byteCount += error.bytes;
     this.#leave("misdirected", undefined, error.answer);
-  }
-
-  overflowed(): void {
-    this.abort("write-queue");
   }
 
   /** A clock has expired. */

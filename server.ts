@@ -183,7 +183,8 @@ class LineServer implements Server, Host {
     return typeof line === "string" ? `${line}\n` : "";
   }
 
-  #ended(conn: Connection, event: ClosedEvent): void {
+  readonly #ended = (event: ClosedEvent): void => {
+    const conn = event.conn as Connection;
     const { handled } = conn;
     if (handled !== undefined) {
       this.#orphans.add(handled);
@@ -194,7 +195,7 @@ class LineServer implements Server, Host {
     this.#acceptor.hurry();
     this.#counters.ended(event.reason, event);
     this.emit(event);
-  }
+  };
 
   /** Calls a hook, and counts its error instead of passing it on: a hook must not harm the server. */
   #guard<T>(call: () => T): T | undefined {
@@ -250,7 +251,7 @@ class LineServer implements Server, Host {
     this.#conns.add(conn);
     if (this.#unref) conn.unref();
     this.emit({ type: "accepted", conn });
-    conn.closed.then((event) => this.#ended(conn, event));
+    conn.closed.then(this.#ended);
     conn.serve();
   }
 
@@ -306,8 +307,7 @@ class LineServer implements Server, Host {
     drain.stop();
     this.#drain = undefined;
     this.#state = "closed";
-    const closed = this.#counters.closedSince(before);
-    const report = { closed, handlersLeft, durationMs: this.clock.now() - since };
+    const report = { closed: this.#counters.closedSince(before), handlersLeft, durationMs: this.clock.now() - since };
     this.emit({ type: "stopped", report });
     this.#finished.resolve();
     return report;

@@ -25,7 +25,7 @@ for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
     closeWrite: () => Promise.resolve(),
     write: (bytes: Uint8Array) => Promise.resolve(bytes.length),
   };
-  const owner = { failed() {}, overflowed() {} };
+  const owner = { failed() {}, abort() {} };
   const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
 
   Deno.bench(`the limiter takes ${name}`, { group: name }, () => {

@@ -6,7 +6,7 @@
 
 import { countLineFeeds } from "../lines/ascii.ts";
 import { decodeLines } from "../lines/text.ts";
-import type { Account } from "../memory/budget.ts";
+import type { Budget } from "../memory/budget.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { ANSWER_BYTES, type BytesHandler, type Conn, type Reply } from "../api/handlers.ts";
 import type { Outbox } from "./outbox.ts";
@@ -23,8 +23,7 @@ export class Answers implements Answerer {
   readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
   readonly #handler: BytesHandler;
-  readonly #oneByOne: boolean;
-  readonly #memory: Account;
+  readonly #budget: Budget;
   /** Whether the handler is running. */
   answering = false;
 
@@ -33,7 +32,7 @@ export class Answers implements Answerer {
    * @param reader Decodes and counts the lines, and says whether more are to be answered.
    * @param outbox Where the replies go.
    * @param clocks Told when the connection starts and stops waiting for the handler.
-   * @param memory Says whether memory is short.
+   * @param budget Says whether memory is short.
    * @param handler Answers the lines.
    */
   constructor(
@@ -41,7 +40,7 @@ export class Answers implements Answerer {
     reader: Reader,
     outbox: Outbox,
     clocks: ConnectionClocks,
-    memory: Account,
+    budget: Budget,
     handler: BytesHandler,
   ) {
     this.#conn = conn;
@@ -49,14 +48,13 @@ export class Answers implements Answerer {
     this.#outbox = outbox;
     this.#clocks = clocks;
     this.#handler = handler;
-    this.#oneByOne = handler.block === undefined;
-    this.#memory = memory;
+    this.#budget = budget;
   }
 
   answer(block: Uint8Array<ArrayBuffer>): Promise<void> {
-    const { tight } = this.#memory.budget;
+    const { tight } = this.#budget;
     if (this.#handler[ANSWER_BYTES] === undefined || block.length > SHORT_BYTES || tight) {
-      return this.answerText(this.#reader.textOf(block, this.#oneByOne));
+      return this.answerText(this.#reader.textOf(block, this.#handler.block === undefined));
     }
     const count = countLineFeeds(block);
     this.#reader.came(count);
@@ -77,7 +75,7 @@ export class Answers implements Answerer {
     const replies = this.#handler[ANSWER_BYTES]!(lines);
     this.answering = false;
     if (replies === undefined) {
-      if (this.#oneByOne) this.#reader.noteLines(count);
+      if (this.#handler.block === undefined) this.#reader.noteLines(count);
       return this.answerText(decodeLines(lines));
     }
     this.#reader.lent = true;

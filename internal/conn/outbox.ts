@@ -41,7 +41,7 @@ export interface OutboxOwner {
   /** A write has failed; the bytes that wait will not be written. */
   failed(error: unknown): void;
   /** More than `maxQueuedBytes` wait. */
-  overflowed(): void;
+  abort(reason: "write-queue"): void;
 }
 
 /**
@@ -112,7 +112,7 @@ export class Outbox {
 
   /** Adds text, or a copy of bytes, without writing yet. */
   add(data: string | Uint8Array): void {
-    if (this.closed !== undefined) return;
+    if (this.closed !== undefined || this.#writeEnd !== undefined) return;
     this.#blocks.add(data);
     // While a block is being written, bytes behind it wait for the peer, and so they count.
     if (this.#flushing !== undefined) this.#account();
@@ -136,7 +136,7 @@ export class Outbox {
     // awaited can exceed `maxQueuedBytes`.
     const { hasRoom } = this;
     this.post(data);
-    if (!hasRoom && this.size > this.#maxQueuedBytes) this.#owner.overflowed();
+    if (!hasRoom && this.size > this.#maxQueuedBytes) this.#owner.abort("write-queue");
     return !this.hasRoom || this.closed !== undefined ? harmless(this.#writable()) : NOTHING;
   }
 

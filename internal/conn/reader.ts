@@ -115,7 +115,8 @@ export class Reader {
       this.over = true;
       this.endReason ??= this.limiter.breach ?? reason;
       this.#pace?.stop();
-      if (this.waiting) atBoundary();
+      // The server no longer waits for the peer, although its read does not settle.
+      if (this.waiting) this.#clocks.rest(), atBoundary();
       this.#wakeHandler();
     });
   }
@@ -152,7 +153,7 @@ export class Reader {
         if (this.outstanding !== read || this.over) return;
         this.#received(count);
       } catch (error) {
-        return this.#owner.failed(error);
+        return this.#failed(error);
       }
       this.#ahead = true;
       if (this.#pace !== undefined) return;
@@ -173,7 +174,7 @@ export class Reader {
 
   /** Waits until bytes have come, which {@linkcode takeBytes} returns then, or until the input has ended. */
   bytesCome(): Promise<unknown> {
-    return this.#ask(this.#read(undefined, true));
+    return this.limiter.midLine ? Promise.resolve() : this.#ask(this.#read(undefined, true));
   }
 
   /** Makes a call of the handler settle when its read does, or earlier if reading is over first. */
@@ -238,8 +239,8 @@ export class Reader {
    */
   async #read(answerer?: Answerer, bytes = false): Promise<string | undefined> {
     const limiter = this.limiter;
-    if (bytes && limiter.midLine) return undefined;
     while (limiter.breach === undefined && (this.#ahead || !this.over)) {
+      if (this.#pace !== undefined && !this.#ahead) await this.#pace.read();
       const turn = this.#ahead ? undefined : this.#turn();
       if (turn !== undefined) await turn;
       // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
@@ -256,7 +257,7 @@ export class Reader {
       if (bytes && limiter.midLine) return undefined;
       const block = this.#cut();
       if (block === undefined) continue;
-      if (this.#memory.budget.crowded) await this.#memory.budget.room();
+      if (this.#memory.budget.crowded) await this.#room();
       if (this.stopped) return undefined;
       if (answerer === undefined) return this.textOf(block, true);
       await answerer.answer(block);
@@ -266,13 +267,15 @@ export class Reader {
     this.endReason ??= limiter.breach ?? (this.peerEnded ? "end" : undefined);
   }
 
-  /** Returns the turn to wait for before the next read; undefined if it can start now. */
-  #turn(): Promise<void> | undefined {
-    if (this.#pace !== undefined) return this.#pace.read().then(() => this.#turnForWork());
-    return this.#turnForWork();
+  /** Waits for memory for replies; the block to be answered must stay where it is meanwhile. */
+  async #room(): Promise<void> {
+    this.lent = true;
+    await this.#memory.budget.room();
+    this.lent = false;
   }
 
-  #turnForWork(): Promise<void> | undefined {
+  /** Returns the turn to wait for before the next read; undefined if it can start now. */
+  #turn(): Promise<void> | undefined {
     // If a read filled its buffer, the next one will probably not wait for the peer, and so would not yield.
     if (!this.limiter.full && this.#workSinceYield <= MAX_WORK_BETWEEN_YIELDS) return undefined;
     const work = this.#workSinceYield;
@@ -305,6 +308,7 @@ export class Reader {
 
   #failed(error: unknown): void {
     this.waiting = false;
+    this.outstanding = undefined;
     this.#owner.failed(error);
   }
 
@@ -320,8 +324,7 @@ export class Reader {
   }
 
   #holdInput(): void {
-    const { extraBytes } = this.limiter;
-    if (extraBytes !== this.#held) this.#memory.holdInput(this.#held = extraBytes);
+    if (this.limiter.extraBytes !== this.#held) this.#memory.holdInput(this.#held = this.limiter.extraBytes);
   }
 
   /** Handles the result of the outstanding read: bytes, or the end of the peer's side. */
@@ -357,7 +360,8 @@ export class Reader {
    */
   textOf(block: Uint8Array, oneByOne: boolean): string {
     const text = decodeLines(block);
-    if (this.#memory.budget.tight) this.limiter.letGo(), this.#holdInput();
+    // A read that is outstanding writes into the limiter's buffer.
+    if (this.#memory.budget.tight && this.outstanding === undefined) this.limiter.letGo(), this.#holdInput();
     const lines = countLines(text);
     if (oneByOne) this.noteLines(lines);
     this.came(lines);

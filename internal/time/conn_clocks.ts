@@ -82,7 +82,8 @@ export class ConnectionClocks implements Sleeper {
   #writeAt = Infinity;
   #stuckAt = Infinity;
   #ageAt = Infinity;
-  #overdueAt = Infinity;
+  /** Whether `maxAge` has passed, so that `#ageAt` is the end of the time that the handler has left. */
+  #aged = false;
   #lingerAt = Infinity;
   #leaving = false;
 
@@ -214,11 +215,7 @@ export class ConnectionClocks implements Sleeper {
   /** The graceful close has begun: from now on, only its own time is measured. */
   linger(milliseconds: number): void {
     this.leave();
-    this.#writeAt =
-      this.#stuckAt =
-      this.#ageAt =
-      this.#overdueAt =
-        Infinity;
+    this.#writeAt = this.#stuckAt = this.#ageAt = Infinity;
     this.#lingerAt = this.#now() + milliseconds;
     this.#watch(this.#lingerAt);
   }
@@ -235,24 +232,23 @@ export class ConnectionClocks implements Sleeper {
    */
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? Math.min(this.#idleAt, this.#handlerAt) : this.#writeAt;
-    const ageAt = Math.min(this.#ageAt, this.#overdueAt);
     const lookAt = Math.min(this.#listenAt, this.#stuckAt);
-    return Math.min(peerAt, this.#lineAt, this.#firstAt, lookAt, ageAt, this.#lingerAt);
+    return Math.min(peerAt, this.#lineAt, this.#firstAt, lookAt, this.#ageAt, this.#lingerAt);
   }
 
   wake(now: number): void {
     if (this.#listenAt <= now) this.#once("listen", () => this.#listenAt = Infinity);
     else if (this.#stuckAt <= now) this.#once("stuck", () => this.#stuckAt = Infinity);
-    else if (this.#ageAt <= now) {
-      this.#once("max-age", () => {
-        this.#ageAt = Infinity;
-        this.#overdueAt = now + OVERDUE_MS;
-      });
-    } else if (this.#overdueAt <= now && !this.#working) {
+    else if (this.#ageAt <= now && !(this.#aged && this.#working)) {
+      this.#ageAt = now + OVERDUE_MS;
+      if (!this.#aged) this.#once("max-age", () => this.#aged = true);
       // No handler works: the last replies are being written, at the peer's speed or at that of a rate limit.
-      this.#overdueAt = now + OVERDUE_MS;
-      this.#watch(this.deadline());
-    } else this.#owner.expire(this.#expired(now));
+      else this.#watch(this.deadline());
+    } else {
+      this.#owner.expire(this.#expired(now));
+      // A peer that has made progress goes on, and so do its other clocks.
+      if (!this.#leaving) this.#watch(this.deadline());
+    }
   }
 
   /** Reports a clock that does not end the connection by itself; the other clocks go on. */
@@ -268,6 +264,6 @@ export class ConnectionClocks implements Sleeper {
     if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
     if (this.#writeAt === Infinity && this.#handlerAt <= now) return "handler-timeout";
     if (this.#firstAt <= now) return "first-line-timeout";
-    return this.#overdueAt <= now ? "overdue" : "linger";
+    return this.#ageAt <= now ? "overdue" : "linger";
   }
 }

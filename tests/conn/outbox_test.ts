@@ -71,7 +71,7 @@ class Kernel {
 
 /** Makes an outbox for a kernel, which also stands for its clocks and its memory. */
 function outboxTo(kernel: Kernel): Outbox {
-  const owner = { failed: (error: unknown) => kernel.failed = error, overflowed() {} };
+  const owner = { failed: (error: unknown) => kernel.failed = error, abort() {} };
   return new Outbox(kernel, kernel, kernel, owner);
 }
 

@@ -1,0 +1,83 @@
+/** Endings in the middle of something else. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import type { Transport } from "@x/shouty";
+import { test } from "../kit/bounded.ts";
+import { tapped } from "../kit/faults.ts";
+import { inMemory, startConversations, startServer } from "../kit/server.ts";
+
+test("a listener of conn.signal that closes the connection does not change why it ended", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock, idleTimeout: 1000 }, async (conn) => {
+    conn.signal.addEventListener("abort", () => conn.close());
+    for await (const _ of conn.lines);
+  });
+  await t.admitted();
+  await clock.advance(1000);
+  assertEquals((await t.closed()).reason, "idle");
+});
+
+test("a client that speaks HTTP gets its answer, however much of its request has not been read", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, answerMisdirected: true });
+  const client = await t.admitted();
+  await client.write(`GET / HTTP/1.1\r\nCookie: ${"x".repeat(3000)}\r\n\r\n`);
+  await client.closeWrite();
+  assertStringIncludes(await client.readAll(), "400 Bad Request");
+  assertEquals((await t.closed()).reason, "misdirected");
+});
+
+test("a conversation that a drain has ended may take its time to say goodbye, whatever idleTimeout is", async () => {
+  const { listener, clock } = inMemory();
+  const [noMoreLines, saved] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  await using t = startConversations({ listener, clock, idleTimeout: 1000 }, async (conn) => {
+    for await (const _ of conn.lines);
+    noMoreLines.resolve();
+    await saved.promise;
+    await conn.write("goodbye\n");
+  });
+  const client = await t.admitted();
+  await clock.advance(900);
+  const stopped = t.server.shutdown({ drain: "finish" });
+  await clock.advance(0);
+  await noMoreLines.promise;
+  await clock.advance(5000);
+  saved.resolve();
+  assertEquals(await client.readLine(), "goodbye");
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
+
+test("what is read ahead lands in the connection's own memory, although memory becomes short meanwhile", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+  const goOn = Promise.withResolvers<void>();
+  const options = { listener, clock, idleTimeout: Infinity, maxBufferedBytes: 20_000 };
+  await using t = startServer(options, async (line) => (line === "slow" && await goOn.promise, line.toUpperCase()));
+  const client = await t.admitted();
+  await client.write("slow\n");
+  await clock.advance(1000);
+  await client.write("ahead\n".repeat(200));
+  await clock.advance(0);
+  const other = await t.admitted();
+  await other.write("y".repeat(12_000));
+  await clock.advance(0);
+  goOn.resolve();
+  for (const line of ["SLOW", ...Array(200).fill("AHEAD")]) assertEquals(await client.readLine(), line);
+  // A third connection may get a buffer that was given back.
+  const third = await t.admitted();
+  await third.write("mine\n");
+  assertEquals(await third.readLine(), "MINE");
+  await client.write("behind\n");
+  assertEquals(await client.readLine(), "BEHIND");
+});
+
+test("a connection that gives way is closed without a reset, so that its peer reads why", async () => {
+  const { listener, clock } = inMemory();
+  const resets: string[] = [];
+  const reset = (inner: Transport) => () => (resets.push("reset"), inner.close());
+  const options = { listener: tapped(listener, (inner) => ({ reset: reset(inner) })), clock, maxBufferedBytes: 1000 };
+  await using t = startServer(options);
+  const client = t.own(listener.connect());
+  await client.write("z".repeat(1024));
+  assertEquals(await client.readLine().catch(() => "lost"), "error: too much unfinished input");
+  assertEquals([(await t.closed()).reason, resets], ["memory", []]);
+});
