@@ -21,8 +21,11 @@ test("a client that speaks HTTP gets its answer, however much of its request has
   await using t = startServer({ listener, clock, answerMisdirected: true });
   const client = await t.admitted();
   await client.write(`GET / HTTP/1.1\r\nCookie: ${"x".repeat(3000)}\r\n\r\n`);
-  await client.closeWrite();
+  // The server ends its own side, then reads and discards until the client ends its side too.
   assertStringIncludes(await client.readAll(), "400 Bad Request");
+  await clock.advance(0);
+  assertEquals(t.stats.active, 1);
+  client.close();
   assertEquals((await t.closed()).reason, "misdirected");
 });
 
