@@ -1,5 +1,5 @@
 /**
- * One connection: it has a handler answer the lines that its peer sends, and it is the one place where it ends.
+ * One connection. It passes its peer's lines to a handler. Only this file ends a connection.
  *
  * @module
  */
