@@ -84,3 +84,19 @@ test("a connection that gives way is closed without a reset, so that its peer re
   assertEquals(await client.readLine().catch(() => "lost"), "error: too much unfinished input");
   assertEquals([(await t.closed()).reason, resets], ["memory", []]);
 });
+
+test("a line that is too long ends a conversation for that reason, although it has ended its own side already", async () => {
+  const { listener, clock } = inMemory();
+  const writes: number[] = [];
+  const write = (inner: Transport) => (bytes: Uint8Array) => (writes.push(bytes.length), inner.write(bytes));
+  const options = { listener: tapped(listener, (inner) => ({ write: write(inner) })), clock, maxLineBytes: 8 };
+  await using t = startConversations(options, async (conn) => {
+    await conn.writable.close();
+    for await (const _ of conn.lines);
+  });
+  const client = t.own(listener.connect());
+  assertEquals(await client.readAll(), "");
+  await client.write("more than eight bytes\n");
+  client.close();
+  assertEquals([(await t.closed()).reason, writes], ["line-too-long", []]);
+});
