@@ -194,6 +194,9 @@ Deno.test({
     const args = ["run", "--allow-net", "mod.ts", "--hostname", "127.0.0.1", "--port", "0"];
     await using server = startInTerminal(args, { SHOUTY_LOG_LEVEL: "error" });
     await server.stdoutMatch(/listening on/);
+    // It would outlive its terminal: it ignores SIGHUP.
+    await server.type("\x03");
+    assertEquals((await server.outcome()).code, 0);
   },
 });
 
