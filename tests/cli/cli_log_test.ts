@@ -170,7 +170,8 @@ Deno.test("A full chunk does not wait for others", () => {
   return log.flush();
 });
 
-Deno.test("Lines that come while others are being written wait for company too, and are not forgotten", async () => {
+/** Opens a log whose line "one" is being written until `slow` resolves, while "two" waits. */
+async function writingSlowly() {
   const stderr = new FakeStderr();
   const slow = Promise.withResolvers<void>();
   stderr.behave = (bytes) => slow.promise.then(() => bytes.length);
@@ -178,6 +179,11 @@ Deno.test("Lines that come while others are being written wait for company too, 
   log.write("info", () => "one");
   await stderr.written;
   log.write("info", () => "two");
+  return { stderr, slow, log };
+}
+
+Deno.test("Lines that come while others are being written wait for company too, and are not forgotten", async () => {
+  const { stderr, slow, log } = await writingSlowly();
   log.write("info", () => "three");
   slow.resolve();
   await stderr.written;
@@ -189,13 +195,7 @@ Deno.test("Lines that come while others are being written wait for company too, 
 });
 
 Deno.test("Lines that are due when a slow write ends do not wait any longer", async () => {
-  const stderr = new FakeStderr();
-  const slow = Promise.withResolvers<void>();
-  stderr.behave = (bytes) => slow.promise.then(() => bytes.length);
-  const log = openLog("info", "text", stderr);
-  log.write("info", () => "one");
-  await stderr.written;
-  log.write("info", () => "two");
+  const { stderr, slow } = await writingSlowly();
   await new Promise((resolve) => setTimeout(resolve, 150)); // Due after 100 ms.
   slow.resolve();
   await new Promise((resolve) => setTimeout(resolve));
