@@ -3,7 +3,7 @@ import { assertEquals } from "@std/assert";
 import { test } from "../kit/bounded.ts";
 import { NO_EPOLL } from "../kit/epoll.ts";
 
-/** Serves megabytes to a client that reads so much in each second of a clock that is moved by hand. */
+/** Serves megabytes to a client that reads a fixed number of bytes per second, by a clock that the test moves. */
 const PROGRAM = `
   import { serveConnections } from "@x/shouty";
   import { listenEpoll } from "@x/shouty/ops";
