@@ -100,3 +100,30 @@ test("a line that is too long ends a conversation for that reason, although it h
   client.close();
   assertEquals([(await t.closed()).reason, writes], ["line-too-long", []]);
 });
+
+test("lines that wait for memory are answered as they came, although more input is read meanwhile", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1000 });
+  const goOn = Promise.withResolvers<void>();
+  const options = { listener, clock, idleTimeout: Infinity, lineTimeout: Infinity, maxBufferedBytes: 40_000 };
+  await using t = startServer(options, async (line) => {
+    if (line === "long") return "x".repeat(100_000);
+    if (line === "slow") await goOn.promise;
+    return line.toUpperCase();
+  });
+  const client = await t.admitted();
+  await client.write("slow\n");
+  await clock.advance(1000);
+  await client.write("second\n");
+  await clock.advance(0);
+  const greedy = await t.admitted();
+  await greedy.write("long\n");
+  await clock.advance(0);
+  goOn.resolve();
+  assertEquals(await client.readLine(), "SLOW");
+  for (let i = 0; i < 10; i++) {
+    await client.write(`${"y".repeat(49)}\n`);
+    await clock.advance(0);
+  }
+  greedy.close();
+  for (const line of ["SECOND", ...Array(10).fill("Y".repeat(49))]) assertEquals(await client.readLine(), line);
+});
