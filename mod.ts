@@ -5,15 +5,16 @@
  */
 
 export { ByteLimitStream, type ByteLimitStreamOptions } from "./internal/lines/byte_limit_stream.ts";
-export type { Clock } from "./internal/api/clock.ts";
+export type { Clock } from "./internal/api/serve_options.ts";
 export type { ConnOptions } from "./internal/api/conn_options.ts";
 export type { ServerStats, Traffic } from "./internal/server/counters.ts";
 export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
 export type * from "./internal/api/events.ts";
-export type { Conn, ConnHandler, LineHandler, Reply } from "./internal/api/handlers.ts";
-export type { AdmissionRejectReason, Breach, CloseReason, ErrorLineReason } from "./internal/api/reasons.ts";
+export type { Framing, LineEnd } from "./internal/api/framing.ts";
+export type { CloseOptions, Conn, ConnHandler, LineHandler, ReadOptions, Reply } from "./internal/api/handlers.ts";
+export type { AdmissionRejectReason, Breach, CloseReason, SizeBreach } from "./internal/api/reasons.ts";
 export type { ListenerRejectReason, RejectReason } from "./internal/api/reasons.ts";
-export type { DrainMode, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
+export type { AdmitInfo, AdmitResult, DrainMode, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
 export { lineStream, type LineStreamOptions } from "./internal/lines/line_stream.ts";
 export { shout } from "./internal/lines/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/api/transport.ts";

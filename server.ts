@@ -10,22 +10,24 @@ import { Admission } from "./internal/server/admission.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
-import type { Clock } from "./internal/api/clock.ts";
 import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
-import { type ConnLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
+import { type ConnLimits, mergeLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
 import { Drain } from "./internal/server/drain.ts";
 import { Counters, type ServerStats } from "./internal/server/counters.ts";
 import { AcceptRejection } from "./internal/api/errors.ts";
 import type { ClosedEvent, GoneEvent, ServerEvent, ShutdownReport } from "./internal/api/events.ts";
-import type { ConnHandler, LineHandler } from "./internal/api/handlers.ts";
-import type { AdmissionRejectReason, ErrorLineReason } from "./internal/api/reasons.ts";
-import { MisdirectedTransport } from "./internal/lines/misdirected_transport.ts";
+import type { Conn, ConnHandler, LineHandler } from "./internal/api/handlers.ts";
+import type { AdmissionRejectReason, CloseReason } from "./internal/api/reasons.ts";
+import { MisdirectedTransport } from "./internal/lines/misdirected.ts";
 import { RefClock } from "./internal/time/clock.ts";
+import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
+import { Candidate, type Verdict } from "./internal/server/candidate.ts";
+import { checkData, encodeLine } from "./internal/lines/text.ts";
 import { Rejects } from "./internal/server/rejects.ts";
 import { MemberList } from "./internal/memory/member_list.ts";
 import { admissionRules } from "./internal/server/admission.ts";
-import { checkDrain, checkServeOptions, defaultErrorLine } from "./internal/api/serve_options.ts";
-import type { ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
+import { checkDrain, checkServeOptions, defaultLastWords } from "./internal/api/serve_options.ts";
+import type { Clock, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
 import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from "./internal/api/transport.ts";
@@ -34,15 +36,26 @@ import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from 
 export type ServerState = "listening" | "draining" | "closed";
 
 /** A running server. */
-export interface Server extends AsyncDisposable {
+export interface Server<Data = undefined> extends AsyncDisposable {
   /** The address on which it listens, with the port that was bound. */
   readonly addr: Deno.Addr;
   /** The current state. */
   readonly state: ServerState;
   /** Resolves when the server is closed; rejects if the listener failed and cannot recover. */
   readonly finished: Promise<void>;
+  /** The open connections, also those that are about to end. Each iteration visits those that are open then. */
+  readonly connections: Iterable<Conn<Data>>;
   /** Returns the counters so far. */
   stats(): ServerStats;
+  /**
+   * Writes to all open connections, as `conn.write` does. A peer that takes too little is cut off by its
+   * `maxQueuedBytes` and `writeTimeout`, and holds up no other.
+   *
+   * @param data The text or bytes; no line end is added.
+   * @param options A connection that is left out, such as that of the sender.
+   * @throws {TypeError} If the data is neither text nor bytes.
+   */
+  broadcast(data: string | Uint8Array, options?: { except?: Conn<Data> | undefined }): void;
   /**
    * Stops accepting at once, and ends the connections. A later call can only make the first one faster: it can turn
    * `linger` into `finish`, or bring the deadline forward. A handler may call it, but must not await it: the shutdown
@@ -65,20 +78,24 @@ export interface Server extends AsyncDisposable {
  * It owns the acceptor, the rejected connections, and every admitted connection until its `closed` resolves. A shutdown
  * awaits these promises, and then the handlers that are still running.
  */
-class LineServer implements Server, Host {
+class LineServer<Data> implements Server<Data>, Host<Data> {
   readonly addr: Deno.Addr;
-  readonly limits: ConnLimits;
   readonly keepAliveMs: number;
   readonly alarms: Alarms;
-  readonly handler: Handler;
-  readonly #options: ServeOptions;
+  readonly handler: Handler<Data>;
+  readonly framing: ResolvedFraming;
+  readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
+  readonly #limits: ConnLimits;
+  readonly #options: ServeOptions<Data>;
   readonly clock: RefClock;
   readonly #time: Clock;
   readonly #listener: Listener;
   readonly #acceptor: Acceptor;
   readonly #admission: Admission;
   readonly #rejects: Rejects;
-  readonly #conns = new MemberList<Connection>();
+  /** Connections about which the hook `admit` has not decided. */
+  readonly #candidates = new Set<Candidate>();
+  readonly #conns = new MemberList<Connection<Data>>();
   readonly budget: Budget;
   readonly #counters = new Counters();
   readonly #accepting: Promise<void>;
@@ -93,9 +110,11 @@ class LineServer implements Server, Host {
   readonly #stopping = new AbortController();
   #drain: Drain | undefined;
 
-  constructor(options: ServeOptions, handler: Handler) {
+  constructor(options: ServeOptions<Data>, handler: Handler<Data>) {
     const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
-    this.limits = resolveConnOptions(options);
+    this.#limits = resolveConnOptions(options);
+    this.framing = resolveFraming(options.framing);
+    this.makeData = options.data;
     this.keepAliveMs = options.keepAliveMs ?? 15_000;
     this.#admission = new Admission(admissionRules(options), () => clock.now());
     this.handler = handler;
@@ -124,6 +143,15 @@ class LineServer implements Server, Host {
 
   get finished(): Promise<void> {
     return this.#finished.promise;
+  }
+
+  get connections(): Iterable<Conn<Data>> {
+    return { [Symbol.iterator]: () => handlesOf(this.#conns) };
+  }
+
+  broadcast(data: string | Uint8Array, { except }: { except?: Conn<Data> | undefined } = {}): void {
+    checkData(data);
+    for (const conn of this.connections) if (conn !== except) conn.write(data);
   }
 
   get active(): number {
@@ -177,14 +205,14 @@ class LineServer implements Server, Host {
     if (this.#options.onEvent !== undefined) this.#guard(() => this.#options.onEvent!(event));
   }
 
-  errorLine(reason: ErrorLineReason, limit: number): string {
-    const { errorLine = defaultErrorLine } = this.#options;
-    const line = this.#guard(() => errorLine(reason, limit));
-    return typeof line === "string" ? `${line}\n` : "";
+  lastWords(reason: CloseReason | AdmissionRejectReason, limit: number): string | null {
+    const { lastWords = defaultLastWords } = this.#options;
+    const line = this.#guard(() => lastWords(reason, limit));
+    return typeof line === "string" ? line : null;
   }
 
   readonly #ended = (event: ClosedEvent): void => {
-    const conn = event.conn as Connection;
+    const conn = event.conn as Connection<Data>;
     const { handled } = conn;
     if (handled !== undefined) {
       this.#orphans.add(handled);
@@ -193,7 +221,7 @@ class LineServer implements Server, Host {
     this.#conns.delete(conn);
     this.#admission.leave(conn.remoteAddr);
     this.#acceptor.hurry();
-    this.#counters.ended(event.reason, event);
+    this.#counters.ended(event, event);
     this.emit(event);
   };
 
@@ -241,13 +269,42 @@ class LineServer implements Server, Host {
   #admit(transport: Transport): void {
     // If a shutdown has begun since this was accepted, its list of connections is complete already.
     if (this.#state !== "listening") return closeQuietly(transport);
-    const decision = this.#admission.enter(transport.remoteAddr);
+    const { remoteAddr } = transport;
+    const decision = this.#admission.enter(remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
-    const { idleTimeout, answerMisdirected } = this.limits;
+    const { admit, admitTimeout = 5000 } = this.#options;
+    if (admit === undefined) return this.#serve(transport, this.#limits);
+    const { localAddr } = transport;
+    const candidate = new Candidate(() => admit({ remoteAddr, localAddr }), this.#time, admitTimeout);
+    this.#candidates.add(candidate);
+    candidate.verdict.then((verdict) => {
+      this.#candidates.delete(candidate);
+      this.#decided(transport, remoteAddr, verdict);
+    });
+  }
+
+  /** Serves or rejects a connection about which the hook `admit` has decided. */
+  #decided(transport: Transport, remoteAddr: Deno.Addr, { limits, error }: Verdict): void {
+    try {
+      if (this.#state === "listening" && limits !== undefined) {
+        return this.#serve(transport, mergeLimits(this.#limits, limits));
+      }
+    } catch (wrong) {
+      error = wrong;
+    }
+    if (error !== undefined) this.#counters.hookErrors++;
+    this.#admission.leave(remoteAddr);
+    this.#acceptor.hurry();
+    if (this.#state === "listening") this.#reject(transport, "refused", undefined, error);
+    else closeQuietly(transport);
+  }
+
+  #serve(transport: Transport, limits: ConnLimits): void {
     // With a shorter `idleTimeout`, the server notices a vanished peer before keep-alive would.
-    if (this.keepAliveMs < idleTimeout) keepAlive(transport);
-    const seen = answerMisdirected ? new MisdirectedTransport(transport) : transport;
-    const conn = new Connection(++this.#counters.accepted, seen, this);
+    if (this.keepAliveMs < limits.idleTimeout) keepAlive(transport);
+    const seen = limits.answerMisdirected ? new MisdirectedTransport(transport) : transport;
+    const conn = new Connection<Data>(this.#counters.accepted + 1, seen, this, limits);
+    this.#counters.accepted++;
     this.#conns.add(conn);
     if (this.#unref) conn.unref();
     this.emit({ type: "accepted", conn });
@@ -255,11 +312,13 @@ class LineServer implements Server, Host {
     conn.serve();
   }
 
-  #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number): void {
+  #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number, error?: unknown): void {
     this.#counters.rejected++;
-    this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, ...(limit !== undefined && { limit }) });
-    if (reason === "accept-rate-per-ip") closeQuietly(transport);
-    else this.#rejects.add(transport, this.errorLine(reason, limit ?? 0));
+    const facts = { ...(limit !== undefined && { limit }), ...(error !== undefined && { error }) };
+    this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, ...facts });
+    if (reason === "accept-rate-per-ip") return closeQuietly(transport);
+    const word = this.lastWords(reason, limit ?? 0);
+    this.#rejects.add(transport, word === null ? "" : encodeLine(word, this.framing, true));
   }
 
   /** Reports that accepting failed. A listener that rejected a connection has closed it, so its peer gets no line. */
@@ -301,6 +360,7 @@ class LineServer implements Server, Host {
     this.emit({ type: "draining", active: this.active });
     this.#acceptor.close();
     this.#rejects.close();
+    for (const candidate of this.#candidates) candidate.drop();
     // The port is free only when the outstanding accept() has settled.
     await Promise.all([this.#accepting, ...Array.from(this.#conns, (conn) => conn.closed)]);
     const handlersLeft = await this.#handlersSettle(drain.over);
@@ -338,7 +398,10 @@ class LineServer implements Server, Host {
  * assertEquals(await new Response(conn.readable).text(), "Hello, Ada!\n");
  * ```
  */
-export function serve(options: ServeOptions = {}, handler: LineHandler = shout): Server {
+export function serve<Data = undefined>(
+  options: ServeOptions<Data> = {},
+  handler: LineHandler<NoInfer<Data>> = shout,
+): Server<Data> {
   checkFunction("handler", handler);
   checkFunction("handler.block", handler.block, true);
   checkServeOptions(options);
@@ -372,8 +435,15 @@ export function serve(options: ServeOptions = {}, handler: LineHandler = shout):
  * assertEquals(await new Response(conn.readable).text(), "Welcome\n1: one\n2: two\n");
  * ```
  */
-export function serveConnections(options: ServeOptions, handler: ConnHandler): Server {
+export function serveConnections<Data = undefined>(
+  options: ServeOptions<Data>,
+  handler: ConnHandler<NoInfer<Data>>,
+): Server<Data> {
   checkFunction("handler", handler);
   checkServeOptions(options);
   return new LineServer(options, { conversation: handler });
+}
+
+function* handlesOf<Data>(conns: Iterable<Connection<Data>>): Generator<Conn<Data>, undefined> {
+  for (const conn of conns) yield conn.handle;
 }

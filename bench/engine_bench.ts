@@ -43,7 +43,7 @@ const LONG = new Uint8Array(65_536).fill(120);
 Deno.bench("the limiter takes a line of 64 KiB byte by byte", () => {
   const limiter = new Limiter(LIMITS);
   for (const byte of LONG) {
-    limiter.space()[0] = byte;
+    limiter.input.space(limiter.mostBytes)[0] = byte;
     limiter.take(1);
   }
 });
@@ -51,7 +51,7 @@ Deno.bench("the limiter takes a line of 64 KiB byte by byte", () => {
 /** Passes bytes through a limiter, and each of its blocks to `pass`. */
 function feed(limiter: Limiter, input: Uint8Array, pass: (block: Uint8Array) => void): void {
   for (let rest = input; rest.length > 0;) {
-    const space = limiter.space();
+    const space = limiter.input.space(limiter.mostBytes);
     const part = rest.subarray(0, space.length);
     space.set(part);
     const block = limiter.take(part.length);

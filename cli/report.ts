@@ -6,7 +6,7 @@
 
 import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/api/events.ts";
 import { formatAddr } from "../internal/api/transport.ts";
-import { count } from "../internal/api/errors.ts";
+import { count, quote } from "../internal/api/errors.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
 
@@ -35,10 +35,11 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
   "closed": {
     level: "info",
     text: closing,
-    fields: ({ conn, reason, lines, bytesIn, bytesOut, durationMs }) => ({
+    fields: ({ conn, reason, detail, lines, bytesIn, bytesOut, durationMs }) => ({
       id: conn.id,
       remote: formatAddr(conn.remoteAddr),
-      ...{ reason, lines, bytesIn, bytesOut, durationMs: Math.round(durationMs) },
+      ...{ reason, ...(detail !== undefined && { detail }) },
+      ...{ lines, bytesIn, bytesOut, durationMs: Math.round(durationMs) },
     }),
   },
   "rejected": {
@@ -105,9 +106,10 @@ function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string 
   return error === undefined ? line : `${line}: ${reasonOf(error)}`;
 }
 
-function closing({ conn, reason, error, lines, bytesIn, bytesOut, durationMs }: ClosedEvent): string {
+function closing({ conn, reason, detail, error, lines, bytesIn, bytesOut, durationMs }: ClosedEvent): string {
   const traffic = `${count(lines, "line")}, ${count(bytesIn, "byte")} in, ${count(bytesOut, "byte")} out`;
-  const line = `closing connection from ${formatAddr(conn.remoteAddr)} (${reason}, ${traffic}, ${seconds(durationMs)})`;
+  const cause = detail === undefined ? reason : `${reason} ${quote(detail)}`;
+  const line = `closing connection from ${formatAddr(conn.remoteAddr)} (${cause}, ${traffic}, ${seconds(durationMs)})`;
   // With any other reason, the reason is enough, or another event's line has the error.
   return reason === "transport-error" ? `${line}: ${reasonOf(error)}` : line;
 }

@@ -89,8 +89,8 @@ function copy(text: string): string {
 
 /** Serves a store of 64 MiB, or `maxBytes`, on loopback; the options go to the server. */
 export function serveStore(options: ServeOptions = {}, maxBytes: number = 64 * 1024 * 1024): Server {
-  const errorLine = (reason: string, limit: number) => `SERVER_ERROR ${reason} ${limit}\r`;
-  return serveConnections({ hostname: "127.0.0.1", idleTimeout: 60_000, errorLine, ...options }, kvStore(maxBytes));
+  const lastWords = (reason: string, limit: number) => `SERVER_ERROR ${reason} ${limit}\r`;
+  return serveConnections({ hostname: "127.0.0.1", idleTimeout: 60_000, lastWords, ...options }, kvStore(maxBytes));
 }
 
 if (import.meta.main) {

@@ -40,7 +40,8 @@ export function prefixProxy({ upstream, prefix, upstreamTimeout = 15_000 }: Prox
       const replies = up.readable.pipeThrough(new ByteLimitStream(), { signal: conn.signal });
       for await (const lines of replies) await conn.write(lines);
     } catch {
-      await conn.write("error: upstream failed\n");
+      // A client whose time is up needs no error of the upstream.
+      if (!conn.signal.aborted) await conn.write("error: upstream failed\n");
     }
   };
 }

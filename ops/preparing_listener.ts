@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Clock } from "../internal/api/clock.ts";
+import type { Clock } from "../internal/api/serve_options.ts";
 import { AcceptRejection } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";

@@ -6,7 +6,7 @@
 
 import { setImmediate } from "node:timers";
 import { show } from "../internal/api/check.ts";
-import type { Clock } from "../internal/api/clock.ts";
+import type { Clock } from "../internal/api/serve_options.ts";
 
 interface Timer {
   readonly at: number;

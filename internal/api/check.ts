@@ -52,11 +52,16 @@ export function checkWhole(name: string, value: number, least: number, most: num
   throw new RangeError(`Cannot use ${name} ${value}: expected a whole number ${range}`);
 }
 
-/** Checks a rate per second: more than 0, or `Infinity`, which switches it off. */
-export function checkRate(name: string, value: number): void {
+/** Checks a number of bytes to read. */
+export function checkCount(name: string, value: number): void {
+  checkWhole(name, value, 0, Number.MAX_SAFE_INTEGER);
+}
+
+/** Checks a rate per second: more than 0. `off` is the value that switches it off. */
+export function checkRate(name: string, value: number, off = "Infinity"): void {
   checkNumber(name, value);
-  if (value > 0) return;
-  throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 per second, or Infinity`);
+  if (value > 0 && (value !== Infinity || off === "Infinity")) return;
+  throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 per second, or ${off}`);
 }
 
 /** Checks the size of a buffer that is allocated. */

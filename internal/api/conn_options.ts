@@ -4,7 +4,16 @@
  * @module
  */
 
-import { checkBoolean, checkBufferBytes, checkRate, checkTimeout, checkWhole } from "./check.ts";
+import type { CloseReason } from "./reasons.ts";
+import {
+  checkBoolean,
+  checkBufferBytes,
+  checkOptions,
+  checkRate,
+  checkTimeout,
+  checkWhole,
+  checkWord,
+} from "./check.ts";
 
 /** The limits of one connection. */
 export interface ConnOptions {
@@ -24,11 +33,27 @@ export interface ConnOptions {
    */
   idleTimeout?: number | undefined;
   /**
+   * What restarts the clock of `idleTimeout`: `both` reads and writes, or a completed `read` alone. A server that
+   * pushes to its clients sets `read`, so that its own messages do not keep a dead client's connection open.
+   *
+   * @default {"both"}
+   */
+  idleOn?: "both" | "read" | undefined;
+  /**
+   * Minimum rate of a body, which is what `readExactly`, `readUntil` and `readStream` read, in bytes per second. A body
+   * is measured from its first byte, over the time in which the server waits for the rest, and has 5 s before the rate
+   * applies. When it is slower, the connection is closed, with reason `read-rate`. `idleTimeout` holds beside it. 0
+   * switches it off.
+   *
+   * @default {240}
+   */
+  minBytesPerSecond?: number | undefined;
+  /**
    * Maximum time from the first byte of a line to its end, in milliseconds. Only the time in which the server waits for
    * the rest of the line counts. The bytes of the line do not restart the clock, so it stops a peer that sends a line
    * byte by byte; each new line has the whole time. When the time is up, the connection is closed, with reason
-   * `line-timeout`. `Infinity` switches it off. Reads of `conn.readable` know no lines, so this clock does not run for
-   * them. The default is the value of `idleTimeout`.
+   * `line-timeout`. `Infinity` switches it off. Reads of bytes know no lines, so this clock does not run for them:
+   * `minBytesPerSecond` bounds a body. The default is the value of `idleTimeout`.
    */
   lineTimeout?: number | undefined;
   /**
@@ -106,8 +131,9 @@ export interface ConnOptions {
   answerMisdirected?: boolean | undefined;
   /**
    * Maximum length of a line, in bytes, without its line end. A longer line gets an error line in place of a reply, and
-   * the connection is closed, with reason `line-too-long`. Reads of `conn.readable` know no lines; `lineStream` bounds
-   * their length there.
+   * the connection is closed, with reason `line-too-long`; `framing.onLongLine` can change that. The limit is judged
+   * when a line is asked for: reads of bytes know no lines, and `lineStream` bounds their length behind
+   * `conn.readable`.
    *
    * @default {65_536}
    */
@@ -152,10 +178,13 @@ export function resolveConnOptions(options: ConnOptions): ConnLimits {
     ...{ idleTimeout, firstLineTimeout, lineTimeout, writeTimeout },
     ...{ handlerTimeout, halfCloseTimeout, maxAge },
   };
+  const { idleOn = "both", minBytesPerSecond = 240 } = options;
   const { maxLines = Infinity, maxLinesPerSecond = Infinity, maxBytesPerSecond = Infinity } = options;
   const { answerMisdirected = false } = options;
   const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, maxQueuedBytes = 1_048_576 } = options;
   for (const [name, value] of Object.entries(timeouts)) checkTimeout(name, value);
+  checkWord("idleOn", idleOn, ["both", "read"]);
+  if (minBytesPerSecond !== 0) checkRate("minBytesPerSecond", minBytesPerSecond, "0");
   checkBufferBytes("maxLineBytes", maxLineBytes);
   checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
   checkWhole("maxQueuedBytes", maxQueuedBytes, 1, Infinity);
@@ -165,7 +194,41 @@ export function resolveConnOptions(options: ConnOptions): ConnLimits {
   checkBoolean("answerMisdirected", answerMisdirected);
   return {
     ...timeouts,
+    ...{ idleOn, minBytesPerSecond },
     ...{ maxLines, maxLinesPerSecond, maxBytesPerSecond, answerMisdirected },
     ...{ maxLineBytes, maxConnectionBytes, maxQueuedBytes },
   };
+}
+
+/**
+ * Checks limits that change those of a connection.
+ *
+ * @param limits What the connection has.
+ * @param changes What changes.
+ * @returns All limits.
+ * @throws {RangeError | TypeError} If a limit is wrong.
+ */
+export function mergeLimits(limits: ConnLimits, changes: ConnOptions): ConnLimits {
+  checkOptions("limits", changes);
+  const given = Object.entries(changes).filter(([, value]) => value !== undefined);
+  return resolveConnOptions({ ...limits, ...Object.fromEntries(given) });
+}
+
+/** The option whose value `lastWords` gets with each reason; 0 for any other reason. */
+const LIMITS: Partial<Record<CloseReason, keyof ConnLimits>> = {
+  "first-line-timeout": "firstLineTimeout",
+  "idle": "idleTimeout",
+  "line-timeout": "lineTimeout",
+  "handler-timeout": "handlerTimeout",
+  "max-age": "maxAge",
+  "max-lines": "maxLines",
+  "line-too-long": "maxLineBytes",
+  "byte-limit": "maxConnectionBytes",
+  "read-rate": "minBytesPerSecond",
+};
+
+/** Returns the value of the limit that a reason names; 0 if it names none. */
+export function limitOf(reason: CloseReason, limits: ConnLimits): number {
+  const name = LIMITS[reason];
+  return name === undefined ? 0 : limits[name] as number;
 }

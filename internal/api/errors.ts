@@ -4,12 +4,12 @@
  * @module
  */
 
-import type { Breach, CloseReason, ListenerRejectReason } from "./reasons.ts";
+import type { CloseReason, ListenerRejectReason, SizeBreach } from "./reasons.ts";
 
 /** Input was longer than a limit of size. */
 export class LimitError extends Error {
-  /** The limit: the length of a line, or that of the whole input. */
-  readonly reason: Breach;
+  /** The limit: the length of a line, that of the whole input, or `maxBytes` of one read. */
+  readonly reason: SizeBreach | "read-too-long";
   /** The limit's value, in bytes. */
   readonly limit: number;
 
@@ -19,15 +19,21 @@ export class LimitError extends Error {
    * @param reason The limit that was passed.
    * @param limit Its value, in bytes.
    */
-  constructor(reason: Breach, limit: number) {
-    super(reason === "line-too-long" ? `Line longer than ${limit} bytes` : `Input longer than ${limit} bytes`);
+  constructor(reason: SizeBreach | "read-too-long", limit: number) {
+    super(`${SUBJECTS[reason]} longer than ${limit} bytes`);
     this.name = "LimitError";
     this.reason = reason;
     this.limit = limit;
   }
 }
 
-/** A handler wrote to a connection that has ended. */
+const SUBJECTS: Readonly<Record<SizeBreach | "read-too-long", string>> = {
+  "line-too-long": "Line",
+  "byte-limit": "Input",
+  "read-too-long": "Data of one read",
+};
+
+/** A handler wrote to a connection, or to a side of it, that has ended. */
 export class ConnectionClosedError extends Error {
   /** Why the connection ended. */
   readonly reason: CloseReason;

@@ -42,6 +42,8 @@ export interface ClosedEvent {
   readonly reason: CloseReason;
   /** The error, if the reason is `reset`, `handler-error` or `transport-error`. */
   readonly error?: unknown;
+  /** The handler's own word for the end, from `conn.close` or `conn.setDeadline`. */
+  readonly detail?: string;
   /** The number of whole lines read. */
   readonly lines: number;
   /** The number of bytes read. */
@@ -62,7 +64,10 @@ export interface RejectedEvent {
   readonly reason: RejectReason;
   /** The limit's value, if the limit has one. */
   readonly limit?: number;
-  /** The error, if the listener rejected it; a `Deno.errors.TimedOut` if the peer was too slow. */
+  /**
+   * The error, if the listener rejected it, or if `admit` failed; a `Deno.errors.TimedOut` if the peer or `admit` was
+   * too slow.
+   */
   readonly error?: unknown;
 }
 

@@ -4,33 +4,141 @@
  * @module
  */
 
-/** The connection to one client, as a handler gets it. */
-export interface Conn {
+import type { ConnOptions } from "./conn_options.ts";
+import type { ClosedEvent } from "./events.ts";
+import type { Framing, LineEnd } from "./framing.ts";
+import type { CloseReason } from "./reasons.ts";
+
+/** Options of a single read. */
+export interface ReadOptions {
+  /**
+   * Maximum time that the read may take, in milliseconds. While the read waits, `idleTimeout` and `firstLineTimeout` do
+   * not run. When the time is up, the read rejects with a `Deno.errors.TimedOut`. The connection goes on, and what has
+   * come stays for the next read. `Infinity` waits for ever.
+   */
+  timeout?: number | undefined;
+  /**
+   * Rejects the read with the signal's reason when it aborts. The connection goes on, and what has come stays for the
+   * next read.
+   */
+  signal?: AbortSignal | undefined;
+}
+
+/** Options of {@linkcode Conn.close}. */
+export interface CloseOptions {
+  /** A last line for the peer, without its line end. */
+  lastWord?: string | undefined;
+  /** The handler's own word for the end, for the event, the log and the counters. */
+  detail?: string | undefined;
+}
+
+/**
+ * The connection to one client, as a handler gets it.
+ *
+ * All reads share one position in the input: the next read gets what comes next, whichever read it is. There is one
+ * read at a time: a second one rejects with a `TypeError`, and the first goes on. In a line handler, which gets the
+ * lines as its argument, every read is a `TypeError`.
+ */
+export interface Conn<Data = undefined> extends AsyncDisposable {
   /** The connection's number, from 1, in the order of acceptance. */
   readonly id: number;
   /** The peer's address. */
   readonly remoteAddr: Deno.Addr;
   /** This side's address. */
   readonly localAddr: Deno.Addr;
+  /** What the option `data` made for this connection. */
+  readonly data: Data;
   /**
-   * The lines that the peer sends, decoded and without their ends, for a conversation handler. It is one iterator, for
-   * one loop at a time: after a loop that was left with `break`, another loop goes on with the next line. It ends when
-   * there are no more lines, for whatever reason, and never throws.
-   *
-   * A line may be a slice of a block of up to 64 KiB, which stays in memory as long as the line. Copy a line that you
-   * keep for long.
-   *
-   * @throws {TypeError} In a line handler, which gets the lines as its argument.
+   * Aborts when the connection ends, for whatever reason; its `reason` is the {@linkcode CloseReason}. If a limit, a
+   * clock or a deadline ends the connection, it aborts at once, and the handler may still write: until it settles, but
+   * for 1 s at most. A listener of this signal must not throw: the runtime reports that as an uncaught error, which
+   * ends the process.
+   */
+  readonly signal: AbortSignal;
+  /**
+   * Aborts when a shutdown with `drain: "finish"`, `maxAge` or `maxLines` asks the connection to finish; its `reason`
+   * says which. A handler that reads need not know: its input ends at the next line boundary. A handler that only
+   * writes should return when it aborts.
+   */
+  readonly finishing: AbortSignal;
+  /**
+   * Why there is no more input; undefined while there may be more. It is set before the last read has given `null`, and
+   * before a loop over `lines` or `batches` ends.
+   */
+  readonly ending: CloseReason | undefined;
+  /** Resolves when the connection is closed. It never rejects. */
+  readonly closed: Promise<ClosedEvent>;
+  /**
+   * The lines that the peer sends, decoded and without their ends. It is one iterator: after a loop that was left with
+   * `break`, another loop goes on with the next line. It ends when there are no more lines, for whatever reason, which
+   * {@linkcode Conn.ending} tells, and never throws.
    */
   readonly lines: AsyncIterableIterator<string, undefined>;
+  /** The same lines in arrays: those that have come together, 1024 at most. Each array has at least one. */
+  readonly batches: AsyncIterableIterator<string[], undefined>;
   /**
-   * The bytes that the peer sends, for a conversation handler: one stream, the same object each time. It shares its
-   * position in the input with {@linkcode Conn.lines}, and reads only when it is pulled. It ends when the input or the
-   * connection ends, for whatever reason. Unlike the stream of a `Deno.Conn`, it does not close the connection, neither
-   * at the end of input nor when it is cancelled; after a cancel, bytes that it has not handed out stay for the next
-   * read.
+   * Reads the next line.
    *
-   * @throws {TypeError} In a line handler, which gets the lines as its argument.
+   * @param options A time limit or a signal of this read's own.
+   * @returns The line, without its end; `null` when there are no more, for whatever reason: {@linkcode Conn.ending} has
+   * it.
+   * @throws {Deno.errors.TimedOut} If `timeout` has passed. (All errors are rejections.)
+   * @throws {TypeError} If another read has not settled, or an option is wrong.
+   */
+  readLine(options?: ReadOptions): Promise<string | null>;
+  /**
+   * Reads a given number of bytes.
+   *
+   * @param count The number of bytes, a whole number from 0.
+   * @param options A time limit or a signal; and `maxBytes`, the largest number allowed, which is 1 MiB by default.
+   * @returns The bytes, in memory of their own.
+   * @throws {Deno.errors.UnexpectedEof} If the input ends before that, for whatever reason. What had come stays
+   * readable. (All errors are rejections.)
+   * @throws {LimitError} If `count` is above `maxBytes`; nothing is read then.
+   * @throws {Deno.errors.TimedOut} If `timeout` has passed.
+   * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
+   */
+  readExactly(count: number, options?: ReadOptions & { maxBytes?: number | undefined }): Promise<
+    Uint8Array<ArrayBuffer>
+  >;
+  /**
+   * Reads up to a delimiter, and drops the delimiter.
+   *
+   * @param delimiter The text or bytes that end the data: at least one byte, at most 1024.
+   * @param options A time limit or a signal; and `maxBytes`, the maximum number of bytes before the delimiter, which is
+   * 1 MiB by default.
+   * @returns The bytes before the delimiter, in memory of their own; `null` if the input has ended and nothing was
+   * left.
+   * @throws {Deno.errors.UnexpectedEof} If the input ends before the delimiter. What had come stays readable. (All
+   * errors are rejections.)
+   * @throws {LimitError} If `maxBytes` bytes have come without the delimiter; nothing is taken then.
+   * @throws {Deno.errors.TimedOut} If `timeout` has passed.
+   * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
+   */
+  readUntil(
+    delimiter: string | Uint8Array,
+    options?: ReadOptions & { maxBytes?: number | undefined },
+  ): Promise<Uint8Array<ArrayBuffer> | null>;
+  /**
+   * Reads a given number of bytes as a stream, one block in memory at a time. Other reads are refused until the stream
+   * has ended or was cancelled. What a cancelled stream has not handed out is discarded before the next read. If the
+   * input ends early, the stream fails with `Deno.errors.UnexpectedEof`.
+   *
+   * @param count The number of bytes, a whole number from 0.
+   * @returns The stream.
+   * @throws {TypeError | RangeError} If another read has not settled, or `count` is wrong.
+   */
+  readStream(count: number): ReadableStream<Uint8Array<ArrayBuffer>>;
+  /**
+   * How the line ended that was read last: `lf`, `crlf`, or `delimiter` for a delimiter of your own; `none` if the end
+   * of input cut it off, also if `framing.unterminated` made the server drop it. Undefined before the first line.
+   */
+  readonly lastLineEnd: LineEnd | undefined;
+  /**
+   * The bytes that the peer sends: one stream, the same object each time. It reads only when it is pulled. It ends when
+   * the input or the connection ends, for whatever reason. Unlike the stream of a `Deno.Conn`, it does not close the
+   * connection, neither at the end of input nor when it is cancelled; after a cancel, bytes that it has not handed out
+   * stay for the next read.
    */
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
   /**
@@ -40,52 +148,91 @@ export interface Conn {
    */
   readonly writable: WritableStream<Uint8Array | string>;
   /**
-   * Aborts when the connection ends, for whatever reason; its `reason` is the {@linkcode CloseReason}. A listener of
-   * this signal must not throw: the runtime reports that as an uncaught error, which ends the process.
-   */
-  readonly signal: AbortSignal;
-  /**
-   * Writes text as UTF-8, or bytes as they are; no line end is added. Data is sent in the order of the calls, before
-   * the replies to later lines. A handler that awaits each write keeps little memory for a slow peer.
+   * Writes text, in the encoding of `framing`, or bytes as they are; no line end is added. Data is sent in the order of
+   * the calls, before the replies to later lines. A handler that awaits each write keeps little memory for a slow peer.
    *
    * @param data The text or bytes; bytes are copied. Text must not end within a surrogate pair.
    * @returns A promise that settles when there is room for more: at once while less than 64 KiB wait to be written (or
-   * `maxQueuedBytes`, if that is less), otherwise when the kernel has taken enough of them. It does not mean that the
-   * peer has received the data, which TCP cannot tell.
-   * @throws {ConnectionClosedError} If the connection has ended. (A rejection; a caller may ignore it.)
-   * @throws {TypeError} If the data is neither text nor bytes. (A rejection; a caller may ignore it.)
+   * `maxQueuedBytes`, if that is less), otherwise when the kernel has taken enough of them.
+   * @throws {ConnectionClosedError} If the connection has ended, or this side has. (A rejection; a caller may ignore
+   * it.)
+   * @throws {TypeError} If the data is neither text nor bytes, or has a character that the encoding does not have. (A
+   * rejection; a caller may ignore it.)
    */
   write(data: string | Uint8Array): Promise<void>;
   /**
+   * Waits until the kernel has taken everything that was written so far. That does not mean that the peer has received
+   * it, which TCP cannot tell.
+   *
+   * @throws {ConnectionClosedError} If the connection has ended. (A rejection; a caller may ignore it.)
+   */
+  flushed(): Promise<void>;
+  /**
+   * Ends this side once everything has been written; the peer reads the end of input, and can go on sending. Later
+   * writes are refused.
+   *
+   * @returns A promise that settles when this side has ended. It never rejects.
+   */
+  closeWrite(): Promise<void>;
+  /**
    * Closes the connection gracefully: what has been written is sent, then the connection ends, with reason `closed`. If
    * a line handler is working on a line, its reply is sent first.
+   *
+   * @param options A last line for the peer, and a word of the handler's own for the end.
    */
-  close(): void;
+  close(options?: CloseOptions): void;
+  /**
+   * Changes limits of this connection. They hold from the next read, for bytes that have come already, too; a clock
+   * whose limit is changed starts anew.
+   *
+   * @param limits The limits that change.
+   * @throws {RangeError | TypeError} If a limit is wrong; nothing is changed then.
+   */
+  setLimits(limits: ConnOptions): void;
+  /**
+   * Changes the framing of this connection. It holds from the next read, for bytes that have come already, too; in a
+   * line handler from the next line.
+   *
+   * @param framing What changes.
+   * @throws {RangeError | TypeError} If a value is wrong; nothing is changed then.
+   */
+  setFraming(framing: Partial<Framing>): void;
+  /**
+   * Sets the time by which the handler must be done, or have set another: for a step that spans several reads, such as
+   * a login. When the time is up, the connection is closed, with reason `deadline`.
+   *
+   * @param milliseconds The time from now; `Infinity` takes the deadline back.
+   * @param detail A word for what was late, for the event, the log and the counters.
+   * @throws {RangeError | TypeError} If the time is wrong.
+   */
+  setDeadline(milliseconds: number, detail?: string): void;
+  /** Closes the connection as {@linkcode Conn.close} does, and waits until it is closed. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** The reply of a line handler: a line without its end, or `undefined` for no reply. */
 export type Reply = string | undefined | void;
 
 /** A line handler answers one line. It is the faster of the two kinds of handlers. */
-export interface LineHandler {
+export interface LineHandler<Data = undefined> {
   /**
    * Answers one line. While its promise is pending, the connection's later lines wait; other connections do not.
    *
-   * @param line The line, without its end. It may be a slice of a block of up to 64 KiB, which stays in memory as long
-   * as the line: copy a line that you keep for long.
+   * @param line The line, without its end.
    * @param conn The connection.
-   * @returns The reply, to which the server adds an LF.
+   * @returns The reply, to which the server adds the line end.
    */
-  (line: string, conn: Conn): Reply | Promise<Reply>;
+  (line: string, conn: Conn<Data>): Reply | Promise<Reply>;
   /**
-   * Answers many lines at once. If this method exists, the server calls it in place of the handler, and its replies
-   * must be the same as the handler's. If it throws, none of these lines is answered.
+   * Answers many lines at once. If this method exists, the server calls it in place of the handler while lines end with
+   * LF and no other part of `framing` asks for each line on its own; its replies must be the same as the handler's. If
+   * it throws, none of these lines is answered.
    *
    * @param lines One or more whole lines, each ended by one LF.
    * @param conn The connection.
    * @returns All their replies in order, each ended by one LF.
    */
-  block?(lines: string, conn: Conn): string;
+  block?(lines: string, conn: Conn<Data>): string | Promise<string>;
 }
 
 /** The name of the method by which a {@linkcode BytesHandler} answers bytes. It is not exported to users. */
@@ -95,7 +242,7 @@ export const ANSWER_BYTES: unique symbol = Symbol("answer bytes");
  * A line handler that can answer up to 4 KiB of whole lines as bytes, for handlers that come with the server: for a
  * short line, decoding and encoding takes longer than the rest of its answer.
  */
-export interface BytesHandler extends LineHandler {
+export interface BytesHandler<Data = undefined> extends LineHandler<Data> {
   /**
    * Answers the bytes of whole lines, each ended by LF or CRLF; the other bytes can be any. The server calls it before
    * `block` and the handler, and its replies must be the same as theirs. It is not called if `maxLinesPerSecond` or
@@ -109,4 +256,4 @@ export interface BytesHandler extends LineHandler {
 }
 
 /** A conversation handler talks with one peer. When it returns, the server closes the connection gracefully. */
-export type ConnHandler = (conn: Conn) => void | Promise<void>;
+export type ConnHandler<Data = undefined> = (conn: Conn<Data>) => void | Promise<void>;

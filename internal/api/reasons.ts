@@ -20,6 +20,11 @@
  * - `max-lines`: the peer had sent `maxLines` lines
  * - `line-too-long`: a line was longer than `maxLineBytes`
  * - `byte-limit`: the peer sent more than `maxConnectionBytes`
+ * - `read-too-long`: a handler's `readExactly` or `readUntil` met its `maxBytes`, and the handler let the error end it
+ * - `read-rate`: a body came more slowly than `minBytesPerSecond`
+ * - `unterminated`: the input ended within a line, and `framing.unterminated` is `error`
+ * - `invalid-text`: a line was not valid UTF-8, and `framing.invalidText` is `error`
+ * - `deadline`: the time that the handler had set with `conn.setDeadline` was up
  * - `memory`: unfinished lines, and replies that peers had not taken, passed `maxBufferedBytes` together, and this
  *   connection held the most
  * - `misdirected`: the peer spoke HTTP or TLS, and `answerMisdirected` is on
@@ -42,6 +47,11 @@ export type CloseReason =
   | "max-lines"
   | "line-too-long"
   | "byte-limit"
+  | "read-too-long"
+  | "read-rate"
+  | "unterminated"
+  | "invalid-text"
+  | "deadline"
   | "memory"
   | "misdirected"
   | "write-queue"
@@ -64,6 +74,11 @@ const ALL: Record<CloseReason, true> = {
   "max-lines": true,
   "line-too-long": true,
   "byte-limit": true,
+  "read-too-long": true,
+  "read-rate": true,
+  "unterminated": true,
+  "invalid-text": true,
+  "deadline": true,
   "memory": true,
   "misdirected": true,
   "write-queue": true,
@@ -84,13 +99,19 @@ export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
  * - `accept-rate-per-ip`: its client opens connections faster than `acceptRatePerIp`; the connection is closed at once,
  *   without an error line
  * - `denied`: its address is on the list `deny`, or not on the list `allow`
+ * - `refused`: the hook `admit` returned `false`, threw, or did not settle within `admitTimeout`
  *
  * or by its listener.
  */
 export type RejectReason = AdmissionRejectReason | ListenerRejectReason;
 
 /** Why the server rejected a connection. */
-export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip" | "accept-rate-per-ip" | "denied";
+export type AdmissionRejectReason =
+  | "max-connections"
+  | "max-connections-per-ip"
+  | "accept-rate-per-ip"
+  | "denied"
+  | "refused";
 
 /**
  * Why a listener rejected a connection:
@@ -100,12 +121,30 @@ export type AdmissionRejectReason = "max-connections" | "max-connections-per-ip"
  */
 export type ListenerRejectReason = "proxy-header" | "tls-handshake";
 
-/** The limit of size that was passed. */
-export type Breach = "line-too-long" | "byte-limit";
+/** What was wrong with the input: a limit of size that it passed, or text that `framing` refuses. */
+export type Breach = SizeBreach | "read-too-long" | "unterminated" | "invalid-text";
 
-/** The reasons that an error line tells the peer before the connection is closed: limits that the peer can respect. */
-export type ErrorLineReason =
-  | "line-too-long"
-  | "byte-limit"
-  | "memory"
-  | Exclude<AdmissionRejectReason, "accept-rate-per-ip">;
+/** The limit of size that the input passed, however it is read. */
+export type SizeBreach = "line-too-long" | "byte-limit";
+
+const BREACHES: ReadonlySet<CloseReason> = new Set<Breach>([
+  ...["line-too-long", "byte-limit", "read-too-long", "unterminated", "invalid-text"] as const,
+]);
+
+/** Whether a connection ended because something was wrong with its input. */
+export function isBreach(reason: CloseReason): reason is Breach {
+  return BREACHES.has(reason);
+}
+
+/**
+ * Whether `lastWords` is asked what to tell the peer at the end: it is if the server ends the connection, and the peer
+ * can still read.
+ */
+export function hasLastWords(reason: CloseReason): boolean {
+  return !WITHOUT_WORDS.has(reason);
+}
+
+const WITHOUT_WORDS: ReadonlySet<CloseReason> = new Set<CloseReason>([
+  ...["end", "reset", "closed", "misdirected"] as const,
+  ...["write-timeout", "write-queue", "drain-timeout", "transport-error"] as const,
+]);

@@ -17,10 +17,11 @@ import {
   checkWord,
   DEFAULT_PORT,
 } from "./check.ts";
-import type { Clock } from "./clock.ts";
 import type { ConnOptions } from "./conn_options.ts";
 import type { ServerEvent } from "./events.ts";
-import type { ErrorLineReason } from "./reasons.ts";
+import type { Framing } from "./framing.ts";
+import type { Conn } from "./handlers.ts";
+import type { AdmissionRejectReason, CloseReason } from "./reasons.ts";
 import type { Listener } from "./transport.ts";
 import { count } from "./errors.ts";
 
@@ -34,7 +35,7 @@ import { count } from "./errors.ts";
 export type DrainMode = "linger" | "finish";
 
 /** Options of {@linkcode serve} and {@linkcode serveConnections}. */
-export interface ServeOptions extends ConnOptions {
+export interface ServeOptions<Data = undefined> extends ConnOptions {
   /**
    * The address or host name to listen on.
    *
@@ -141,16 +142,58 @@ export interface ServeOptions extends ConnOptions {
    * @default {10_000}
    */
   drainTimeout?: number | undefined;
+  /** How lines are framed; `conn.setFraming` changes it for one connection. */
+  framing?: Partial<Framing> | undefined;
   /**
-   * Returns the error line that tells a peer which limit it met, without its line end, or `null` for no line. The
-   * default returns lines such as `error: line longer than 65536 bytes`.
+   * Makes the data of a connection, which its handler gets as `conn.data`. Called once, after admission and before the
+   * handler. It is not awaited; what it throws ends the connection, with reason `handler-error`.
    *
-   * @param reason The limit.
-   * @param limit Its value; 0 if it has none.
+   * @param conn The connection.
    */
-  errorLine?: ((reason: ErrorLineReason, limit: number) => string | null) | undefined;
+  data?: ((conn: Conn<Data>) => Data) | undefined;
+  /**
+   * Decides whether a connection is served, after the server's own rules have admitted it. Other connections are
+   * accepted meanwhile; this one counts in every limit, and nothing is read from it.
+   *
+   * @param info The addresses of the connection.
+   * @returns `false` to reject the connection, with reason `refused`; limits, which hold for this connection in place
+   * of the server's; or nothing. What it throws, or rejects with, rejects the connection too.
+   */
+  admit?: ((info: AdmitInfo) => AdmitResult | Promise<AdmitResult>) | undefined;
+  /**
+   * Maximum time that `admit` may take, in milliseconds. When the time is up, the connection is rejected, with reason
+   * `refused`. `Infinity` switches it off.
+   *
+   * @default {5_000}
+   */
+  admitTimeout?: number | undefined;
+  /**
+   * Returns the line that a peer gets when the server ends or rejects its connection and the peer can still read:
+   * without its line end, or `null` for none. The default returns lines such as `error: line longer than 65536 bytes`
+   * for limits of size, and `null` for everything else. It is not called for the reasons `end`, `closed`, `reset`,
+   * `misdirected`, `write-timeout`, `write-queue`, `drain-timeout`, `transport-error` and `accept-rate-per-ip`.
+   *
+   * @param reason Why the connection ends.
+   * @param limit The value of the limit that the reason names; 0 if it names none.
+   */
+  lastWords?: ((reason: CloseReason | AdmissionRejectReason, limit: number) => string | null) | undefined;
   /** The source of time; a test can pass a clock that it moves by hand. */
   clock?: Clock | undefined;
+}
+
+/** A source of time; a test can pass a clock that it moves by hand. */
+export interface Clock {
+  /** Returns the milliseconds since a fixed moment; the value never decreases. */
+  now(): number;
+  /**
+   * Sets a timer that calls back once.
+   *
+   * @param callback Called when the timer expires.
+   * @param delay The time until then, in milliseconds.
+   * @param keepAlive Whether the timer keeps the process alive.
+   * @returns A function that cancels the timer.
+   */
+  setTimer(callback: () => void, delay: number, keepAlive: boolean): () => void;
 }
 
 /** Options of {@linkcode Server.shutdown}; each defaults to the server's own. */
@@ -161,12 +204,25 @@ export interface ShutdownOptions {
   drainTimeout?: number | undefined;
 }
 
+/** A connection that {@linkcode ServeOptions.admit} decides about. */
+export interface AdmitInfo {
+  /** The peer's address. */
+  readonly remoteAddr: Deno.Addr;
+  /** This side's address. */
+  readonly localAddr: Deno.Addr;
+}
+
+/** What {@linkcode ServeOptions.admit} returns: `false` rejects the connection; limits change those of the server. */
+export type AdmitResult = ConnOptions | false | void;
+
+const FUNCTIONS = ["onListen", "onEvent", "lastWords", "data", "admit"] as const;
+
 /**
  * Checks the options that no other part checks.
  *
  * @throws {RangeError | TypeError} If an option is wrong.
  */
-export function checkServeOptions(options: ServeOptions): void {
+export function checkServeOptions<Data>(options: ServeOptions<Data>): void {
   checkOptions("options", options);
   const {
     port = DEFAULT_PORT,
@@ -174,6 +230,7 @@ export function checkServeOptions(options: ServeOptions): void {
     keepAliveMs = Infinity,
     drain = "linger",
     drainTimeout = 10_000,
+    admitTimeout = 5_000,
   } = options;
   checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);
@@ -183,16 +240,23 @@ export function checkServeOptions(options: ServeOptions): void {
   checkListener(options.listener, true);
   checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"], true);
   checkClock(options.clock, true);
-  for (const name of ["onListen", "onEvent", "errorLine"] as const) checkFunction(name, options[name], true);
+  checkTimeout("admitTimeout", admitTimeout);
+  for (const name of FUNCTIONS) checkFunction(name, options[name], true);
 }
 
-/** The default of {@linkcode ServeOptions.errorLine}. */
-export function defaultErrorLine(reason: ErrorLineReason, limit: number): string {
+/** The default of {@linkcode ServeOptions.lastWords}. */
+export function defaultLastWords(reason: CloseReason | AdmissionRejectReason, limit: number): string | null {
   switch (reason) {
     case "line-too-long":
       return `error: line longer than ${count(limit, "byte")}`;
     case "byte-limit":
       return `error: more than ${count(limit, "byte")} from one connection`;
+    case "read-too-long":
+      return `error: more than ${count(limit, "byte")} at once`;
+    case "unterminated":
+      return "error: last line without its end";
+    case "invalid-text":
+      return "error: invalid text";
     case "memory":
       return "error: too much unfinished input";
     case "max-connections":
@@ -201,6 +265,10 @@ export function defaultErrorLine(reason: ErrorLineReason, limit: number): string
       return `error: more than ${count(limit, "connection")} from one address`;
     case "denied":
       return "error: address not allowed";
+    case "refused":
+      return "error: connection refused";
+    default:
+      return null;
   }
 }
 

@@ -1,114 +1,172 @@
 /**
- * Answering with a line handler: it gets blocks of whole lines, and its replies go to the outbox.
+ * Answering with a line handler: it gets the lines, and its replies go to the outbox.
  *
  * @module
  */
 
 import { countLineFeeds } from "../lines/ascii.ts";
-import { decodeLines } from "../lines/text.ts";
+import { Limiter, type SizeLimits } from "../lines/limiter.ts";
+import type { LineCutter } from "../lines/line_cutter.ts";
+import { countLines, decodeLines, encodeLine } from "../lines/text.ts";
 import type { Budget } from "../memory/budget.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import { ANSWER_BYTES, type BytesHandler, type Conn, type Reply } from "../api/handlers.ts";
+import { ANSWER_BYTES, type BytesHandler, type Conn } from "../api/handlers.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Answerer, Reader } from "./reader.ts";
-import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
 
 /** Maximum length of a block that is answered as bytes: a longer block is answered faster as text. */
 const SHORT_BYTES = 4 * 1024;
 
 /** Calls the line handler for the lines of one connection, and writes its replies. */
-export class Answers implements Answerer {
-  readonly #conn: { readonly handle: Conn };
+export class Answers<Data> implements Answerer {
+  readonly #conn: { readonly handle: Conn<Data> };
   readonly #reader: Reader;
+  readonly #cutter: LineCutter;
   readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
-  readonly #handler: BytesHandler;
+  readonly #handler: BytesHandler<Data>;
   readonly #budget: Budget;
+  /** Cuts blocks of lines for a handler that answers them at once; undefined while each line is cut on its own. */
+  #limiter: Limiter | undefined;
   /** Whether the handler is running. */
   answering = false;
 
   /**
    * @param conn The connection, whose handle the handler gets.
-   * @param reader Decodes and counts the lines, and says whether more are to be answered.
+   * @param reader Counts the lines, and says whether more are to be answered.
+   * @param cutter Cuts lines, and knows their framing.
    * @param outbox Where the replies go.
    * @param clocks Told when the connection starts and stops waiting for the handler.
    * @param budget Says whether memory is short.
    * @param handler Answers the lines.
    */
   constructor(
-    conn: { readonly handle: Conn },
+    conn: { readonly handle: Conn<Data> },
     reader: Reader,
+    cutter: LineCutter,
     outbox: Outbox,
     clocks: ConnectionClocks,
     budget: Budget,
-    handler: BytesHandler,
+    handler: BytesHandler<Data>,
   ) {
     this.#conn = conn;
     this.#reader = reader;
+    this.#cutter = cutter;
     this.#outbox = outbox;
     this.#clocks = clocks;
     this.#handler = handler;
     this.#budget = budget;
   }
 
-  answer(block: Uint8Array<ArrayBuffer>): Promise<void> {
-    const { tight } = this.#budget;
-    if (this.#handler[ANSWER_BYTES] === undefined || block.length > SHORT_BYTES || tight) {
-      return this.answerText(this.#reader.textOf(block, this.#handler.block === undefined));
+  /** Chooses how lines are cut, for the framing and the limits that hold from now on. */
+  arrange(limits: SizeLimits): void {
+    const { lineEnd, encoding, invalidText, unterminated, onLongLine } = this.#cutter.framing;
+    const plain = (lineEnd === "any" || lineEnd === "lf") && encoding === "utf-8" && invalidText === "replace";
+    const inBlocks = plain && unterminated === "line" && onLongLine === "close" && !this.#reader.paced &&
+      this.#handler.block !== undefined;
+    // Input that has come is cut anew.
+    if (this.#reader.input.size > 0) this.#reader.ahead = true;
+    this.#limiter = inBlocks ? new Limiter(limits, lineEnd === "any", this.#reader.input) : undefined;
+  }
+
+  get awaited(): "line" | undefined {
+    return this.#cutter.begun ? "line" : undefined;
+  }
+
+  get mostBytes(): number {
+    return this.#cutter.mostBytes;
+  }
+
+  answer(): Promise<void> | undefined {
+    this.#reader.ahead = false;
+    return this.#limiter === undefined ? this.#answerEach() : this.#answerBlock(this.#limiter);
+  }
+
+  #answerBlock(limiter: Limiter): Promise<void> | undefined {
+    const reader = this.#reader;
+    let block = limiter.cut();
+    this.#clocks.came(block !== undefined);
+    // At the end of input, an unterminated last line is a block of its own, behind the others.
+    if (reader.peerEnded) block ??= limiter.end();
+    if (block === undefined) {
+      if (limiter.breach !== undefined || reader.peerEnded) reader.end(limiter.breach ?? "end");
+      return undefined;
     }
-    const count = countLineFeeds(block);
-    this.#reader.came(count);
-    return this.#answerBytes(block, count);
+    // The end, or a breach, is seen to when this block has been answered.
+    if (limiter.breach !== undefined || reader.peerEnded) reader.ahead = true;
+    const dropsCr = this.#cutter.framing.dropsCr;
+    if (this.#handler[ANSWER_BYTES] === undefined || block.length > SHORT_BYTES || this.#budget.tight) {
+      const text = decodeLines(block, dropsCr);
+      reader.letGo();
+      reader.came(countLines(text));
+      return this.#answerText(text);
+    }
+    reader.came(countLineFeeds(block));
+    return this.#answerBytes(block, dropsCr);
   }
 
-  answerText(lines: string): Promise<void> {
-    if (this.#handler.block === undefined) return this.#answerEach(lines);
-    this.answering = true;
-    const replies = this.#handler.block(lines, this.#conn.handle);
-    this.answering = false;
-    this.#outbox.add(checkText(replies, "a string"));
-    return this.#outbox.flush();
-  }
-
-  #answerBytes(lines: Uint8Array<ArrayBuffer>, count: number): Promise<void> {
+  #answerBytes(lines: Uint8Array<ArrayBuffer>, dropsCr: boolean): Promise<void> {
     this.answering = true;
     const replies = this.#handler[ANSWER_BYTES]!(lines);
     this.answering = false;
-    if (replies === undefined) {
-      if (this.#handler.block === undefined) this.#reader.noteLines(count);
-      return this.answerText(decodeLines(lines));
-    }
+    if (replies === undefined) return this.#answerText(decodeLines(lines, dropsCr));
     this.#reader.lent = true;
     if (replies === lines) this.#outbox.lend(lines);
     else this.#outbox.add(checkBytes(replies));
     return this.#outbox.flush();
   }
 
-  async #answerEach(lines: string): Promise<void> {
-    const outbox = this.#outbox;
-    const conn = this.#conn.handle;
+  #answerText(lines: string): Promise<void> {
     this.answering = true;
-    let left = TURN_LINES;
-    for (let from = 0, to; (to = lines.indexOf("\n", from)) >= 0;) {
-      let reply = this.#handler(lines.slice(from, to), conn);
+    const replies = this.#handler.block!(lines, this.#conn.handle);
+    if (replies instanceof Promise) return this.#answerLater(replies);
+    this.answering = false;
+    this.#outbox.add(checkText(replies, "a string"));
+    return this.#outbox.flush();
+  }
+
+  async #answerLater(replies: Promise<string>): Promise<void> {
+    const text = checkText(await this.#pending(replies), "a string");
+    this.answering = false;
+    this.#outbox.add(text);
+    await this.#outbox.flush();
+  }
+
+  /** Answers line by line: the lines that have come, and at the end of input the unterminated last one. */
+  async #answerEach(): Promise<void> {
+    const [reader, cutter, outbox] = [this.#reader, this.#cutter, this.#outbox];
+    let line = this.#cut();
+    this.#clocks.came(line !== undefined);
+    for (; line !== undefined; line = this.#cut()) {
+      const wait = reader.line((most) => 1 + cutter.count(most - 1));
+      if (wait !== undefined) outbox.flush(), await wait;
+      if (reader.stopped) return;
+      reader.came(1);
+      this.answering = true;
+      let reply = this.#handler(line, this.#conn.handle);
       if (typeof reply === "object") reply = await this.#pending(reply);
-      if (outbox.closed !== undefined) break;
-      if (reply !== undefined) outbox.add(checkText(reply, "a string or undefined") + "\n");
-      if (!outbox.hasRoom) await outbox.flush();
-      if (--left === 0) {
-        left = TURN_LINES;
-        await TURNS.take(TURN_BYTES);
+      if (outbox.closed === undefined && reply !== undefined) {
+        outbox.add(encodeLine(checkText(reply, "a string or undefined"), cutter.framing));
       }
-      if (this.#reader.stopped) break;
-      from = to + 1;
+      if (!outbox.hasRoom) await outbox.flush();
+      const turn = reader.handled();
+      if (turn !== undefined) await turn;
+      if (reader.stopped) break;
     }
     this.answering = false;
     await outbox.flush();
+    const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
+    if (breach !== undefined || reader.peerEnded) reader.end(breach ?? "end");
+  }
+
+  #cut(): string | undefined {
+    return this.#cutter.next() ?? (this.#reader.peerEnded ? this.#cutter.end() : undefined);
   }
 
   /** Awaits a reply; earlier replies are sent meanwhile. */
-  async #pending(reply: Promise<Reply> | Reply): Promise<Reply> {
+  async #pending<T>(reply: Promise<T> | T): Promise<T> {
     this.#outbox.flush();
+    this.#reader.letGo();
     this.#clocks.work();
     try {
       return await reply;

@@ -4,15 +4,17 @@
  * @module
  */
 
-import type { Limiter } from "../lines/limiter.ts";
-
 /** Why the input is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
 
 /** The reader, as this class sees it. */
 interface Input {
-  /** Whether the server waits for the peer. */
-  readonly waiting: boolean;
+  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
+  readonly atBoundary: boolean;
+  /** Whether a body is being read, which the input may not cut off. */
+  readonly inBody: boolean;
+  /** Whether the kernel probably has more. */
+  readonly full: boolean;
   /** Whether reading is over. */
   readonly over: boolean;
   readonly byteCount: number;
@@ -34,7 +36,6 @@ const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, 
 export class Finishing {
   readonly #reason: FinishReason;
   readonly #input: Input;
-  readonly #limiter: Pick<Limiter, "full" | "midLine">;
   readonly #socketsTurn: () => Promise<void>;
   readonly #done: () => void;
   readonly #maxBytes: number;
@@ -46,20 +47,17 @@ export class Finishing {
   /**
    * @param reason Why the input is ended.
    * @param input The reader.
-   * @param limiter Holds the unfinished input.
    * @param socketsTurn Settles when the kernel has been asked about every socket.
    * @param done Called once, at the boundary.
    */
   constructor(
     reason: FinishReason,
     input: Input,
-    limiter: Pick<Limiter, "full" | "midLine">,
     socketsTurn: () => Promise<void>,
     done: () => void,
   ) {
     this.#reason = reason;
     this.#input = input;
-    this.#limiter = limiter;
     this.#socketsTurn = socketsTurn;
     this.#done = done;
     this.#maxBytes = input.byteCount + MAX_BYTES;
@@ -69,7 +67,7 @@ export class Finishing {
 
   /** The reader calls this when bytes have come. */
   received(): void {
-    if (this.#input.byteCount > this.#maxBytes) this.#finish();
+    if (this.#input.byteCount > this.#maxBytes && !this.#input.inBody) this.#finish();
   }
 
   /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
@@ -77,22 +75,17 @@ export class Finishing {
     const input = this.#input;
     // A peer that sends the first byte of the next line together with the end of the last is never at a line boundary,
     // and could keep a draining connection open for ever.
-    const boundary = this.#atBoundary || input.lineCount > this.#lineCount && !this.#limiter.full;
+    const boundary = input.atBoundary || input.lineCount > this.#lineCount && !input.full;
     this.#lineCount = input.lineCount;
     if (boundary && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
-    while (this.#atBoundary && !input.over && !this.#over) {
+    while (input.atBoundary && !input.over && !this.#over) {
       const { byteCount } = input;
       await this.#socketsTurn();
-      if (this.#atBoundary && input.byteCount === byteCount) this.#finish();
+      if (input.atBoundary && input.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
-  }
-
-  /** Whether the server waits for the peer and no line has begun. */
-  get #atBoundary(): boolean {
-    return this.#input.waiting && !this.#limiter.midLine;
   }
 
   #finish(): void {

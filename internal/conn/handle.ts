@@ -4,14 +4,21 @@
  * @module
  */
 
-import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import { checkOptions, checkString, checkTimeout } from "../api/check.ts";
+import type { ConnOptions } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
-import type { Conn } from "../api/handlers.ts";
-import { Lines } from "./lines.ts";
-import type { Outbox } from "./outbox.ts";
-import type { Reader } from "./reader.ts";
+import type { ClosedEvent } from "../api/events.ts";
+import type { Framing, LineEnd } from "../api/framing.ts";
+import type { CloseOptions, Conn, ReadOptions } from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
-import { readableOf } from "./streams.ts";
+import type { LineCutter } from "../lines/line_cutter.ts";
+import { checkData, encode } from "../lines/text.ts";
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { BytesOptions, Input } from "./input.ts";
+import type { Outbox } from "./outbox.ts";
+import { Batches, bodyOf, Lines, readableOf } from "./streams.ts";
+
+type Bytes = Uint8Array<ArrayBuffer>;
 
 /** The connection behind a handle. */
 interface Core {
@@ -19,35 +26,46 @@ interface Core {
   readonly remoteAddr: Deno.Addr;
   readonly localAddr: Deno.Addr;
   readonly signal: AbortSignal;
-  /** Why the connection is ending or has ended; undefined before that. */
-  readonly reason: CloseReason | undefined;
-  close(): void;
+  readonly finishing: AbortSignal;
+  readonly closed: Promise<ClosedEvent>;
+  /** Why the input ended; undefined while there may be more. */
+  readonly ending: CloseReason | undefined;
+  /** Why nothing can be written any more; undefined while writes are taken. */
+  readonly writingEnded: CloseReason | undefined;
+  close(options?: CloseOptions): void;
+  setLimits(limits: ConnOptions): void;
+  setFraming(framing: Partial<Framing>): void;
+  setDeadline(milliseconds: number, detail?: string): void;
   /** The handler has aborted `conn.writable`. */
   writingAborted(error: unknown): void;
 }
 
-/** The handler's view of a connection. It calls the reader and the outbox directly. */
-export class Handle implements Conn {
+/** The handler's view of a connection. It calls the input and the outbox directly. */
+export class Handle<Data> implements Conn<Data> {
   readonly #core: Core;
   readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
-  readonly #reader: Reader | undefined;
-  readonly #lines: Lines | undefined;
-  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
+  readonly #cutter: LineCutter;
+  readonly #input: Input | undefined;
+  #lines: Lines | undefined;
+  #batches: Batches | undefined;
+  #readable: ReadableStream<Bytes> | undefined;
   #writable: WritableStream<Uint8Array | string> | undefined;
+  data!: Data;
 
   /**
    * @param core The connection.
    * @param outbox Where writes go.
    * @param clocks Told that the handler has written.
-   * @param reader Where the lines come from; absent for a line handler, which gets each line as its argument.
+   * @param cutter Knows the framing, and how the last line ended.
+   * @param input Where reads come from; absent for a line handler, which gets each line as its argument.
    */
-  constructor(core: Core, outbox: Outbox, clocks: ConnectionClocks, reader?: Reader) {
+  constructor(core: Core, outbox: Outbox, clocks: ConnectionClocks, cutter: LineCutter, input?: Input) {
     this.#core = core;
     this.#outbox = outbox;
     this.#clocks = clocks;
-    this.#reader = reader;
-    if (reader !== undefined) this.#lines = new Lines(reader, outbox, clocks);
+    this.#cutter = cutter;
+    this.#input = input;
   }
 
   get id(): number {
@@ -66,41 +84,119 @@ export class Handle implements Conn {
     return this.#core.signal;
   }
 
-  get lines(): Lines {
-    if (this.#lines !== undefined) return this.#lines;
-    throw new TypeError("Cannot use conn.lines in a line handler: it gets each line as its argument");
+  get finishing(): AbortSignal {
+    return this.#core.finishing;
   }
 
-  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    const [reader, lines] = [this.#reader, this.#lines];
-    if (reader === undefined || lines === undefined) {
-      throw new TypeError("Cannot use conn.readable in a line handler: it gets each line as its argument");
-    }
-    return this.#readable ??= readableOf(reader, this.#outbox, this.#clocks, () => lines.giveBack());
+  get closed(): Promise<ClosedEvent> {
+    return this.#core.closed;
+  }
+
+  get ending(): CloseReason | undefined {
+    return this.#core.ending;
+  }
+
+  get lastLineEnd(): LineEnd | undefined {
+    return this.#cutter.lastLineEnd;
+  }
+
+  get lines(): Lines {
+    return this.#lines ??= new Lines(this.#reads("lines"));
+  }
+
+  get batches(): Batches {
+    return this.#batches ??= new Batches(this.#reads("batches"));
+  }
+
+  get readable(): ReadableStream<Bytes> {
+    return this.#readable ??= readableOf(this.#reads("readable"));
+  }
+
+  #reads(name: string): Input {
+    if (this.#input !== undefined) return this.#input;
+    throw new TypeError(`Cannot use conn.${name} in a line handler: it gets each line as its argument`);
+  }
+
+  readLine(options?: ReadOptions): Promise<string | null> {
+    return this.#input?.readLine(options) ?? this.#refuse("readLine");
+  }
+
+  readExactly(count: number, options?: BytesOptions): Promise<Bytes> {
+    return this.#input?.readExactly(count, options) ?? this.#refuse("readExactly");
+  }
+
+  readUntil(delimiter: string | Uint8Array, options?: BytesOptions): Promise<Bytes | null> {
+    return this.#input?.readUntil(delimiter, options) ?? this.#refuse("readUntil");
+  }
+
+  // deno-lint-ignore require-await -- a rejection in place of an error that is thrown
+  async #refuse(name: string): Promise<never> {
+    return this.#reads(name) as never;
+  }
+
+  readStream(count: number): ReadableStream<Bytes> {
+    return bodyOf(this.#reads("readStream"), count);
   }
 
   get writable(): WritableStream<Uint8Array | string> {
     return this.#writable ??= new WritableStream({
       write: (data) => this.write(data),
-      // After a breach the server still writes its error line, and then ends this side itself.
-      close: () =>
-        [undefined, "end"].includes(this.#reader?.endReason) ? this.#outbox.closeWrite() : this.#outbox.flush(),
+      // While the connection ends, the server still writes its last line, and then ends this side itself.
+      close: () => [undefined, "end"].includes(this.#core.ending) ? this.#outbox.closeWrite() : this.#outbox.flush(),
       abort: (error) => this.#core.writingAborted(error),
     });
   }
 
   write(data: string | Uint8Array): Promise<void> {
-    if (typeof data !== "string" && !(data instanceof Uint8Array)) {
-      const got = data === null ? "null" : typeof data;
-      return harmless(Promise.reject(new TypeError(`Cannot write: expected a string or a Uint8Array, got ${got}`)));
+    const { writingEnded } = this.#core;
+    if (writingEnded !== undefined) return harmless(Promise.reject(new ConnectionClosedError(writingEnded)));
+    try {
+      checkData(data);
+      const bytes = typeof data === "string" ? encode(data, this.#cutter.framing.encoding) : data;
+      this.#clocks.handlerActed();
+      if (this.#input?.answersLast) this.#outbox.writeNextAtOnce();
+      return this.#outbox.write(bytes);
+    } catch (error) {
+      return harmless(Promise.reject(error));
     }
-    const { reason } = this.#core;
-    if (reason !== undefined) return harmless(Promise.reject(new ConnectionClosedError(reason)));
-    this.#clocks.handlerWrote();
-    return this.#outbox.write(data);
   }
 
-  close(): void {
-    this.#core.close();
+  flushed(): Promise<void> {
+    return harmless(this.#outbox.flushed());
+  }
+
+  async closeWrite(): Promise<void> {
+    try {
+      await this.#outbox.closeWrite();
+    } catch {
+      // The connection has ended, and so has this side.
+    }
+  }
+
+  close(options: CloseOptions = {}): void {
+    checkOptions("close options", options);
+    checkString("lastWord", options.lastWord);
+    checkString("detail", options.detail);
+    this.#core.close(options);
+  }
+
+  setLimits(limits: ConnOptions): void {
+    this.#core.setLimits(limits);
+  }
+
+  setFraming(framing: Partial<Framing>): void {
+    this.#core.setFraming(framing);
+  }
+
+  setDeadline(milliseconds: number, detail?: string): void {
+    checkTimeout("deadline", milliseconds);
+    checkString("detail", detail);
+    this.#core.setDeadline(milliseconds, detail);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    // A line handler is a part of what its connection waits for.
+    if (this.#input !== undefined) await this.closed;
   }
 }

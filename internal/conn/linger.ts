@@ -4,7 +4,7 @@
  * @module
  */
 
-import { BLOCK_BYTES } from "../lines/limiter.ts";
+import { BLOCK_BYTES } from "../lines/input_buffer.ts";
 import type { Transport } from "../api/transport.ts";
 import { TURNS } from "../time/turns.ts";
 

@@ -8,7 +8,7 @@ import { setImmediate } from "node:timers";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import { dontDelay, type Transport } from "../api/transport.ts";
-import { BLOCK_BYTES } from "../lines/limiter.ts";
+import { BLOCK_BYTES } from "../lines/input_buffer.ts";
 import type { Account } from "../memory/budget.ts";
 import { OUTPUT_BYTES } from "../memory/buffer_pool.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
@@ -53,8 +53,8 @@ export class Outbox {
   readonly #clocks: WriteClocks;
   readonly #memory: WriteMemory;
   readonly #owner: OutboxOwner;
-  readonly #maxQueuedBytes: number;
-  readonly #readyBytes: number;
+  #maxQueuedBytes!: number;
+  #readyBytes!: number;
   readonly #blocks = new Blocks();
   #flushing: Promise<void> | undefined;
   /** The unsent part of the block that is being written. */
@@ -96,8 +96,13 @@ export class Outbox {
     this.#clocks = clocks;
     this.#memory = memory;
     this.#owner = owner;
-    this.#maxQueuedBytes = maxQueuedBytes;
-    this.#readyBytes = Math.min(READY_BYTES, maxQueuedBytes);
+    this.maxQueuedBytes = maxQueuedBytes;
+  }
+
+  /** Changes the maximum number of bytes that may wait. */
+  set maxQueuedBytes(bytes: number) {
+    this.#maxQueuedBytes = bytes;
+    this.#readyBytes = Math.min(READY_BYTES, bytes);
   }
 
   /** The number of bytes that wait, including the block that is being written. */
@@ -143,6 +148,14 @@ export class Outbox {
   async #writable(): Promise<void> {
     await this.ready();
     if (this.closed !== undefined) throw new ConnectionClosedError(this.closed);
+  }
+
+  /** Waits until everything that was written has been sent; rejects if it never will be. */
+  async flushed(): Promise<void> {
+    if (this.#writeEnd === undefined) await this.flush();
+    if (this.closed !== undefined || this.#writeEnd !== undefined) {
+      throw new ConnectionClosedError(this.closed ?? "closed");
+    }
   }
 
   /**

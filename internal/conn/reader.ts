@@ -1,38 +1,49 @@
 /**
- * Reading a connection: bytes go from its transport into the limiter, which cuts them into blocks of whole lines.
+ * Reading a connection: bytes go from its transport into the input buffer, when the handler wants them.
  *
  * @module
  */
 
-import { countLineFeeds } from "../lines/ascii.ts";
 import type { Account } from "../memory/budget.ts";
-import type { Clock } from "../api/clock.ts";
-import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { Clock } from "../api/serve_options.ts";
+import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
 import { Finishing, type FinishReason } from "./finishing.ts";
 import type { Breach } from "../api/reasons.ts";
-import { Limiter, type SizeLimits } from "../lines/limiter.ts";
+import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace, type PaceLimits } from "../time/pace.ts";
-import { countLines, decodeLines } from "../lines/text.ts";
 import type { Transport } from "../api/transport.ts";
-import { LINE_WORK, TURN_LINES, TURNS } from "../time/turns.ts";
+import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
 
 /** Why the input ended. */
 export type EndReason = "end" | Breach | FinishReason;
 
 /** The connection, which the reader notifies. */
 export interface ReaderOwner {
-  /** Whole lines have come. */
-  came(): void;
+  /** `maxLines` lines have come. */
+  enough(): void;
   /** A read has failed. */
   failed(error: unknown): void;
 }
 
-/** Answers blocks of whole lines. */
+/** The limits on the size of the input, and on its rate. */
+export interface InputLimits extends PaceLimits {
+  readonly maxConnectionBytes: number;
+}
+
+/** Answers the lines that have come. */
 export interface Answerer {
-  /** Answers whole lines; settles when the replies have been sent. Until then nothing is read. */
-  answer(block: Uint8Array<ArrayBuffer>): Promise<void>;
-  /** The same for lines that have been decoded. */
-  answerText(lines: string): Promise<void>;
+  /** What has begun and is waited for; undefined if nothing has begun. */
+  readonly awaited: Awaited | undefined;
+  /** Maximum size of the next line with its end, in bytes. */
+  readonly mostBytes: number;
+  /** Answers all whole lines in the input; settles when the replies have been sent. */
+  answer(): Promise<void> | undefined;
+}
+
+/** A call of a conversation handler that waits for input. */
+interface Waiter {
+  readonly resolve: (came: boolean) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /**
@@ -41,66 +52,105 @@ export interface Answerer {
  */
 const MAX_WORK_BETWEEN_YIELDS = 2 * 1024 * 1024;
 
-/** Reads blocks of whole lines on demand, so that the clocks know whether the server waits for the peer. */
+/** Reads bytes on demand, so that the clocks know whether the server waits for the peer. */
 export class Reader {
   readonly #transport: Transport;
   readonly #clocks: ConnectionClocks;
   readonly #memory: Account;
   readonly #owner: ReaderOwner;
   /** Holds the input until it is handed out. */
-  readonly limiter: Limiter;
-  readonly #pace: Pace | undefined;
-  /** The one outstanding read; undefined once its bytes have been added to the limiter. */
+  readonly input: InputBuffer;
+  #pace: Pace | undefined;
+  /** The one outstanding read; undefined once its bytes have been added to the input. */
   outstanding: Promise<number | null> | undefined;
-  /** Whether the server waits for the peer. */
+  /** Whether the server waits for the peer; and what has begun that it waits for. */
   waiting = false;
-  /** Whether the limiter holds bytes that were read before they were asked for. */
-  #ahead = false;
-  /** Whether the limiter's buffer holds lines or replies that are still in use, so that it must not change. */
+  #awaited: Awaited | undefined;
+  /** Whether the handler wants more input than has come. */
+  #wanting = false;
+  /** Maximum size of the input that the handler waits for, in bytes. */
+  #mostBytes = 0;
+  /** Whether bytes have come in a read that no handler waited for. */
+  ahead = false;
+  /** Whether the input buffer holds lines or replies that are still in use, so that it must not change. */
   lent = false;
-  /** Whether reading is over; lines that have come may still be handed out. */
+  /** Whether reading is over; input that has come may still be handed out. */
   over = false;
-  /** Whether handing out lines is over, too. */
+  /** Whether handing out input is over, too. */
   stopped = false;
   /** Why the input ended; undefined while there may be more, and if `stop` ended it. */
   endReason: EndReason | undefined;
   /** Whether the peer has ended its side. */
   peerEnded = false;
   #finishing: Finishing | undefined;
-  #wake: ((nothing: undefined) => void) | undefined;
+  #waiter: Waiter | undefined;
   /** The number of bytes that `holdInput` was last told. */
   #held = 0;
-  /** Work since the reader last yielded, in bytes. */
+  /** Work since the reader last yielded, in bytes; and lines until the handler yields. */
   #workSinceYield = 0;
-  /** The number of whole lines that have come. */
+  #turnLeft = TURN_LINES;
+  /** The number of whole lines that have come, and the number at which the connection is told. */
   lineCount = 0;
+  maxLines: number = Infinity;
   /** The number of bytes that have come. */
   byteCount = 0;
 
   /**
    * @param transport Where the bytes come from.
-   * @param limits The limits on the size of lines and input, and on their rates.
+   * @param limits The limits on the size of the input, and on its rate.
    * @param clocks Told when the server waits for the peer, and when it waits for the handler.
    * @param memory Told how much memory unfinished input takes.
    * @param clock Gives the pace its time.
    * @param owner The connection.
-   * @param keeps Whether the limiter keeps lines that were handed out, so that they can be taken back.
    */
   constructor(
     transport: Transport,
-    limits: SizeLimits & PaceLimits,
+    limits: InputLimits,
     clocks: ConnectionClocks,
     memory: Account,
     clock: Clock,
     owner: ReaderOwner,
-    keeps: boolean,
   ) {
     this.#transport = transport;
     this.#clocks = clocks;
     this.#memory = memory;
     this.#owner = owner;
-    this.limiter = new Limiter(limits, keeps);
+    this.input = new InputBuffer(limits.maxConnectionBytes);
     if (Pace.isSet(limits)) this.#pace = new Pace(limits, clock);
+  }
+
+  /** Changes the limits on the size of the input, and on its rate. */
+  setLimits(before: InputLimits, limits: InputLimits, clock: Clock): void {
+    this.input.maxTotal = limits.maxConnectionBytes;
+    const { maxLinesPerSecond, maxBytesPerSecond } = limits;
+    if (maxLinesPerSecond === before.maxLinesPerSecond && maxBytesPerSecond === before.maxBytesPerSecond) return;
+    this.#pace?.stop();
+    this.#pace = Pace.isSet(limits) ? new Pace(limits, clock) : undefined;
+  }
+
+  /** Whether the input holds something unfinished, which the server waits for. */
+  get holdsUnfinished(): boolean {
+    return this.input.size > 0 && this.#wanting;
+  }
+
+  /** Whether a limit on the rate of lines or bytes is set. */
+  get paced(): boolean {
+    return this.#pace !== undefined;
+  }
+
+  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
+  get atBoundary(): boolean {
+    return this.waiting && this.#awaited === undefined;
+  }
+
+  /** Whether a body is being read. */
+  get inBody(): boolean {
+    return typeof this.#awaited === "number";
+  }
+
+  /** Whether the kernel probably has more. */
+  get full(): boolean {
+    return this.input.full;
   }
 
   /**
@@ -111,21 +161,27 @@ export class Reader {
    * @param atBoundary Called if the server waits for the peer at the boundary: no read would settle and report the end.
    */
   finish(reason: FinishReason, socketsTurn: () => Promise<void>, atBoundary: () => void): void {
-    this.#finishing ??= new Finishing(reason, this, this.limiter, socketsTurn, () => {
+    this.#finishing ??= new Finishing(reason, this, socketsTurn, () => {
       this.over = true;
-      this.endReason ??= this.limiter.breach ?? reason;
+      this.endReason ??= this.input.overLimit ? "byte-limit" : reason;
       this.#pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
       if (this.waiting) this.#clocks.rest(), atBoundary();
-      this.#wakeHandler();
+      this.#wake();
     });
   }
 
-  /** Ends reading, and hands out no more lines. */
+  /** Ends reading, and hands out nothing more. */
   stop(): void {
     this.stopped = this.over = true;
     this.#pace?.stop();
-    this.#wakeHandler();
+    this.#wake();
+  }
+
+  /** Ends the input for good: there is no more to hand out. */
+  end(reason: EndReason | undefined): void {
+    this.endReason ??= reason;
+    this.over = true;
   }
 
   /** Ends reading, and frees the memory of the input. */
@@ -134,8 +190,8 @@ export class Reader {
     this.#memory.holdInput(this.#held = 0);
     if (this.lent) return;
     // During an outstanding read, the kernel may still write into the buffer.
-    if (this.outstanding === undefined) this.limiter.free();
-    else this.outstanding.then(() => this.limiter.free(), () => this.limiter.free());
+    if (this.outstanding === undefined) this.input.free();
+    else this.outstanding.then(() => this.input.free(), () => this.input.free());
   }
 
   /**
@@ -144,7 +200,7 @@ export class Reader {
    */
   async listen(): Promise<void> {
     if (this.#pace?.holdsUp) return this.#clocks.listenLater();
-    while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.limiter.hasRoom) {
+    while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.input.hasRoom) {
       try {
         const read = this.outstanding ?? this.#startRead();
         if (read === undefined) return;
@@ -155,7 +211,7 @@ export class Reader {
       } catch (error) {
         return this.#failed(error);
       }
-      this.#ahead = true;
+      this.ahead = true;
       if (this.#pace !== undefined) return;
     }
     // There is no room to read more, but some transports can report a reset without a read.
@@ -163,108 +219,115 @@ export class Reader {
   }
 
   /**
-   * Reads the next block.
+   * Reads once, for a conversation handler.
    *
-   * @returns One or more lines, each ended by one LF; `undefined` when the input has ended, whatever the cause.
+   * @param awaited What has begun and is waited for; undefined if nothing has begun.
+   * @param mostBytes Maximum size of what it waits for, in bytes.
+   * @returns Whether there is something new: bytes, or the end of the peer's side. False if there will be no more.
+   * Rejects if {@linkcode interrupt} is called meanwhile.
    */
-  next(): Promise<string | undefined> {
-    if (!this.#pace?.later) this.limiter.release();
-    return this.#ask(this.#pace === undefined ? this.#read() : this.#next());
+  more(awaited: Awaited | undefined, mostBytes: number): Promise<boolean> {
+    if (this.over) return Promise.resolve(false);
+    this.#awaited = awaited;
+    this.#mostBytes = mostBytes;
+    return this.ask((waiter) => this.#read(undefined, waiter));
   }
 
-  /** Waits until bytes have come, which {@linkcode takeBytes} returns then, or until the input has ended. */
-  bytesCome(): Promise<unknown> {
-    return this.limiter.midLine ? Promise.resolve() : this.#ask(this.#read(undefined, true));
-  }
-
-  /** Makes a call of the handler settle when its read does, or earlier if reading is over first. */
-  #ask(read: Promise<string | undefined>): Promise<string | undefined> {
-    return new Promise((resolve) => {
-      this.#wake = resolve;
-      read.then(resolve);
+  /**
+   * Makes a wait of the handler end early if reading is over, with `false`, or if it is interrupted.
+   *
+   * @param start Starts the wait.
+   */
+  ask(start: (waiter: Waiter) => Promise<boolean>): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const waiter = this.#waiter = { resolve, reject };
+      start(waiter).then(resolve);
     });
   }
 
-  /** Settles a call that waits for the peer when reading is over. A call whose block has come still gets it. */
-  #wakeHandler(): void {
-    if (this.waiting) this.#wake?.(undefined);
+  /** Makes the handler's read reject, if there is one. What has come, and what comes, stays for the next read. */
+  interrupt(error: unknown): void {
+    const waiter = this.#waiter;
+    this.#waiter = undefined;
+    this.#wanting = false;
+    if (this.waiting) this.waiting = false, this.#clocks.rest();
+    waiter?.reject(error);
   }
 
-  /** Returns a copy of all bytes that have come, and removes them; `undefined` if there are none. */
-  takeBytes(): Uint8Array<ArrayBuffer> | undefined {
-    this.#clocks.came(true);
-    const bytes = this.limiter.all()?.slice();
-    this.endReason ??= this.limiter.breach;
-    if (bytes === undefined) return undefined;
-    this.#ahead = false;
-    this.came(countLineFeeds(bytes));
-    return bytes;
+  /** Settles a wait of the handler when reading is over. */
+  #wake(): void {
+    this.#waiter?.resolve(false);
+    this.#waiter = undefined;
   }
 
-  /** Takes back the last of the lines that were handed out: the next read gets them first. */
-  takeBack(lines: number): void {
-    const all = lines + countLines(this.#pace?.takeLater() ?? "");
-    if (all === 0) return;
-    this.limiter.takeBack(all);
-    this.lineCount -= all;
-    this.#ahead = true;
+  /** Waits until the pace lets one more line pass; undefined if it may pass now. */
+  line(atHand: (most: number) => number): Promise<void> | undefined {
+    return this.#pace?.line(atHand);
+  }
+
+  /** Whether the handler may get another line before others come first. */
+  get hasTurn(): boolean {
+    return this.#turnLeft > 1;
   }
 
   /**
-   * Gives each block to the answerer until the input ends; rejects with the answerer's error.
+   * Notes that the handler has got a line or another piece of input without waiting for it.
    *
-   * @param answerer Answers the blocks.
+   * @returns A promise if the handler has had its turn and others come first; otherwise undefined.
+   */
+  handled(): Promise<void> | undefined {
+    if (--this.#turnLeft > 0) return undefined;
+    this.#turnLeft = TURN_LINES;
+    return TURNS.take(TURN_BYTES);
+  }
+
+  /**
+   * Reads, and has each read answered, until the input ends. Rejects with the answerer's error.
+   *
+   * @param answerer Answers the lines.
    */
   each(answerer: Answerer): Promise<unknown> {
-    return this.#pace === undefined ? this.#read(answerer) : this.#eachInPace(answerer);
-  }
-
-  async #eachInPace(answerer: Answerer): Promise<void> {
-    for (let lines; !this.stopped && (lines = await this.#next()) !== undefined;) await answerer.answerText(lines);
-  }
-
-  /** Reads the next block, or as much of it as the pace lets pass. */
-  async #next(): Promise<string | undefined> {
-    this.#clocks.stopHandler();
-    const lines = await this.#pace!.next(() => this.#read());
-    return this.stopped ? undefined : lines;
+    return this.#read(answerer);
   }
 
   /**
-   * Reads until the input ends and, given an answerer, answers each block. One async function does both: a second
+   * Reads until the input ends and, given an answerer, has each read answered. One async function does both: a second
    * suspended one would cost 480 bytes per connection.
    *
-   * @param answerer Answers the blocks; without one, the first block is the result.
-   * @param bytes Whether to return as soon as bytes have come, and leave them in the limiter.
+   * @param answerer Answers the lines; without one, this reads once.
+   * @param waiter The handler's wait; if it is over before the read begins, there is none.
+   * @returns Whether there is something new.
    */
-  async #read(answerer?: Answerer, bytes = false): Promise<string | undefined> {
-    const limiter = this.limiter;
-    while (limiter.breach === undefined && (this.#ahead || !this.over)) {
-      if (this.#pace !== undefined && !this.#ahead) await this.#pace.read();
-      const turn = this.#ahead ? undefined : this.#turn();
+  async #read(answerer?: Answerer, waiter?: Waiter): Promise<boolean> {
+    const { byteCount } = this;
+    while (!this.over || answerer !== undefined && this.ahead) {
+      this.#wanting = true;
+      if (this.#pace !== undefined) await this.#pace.read();
+      const turn = this.#turn();
       if (turn !== undefined) await turn;
+      if (waiter !== undefined && this.#waiter !== waiter) return false;
       // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
-      if (!this.#ahead) {
+      if (answerer === undefined ? this.byteCount === byteCount : !this.ahead) {
+        if (answerer !== undefined) this.#awaited = answerer.awaited, this.#mostBytes = answerer.mostBytes;
         const read = this.over ? undefined : this.#wait();
         if (read === undefined) break;
         try {
           if (!this.#readSettled(read, await read)) break;
+          if (answerer === undefined) this.#clocks.rest();
         } catch (error) {
           this.#failed(error);
           break;
         }
       }
-      if (bytes && limiter.midLine) return undefined;
-      const block = this.#cut();
-      if (block === undefined) continue;
+      this.#wanting = false;
       if (this.#memory.budget.crowded) await this.#room();
-      if (this.stopped) return undefined;
-      if (answerer === undefined) return this.textOf(block, true);
-      await answerer.answer(block);
+      if (answerer === undefined || this.stopped) return !this.stopped;
+      const answered = answerer.answer();
+      if (answered !== undefined) await answered;
       this.lent = false;
-      if (this.stopped) return undefined;
+      if (this.stopped) break;
     }
-    this.endReason ??= limiter.breach ?? (this.peerEnded ? "end" : undefined);
+    return false;
   }
 
   /** Waits for memory for replies; the block to be answered must stay where it is meanwhile. */
@@ -277,7 +340,7 @@ export class Reader {
   /** Returns the turn to wait for before the next read; undefined if it can start now. */
   #turn(): Promise<void> | undefined {
     // If a read filled its buffer, the next one will probably not wait for the peer, and so would not yield.
-    if (!this.limiter.full && this.#workSinceYield <= MAX_WORK_BETWEEN_YIELDS) return undefined;
+    if (!this.input.full && this.#workSinceYield <= MAX_WORK_BETWEEN_YIELDS) return undefined;
     const work = this.#workSinceYield;
     this.#workSinceYield = 0;
     return TURNS.take(work);
@@ -289,7 +352,7 @@ export class Reader {
       const read = this.outstanding ?? this.#startRead();
       if (read === undefined) return undefined;
       this.waiting = true;
-      this.#clocks.wait(this.limiter.midLine);
+      this.#clocks.wait(this.#awaited);
       this.#finishing?.waiting();
       return read;
     } catch (error) {
@@ -314,7 +377,7 @@ export class Reader {
 
   /** Starts a read; undefined if its buffer passed the memory limit, and this connection was ended for that. */
   #startRead(): Promise<number | null> | undefined {
-    const space = this.limiter.space(this.#memory.budget.tight);
+    const space = this.input.space(this.#mostBytes, this.#memory.budget.tight);
     this.#holdInput();
     if (this.over) return undefined;
     const { maxReadBytes = Infinity } = this.#pace ?? {};
@@ -323,8 +386,15 @@ export class Reader {
     );
   }
 
+  /** Reports how much memory the input takes. */
   #holdInput(): void {
-    if (this.limiter.extraBytes !== this.#held) this.#memory.holdInput(this.#held = this.limiter.extraBytes);
+    if (this.input.extraBytes !== this.#held) this.#memory.holdInput(this.#held = this.input.extraBytes);
+  }
+
+  /** Frees the input's buffer if memory is short and nothing is in it: the handler may work for long. */
+  letGo(): void {
+    // A read that is outstanding writes into the buffer.
+    if (this.#memory.budget.tight && this.outstanding === undefined) this.input.letGo(), this.#holdInput();
   }
 
   /** Handles the result of the outstanding read: bytes, or the end of the peer's side. */
@@ -337,45 +407,14 @@ export class Reader {
     }
     this.byteCount += count;
     this.#workSinceYield += count;
-    this.limiter.added(count);
+    this.input.added(count);
     this.#pace?.took(count);
     this.#finishing?.received();
   }
 
-  #cut(): Uint8Array<ArrayBuffer> | undefined {
-    const block = this.limiter.cut();
-    // At the end of input, an unterminated last line is a block of its own.
-    this.#ahead = block !== undefined && this.peerEnded;
-    this.#clocks.came(block !== undefined);
-    return block ?? (this.peerEnded ? this.limiter.end() : undefined);
-  }
-
-  /**
-   * Decodes a block, and counts its lines. Where memory is short, the buffer of its bytes is freed at once, because
-   * answering may take long.
-   *
-   * @param block The block.
-   * @param oneByOne Whether the handler is called for each line, which is more work.
-   * @returns The same lines, each ended by LF alone.
-   */
-  textOf(block: Uint8Array, oneByOne: boolean): string {
-    const text = decodeLines(block);
-    // A read that is outstanding writes into the limiter's buffer.
-    if (this.#memory.budget.tight && this.outstanding === undefined) this.limiter.letGo(), this.#holdInput();
-    const lines = countLines(text);
-    if (oneByOne) this.noteLines(lines);
-    this.came(lines);
-    return text;
-  }
-
-  /** Adds the work of lines handled one by one, without each full `TURN_LINES`: after these, their handler yields. */
-  noteLines(lines: number): void {
-    this.#workSinceYield += (lines % TURN_LINES) * LINE_WORK;
-  }
-
-  /** Counts whole lines that have come, and tells the connection. */
+  /** Counts whole lines that have come. */
   came(lines: number): void {
     this.lineCount += lines;
-    this.#owner.came();
+    if (this.lineCount >= this.maxLines) this.#owner.enough();
   }
 }

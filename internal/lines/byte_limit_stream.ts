@@ -6,7 +6,7 @@
 
 import { checkBoolean, checkBufferBytes, checkOptions, checkWhole } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
-import type { Breach } from "../api/reasons.ts";
+import type { SizeBreach } from "../api/reasons.ts";
 import { Limiter } from "./limiter.ts";
 
 /** Options of {@linkcode ByteLimitStream}. */
@@ -71,7 +71,7 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
     super({
       transform(chunk, controller) {
         for (let rest = chunk; rest.length > 0 && limiter.breach === undefined;) {
-          const space = limiter.space();
+          const space = limiter.input.space(limiter.mostBytes);
           const part = rest.subarray(0, space.length);
           space.set(part);
           const block = limiter.take(part.length);
@@ -91,7 +91,7 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
   }
 
   /** The limit that was passed, or `undefined` if none was. */
-  get breach(): Breach | undefined {
+  get breach(): SizeBreach | undefined {
     return this.#limiter.breach;
   }
 }

@@ -1,21 +1,114 @@
 /**
- * Decodes and counts whole lines.
+ * Turns bytes into text and back.
  *
  * @module
  */
 
+import type { Framing, ResolvedFraming } from "../api/framing.ts";
+
 // A BOM is kept as text.
 const DECODER = new TextDecoder("utf-8", { ignoreBOM: true });
+const ENCODER = new TextEncoder();
+const FATAL = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
 /**
- * Decodes whole lines and drops the one CR before each LF.
+ * Decodes whole lines and, if asked to, drops the one CR before each LF.
  *
  * @param block Whole lines in UTF-8, each with its line end.
+ * @param dropsCr Whether a CR before LF belongs to the line end.
  * @returns The same lines, each ended by LF alone; invalid bytes are replaced by U+FFFD.
  */
-export function decodeLines(block: Uint8Array): string {
+export function decodeLines(block: Uint8Array, dropsCr = true): string {
   const text = DECODER.decode(block);
-  return text.includes("\r") ? text.replaceAll("\r\n", "\n") : text;
+  return dropsCr && text.includes("\r") ? text.replaceAll("\r\n", "\n") : text;
+}
+
+/**
+ * Decodes bytes.
+ *
+ * @param bytes The bytes.
+ * @param framing The encoding, and what invalid bytes do.
+ * @returns The text; `undefined` if it is invalid and invalid text is an error.
+ */
+export function decode(bytes: Uint8Array<ArrayBuffer>, framing: Readonly<Framing>): string | undefined {
+  if (framing.encoding === "latin1") {
+    return fromLatin1(bytes);
+  }
+  if (framing.invalidText === "replace") return DECODER.decode(bytes);
+  try {
+    return FATAL.decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Maximum number of arguments of one call: engines limit it. */
+const MAX_ARGUMENTS = 4096;
+
+/** Each byte is the character of the same number. The decoder for "latin1" would follow Windows-1252 instead. */
+function fromLatin1(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += MAX_ARGUMENTS) {
+    text += String.fromCharCode(...bytes.subarray(at, at + MAX_ARGUMENTS));
+  }
+  return text;
+}
+
+/**
+ * Encodes text for a connection.
+ *
+ * @param text The text.
+ * @param encoding The encoding of the connection.
+ * @returns Bytes; or the text itself where that is UTF-8, which is encoded when it is written.
+ * @throws {TypeError} If the encoding does not have a character of the text.
+ */
+export function encode(text: string, encoding: Framing["encoding"]): string | Uint8Array {
+  if (encoding === "utf-8") return text;
+  const beyond = /[^\0-\xff]/u.exec(text)?.[0].codePointAt(0);
+  if (beyond === undefined) return Uint8Array.from(text, (character) => character.charCodeAt(0));
+  throw new TypeError(`Cannot write U+${beyond.toString(16).toUpperCase().padStart(4, "0")}: latin1 ends at U+00FF`);
+}
+
+/**
+ * Checks what a caller wants to write.
+ *
+ * @throws {TypeError} If it is neither text nor bytes.
+ */
+export function checkData(data: unknown): asserts data is string | Uint8Array {
+  if (typeof data === "string" || data instanceof Uint8Array) return;
+  const got = data === null ? "null" : typeof data;
+  throw new TypeError(`Cannot write: expected a string or a Uint8Array, got ${got}`);
+}
+
+/**
+ * Encodes a line that the server adds, with its end.
+ *
+ * @param text The line, without its end.
+ * @param framing The encoding, and what ends a line.
+ * @param lossy Whether a character that the encoding does not have becomes `?` in place of an error.
+ * @returns Bytes, or text, as in {@linkcode encode}.
+ * @throws {TypeError} If the encoding does not have a character of the line.
+ */
+export function encodeLine(text: string, { encoding, ending }: ResolvedFraming, lossy = false): string | Uint8Array {
+  const known = lossy && encoding === "latin1" ? text.replaceAll(/[^\0-\xff]/gu, "?") : text;
+  if (typeof ending === "string") return encode(known + ending, encoding);
+  const encoded = encode(known, encoding);
+  const line = typeof encoded === "string" ? ENCODER.encode(encoded) : encoded;
+  const bytes = new Uint8Array(line.length + ending.length);
+  bytes.set(line);
+  bytes.set(ending, line.length);
+  return bytes;
+}
+
+/**
+ * Returns a string that has memory of its own. A slice of a longer string keeps all of that in memory.
+ *
+ * @param slice The string.
+ * @returns The same text.
+ */
+export function independent(slice: string): string {
+  // The engine copies the two parts into one string, of which the result is a slice.
+  return (" " + slice).slice(1);
 }
 
 /**

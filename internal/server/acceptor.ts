@@ -5,7 +5,7 @@
  */
 
 import { AcceptRejection } from "../api/errors.ts";
-import type { Clock } from "../api/clock.ts";
+import type { Clock } from "../api/serve_options.ts";
 import { closeQuietly, type Listener, type Transport } from "../api/transport.ts";
 import { ACCEPT_TURNS } from "../time/turns.ts";
 

@@ -150,8 +150,13 @@ export class Admission {
   }
 }
 
+type AdmissionOptions = Pick<
+  ServeOptions,
+  "maxConnections" | "maxConnectionsPerIp" | "acceptRate" | "acceptRatePerIp" | "atCapacity" | "allow" | "deny"
+>;
+
 /** Checks the options of admission, and fills in their defaults. */
-export function admissionRules(options: ServeOptions): AdmissionRules {
+export function admissionRules(options: AdmissionOptions): AdmissionRules {
   const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
   const { acceptRatePerIp = Infinity, atCapacity = "reject" } = options;
   checkWhole("maxConnections", maxConnections, 1, Infinity);
@@ -163,7 +168,7 @@ export function admissionRules(options: ServeOptions): AdmissionRules {
   return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, allowed };
 }
 
-function addressRule({ allow, deny }: ServeOptions): (addr: Deno.Addr) => boolean {
+function addressRule({ allow, deny }: AdmissionOptions): (addr: Deno.Addr) => boolean {
   const allowed = allow && parseCidrs("allow", allow);
   const denied = deny && parseCidrs("deny", deny);
   return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);

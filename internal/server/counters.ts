@@ -4,7 +4,11 @@
  * @module
  */
 
+import type { ClosedEvent } from "../api/events.ts";
 import { CLOSE_REASONS, type CloseReason } from "../api/reasons.ts";
+
+/** Maximum number of details that are counted by themselves: a handler could make them of what its peer sends. */
+const MAX_DETAILS = 100;
 
 /** The input and output of one or more connections. */
 export interface Traffic {
@@ -24,6 +28,11 @@ export interface ServerStats extends Traffic {
   readonly active: number;
   /** The number of them that have ended, by reason. */
   readonly closed: Readonly<Record<CloseReason, number>>;
+  /**
+   * The number of them that have ended with a detail of the handler's own, by detail: the first 100 details, and
+   * `other` for the rest.
+   */
+  readonly details: Readonly<Record<string, number>>;
   /** The number of connections rejected by the server or its listener. */
   readonly rejected: number;
   /**
@@ -54,12 +63,16 @@ export class Counters {
   gone = 0;
   hookErrors = 0;
   readonly closed = Object.fromEntries(CLOSE_REASONS.map((reason) => [reason, 0])) as Record<CloseReason, number>;
+  readonly #details = new Map<string, number>();
   readonly #traffic = { lines: 0, bytesIn: 0, bytesOut: 0 };
 
   /** Counts a connection that has ended. */
-  ended(reason: CloseReason, traffic: Traffic): void {
+  ended({ reason, detail }: Pick<ClosedEvent, "reason" | "detail">, traffic: Traffic): void {
     this.closed[reason]++;
     addTo(this.#traffic, traffic);
+    if (detail === undefined) return;
+    const name = this.#details.has(detail) || this.#details.size < MAX_DETAILS ? detail : "other";
+    this.#details.set(name, (this.#details.get(name) ?? 0) + 1);
   }
 
   /** Returns how many connections have ended since `before`, by reason; a reason with none is left out. */
@@ -79,8 +92,9 @@ export class Counters {
       if (handled !== undefined) handlers++;
     }
     const { accepted, rejected, gone, hookErrors } = this;
-    const counts = { accepted, active: count, closed: { ...this.closed }, rejected, gone, handlers, hookErrors };
-    return { ...counts, ...traffic };
+    const details = Object.fromEntries(this.#details);
+    const counts = { accepted, active: count, closed: { ...this.closed }, details, rejected, gone, handlers };
+    return { ...counts, hookErrors, ...traffic };
   }
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock } from "../api/clock.ts";
+import type { Clock } from "../api/serve_options.ts";
 import type { DrainMode } from "../api/serve_options.ts";
 
 /** A connection that the shutdown ends. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock } from "../api/clock.ts";
+import type { Clock } from "../api/serve_options.ts";
 import { linger, LINGER_MS } from "../conn/linger.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
 
@@ -28,13 +28,13 @@ export class Rejects {
    * @param transport The transport of the rejected connection.
    * @param line The error line with its end; may be empty.
    */
-  async add(transport: Transport, line: string): Promise<void> {
+  async add(transport: Transport, line: string | Uint8Array): Promise<void> {
     if (this.#lingering.size >= MAX_LINGERING) return closeQuietly(transport);
     this.#lingering.add(transport);
     const isClosed = () => !this.#lingering.has(transport);
     const cancel = this.#clock.setTimer(() => this.#drop(transport), LINGER_MS, false);
     try {
-      const bytes = new TextEncoder().encode(line);
+      const bytes = typeof line === "string" ? new TextEncoder().encode(line) : line;
       let count = 1;
       for (let sent = 0; sent < bytes.length && count > 0 && !isClosed(); sent += count) {
         count = await transport.write(bytes.subarray(sent));

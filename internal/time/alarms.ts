@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock } from "../api/clock.ts";
+import type { Clock } from "../api/serve_options.ts";
 import { hasAskers, socketsTurns } from "./turns.ts";
 
 /** A timer that expires later than this, in milliseconds, shows that the whole process was held up. */

@@ -5,7 +5,7 @@
  */
 
 import { LONGEST_MS } from "../api/check.ts";
-import type { Clock } from "../api/clock.ts";
+import type { Clock } from "../api/serve_options.ts";
 
 const monotonicNow = performance.now.bind(performance);
 

@@ -10,7 +10,10 @@ import type { Alarms, Sleeper } from "./alarms.ts";
 export interface Timeouts {
   readonly firstLineTimeout: number;
   readonly idleTimeout: number;
+  readonly idleOn: "both" | "read";
   readonly lineTimeout: number;
+  /** Minimum rate of a body, in bytes per second; 0 switches it off. */
+  readonly minBytesPerSecond: number;
   readonly writeTimeout: number;
   readonly handlerTimeout: number;
   readonly halfCloseTimeout: number;
@@ -23,19 +26,26 @@ export interface Timeouts {
  * - `stuck`: the peer has not taken a large block for {@linkcode STUCK_MS}, so the block's memory counts from now on
  * - `listen`: the handler has worked for {@linkcode LISTEN_MS}, and the peer may have reset the connection since
  * - `overdue`: the handler still works {@linkcode OVERDUE_MS} after `maxAge`
- * - `linger`: the time of a graceful close is up
+ * - `read-timeout`: the time of one read is up, which ends that read alone
+ * - `closing`: the time of a step of the connection's end is up
  */
 export type Expiry =
   | "first-line-timeout"
   | "idle"
   | "line-timeout"
+  | "read-rate"
+  | "deadline"
   | "write-timeout"
   | "stuck"
   | "handler-timeout"
   | "max-age"
   | "listen"
   | "overdue"
-  | "linger";
+  | "read-timeout"
+  | "closing";
+
+/** What has begun: a line, or a body of which the given number of bytes has come, which may be 0. */
+export type Awaited = "line" | number;
 
 /**
  * Maximum part by which a limit on a connection's whole life is changed at random, so that clients that connected
@@ -45,6 +55,9 @@ const JITTER = 0.1;
 
 /** Time for which a handler works without reading before the server checks for a reset by the peer, in milliseconds. */
 export const LISTEN_MS = 250;
+
+/** Time that a body has before `minBytesPerSecond` applies, in milliseconds. */
+const RATE_GRACE_MS = 5000;
 
 /** Time for which a large block may wait for the peer before its memory counts, in milliseconds. */
 const STUCK_MS = 250;
@@ -63,15 +76,20 @@ export function jitter(limit: number): number {
  */
 export class ConnectionClocks implements Sleeper {
   readonly #alarms: Alarms;
-  readonly #timeouts: Timeouts;
+  #timeouts: Timeouts;
   readonly #owner: { expire(expiry: Expiry): void };
   wakeAt: number = Infinity;
   place = 0;
   #waiting = false;
-  #waitFrom = 0;
   #idleAt = Infinity;
-  #lineAt = Infinity;
-  #lineLeft: number;
+  /** When the line or body that has begun must have come, since when the server waits, and how long it has waited. */
+  #begunAt = Infinity;
+  #waitFrom = 0;
+  #waited = 0;
+  #body = false;
+  /** When the current read must have settled; while it is set, `idleTimeout` does not apply. */
+  #readAt: number | undefined;
+  #deadlineAt = Infinity;
   #firstAt = Infinity;
   /** Whether the peer has not sent anything yet. */
   #silent = true;
@@ -84,17 +102,31 @@ export class ConnectionClocks implements Sleeper {
   #ageAt = Infinity;
   /** Whether `maxAge` has passed, so that `#ageAt` is the end of the time that the handler has left. */
   #aged = false;
-  #lingerAt = Infinity;
+  #closingAt = Infinity;
   #leaving = false;
 
   constructor(alarms: Alarms, timeouts: Timeouts, owner: { expire(expiry: Expiry): void }) {
     this.#alarms = alarms;
     this.#timeouts = timeouts;
     this.#owner = owner;
-    this.#lineLeft = timeouts.lineTimeout;
-    if (timeouts.maxAge === Infinity) return;
-    this.#ageAt = this.#now() + jitter(timeouts.maxAge);
+    if (timeouts.maxAge !== Infinity) this.#startAge();
+  }
+
+  #startAge(): void {
+    this.#ageAt = this.#now() + jitter(this.#timeouts.maxAge);
     this.#watch(this.#ageAt);
+  }
+
+  /** Changes the limits; a clock whose limit has changed starts anew. */
+  set timeouts(timeouts: Timeouts) {
+    const before = this.#timeouts;
+    const changed = (name: keyof Timeouts) => before[name] !== timeouts[name];
+    this.#timeouts = timeouts;
+    if (changed("maxAge") && !this.#aged) this.#startAge();
+    if (changed("lineTimeout") || changed("minBytesPerSecond")) this.#waited = 0;
+    if (this.#working) this.#startHandler();
+    if (this.#waiting && changed("idleTimeout")) this.#startIdle();
+    if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== Infinity);
   }
 
   #now(): number {
@@ -105,31 +137,63 @@ export class ConnectionClocks implements Sleeper {
     if (at < this.wakeAt) this.#alarms.watch(this, at);
   }
 
-  /** The server begins to wait for the peer's bytes. In mid-line the line clock goes on from where it stopped. */
-  wait(midLine: boolean): void {
+  /**
+   * The server begins to wait for the peer's bytes. In mid-line and in a body, the clock goes on from where it stopped.
+   *
+   * @param begun What has begun and is waited for; undefined if nothing has begun.
+   */
+  wait(begun: Awaited | undefined): void {
     this.#waiting = true;
     this.stopHandler();
     const now = this.#now();
-    this.#idleAt = now + this.#timeouts.idleTimeout;
-    this.#watch(this.#idleAt);
-    if (this.#silent) {
-      this.#firstAt = now + this.#timeouts.firstLineTimeout;
-      this.#watch(this.#firstAt);
+    if (this.#readAt === undefined) {
+      this.#startIdle();
+      if (this.#silent) {
+        this.#firstAt = now + this.#timeouts.firstLineTimeout;
+        this.#watch(this.#firstAt);
+      }
     }
-    if (!midLine) return;
+    const allowed = this.#allowed(begun);
+    if (allowed === Infinity) return;
     this.#waitFrom = now;
-    this.#lineAt = now + this.#lineLeft;
-    this.#watch(this.#lineAt);
+    this.#body = begun !== "line";
+    this.#begunAt = now + allowed - this.#waited;
+    this.#watch(this.#begunAt);
+  }
+
+  /** How long the server waits in all for the rest of what has begun, in milliseconds. */
+  #allowed(begun: Awaited | undefined): number {
+    if (begun === "line") return this.#timeouts.lineTimeout;
+    const { minBytesPerSecond } = this.#timeouts;
+    if (typeof begun !== "number" || begun === 0 || minBytesPerSecond === 0) return Infinity;
+    return Math.max(RATE_GRACE_MS, begun / minBytesPerSecond * 1000);
   }
 
   /**
    * Bytes have come, so the server no longer waits for the peer.
    *
-   * @param lineEnded Whether a line ended with these bytes: the next line has its whole time.
+   * @param ended Whether a line ended with these bytes: the next line has its whole time.
    */
-  came(lineEnded: boolean): void {
+  came(ended: boolean): void {
     this.rest();
-    if (lineEnded) this.#lineLeft = this.#timeouts.lineTimeout;
+    if (ended) this.#waited = 0;
+  }
+
+  /** A read begins: what it reads has its whole time. */
+  begin(): void {
+    this.#waited = 0;
+  }
+
+  /** The time limit of one read begins, in place of that of `idleTimeout`; undefined ends it. */
+  limitRead(milliseconds: number | undefined): void {
+    this.#readAt = milliseconds === undefined ? undefined : this.#now() + milliseconds;
+    this.#watch(this.#readAt ?? Infinity);
+  }
+
+  /** Sets the handler's deadline; `Infinity` takes it back. */
+  setDeadline(milliseconds: number): void {
+    this.#deadlineAt = this.#now() + milliseconds;
+    this.#watch(this.#deadlineAt);
   }
 
   /** The server waits neither for the peer nor for the handler. */
@@ -139,9 +203,9 @@ export class ConnectionClocks implements Sleeper {
     this.#idleAt = Infinity;
     this.#silent = false;
     this.#firstAt = Infinity;
-    if (this.#lineAt === Infinity) return;
-    this.#lineLeft = Math.max(0, this.#lineLeft - (this.#now() - this.#waitFrom));
-    this.#lineAt = Infinity;
+    if (this.#begunAt === Infinity) return;
+    this.#waited += this.#now() - this.#waitFrom;
+    this.#begunAt = Infinity;
   }
 
   /** The handler begins to work. Until it reads again, the server waits for the handler and not for the peer. */
@@ -158,8 +222,8 @@ export class ConnectionClocks implements Sleeper {
     this.#watch(this.#listenAt);
   }
 
-  /** The handler has written something, so it does not hang: its clock restarts. */
-  handlerWrote(): void {
+  /** The handler has read or written something, so it does not hang: its clock restarts. */
+  handlerActed(): void {
     if (this.#handlerAt !== Infinity) this.#startHandler();
   }
 
@@ -201,7 +265,11 @@ export class ConnectionClocks implements Sleeper {
   wrote(): void {
     this.#writeAt = this.#stuckAt = Infinity;
     if (this.#handlerAt !== Infinity) this.#startHandler();
-    if (!this.#waiting) return;
+    if (this.#waiting && this.#timeouts.idleOn === "both") this.#startIdle();
+  }
+
+  #startIdle(): void {
+    if (this.#readAt !== undefined) return;
     this.#idleAt = this.#now() + this.#timeouts.idleTimeout;
     this.#watch(this.#idleAt);
   }
@@ -210,14 +278,22 @@ export class ConnectionClocks implements Sleeper {
   leave(): void {
     this.rest();
     this.#leaving = true;
+    this.#deadlineAt = this.#closingAt = Infinity;
+    this.#readAt = undefined;
   }
 
-  /** The graceful close has begun: from now on, only its own time is measured. */
-  linger(milliseconds: number): void {
+  /** A step of the connection's end has begun: from now on, only its own time and that of a write are measured. */
+  close(milliseconds: number): void {
     this.leave();
-    this.#writeAt = this.#stuckAt = this.#ageAt = Infinity;
-    this.#lingerAt = this.#now() + milliseconds;
-    this.#watch(this.#lingerAt);
+    this.#ageAt = Infinity;
+    this.#closingAt = this.#now() + milliseconds;
+    this.#watch(this.#closingAt);
+  }
+
+  /** The last write has been written: only the time of the graceful close is measured. */
+  linger(milliseconds: number): void {
+    this.#writeAt = this.#stuckAt = Infinity;
+    this.close(milliseconds);
   }
 
   /** Stops all clocks for good. */
@@ -232,13 +308,16 @@ export class ConnectionClocks implements Sleeper {
    */
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? Math.min(this.#idleAt, this.#handlerAt) : this.#writeAt;
-    const lookAt = Math.min(this.#listenAt, this.#stuckAt);
-    return Math.min(peerAt, this.#lineAt, this.#firstAt, lookAt, this.#ageAt, this.#lingerAt);
+    const lookAt = Math.min(this.#listenAt, this.#stuckAt, this.#readAt ?? Infinity);
+    const lifeAt = Math.min(this.#ageAt, this.#deadlineAt, this.#closingAt);
+    return Math.min(peerAt, this.#begunAt, this.#firstAt, lookAt, lifeAt);
   }
 
   wake(now: number): void {
     if (this.#listenAt <= now) this.#once("listen", () => this.#listenAt = Infinity);
-    else if (this.#stuckAt <= now) this.#once("stuck", () => this.#stuckAt = Infinity);
+    else if (this.#readAt !== undefined && this.#readAt <= now) {
+      this.#once("read-timeout", () => this.#readAt = undefined);
+    } else if (this.#stuckAt <= now) this.#once("stuck", () => this.#stuckAt = Infinity);
     else if (this.#ageAt <= now && !(this.#aged && this.#working)) {
       this.#ageAt = now + OVERDUE_MS;
       if (!this.#aged) this.#once("max-age", () => this.#aged = true);
@@ -260,10 +339,11 @@ export class ConnectionClocks implements Sleeper {
 
   #expired(now: number): Expiry {
     if (this.#writeAt <= now) return "write-timeout";
-    if (this.#lineAt <= now) return "line-timeout";
+    if (this.#begunAt <= now) return this.#body ? "read-rate" : "line-timeout";
     if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
     if (this.#writeAt === Infinity && this.#handlerAt <= now) return "handler-timeout";
     if (this.#firstAt <= now) return "first-line-timeout";
-    return this.#ageAt <= now ? "overdue" : "linger";
+    if (this.#deadlineAt <= now) return "deadline";
+    return this.#ageAt <= now ? "overdue" : "closing";
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock } from "../api/clock.ts";
+import type { Clock } from "../api/serve_options.ts";
 import { Rate } from "./rate.ts";
 
 /** Maximum lines and bytes read from one connection per second. */
@@ -45,6 +45,8 @@ export class Pace {
   #wake = () => {};
   /** The random time added to the last wait, in milliseconds. The rate is charged as if it had not been added. */
   #late = 0;
+  /** The number of lines that may pass without a further wait. */
+  #granted = 0;
   #stopped = false;
 
   /** Whether either limit is set. */
@@ -76,46 +78,26 @@ export class Pace {
     this.#bytes.take(this.#clock.now() - this.#late, bytes);
   }
 
-  /** The lines that are held back. */
-  later = "";
-
   /**
-   * Waits until lines may pass, and holds back those that may not pass yet.
+   * Asks whether one more line may pass.
    *
-   * @param read Reads one or more lines, each ended by LF; `undefined` if there are no more.
-   * @returns The lines that may pass, or `undefined`.
+   * @param atHand Counts the lines that wait, up to the given number.
+   * @returns A promise that settles when the line may pass; `undefined` if it may pass now.
    */
-  async next(read: () => Promise<string | undefined>): Promise<string | undefined> {
-    const lines = this.later || await read();
-    if (lines === undefined) return undefined;
-    const end = await this.pass(lines);
-    this.later = lines.slice(end);
-    return lines.slice(0, end);
+  line(atHand: (most: number) => number): Promise<void> | undefined {
+    if (this.#groupLines === Infinity || this.#stopped) return undefined;
+    if (this.#granted === 0) return this.#nextGroup(atHand);
+    this.#granted--;
   }
 
-  /** Returns the lines that are held back, and no longer holds them. */
-  takeLater(): string {
-    const { later } = this;
-    this.later = "";
-    return later;
-  }
-
-  /**
-   * Waits until lines may pass.
-   *
-   * @param lines One or more lines, each ended by LF.
-   * @returns Where the last line ends that may pass now; at least one line may. After {@linkcode stop}, all lines may.
-   */
-  async pass(lines: string): Promise<number> {
-    // Without a limit on lines, there is no need to look for their ends.
-    if (this.#groupLines === Infinity) return lines.length;
-    const group = firstLines(lines, this.#groupLines).count;
+  async #nextGroup(atHand: (most: number) => number): Promise<void> {
+    const group = Math.max(1, atHand(this.#groupLines));
     await this.#sleep(this.#lines.wait(this.#clock.now(), group));
-    if (this.#stopped) return lines.length;
+    if (this.#stopped) return;
     // A timer may expire up to a millisecond early, so the whole group may pass even if the rate allows one line less.
-    const { count, end } = firstLines(lines, Math.max(group, this.#lines.available(this.#clock.now())));
+    const count = Math.max(1, atHand(Math.max(group, this.#lines.available(this.#clock.now()))));
     this.#lines.take(this.#clock.now() - this.#late, count);
-    return end;
+    this.#granted = count - 1;
   }
 
   /** Ends the current wait, and makes all later ones end at once. */
@@ -135,15 +117,4 @@ export class Pace {
     await promise;
     cancel();
   }
-}
-
-/** Counts the lines, up to `most`; returns their number and where they end. */
-function firstLines(lines: string, most: number): { count: number; end: number } {
-  let end = 0;
-  let count = 0;
-  while (count < most && end < lines.length) {
-    end = lines.indexOf("\n", end) + 1;
-    count++;
-  }
-  return { count, end };
 }

@@ -17,7 +17,7 @@ import {
   DEFAULT_HOSTNAME,
   DEFAULT_PORT,
 } from "../../internal/api/check.ts";
-import type { Clock } from "../../internal/api/clock.ts";
+import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { PreparingListener } from "../preparing_listener.ts";
 import type { Listener } from "../../internal/api/transport.ts";

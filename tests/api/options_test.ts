@@ -17,7 +17,13 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["clock", [{}, null, { now: 1 }], /expected a clock/],
   ["onListen", [{}, null, "log"], /expected a function/],
   ["onEvent", [{}, null, "log"], /expected a function/],
-  ["errorLine", [{}, null, "error"], /expected a function/],
+  ["lastWords", [{}, null, "error"], /expected a function/],
+  ["framing", [5, null, { lineEnd: "cr" }, { lineEnd: { delimiter: "" } }, { encoding: "latin-1" }], /expected/],
+  ["data", [{}, null, "x"], /expected a function/],
+  ["admit", [{}, null, "x"], /expected a function/],
+  ["admitTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["idleOn", ["", "write", 1, null], /expected "both" or "read"$/],
+  ["minBytesPerSecond", [-1, NaN, Infinity], /expected more than 0 per second, or 0$/],
   ["maxConnections", [0, -1, 2.5, NaN], COUNT],
   ["maxConnectionsPerIp", [0, -1, 2.5, NaN], COUNT],
   ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
@@ -81,7 +87,7 @@ test("serve() refuses numbers given as text, and other values that are not numbe
 test("serve() names every option of ServeOptions in its checks", async () => {
   const source = await Deno.readTextFile(new URL("../../internal/api/serve_options.ts", import.meta.url)) +
     await Deno.readTextFile(new URL("../../internal/api/conn_options.ts", import.meta.url));
-  const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options .*?\n}\n/gs);
+  const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options\b.*?\n}\n/gs);
   const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
   assertEquals(names.toSorted(), WRONG.map(([name]) => name as string).toSorted());
 });

@@ -1,4 +1,4 @@
-import { assertEquals, assertLessOrEqual, assertRejects, assertStrictEquals } from "@std/assert";
+import { assertEquals, assertLessOrEqual, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { type CloseReason, type Conn, ConnectionClosedError, type LineHandler, shout, type Transport } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { faulty, tapped } from "../kit/faults.ts";
@@ -77,16 +77,28 @@ test("writes that are not awaited, to a peer that is gone, make no error", async
   assertEquals(t.all("handler-error"), []);
 });
 
-test("conn.lines gives a line to each of several callers", async () => {
-  const got = Promise.withResolvers<unknown>();
-  await using t = startConversations(inMemory(), async ({ lines }) => {
-    got.resolve(await Promise.all([lines.next(), lines.next(), lines.next(), lines.next()]));
+test("the second of two reads at once rejects, and the first goes on", async () => {
+  const [refused, got] = [Promise.withResolvers<void>(), Promise.withResolvers<unknown>()];
+  await using t = startConversations(inMemory(), async (conn) => {
+    const first = conn.lines.next();
+    for (
+      const read of [
+        () => conn.lines.next(),
+        () => conn.readLine(),
+        () => conn.readExactly(1),
+        () => conn.batches.next(),
+      ]
+    ) {
+      await assertRejects(read, TypeError, "another read of this connection has not settled");
+    }
+    assertThrows(() => conn.readStream(1), TypeError, "another read");
+    refused.resolve();
+    got.resolve([await first, await conn.readLine()]);
   });
   const client = await t.connect();
-  for (const text of ["a\n", "b\nc\n"]) await client.write(text);
-  await client.closeWrite();
-  const line = (value: string) => ({ value, done: false });
-  assertEquals(await got.promise, [line("a"), line("b"), line("c"), { value: undefined, done: true }]);
+  await refused.promise;
+  await client.write("a\nb\n");
+  assertEquals(await got.promise, [{ value: "a", done: false }, "b"]);
 });
 
 test("after a break, the next loop over conn.lines gets the lines that follow", async () => {
@@ -340,11 +352,14 @@ test("a conversation that goes on after its connection's end does not use the tr
   await using t = startConversations(options, async (conn) => {
     for await (const _ of conn.lines);
     assertEquals(await conn.lines.next(), { value: undefined, done: true });
+    await conn.closed;
     await assertRejects(() => conn.write("too late"));
     done.resolve();
   });
   listener.connect();
   await clock.advance(50);
+  // The handler may still write for one more second.
+  await clock.advance(1000);
   await done.promise;
   assertEquals([misuse, t.all("handler-error")], [[], []]);
 });

@@ -3,7 +3,15 @@ import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
 import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
-import { type Conn, type ConnHandler, type LineHandler, serve, serveConnections, type ServeOptions } from "@x/shouty";
+import {
+  type Conn,
+  type ConnHandler,
+  type LineHandler,
+  serve,
+  serveConnections,
+  type ServeOptions,
+  type Server,
+} from "@x/shouty";
 import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { turn, TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
@@ -67,7 +75,7 @@ const ROADS: Readonly<Record<string, Road>> = {
 /** Handlers that answer one line, and then wait for the end of their connection. */
 function handlers(
   ended: (reason: unknown) => void,
-): Readonly<Record<string, (options: ServeOptions) => ReturnType<typeof serve>>> {
+): Readonly<Record<string, (options: ServeOptions) => Server>> {
   const line: LineHandler = async (line, conn) => {
     if (line === "wait") ended(await untilAborted(conn));
     return line === "hello" ? REPLY.trimEnd() : line;
@@ -217,6 +225,8 @@ testOnce("halfCloseTimeout counts from the moment at which the end is noticed wh
   await clock.advance(4999);
   assertEquals(t.all("closed"), []);
   await clock.advance(1);
+  // The handler has one more second to write.
+  await clock.advance(1000);
   assertEquals((await t.closed()).reason, "handler-timeout");
 });
 
@@ -238,6 +248,8 @@ testOnce("handlerTimeout bounds a line handler's answer to each line", async () 
   await clock.advance(999);
   assertEquals(t.all("closed"), []);
   await clock.advance(1);
+  // The handler has one more second to write.
+  await clock.advance(1000);
   assertEquals((await t.closed()).reason, "handler-timeout");
 });
 
@@ -273,6 +285,8 @@ testOnce(
     }
     await clock.advance(0);
     assertEquals(t.all("closed"), []);
+    await clock.advance(1000);
+    // The handler has one more second to write.
     await clock.advance(1000);
     assertEquals((await t.closed()).reason, "handler-timeout");
   },

@@ -64,15 +64,19 @@ test("a block handler that throws leaves the block unanswered, and earlier repli
   assertEquals((await t.closed()).reason, "handler-error");
 });
 
+/** A handler with a block method that calls it for each line, and with one that answers bytes. */
+function withBytes(handler: (line: string) => string, bytes: (lines: Uint8Array) => Uint8Array | undefined) {
+  const block = (lines: string) => Array.from(lines.matchAll(/(.*)\n/g), ([, line]) => handler(line) + "\n").join("");
+  return Object.assign(handler, { block, [ANSWER_BYTES]: bytes });
+}
+
 test("a handler answers short blocks as bytes first, and blocks that it declines as text", async () => {
   const asked: string[] = [];
-  const handler = Object.assign((line: string) => `text ${line}`, {
-    [ANSWER_BYTES]: (lines: Uint8Array) => {
-      asked.push(new TextDecoder().decode(lines));
-      if (lines[0] !== "b".charCodeAt(0)) return undefined;
-      lines[0] = "B".charCodeAt(0);
-      return lines;
-    },
+  const handler = withBytes((line) => `text ${line}`, (lines) => {
+    asked.push(new TextDecoder().decode(lines));
+    if (lines[0] !== "b".charCodeAt(0)) return undefined;
+    lines[0] = "B".charCodeAt(0);
+    return lines;
   });
   await using t = startServer(inMemory(), handler);
   const client = await t.connect();
@@ -93,7 +97,7 @@ test("a handler answers no block as bytes while memory is short", async () => {
   const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);
   const { listener, clock } = inMemory();
   const options = { listener, clock, maxBufferedBytes: 6000 };
-  await using t = startServer(options, Object.assign((line: string) => line, { [ANSWER_BYTES]: bytes }));
+  await using t = startServer(options, withBytes((line) => line, bytes));
   const [other, client] = [t.own(listener.connect()), t.own(listener.connect())];
   await client.write("one\n");
   assertEquals(await client.readLine(), "one");
@@ -124,8 +128,8 @@ test("a handler that closes while it answers a block has its replies sent", asyn
 });
 
 test("a handler that overwrites the last LF of a block and declines it causes no line and no endless loop", async () => {
-  const bytes = (lines: Uint8Array) => (lines[0] === 33 ? lines.fill(33) : lines[0] = 63, undefined);
-  await using t = startServer(inMemory(), Object.assign((line: string) => `text ${line}`, { [ANSWER_BYTES]: bytes }));
+  const bytes = (lines: Uint8Array) => void (lines[0] === 33 ? lines.fill(33) : lines[0] = 63);
+  await using t = startServer(inMemory(), withBytes((line) => `text ${line}`, bytes));
   const client = await t.connect();
   await client.write("!\n");
   await client.write("line\n");
@@ -170,7 +174,7 @@ test("a handler that throws for bytes, or returns none, has failed, and earlier 
     }]
   ) {
     const bytes = (lines: Uint8Array) => lines[0] === 33 ? wrong() as unknown as Uint8Array : lines;
-    await using t = startServer(inMemory(), Object.assign(shout.bind(null), { [ANSWER_BYTES]: bytes }));
+    await using t = startServer(inMemory(), withBytes((line) => shout(line), bytes));
     const client = await t.connect();
     await client.write("one\n");
     assertEquals(await client.readLine(), "one");
@@ -191,7 +195,7 @@ test("replies as bytes do not change until they have been sent, whatever else ha
     // As a kernel keeps them while the peer does not read.
     const write = (bytes: Uint8Array) => new Promise<number>(() => writes.push(bytes));
     const options = { listener: tapped(listener, () => ({ write, progress: () => 0 })), clock, writeTimeout: 1000 };
-    await using t = startServer(options, Object.assign(shout.bind(null), { [ANSWER_BYTES]: bytes }));
+    await using t = startServer(options, withBytes((line) => shout(line), bytes));
     for (const line of ["ONE\n", "TWO\n", "SIX\n"]) {
       await t.own(listener.connect()).write(line);
       await clock.advance(1000);
@@ -301,10 +305,10 @@ test("hooks that throw do not harm the server, and are counted", async () => {
   const fail = () => {
     throw FAILURE;
   };
-  await using t = startServer({ ...inMemory(), onListen: fail, onEvent: fail, errorLine: fail, maxLineBytes: 3 });
+  await using t = startServer({ ...inMemory(), onListen: fail, onEvent: fail, lastWords: fail, maxLineBytes: 3 });
   assertEquals(await t.talk("ok\ntoo long\n"), "OK\n");
   assertEquals((await t.closed()).reason, "line-too-long");
-  // onListen, errorLine, and onEvent for: listening, accepted, closed.
+  // onListen, lastWords, and onEvent for: listening, accepted, closed.
   assertEquals(t.stats.hookErrors, 5);
 });
 

@@ -10,7 +10,9 @@ import { Finishing } from "../../internal/conn/finishing.ts";
 import { Handle } from "../../internal/conn/handle.ts";
 import { Outbox } from "../../internal/conn/outbox.ts";
 import { Reader } from "../../internal/conn/reader.ts";
+import { InputBuffer } from "../../internal/lines/input_buffer.ts";
 import { Limiter } from "../../internal/lines/limiter.ts";
+import { LineCutter } from "../../internal/lines/line_cutter.ts";
 import { Account, Budget } from "../../internal/memory/budget.ts";
 import { Alarms } from "../../internal/time/alarms.ts";
 import { ConnectionClocks } from "../../internal/time/conn_clocks.ts";
@@ -20,7 +22,7 @@ import { test } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 
 const CLASSES = { Connection, Reader, Answers, Outbox, Blocks, Finishing, Handle, Limiter, Account, Budget };
-const OTHERS = { Alarms, ConnectionClocks, Pace };
+const OTHERS = { Alarms, ConnectionClocks, InputBuffer, LineCutter, Pace };
 
 type Method = (this: unknown, ...args: unknown[]) => unknown;
 
@@ -70,14 +72,17 @@ async function traceLine(): Promise<string[]> {
   const { listener, clock } = inMemory();
   using trace = new Trace();
   const answerBytes = (lines: Uint8Array) => (trace.note("handler"), (shout as BytesHandler)[ANSWER_BYTES]!(lines));
-  await using t = startServer({ listener, clock }, Object.assign(shout.bind(null), { [ANSWER_BYTES]: answerBytes }));
+  await using t = startServer(
+    { listener, clock },
+    Object.assign(shout.bind(null), { block: shout.block, [ANSWER_BYTES]: answerBytes }),
+  );
   const client = await t.admitted();
   for (const line of ["first\n", "second\n"]) {
     await client.write(line);
     await client.readLine();
     await clock.advance(0);
   }
-  const from = trace.calls.lastIndexOf("Limiter.added", trace.calls.lastIndexOf("handler"));
+  const from = trace.calls.lastIndexOf("InputBuffer.added", trace.calls.lastIndexOf("handler"));
   const to = trace.calls.lastIndexOf("ConnectionClocks.wait");
   return trace.calls.slice(from, trace.calls.indexOf("clock.now", to) + 1);
 }
@@ -85,7 +90,7 @@ async function traceLine(): Promise<string[]> {
 test("one line takes at most 20 calls between objects, which CONTRIBUTING.md shows in their order", async () => {
   // The test's own client reads and writes, too.
   const calls = (await traceLine()).filter((call, at, all) =>
-    !(call === "transport.read" && all[at - 1] !== "Limiter.space")
+    !(call === "transport.read" && all[at - 1] !== "InputBuffer.space")
   );
   assertLessOrEqual(calls.length, 20, calls.join("\n"));
   const text = await Deno.readTextFile(new URL("../../CONTRIBUTING.md", import.meta.url));

@@ -28,7 +28,7 @@ const CORPUS = [
 function feed(limiter: Limiter, text: string): string {
   let block = "";
   for (let rest = new TextEncoder().encode(text); rest.length > 0;) {
-    const space = limiter.space();
+    const space = limiter.input.space(limiter.mostBytes);
     assertGreater(space.length, 0);
     const part = rest.subarray(0, space.length);
     space.set(part);
@@ -42,15 +42,18 @@ test("While memory is short, a buffer is only as large as the line in it needs, 
   for (const [held, size] of [[0, 256], [255, 256], [256, 1024], [5000, 16_384], [65_536, 65_538]]) {
     const limiter = new Limiter(NO_LIMITS);
     feed(limiter, "\n".repeat(70_000) + "x".repeat(held));
-    assertEquals([limiter.space(true).length, limiter.extraBytes], [size - held, size - 256], `${held} bytes`);
+    assertEquals([limiter.input.space(limiter.mostBytes, true).length, limiter.input.extraBytes], [
+      size - held,
+      size - 256,
+    ], `${held} bytes`);
   }
 });
 
 test("Limiter gives no buffer back that holds an unfinished line", () => {
   const limiter = new Limiter(NO_LIMITS);
   feed(limiter, `${"x".repeat(256)}\nPART`);
-  assertGreater(limiter.extraBytes, 0);
-  limiter.letGo();
+  assertGreater(limiter.input.extraBytes, 0);
+  limiter.input.letGo();
   assertEquals(feed(limiter, "IAL\n"), "PARTIAL\n");
 });
 
@@ -63,7 +66,7 @@ function run(segments: Uint8Array[], limits: SizeLimits): { blocks: string[]; re
   };
   for (const segment of segments) {
     for (let rest = segment; rest.length > 0 && limiter.breach === undefined;) {
-      const space = limiter.space();
+      const space = limiter.input.space(limiter.mostBytes);
       const part = rest.subarray(0, space.length);
       space.set(part);
       keep(limiter.take(part.length));
@@ -142,11 +145,11 @@ test("Limiter reports the breach that comes first in the stream, and then takes 
   assertEquals(outcome([toBytes("ok\nlonger\n")], both), { text: "ok\n", reason: "byte-limit" });
   assertEquals(outcome([toBytes("long\nok\n")], both), { text: "", reason: "line-too-long" });
   const limiter = new Limiter(both);
-  limiter.space().set(toBytes("long"));
+  limiter.input.space(limiter.mostBytes).set(toBytes("long"));
   assertEquals(limiter.take(4), undefined);
   assertEquals([limiter.breach, limiter.end()], ["line-too-long", undefined]);
   const other = new Limiter(both);
-  other.space().set(toBytes("ok\ncut off"));
+  other.input.space(other.mostBytes).set(toBytes("ok\ncut off"));
   other.take(10);
   assertEquals([other.breach, other.end()], ["byte-limit", undefined]);
 });
@@ -174,7 +177,7 @@ test("Limiter gives a large buffer back when the peer becomes quiet", () => {
   const limiter = new Limiter(NO_LIMITS);
   const feed = (text: string) => {
     for (let rest = toBytes(text); rest.length > 0;) {
-      const space = limiter.space();
+      const space = limiter.input.space(limiter.mostBytes);
       const part = rest.subarray(0, space.length);
       space.set(part);
       limiter.take(part.length);
@@ -182,9 +185,9 @@ test("Limiter gives a large buffer back when the peer becomes quiet", () => {
     }
   };
   feed("x".repeat(60_000) + "\n");
-  const large = limiter.space().length;
+  const large = limiter.input.space(limiter.mostBytes).length;
   for (let i = 0; i < 100; i++) feed("short\n");
-  assertEquals([large >= 60_000, limiter.space().length], [true, 256]);
+  assertEquals([large >= 60_000, limiter.input.space(limiter.mostBytes).length], [true, 256]);
 });
 
 test("ByteLimitStream passes whole lines on and ends the last one", async () => {

@@ -37,17 +37,15 @@ testOnce("maxLinesPerSecond answers a second's worth at once and the rest in tim
   assertEquals((await t.closed()).reason, "idle");
 });
 
-testOnce("A stopped Pace holds back neither lines that wait nor later ones", async () => {
+testOnce("A stopped Pace holds back neither a line that waits nor later ones", async () => {
   const clock = new FakeClock();
   const pace = new Pace({ maxLinesPerSecond: 1, maxBytesPerSecond: Infinity }, clock);
-  const lines = "one\ntwo\nthree\n";
-  assertEquals(await pace.pass(lines), "one\n".length);
-  const waiting = pace.pass(lines);
+  await pace.line((most) => Math.min(most, 3));
+  const waiting = pace.line((most) => Math.min(most, 2));
   await clock.advance(0);
   assertEquals(clock.pending, 1);
   pace.stop();
-  assertEquals([await waiting, await pace.pass(lines)], [lines.length, lines.length]);
-  assertEquals(clock.pending, 0);
+  assertEquals([await waiting, pace.line(() => 1), clock.pending], [undefined, undefined, 0]);
 });
 
 testOnce(

@@ -191,14 +191,14 @@ test("a client that reads late gets what the kernel holds at the end, with or wi
   assertEquals((await client.readAll()).length, 200_001);
 });
 
-test("errorLine changes the error line, or leaves it out", async () => {
-  const cases: [ServeOptions["errorLine"], string][] = [
+test("lastWords changes the error line, or leaves it out", async () => {
+  const cases: [ServeOptions["lastWords"], string][] = [
     [(reason, limit) => `-ERR ${reason} ${limit}`, "-ERR line-too-long 3\n"],
     [() => null, ""],
     [() => "", "\n"],
   ];
-  for (const [errorLine, told] of cases) {
-    await using t = startServer({ maxLineBytes: 3, maxConnections: 1, errorLine });
+  for (const [lastWords, told] of cases) {
+    await using t = startServer({ maxLineBytes: 3, maxConnections: 1, lastWords });
     assertEquals(await t.talk("okay\n"), told);
     await t.closed();
     await t.admitted();

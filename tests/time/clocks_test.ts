@@ -6,6 +6,8 @@ import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 
 const TIMEOUTS: Timeouts = {
+  idleOn: "both",
+  minBytesPerSecond: 240,
   firstLineTimeout: Infinity,
   idleTimeout: 100,
   lineTimeout: 250,
@@ -43,7 +45,7 @@ function apply(clocks: ConnectionClocks, step: Step): void {
   else {
     // A connection never waits twice in a row.
     clocks.rest();
-    clocks.wait(step === "wait in mid-line");
+    clocks.wait(step === "wait in mid-line" ? "line" : undefined);
   }
 }
 
@@ -84,11 +86,11 @@ class Model {
 
 test("the idle clock runs while the server waits, and any read or write restarts it", async () => {
   const { clock, clocks, found } = startClocks();
-  clocks.wait(false);
+  clocks.wait(undefined);
   await clock.advance(99);
   clocks.rest();
   await clock.advance(1000);
-  clocks.wait(false);
+  clocks.wait(undefined);
   await clock.advance(60);
   clocks.writing(false);
   await clock.advance(60);
@@ -110,18 +112,18 @@ test("a write that completes while the server does not wait for the peer starts 
 test("the line clock adds up the waits for one line, and starts anew with the next line", async () => {
   const { clock, clocks, found } = startClocks();
   for (let i = 0; i < 3; i++) {
-    clocks.wait(true);
+    clocks.wait("line");
     await clock.advance(80);
     clocks.rest();
     await clock.advance(500);
   }
   clocks.came(true);
   for (let i = 0; i < 2; i++) {
-    clocks.wait(true);
+    clocks.wait("line");
     await clock.advance(90);
     clocks.rest();
   }
-  clocks.wait(true);
+  clocks.wait("line");
   await clock.advance(69);
   assertEquals(found, []);
   await clock.advance(1);
@@ -130,7 +132,7 @@ test("the line clock adds up the waits for one line, and starts anew with the ne
 
 test("while a block is being written, the write clock runs and the idle clock does not", async () => {
   const { clock, clocks, found } = startClocks({ writeTimeout: 150 });
-  clocks.wait(false);
+  clocks.wait(undefined);
   clocks.writing(false);
   await clock.advance(149);
   assertEquals(found, []);
@@ -142,7 +144,7 @@ test("max-age expires once, within 10 % of its time, and the other clocks go on"
   const ages = new Set<number>();
   for (let i = 0; i < 50; i++) {
     const { clock, clocks, found } = startClocks({ maxAge: 1000, idleTimeout: 1500 });
-    clocks.wait(false);
+    clocks.wait(undefined);
     await clock.advance(5000);
     assertEquals(found.map(([, expiry]) => expiry), ["max-age", "idle"]);
     assertEquals([found[0][0] >= 900, found[0][0] <= 1101, found[1][0]], [true, true, 1500]);
@@ -153,17 +155,17 @@ test("max-age expires once, within 10 % of its time, and the other clocks go on"
 
 test("after linger() no other clock runs", async () => {
   const { clock, clocks, found } = startClocks({ maxAge: 500 });
-  clocks.wait(true);
+  clocks.wait("line");
   clocks.writing(false);
   clocks.linger(2000);
   await clock.advance(5000);
-  assertEquals(found, [[2000, "linger"]]);
+  assertEquals(found, [[2000, "closing"]]);
 });
 
 test("Infinity switches each clock off", async () => {
   const never = { idleTimeout: Infinity, lineTimeout: Infinity, writeTimeout: Infinity };
   const { clock, clocks, found } = startClocks(never);
-  clocks.wait(true);
+  clocks.wait("line");
   clocks.writing(false);
   await clock.advance(1e12);
   assertEquals([found, clock.pending], [[], 0]);
@@ -171,7 +173,7 @@ test("Infinity switches each clock off", async () => {
 
 test("a peer that has sent nothing meets firstLineTimeout, and not idleTimeout, while a write is slow", async () => {
   const { clock, clocks, found } = startClocks({ firstLineTimeout: 200, writeTimeout: 500 });
-  clocks.wait(false);
+  clocks.wait(undefined);
   await clock.advance(50);
   clocks.writing(false);
   await clock.advance(150);
@@ -207,7 +209,7 @@ test("a thousand connections that send all the time share one timer, which is se
   const owner = { expire() {} };
   const all = Array.from({ length: 1000 }, () => new ConnectionClocks(alarms, TIMEOUTS, owner));
   for (let round = 0; round < 20; round++) {
-    for (const clocks of all) clocks.rest(), clocks.writing(false), clocks.wrote(), clocks.wait(false);
+    for (const clocks of all) clocks.rest(), clocks.writing(false), clocks.wrote(), clocks.wait(undefined);
     assertEquals(clock.pending, 1);
     await clock.advance(10);
   }

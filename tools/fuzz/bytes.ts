@@ -30,13 +30,13 @@ export function feed([input, cuts, limits]: BytesCase): void {
   let text = "";
   let at = 0;
   for (let call = 0; at < input.length && limiter.breach === undefined; call++) {
-    const space = limiter.space(cuts[0] === call);
+    const space = limiter.input.space(limiter.mostBytes, cuts[0] === call);
     const part = input.subarray(at, at + Math.min(space.length, cuts[call] || Infinity));
     space.set(part);
     at += part.length;
     const block = limiter.take(part.length);
     if (block !== undefined) text += decodeLines(block);
-    assertLessOrEqual(limiter.held.length, limits.maxLineBytes + 1 + part.length);
+    assertLessOrEqual(limiter.input.size, limits.maxLineBytes + 1 + part.length);
   }
   const last = limiter.end();
   if (last !== undefined) text += decodeLines(last);

@@ -60,6 +60,8 @@ export class WatchedTransport implements Transport {
   /** Size in bytes of the buffer of the last read; 0 once the transport is closed. */
   bufferBytes = 0;
   closes = 0;
+  /** Whether the server cut off output that was not written yet. */
+  cut = false;
 
   constructor(inner: Transport, watch: Watch) {
     this.#inner = inner;
@@ -113,6 +115,11 @@ export class WatchedTransport implements Transport {
     this.bufferBytes = 0;
     if (++this.closes > 1) this.#watch.complain("close() after close()");
     this.#inner.close();
+  }
+
+  reset(): void {
+    this.cut = true;
+    this.close();
   }
 
   async #call<T>(method: "read" | "write", call: () => Promise<T>): Promise<T> {

@@ -1,0 +1,363 @@
+/**
+ * The reads of a conversation handler: lines and bytes, in any order, from one position in the input.
+ *
+ * @module
+ */
+
+import { bytesOf } from "../api/framing.ts";
+import { checkBufferBytes, checkCount, checkMethods, checkOptions, checkTimeout } from "../api/check.ts";
+import { LimitError } from "../api/errors.ts";
+import type { ReadOptions } from "../api/handlers.ts";
+import type { Breach } from "../api/reasons.ts";
+import { countLineFeeds } from "../lines/ascii.ts";
+import { BLOCK_BYTES, indexOfBytes } from "../lines/input_buffer.ts";
+import { lastLineEnd } from "../lines/limiter.ts";
+import type { LineCutter } from "../lines/line_cutter.ts";
+import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
+import { TURN_LINES } from "../time/turns.ts";
+import type { Reader } from "./reader.ts";
+
+type Bytes = Uint8Array<ArrayBuffer>;
+
+/** Options of the reads that keep all they read in memory. */
+export type BytesOptions = ReadOptions & { maxBytes?: number | undefined };
+
+/** The default of `maxBytes`, and the maximum length of the delimiter of `readUntil`, in bytes. */
+const MAX_BYTES = 1024 * 1024;
+const LONGEST_DELIMITER = 1024;
+
+/** What a read waits for. */
+interface Wanted<T> {
+  /** Takes the result from the input; undefined if more has to come. */
+  readonly take: (input: Input) => T | undefined;
+  /** What has begun; undefined if nothing has. */
+  readonly begun: (input: Input) => Awaited | undefined;
+  /** Maximum size of the input that it waits for, in bytes. */
+  readonly mostBytes: (input: Input) => number;
+  /** Returns the result if there is no more input, or throws. */
+  readonly ended: (input: Input) => T;
+}
+
+/** A number of bytes that are read as a stream. */
+interface Body {
+  readonly count: number;
+  /** How many of them have not been read. */
+  left: number;
+}
+
+/** The connection, as its input sees it. */
+export interface InputOwner {
+  /** Something was wrong with the input, which has ended. `atOnce` tells whether the signal may abort at once. */
+  breached(breach: Breach, atOnce: boolean): void;
+}
+
+/** The next line; null if there are no more. */
+const LINE: Wanted<string | null> = {
+  take: (input) => input.cutLine(),
+  begun: ({ cutter }) => cutter.begun ? "line" : undefined,
+  mostBytes: ({ cutter }) => cutter.mostBytes,
+  ended: () => null,
+};
+
+/** All bytes that have come; undefined if there are no more. */
+const BYTES: Wanted<Bytes | undefined> = {
+  take: (input) => input.takeAll(),
+  begun: () => undefined,
+  mostBytes: () => BLOCK_BYTES,
+  ended: () => undefined,
+};
+
+/** Reads for a conversation handler, one read at a time. */
+export class Input {
+  readonly reader: Reader;
+  readonly cutter: LineCutter;
+  readonly #clocks: ConnectionClocks;
+  readonly #owner: InputOwner;
+  #busy = false;
+  /** The last read for a stream. */
+  #reading: Promise<unknown> | undefined;
+  /** The body that is being read as a stream, and the number of bytes of cancelled ones that are to be skipped. */
+  #body: Body | undefined;
+  #toSkip = 0;
+  /** The time limit of the current read, in milliseconds; and the error that interrupts it. */
+  #timeout: number | undefined;
+  #interruption: { readonly error: unknown } | undefined;
+  /** Whether the handler has had to wait for input, and has not written since. */
+  #waited = false;
+  /** The error that the last read gave because there was no more input. */
+  endError: unknown;
+
+  /**
+   * @param reader Where the bytes come from.
+   * @param cutter Cuts lines.
+   * @param clocks Told when the handler waits, and when it gets something.
+   * @param owner The connection.
+   */
+  constructor(reader: Reader, cutter: LineCutter, clocks: ConnectionClocks, owner: InputOwner) {
+    this.reader = reader;
+    this.cutter = cutter;
+    this.#clocks = clocks;
+    this.#owner = owner;
+  }
+
+  /** Reads the next line; null if there are no more. */
+  readLine(options?: ReadOptions): Promise<string | null> {
+    const line = options === undefined ? this.lineAtHand() : undefined;
+    return line === undefined ? this.#read(LINE, options) : Promise.resolve(line);
+  }
+
+  /** Returns the next line if it has come, and nothing else is to be done first; otherwise undefined. */
+  lineAtHand(): string | undefined {
+    const { reader } = this;
+    if (this.#busy || this.#body !== undefined || this.#toSkip > 0) return undefined;
+    if (reader.stopped || reader.paced || !reader.hasTurn) return undefined;
+    const line = this.cutter.next();
+    if (line === undefined) return undefined;
+    reader.handled();
+    reader.came(1);
+    this.#clocks.handlerActed();
+    return line;
+  }
+
+  /** Takes the next line from the input, at its end also an unterminated one. */
+  cutLine(): string | undefined {
+    const line = this.cutter.next() ?? (this.reader.peerEnded ? this.cutter.end() : undefined);
+    if (line !== undefined) this.reader.came(1);
+    return line;
+  }
+
+  /** Reads the lines that have come together, at least one; null if there are no more. */
+  async readBatch(): Promise<string[] | null> {
+    const first = await this.readLine();
+    if (first === null) return null;
+    const batch = [first];
+    for (let line; batch.length < TURN_LINES && (line = this.lineAtHand()) !== undefined;) batch.push(line);
+    return batch;
+  }
+
+  /** Reads a number of bytes. */
+  async readExactly(count: number, options: BytesOptions = {}): Promise<Bytes> {
+    const maxBytes = checkMaxBytes("readExactly", options);
+    checkCount("count", count);
+    if (count > maxBytes) throw new LimitError("read-too-long", maxBytes);
+    const { input } = this.reader;
+    return await this.#read({
+      take: () => input.size >= count ? input.take(count) : undefined,
+      begun: () => input.size,
+      mostBytes: () => count,
+      ended: () => this.#eof(`Cannot read ${count} bytes: the input has ended after ${input.size}`),
+    }, options);
+  }
+
+  /** Reads up to a delimiter, which is dropped; null if there is no more input. */
+  async readUntil(delimiter: string | Uint8Array, options: BytesOptions = {}): Promise<Bytes | null> {
+    const maxBytes = checkMaxBytes("readUntil", options);
+    const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER);
+    const { input } = this.reader;
+    return await this.#read<Bytes | null>({
+      take: () => this.#takeUntil(wanted, maxBytes),
+      begun: () => input.size,
+      mostBytes: () => maxBytes + wanted.length,
+      ended: () => input.size === 0 ? null : this.#eof("Cannot read: the input has ended before the delimiter"),
+    }, options);
+  }
+
+  #takeUntil(delimiter: Uint8Array, maxBytes: number): Bytes | undefined {
+    const { input } = this.reader;
+    const { bytes, start, searched, end } = input;
+    const at = indexOfBytes(bytes, delimiter, searched, end);
+    input.searched = Math.max(start, end - delimiter.length + 1);
+    const length = (at < 0 ? input.searched : at) - start;
+    if (length > maxBytes) throw new LimitError("read-too-long", maxBytes);
+    if (at < 0) return undefined;
+    const data = input.take(length);
+    input.skip(delimiter.length);
+    return data;
+  }
+
+  /** Reads the bytes that have come, at least one; undefined if there are no more. */
+  readBytes(): Promise<Bytes | undefined> {
+    return this.#read(BYTES);
+  }
+
+  /** Takes all bytes that have come; of those before a limit, only whole lines. */
+  takeAll(): Bytes | undefined {
+    const { input } = this.reader;
+    if (input.overLimit) {
+      input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
+    }
+    if (input.size === 0) return undefined;
+    const bytes = input.take(input.size);
+    this.reader.came(countLineFeeds(bytes));
+    return bytes;
+  }
+
+  /** Begins to read a number of bytes as a stream; other reads are refused until it is read or cancelled. */
+  beginBody(count: number): Body {
+    checkCount("count", count);
+    if (this.#busy || this.#body !== undefined) throw busy();
+    const body = { count, left: count };
+    if (count > 0) this.#body = body;
+    return body;
+  }
+
+  /** Reads the next bytes of a body. */
+  async readBody(body: Body): Promise<Bytes> {
+    const { input } = this.reader;
+    const bytes = await this.#read<Bytes>(
+      {
+        take: () => input.size === 0 ? undefined : input.take(Math.min(input.size, body.left, BLOCK_BYTES)),
+        begun: () => body.count - body.left,
+        mostBytes: () => BLOCK_BYTES,
+        ended: () => {
+          this.#body = undefined;
+          return this.#eof(`Cannot read: the input has ended ${body.left} bytes before the end of the stream`);
+        },
+      },
+      undefined,
+      body,
+    );
+    body.left -= bytes.length;
+    if (body.left === 0) this.#body = undefined;
+    return bytes;
+  }
+
+  /** Ends a body early: what has not been read of it is skipped before the next read. */
+  async cancelBody(body: Body): Promise<void> {
+    if (this.#body !== body) return;
+    await this.cancelRead();
+    this.#toSkip += body.left;
+    this.#body = undefined;
+  }
+
+  /** Ends the current read of a stream. What has come stays. */
+  async cancelRead(): Promise<void> {
+    this.#interrupt(new Deno.errors.Interrupted("The stream was cancelled"));
+    await this.#reading?.catch(() => {});
+  }
+
+  /** The time of the current read is up. */
+  timedOut(): void {
+    this.#interrupt(new Deno.errors.TimedOut(`Cannot read: not all has come within ${this.#timeout} ms`));
+  }
+
+  #interrupt(error: unknown): void {
+    if (!this.#busy) return;
+    this.#interruption = { error };
+    this.reader.interrupt(error);
+  }
+
+  /** Whether the handler answers something that it had to wait for, and nothing more has come. Asked at a write. */
+  get answersLast(): boolean {
+    const last = this.#waited && this.reader.input.size === 0;
+    if (last) this.#waited = false;
+    return last;
+  }
+
+  #read<T>(wanted: Wanted<T>, options: ReadOptions = {}, body?: Body): Promise<T> {
+    try {
+      if (this.#busy || this.#body !== body) throw busy();
+      checkReadOptions(options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    this.#busy = true;
+    const reading = this.#run(wanted, options, body);
+    if (body !== undefined || wanted === BYTES as unknown) this.#reading = reading;
+    return reading;
+  }
+
+  async #run<T>(wanted: Wanted<T>, { timeout, signal }: ReadOptions, body?: Body): Promise<T> {
+    const { reader } = this;
+    const abort = () => this.#interrupt(signal!.reason);
+    signal?.addEventListener("abort", abort);
+    this.#begin(timeout, body);
+    try {
+      signal?.throwIfAborted();
+      while (!reader.stopped) {
+        const turn = reader.handled();
+        if (turn !== undefined) await turn;
+        if (reader.paced && wanted === LINE as unknown) await this.#pass();
+        if (this.#interruption !== undefined) throw this.#interruption.error;
+        if (reader.stopped) break;
+        const result = this.#skipped() ? wanted.take(this) : undefined;
+        if (result !== undefined) return result;
+        if (this.#ended(wanted !== BYTES as unknown)) break;
+        await reader.more(this.#toSkip > 0 ? 1 : wanted.begun(this), wanted.mostBytes(this));
+        this.#waited = true;
+      }
+      return wanted.ended(this);
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      this.#settle(timeout);
+    }
+  }
+
+  #begin(timeout: number | undefined, body?: Body): void {
+    // What an interrupted read has begun goes on, and so does its clock.
+    if (this.#interruption === undefined && (body === undefined || body.left === body.count)) this.#clocks.begin();
+    this.#interruption = undefined;
+    this.#clocks.stopHandler();
+    this.#timeout = timeout;
+    if (timeout !== undefined) this.#clocks.limitRead(timeout);
+  }
+
+  #settle(timeout: number | undefined): void {
+    this.#busy = false;
+    // Another kind of read may search the same bytes for something else.
+    this.reader.input.searched = this.reader.input.start;
+    if (timeout !== undefined) this.#clocks.limitRead(undefined);
+    this.#clocks.work();
+    this.reader.letGo();
+  }
+
+  /** Waits until the pace lets the next line pass, if there is one. */
+  async #pass(): Promise<void> {
+    const wait = this.cutter.count(1) > 0 ? this.reader.line((most) => this.cutter.count(most)) : undefined;
+    if (wait !== undefined) await this.reader.ask(() => wait.then(() => true));
+  }
+
+  /** Skips what is left of cancelled bodies; returns whether it has all come. */
+  #skipped(): boolean {
+    const { input } = this.reader;
+    const count = Math.min(this.#toSkip, input.size);
+    this.#toSkip -= count;
+    input.skip(count);
+    return this.#toSkip === 0;
+  }
+
+  /**
+   * Whether nothing more will come. If something is wrong with the input, it ends the connection. The signal then
+   * aborts at once, unless the handler reads a stream of bytes: its pipeline may still hold lines, which the signal
+   * would make it drop.
+   */
+  #ended(atOnce: boolean): boolean {
+    const { reader, cutter } = this;
+    const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
+    if (breach === undefined && !reader.over) return false;
+    reader.end(breach ?? (reader.peerEnded ? "end" : undefined));
+    if (breach !== undefined) this.#owner.breached(breach, atOnce);
+    return true;
+  }
+
+  #eof(message: string): never {
+    throw this.endError = new Deno.errors.UnexpectedEof(message);
+  }
+}
+
+function busy(): TypeError {
+  return new TypeError("Cannot read: another read of this connection has not settled");
+}
+
+function checkMaxBytes(name: string, options: BytesOptions): number {
+  checkOptions(`${name} options`, options);
+  const { maxBytes = MAX_BYTES } = options;
+  checkBufferBytes("maxBytes", maxBytes);
+  return maxBytes;
+}
+
+function checkReadOptions(options: ReadOptions): void {
+  checkOptions("read options", options);
+  if (options.timeout !== undefined) checkTimeout("timeout", options.timeout);
+  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
+}

@@ -1,0 +1,190 @@
+/**
+ * The input of one connection that has come and has not been handed out.
+ *
+ * @module
+ */
+
+import { giveBuffer, takeBuffer } from "../memory/buffer_pool.ts";
+
+/** Size of the buffer of a connection that sends little, in bytes. */
+const SMALL_BYTES = 256;
+
+/** Maximum bytes of one read, and so of one block, unless one line or one body is longer. */
+export const BLOCK_BYTES: number = 64 * 1024;
+
+/**
+ * A large buffer is given back after this many reads in a row that each filled less than 1/16 of it. One such read
+ * alone may be a short pause of the peer.
+ */
+const QUIET_READS = 16;
+
+const NONE = new Uint8Array(0);
+
+/**
+ * A buffer that grows while it is used. The caller reads into {@linkcode space}, reports the number of bytes with
+ * {@linkcode added}, and takes what it has used with {@linkcode skip}. Each byte is moved at most once per growth,
+ * however the peer cuts its segments.
+ */
+export class InputBuffer {
+  /** The input is at [start, end) of these bytes. Only this class writes these fields, but for `searched`. */
+  bytes: Uint8Array<ArrayBuffer> = takeBuffer(SMALL_BYTES);
+  start = 0;
+  end = 0;
+  /** Whoever searches the input notes here how far it has come; what was skipped counts as searched. */
+  searched = 0;
+  /** The number of bytes that were skipped so far: the position of `start` in the whole input. */
+  position = 0;
+  /** The number of bytes that have come. */
+  total = 0;
+  /** Whether more than the maximum has come; the bytes beyond it are dropped. */
+  overLimit = false;
+  /** Whether the last read filled its buffer, so that the kernel probably has more. */
+  full = false;
+  /** The size of its buffer beyond that of the smallest buffer, in bytes. */
+  extraBytes = 0;
+  #smallReads = 0;
+  #maxTotal: number;
+
+  /** @param maxTotal Maximum number of bytes in all. */
+  constructor(maxTotal: number) {
+    this.#maxTotal = maxTotal;
+  }
+
+  /** Changes the maximum number of bytes in all. */
+  set maxTotal(bytes: number) {
+    this.#maxTotal = bytes;
+  }
+
+  /** The number of bytes of input. */
+  get size(): number {
+    return this.end - this.start;
+  }
+
+  /** Whether more bytes can be read before those that have come are handed out. */
+  get hasRoom(): boolean {
+    return this.end - this.start < BLOCK_BYTES;
+  }
+
+  /**
+   * Returns the part of the buffer for the next bytes, which is never empty. It may move the input to another buffer.
+   *
+   * @param most Maximum size of the input that its reader waits for, such as that of a line with its end.
+   * @param tight Whether memory is short: the buffer is only as large as the input in it needs.
+   */
+  space(most: number, tight = false): Uint8Array {
+    const held = this.end - this.start;
+    if (this.start > 0) this.bytes.copyWithin(0, this.start, this.end);
+    this.searched -= this.start;
+    this.start = 0;
+    this.end = held;
+    const size = tight ? leastSize(held, most) : this.#nextSize(held, most);
+    if (size !== this.bytes.length) this.#resize(size);
+    return held === 0 ? this.bytes : this.bytes.subarray(held);
+  }
+
+  #resize(size: number): void {
+    const bytes = takeBuffer(size);
+    bytes.set(this.bytes.subarray(0, this.end));
+    giveBuffer(this.bytes);
+    this.bytes = bytes;
+    this.extraBytes = size - SMALL_BYTES;
+  }
+
+  /** Makes a full buffer four times as large, and a buffer small again that has been too large for many reads. */
+  #nextSize(held: number, most: number): number {
+    const size = this.bytes.length;
+    if (this.full) {
+      const enough = Math.max(BLOCK_BYTES, held === size ? Math.max(most, held + 1) : 0);
+      return Math.max(size, Math.min(size * 4, enough));
+    }
+    if (held === size) return leastSize(held, most);
+    if (held > 0) return size;
+    return this.#smallReads >= QUIET_READS ? SMALL_BYTES : Math.min(size, BLOCK_BYTES);
+  }
+
+  /** Notes that `count` bytes were read into {@linkcode space}. */
+  added(count: number): void {
+    this.full = this.end + count === this.bytes.length;
+    this.#smallReads = count * QUIET_READS < this.bytes.length ? this.#smallReads + 1 : 0;
+    this.total += count;
+    const over = this.total - this.#maxTotal;
+    this.end += over > 0 ? Math.max(0, count - over) : count;
+    if (over > 0) this.overLimit = true;
+  }
+
+  /** Removes the first `count` bytes of the input. They stay where they are until {@linkcode space}. */
+  skip(count: number): void {
+    this.start += count;
+    this.position += count;
+    if (this.searched < this.start) this.searched = this.start;
+  }
+
+  /** Returns a copy of the first `count` bytes of the input, and removes them. */
+  take(count: number): Uint8Array<ArrayBuffer> {
+    const bytes = this.bytes.slice(this.start, this.start + count);
+    this.skip(count);
+    return bytes;
+  }
+
+  /** Drops the last bytes of the input, and keeps the first `size`. */
+  keep(size: number): void {
+    this.end = this.start + size;
+    this.searched = Math.min(this.searched, this.end);
+  }
+
+  /** Gives a large buffer back if no input is in it. Nothing may use its bytes from then on. */
+  letGo(): void {
+    if (this.size > 0 || this.extraBytes === 0) return;
+    this.free();
+    this.bytes = takeBuffer(SMALL_BYTES);
+    this.extraBytes = 0;
+  }
+
+  /** Gives the buffer back for good, and drops the input. No read into it may be outstanding. */
+  free(): void {
+    giveBuffer(this.bytes);
+    this.bytes = NONE;
+    this.start =
+      this.searched =
+      this.end =
+        0;
+  }
+}
+
+/** The smallest size of a buffer that has room behind `held` bytes. */
+function leastSize(held: number, most: number): number {
+  let size = SMALL_BYTES;
+  while (size <= held) size *= 4;
+  return Math.max(held + 1, Math.min(size, Math.max(most, BLOCK_BYTES)));
+}
+
+/**
+ * Finds bytes in a part of others.
+ *
+ * @param bytes The bytes to search.
+ * @param wanted The bytes to find.
+ * @param from The index at which to begin.
+ * @param end The index at which to stop.
+ * @returns The index of the first occurrence that ends before `end`; -1 if there is none.
+ */
+export function indexOfBytes(bytes: Uint8Array, wanted: Uint8Array, from: number, end: number): number {
+  const last = end - wanted.length;
+  // A search would go on in what lies behind the input; to make a view takes as long as to search some 500 bytes.
+  const part = bytes.length - end > 512 ? bytes.subarray(0, end) : bytes;
+  for (let at = part.indexOf(wanted[0], from); at >= 0 && at <= last; at = part.indexOf(wanted[0], at + 1)) {
+    let same = 1;
+    while (same < wanted.length && bytes[at + same] === wanted[same]) same++;
+    if (same === wanted.length) return at;
+  }
+  return -1;
+}
+
+/** Returns how many of the last bytes in [from, end) are a beginning of `wanted`, but not the whole of it. */
+export function begunBytes(bytes: Uint8Array, wanted: Uint8Array, from: number, end: number): number {
+  for (let count = Math.min(wanted.length - 1, end - from); count > 0; count--) {
+    let same = 0;
+    while (same < count && bytes[end - count + same] === wanted[same]) same++;
+    if (same === count) return count;
+  }
+  return 0;
+}

@@ -1,0 +1,213 @@
+/**
+ * Cuts input into lines, one by one, under any framing.
+ *
+ * @module
+ */
+
+import type { LineEnd, ResolvedFraming } from "../api/framing.ts";
+import type { Breach } from "../api/reasons.ts";
+import { CR } from "./ascii.ts";
+import { begunBytes, indexOfBytes, type InputBuffer } from "./input_buffer.ts";
+import { decode, independent } from "./text.ts";
+
+/**
+ * Maximum bytes that are decoded at once: decoding each line by itself takes three times as long as cutting it out of
+ * text. Only part of the input is decoded, because the next read may want its bytes.
+ */
+const WINDOW_BYTES = 4096;
+
+/** Maximum length of text whose slices the engine copies anyway. */
+const COPIED_LENGTH = 12;
+
+/** Cuts lines out of an {@linkcode InputBuffer}, so that what follows a line can be read as bytes. */
+export class LineCutter {
+  readonly #input: InputBuffer;
+  #framing: ResolvedFraming;
+  maxLineBytes: number;
+  readonly #owner: { discarded(): void };
+  /** How the last line ended. */
+  lastLineEnd: LineEnd | undefined;
+  /** What was wrong with the input; there are no more lines after that. */
+  breach: Breach | undefined;
+  /** Text in which each character stands for one byte of the input, and the position of its first byte. */
+  #window = "";
+  #windowAt = 0;
+  /** Up to this position, the bytes are not such text. */
+  #noWindowBefore = 0;
+  /** Whether the rest of a long line is being skipped; and its beginning, if that is to be handed out. */
+  #skipping = false;
+  #truncated: string | undefined;
+
+  /**
+   * @param input The input.
+   * @param framing How lines are framed.
+   * @param maxLineBytes Maximum length of a line, in bytes, without its line end.
+   * @param owner Told of each line that is too long and discarded.
+   */
+  constructor(
+    input: InputBuffer,
+    framing: ResolvedFraming,
+    maxLineBytes: number,
+    owner: { discarded(): void },
+  ) {
+    this.#input = input;
+    this.#framing = framing;
+    this.maxLineBytes = maxLineBytes;
+    this.#owner = owner;
+  }
+
+  get framing(): ResolvedFraming {
+    return this.#framing;
+  }
+
+  /** Changes the framing of the lines that have not been handed out. */
+  set framing(framing: ResolvedFraming) {
+    this.#framing = framing;
+    this.#window = "";
+    this.#noWindowBefore = 0;
+    this.#input.searched = this.#input.start;
+  }
+
+  /** Maximum size of a line with its line end, in bytes. */
+  get mostBytes(): number {
+    return this.maxLineBytes + this.#framing.delimiter.length + 1;
+  }
+
+  /** Whether a line has begun. */
+  get begun(): boolean {
+    return this.#input.end > this.#input.start || this.#skipping;
+  }
+
+  /** Returns the next line that has come whole; `undefined` if there is none yet, or after a breach. */
+  next(): string | undefined {
+    const { delimiterText, dropsCr } = this.#framing;
+    const from = this.#input.position - this.#windowAt;
+    if (from >= this.#window.length || this.#skipping || delimiterText === undefined) return this.#nextInBytes();
+    const end = this.#window.indexOf(delimiterText, from);
+    if (end < 0) return this.#nextInBytes();
+    const withCr = dropsCr && end > from && this.#window.charCodeAt(end - 1) === CR;
+    const to = withCr ? end - 1 : end;
+    if (to - from > this.maxLineBytes) return this.#nextInBytes();
+    const line = this.#window.slice(from, to);
+    this.#take(end - from, withCr);
+    if (end + delimiterText.length === this.#window.length) this.#window = "";
+    return to - from > COPIED_LENGTH ? independent(line) : line;
+  }
+
+  /** Notes that another line has been cut, of `length` bytes without its delimiter. */
+  #take(length: number, withCr: boolean): void {
+    const { lineEnd, delimiter } = this.#framing;
+    this.lastLineEnd = withCr ? "crlf" : lineEnd === "any" ? "lf" : typeof lineEnd === "string" ? lineEnd : "delimiter";
+    this.#input.skip(length + delimiter.length);
+  }
+
+  #nextInBytes(): string | undefined {
+    while (this.breach === undefined) {
+      const { bytes, start, searched, end } = this.#input;
+      const { delimiter, dropsCr } = this.#framing;
+      const at = indexOfBytes(bytes, delimiter, searched, end);
+      if (at < 0) return this.#unfinished();
+      const withCr = dropsCr && at > start && bytes[at - 1] === CR;
+      const to = withCr ? at - 1 : at;
+      if (this.#skipping) {
+        this.#take(at - start, withCr);
+        const line = this.#endSkipping();
+        if (line !== undefined) return line;
+      } else if (to - start > this.maxLineBytes) this.#tooLong();
+      else {
+        const line = this.#decode(start, to, at + delimiter.length < end);
+        if (line === undefined) this.breach = "invalid-text";
+        else this.#take(at - start, withCr);
+        return line;
+      }
+    }
+  }
+
+  /** Decodes one line; and, if more bytes follow a short one, text from which the next lines can be cut. */
+  #decode(start: number, to: number, more: boolean): string | undefined {
+    const { bytes, position, end } = this.#input;
+    const short = to - start < WINDOW_BYTES / 4 && this.#framing.delimiterText !== undefined;
+    if (!more || !short || position < this.#noWindowBefore) return decode(bytes.subarray(start, to), this.#framing);
+    const length = Math.min(end - start, WINDOW_BYTES);
+    const text = decode(bytes.subarray(start, start + length), this.#framing);
+    // Each character takes at least one byte, so the lengths are equal only if each takes just one.
+    if (text?.length !== length) {
+      this.#noWindowBefore = position + length;
+      return decode(bytes.subarray(start, to), this.#framing);
+    }
+    [this.#window, this.#windowAt] = [text, position];
+    return independent(text.slice(0, to - start));
+  }
+
+  /** Looks at a line whose end has not come. */
+  #unfinished(): undefined {
+    const { bytes, start, end } = this.#input;
+    const { delimiter, dropsCr } = this.#framing;
+    const begun = begunBytes(bytes, delimiter, start, end);
+    const cr = dropsCr && end > start && bytes[end - 1] === CR ? 1 : 0;
+    this.#input.searched = Math.max(start, end - begun);
+    if (this.#skipping) {
+      // A CR may belong to the line end, and `lastLineEnd` needs it.
+      this.#input.skip(end - start - Math.max(begun, cr));
+      if (cr === 1) this.#input.searched = end;
+    } else if (end - start - Math.max(begun, cr) > this.maxLineBytes) {
+      this.#tooLong();
+      if (this.breach === undefined) this.#unfinished();
+    }
+  }
+
+  /** The line at the start of the input is too long. */
+  #tooLong(): void {
+    const { bytes, start } = this.#input;
+    if (this.#framing.onLongLine === "close") return void (this.breach = "line-too-long");
+    this.#skipping = true;
+    if (this.#framing.onLongLine === "discard") return this.#owner.discarded();
+    let length = this.maxLineBytes;
+    if (this.#framing.encoding === "utf-8") {
+      // The bytes of a character but for the first begin with the bits 10.
+      while (length > 0 && this.maxLineBytes - length < 4 && (bytes[start + length] & 0xc0) === 0x80) length--;
+    }
+    this.#truncated = decode(bytes.subarray(start, start + length), this.#framing);
+    if (this.#truncated === undefined) this.breach = "invalid-text";
+  }
+
+  #endSkipping(): string | undefined {
+    this.#skipping = false;
+    const line = this.#truncated;
+    this.#truncated = undefined;
+    return line;
+  }
+
+  /**
+   * The input has ended, and {@linkcode next} has no more lines.
+   *
+   * @returns The last line, if the end of input has cut it off and it counts as a line.
+   */
+  end(): string | undefined {
+    if (!this.begun || this.breach !== undefined) return undefined;
+    const { bytes, start, end, overLimit, size } = this.#input;
+    if (overLimit) return undefined;
+    this.lastLineEnd = "none";
+    this.#input.skip(size);
+    if (this.#framing.unterminated === "drop") return undefined;
+    if (this.#framing.unterminated === "error") return void (this.breach = "unterminated");
+    if (this.#skipping) return this.#endSkipping();
+    const withCr = this.#framing.dropsCr && bytes[end - 1] === CR;
+    const line = decode(bytes.subarray(start, withCr ? end - 1 : end), this.#framing);
+    if (line === undefined) this.breach = "invalid-text";
+    return line;
+  }
+
+  /** Counts the whole lines that have come, up to a maximum. */
+  count(most: number): number {
+    const { bytes, start, end } = this.#input;
+    const { delimiter } = this.#framing;
+    let count = 0;
+    for (let at = start; count < most; count++) {
+      at = indexOfBytes(bytes, delimiter, at, end);
+      if (at < 0) break;
+      at += delimiter.length;
+    }
+    return count;
+  }
+}
