@@ -111,7 +111,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#clocks = new ConnectionClocks(alarms, limits, this);
     this.#reader = new Reader(transport, limits, this.#clocks, memory, clock, this);
     this.#reader.maxLines = Math.round(jitter(limits.maxLines));
-    this.#cutter = new LineCutter(this.#reader.input, host.framing, limits.maxLineBytes, this);
+    const { independentLines = "conversation" in host.handler } = limits;
+    this.#cutter = new LineCutter(this.#reader.input, host.framing, limits.maxLineBytes, independentLines, this);
     this.#outbox = new Outbox(transport, this.#clocks, memory, this, limits.maxQueuedBytes);
   }
 
@@ -331,6 +332,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     const limits = this.#limits = mergeLimits(before, changes);
     this.#clocks.timeouts = limits;
     this.#cutter.maxLineBytes = limits.maxLineBytes;
+    this.#cutter.independentLines = limits.independentLines ?? this.#answers === undefined;
     this.#outbox.maxQueuedBytes = limits.maxQueuedBytes;
     this.#reader.setLimits(before, limits, this.#host.clock);
     if (limits.maxLines !== before.maxLines) this.#reader.maxLines = Math.round(jitter(limits.maxLines));

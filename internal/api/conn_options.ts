@@ -139,6 +139,13 @@ export interface ConnOptions {
    */
   maxLineBytes?: number | undefined;
   /**
+   * Whether each line has memory of its own. Otherwise a line can be a slice of up to 2 KiB of text, which stays in
+   * memory as long as the line; this saves about a fifth of the time of a short line in a line handler, and a tenth in
+   * a conversation. The default is `true` in a conversation, and `false` in a line handler: set it to `true` if the
+   * handler keeps lines, or parts of them.
+   */
+  independentLines?: boolean | undefined;
+  /**
    * Maximum number of bytes from one connection. When the peer sends more, the server answers the lines that end within
    * the limit, writes an error line, and closes the connection, with reason `byte-limit`. `Infinity` switches it off.
    *
@@ -155,7 +162,10 @@ export interface ConnOptions {
 }
 
 /** The limits of one connection, with all defaults filled in. */
-export type ConnLimits = { -readonly [Name in keyof ConnOptions]-?: Exclude<ConnOptions[Name], undefined> };
+export type ConnLimits =
+  & { -readonly [Name in Exclude<keyof ConnOptions, "independentLines">]-?: Exclude<ConnOptions[Name], undefined> }
+  // Its default depends on the handler.
+  & Pick<ConnOptions, "independentLines">;
 
 /**
  * Checks the limits and fills in the defaults.
@@ -180,7 +190,7 @@ export function resolveConnOptions(options: ConnOptions): ConnLimits {
   };
   const { idleOn = "both", minBytesPerSecond = 240 } = options;
   const { maxLines = Infinity, maxLinesPerSecond = Infinity, maxBytesPerSecond = Infinity } = options;
-  const { answerMisdirected = false } = options;
+  const { answerMisdirected = false, independentLines } = options;
   const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, maxQueuedBytes = 1_048_576 } = options;
   for (const [name, value] of Object.entries(timeouts)) checkTimeout(name, value);
   checkWord("idleOn", idleOn, ["both", "read"]);
@@ -192,9 +202,10 @@ export function resolveConnOptions(options: ConnOptions): ConnLimits {
   checkRate("maxLinesPerSecond", maxLinesPerSecond);
   checkRate("maxBytesPerSecond", maxBytesPerSecond);
   checkBoolean("answerMisdirected", answerMisdirected);
+  if (independentLines !== undefined) checkBoolean("independentLines", independentLines);
   return {
     ...timeouts,
-    ...{ idleOn, minBytesPerSecond },
+    ...{ idleOn, minBytesPerSecond, independentLines },
     ...{ maxLines, maxLinesPerSecond, maxBytesPerSecond, answerMisdirected },
     ...{ maxLineBytes, maxConnectionBytes, maxQueuedBytes },
   };

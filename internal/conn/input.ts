@@ -109,8 +109,7 @@ export class Input {
   /** Returns the next line if it has come, and nothing else is to be done first; otherwise undefined. */
   lineAtHand(): string | undefined {
     const { reader } = this;
-    if (this.#busy || this.#body !== undefined || this.#toSkip > 0) return undefined;
-    if (reader.stopped || reader.paced || !reader.hasTurn) return undefined;
+    if (this.#busy || this.#body !== undefined || this.#toSkip > 0 || !reader.hasTurn) return undefined;
     const line = this.cutter.next();
     if (line === undefined) return undefined;
     reader.handled();

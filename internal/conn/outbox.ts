@@ -166,7 +166,7 @@ export class Outbox {
    */
   post(data: string | Uint8Array): void {
     this.add(data);
-    if (!this.#wroteAtOnce && this.#flushing === undefined) {
+    if (!this.#wroteAtOnce && !this.#scheduled && this.#flushing === undefined) {
       this.#wroteAtOnce = true;
       this.flush();
     } else if (this.size >= BLOCK_BYTES) {

@@ -12,7 +12,7 @@ import type { Breach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace, type PaceLimits } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
-import { TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
+import { LINE_WORK, TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
 
 /** Why the input ended. */
 export type EndReason = "end" | Breach | FinishReason;
@@ -86,7 +86,7 @@ export class Reader {
   #waiter: Waiter | undefined;
   /** The number of bytes that `holdInput` was last told. */
   #held = 0;
-  /** Work since the reader last yielded, in bytes; and lines until the handler yields. */
+  /** Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. */
   #workSinceYield = 0;
   #turnLeft = TURN_LINES;
   /** The number of whole lines that have come, and the number at which the connection is told. */
@@ -265,9 +265,9 @@ export class Reader {
     return this.#pace?.line(atHand);
   }
 
-  /** Whether the handler may get another line before others come first. */
+  /** Whether the handler may get another line at once. */
   get hasTurn(): boolean {
-    return this.#turnLeft > 1;
+    return this.#turnLeft > 1 && !this.stopped && this.#pace === undefined;
   }
 
   /**
@@ -406,7 +406,8 @@ export class Reader {
       return;
     }
     this.byteCount += count;
-    this.#workSinceYield += count;
+    this.#workSinceYield += count + (TURN_LINES - this.#turnLeft) * LINE_WORK;
+    this.#turnLeft = TURN_LINES;
     this.input.added(count);
     this.#pace?.took(count);
     this.#finishing?.received();

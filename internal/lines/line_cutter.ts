@@ -14,7 +14,7 @@ import { decode, independent } from "./text.ts";
  * Maximum bytes that are decoded at once: decoding each line by itself takes three times as long as cutting it out of
  * text. Only part of the input is decoded, because the next read may want its bytes.
  */
-const WINDOW_BYTES = 4096;
+const WINDOW_BYTES = 2048;
 
 /** Maximum length of text whose slices the engine copies anyway. */
 const COPIED_LENGTH = 12;
@@ -22,8 +22,14 @@ const COPIED_LENGTH = 12;
 /** Cuts lines out of an {@linkcode InputBuffer}, so that what follows a line can be read as bytes. */
 export class LineCutter {
   readonly #input: InputBuffer;
-  #framing: ResolvedFraming;
+  #framing!: ResolvedFraming;
+  #lineEnd!: LineEnd;
+  #delimiterLength!: number;
+  #delimiterText!: string;
+  #dropsCr!: boolean;
   maxLineBytes: number;
+  /** Whether each line has memory of its own. */
+  independentLines: boolean;
   readonly #owner: { discarded(): void };
   /** How the last line ended. */
   lastLineEnd: LineEnd | undefined;
@@ -42,17 +48,20 @@ export class LineCutter {
    * @param input The input.
    * @param framing How lines are framed.
    * @param maxLineBytes Maximum length of a line, in bytes, without its line end.
+   * @param independentLines Whether each line has memory of its own.
    * @param owner Told of each line that is too long and discarded.
    */
   constructor(
     input: InputBuffer,
     framing: ResolvedFraming,
     maxLineBytes: number,
+    independentLines: boolean,
     owner: { discarded(): void },
   ) {
     this.#input = input;
-    this.#framing = framing;
+    this.framing = framing;
     this.maxLineBytes = maxLineBytes;
+    this.independentLines = independentLines;
     this.#owner = owner;
   }
 
@@ -62,7 +71,12 @@ export class LineCutter {
 
   /** Changes the framing of the lines that have not been handed out. */
   set framing(framing: ResolvedFraming) {
+    const { lineEnd, delimiter, delimiterText = "", dropsCr } = framing;
     this.#framing = framing;
+    this.#lineEnd = lineEnd === "any" ? "lf" : typeof lineEnd === "string" ? lineEnd : "delimiter";
+    this.#delimiterLength = delimiter.length;
+    this.#delimiterText = delimiterText;
+    this.#dropsCr = dropsCr;
     this.#window = "";
     this.#noWindowBefore = 0;
     this.#input.searched = this.#input.start;
@@ -80,25 +94,26 @@ export class LineCutter {
 
   /** Returns the next line that has come whole; `undefined` if there is none yet, or after a breach. */
   next(): string | undefined {
-    const { delimiterText, dropsCr } = this.#framing;
-    const from = this.#input.position - this.#windowAt;
-    if (from >= this.#window.length || this.#skipping || delimiterText === undefined) return this.#nextInBytes();
-    const end = this.#window.indexOf(delimiterText, from);
+    const input = this.#input;
+    if (input.end === input.start) return undefined;
+    const window = this.#window;
+    const from = input.position - this.#windowAt;
+    if (from >= window.length || this.#skipping) return this.#nextInBytes();
+    const end = window.indexOf(this.#delimiterText, from);
     if (end < 0) return this.#nextInBytes();
-    const withCr = dropsCr && end > from && this.#window.charCodeAt(end - 1) === CR;
+    const withCr = this.#dropsCr && end > from && window.charCodeAt(end - 1) === CR;
     const to = withCr ? end - 1 : end;
     if (to - from > this.maxLineBytes) return this.#nextInBytes();
-    const line = this.#window.slice(from, to);
     this.#take(end - from, withCr);
-    if (end + delimiterText.length === this.#window.length) this.#window = "";
-    return to - from > COPIED_LENGTH ? independent(line) : line;
+    const line = window.slice(from, to);
+    if (end + this.#delimiterText.length === window.length) this.#window = "";
+    return this.independentLines && to - from > COPIED_LENGTH ? independent(line) : line;
   }
 
   /** Notes that another line has been cut, of `length` bytes without its delimiter. */
   #take(length: number, withCr: boolean): void {
-    const { lineEnd, delimiter } = this.#framing;
-    this.lastLineEnd = withCr ? "crlf" : lineEnd === "any" ? "lf" : typeof lineEnd === "string" ? lineEnd : "delimiter";
-    this.#input.skip(length + delimiter.length);
+    this.lastLineEnd = withCr ? "crlf" : this.#lineEnd;
+    this.#input.skip(length + this.#delimiterLength);
   }
 
   #nextInBytes(): string | undefined {
@@ -136,7 +151,8 @@ export class LineCutter {
       return decode(bytes.subarray(start, to), this.#framing);
     }
     [this.#window, this.#windowAt] = [text, position];
-    return independent(text.slice(0, to - start));
+    const line = text.slice(0, to - start);
+    return this.independentLines ? independent(line) : line;
   }
 
   /** Looks at a line whose end has not come. */

@@ -125,7 +125,7 @@ export class ConnectionClocks implements Sleeper {
     if (changed("maxAge") && !this.#aged) this.#startAge();
     if (changed("lineTimeout") || changed("minBytesPerSecond")) this.#waited = 0;
     if (this.#working) this.#startHandler();
-    if (this.#waiting && changed("idleTimeout")) this.#startIdle();
+    if (this.#waiting && changed("idleTimeout")) this.#startIdle(this.#now());
     if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== Infinity);
   }
 
@@ -147,13 +147,13 @@ export class ConnectionClocks implements Sleeper {
     this.stopHandler();
     const now = this.#now();
     if (this.#readAt === undefined) {
-      this.#startIdle();
+      this.#startIdle(now);
       if (this.#silent) {
         this.#firstAt = now + this.#timeouts.firstLineTimeout;
         this.#watch(this.#firstAt);
       }
     }
-    const allowed = this.#allowed(begun);
+    const allowed = begun === undefined ? Infinity : this.#allowed(begun);
     if (allowed === Infinity) return;
     this.#waitFrom = now;
     this.#body = begun !== "line";
@@ -162,10 +162,10 @@ export class ConnectionClocks implements Sleeper {
   }
 
   /** How long the server waits in all for the rest of what has begun, in milliseconds. */
-  #allowed(begun: Awaited | undefined): number {
+  #allowed(begun: Awaited): number {
     if (begun === "line") return this.#timeouts.lineTimeout;
     const { minBytesPerSecond } = this.#timeouts;
-    if (typeof begun !== "number" || begun === 0 || minBytesPerSecond === 0) return Infinity;
+    if (begun === 0 || minBytesPerSecond === 0) return Infinity;
     return Math.max(RATE_GRACE_MS, begun / minBytesPerSecond * 1000);
   }
 
@@ -265,12 +265,12 @@ export class ConnectionClocks implements Sleeper {
   wrote(): void {
     this.#writeAt = this.#stuckAt = Infinity;
     if (this.#handlerAt !== Infinity) this.#startHandler();
-    if (this.#waiting && this.#timeouts.idleOn === "both") this.#startIdle();
+    if (this.#waiting && this.#timeouts.idleOn === "both") this.#startIdle(this.#now());
   }
 
-  #startIdle(): void {
+  #startIdle(now: number): void {
     if (this.#readAt !== undefined) return;
-    this.#idleAt = this.#now() + this.#timeouts.idleTimeout;
+    this.#idleAt = now + this.#timeouts.idleTimeout;
     this.#watch(this.#idleAt);
   }
 

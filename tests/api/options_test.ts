@@ -39,6 +39,7 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["maxBytesPerSecond", [0, -1, NaN], RATE],
   ["maxBufferedBytes", [0, -1, 2.5, NaN], COUNT],
   ["answerMisdirected", [1, "yes", null], /expected true or false$/],
+  ["independentLines", [1, "yes", null], /expected true or false$/],
   ["idleTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["lineTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["writeTimeout", [0, -5, NaN, 2 ** 31], TIME],
