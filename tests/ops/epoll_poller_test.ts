@@ -125,6 +125,26 @@ test("a listener on epoll that cannot have all of its descriptors leaves none, a
     },
   ));
 
+test("an address that cannot be had costs no descriptor", async () => {
+  const counts = await counted(`
+    const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const errorAt = (where) => {
+      try {
+        listenEpoll(where);
+      } catch (error) {
+        return error.name;
+      }
+    };
+    const fail = () => [taken.addr, { hostname: "192.0.2.1", port: 0 }].map(errorAt);
+    const names = fail();
+    const before = descriptors();
+    for (let i = 0; i < 100; i++) fail();
+    // Deno may open a few of its own meanwhile.
+    console.log(JSON.stringify([...names, descriptors() - before < 100]));
+  `);
+  assertEquals(counts, ["AddrInUse", "AddrNotAvailable", true]);
+});
+
 test("a poller that cannot take its first descriptor ends", async () => {
   const url = (path: string) => JSON.stringify(new URL(path, import.meta.url));
   const counts = await counted(`
