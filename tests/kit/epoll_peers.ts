@@ -75,8 +75,10 @@ export class RawPeer {
   readonly #fd: number;
 
   constructor(port: number) {
+    const [AF_INET, SOCK_STREAM, SOCK_CLOEXEC] = [2, 1, 0o2000000];
     const { socket, connect } = this.#libc.symbols;
-    this.#fd = socket(2, 1, 0);
+    // A child process that another test starts would keep the connection open if it inherited the descriptor.
+    this.#fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const address = Uint8Array.of(2, 0, port >> 8, port, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0);
     assertEquals(connect(this.#fd, address, address.length), 0);
   }
