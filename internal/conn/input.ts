@@ -36,6 +36,8 @@ interface Wanted<T> {
   readonly mostBytes: (input: Input) => number;
   /** Returns the result if there is no more input, or throws. */
   readonly ended: (input: Input) => T;
+  /** Whether it reads for `conn.readable`. */
+  readonly forReadable?: boolean;
 }
 
 /** A number of bytes that are read as a stream. */
@@ -57,14 +59,6 @@ const LINE: Wanted<string | null> = {
   begun: ({ cutter }) => cutter.begun ? "line" : undefined,
   mostBytes: ({ cutter }) => cutter.mostBytes,
   ended: () => null,
-};
-
-/** All bytes that have come; undefined if there are no more. */
-const BYTES: Wanted<Bytes | undefined> = {
-  take: (input) => input.takeAll(),
-  begun: () => undefined,
-  mostBytes: () => BLOCK_BYTES,
-  ended: () => undefined,
 };
 
 /** Reads for a conversation handler, one read at a time. */
@@ -131,6 +125,7 @@ export class Input {
     if (first === null) return null;
     const batch = [first];
     for (let line; batch.length < TURN_LINES && (line = this.lineAtHand()) !== undefined;) batch.push(line);
+    this.#forgetSearch();
     return batch;
   }
 
@@ -174,13 +169,29 @@ export class Input {
     return data;
   }
 
-  /** Reads the bytes that have come, at least one; undefined if there are no more. */
-  readBytes(): Promise<Bytes | undefined> {
-    return this.#read(BYTES);
+  /**
+   * Reads the bytes that have come, at least one.
+   *
+   * @param give Called with the bytes as soon as they are taken from the input: a stream that is cancelled before the
+   * promise has settled would otherwise lose them.
+   * @returns Whether there were any; false if there will be no more.
+   */
+  readBytes(give: (bytes: Bytes) => void): Promise<boolean> {
+    return this.#read<boolean>({
+      take: () => {
+        const bytes = this.#takeAll();
+        if (bytes !== undefined) give(bytes);
+        return bytes && true;
+      },
+      begun: () => undefined,
+      mostBytes: () => BLOCK_BYTES,
+      ended: () => false,
+      forReadable: true,
+    });
   }
 
   /** Takes all bytes that have come; of those before a limit, only whole lines. */
-  takeAll(): Bytes | undefined {
+  #takeAll(): Bytes | undefined {
     const { input } = this.reader;
     if (input.overLimit) {
       input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
@@ -262,7 +273,7 @@ export class Input {
     }
     this.#busy = true;
     const reading = this.#run(wanted, options, body);
-    if (body !== undefined || wanted === BYTES as unknown) this.#reading = reading;
+    if (body !== undefined || wanted.forReadable) this.#reading = reading;
     return reading;
   }
 
@@ -281,7 +292,7 @@ export class Input {
         if (reader.stopped) break;
         const result = this.#skipped() ? wanted.take(this) : undefined;
         if (result !== undefined) return result;
-        if (this.#ended(wanted !== BYTES as unknown)) break;
+        if (this.#ended(!wanted.forReadable)) break;
         await reader.more(this.#toSkip > 0 ? 1 : wanted.begun(this), wanted.mostBytes(this));
         this.#waited = true;
       }
@@ -303,11 +314,16 @@ export class Input {
 
   #settle(timeout: number | undefined): void {
     this.#busy = false;
-    // Another kind of read may search the same bytes for something else.
-    this.reader.input.searched = this.reader.input.start;
+    this.#forgetSearch();
     if (timeout !== undefined) this.#clocks.limitRead(undefined);
     this.#clocks.work();
     this.reader.letGo();
+  }
+
+  /** Has the next read search all that has come: it may look for something else. */
+  #forgetSearch(): void {
+    const { input } = this.reader;
+    input.searched = input.start;
   }
 
   /** Waits until the pace lets the next line pass, if there is one. */

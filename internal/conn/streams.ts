@@ -78,9 +78,8 @@ export function readableOf(input: Input): ReadableStream<Bytes> {
     type: "bytes",
     async pull(controller) {
       pulling = true;
-      const bytes = await input.readBytes().finally(() => pulling = false);
-      if (bytes === undefined) close(controller);
-      else controller.enqueue(bytes);
+      const came = await input.readBytes((bytes) => controller.enqueue(bytes)).finally(() => pulling = false);
+      if (!came) close(controller);
     },
     // The bytes that have come stay for the next read.
     cancel: () => pulling ? input.cancelRead() : undefined,
