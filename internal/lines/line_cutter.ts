@@ -8,7 +8,7 @@ import type { LineEnd, ResolvedFraming } from "../api/framing.ts";
 import type { Breach } from "../api/reasons.ts";
 import { CR } from "./ascii.ts";
 import { begunBytes, indexOfBytes, type InputBuffer } from "./input_buffer.ts";
-import { decode, independent } from "./text.ts";
+import { begunCharacter, decode, independent } from "./text.ts";
 
 /**
  * Maximum bytes that are decoded at once: decoding each line by itself takes three times as long as cutting it out of
@@ -178,12 +178,9 @@ export class LineCutter {
     if (this.#framing.onLongLine === "close") return void (this.breach = "line-too-long");
     this.#skipping = true;
     if (this.#framing.onLongLine === "discard") return this.#owner.discarded();
-    let length = this.maxLineBytes;
-    if (this.#framing.encoding === "utf-8") {
-      // The bytes of a character but for the first begin with the bits 10.
-      while (length > 0 && this.maxLineBytes - length < 4 && (bytes[start + length] & 0xc0) === 0x80) length--;
-    }
-    this.#truncated = decode(bytes.subarray(start, start + length), this.#framing);
+    let to = start + this.maxLineBytes;
+    if (this.#framing.encoding === "utf-8") to -= begunCharacter(bytes, start, to);
+    this.#truncated = decode(bytes.subarray(start, to), this.#framing);
     if (this.#truncated === undefined) this.breach = "invalid-text";
   }
 
@@ -203,13 +200,17 @@ export class LineCutter {
     if (!this.begun || this.breach !== undefined) return undefined;
     const { bytes, start, end, overLimit, size } = this.#input;
     if (overLimit) return undefined;
+    const withCr = this.#framing.dropsCr && end > start && bytes[end - 1] === CR;
+    const to = withCr ? end - 1 : end;
+    // While more could come, the beginning of a line end did not count.
+    if (!this.#skipping && to - start > this.maxLineBytes) this.#tooLong();
+    if (this.breach !== undefined) return undefined;
     this.lastLineEnd = "none";
     this.#input.skip(size);
     if (this.#framing.unterminated === "drop") return undefined;
     if (this.#framing.unterminated === "error") return void (this.breach = "unterminated");
     if (this.#skipping) return this.#endSkipping();
-    const withCr = this.#framing.dropsCr && bytes[end - 1] === CR;
-    const line = decode(bytes.subarray(start, withCr ? end - 1 : end), this.#framing);
+    const line = decode(bytes.subarray(start, to), this.#framing);
     if (line === undefined) this.breach = "invalid-text";
     return line;
   }

@@ -55,6 +55,23 @@ function fromLatin1(bytes: Uint8Array): string {
 }
 
 /**
+ * Returns how many of the last bytes in [start, end) belong to a character of UTF-8 that goes on behind them.
+ *
+ * @param bytes The bytes, of which there is at least one behind `end`.
+ * @param start The index at which to stop looking.
+ * @param end The index at which text is to be cut.
+ * @returns A number from 0 to 3.
+ */
+export function begunCharacter(bytes: Uint8Array, start: number, end: number): number {
+  let count = 0;
+  // The bytes of a character but for the first begin with the bits 10.
+  while (count < 3 && count < end - start && bytes[end - count] >> 6 === 2) count++;
+  const first = bytes[end - count];
+  const size = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 1;
+  return size > count ? count : 0;
+}
+
+/**
  * Encodes text for a connection.
  *
  * @param text The text.

@@ -1,0 +1,104 @@
+import { assertEquals } from "@std/assert";
+import { type Conn, type Framing, type ServeOptions } from "@x/shouty";
+import { test } from "../kit/bounded.ts";
+import { frame, type Framed, type Seen } from "../kit/framing_oracle.ts";
+import { check, fc, toBytes } from "../kit/property.ts";
+import { delimiterOf, type LineEnds, listenerOf } from "../kit/reads.ts";
+import { startConversations, startServer, type TestServer } from "../kit/server.ts";
+
+type See = (line: string, conn: Conn) => void;
+
+/** Starts a server whose handler shows each line that it gets. */
+const HANDLERS: Readonly<Record<string, (options: ServeOptions, see: See) => TestServer>> = {
+  "a line handler": (options, see) => startServer(options, (line, conn) => see(line, conn)),
+  "an async line handler": (options, see) => startServer(options, async (line, conn) => await see(line, conn)),
+  "conn.readLine": (options, see) =>
+    startConversations(options, async (conn) => {
+      for (let line = await conn.readLine(); line !== null; line = await conn.readLine()) see(line, conn);
+    }),
+  "conn.lines": (options, see) =>
+    startConversations(options, async (conn) => {
+      for await (const line of conn.lines) see(line, conn);
+    }),
+};
+
+/** Sends an input to a handler, and returns what that sees. */
+async function serve(
+  start: (options: ServeOptions, see: See) => TestServer,
+  input: Uint8Array,
+  framing: Framing,
+  maxLineBytes: number,
+  cuts: number[],
+  ticks: number[],
+): Promise<Framed> {
+  const seen: Seen[] = [];
+  let last: Conn | undefined;
+  const lastWords = (reason: string) => (seen.push(reason), null);
+  const data = (conn: Conn) => void (last = conn);
+  const options = { framing, maxLineBytes, lastWords, data, listener: listenerOf(input, cuts, ticks) };
+  await using t = start(options, (line, conn) => void seen.push([line, conn.lastLineEnd]));
+  const { reason } = await t.closed();
+  return { seen, reason, lastLineEnd: last!.lastLineEnd };
+}
+
+const anyDelimiter = fc.oneof(
+  fc.constantFrom("\0", "\x1c\r", "aab", "\n", "aa", "ß", ";", "\r\n\r\n"),
+  fc.array(fc.constantFrom(0, 10, 13, 97, 98, 0xc3, 0x9f), { minLength: 1, maxLength: 16 })
+    .map((bytes) => Uint8Array.from(bytes)),
+);
+
+const anyLineEnd: fc.Arbitrary<LineEnds> = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom<LineEnds>("any", "lf", "crlf") },
+  { weight: 3, arbitrary: anyDelimiter.map((delimiter) => ({ delimiter })) },
+);
+
+const anyFraming: fc.Arbitrary<Framing> = fc.record({
+  lineEnd: anyLineEnd,
+  encoding: fc.constantFrom("utf-8", "latin1"),
+  invalidText: fc.constantFrom("replace", "error"),
+  unterminated: fc.constantFrom("line", "drop", "error"),
+  onLongLine: fc.constantFrom("close", "discard", "truncate"),
+});
+
+/** A part of an input; `undefined` stands for the delimiter, and a number for as many of its bytes. */
+const anyPart = fc.oneof(
+  { weight: 4, arbitrary: fc.constant(undefined) },
+  { weight: 2, arbitrary: fc.nat(15) },
+  { weight: 3, arbitrary: fc.constantFrom("a", "b", "aab", "x".repeat(5), "x".repeat(6), "ß", "€", "😀", "\0") },
+  { weight: 2, arbitrary: fc.constantFrom("\r", "\n", "\r\n", "\uFEFF", "\u2028", "y".repeat(1500), "line of text") },
+  { weight: 1, arbitrary: fc.uint8Array({ maxLength: 5 }) },
+);
+
+function inputOf(parts: readonly (number | string | Uint8Array | undefined)[], lineEnd: LineEnds): Uint8Array {
+  const delimiter = delimiterOf(lineEnd);
+  const bytesOf = (part: typeof parts[number]) =>
+    typeof part === "object" || typeof part === "string" ? toBytes(part) : delimiter.subarray(0, part);
+  return Uint8Array.from(parts.flatMap((part) => [...bytesOf(part)]));
+}
+
+const anyMost = fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constant(65_536));
+const anySizes = fc.array(fc.nat(9), { maxLength: 30 });
+
+for (const [how, start] of Object.entries(HANDLERS)) {
+  test(`${how} gets the lines that the framing describes, however the input comes`, async () => {
+    const arbitraries = [fc.array(anyPart, { maxLength: 24 }), anyFraming, anyMost, anySizes, anySizes] as const;
+    await check([...arbitraries], async (parts, framing, most, cuts, ticks) => {
+      const input = inputOf(parts, framing.lineEnd);
+      assertEquals(await serve(start, input, framing, most, cuts, ticks), frame(input, framing, most));
+    }, 300);
+  });
+
+  test(`${how} gets the same lines at every cut and byte by byte`, async () => {
+    for (const lineEnd of ["any", "lf", "crlf", { delimiter: "aab" }, { delimiter: "\x1c\r" }] as const) {
+      for (const onLongLine of ["discard", "truncate"] as const) {
+        const input = toBytes("aaab\r\r\n12345\r\n123456aaaabx\x1c\x1c\r€€aab\n\n12345\x1c\r12345aab12345\raa");
+        const framing = { lineEnd, onLongLine, encoding: "utf-8", invalidText: "error", unterminated: "line" } as const;
+        const wanted = frame(input, framing, 5);
+        for (let at = 0; at <= input.length; at++) {
+          assertEquals(await serve(start, input, framing, 5, [at], [1]), wanted);
+        }
+        assertEquals(await serve(start, input, framing, 5, Array(input.length).fill(1), []), wanted);
+      }
+    }
+  });
+}
