@@ -143,10 +143,12 @@ export class Answers<Data> implements Answerer {
       if (reader.stopped) return;
       reader.came(1);
       this.answering = true;
+      // What the handler changes holds from the next line.
+      const { framing } = cutter;
       let reply = this.#handler(line, this.#conn.handle);
       if (typeof reply === "object") reply = await this.#pending(reply);
       if (outbox.closed === undefined && reply !== undefined) {
-        outbox.add(encodeLine(checkText(reply, "a string or undefined"), cutter.framing));
+        outbox.add(encodeLine(checkText(reply, "a string or undefined"), framing));
       }
       if (!outbox.hasRoom) await outbox.flush();
       const turn = reader.handled();

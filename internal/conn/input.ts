@@ -100,11 +100,15 @@ export class Input {
     return line === undefined ? this.#read(LINE, options) : Promise.resolve(line);
   }
 
-  /** Returns the next line if it has come, and nothing else is to be done first; otherwise undefined. */
-  lineAtHand(): string | undefined {
+  /**
+   * Returns the next line if it has come, and nothing else is to be done first; otherwise undefined.
+   *
+   * @param leavesLong Whether a line that is too long is left for the next call.
+   */
+  lineAtHand(leavesLong = false): string | undefined {
     const { reader } = this;
     if (this.#busy || this.#body !== undefined || this.#toSkip > 0 || !reader.hasTurn) return undefined;
-    const line = this.cutter.next();
+    const line = this.cutter.next(leavesLong);
     if (line === undefined) return undefined;
     reader.handled();
     reader.came(1);
@@ -124,7 +128,8 @@ export class Input {
     const first = await this.readLine();
     if (first === null) return null;
     const batch = [first];
-    for (let line; batch.length < TURN_LINES && (line = this.lineAtHand()) !== undefined;) batch.push(line);
+    // What the peer is told of a discarded line comes behind the replies to this batch.
+    for (let line; batch.length < TURN_LINES && (line = this.lineAtHand(true)) !== undefined;) batch.push(line);
     this.#forgetSearch();
     return batch;
   }

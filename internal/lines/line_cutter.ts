@@ -92,18 +92,22 @@ export class LineCutter {
     return this.#input.end > this.#input.start || this.#skipping;
   }
 
-  /** Returns the next line that has come whole; `undefined` if there is none yet, or after a breach. */
-  next(): string | undefined {
+  /**
+   * Returns the next line that has come whole; `undefined` if there is none yet, or after a breach.
+   *
+   * @param leavesLong Whether a line that is too long is left for the next call.
+   */
+  next(leavesLong = false): string | undefined {
     const input = this.#input;
     if (input.end === input.start) return undefined;
     const window = this.#window;
     const from = input.position - this.#windowAt;
-    if (from >= window.length || this.#skipping) return this.#nextInBytes();
+    if (from >= window.length || this.#skipping) return this.#nextInBytes(leavesLong);
     const end = window.indexOf(this.#delimiterText, from);
-    if (end < 0) return this.#nextInBytes();
+    if (end < 0) return this.#nextInBytes(leavesLong);
     const withCr = this.#dropsCr && end > from && window.charCodeAt(end - 1) === CR;
     const to = withCr ? end - 1 : end;
-    if (to - from > this.maxLineBytes) return this.#nextInBytes();
+    if (to - from > this.maxLineBytes) return this.#nextInBytes(leavesLong);
     this.#take(end - from, withCr);
     const line = window.slice(from, to);
     if (end + this.#delimiterText.length === window.length) this.#window = "";
@@ -116,20 +120,22 @@ export class LineCutter {
     this.#input.skip(length + this.#delimiterLength);
   }
 
-  #nextInBytes(): string | undefined {
+  #nextInBytes(leavesLong: boolean): string | undefined {
     while (this.breach === undefined) {
       const { bytes, start, searched, end } = this.#input;
       const { delimiter, dropsCr } = this.#framing;
       const at = indexOfBytes(bytes, delimiter, searched, end);
-      if (at < 0) return this.#unfinished();
+      if (at < 0) return this.#unfinished(leavesLong);
       const withCr = dropsCr && at > start && bytes[at - 1] === CR;
       const to = withCr ? at - 1 : at;
       if (this.#skipping) {
         this.#take(at - start, withCr);
         const line = this.#endSkipping();
         if (line !== undefined) return line;
-      } else if (to - start > this.maxLineBytes) this.#tooLong();
-      else {
+      } else if (to - start > this.maxLineBytes) {
+        if (leavesLong) return undefined;
+        this.#tooLong();
+      } else {
         const line = this.#decode(start, to, at + delimiter.length < end);
         if (line === undefined) this.breach = "invalid-text";
         else this.#take(at - start, withCr);
@@ -156,7 +162,7 @@ export class LineCutter {
   }
 
   /** Looks at a line whose end has not come. */
-  #unfinished(): undefined {
+  #unfinished(leavesLong = false): undefined {
     const { bytes, start, end } = this.#input;
     const { delimiter, dropsCr } = this.#framing;
     const begun = begunBytes(bytes, delimiter, start, end);
@@ -166,7 +172,7 @@ export class LineCutter {
       // A CR may belong to the line end, and `lastLineEnd` needs it.
       this.#input.skip(end - start - Math.max(begun, cr));
       if (cr === 1) this.#input.searched = end;
-    } else if (end - start - Math.max(begun, cr) > this.maxLineBytes) {
+    } else if (end - start - Math.max(begun, cr) > this.maxLineBytes && !leavesLong) {
       this.#tooLong();
       if (this.breach === undefined) this.#unfinished();
     }

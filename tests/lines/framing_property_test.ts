@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { type Conn, type Framing, type ServeOptions } from "@x/shouty";
+import type { Conn, Framing, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { frame, type Framed, type Seen } from "../kit/framing_oracle.ts";
 import { check, fc, toBytes } from "../kit/property.ts";

@@ -1,0 +1,169 @@
+import { assertEquals, assertLessOrEqual, assertRejects, assertThrows } from "@std/assert";
+import type { Framing } from "@x/shouty";
+import { test } from "../kit/bounded.ts";
+import { tapped } from "../kit/faults.ts";
+import { toBytes } from "../kit/property.ts";
+import { inMemory, startConversations, startServer } from "../kit/server.ts";
+
+const latin1 = (text: string) => Uint8Array.from(text, (character) => character.charCodeAt(0));
+
+test('under "crlf" a "." between bare LFs does not end the data, nor does one that the end of input cuts off', async () => {
+  for (
+    const [sent, wanted] of [["a\n.\nb\r\n.\r\nQUIT\r\n", ["a\n.\nb", "."]], ["a\r\n.", ["a"]], ["a\r\n.\r", ["a"]]]
+  ) {
+    const data: string[] = [];
+    const framing = { lineEnd: "crlf", unterminated: "drop" } as const;
+    await using t = startConversations({ ...inMemory(), framing }, async (conn) => {
+      for await (const line of conn.lines) {
+        data.push(line);
+        if (line === ".") break;
+      }
+    });
+    await t.talk(sent as string);
+    await t.closed();
+    assertEquals(data, wanted);
+  }
+});
+
+test('under "any" and "lf" lastLineEnd tells a bare LF from CR LF', async () => {
+  for (const [lineEnd, ends] of [["any", ["lf", "crlf", "none"]], ["lf", ["lf", "lf", "none"]]] as const) {
+    const seen: unknown[] = [];
+    await using t = startConversations({ ...inMemory(), framing: { lineEnd } }, async (conn) => {
+      assertEquals(conn.lastLineEnd, undefined);
+      for await (const _ of conn.lines) seen.push(conn.lastLineEnd);
+    });
+    await t.talk("one\ntwo\r\nthree");
+    await t.closed();
+    assertEquals<unknown>(seen, ends);
+  }
+});
+
+test("latin1 holds for lines and for what is written; a character beyond it is refused, and nothing of it is sent", async () => {
+  const all = String.fromCharCode(...Array.from({ length: 256 }, (_, i) => i)).replace("\n", "");
+  await using t = startConversations({ ...inMemory(), framing: { encoding: "latin1" } }, async (conn) => {
+    assertEquals(await conn.readLine(), all);
+    for (const beyond of ["\u0100", "ok €", "😀", "\ud800"]) {
+      await assertRejects(() => conn.write(beyond), TypeError, "latin1 ends at U+00FF");
+      assertThrows(() => conn.close({ lastWord: beyond }), TypeError, "latin1 ends at U+00FF");
+    }
+    conn.write(all);
+    conn.close({ lastWord: "bye \xff" });
+  });
+  const client = await t.connect();
+  await client.write(latin1(`${all}\n`));
+  const parts: number[] = [];
+  for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) parts.push(...bytes);
+  assertEquals(Uint8Array.from(parts), latin1(`${all}bye \xff\n`));
+});
+
+test("a reply that latin1 does not have is the handler's error; what the server itself says is sent with question marks", async () => {
+  const lastWords = () => "sorry €";
+  const options = { ...inMemory(), lastWords, framing: { encoding: "latin1" } } as const;
+  await using t = startServer(options, (line) => line === "bad" ? "€" : line);
+  assertEquals(await t.talk("ok\nbad\nlost\n"), "ok\nsorry ?\n");
+  assertEquals((await t.closed()).reason, "handler-error");
+});
+
+const ENDINGS: readonly (readonly [Framing["lineEnd"], string])[] = [
+  ["any", "\n"],
+  ["lf", "\n"],
+  ["crlf", "\r\n"],
+  [{ delimiter: "\0" }, "\0"],
+  [{ delimiter: "ß;" }, "ß;"],
+  [{ delimiter: Uint8Array.of(0x1c, 0x0d) }, "\x1c\r"],
+];
+
+for (const [lineEnd, ending] of ENDINGS) {
+  test(`what the server adds ends with ${JSON.stringify(ending)} where lines end with ${JSON.stringify(lineEnd)}`, async () => {
+    const framing = { lineEnd, onLongLine: "discard" } as const;
+    const lastWords = (reason: string) => `(${reason})`;
+    const lines = ["hello", "too long", "you"].map((line) => line + ending).join("");
+    const options = { maxLineBytes: 5, maxConnectionBytes: toBytes(lines).length + 3, lastWords, framing };
+    const words = ["HELLO", "(line-too-long)", "YOU", "(byte-limit)"].map((word) => word + ending).join("");
+    await using t = startServer({ ...inMemory(), ...options }, (line) => line.toUpperCase());
+    assertEquals(await t.talk(`${lines}xxxx`), words);
+    await using c = startConversations({ ...inMemory(), ...options }, async (conn) => {
+      for await (const line of conn.lines) await conn.write(line.toUpperCase() + ending);
+    });
+    assertEquals(await c.talk(`${lines}xxxx`), words);
+    assertEquals([(await t.closed()).reason, (await c.closed()).reason], ["byte-limit", "byte-limit"]);
+  });
+}
+
+test("a line that is discarded is answered at its turn, after the replies to the lines before it, also in a batch", async () => {
+  const framing = { onLongLine: "discard" } as const;
+  const lastWords = () => "too long";
+  await using t = startConversations({ ...inMemory(), maxLineBytes: 5, lastWords, framing }, async (conn) => {
+    for await (const batch of conn.batches) for (const line of batch) await conn.write(`${line}\n`);
+  });
+  const wanted = "one\ntwo\ntoo long\nthree\ntoo long\n";
+  assertEquals(await t.talk("one\ntwo\nmuch too long\nthree\nunfinished"), wanted);
+});
+
+test("a line handler that changes the framing has its reply sent under the old one, and gets the next line under the new", async () => {
+  await using t = startServer(inMemory(), async (line, conn) => {
+    if (line === "change") conn.setFraming({ lineEnd: { delimiter: "\0" }, encoding: "latin1" });
+    await Promise.resolve();
+    return `<ß${line}>`;
+  });
+  const client = await t.connect();
+  await client.write(latin1("change\none\ntwo\xdf\0"));
+  await client.closeWrite();
+  const parts: number[] = [];
+  for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) parts.push(...bytes);
+  assertEquals(Uint8Array.from(parts), Uint8Array.from([...toBytes("<ßchange>\n"), ...latin1("<ßone\ntwo\xdf>\0")]));
+});
+
+test("block is called under LF alone, and no longer once the framing has changed", async () => {
+  const blocks: string[] = [];
+  const handler = Object.assign((line: string) => `line ${line}`, {
+    block: (lines: string) => (blocks.push(lines), lines),
+  });
+  const others: Partial<Framing>[] = [
+    ...[{ lineEnd: "crlf" } as const, { encoding: "latin1" } as const, { unterminated: "drop" } as const],
+    ...[{ invalidText: "error" } as const, { onLongLine: "truncate" } as const, { lineEnd: { delimiter: "\n" } }],
+  ];
+  for (const framing of others) {
+    await using t = startServer({ ...inMemory(), framing }, handler);
+    assertEquals(await t.talk("one\r\n"), framing.lineEnd === "crlf" ? "line one\r\n" : await t.talk("one\r\n"));
+  }
+  assertEquals(blocks, []);
+  await using t = startServer({ ...inMemory(), framing: { lineEnd: "lf" } }, handler);
+  assertEquals(await t.talk("one\r\ntwo\n"), "one\r\ntwo\n");
+  assertEquals(blocks.join(""), "one\r\ntwo\n");
+});
+
+for (const onLongLine of ["discard", "truncate"] as const) {
+  test(`a line of 4 MiB takes no more memory than the limit while it is read to ${onLongLine} it`, async () => {
+    const { listener, clock } = inMemory();
+    let largest = 0;
+    const watched = tapped(listener, (inner) => ({
+      read: (into) => (largest = Math.max(largest, into.buffer.byteLength), inner.read(into)),
+    }));
+    const seen: string[] = [];
+    const options = { clock, maxLineBytes: 1000, framing: { onLongLine }, lastWords: () => null };
+    await using t = startServer({ ...options, listener: watched }, (line) => void seen.push(line));
+    const client = t.own(listener.connect());
+    const part = "x".repeat(32 * 1024);
+    for (let i = 0; i < 128; i++) await client.write(part);
+    await client.write("\nnext\n");
+    await client.closeWrite();
+    assertEquals([await client.readAll(), (await t.closed()).reason], ["", "end"]);
+    assertEquals(seen, onLongLine === "truncate" ? ["x".repeat(1000), "next"] : ["next"]);
+    assertLessOrEqual(largest, 64 * 1024);
+  });
+}
+
+test("invalid text ends the input before its line, and what came before is answered", async () => {
+  const framing = { invalidText: "error" } as const;
+  const bytes = Uint8Array.from([...toBytes("one\ntwo\n"), 0xff, ...toBytes("\nthree\n")]);
+  await using t = startServer({ ...inMemory(), framing }, (line) => line);
+  assertEquals(await t.talk(bytes), "one\ntwo\nerror: invalid text\n");
+  let ending: string | undefined;
+  await using c = startConversations({ ...inMemory(), framing }, async (conn) => {
+    for await (const line of conn.lines) await conn.write(`${line}\n`);
+    ending = conn.ending;
+  });
+  assertEquals(await c.talk(bytes), "one\ntwo\nerror: invalid text\n");
+  assertEquals([ending, (await c.closed()).reason, (await t.closed()).reason], Array(3).fill("invalid-text"));
+});
