@@ -47,9 +47,14 @@ const MAX_ARGUMENTS = 4096;
 
 /** Each byte is the character of the same number. The decoder for "latin1" would follow Windows-1252 instead. */
 function fromLatin1(bytes: Uint8Array): string {
+  // ASCII is the same in UTF-8, whose decoder takes a tenth of the time or less. Only ASCII has one character per byte
+  // and no U+FFFD.
+  const ascii = DECODER.decode(bytes);
+  if (ascii.length === bytes.length && !ascii.includes("\uFFFD")) return ascii;
   let text = "";
   for (let at = 0; at < bytes.length; at += MAX_ARGUMENTS) {
-    text += String.fromCharCode(...bytes.subarray(at, at + MAX_ARGUMENTS));
+    // `apply` takes bytes as they are: to spread them would take eight times as long.
+    text += String.fromCharCode.apply(null, bytes.subarray(at, at + MAX_ARGUMENTS) as unknown as number[]);
   }
   return text;
 }
@@ -76,13 +81,18 @@ export function begunCharacter(bytes: Uint8Array, start: number, end: number): n
  *
  * @param text The text.
  * @param encoding The encoding of the connection.
- * @returns Bytes; or the text itself where that is UTF-8, which is encoded when it is written.
+ * @returns Bytes; or the text itself where UTF-8 is the same, which is encoded when it is written.
  * @throws {TypeError} If the encoding does not have a character of the text.
  */
 export function encode(text: string, encoding: Framing["encoding"]): string | Uint8Array {
-  if (encoding === "utf-8") return text;
+  if (encoding === "utf-8" || !/[^\0-\x7f]/.test(text)) return text;
   const beyond = /[^\0-\xff]/u.exec(text)?.[0].codePointAt(0);
-  if (beyond === undefined) return Uint8Array.from(text, (character) => character.charCodeAt(0));
+  if (beyond === undefined) {
+    const bytes = new Uint8Array(text.length);
+    // `Uint8Array.from` would take twenty times as long.
+    for (let at = 0; at < bytes.length; at++) bytes[at] = text.charCodeAt(at);
+    return bytes;
+  }
   throw new TypeError(`Cannot write U+${beyond.toString(16).toUpperCase().padStart(4, "0")}: latin1 ends at U+00FF`);
 }
 
