@@ -21,7 +21,8 @@ import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
-import { serve, type Server } from "./server.ts";
+import type { Server } from "./internal/server/running.ts";
+import { serve } from "./server.ts";
 
 /**
  * Runs the command and ends the process.

@@ -19,7 +19,7 @@ export { lineStream, type LineStreamOptions } from "./internal/lines/line_stream
 export { shout } from "./internal/lines/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/api/transport.ts";
 export { serve, serveConnections } from "./server.ts";
-export type { Server, ServerState } from "./server.ts";
+export type { Server, ServerState } from "./internal/server/running.ts";
 
 if (import.meta.main) {
   const { requireDeno } = await import("./cli/deno_version.ts");

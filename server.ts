@@ -4,73 +4,32 @@
  * @module
  */
 
-import { Connection, type Handler, type Host } from "./conn.ts";
+import { Connection } from "./conn.ts";
+import type { Handler, Host } from "./internal/conn/parts.ts";
 import { Acceptor } from "./internal/server/acceptor.ts";
-import { Admission } from "./internal/server/admission.ts";
+import { Admission, admissionRules, Candidates, type Verdict } from "./internal/server/admission.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
-import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
-import { type ConnLimits, mergeLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
+import { RefClock, SYSTEM_CLOCK } from "./internal/time/clock.ts";
+import { type ConnLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
 import { Drain } from "./internal/server/drain.ts";
 import { Counters, type ServerStats } from "./internal/server/counters.ts";
-import { AcceptRejection } from "./internal/api/errors.ts";
-import type { ClosedEvent, GoneEvent, ServerEvent, ShutdownReport } from "./internal/api/events.ts";
+import type { ClosedEvent, ShutdownReport } from "./internal/api/events.ts";
 import type { Conn, ConnHandler, LineHandler } from "./internal/api/handlers.ts";
-import type { AdmissionRejectReason, CloseReason } from "./internal/api/reasons.ts";
+import type { AdmissionRejectReason } from "./internal/api/reasons.ts";
 import { MisdirectedTransport } from "./internal/lines/misdirected.ts";
-import { RefClock } from "./internal/time/clock.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
-import { Candidate, type Verdict } from "./internal/server/candidate.ts";
+import type { Server, ServerState } from "./internal/server/running.ts";
 import { checkData, encodeLine } from "./internal/lines/text.ts";
+import { Reports } from "./internal/server/reports.ts";
 import { Rejects } from "./internal/server/rejects.ts";
 import { MemberList } from "./internal/memory/member_list.ts";
-import { admissionRules } from "./internal/server/admission.ts";
-import { checkDrain, checkServeOptions, defaultLastWords } from "./internal/api/serve_options.ts";
+import { checkDrain, checkServeOptions } from "./internal/api/serve_options.ts";
 import type { Clock, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
-import { closeQuietly, isReset, keepAlive, type Listener, type Transport } from "./internal/api/transport.ts";
-
-/** The states of a server, in their order; it never goes back. */
-export type ServerState = "listening" | "draining" | "closed";
-
-/** A running server. */
-export interface Server<Data = undefined> extends AsyncDisposable {
-  /** The address on which it listens, with the port that was bound. */
-  readonly addr: Deno.Addr;
-  /** The current state. */
-  readonly state: ServerState;
-  /** Resolves when the server is closed; rejects if the listener failed and cannot recover. */
-  readonly finished: Promise<void>;
-  /** The open connections, also those that are about to end. Each iteration visits those that are open then. */
-  readonly connections: Iterable<Conn<Data>>;
-  /** Returns the counters so far. */
-  stats(): ServerStats;
-  /**
-   * Writes to all open connections, as `conn.write` does. A peer that takes too little is cut off by its
-   * `maxQueuedBytes` and `writeTimeout`, and holds up no other.
-   *
-   * @param data The text or bytes; no line end is added.
-   * @param options A connection that is left out, such as that of the sender.
-   * @throws {TypeError} If the data is neither text nor bytes.
-   */
-  broadcast(data: string | Uint8Array, options?: { except?: Conn<Data> | undefined }): void;
-  /**
-   * Stops accepting at once, and ends the connections. A later call can only make the first one faster: it can turn
-   * `linger` into `finish`, or bring the deadline forward. A handler may call it, but must not await it: the shutdown
-   * waits for the handler.
-   *
-   * @param options How to drain, and how long at most.
-   * @returns How the connections ended; the port is free again when it resolves.
-   * @throws {RangeError | TypeError} If an option is wrong.
-   */
-  shutdown(options?: ShutdownOptions): Promise<ShutdownReport>;
-  /** Keeps the process alive while the server runs; this is the default. */
-  ref(): void;
-  /** Lets the process exit while the server runs. */
-  unref(): void;
-}
+import { closeQuietly, keepAlive, type Listener, type Transport } from "./internal/api/transport.ts";
 
 /**
  * A server at work.
@@ -93,11 +52,11 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
   readonly #acceptor: Acceptor;
   readonly #admission: Admission;
   readonly #rejects: Rejects;
-  /** Connections about which the hook `admit` has not decided. */
-  readonly #candidates = new Set<Candidate>();
+  readonly #candidates: Candidates;
   readonly #conns = new MemberList<Connection<Data>>();
   readonly budget: Budget;
   readonly #counters = new Counters();
+  readonly reports: Reports;
   readonly #accepting: Promise<void>;
   readonly #finished = Promise.withResolvers<void>();
   readonly #report = Promise.withResolvers<ShutdownReport>();
@@ -119,19 +78,21 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
     this.#admission = new Admission(admissionRules(options), () => clock.now());
     this.handler = handler;
     this.#options = options;
+    this.reports = new Reports(options, this.#counters);
     this.#time = clock;
     this.clock = new RefClock(clock);
     this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024);
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
+    this.#candidates = new Candidates(clock, options.admitTimeout ?? 5000, this.#limits);
     this.#listener = options.listener ?? Deno.listen({ hostname, port });
     this.#acceptor = new Acceptor(this.#listener, this.clock, {
       delay: () => this.#admission.delay(),
-      failed: (error, retryMs) => this.#failed(error, retryMs),
+      failed: (error, retryMs) => this.reports.acceptFailed(error, retryMs),
     });
     this.addr = this.#listener.addr;
-    this.#guard(() => options.onListen?.(this.addr));
-    this.emit({ type: "listening", addr: this.addr });
+    this.reports.guard(() => options.onListen?.(this.addr));
+    this.reports.emit({ type: "listening", addr: this.addr });
     this.#stopping.signal.addEventListener("abort", () => this.#close().then(this.#report.resolve));
     this.#accepting = this.#accept();
     if (signal !== undefined) this.#obey(signal);
@@ -146,7 +107,8 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
   }
 
   get connections(): Iterable<Conn<Data>> {
-    return { [Symbol.iterator]: () => handlesOf(this.#conns) };
+    const conns = this.#conns;
+    return { [Symbol.iterator]: () => Iterator.from(conns).map((conn) => conn.handle) };
   }
 
   broadcast(data: string | Uint8Array, { except }: { except?: Conn<Data> | undefined } = {}): void {
@@ -199,18 +161,6 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
     return socketsTurns(this.active, shared);
   }
 
-  emit(event: ServerEvent): void {
-    // A handler whose connection was aborted may still throw, but `stopped` is always the last event.
-    if (this.#state === "closed" && event.type !== "stopped") return;
-    if (this.#options.onEvent !== undefined) this.#guard(() => this.#options.onEvent!(event));
-  }
-
-  lastWords(reason: CloseReason | AdmissionRejectReason, limit: number): string | null {
-    const { lastWords = defaultLastWords } = this.#options;
-    const line = this.#guard(() => lastWords(reason, limit));
-    return typeof line === "string" ? line : null;
-  }
-
   readonly #ended = (event: ClosedEvent): void => {
     const conn = event.conn as Connection<Data>;
     const { handled } = conn;
@@ -222,21 +172,8 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
     this.#admission.leave(conn.remoteAddr);
     this.#acceptor.hurry();
     this.#counters.ended(event, event);
-    this.emit(event);
+    this.reports.emit(event);
   };
-
-  /** Calls a hook, and counts its error instead of passing it on: a hook must not harm the server. */
-  #guard<T>(call: () => T): T | undefined {
-    const failed = () => void this.#counters.hookErrors++;
-    try {
-      const result = call();
-      // The promise of an async hook is handled only here; unhandled, its rejection would end the process.
-      if (result instanceof Promise) result.catch(failed);
-      return result;
-    } catch {
-      failed();
-    }
-  }
 
   #obey(signal: AbortSignal): void {
     const stop = () => this.shutdown();
@@ -262,7 +199,7 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
       this.#admit(transport);
     } catch (error) {
       closeQuietly(transport);
-      this.#failed(error, 0);
+      this.reports.acceptFailed(error, 0);
     }
   }
 
@@ -272,26 +209,16 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
     const { remoteAddr } = transport;
     const decision = this.#admission.enter(remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
-    const { admit, admitTimeout = 5000 } = this.#options;
+    const { admit } = this.#options;
     if (admit === undefined) return this.#serve(transport, this.#limits);
     const { localAddr } = transport;
-    const candidate = new Candidate(() => admit({ remoteAddr, localAddr }), this.#time, admitTimeout);
-    this.#candidates.add(candidate);
-    candidate.verdict.then((verdict) => {
-      this.#candidates.delete(candidate);
-      this.#decided(transport, remoteAddr, verdict);
-    });
+    const verdict = this.#candidates.ask(() => admit({ remoteAddr, localAddr }));
+    verdict.then((verdict) => this.#decided(transport, remoteAddr, verdict));
   }
 
   /** Serves or rejects a connection about which the hook `admit` has decided. */
   #decided(transport: Transport, remoteAddr: Deno.Addr, { limits, error }: Verdict): void {
-    try {
-      if (this.#state === "listening" && limits !== undefined) {
-        return this.#serve(transport, mergeLimits(this.#limits, limits));
-      }
-    } catch (wrong) {
-      error = wrong;
-    }
+    if (this.#state === "listening" && limits !== undefined) return this.#serve(transport, limits);
     if (error !== undefined) this.#counters.hookErrors++;
     this.#admission.leave(remoteAddr);
     this.#acceptor.hurry();
@@ -307,34 +234,16 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
     this.#counters.accepted++;
     this.#conns.add(conn);
     if (this.#unref) conn.unref();
-    this.emit({ type: "accepted", conn });
+    this.reports.emit({ type: "accepted", conn });
     conn.closed.then(this.#ended);
     conn.serve();
   }
 
   #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number, error?: unknown): void {
-    this.#counters.rejected++;
-    const facts = { ...(limit !== undefined && { limit }), ...(error !== undefined && { error }) };
-    this.emit({ type: "rejected", remoteAddr: transport.remoteAddr, reason, ...facts });
+    this.reports.rejected({ remoteAddr: transport.remoteAddr, reason, limit: limit!, error });
     if (reason === "accept-rate-per-ip") return closeQuietly(transport);
-    const word = this.lastWords(reason, limit ?? 0);
+    const word = this.reports.lastWords(reason, limit ?? 0);
     this.#rejects.add(transport, word === null ? "" : encodeLine(word, this.framing, true));
-  }
-
-  /** Reports that accepting failed. A listener that rejected a connection has closed it, so its peer gets no line. */
-  #failed(error: unknown, retryMs: number): void {
-    if (error instanceof AcceptRejection) {
-      const { remoteAddr, reason, cause } = error;
-      if (reason === "gone") return this.#gone({ remoteAddr, error: cause });
-      this.#counters.rejected++;
-      this.emit({ type: "rejected", remoteAddr, reason, error: cause });
-    } else if (isReset(error)) this.#gone({ error });
-    else this.emit({ type: "accept-error", error, retryMs });
-  }
-
-  #gone(left: Omit<GoneEvent, "type">): void {
-    this.#counters.gone++;
-    this.emit({ type: "gone", ...left });
   }
 
   /**
@@ -355,12 +264,12 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
     const before = { ...this.#counters.closed };
     // With `#time`, not `clock`: unref() must not stop the timer of a shutdown that the caller awaits.
     const drain = this.#drain = new Drain(this.#conns, this.#time, () => {
-      this.emit({ type: "waiting", active: this.active });
+      this.reports.emit({ type: "waiting", active: this.active });
     });
-    this.emit({ type: "draining", active: this.active });
+    this.reports.emit({ type: "draining", active: this.active });
     this.#acceptor.close();
     this.#rejects.close();
-    for (const candidate of this.#candidates) candidate.drop();
+    this.#candidates.close();
     // The port is free only when the outstanding accept() has settled.
     await Promise.all([this.#accepting, ...Array.from(this.#conns, (conn) => conn.closed)]);
     const handlersLeft = await this.#handlersSettle(drain.over);
@@ -368,7 +277,7 @@ class LineServer<Data> implements Server<Data>, Host<Data> {
     this.#drain = undefined;
     this.#state = "closed";
     const report = { closed: this.#counters.closedSince(before), handlersLeft, durationMs: this.clock.now() - since };
-    this.emit({ type: "stopped", report });
+    this.reports.emit({ type: "stopped", report });
     this.#finished.resolve();
     return report;
   }
@@ -442,8 +351,4 @@ export function serveConnections<Data = undefined>(
   checkFunction("handler", handler);
   checkServeOptions(options);
   return new LineServer(options, { conversation: handler });
-}
-
-function* handlesOf<Data>(conns: Iterable<Connection<Data>>): Generator<Conn<Data>, undefined> {
-  for (const conn of conns) yield conn.handle;
 }

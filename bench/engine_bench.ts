@@ -4,7 +4,8 @@
  * @module
  */
 
-import { Limiter } from "../internal/lines/limiter.ts";
+import type { Limiter } from "../internal/lines/limiter.ts";
+import { limiterOf } from "../tests/kit/limiter.ts";
 import { Outbox } from "../internal/conn/outbox.ts";
 import { shout } from "../internal/lines/shout.ts";
 import { decodeLines } from "../internal/lines/text.ts";
@@ -20,7 +21,7 @@ const BLOCKS = {
 
 for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
   const input = new TextEncoder().encode(`${"x".repeat(bytes)}\n`.repeat(count));
-  const limiter = new Limiter(LIMITS);
+  const limiter = limiterOf(LIMITS);
   const transport = {
     closeWrite: () => Promise.resolve(),
     write: (bytes: Uint8Array) => Promise.resolve(bytes.length),
@@ -41,7 +42,7 @@ for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
 const LONG = new Uint8Array(65_536).fill(120);
 
 Deno.bench("the limiter takes a line of 64 KiB byte by byte", () => {
-  const limiter = new Limiter(LIMITS);
+  const limiter = limiterOf(LIMITS);
   for (const byte of LONG) {
     limiter.input.space(limiter.mostBytes)[0] = byte;
     limiter.take(1);

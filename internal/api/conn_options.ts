@@ -192,23 +192,28 @@ export function resolveConnOptions(options: ConnOptions): ConnLimits {
   const { maxLines = Infinity, maxLinesPerSecond = Infinity, maxBytesPerSecond = Infinity } = options;
   const { answerMisdirected = false, independentLines } = options;
   const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, maxQueuedBytes = 1_048_576 } = options;
-  for (const [name, value] of Object.entries(timeouts)) checkTimeout(name, value);
-  checkWord("idleOn", idleOn, ["both", "read"]);
-  if (minBytesPerSecond !== 0) checkRate("minBytesPerSecond", minBytesPerSecond, "0");
-  checkBufferBytes("maxLineBytes", maxLineBytes);
-  checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
-  checkWhole("maxQueuedBytes", maxQueuedBytes, 1, Infinity);
-  checkWhole("maxLines", maxLines, 1, Infinity);
-  checkRate("maxLinesPerSecond", maxLinesPerSecond);
-  checkRate("maxBytesPerSecond", maxBytesPerSecond);
-  checkBoolean("answerMisdirected", answerMisdirected);
-  if (independentLines !== undefined) checkBoolean("independentLines", independentLines);
-  return {
+  const limits = {
     ...timeouts,
     ...{ idleOn, minBytesPerSecond, independentLines },
     ...{ maxLines, maxLinesPerSecond, maxBytesPerSecond, answerMisdirected },
     ...{ maxLineBytes, maxConnectionBytes, maxQueuedBytes },
   };
+  for (const [name, value] of Object.entries(timeouts)) checkTimeout(name, value);
+  checkLimits(limits);
+  return limits;
+}
+
+function checkLimits(limits: ConnLimits): void {
+  checkWord("idleOn", limits.idleOn, ["both", "read"]);
+  if (limits.minBytesPerSecond !== 0) checkRate("minBytesPerSecond", limits.minBytesPerSecond, "0");
+  checkBufferBytes("maxLineBytes", limits.maxLineBytes);
+  checkWhole("maxConnectionBytes", limits.maxConnectionBytes, 1, Infinity);
+  checkWhole("maxQueuedBytes", limits.maxQueuedBytes, 1, Infinity);
+  checkWhole("maxLines", limits.maxLines, 1, Infinity);
+  checkRate("maxLinesPerSecond", limits.maxLinesPerSecond);
+  checkRate("maxBytesPerSecond", limits.maxBytesPerSecond);
+  checkBoolean("answerMisdirected", limits.answerMisdirected);
+  if (limits.independentLines !== undefined) checkBoolean("independentLines", limits.independentLines);
 }
 
 /**

@@ -5,12 +5,13 @@
  */
 
 import { countLineFeeds } from "../lines/ascii.ts";
-import { Limiter, type SizeLimits } from "../lines/limiter.ts";
+import { Limiter } from "../lines/limiter.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import { countLines, decodeLines, encodeLine } from "../lines/text.ts";
 import type { Budget } from "../memory/budget.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { ANSWER_BYTES, type BytesHandler, type Conn } from "../api/handlers.ts";
+import type { ResolvedFraming } from "../api/framing.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Answerer, Reader } from "./reader.ts";
 
@@ -28,6 +29,8 @@ export class Answers<Data> implements Answerer {
   readonly #budget: Budget;
   /** Cuts blocks of lines for a handler that answers them at once; undefined while each line is cut on its own. */
   #limiter: Limiter | undefined;
+  /** The framing for which that was chosen; undefined if it is to be chosen anew. */
+  #arrangedFor: ResolvedFraming | undefined;
   /** Whether the handler is running. */
   answering = false;
 
@@ -59,14 +62,20 @@ export class Answers<Data> implements Answerer {
   }
 
   /** Chooses how lines are cut, for the framing and the limits that hold from now on. */
-  arrange(limits: SizeLimits): void {
-    const { lineEnd, encoding, invalidText, unterminated, onLongLine } = this.#cutter.framing;
+  #arrange(framing: ResolvedFraming): void {
+    const { lineEnd, encoding, invalidText, unterminated, onLongLine } = framing;
     const plain = (lineEnd === "any" || lineEnd === "lf") && encoding === "utf-8" && invalidText === "replace";
-    const inBlocks = plain && unterminated === "line" && onLongLine === "close" && !this.#reader.paced &&
+    const inBlocks = plain && unterminated === "line" && onLongLine === "close" && this.#reader.pace === undefined &&
       this.#handler.block !== undefined;
-    // Input that has come is cut anew.
-    if (this.#reader.input.size > 0) this.#reader.ahead = true;
-    this.#limiter = inBlocks ? new Limiter(limits, lineEnd === "any", this.#reader.input) : undefined;
+    this.#arrangedFor = framing;
+    this.#limiter = inBlocks
+      ? new Limiter(this.#cutter.maxLineBytes, lineEnd === "any", this.#reader.input)
+      : undefined;
+  }
+
+  /** Limits have changed. */
+  limitsChanged(): void {
+    this.#arrangedFor = undefined;
   }
 
   get awaited(): "line" | undefined {
@@ -78,6 +87,8 @@ export class Answers<Data> implements Answerer {
   }
 
   answer(): Promise<void> | undefined {
+    const { framing } = this.#cutter;
+    if (framing !== this.#arrangedFor) this.#arrange(framing);
     this.#reader.ahead = false;
     return this.#limiter === undefined ? this.#answerEach() : this.#answerBlock(this.#limiter);
   }
@@ -119,6 +130,8 @@ export class Answers<Data> implements Answerer {
   #answerText(lines: string): Promise<void> {
     this.answering = true;
     const replies = this.#handler.block!(lines, this.#conn.handle);
+    // A handler that has changed the framing has changed what the rest of the input means.
+    if (this.#cutter.framing !== this.#arrangedFor && this.#reader.input.size > 0) this.#reader.ahead = true;
     if (replies instanceof Promise) return this.#answerLater(replies);
     this.answering = false;
     this.#outbox.add(checkText(replies, "a string"));
@@ -138,7 +151,7 @@ export class Answers<Data> implements Answerer {
     let line = this.#cut();
     this.#clocks.came(line !== undefined);
     for (; line !== undefined; line = this.#cut()) {
-      const wait = reader.line((most) => 1 + cutter.count(most - 1));
+      const wait = reader.pace?.line((most) => 1 + cutter.count(most - 1));
       if (wait !== undefined) outbox.flush(), await wait;
       if (reader.stopped) return;
       reader.came(1);

@@ -4,17 +4,19 @@
  * @module
  */
 
+import type { Awaited } from "../time/conn_clocks.ts";
+
 /** Why the input is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
 
 /** The reader, as this class sees it. */
-interface Input {
+interface Source {
   /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
   readonly atBoundary: boolean;
-  /** Whether a body is being read, which the input may not cut off. */
-  readonly inBody: boolean;
-  /** Whether the kernel probably has more. */
-  readonly full: boolean;
+  /** What has begun; a number is a body, which the end of input may not cut off. */
+  readonly awaited: Awaited | undefined;
+  /** Tells whether the kernel probably has more. */
+  readonly input: { readonly full: boolean };
   /** Whether reading is over. */
   readonly over: boolean;
   readonly byteCount: number;
@@ -35,7 +37,7 @@ const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, 
  */
 export class Finishing {
   readonly #reason: FinishReason;
-  readonly #input: Input;
+  readonly #source: Source;
   readonly #socketsTurn: () => Promise<void>;
   readonly #done: () => void;
   readonly #maxBytes: number;
@@ -46,44 +48,44 @@ export class Finishing {
 
   /**
    * @param reason Why the input is ended.
-   * @param input The reader.
+   * @param source The reader.
    * @param socketsTurn Settles when the kernel has been asked about every socket.
    * @param done Called once, at the boundary.
    */
   constructor(
     reason: FinishReason,
-    input: Input,
+    source: Source,
     socketsTurn: () => Promise<void>,
     done: () => void,
   ) {
     this.#reason = reason;
-    this.#input = input;
+    this.#source = source;
     this.#socketsTurn = socketsTurn;
     this.#done = done;
-    this.#maxBytes = input.byteCount + MAX_BYTES;
-    this.#lineCount = input.lineCount;
+    this.#maxBytes = source.byteCount + MAX_BYTES;
+    this.#lineCount = source.lineCount;
     this.waiting();
   }
 
   /** The reader calls this when bytes have come. */
   received(): void {
-    if (this.#input.byteCount > this.#maxBytes && !this.#input.inBody) this.#finish();
+    if (this.#source.byteCount > this.#maxBytes && typeof this.#source.awaited !== "number") this.#finish();
   }
 
   /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
   async waiting(): Promise<void> {
-    const input = this.#input;
+    const source = this.#source;
     // A peer that sends the first byte of the next line together with the end of the last is never at a line boundary,
     // and could keep a draining connection open for ever.
-    const boundary = input.atBoundary || input.lineCount > this.#lineCount && !input.full;
-    this.#lineCount = input.lineCount;
+    const boundary = source.atBoundary || source.lineCount > this.#lineCount && !source.input.full;
+    this.#lineCount = source.lineCount;
     if (boundary && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
-    while (input.atBoundary && !input.over && !this.#over) {
-      const { byteCount } = input;
+    while (source.atBoundary && !source.over && !this.#over) {
+      const { byteCount } = source;
       await this.#socketsTurn();
-      if (input.atBoundary && input.byteCount === byteCount) this.#finish();
+      if (source.atBoundary && source.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
   }

@@ -8,7 +8,7 @@ import { checkOptions, checkString, checkTimeout } from "../api/check.ts";
 import type { ConnOptions } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
-import type { Framing, LineEnd } from "../api/framing.ts";
+import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
 import type { CloseOptions, Conn, ReadOptions } from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
@@ -21,7 +21,7 @@ import { Batches, bodyOf, Lines, readableOf } from "./streams.ts";
 type Bytes = Uint8Array<ArrayBuffer>;
 
 /** The connection behind a handle. */
-interface Core {
+export interface Core {
   readonly id: number;
   readonly remoteAddr: Deno.Addr;
   readonly localAddr: Deno.Addr;
@@ -34,7 +34,6 @@ interface Core {
   readonly writingEnded: CloseReason | undefined;
   close(options?: CloseOptions): void;
   setLimits(limits: ConnOptions): void;
-  setFraming(framing: Partial<Framing>): void;
   setDeadline(milliseconds: number, detail?: string): void;
   /** The handler has aborted `conn.writable`. */
   writingAborted(error: unknown): void;
@@ -185,7 +184,7 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   setFraming(framing: Partial<Framing>): void {
-    this.#core.setFraming(framing);
+    this.#cutter.framing = resolveFraming(framing, this.#cutter.framing);
   }
 
   setDeadline(milliseconds: number, detail?: string): void {

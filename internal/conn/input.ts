@@ -10,7 +10,8 @@ import { LimitError } from "../api/errors.ts";
 import type { ReadOptions } from "../api/handlers.ts";
 import type { Breach } from "../api/reasons.ts";
 import { countLineFeeds } from "../lines/ascii.ts";
-import { BLOCK_BYTES, indexOfBytes } from "../lines/input_buffer.ts";
+import { indexOfBytes } from "../lines/input_buffer.ts";
+import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
 import { lastLineEnd } from "../lines/limiter.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
@@ -292,7 +293,7 @@ export class Input {
       while (!reader.stopped) {
         const turn = reader.handled();
         if (turn !== undefined) await turn;
-        if (reader.paced && wanted === LINE as unknown) await this.#pass();
+        if (reader.pace !== undefined && wanted === LINE as unknown) await this.#pass();
         if (this.#interruption !== undefined) throw this.#interruption.error;
         if (reader.stopped) break;
         const result = this.#skipped() ? wanted.take(this) : undefined;
@@ -333,7 +334,7 @@ export class Input {
 
   /** Waits until the pace lets the next line pass, if there is one. */
   async #pass(): Promise<void> {
-    const wait = this.cutter.count(1) > 0 ? this.reader.line((most) => this.cutter.count(most)) : undefined;
+    const wait = this.cutter.count(1) > 0 ? this.reader.pace?.line((most) => this.cutter.count(most)) : undefined;
     if (wait !== undefined) await this.reader.ask(() => wait.then(() => true));
   }
 

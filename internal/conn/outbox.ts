@@ -8,11 +8,10 @@ import { setImmediate } from "node:timers";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import { dontDelay, type Transport } from "../api/transport.ts";
-import { BLOCK_BYTES } from "../lines/input_buffer.ts";
 import type { Account } from "../memory/budget.ts";
-import { OUTPUT_BYTES } from "../memory/buffer_pool.ts";
+import { BLOCK_BYTES, OUTPUT_BYTES } from "../memory/buffer_pool.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import { Blocks } from "./blocks.ts";
+import { Blocks } from "../memory/blocks.ts";
 
 const NONE_YET = new Uint8Array(0);
 const NOTHING = Promise.resolve();

@@ -8,9 +8,10 @@ import type { Account } from "../memory/budget.ts";
 import type { Clock } from "../api/serve_options.ts";
 import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
 import { Finishing, type FinishReason } from "./finishing.ts";
+import type { ConnLimits } from "../api/conn_options.ts";
 import type { Breach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
-import { Pace, type PaceLimits } from "../time/pace.ts";
+import { Pace } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
 import { LINE_WORK, TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
 
@@ -23,11 +24,6 @@ export interface ReaderOwner {
   enough(): void;
   /** A read has failed. */
   failed(error: unknown): void;
-}
-
-/** The limits on the size of the input, and on its rate. */
-export interface InputLimits extends PaceLimits {
-  readonly maxConnectionBytes: number;
 }
 
 /** Answers the lines that have come. */
@@ -60,14 +56,15 @@ export class Reader {
   readonly #owner: ReaderOwner;
   /** Holds the input until it is handed out. */
   readonly input: InputBuffer;
-  #pace: Pace | undefined;
+  /** Delays reads and lines, if a limit on their rate is set. */
+  pace: Pace | undefined;
   /** The one outstanding read; undefined once its bytes have been added to the input. */
   outstanding: Promise<number | null> | undefined;
   /** Whether the server waits for the peer; and what has begun that it waits for. */
   waiting = false;
-  #awaited: Awaited | undefined;
+  awaited: Awaited | undefined;
   /** Whether the handler wants more input than has come. */
-  #wanting = false;
+  wanting = false;
   /** Maximum size of the input that the handler waits for, in bytes. */
   #mostBytes = 0;
   /** Whether bytes have come in a read that no handler waited for. */
@@ -105,7 +102,7 @@ export class Reader {
    */
   constructor(
     transport: Transport,
-    limits: InputLimits,
+    limits: ConnLimits,
     clocks: ConnectionClocks,
     memory: Account,
     clock: Clock,
@@ -116,41 +113,21 @@ export class Reader {
     this.#memory = memory;
     this.#owner = owner;
     this.input = new InputBuffer(limits.maxConnectionBytes);
-    if (Pace.isSet(limits)) this.#pace = new Pace(limits, clock);
+    if (Pace.isSet(limits)) this.pace = new Pace(limits, clock);
   }
 
   /** Changes the limits on the size of the input, and on its rate. */
-  setLimits(before: InputLimits, limits: InputLimits, clock: Clock): void {
+  setLimits(before: ConnLimits, limits: ConnLimits, clock: Clock): void {
     this.input.maxTotal = limits.maxConnectionBytes;
     const { maxLinesPerSecond, maxBytesPerSecond } = limits;
     if (maxLinesPerSecond === before.maxLinesPerSecond && maxBytesPerSecond === before.maxBytesPerSecond) return;
-    this.#pace?.stop();
-    this.#pace = Pace.isSet(limits) ? new Pace(limits, clock) : undefined;
-  }
-
-  /** Whether the input holds something unfinished, which the server waits for. */
-  get holdsUnfinished(): boolean {
-    return this.input.size > 0 && this.#wanting;
-  }
-
-  /** Whether a limit on the rate of lines or bytes is set. */
-  get paced(): boolean {
-    return this.#pace !== undefined;
+    this.pace?.stop();
+    this.pace = Pace.isSet(limits) ? new Pace(limits, clock) : undefined;
   }
 
   /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
   get atBoundary(): boolean {
-    return this.waiting && this.#awaited === undefined;
-  }
-
-  /** Whether a body is being read. */
-  get inBody(): boolean {
-    return typeof this.#awaited === "number";
-  }
-
-  /** Whether the kernel probably has more. */
-  get full(): boolean {
-    return this.input.full;
+    return this.waiting && this.awaited === undefined;
   }
 
   /**
@@ -164,7 +141,7 @@ export class Reader {
     this.#finishing ??= new Finishing(reason, this, socketsTurn, () => {
       this.over = true;
       this.endReason ??= this.input.overLimit ? "byte-limit" : reason;
-      this.#pace?.stop();
+      this.pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
       if (this.waiting) this.#clocks.rest(), atBoundary();
       this.#wake();
@@ -174,7 +151,7 @@ export class Reader {
   /** Ends reading, and hands out nothing more. */
   stop(): void {
     this.stopped = this.over = true;
-    this.#pace?.stop();
+    this.pace?.stop();
     this.#wake();
   }
 
@@ -199,7 +176,7 @@ export class Reader {
    * the handler.
    */
   async listen(): Promise<void> {
-    if (this.#pace?.holdsUp) return this.#clocks.listenLater();
+    if (this.pace?.holdsUp) return this.#clocks.listenLater();
     while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.input.hasRoom) {
       try {
         const read = this.outstanding ?? this.#startRead();
@@ -212,7 +189,7 @@ export class Reader {
         return this.#failed(error);
       }
       this.ahead = true;
-      if (this.#pace !== undefined) return;
+      if (this.pace !== undefined) return;
     }
     // There is no room to read more, but some transports can report a reset without a read.
     if (!this.over) this.#transport.onReset?.((error) => this.#owner.failed(error));
@@ -228,9 +205,9 @@ export class Reader {
    */
   more(awaited: Awaited | undefined, mostBytes: number): Promise<boolean> {
     if (this.over) return Promise.resolve(false);
-    this.#awaited = awaited;
+    this.awaited = awaited;
     this.#mostBytes = mostBytes;
-    return this.ask((waiter) => this.#read(undefined, waiter));
+    return this.ask((waiter) => this.read(undefined, waiter));
   }
 
   /**
@@ -249,7 +226,7 @@ export class Reader {
   interrupt(error: unknown): void {
     const waiter = this.#waiter;
     this.#waiter = undefined;
-    this.#wanting = false;
+    this.wanting = false;
     if (this.waiting) this.waiting = false, this.#clocks.rest();
     waiter?.reject(error);
   }
@@ -260,14 +237,9 @@ export class Reader {
     this.#waiter = undefined;
   }
 
-  /** Waits until the pace lets one more line pass; undefined if it may pass now. */
-  line(atHand: (most: number) => number): Promise<void> | undefined {
-    return this.#pace?.line(atHand);
-  }
-
   /** Whether the handler may get another line at once. */
   get hasTurn(): boolean {
-    return this.#turnLeft > 1 && !this.stopped && this.#pace === undefined;
+    return this.#turnLeft > 1 && !this.stopped && this.pace === undefined;
   }
 
   /**
@@ -282,33 +254,24 @@ export class Reader {
   }
 
   /**
-   * Reads, and has each read answered, until the input ends. Rejects with the answerer's error.
-   *
-   * @param answerer Answers the lines.
-   */
-  each(answerer: Answerer): Promise<unknown> {
-    return this.#read(answerer);
-  }
-
-  /**
    * Reads until the input ends and, given an answerer, has each read answered. One async function does both: a second
-   * suspended one would cost 480 bytes per connection.
+   * suspended one would cost 480 bytes per connection. Rejects with the answerer's error.
    *
    * @param answerer Answers the lines; without one, this reads once.
    * @param waiter The handler's wait; if it is over before the read begins, there is none.
    * @returns Whether there is something new.
    */
-  async #read(answerer?: Answerer, waiter?: Waiter): Promise<boolean> {
+  async read(answerer?: Answerer, waiter?: Waiter): Promise<boolean> {
     const { byteCount } = this;
     while (!this.over || answerer !== undefined && this.ahead) {
-      this.#wanting = true;
-      if (this.#pace !== undefined) await this.#pace.read();
+      this.wanting = true;
+      if (this.pace !== undefined) await this.pace.read();
       const turn = this.#turn();
       if (turn !== undefined) await turn;
       if (waiter !== undefined && this.#waiter !== waiter) return false;
       // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
       if (answerer === undefined ? this.byteCount === byteCount : !this.ahead) {
-        if (answerer !== undefined) this.#awaited = answerer.awaited, this.#mostBytes = answerer.mostBytes;
+        if (answerer !== undefined) this.awaited = answerer.awaited, this.#mostBytes = answerer.mostBytes;
         const read = this.over ? undefined : this.#wait();
         if (read === undefined) break;
         try {
@@ -319,7 +282,7 @@ export class Reader {
           break;
         }
       }
-      this.#wanting = false;
+      this.wanting = false;
       if (this.#memory.budget.crowded) await this.#room();
       if (answerer === undefined || this.stopped) return !this.stopped;
       const answered = answerer.answer();
@@ -352,7 +315,7 @@ export class Reader {
       const read = this.outstanding ?? this.#startRead();
       if (read === undefined) return undefined;
       this.waiting = true;
-      this.#clocks.wait(this.#awaited);
+      this.#clocks.wait(this.awaited);
       this.#finishing?.waiting();
       return read;
     } catch (error) {
@@ -380,7 +343,7 @@ export class Reader {
     const space = this.input.space(this.#mostBytes, this.#memory.budget.tight);
     this.#holdInput();
     if (this.over) return undefined;
-    const { maxReadBytes = Infinity } = this.#pace ?? {};
+    const { maxReadBytes = Infinity } = this.pace ?? {};
     return this.outstanding = this.#transport.read(
       space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space,
     );
@@ -409,7 +372,7 @@ export class Reader {
     this.#workSinceYield += count + (TURN_LINES - this.#turnLeft) * LINE_WORK;
     this.#turnLeft = TURN_LINES;
     this.input.added(count);
-    this.#pace?.took(count);
+    this.pace?.took(count);
     this.#finishing?.received();
   }
 

@@ -7,6 +7,7 @@
 import { checkBoolean, checkBufferBytes, checkOptions, checkWhole } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
 import type { SizeBreach } from "../api/reasons.ts";
+import { InputBuffer } from "./input_buffer.ts";
 import { Limiter } from "./limiter.ts";
 
 /** Options of {@linkcode ByteLimitStream}. */
@@ -67,7 +68,7 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
     checkBufferBytes("maxLineBytes", maxLineBytes);
     checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
     checkBoolean("error", error);
-    const limiter = new Limiter({ maxLineBytes, maxConnectionBytes });
+    const limiter = new Limiter(maxLineBytes, true, new InputBuffer(maxConnectionBytes));
     super({
       transform(chunk, controller) {
         for (let rest = chunk; rest.length > 0 && limiter.breach === undefined;) {

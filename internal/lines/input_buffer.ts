@@ -4,13 +4,10 @@
  * @module
  */
 
-import { giveBuffer, takeBuffer } from "../memory/buffer_pool.ts";
+import { BLOCK_BYTES, giveBuffer, takeBuffer } from "../memory/buffer_pool.ts";
 
 /** Size of the buffer of a connection that sends little, in bytes. */
 const SMALL_BYTES = 256;
-
-/** Maximum bytes of one read, and so of one block, unless one line or one body is longer. */
-export const BLOCK_BYTES: number = 64 * 1024;
 
 /**
  * A large buffer is given back after this many reads in a row that each filled less than 1/16 of it. One such read

@@ -7,36 +7,28 @@
 
 import type { SizeBreach } from "../api/reasons.ts";
 import { CR, LF } from "./ascii.ts";
-import { InputBuffer } from "./input_buffer.ts";
-
-/** The two sizes that the limiter enforces. */
-export interface SizeLimits {
-  /** Maximum length of a line, in bytes, without its line end. */
-  readonly maxLineBytes: number;
-  /** Maximum number of bytes in all. */
-  readonly maxConnectionBytes: number;
-}
+import type { InputBuffer } from "./input_buffer.ts";
 
 /** Cuts input into blocks of whole lines, each ended by LF. Each byte is searched once. */
 export class Limiter {
   /** The input. */
   readonly input: InputBuffer;
-  #maxLineBytes: number;
+  readonly #maxLineBytes: number;
   readonly #crEndsLines: boolean;
   /** The limit that was passed; nothing more is handed out after that. */
   breach: SizeBreach | undefined;
 
   /**
-   * @param limits The limits of size.
+   * @param maxLineBytes Maximum length of a line, in bytes, without its line end.
    * @param crEndsLines Whether one CR before LF belongs to the line end.
    * @param input The input.
    */
   constructor(
-    limits: SizeLimits,
-    crEndsLines = true,
-    input: InputBuffer = new InputBuffer(limits.maxConnectionBytes),
+    maxLineBytes: number,
+    crEndsLines: boolean,
+    input: InputBuffer,
   ) {
-    this.#maxLineBytes = limits.maxLineBytes;
+    this.#maxLineBytes = maxLineBytes;
     this.#crEndsLines = crEndsLines;
     this.input = input;
   }
@@ -44,10 +36,6 @@ export class Limiter {
   /** Maximum size of a line with its line end, in bytes. */
   get mostBytes(): number {
     return this.#maxLineBytes + 2;
-  }
-
-  set maxLineBytes(bytes: number) {
-    this.#maxLineBytes = bytes;
   }
 
   /**

@@ -34,6 +34,9 @@ export class BufferPool {
   }
 }
 
+/** Maximum bytes of one read or write, and so of one block, unless one line or one body is longer. */
+export const BLOCK_BYTES: number = 64 * 1024;
+
 /** The pools that all connections of this process share, by size of buffer: some 5 MiB at most. */
 const POOLS: Readonly<Record<number, BufferPool | undefined>> = Object.fromEntries(
   [[256, 1024], [1024, 512], [4096, 512], [16_384, 64], [65_536, 16]].map((

@@ -5,10 +5,11 @@
  */
 
 import { checkRate, checkWhole, checkWord } from "../api/check.ts";
-import type { ServeOptions } from "../api/serve_options.ts";
+import type { AdmitResult, Clock, ServeOptions } from "../api/serve_options.ts";
 import { parseCidrs } from "./cidr.ts";
 import { ClientRates } from "./client_rates.ts";
 import { clientOf } from "./cidr.ts";
+import { type ConnLimits, mergeLimits } from "../api/conn_options.ts";
 import { Rate } from "../time/rate.ts";
 import type { AdmissionRejectReason } from "../api/reasons.ts";
 
@@ -147,6 +148,65 @@ export class Admission {
   #clientOf(addr: Deno.Addr): string {
     const needed = this.#countsClients || this.#clientRates !== undefined;
     return needed && "hostname" in addr ? clientOf(addr.hostname) : "";
+  }
+}
+
+/** What the hook `admit` has decided: limits if the connection is admitted; an error if the hook failed. */
+export interface Verdict {
+  readonly limits?: ConnLimits;
+  readonly error?: unknown;
+}
+
+/** Connections about which the hook `admit` has not decided. */
+export class Candidates {
+  readonly #clock: Clock;
+  readonly #timeout: number;
+  readonly #limits: ConnLimits;
+  readonly #drops = new Set<() => void>();
+
+  /**
+   * @param clock The source of time.
+   * @param timeout Maximum time for a decision, in milliseconds.
+   * @param limits The limits of the server, which the hook can change.
+   */
+  constructor(clock: Clock, timeout: number, limits: ConnLimits) {
+    this.#clock = clock;
+    this.#timeout = timeout;
+    this.#limits = limits;
+  }
+
+  /**
+   * Asks the hook about a connection, but waits no longer than the time limit.
+   *
+   * @param ask Calls the hook.
+   * @returns The decision; never rejects.
+   */
+  async ask(ask: () => AdmitResult | Promise<AdmitResult>): Promise<Verdict> {
+    const { promise, resolve } = Promise.withResolvers<Verdict>();
+    const timeout = this.#timeout;
+    const late = () => resolve({ error: new Deno.errors.TimedOut(`No decision of admit within ${timeout} ms`) });
+    const cancel = timeout === Infinity ? () => {} : this.#clock.setTimer(late, timeout, true);
+    const drop = () => resolve({});
+    this.#drops.add(drop);
+    this.#verdictOf(ask).then(resolve);
+    const verdict = await promise;
+    this.#drops.delete(drop);
+    cancel();
+    return verdict;
+  }
+
+  async #verdictOf(ask: () => AdmitResult | Promise<AdmitResult>): Promise<Verdict> {
+    try {
+      const result = await ask();
+      return result === false ? {} : { limits: mergeLimits(this.#limits, result ?? {}) };
+    } catch (error) {
+      return { error };
+    }
+  }
+
+  /** Rejects all of them: the server has stopped accepting. */
+  close(): void {
+    for (const drop of this.#drops) drop();
   }
 }
 

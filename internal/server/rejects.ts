@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../api/serve_options.ts";
-import { linger, LINGER_MS } from "../conn/linger.ts";
+import { linger, LINGER_MS } from "../conn/ending.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
 
 /**

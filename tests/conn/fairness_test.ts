@@ -2,7 +2,7 @@ import { assertEquals, assertLess } from "@std/assert";
 import { type Listener, serve, serveConnections, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { ANSWER_BYTES } from "../../internal/api/handlers.ts";
-import { linger } from "../../internal/conn/linger.ts";
+import { linger } from "../../internal/conn/ending.ts";
 import { test } from "../kit/bounded.ts";
 import { setImmediate } from "node:timers";
 import { faulty, tapped } from "../kit/faults.ts";

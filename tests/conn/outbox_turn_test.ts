@@ -1,5 +1,5 @@
 import { assertEquals, fail } from "@std/assert";
-import { BLOCK_BYTES } from "../../internal/lines/input_buffer.ts";
+import { BLOCK_BYTES } from "../../internal/memory/buffer_pool.ts";
 import { Outbox } from "../../internal/conn/outbox.ts";
 
 Deno.test("Outbox sends a full block before the turn ends in which it was posted", async () => {

@@ -5,7 +5,7 @@ import { FakeClock } from "@x/shouty/testing";
 import { Connection } from "../../conn.ts";
 import { ANSWER_BYTES, type BytesHandler } from "../../internal/api/handlers.ts";
 import { Answers } from "../../internal/conn/answers.ts";
-import { Blocks } from "../../internal/conn/blocks.ts";
+import { Blocks } from "../../internal/memory/blocks.ts";
 import { Finishing } from "../../internal/conn/finishing.ts";
 import { Handle } from "../../internal/conn/handle.ts";
 import { Outbox } from "../../internal/conn/outbox.ts";

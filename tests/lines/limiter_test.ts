@@ -1,6 +1,7 @@
 import { assertEquals, assertGreater, assertLessOrEqual, assertThrows } from "@std/assert";
 import { ByteLimitStream, LimitError } from "@x/shouty";
-import { Limiter, type SizeLimits } from "../../internal/lines/limiter.ts";
+import type { Limiter } from "../../internal/lines/limiter.ts";
+import { limiterOf, type SizeLimits } from "../kit/limiter.ts";
 import { test } from "../kit/bounded.ts";
 import { answer } from "../kit/oracle.ts";
 import { anyCuts, anyInput, anyLimits, check, cut, toBytes } from "../kit/property.ts";
@@ -40,7 +41,7 @@ function feed(limiter: Limiter, text: string): string {
 
 test("While memory is short, a buffer is only as large as the line in it needs, up to the longest line", () => {
   for (const [held, size] of [[0, 256], [255, 256], [256, 1024], [5000, 16_384], [65_536, 65_538]]) {
-    const limiter = new Limiter(NO_LIMITS);
+    const limiter = limiterOf(NO_LIMITS);
     feed(limiter, "\n".repeat(70_000) + "x".repeat(held));
     assertEquals([limiter.input.space(limiter.mostBytes, true).length, limiter.input.extraBytes], [
       size - held,
@@ -50,7 +51,7 @@ test("While memory is short, a buffer is only as large as the line in it needs, 
 });
 
 test("Limiter gives no buffer back that holds an unfinished line", () => {
-  const limiter = new Limiter(NO_LIMITS);
+  const limiter = limiterOf(NO_LIMITS);
   feed(limiter, `${"x".repeat(256)}\nPART`);
   assertGreater(limiter.input.extraBytes, 0);
   limiter.input.letGo();
@@ -59,7 +60,7 @@ test("Limiter gives no buffer back that holds an unfinished line", () => {
 
 /** Gives segments to a limiter, in as many reads as its space needs; returns the blocks and the breach. */
 function run(segments: Uint8Array[], limits: SizeLimits): { blocks: string[]; reason: string } {
-  const limiter = new Limiter(limits);
+  const limiter = limiterOf(limits);
   const blocks: string[] = [];
   const keep = (block: Uint8Array | undefined) => {
     if (block !== undefined) blocks.push(new TextDecoder("latin1").decode(block));
@@ -144,11 +145,11 @@ test("Limiter reports the breach that comes first in the stream, and then takes 
   const both = { maxLineBytes: 3, maxConnectionBytes: 6 };
   assertEquals(outcome([toBytes("ok\nlonger\n")], both), { text: "ok\n", reason: "byte-limit" });
   assertEquals(outcome([toBytes("long\nok\n")], both), { text: "", reason: "line-too-long" });
-  const limiter = new Limiter(both);
+  const limiter = limiterOf(both);
   limiter.input.space(limiter.mostBytes).set(toBytes("long"));
   assertEquals(limiter.take(4), undefined);
   assertEquals([limiter.breach, limiter.end()], ["line-too-long", undefined]);
-  const other = new Limiter(both);
+  const other = limiterOf(both);
   other.input.space(other.mostBytes).set(toBytes("ok\ncut off"));
   other.take(10);
   assertEquals([other.breach, other.end()], ["byte-limit", undefined]);
@@ -174,7 +175,7 @@ test("Limiter does linear work for many short lines, however they are cut", () =
 });
 
 test("Limiter gives a large buffer back when the peer becomes quiet", () => {
-  const limiter = new Limiter(NO_LIMITS);
+  const limiter = limiterOf(NO_LIMITS);
   const feed = (text: string) => {
     for (let rest = toBytes(text); rest.length > 0;) {
       const space = limiter.input.space(limiter.mostBytes);

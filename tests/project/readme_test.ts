@@ -21,7 +21,7 @@ Deno.test("The README names every option", async () => {
     new URL(`../../internal/api/${name}`, import.meta.url)
   );
   const source = (await Promise.all(files.map((file) => Deno.readTextFile(file)))).join("");
-  const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options .*?\n}\n/gs);
+  const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options\b.*?\n}\n/gs);
   const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
   assertGreater(names.length, 25, "The options are read wrongly");
   assertEquals(names.filter((name) => !README.includes(`\`${name}\``)), []);

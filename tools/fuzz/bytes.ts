@@ -5,7 +5,7 @@
  */
 
 import { assertEquals, assertLessOrEqual } from "@std/assert";
-import { Limiter } from "../../internal/lines/limiter.ts";
+import { limiterOf } from "../../tests/kit/limiter.ts";
 import { decodeLines } from "../../internal/lines/text.ts";
 import { answer, type Limits } from "../../tests/kit/oracle.ts";
 import { anyCuts, anyInput, anyLimits, fc } from "../../tests/kit/property.ts";
@@ -26,7 +26,7 @@ export const anyBytes: fc.Arbitrary<BytesCase> = fc.tuple(
  * @throws {AssertionError} If the limiter does not give what the oracle gives.
  */
 export function feed([input, cuts, limits]: BytesCase): void {
-  const limiter = new Limiter(limits);
+  const limiter = limiterOf(limits);
   let text = "";
   let at = 0;
   for (let call = 0; at < input.length && limiter.breach === undefined; call++) {

@@ -4,8 +4,7 @@
  * @module
  */
 
-import { BLOCK_BYTES } from "../lines/input_buffer.ts";
-import { giveBuffer, OUTPUT_BYTES, takeBuffer } from "../memory/buffer_pool.ts";
+import { BLOCK_BYTES, giveBuffer, OUTPUT_BYTES, takeBuffer } from "./buffer_pool.ts";
 
 const ENCODER = new TextEncoder();
 

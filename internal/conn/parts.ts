@@ -1,0 +1,150 @@
+/**
+ * What a server gives each of its connections, and the parts that a connection is made of.
+ *
+ * @module
+ */
+
+import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_options.ts";
+import type { HandlerErrorEvent } from "../api/events.ts";
+import type { ResolvedFraming } from "../api/framing.ts";
+import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
+import type { Breach, CloseReason } from "../api/reasons.ts";
+import type { Clock } from "../api/serve_options.ts";
+import type { Transport } from "../api/transport.ts";
+import { LineCutter } from "../lines/line_cutter.ts";
+import { Account, type Budget, type Holder } from "../memory/budget.ts";
+import type { Alarms } from "../time/alarms.ts";
+import { ConnectionClocks, type Expiry, jitter } from "../time/conn_clocks.ts";
+import { Answers } from "./answers.ts";
+import { type Core, Handle } from "./handle.ts";
+import { Input } from "./input.ts";
+import { Outbox, type OutboxOwner } from "./outbox.ts";
+import { Reader, type ReaderOwner } from "./reader.ts";
+
+/** The server's handler, which is of one of two kinds. */
+export type Handler<Data> =
+  | { readonly lines: LineHandler<Data> }
+  | { readonly conversation: ConnHandler<Data> };
+
+/** The server's caller, as a connection sees it. */
+export interface Reports {
+  /** Reports that a handler threw. */
+  emit(event: HandlerErrorEvent): void;
+  /** Returns the line that tells a peer why its connection ends, without its end; null if no line is to be sent. */
+  lastWords(reason: CloseReason, limit: number): string | null;
+}
+
+/** What a server gives each of its connections. */
+export interface Host<Data> {
+  readonly framing: ResolvedFraming;
+  /** Milliseconds of silence before the kernel probes whether the peer is still there. */
+  readonly keepAliveMs: number;
+  readonly alarms: Alarms;
+  readonly clock: Clock;
+  readonly budget: Budget;
+  readonly handler: Handler<Data>;
+  /** Makes the data of a connection. */
+  readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
+  /** Settles when the kernel has been asked about every socket and the callbacks have run. */
+  socketsTurn(): Promise<void>;
+  /** Tells the server's caller what happens, and asks it what a peer is told at its end. */
+  readonly reports: Reports;
+}
+
+/** The connection, as its parts see it. */
+interface Owner extends Core, Holder, ReaderOwner, OutboxOwner {
+  expire(expiry: Expiry): void;
+  breached(breach: Breach, atOnce: boolean): void;
+  discarded(): void;
+  failed(error: unknown): void;
+}
+
+/** The parts of one connection. Each gets what it uses when it is made, and calls it directly. */
+export class Parts<Data> {
+  readonly #host: Host<Data>;
+  readonly #owner: Owner;
+  limits: ConnLimits;
+  readonly clocks: ConnectionClocks;
+  readonly reader: Reader;
+  readonly cutter: LineCutter;
+  readonly outbox: Outbox;
+  #answers: Answers<Data> | undefined;
+  #input: Input | undefined;
+  #handle: Handle<Data> | undefined;
+
+  /**
+   * @param transport Transfers the connection's bytes.
+   * @param host The server.
+   * @param limits The limits of the connection.
+   * @param owner The connection.
+   */
+  constructor(transport: Transport, host: Host<Data>, limits: ConnLimits, owner: Owner) {
+    const memory = new Account(host.budget, owner);
+    this.#host = host;
+    this.#owner = owner;
+    this.limits = limits;
+    this.clocks = new ConnectionClocks(host.alarms, limits, owner);
+    this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
+    this.reader.maxLines = Math.round(jitter(limits.maxLines));
+    const { independentLines = this.#converses } = limits;
+    this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, independentLines, owner);
+    this.outbox = new Outbox(transport, this.clocks, memory, owner, limits.maxQueuedBytes);
+  }
+
+  get #converses(): boolean {
+    return "conversation" in this.#host.handler;
+  }
+
+  /** The handler's view of the connection, made on first use. */
+  get handle(): Handle<Data> {
+    if (this.#handle !== undefined) return this.#handle;
+    if (this.#converses) this.#input = new Input(this.reader, this.cutter, this.clocks, this.#owner);
+    return this.#handle = new Handle(this.#owner, this.outbox, this.clocks, this.cutter, this.#input);
+  }
+
+  /** The reads of a conversation handler; undefined for a line handler, and before the handler reads. */
+  get input(): Input | undefined {
+    return this.#input;
+  }
+
+  /** Whether a line handler waits for its peer, and so is not at work. */
+  get resting(): boolean {
+    return this.#answers !== undefined && !this.#answers.answering;
+  }
+
+  /** Whether a line handler is working on a line. */
+  get answering(): boolean {
+    return this.#answers?.answering ?? false;
+  }
+
+  /** Lines and bytes so far. */
+  get totals(): { lines: number; bytesIn: number; bytesOut: number } {
+    return { lines: this.reader.lineCount, bytesIn: this.reader.byteCount, bytesOut: this.outbox.bytesOut };
+  }
+
+  /** Runs the handler until it has settled, or until there is no more input for it to answer. */
+  run(): void | Promise<unknown> {
+    const { handler, makeData, budget } = this.#host;
+    const { reader, cutter, outbox, clocks } = this;
+    if (makeData !== undefined) this.handle.data = makeData(this.handle);
+    if ("conversation" in handler) {
+      clocks.work();
+      return handler.conversation(this.handle);
+    }
+    this.#answers = new Answers(this, reader, cutter, outbox, clocks, budget, handler.lines);
+    return reader.read(this.#answers);
+  }
+
+  /** Changes limits of the connection. */
+  setLimits(changes: ConnOptions): void {
+    const before = this.limits;
+    const limits = this.limits = mergeLimits(before, changes);
+    this.clocks.timeouts = limits;
+    this.cutter.maxLineBytes = limits.maxLineBytes;
+    this.cutter.independentLines = limits.independentLines ?? this.#converses;
+    this.outbox.maxQueuedBytes = limits.maxQueuedBytes;
+    this.reader.setLimits(before, limits, this.#host.clock);
+    if (limits.maxLines !== before.maxLines) this.reader.maxLines = Math.round(jitter(limits.maxLines));
+    this.#answers?.limitsChanged();
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * Counts what happens to a server, and tells its caller.
+ *
+ * @module
+ */
+
+import { AcceptRejection } from "../api/errors.ts";
+import type { GoneEvent, RejectedEvent, ServerEvent } from "../api/events.ts";
+import type { AdmissionRejectReason, CloseReason } from "../api/reasons.ts";
+import { defaultLastWords, type ServeOptions } from "../api/serve_options.ts";
+import { isReset } from "../api/transport.ts";
+import type { Counters } from "./counters.ts";
+
+/** The functions of the options that the server calls. What they throw is counted, and harms nothing. */
+type Hooks = Pick<ServeOptions, "onEvent" | "lastWords">;
+
+/** Counts events, and passes them to the caller's functions. */
+export class Reports {
+  readonly #hooks: Hooks;
+  readonly #counters: Counters;
+  #over = false;
+
+  /**
+   * @param hooks The caller's functions.
+   * @param counters Counts the events.
+   */
+  constructor(hooks: Hooks, counters: Counters) {
+    this.#hooks = hooks;
+    this.#counters = counters;
+  }
+
+  /** Emits an event. `stopped` is the last one: a handler whose connection was aborted may still throw after it. */
+  emit(event: ServerEvent): void {
+    if (this.#over) return;
+    this.#over = event.type === "stopped";
+    if (this.#hooks.onEvent !== undefined) this.guard(() => this.#hooks.onEvent!(event));
+  }
+
+  /** Returns what a peer is told at its end, without the line end; null for nothing. */
+  lastWords(reason: CloseReason | AdmissionRejectReason, limit: number): string | null {
+    const { lastWords = defaultLastWords } = this.#hooks;
+    const line = this.guard(() => lastWords(reason, limit));
+    return typeof line === "string" ? line : null;
+  }
+
+  /** A connection was rejected. */
+  rejected(event: Omit<RejectedEvent, "type">): void {
+    this.#counters.rejected++;
+    const { limit, error, ...facts } = event;
+    const more = { ...(limit !== undefined && { limit }), ...(error !== undefined && { error }) };
+    this.emit({ type: "rejected", ...facts, ...more });
+  }
+
+  /** Accepting failed. A listener that rejected a connection has closed it, so its peer gets no line. */
+  acceptFailed(error: unknown, retryMs: number): void {
+    if (error instanceof AcceptRejection) {
+      const { remoteAddr, reason, cause } = error;
+      if (reason === "gone") return this.#gone({ remoteAddr, error: cause });
+      this.rejected({ remoteAddr, reason, error: cause });
+    } else if (isReset(error)) this.#gone({ error });
+    else this.emit({ type: "accept-error", error, retryMs });
+  }
+
+  #gone(left: Omit<GoneEvent, "type">): void {
+    this.#counters.gone++;
+    this.emit({ type: "gone", ...left });
+  }
+
+  /** Calls a function of the caller's, and counts its error instead of passing it on. */
+  guard<T>(call: () => T): T | undefined {
+    const failed = () => void this.#counters.hookErrors++;
+    try {
+      const result = call();
+      // The promise of an async function is handled only here; unhandled, its rejection would end the process.
+      if (result instanceof Promise) result.catch(failed);
+      return result;
+    } catch {
+      failed();
+    }
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * A running server, as its caller sees it.
+ *
+ * @module
+ */
+
+import type { ShutdownReport } from "../api/events.ts";
+import type { Conn } from "../api/handlers.ts";
+import type { ShutdownOptions } from "../api/serve_options.ts";
+import type { ServerStats } from "./counters.ts";
+
+/** The states of a server, in their order; it never goes back. */
+export type ServerState = "listening" | "draining" | "closed";
+
+/** A running server. */
+export interface Server<Data = undefined> extends AsyncDisposable {
+  /** The address on which it listens, with the port that was bound. */
+  readonly addr: Deno.Addr;
+  /** The current state. */
+  readonly state: ServerState;
+  /** Resolves when the server is closed; rejects if the listener failed and cannot recover. */
+  readonly finished: Promise<void>;
+  /** The open connections, also those that are about to end. Each iteration visits those that are open then. */
+  readonly connections: Iterable<Conn<Data>>;
+  /** Returns the counters so far. */
+  stats(): ServerStats;
+  /**
+   * Writes to all open connections, as `conn.write` does. A peer that takes too little is cut off by its
+   * `maxQueuedBytes` and `writeTimeout`, and holds up no other.
+   *
+   * @param data The text or bytes; no line end is added.
+   * @param options A connection that is left out, such as that of the sender.
+   * @throws {TypeError} If the data is neither text nor bytes.
+   */
+  broadcast(data: string | Uint8Array, options?: { except?: Conn<Data> | undefined }): void;
+  /**
+   * Stops accepting at once, and ends the connections. A later call can only make the first one faster: it can turn
+   * `linger` into `finish`, or bring the deadline forward. A handler may call it, but must not await it: the shutdown
+   * waits for the handler.
+   *
+   * @param options How to drain, and how long at most.
+   * @returns How the connections ended; the port is free again when it resolves.
+   * @throws {RangeError | TypeError} If an option is wrong.
+   */
+  shutdown(options?: ShutdownOptions): Promise<ShutdownReport>;
+  /** Keeps the process alive while the server runs; this is the default. */
+  ref(): void;
+  /** Lets the process exit while the server runs. */
+  unref(): void;
+}
