@@ -249,7 +249,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   // What the handler changes.
 
   setLimits(changes: ConnOptions): void {
-    this.#parts.setLimits(changes);
+    this.#parts.setLimits(changes, this.#phase !== "closed");
   }
 
   setDeadline(milliseconds: number, detail?: string): void {

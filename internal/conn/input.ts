@@ -71,9 +71,11 @@ export class Input {
   #busy = false;
   /** The last read for a stream. */
   #reading: Promise<unknown> | undefined;
-  /** The body that is being read as a stream, and the number of bytes of cancelled ones that are to be skipped. */
+  /** The body that is being read as a stream. */
   #body: Body | undefined;
+  /** The number of bytes of cancelled bodies that are to be skipped, and that have come. */
   #toSkip = 0;
+  #skippedBytes = 0;
   /** The time limit of the current read, in milliseconds; and the error that interrupts it. */
   #timeout: number | undefined;
   #interruption: { readonly error: unknown } | undefined;
@@ -111,6 +113,7 @@ export class Input {
     if (this.#busy || this.#body !== undefined || this.#toSkip > 0 || !reader.hasTurn) return undefined;
     const line = this.cutter.next(leavesLong);
     if (line === undefined) return undefined;
+    this.#interruption = undefined;
     reader.handled();
     reader.came(1);
     this.#clocks.handlerActed();
@@ -243,6 +246,7 @@ export class Input {
     if (this.#body !== body) return;
     await this.cancelRead();
     this.#toSkip += body.left;
+    this.#skippedBytes += body.count - body.left;
     this.#body = undefined;
   }
 
@@ -299,7 +303,7 @@ export class Input {
         const result = this.#skipped() ? wanted.take(this) : undefined;
         if (result !== undefined) return result;
         if (this.#ended(!wanted.forReadable)) break;
-        await reader.more(this.#toSkip > 0 ? 1 : wanted.begun(this), wanted.mostBytes(this));
+        await reader.more(this.#toSkip > 0 ? this.#skippedBytes : wanted.begun(this), wanted.mostBytes(this));
         this.#waited = true;
       }
       return wanted.ended(this);
@@ -340,11 +344,16 @@ export class Input {
 
   /** Skips what is left of cancelled bodies; returns whether it has all come. */
   #skipped(): boolean {
+    if (this.#toSkip === 0) return true;
     const { input } = this.reader;
     const count = Math.min(this.#toSkip, input.size);
     this.#toSkip -= count;
+    this.#skippedBytes += count;
     input.skip(count);
-    return this.#toSkip === 0;
+    if (this.#toSkip > 0) return false;
+    this.#skippedBytes = 0;
+    this.#clocks.begin();
+    return true;
   }
 
   /**

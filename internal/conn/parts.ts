@@ -135,10 +135,11 @@ export class Parts<Data> {
     return reader.read(this.#answers);
   }
 
-  /** Changes limits of the connection. */
-  setLimits(changes: ConnOptions): void {
+  /** Changes limits of the connection; once it is closed, a clock that starts would never stop. */
+  setLimits(changes: ConnOptions, isOpen: boolean): void {
     const before = this.limits;
     const limits = this.limits = mergeLimits(before, changes);
+    if (!isOpen) return;
     this.clocks.timeouts = limits;
     this.cutter.maxLineBytes = limits.maxLineBytes;
     this.cutter.independentLines = limits.independentLines ?? this.#converses;

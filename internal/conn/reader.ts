@@ -185,6 +185,7 @@ export class Reader {
         // Meanwhile the handler may have asked for more, and got the bytes of this read.
         if (this.outstanding !== read || this.over) return;
         this.#received(count);
+        if (count !== null) this.#clocks.heard();
       } catch (error) {
         return this.#failed(error);
       }
@@ -227,7 +228,7 @@ export class Reader {
     const waiter = this.#waiter;
     this.#waiter = undefined;
     this.wanting = false;
-    if (this.waiting) this.waiting = false, this.#clocks.rest();
+    if (this.waiting) this.waiting = false, this.#clocks.rest(false);
     waiter?.reject(error);
   }
 
@@ -275,7 +276,10 @@ export class Reader {
         const read = this.over ? undefined : this.#wait();
         if (read === undefined) break;
         try {
-          if (!this.#readSettled(read, await read)) break;
+          const count = await read;
+          // An interrupted read leaves its bytes in `outstanding`, for whatever reads next.
+          if (waiter !== undefined && this.#waiter !== waiter) return false;
+          if (!this.#readSettled(read, count)) break;
           if (answerer === undefined) this.#clocks.rest();
         } catch (error) {
           this.#failed(error);

@@ -82,11 +82,11 @@ export class ConnectionClocks implements Sleeper {
   place = 0;
   #waiting = false;
   #idleAt = Infinity;
-  /** When the line or body that has begun must have come, since when the server waits, and how long it has waited. */
+  /** What has begun, when it must have come, since when the server waits, and how long it has waited before. */
+  #begun: Awaited | undefined;
   #begunAt = Infinity;
   #waitFrom = 0;
   #waited = 0;
-  #body = false;
   /** When the current read must have settled; while it is set, `idleTimeout` does not apply. */
   #readAt: number | undefined;
   #deadlineAt = Infinity;
@@ -122,10 +122,14 @@ export class ConnectionClocks implements Sleeper {
     const before = this.#timeouts;
     const changed = (name: keyof Timeouts) => before[name] !== timeouts[name];
     this.#timeouts = timeouts;
-    if (changed("maxAge") && !this.#aged) this.#startAge();
-    if (changed("lineTimeout") || changed("minBytesPerSecond")) this.#waited = 0;
-    if (this.#working) this.#startHandler();
+    if (changed("maxAge") && !this.#aged && !this.#leaving) this.#startAge();
+    if (changed(this.#begun === "line" ? "lineTimeout" : "minBytesPerSecond")) {
+      this.#waited = 0;
+      if (this.#waiting) this.#startBegun(this.#now());
+    }
+    if (this.#working && (changed("handlerTimeout") || changed("halfCloseTimeout"))) this.#startHandler();
     if (this.#waiting && changed("idleTimeout")) this.#startIdle(this.#now());
+    if (this.#waiting && changed("firstLineTimeout")) this.#startFirst(this.#now());
     if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== Infinity);
   }
 
@@ -145,27 +149,31 @@ export class ConnectionClocks implements Sleeper {
   wait(begun: Awaited | undefined): void {
     this.#waiting = true;
     this.stopHandler();
+    this.#begun = begun;
     const now = this.#now();
-    if (this.#readAt === undefined) {
-      this.#startIdle(now);
-      if (this.#silent) {
-        this.#firstAt = now + this.#timeouts.firstLineTimeout;
-        this.#watch(this.#firstAt);
-      }
-    }
-    const allowed = begun === undefined ? Infinity : this.#allowed(begun);
-    if (allowed === Infinity) return;
+    this.#startIdle(now);
+    this.#startFirst(now);
+    this.#startBegun(now);
+  }
+
+  #startFirst(now: number): void {
+    if (!this.#silent || this.#readAt !== undefined) return;
+    this.#firstAt = now + this.#timeouts.firstLineTimeout;
+    this.#watch(this.#firstAt);
+  }
+
+  #startBegun(now: number): void {
     this.#waitFrom = now;
-    this.#body = begun !== "line";
-    this.#begunAt = now + allowed - this.#waited;
+    this.#begunAt = now + this.#allowed() - this.#waited;
     this.#watch(this.#begunAt);
   }
 
   /** How long the server waits in all for the rest of what has begun, in milliseconds. */
-  #allowed(begun: Awaited): number {
+  #allowed(): number {
+    const begun = this.#begun;
     if (begun === "line") return this.#timeouts.lineTimeout;
     const { minBytesPerSecond } = this.#timeouts;
-    if (begun === 0 || minBytesPerSecond === 0) return Infinity;
+    if (begun === undefined || begun === 0 || minBytesPerSecond === 0) return Infinity;
     return Math.max(RATE_GRACE_MS, begun / minBytesPerSecond * 1000);
   }
 
@@ -196,12 +204,21 @@ export class ConnectionClocks implements Sleeper {
     this.#watch(this.#deadlineAt);
   }
 
-  /** The server waits neither for the peer nor for the handler. */
-  rest(): void {
+  /** Bytes have come that the server did not wait for. */
+  heard(): void {
+    this.#silent = false;
+  }
+
+  /**
+   * The server waits neither for the peer nor for the handler.
+   *
+   * @param heard Whether the peer has sent something, or no longer needs to.
+   */
+  rest(heard = true): void {
     this.#waiting = false;
     this.stopHandler();
     this.#idleAt = Infinity;
-    this.#silent = false;
+    if (heard) this.#silent = false;
     this.#firstAt = Infinity;
     if (this.#begunAt === Infinity) return;
     this.#waited += this.#now() - this.#waitFrom;
@@ -242,7 +259,7 @@ export class ConnectionClocks implements Sleeper {
   #startHandler(): void {
     const { handlerTimeout, halfCloseTimeout } = this.#timeouts;
     const timeout = this.#halfClosed ? Math.min(handlerTimeout, halfCloseTimeout) : handlerTimeout;
-    if (timeout === Infinity) return;
+    if (timeout === Infinity) return void (this.#handlerAt = Infinity);
     this.#handlerAt = this.#now() + timeout;
     this.#watch(this.#handlerAt);
   }
@@ -339,7 +356,7 @@ export class ConnectionClocks implements Sleeper {
 
   #expired(now: number): Expiry {
     if (this.#writeAt <= now) return "write-timeout";
-    if (this.#begunAt <= now) return this.#body ? "read-rate" : "line-timeout";
+    if (this.#begunAt <= now) return this.#begun === "line" ? "line-timeout" : "read-rate";
     if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
     if (this.#writeAt === Infinity && this.#handlerAt <= now) return "handler-timeout";
     if (this.#firstAt <= now) return "first-line-timeout";
