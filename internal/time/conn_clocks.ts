@@ -194,6 +194,7 @@ export class ConnectionClocks implements Sleeper {
 
   /** The time limit of one read begins, in place of that of `idleTimeout`; undefined ends it. */
   limitRead(milliseconds: number | undefined): void {
+    if (this.#leaving) return;
     this.#readAt = milliseconds === undefined ? undefined : this.#now() + milliseconds;
     this.#watch(this.#readAt ?? Infinity);
   }

@@ -92,7 +92,7 @@ test("while a read with a timeout of its own waits, neither idleTimeout nor firs
 
 test("reads with short timeouts do not keep a line from its lineTimeout", () =>
   play({ lineTimeout: 1000, idleTimeout: 5000 }, async (conn) => {
-    for (let line; line !== null;) line = await conn.readLine({ timeout: 90 }).catch(() => undefined);
+    while (await conn.readLine({ timeout: 90 }).catch(() => undefined) !== null);
     assertEquals(conn.ending, "line-timeout");
   }, async (client, clock, t) => {
     await clock.advance(900);

@@ -1,0 +1,180 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import type { CloseReason, Conn, ConnOptions, ServeOptions } from "@x/shouty";
+import type { FakeClock, TestClient } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { turn } from "../../internal/time/turns.ts";
+import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
+
+/** Serves one client with a conversation, on a clock that only the test moves. */
+async function play(
+  options: ServeOptions,
+  handler: (conn: Conn) => Promise<unknown> | void,
+  scenario: (client: TestClient, clock: FakeClock, t: TestServer) => Promise<void>,
+): Promise<void> {
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ ...options, listener, clock }, async (conn) => void await handler(conn));
+  await scenario(await t.admitted(), clock, t);
+}
+
+/** Asserts that the input of the only connection ends after exactly this time, and for this reason. */
+async function assertEnds(t: TestServer, clock: FakeClock, milliseconds: number, reason: CloseReason): Promise<void> {
+  const conn = the(t);
+  await clock.advance(milliseconds - 1);
+  assertEquals(conn.ending, undefined);
+  await clock.advance(1);
+  assertEquals(conn.ending, reason);
+  await clock.advance(4000);
+  assertEquals((await t.closed()).reason, reason);
+}
+
+const the = (t: TestServer): Conn => [...t.server.connections][0];
+const forEver = () => new Promise<void>(() => {});
+
+/** Clocks that are changed while they run: what starts them, and the reason of the end. */
+const RUNNING: readonly (readonly [keyof ConnOptions, CloseReason, string, (conn: Conn) => Promise<unknown>])[] = [
+  ["idleTimeout", "idle", "x\n", async (conn) => {
+    while (await conn.readLine() !== null);
+  }],
+  ["firstLineTimeout", "first-line-timeout", "", (conn) => conn.readLine()],
+  ["lineTimeout", "line-timeout", "x", (conn) => conn.readLine()],
+  ["handlerTimeout", "handler-timeout", "", forEver],
+  ["maxAge", "max-age", "", (conn) => conn.readLine()],
+];
+
+for (const [name, reason, input, handler] of RUNNING) {
+  test(`setLimits starts ${name} anew while it runs, and Infinity switches it off`, async () => {
+    const off = { idleTimeout: 1e9, firstLineTimeout: 1e9, lineTimeout: 1e9 };
+    await play({ ...off, [name]: 2000 }, handler, async (client, clock, t) => {
+      await client.write(input);
+      await clock.advance(1500);
+      the(t).setLimits({ [name]: Infinity });
+      await clock.advance(100_000);
+      assertEquals(the(t).ending, undefined);
+      the(t).setLimits({ [name]: 5000 });
+      if (name === "maxAge") {
+        const conn = the(t);
+        await clock.advance(4499);
+        assertEquals(conn.ending, undefined);
+        await clock.advance(1001);
+        while (conn.ending === undefined) await turn();
+        await client.closeWrite();
+        assertEquals((await t.closed()).reason, reason);
+      } else {
+        await clock.advance(3000);
+        the(t).setLimits({ [name]: 4000, maxQueuedBytes: 10 });
+        await clock.advance(1000);
+        // It is the same, so it runs on.
+        the(t).setLimits({ [name]: 4000, maxQueuedBytes: 20 });
+        await assertEnds(t, clock, 3000, reason);
+      }
+    });
+  });
+}
+
+test("setLimits starts the rate of a body anew", () =>
+  play(
+    { idleTimeout: Infinity, minBytesPerSecond: 0 },
+    (conn) => conn.readExactly(9).catch(() => {}),
+    async (client, clock, t) => {
+      await client.write("x");
+      await clock.advance(60_000);
+      the(t).setLimits({ minBytesPerSecond: 100 });
+      await assertEnds(t, clock, 5000, "read-rate");
+    },
+  ));
+
+test("setLimits refuses what serve refuses, and changes nothing then", () =>
+  play({ maxLineBytes: 5 }, async (conn) => {
+    for (const wrong of [{ idleTimeout: 0 }, { idleOn: "never" }, { maxLines: 1.5 }, { minBytesPerSecond: -1 }]) {
+      assertThrows(() => conn.setLimits({ maxLineBytes: 9, ...wrong as ConnOptions }));
+    }
+    for (const wrong of [null, 5, () => {}]) assertThrows(() => conn.setLimits(wrong as ConnOptions), TypeError);
+    conn.setLimits({ maxLineBytes: undefined });
+    assertEquals(await conn.readLine(), null);
+    assertEquals(conn.ending, "line-too-long");
+  }, async (client, _, t) => {
+    await client.write("sixsix\n");
+    await client.closeWrite();
+    assertEquals((await t.closed()).reason, "line-too-long");
+  }));
+
+test("maxLineBytes holds for lines that have come already, in both kinds of handlers", async () => {
+  await play({}, async (conn) => {
+    assertEquals(await conn.readLine(), "one");
+    conn.setLimits({ maxLineBytes: 3 });
+    assertEquals([await conn.readLine(), await conn.readLine()], ["two", null]);
+    assertEquals(conn.ending, "line-too-long");
+  }, async (client, _, t) => {
+    await client.write("one\ntwo\nthree\nsix\n");
+    await client.closeWrite();
+    assertEquals([await client.readAll(), (await t.closed()).reason], [
+      "error: line longer than 3 bytes\n",
+      "line-too-long",
+    ]);
+  });
+  for (const block of [undefined, (lines: string, conn: Conn) => (conn.setLimits({ maxLineBytes: 3 }), lines)]) {
+    const handler = (line: string, conn: Conn) => (conn.setLimits({ maxLineBytes: 3 }), line);
+    await using t = startServer(inMemory(), Object.assign(handler, block && { block }));
+    const client = await t.connect();
+    await client.write("first\n");
+    assertEquals(await client.readLine(), "first");
+    await client.write("two\nthree\nsix\n");
+    await client.closeWrite();
+    assertEquals(await client.readAll(), "two\nerror: line longer than 3 bytes\n");
+  }
+});
+
+test("a new maxConnectionBytes or maxLines counts what came before it", async () => {
+  await play({}, async (conn) => {
+    assertEquals(await conn.readLine(), "one");
+    conn.setLimits({ maxConnectionBytes: 9 });
+    const lines = await Array.fromAsync(conn.lines);
+    assertEquals([lines, conn.ending], [["two"], "byte-limit"]);
+  }, async (client, clock, t) => {
+    await client.write("one\n");
+    await clock.advance(0);
+    await client.write("two\nthree\n");
+    await client.closeWrite();
+    assertEquals((await t.closed()).reason, "byte-limit");
+  });
+  await play({}, async (conn) => {
+    await conn.readLine();
+    conn.setLimits({ maxLines: 1 });
+    while (await conn.readLine() !== null);
+    assertEquals(conn.ending, "max-lines");
+  }, async (client, _, t) => {
+    await client.write("one\n");
+    await client.write("two\n");
+    assertEquals(await client.readAll(), "");
+    await client.closeWrite();
+    assertEquals((await t.closed()).reason, "max-lines");
+  });
+});
+
+test("idleOn read lets only what is read restart the idle clock", async () => {
+  for (const idleOn of ["read", "both"] as const) {
+    await play(
+      { idleTimeout: 1000, firstLineTimeout: Infinity, idleOn },
+      (conn) => conn.readLine(),
+      async (client, clock, t) => {
+        const { signal } = the(t);
+        for (let i = 0; i < 3; i++) await clock.advance(400), the(t)?.write("news\n");
+        await clock.advance(0);
+        assertEquals(signal.aborted, idleOn === "read");
+        assertEquals(await client.readLine(), "news");
+      },
+    );
+  }
+});
+
+test("the limits of a connection that is closed can be changed without starting a clock", async () => {
+  const { listener, clock } = inMemory();
+  let conn: Conn;
+  await using t = startConversations({ listener, clock }, (it) => void (conn = it));
+  assertEquals(await t.talk(""), "");
+  await t.closed();
+  conn!.setLimits({ maxAge: 1000, writeTimeout: 1000, idleTimeout: 1000, maxLinesPerSecond: 1 });
+  conn!.setDeadline(1000);
+  await conn!.readLine({ timeout: 1000 });
+  assertEquals(clock.pending, 0);
+});
