@@ -79,6 +79,9 @@ export class Input {
   /** The time limit of the current read, in milliseconds; and the error that interrupts it. */
   #timeout: number | undefined;
   #interruption: { readonly error: unknown } | undefined;
+  /** The wait for the pace, which an interrupted read leaves to the next one; and whether a line may pass. */
+  #passing: Promise<void> | undefined;
+  #mayPass = false;
   /** Whether the handler has had to wait for input, and has not written since. */
   #waited = false;
   /** The error that the last read gave because there was no more input. */
@@ -123,7 +126,9 @@ export class Input {
   /** Takes the next line from the input, at its end also an unterminated one. */
   cutLine(): string | undefined {
     const line = this.cutter.next() ?? (this.reader.peerEnded ? this.cutter.end() : undefined);
-    if (line !== undefined) this.reader.came(1);
+    if (line === undefined) return undefined;
+    this.#mayPass = false;
+    this.reader.came(1);
     return line;
   }
 
@@ -338,8 +343,14 @@ export class Input {
 
   /** Waits until the pace lets the next line pass, if there is one. */
   async #pass(): Promise<void> {
-    const wait = this.cutter.count(1) > 0 ? this.reader.pace?.line((most) => this.cutter.count(most)) : undefined;
-    if (wait !== undefined) await this.reader.ask(() => wait.then(() => true));
+    if (this.#mayPass || this.cutter.count(1) === 0) return;
+    this.#passing ??= this.reader.pace?.line((most) => this.cutter.count(most))?.then(() => {
+      this.#passing = undefined;
+      this.#mayPass = true;
+    });
+    const wait = this.#passing;
+    if (wait === undefined) this.#mayPass = true;
+    else await this.reader.ask(() => wait.then(() => true));
   }
 
   /** Skips what is left of cancelled bodies; returns whether it has all come. */

@@ -42,7 +42,10 @@ export class Pace {
    * kernel.
    */
   readonly maxReadBytes: number;
-  #wake = () => {};
+  /** The wait for the next read, which outlasts a handler's read that is interrupted. */
+  #reading: Promise<void> | undefined;
+  /** End the current waits: one for a read, and one for a line. */
+  readonly #wakes = new Set<() => void>();
   /** The random time added to the last wait, in milliseconds. The rate is charged as if it had not been added. */
   #late = 0;
   /** The number of lines that may pass without a further wait. */
@@ -70,7 +73,8 @@ export class Pace {
 
   /** Waits until more may be read. */
   read(): Promise<void> {
-    return this.#sleep(this.#bytes.wait(this.#clock.now()));
+    const wait = () => this.#sleep(this.#bytes.wait(this.#clock.now())).finally(() => this.#reading = undefined);
+    return this.#reading ??= wait();
   }
 
   /** Counts bytes that were read. */
@@ -100,10 +104,10 @@ export class Pace {
     this.#granted = count - 1;
   }
 
-  /** Ends the current wait, and makes all later ones end at once. */
+  /** Ends the current waits, and makes all later ones end at once. */
   stop(): void {
     this.#stopped = true;
-    this.#wake();
+    for (const wake of this.#wakes) wake();
   }
 
   async #sleep(milliseconds: number): Promise<void> {
@@ -113,8 +117,9 @@ export class Pace {
     this.#late = milliseconds * SPREAD * Math.random();
     // No read is outstanding meanwhile, so only this timer keeps the process alive.
     const cancel = this.#clock.setTimer(resolve, milliseconds + this.#late, true);
-    this.#wake = resolve;
+    this.#wakes.add(resolve);
     await promise;
+    this.#wakes.delete(resolve);
     cancel();
   }
 }
