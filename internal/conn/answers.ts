@@ -170,6 +170,8 @@ export class Answers<Data> implements Answerer {
     }
     this.answering = false;
     await outbox.flush();
+    // The handler may have closed the connection at its last line.
+    if (reader.stopped) return;
     const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
     if (breach !== undefined || reader.peerEnded) reader.end(breach ?? "end");
   }

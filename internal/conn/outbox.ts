@@ -151,10 +151,12 @@ export class Outbox {
 
   /** Waits until everything that was written has been sent; rejects if it never will be. */
   async flushed(): Promise<void> {
-    if (this.#writeEnd === undefined) await this.flush();
-    if (this.closed !== undefined || this.#writeEnd !== undefined) {
-      throw new ConnectionClosedError(this.closed ?? "closed");
+    if (this.#writeEnd === undefined) {
+      await this.flush();
+      // This side may have ended meanwhile, but behind what was written before.
+      if (this.closed === undefined) return;
     }
+    throw new ConnectionClosedError(this.closed ?? "closed");
   }
 
   /**

@@ -21,10 +21,11 @@ const WAYS: Readonly<Record<string, (conn: Conn, got: (line: string) => void) =>
     for (let line = await conn.readLine(); line !== null; line = await conn.readLine()) got(line);
   },
   "reads with short timeouts": async (conn, got) => {
-    for (let line: string | null | undefined; line !== null;) {
+    let line: string | null | undefined;
+    do {
       line = await conn.readLine({ timeout: 10 }).catch(() => undefined);
       if (typeof line === "string") got(line);
-    }
+    } while (line !== null);
   },
   "batches": async (conn, got) => {
     for await (const batch of conn.batches) batch.forEach(got);
@@ -59,7 +60,7 @@ test("maxBytesPerSecond holds for bodies, also while reads with short timeouts w
     let done = -1;
     let now = () => 0;
     await play({ maxBytesPerSecond: 100 }, async (conn) => {
-      for (let body; body === undefined;) body = await conn.readExactly(400, { timeout }).catch(() => undefined);
+      while (await conn.readExactly(400, { timeout }).catch(() => undefined) === undefined);
       done = now();
       while (await conn.readLine({ timeout }).catch(() => undefined) !== null);
     }, async (client, clock, t) => {
