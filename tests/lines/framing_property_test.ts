@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import type { Conn, Framing, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
-import { frame, type Framed, type Seen } from "../kit/framing_oracle.ts";
+import { frame, type Framed, type Seen } from "../kit/frames.ts";
 import { check, fc, toBytes } from "../kit/property.ts";
 import { delimiterOf, type LineEnds, listenerOf } from "../kit/reads.ts";
 import { startConversations, startServer, type TestServer } from "../kit/server.ts";
