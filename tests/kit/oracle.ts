@@ -52,9 +52,15 @@ export function shouted(input: Uint8Array, limits: Limits): string {
   const { lines, reason } = answer(input, limits);
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const replies = lines.map((line) => decoder.decode(line).toUpperCase() + "\n").join("");
-  if (reason === "line-too-long") return `${replies}error: line longer than ${bytes(limits.maxLineBytes)}\n`;
-  if (reason === "end") return replies;
-  return `${replies}error: more than ${bytes(limits.maxConnectionBytes)} from one connection\n`;
+  return reason === "end" ? replies : `${replies}${lastWord(reason, limits)}\n`;
+}
+
+/** Returns the last line for a peer whose input was wrong; undefined for any other reason. */
+export function lastWord(reason: string, { maxLineBytes, maxConnectionBytes }: Limits): string | undefined {
+  if (reason === "line-too-long") return `error: line longer than ${bytes(maxLineBytes)}`;
+  if (reason === "byte-limit") return `error: more than ${bytes(maxConnectionBytes)} from one connection`;
+  if (reason === "unterminated") return "error: last line without its end";
+  return reason === "invalid-text" ? "error: invalid text" : undefined;
 }
 
 function bytes(count: number): string {

@@ -5,6 +5,7 @@
  */
 
 import * as fc from "./fast_check.ts";
+import type { Framing } from "../../internal/api/framing.ts";
 import type { Limits } from "./oracle.ts";
 
 export { fc };
@@ -40,6 +41,38 @@ export const anyLimits: fc.Arbitrary<Limits> = fc.record({
   maxLineBytes: fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constant(65_536)),
   maxConnectionBytes: fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constant(Infinity)),
 });
+
+/** A framing as plain data: each character of its delimiter is one byte. */
+export type PlainFraming = Omit<Framing, "lineEnd"> & {
+  lineEnd: "any" | "lf" | "crlf" | { delimiter: string };
+};
+
+/** Delimiters, some of which begin with what they end with, so that a search must not go on behind a mismatch. */
+export const DELIMITERS = ["\0", "||", "aab", "abab", "\r", "\n\n", "\xc3\x9f", "\xff"] as const;
+
+/** Any framing, each part of it the default in half of the cases. */
+export const anyFraming: fc.Arbitrary<PlainFraming> = fc.record({
+  lineEnd: fc.oneof(
+    fc.constantFrom("any" as const, "any" as const, "lf" as const, "crlf" as const),
+    fc.constantFrom(...DELIMITERS).map((delimiter) => ({ delimiter })),
+  ),
+  encoding: fc.constantFrom("utf-8", "utf-8", "latin1"),
+  invalidText: fc.constantFrom("replace", "replace", "error"),
+  unterminated: fc.constantFrom("line", "line", "drop", "error"),
+  onLongLine: fc.constantFrom("close", "close", "discard", "truncate"),
+});
+
+/** Returns what the plain data stand for. */
+export function framingOf<Part extends Partial<PlainFraming>>(plain: Part): Omit<Part, "lineEnd"> & Partial<Framing> {
+  const { lineEnd } = plain;
+  if (lineEnd === undefined || typeof lineEnd === "string") return plain as Part & Partial<Framing>;
+  return { ...plain, lineEnd: { delimiter: bytesOf(lineEnd.delimiter) } };
+}
+
+/** Turns text into bytes, one per character. */
+export function bytesOf(text: string): Uint8Array {
+  return Uint8Array.from(text, (char) => char.charCodeAt(0));
+}
 
 /** Cuts bytes into segments of the given lengths; the last segment has all bytes that remain. */
 export function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[] {

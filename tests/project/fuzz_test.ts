@@ -1,4 +1,4 @@
-import { anyBytes, feed } from "../../tools/fuzz/bytes.ts";
+import { anyBytes, anyCut, cutInput, feed } from "../../tools/fuzz/bytes.ts";
 import { anyScenario, fromJson } from "../../tools/fuzz/scenario.ts";
 import { play } from "../../tools/fuzz/world.ts";
 import { test } from "../kit/bounded.ts";
@@ -14,6 +14,10 @@ for (const { name } of [...Deno.readDirSync(CORPUS)].toSorted((a, b) => a.name <
 
 test("The limiter agrees with the oracle on any bytes in any segments", async () => {
   await check([anyBytes], feed, 2000);
+});
+
+test("Lines under any framing, and bytes between them, are those of the oracle, in any segments", async () => {
+  await check([anyCut], cutInput, 2000);
 });
 
 test("A server keeps its rules, whatever clients, limits and faults it meets", async () => {

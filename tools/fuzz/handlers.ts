@@ -1,21 +1,26 @@
 /**
- * Handlers of every kind. All shout; some throw, close the connection, or do not wait for their writes.
+ * Handlers of every kind. All but those of scripts shout; some throw, close the connection, or do not wait for their writes.
  *
  * @module
  */
 
 import { ANSWER_BYTES, type BytesHandler } from "../../internal/api/handlers.ts";
-import { type ConnHandler, type LineHandler, serve, serveConnections, shout } from "@x/shouty";
+import { type Conn, type ConnHandler, type LineHandler, serve, serveConnections, shout } from "@x/shouty";
 import { shoutLines } from "../../examples/shout_stream.ts";
 import type { Start } from "../../tests/kit/server.ts";
-import type { HandlerKind } from "./scenario.ts";
+import type { HandlerKind, Scenario } from "./scenario.ts";
+import { type Entry, following } from "./script.ts";
 
 /** The line at which the throwing handlers throw. */
 export const BAIT = "!";
 
-/** Starts a server with a handler; a slow one waits for `tick` before each line. */
-export function startHandler(kind: HandlerKind, tick: () => Promise<void>): Start {
-  const handler = kind.includes("conversation") ? CONVERSATIONS[kind] : undefined;
+/** Starts a server with a case's handler; a slow one waits for `tick` before each line. A script's goes by the log. */
+export function startHandler(
+  { handler: kind, script, options }: Scenario,
+  tick: () => Promise<void>,
+  log: (conn: Conn) => Entry[],
+): Start {
+  const handler = script === undefined ? CONVERSATIONS[kind] : following(script, options.framing ?? {}, log, tick);
   if (handler !== undefined) return (options) => serveConnections(options, handler);
   if (kind === "shout") return (options) => serve(options);
   return (options) => serve(options, kind === "slow line" ? slowly(tick) : LINE_HANDLERS[kind]);

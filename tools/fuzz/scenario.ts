@@ -5,7 +5,8 @@
  */
 
 import type { ServeOptions } from "@x/shouty";
-import { fc } from "../../tests/kit/property.ts";
+import { anyFraming, DELIMITERS, fc, type PlainFraming } from "../../tests/kit/property.ts";
+import { anyScript, type Script } from "./script.ts";
 
 /** What one step does. Each character of a text is one byte. */
 export type Action =
@@ -37,6 +38,7 @@ export const HANDLERS = [
   "impatient conversation",
   "quitting conversation",
   "throwing conversation",
+  "script",
 ] as const;
 
 /** See {@linkcode HANDLERS}. */
@@ -56,7 +58,9 @@ export interface FaultPlan {
 /** One case. */
 export interface Scenario {
   handler: HandlerKind;
-  options: Pick<ServeOptions, OptionName>;
+  /** What the handler "script" reads. */
+  script?: Script;
+  options: Pick<ServeOptions, OptionName> & { framing?: PlainFraming };
   /** The result of `Math.random` during the case. */
   luck: number;
   bufferBytes: number;
@@ -68,7 +72,7 @@ type OptionName =
   | ("firstLineTimeout" | "idleTimeout" | "lineTimeout" | "writeTimeout" | "drainTimeout" | "maxAge")
   | ("maxLines" | "maxLinesPerSecond" | "maxBytesPerSecond" | "maxLineBytes" | "maxConnectionBytes")
   | ("maxQueuedBytes" | "maxConnections" | "maxConnectionsPerIp" | "maxBufferedBytes" | "answerMisdirected")
-  | ("atCapacity" | "acceptRate" | "acceptRatePerIp" | "deny" | "drain");
+  | ("atCapacity" | "acceptRate" | "acceptRatePerIp" | "deny" | "drain" | "minBytesPerSecond" | "idleOn");
 
 const timeout = fc.oneof(fc.constantFrom(1, 50, 500, Infinity), fc.integer({ min: 1, max: 3000 }));
 
@@ -94,6 +98,8 @@ const OPTIONS: { readonly [Name in OptionName]: fc.Arbitrary<Scenario["options"]
   deny: fc.constant(["10.0.0.0/8"]),
   drain: fc.constantFrom("linger", "finish"),
   drainTimeout: fc.constantFrom(1, 100, 2500),
+  minBytesPerSecond: fc.constantFrom(0, 1, 240, 100_000),
+  idleOn: fc.constantFrom("both", "read"),
 };
 
 /** Up to five options: with more of them, one hides the effects of another. */
@@ -108,6 +114,7 @@ const anyText: fc.Arbitrary<string> = fc.array(
       weight: 3,
       arbitrary: fc.constantFrom("a", "\r", "xyz", "\xc3\x9f", "\xc3", "\xff", "\0", "\xef\xbb\xbf", "\x85"),
     },
+    { weight: 2, arbitrary: fc.constantFrom(...DELIMITERS, "|", "ab", "aaab") },
     { weight: 1, arbitrary: fc.constantFrom("GET / HTTP/1.1\r\n", "\x16\x03\x01", "\x16\x03", "PROXY UNKNOWN\r\n") },
     {
       weight: 1,
@@ -167,17 +174,27 @@ const firstStep: fc.Arbitrary<Step> = anyStep.map((step) => ({
   action: { do: "connect", from: 0, reads: true },
 }));
 
+const anyHandler: fc.Arbitrary<Pick<Scenario, "handler" | "script">> = fc.oneof(
+  { weight: 2, arbitrary: fc.constantFrom(...HANDLERS.slice(0, -1)).map((handler) => ({ handler })) },
+  { weight: 1, arbitrary: anyScript.map((script) => ({ handler: "script" as const, script })) },
+);
+
+const anyOptions: fc.Arbitrary<Scenario["options"]> = fc.tuple(someOptions, fc.option(anyFraming)).map((
+  [options, framing],
+) => framing === null ? options : { ...options, framing });
+
 /** Any case. */
-export const anyScenario: fc.Arbitrary<Scenario> = fc.record<Scenario>({
-  handler: fc.constantFrom(...HANDLERS),
-  options: someOptions,
+export const anyScenario: fc.Arbitrary<Scenario> = fc.record({
+  handler: anyHandler,
+  options: anyOptions,
   luck: fc.constantFrom(0, 0.5, 0.999),
   bufferBytes: fc.constantFrom(1, 7, 100, 65_536, 65_536),
   faults: fc.oneof(fc.constant(NO_FAULTS), anyPlan),
   steps: fc.tuple(firstStep, fc.array(anyStep, { minLength: 1, maxLength: 14 })).map((
     [first, rest],
   ) => [first, ...rest]),
-}).map((scenario) => isLong(scenario.steps) ? { ...scenario, bufferBytes: 65_536 } : scenario);
+}).map(({ handler, ...scenario }) => ({ ...handler, ...scenario }))
+  .map((scenario) => isLong(scenario.steps) ? { ...scenario, bufferBytes: 65_536 } : scenario);
 
 /** Whether a case has much text, which gets the largest pipe: through a small one it takes long and finds nothing new. */
 function isLong(steps: Step[]): boolean {
@@ -192,9 +209,9 @@ export function toJson(scenario: Scenario): string {
 
 /** Reads what {@linkcode toJson} wrote. */
 export function fromJson(text: string): Scenario {
-  const scenario = JSON.parse(text);
-  for (const [name, value] of Object.entries(scenario.options)) {
-    if (value === null) scenario.options[name] = Infinity;
-  }
-  return scenario;
+  // No case has `null` for a time but in place of `Infinity`.
+  return JSON.parse(
+    text,
+    (name, value) => value === null && /Timeout$|^timeout$|^maxAge$/.test(name) ? Infinity : value,
+  );
 }

@@ -5,13 +5,15 @@
  */
 
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
-import type { ClosedEvent, CloseReason, ServerEvent } from "@x/shouty";
-import { LF } from "../../internal/lines/ascii.ts";
+import type { ClosedEvent, CloseReason, Framing, ServerEvent } from "@x/shouty";
 import { clientOf } from "../../internal/server/cidr.ts";
 import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../internal/lines/misdirected.ts";
-import { type Answer, answer, shouted } from "../../tests/kit/oracle.ts";
+import { type Cut, cutAll } from "../../tests/kit/framing_oracle.ts";
 import { BAIT } from "./handlers.ts";
+import { AT_BOUNDARY, BREACHES, endOf, latin1, rulesOf, wordFor } from "./rules.ts";
 import type { Scenario } from "./scenario.ts";
+import type { Entry } from "./script.ts";
+import { checkScript } from "./script_verdict.ts";
 import type { WatchedTransport } from "./watched.ts";
 
 /** How a client's connection ended. */
@@ -25,14 +27,6 @@ export interface ClientEnd {
   readonly received: Uint8Array[];
 }
 
-const BREACHES: readonly CloseReason[] = ["line-too-long", "byte-limit"];
-
-/**
- * Reasons with which a connection ends at a line's end, and the number of lines after which it may end within one: a peer
- * that starts each line together with the end of the last never is at a line's end.
- */
-const AT_BOUNDARY: Readonly<Partial<Record<CloseReason, number>>> = { "max-age": 8, "max-lines": 8, "drained": 64 };
-
 /** Timeouts that run while no line is unanswered, in a line handler's connection. */
 const SILENT: readonly CloseReason[] = ["idle", "first-line-timeout", "line-timeout"];
 
@@ -43,7 +37,12 @@ const POLITE: readonly string[] = ["end", "closed", "handler-error", ...BREACHES
 const OVERDUE_MS = 10_000;
 
 /** Checks how each connection was served, and that no limit on connections was exceeded. */
-export function checkConnections(scenario: Scenario, events: ServerEvent[], transports: WatchedTransport[]): void {
+export function checkConnections(
+  scenario: Scenario,
+  events: ServerEvent[],
+  transports: WatchedTransport[],
+  logs: Map<Deno.Addr, Entry[]>,
+): void {
   const { maxConnections = Infinity, maxConnectionsPerIp = Infinity, deny } = scenario.options;
   const active: string[] = [];
   for (const event of events) {
@@ -56,11 +55,13 @@ export function checkConnections(scenario: Scenario, events: ServerEvent[], tran
     assertLessOrEqual(active.filter((name) => name === client).length, maxConnectionsPerIp);
     assert(deny === undefined || !hostname.startsWith("10."), "A denied address was accepted");
     if (event.type === "accepted") continue;
-    checkConnection(scenario, event, transports.find(({ remoteAddr }) => remoteAddr === event.conn.remoteAddr)!);
+    const { remoteAddr } = event.conn;
+    const transport = transports.find((transport) => transport.remoteAddr === remoteAddr)!;
+    checkConnection(scenario, event, transport, logs.get(remoteAddr) ?? []);
   }
 }
 
-function checkConnection(scenario: Scenario, event: ClosedEvent, transport: WatchedTransport): void {
+function checkConnection(scenario: Scenario, event: ClosedEvent, transport: WatchedTransport, log: Entry[]): void {
   const { reason, bytesIn, bytesOut, lines } = event;
   const { output, cut } = transport;
   const taken = transport.input.subarray(0, bytesIn);
@@ -70,22 +71,33 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
   const polite = isPolite(scenario, event) && !(cut && BREACHES.includes(reason));
   if (polite) assertEquals(bytesOut, output.length, note);
   const elsewhere = redirection(taken, scenario);
-  if (reason === "misdirected") return assertEquals(latin1(output), elsewhere, note);
+  if (reason === "misdirected") {
+    // A script may have written before.
+    const answer = scenario.script === undefined ? latin1(output) : latin1(output).slice(-elsewhere!.length);
+    return assertEquals(answer, elsewhere, note);
+  }
   assert(reason !== "end" || elsewhere === undefined, note);
-  const { maxLineBytes = 65_536, maxConnectionBytes = Infinity } = scenario.options;
-  const full = answer(taken, { maxLineBytes, maxConnectionBytes });
+  if (elsewhere?.startsWith(latin1(output)) && !polite) return;
+  if (scenario.script !== undefined) {
+    return checkScript(scenario, event, { taken, output: latin1(output), ended: transport.ended, polite, log });
+  }
+  const full = cutFor(scenario, taken, true);
   if (reason === "end" || BREACHES.includes(reason)) assertEquals(full.reason, reason, note);
-  if (reason === "end") assertEquals(lines, full.lines.length, note);
-  const unfinished = reason in AT_BOUNDARY && taken.length > 0 && taken.at(-1) !== LF;
+  if (reason === "end") assertEquals(lines, full.lines.filter((line) => line !== null).length, note);
+  const open = cutFor(scenario, taken, false);
+  // The handler may have ended the connection after its first line; and if the peer has ended its side, its last line needs no end.
+  const mayBeWhole = transport.ended || /closing|quitting/.test(scenario.handler) && lines > 0;
+  const isWhole = mayBeWhole && latin1(output) === repliesOf(scenario, full);
+  const unfinished = reason in AT_BOUNDARY && open.unfinished && !isWhole;
   if (unfinished) assertGreater(lines, AT_BOUNDARY[reason]!, `${note} ends in mid-line`);
   const silent = SILENT.includes(reason) && !scenario.handler.includes("conversation");
-  const owed = repliesOf(scenario, silent || unfinished ? completeLines(full, taken) : full.lines);
-  if (BREACHES.includes(reason) && !cut) assertEquals(decode(output), owed + errorLine(taken, scenario), note);
-  else if (silent || polite) assertEquals(decode(output), owed, note);
+  const owed = repliesOf(scenario, silent || unfinished ? open : full);
+  const word = wordFor(scenario, full.reason);
+  if (BREACHES.includes(reason) && !cut) assertEquals(latin1(output), owed + word, note);
+  else if (silent || polite) assertEquals(latin1(output), owed, note);
   else {
-    const all = owed + errorLine(taken, scenario);
-    const isRight = elsewhere?.startsWith(latin1(output)) || isBeginning(output, all, reason === "memory");
-    assert(isRight, `${note}: sent ${decode(output)}`);
+    const isRight = isBeginning(latin1(output), owed + word, reason === "memory", scenario);
+    assert(isRight, `${note}: sent ${latin1(output)}`);
   }
 }
 
@@ -120,43 +132,47 @@ function redirection(taken: Uint8Array, { options }: Scenario): string | undefin
   return is(new TlsRecord()) ? latin1(TLS_ALERT) : is(new RequestLine()) ? BAD_REQUEST : undefined;
 }
 
-/** The lines of the input; a last one without a line end counts only once the input has ended. */
-function completeLines({ lines, reason }: Answer, taken: Uint8Array): Uint8Array[] {
-  return reason === "end" && taken.length > 0 && taken.at(-1) !== LF ? lines.slice(0, -1) : lines;
+function cutFor(scenario: Scenario, taken: Uint8Array, ended: boolean): Cut {
+  return cutAll(taken, rulesOf(scenario), scenario.options.maxConnectionBytes ?? Infinity, ended);
 }
 
-/** The handler's replies to these lines, up to the one after which it closes the connection or throws. */
-function repliesOf({ handler }: Scenario, lines: Uint8Array[]): string {
-  let texts = lines.map(decode);
-  const bait = texts.indexOf(BAIT);
-  if (/throwing|rejecting/.test(handler) && bait >= 0) texts = texts.slice(0, bait);
-  if (/closing|quitting/.test(handler)) texts = texts.slice(0, 1);
-  return texts.map((text) => `${text.toUpperCase()}\n`).join("");
+/**
+ * What the peer gets for these lines, one byte per character: the handler's replies, up to the one after which it
+ * closes the connection or throws, and a word for each line that is discarded.
+ */
+function repliesOf(scenario: Scenario, { lines }: Cut): string {
+  const { handler } = scenario;
+  const { framing } = rulesOf(scenario);
+  const end = handler.includes("conversation") ? "\n" : endOf(framing);
+  let replies = "";
+  for (const line of lines) {
+    if (line === null) replies += wordFor(scenario, "line-too-long");
+    else if (/throwing|rejecting/.test(handler) && line.text === BAIT) break;
+    else {
+      const reply = encode(line.text.toUpperCase(), framing);
+      // The handler's write throws, and so does the handler if it awaits the write.
+      if (reply === undefined && handler !== "impatient conversation") break;
+      if (reply !== undefined) replies += reply + end;
+      if (/closing|quitting/.test(handler)) break;
+    }
+  }
+  return replies;
 }
 
-/** The error line at the end of the oracle's output, behind the replies. */
-function errorLine(taken: Uint8Array, { options }: Scenario): string {
-  const { maxLineBytes = 65_536, maxConnectionBytes = Infinity } = options;
-  return /error: .*\n$/.exec(shouted(taken, { maxLineBytes, maxConnectionBytes }))?.[0] ?? "";
+/** Encodes text, one byte per character; undefined if the encoding does not have all of it. */
+function encode(text: string, { encoding }: Framing): string | undefined {
+  if (encoding === "utf-8") return latin1(new TextEncoder().encode(text));
+  return /^[\0-\xff]*$/.test(text) ? text : undefined;
 }
 
 /** Whether output is a beginning of the replies, followed by the memory limit's error line if that closed the connection. */
-function isBeginning(output: Uint8Array, owed: string, givesWay: boolean): boolean {
-  const sent = latin1(output);
-  const replies = latin1(new TextEncoder().encode(owed));
+function isBeginning(sent: string, replies: string, givesWay: boolean, scenario: Scenario): boolean {
   if (replies.startsWith(sent)) return true;
   if (!givesWay) return false;
   let same = 0;
   while (same < sent.length && sent[same] === replies[same]) same++;
   // The error line may begin with the same characters as the next reply.
   const starts = Array.from({ length: same + 1 }, (_, i) => i);
-  return starts.some((start) => "error: too much unfinished input\n".startsWith(sent.slice(start)));
-}
-
-function latin1(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
-}
-
-function decode(bytes: Uint8Array): string {
-  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+  const word = `error: too much unfinished input${endOf(rulesOf(scenario).framing)}`;
+  return starts.some((start) => word.startsWith(sent.slice(start)));
 }

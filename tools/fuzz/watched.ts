@@ -60,6 +60,8 @@ export class WatchedTransport implements Transport {
   /** Size in bytes of the buffer of the last read; 0 once the transport is closed. */
   bufferBytes = 0;
   closes = 0;
+  /** Whether the peer has ended its side. */
+  ended = false;
   /** Whether the server cut off output that was not written yet. */
   cut = false;
 
@@ -87,7 +89,8 @@ export class WatchedTransport implements Transport {
     this.#watch.checkBudget();
     return this.#call("read", async () => {
       const count = await this.#inner.read(into);
-      if (count !== null) this.#input.push(into.slice(0, count));
+      if (count === null) this.ended = true;
+      else this.#input.push(into.slice(0, count));
       return count;
     });
   }

@@ -7,9 +7,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { type Faults, faulty } from "../../tests/kit/faults.ts";
+import { bytesOf, framingOf } from "../../tests/kit/property.ts";
 import { TestServer } from "../../tests/kit/server.ts";
 import { startHandler } from "./handlers.ts";
 import type { Action, FaultPlan, Scenario, Step } from "./scenario.ts";
+import type { Entry } from "./script.ts";
 import { checkClient, checkConnections, type ClientEnd } from "./verdict.ts";
 import { Watch } from "./watched.ts";
 
@@ -49,6 +51,7 @@ class World {
   readonly #watch: Watch;
   readonly #t: TestServer;
   readonly #clients: Client[] = [];
+  readonly #logs = new Map<Deno.Addr, Entry[]>();
   /** The time at which the server has to be closed at the latest, and the time at which it was. */
   #deadline = Infinity;
   #closedAt: number | undefined;
@@ -60,8 +63,16 @@ class World {
     this.#memory = new MemoryListener({ bufferBytes: scenario.bufferBytes });
     this.#watch = new Watch(scenario.options.maxBufferedBytes);
     const listener = this.#watch.over(faulty(this.#memory, faultsOf(scenario.faults)));
-    const start = startHandler(scenario.handler, () => this.#tick.promise);
-    this.#t = new TestServer(start, { ...scenario.options, listener, clock: this.#clock });
+    const start = startHandler(scenario, () => this.#tick.promise, (conn) => this.#log(conn.remoteAddr));
+    const framing = framingOf(scenario.options.framing ?? {});
+    this.#t = new TestServer(start, { ...scenario.options, framing, listener, clock: this.#clock });
+  }
+
+  /** Makes the list of what the script of a connection gets. */
+  #log(addr: Deno.Addr): Entry[] {
+    const entries: Entry[] = [];
+    this.#logs.set(addr, entries);
+    return entries;
   }
 
   async live(): Promise<void> {
@@ -128,7 +139,7 @@ class World {
     const { transports, complaints } = this.#watch;
     assertEquals(complaints, [], "The rules of a transport");
     assertEquals(transports.filter(({ closes }) => closes !== 1), [], "Each transport is closed once");
-    checkConnections(this.#scenario, this.#t.events, transports);
+    checkConnections(this.#scenario, this.#t.events, transports, this.#logs);
     for (const client of this.#clients) {
       const transport = transports.find(({ remoteAddr }) => remoteAddr === client.addr);
       const closed = this.#t.all("closed").find(({ conn }) => conn.remoteAddr === client.addr);
@@ -191,11 +202,6 @@ class Client implements ClientEnd {
     // The server may close the connection before it has read everything.
     this.#writing = this.#writing.then(write).catch(() => {});
   }
-}
-
-/** Turns text into bytes, one per character. */
-function bytesOf(text: string): Uint8Array {
-  return Uint8Array.from(text, (char) => char.charCodeAt(0));
 }
 
 function faultsOf({ accepts, readBytes, writeBytes, fail }: FaultPlan): Faults {

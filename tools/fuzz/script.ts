@@ -1,0 +1,246 @@
+/**
+ * Scripts: reads of every kind, in any order, and a handler that does what a script says.
+ *
+ * @module
+ */
+
+import type { CloseReason, Conn, ConnHandler, LineEnd, ReadOptions } from "@x/shouty";
+import { LimitError } from "@x/shouty";
+import { anyFraming, bytesOf, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
+
+/** How long a read waits: for a time, or until its signal aborts after so many microtasks. */
+export interface Patience {
+  timeout?: number;
+  microtasks?: number;
+}
+
+/** How a stream is cancelled: so many microtasks after one more read has begun, or without one. */
+export interface Cancel {
+  microtasks: number | null;
+}
+
+/** What one step of a script does. */
+export type ScriptStep =
+  | { do: "line"; patience?: Patience | undefined }
+  | { do: "lines"; count: number }
+  | { do: "batch" }
+  | { do: "exactly"; count: number; maxBytes?: number | undefined; patience?: Patience | undefined }
+  | { do: "until"; delimiter: string; maxBytes?: number | undefined; patience?: Patience | undefined }
+  | { do: "stream"; count: number; blocks: number; cancel?: Cancel | undefined }
+  | { do: "readable"; blocks: number; cancel?: Cancel | undefined }
+  | { do: "framing"; framing: Partial<PlainFraming> }
+  | { do: "limits"; limits: { maxLineBytes?: number; idleTimeout?: number; lineTimeout?: number } }
+  | { do: "wait" };
+
+/** What a handler does; it begins anew at the end of its steps. */
+export interface Script {
+  steps: ScriptStep[];
+  /** Whether the handler throws what a read throws. */
+  strict: boolean;
+}
+
+/** What one step has got. */
+export interface Entry {
+  readonly step: ScriptStep;
+  lines: string[];
+  /** Bytes, one per character. */
+  bytes: string;
+  /** How the step ended, if not with all that it wanted. */
+  end: "null" | "done" | "cancelled" | "UnexpectedEof" | "LimitError" | "TimedOut" | "Aborted" | undefined;
+  lineEnd: LineEnd | undefined;
+  ending: CloseReason | undefined;
+}
+
+const anyPatience: fc.Arbitrary<Patience | undefined> = fc.oneof(
+  { weight: 3, arbitrary: fc.constant(undefined) },
+  { weight: 1, arbitrary: fc.constantFrom(1, 50, 2000, Infinity).map((timeout) => ({ timeout })) },
+  { weight: 1, arbitrary: fc.nat(12).map((microtasks) => ({ microtasks })) },
+);
+
+const anyCount = fc.oneof(fc.nat(6), fc.nat(6), fc.constantFrom(255, 300, 5000));
+const anyMaxBytes = fc.constantFrom(undefined, undefined, 1, 3, 300);
+const anyCancel = fc.option(fc.record({ microtasks: fc.oneof(fc.constant(null), fc.nat(12)) }), { nil: undefined });
+
+const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
+  fc.record({ do: fc.constant("line" as const), patience: anyPatience }),
+  fc.record({ do: fc.constant("lines" as const), count: fc.integer({ min: 1, max: 3 }) }),
+  fc.constant({ do: "batch" as const }),
+  fc.record({ do: fc.constant("exactly" as const), count: anyCount, maxBytes: anyMaxBytes, patience: anyPatience }),
+  fc.record({
+    do: fc.constant("until" as const),
+    delimiter: fc.constantFrom<string>(...DELIMITERS, "\n", "\r\n", "a", "aaab"),
+    maxBytes: anyMaxBytes,
+    patience: anyPatience,
+  }),
+  fc.record({
+    do: fc.constant("stream" as const),
+    count: anyCount,
+    blocks: fc.nat(2),
+    cancel: anyCancel,
+  }),
+  fc.record({
+    do: fc.constant("readable" as const),
+    blocks: fc.nat(3),
+    cancel: anyCancel,
+  }),
+  fc.record({ do: fc.constant("framing" as const), framing: fc.oneof(anyFraming, fc.constant({})) }),
+  fc.record({
+    do: fc.constant("limits" as const),
+    limits: fc.oneof(
+      fc.record({ maxLineBytes: fc.constantFrom(1, 4, 12, 255, 300, 70_000) }),
+      fc.record({ idleTimeout: fc.constantFrom(1, 500), lineTimeout: fc.constantFrom(1, 500) }),
+    ),
+  }),
+  fc.constant({ do: "wait" as const }),
+);
+
+/** Any script. */
+export const anyScript: fc.Arbitrary<Script> = fc.record({
+  steps: fc.array(anyStep, { minLength: 1, maxLength: 6 }),
+  strict: fc.constantFrom(false, false, false, true),
+});
+
+/** Maximum number of steps of one connection. */
+const MAX_STEPS = 60;
+
+/** The errors that a read may throw. */
+const ERRORS = [Deno.errors.UnexpectedEof, LimitError, Deno.errors.TimedOut] as const;
+
+/** What the signal of a read aborts with. */
+const ABORTED = new Error("Aborted by the script");
+
+/**
+ * Makes a handler that does what a script says, and tells its peer of each step.
+ *
+ * @param script The script.
+ * @param framing The framing of new connections.
+ * @param log Returns the list to which the entries of a connection go.
+ * @param tick Waits until the clock moves.
+ */
+export function following(
+  script: Script,
+  framing: Partial<PlainFraming>,
+  log: (conn: Conn) => Entry[],
+  tick: () => Promise<void>,
+): ConnHandler {
+  return async (conn) => {
+    const entries = log(conn);
+    let { onLongLine = "close" } = framing;
+    for (let i = 0; i < MAX_STEPS; i++) {
+      const step = script.steps[i % script.steps.length];
+      let error = await follow(step);
+      // What has come of a line that is too long is gone, so only a read of lines can go on from there.
+      if (error !== undefined && !script.strict && step.do === "line" && onLongLine !== "close") {
+        error = await follow({ do: "line" });
+      }
+      if (error !== undefined && script.strict) throw error;
+      if (entries.at(-1)!.end === "null") return;
+      if (step.do === "framing") onLongLine = step.framing.onLongLine ?? onLongLine;
+    }
+
+    async function follow(step: ScriptStep): Promise<unknown> {
+      const entry: Entry = { step, lines: [], bytes: "", end: undefined, lineEnd: undefined, ending: undefined };
+      const error = await perform(conn, step, entry, tick).then(() => undefined, (error) => error);
+      if (error === ABORTED) entry.end = "Aborted";
+      else if (error !== undefined) {
+        const type = ERRORS.find((type) => error instanceof type);
+        if (type === undefined) throw error;
+        entry.end = type.name as Entry["end"];
+      }
+      entry.lineEnd = conn.lastLineEnd;
+      entry.ending = conn.ending;
+      const word = wordOf(entries.push(entry) - 1, entry);
+      await conn.write(word);
+      return error;
+    }
+  };
+}
+
+/** What the handler writes after each step. */
+export function wordOf(i: number, { lines, bytes, end }: Entry): string {
+  return `<${i} ${lines.length} ${bytes.length} ${end ?? "ok"}>\n`;
+}
+
+async function perform(conn: Conn, step: ScriptStep, entry: Entry, tick: () => Promise<void>): Promise<void> {
+  switch (step.do) {
+    case "line":
+      return takeLine(entry, await conn.readLine(optionsOf(step.patience)));
+    case "lines":
+      for await (const line of conn.lines) {
+        if (entry.lines.push(line) === step.count) return;
+      }
+      return takeLine(entry, null);
+    case "batch": {
+      const { value } = await conn.batches.next();
+      return value === undefined ? takeLine(entry, null) : void entry.lines.push(...value);
+    }
+    case "exactly":
+      return takeBytes(
+        entry,
+        await conn.readExactly(step.count, { ...optionsOf(step.patience), maxBytes: step.maxBytes }),
+      );
+    case "until": {
+      const options = { ...optionsOf(step.patience), maxBytes: step.maxBytes };
+      return takeBytes(entry, await conn.readUntil(bytesOf(step.delimiter), options));
+    }
+    case "stream":
+      return await pull(conn.readStream(step.count), step.cancel ? step.blocks : Infinity, step.cancel, entry);
+    case "readable":
+      return await pull(conn.readable, step.blocks, step.cancel, entry);
+    case "framing":
+      return conn.setFraming(framingOf(step.framing));
+    case "limits":
+      return conn.setLimits(step.limits);
+    case "wait":
+      return await tick();
+  }
+}
+
+function optionsOf({ timeout, microtasks }: Patience = {}): ReadOptions | undefined {
+  if (microtasks === undefined) return timeout === undefined ? undefined : { timeout };
+  const aborter = new AbortController();
+  pass(microtasks).then(() => aborter.abort(ABORTED));
+  return { signal: aborter.signal };
+}
+
+function takeLine(entry: Entry, line: string | null): void {
+  if (line === null) entry.end = "null";
+  else entry.lines.push(line);
+}
+
+function takeBytes(entry: Entry, bytes: Uint8Array | null): void {
+  if (bytes === null) entry.end = "null";
+  else for (const byte of bytes) entry.bytes += String.fromCharCode(byte);
+}
+
+/** Reads blocks of a stream, and then cancels it during a further read, if it is to be cancelled. */
+async function pull(
+  stream: ReadableStream<Uint8Array>,
+  blocks: number,
+  cancel: Cancel | undefined,
+  entry: Entry,
+): Promise<void> {
+  const reader = stream.getReader();
+  try {
+    for (let i = 0; i < blocks; i++) {
+      const { value, done } = await reader.read();
+      if (done && entry.step.do === "readable") entry.end = "done";
+      if (done) return;
+      takeBytes(entry, value);
+    }
+    if (cancel === undefined) return;
+    const last = cancel.microtasks === null ? undefined : reader.read();
+    last?.catch(() => {});
+    await pass(cancel.microtasks ?? 0);
+    await reader.cancel();
+    const value = (await last)?.value;
+    if (value !== undefined) takeBytes(entry, value);
+    entry.end = "cancelled";
+  } finally {
+    reader.releaseLock();
+  }
+}
+
+async function pass(microtasks: number): Promise<void> {
+  for (let i = 0; i < microtasks; i++) await undefined;
+}

@@ -1,0 +1,246 @@
+/**
+ * Compares what a script has got with what the oracle says.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import type { ClosedEvent, CloseReason, LineEnd } from "@x/shouty";
+import { nextLine, type Rules } from "../../tests/kit/framing_oracle.ts";
+import { DELIMITERS, framingOf } from "../../tests/kit/property.ts";
+import { AT_BOUNDARY, BREACHES, latin1, rulesOf } from "./rules.ts";
+import type { Scenario, Step } from "./scenario.ts";
+import { type Entry, wordOf } from "./script.ts";
+
+/** What is known of one connection. */
+export interface Served {
+  /** The bytes that the server has read, and whether it has read their end. */
+  taken: Uint8Array;
+  ended: boolean;
+  /** The bytes that it has written, one per character. */
+  output: string;
+  /** Whether everything that the handler wrote was to be sent. */
+  polite: boolean;
+  /** What the script has got. */
+  log: Entry[];
+}
+
+/** Checks that a script has got what the oracle says, that its peer was told, and why the connection ended. */
+export function checkScript(scenario: Scenario, event: ClosedEvent, served: Served): void {
+  const reading = new Reading(scenario, event, served);
+  for (const [i, entry] of served.log.entries()) {
+    try {
+      reading.check(entry);
+    } catch (error) {
+      throw new Error(`${event.reason}: step ${i} got ${JSON.stringify(entry)}`, { cause: error });
+    }
+  }
+  checkReason(scenario, event, served);
+  // After a breach the handler may write for a second, unless the server stops before that.
+  const complete = served.polite && (!BREACHES.includes(event.reason) || isPrompt(scenario));
+  checkOutput(event, { ...served, polite: complete }, reading);
+}
+
+/** Whether neither the handler nor a peer nor a shutdown makes a write wait or fail. */
+function isPrompt({ script, steps, bufferBytes }: Scenario): boolean {
+  const isSlow = ({ action }: Step) => action.do === "shutdown" || action.do === "connect" && !action.reads;
+  return bufferBytes > 1000 && !steps.some(isSlow) && !script!.steps.some((step) => step.do === "wait");
+}
+
+/** Reads the same as a script did, by the oracle. */
+class Reading {
+  readonly #served: Served;
+  readonly #event: ClosedEvent;
+  readonly #input: Uint8Array;
+  /** Whether more than `maxConnectionBytes` have come. */
+  readonly #isOver: boolean;
+  #rules: Rules;
+  #at = 0;
+  /** The number of bytes that were to be skipped and have not come. */
+  #missing = 0;
+  #lineEnd: LineEnd | undefined;
+  /** Why the input was cut off, so that the handler gets nothing more. */
+  #stopped: CloseReason | undefined;
+  #cancelled = false;
+  #lines = 0;
+  /** The number of lines that were too long and discarded. */
+  discarded = 0;
+
+  constructor(scenario: Scenario, event: ClosedEvent, served: Served) {
+    const { maxConnectionBytes = Infinity } = scenario.options;
+    this.#served = served;
+    this.#event = event;
+    this.#input = served.taken.subarray(0, Math.min(served.taken.length, maxConnectionBytes));
+    this.#isOver = this.#input.length < served.taken.length;
+    this.#rules = rulesOf(scenario);
+  }
+
+  get #left(): number {
+    return this.#input.length - this.#at;
+  }
+
+  check(entry: Entry): void {
+    const { step, lines, bytes, lineEnd, end } = entry;
+    const hasGot = lines.length > 0 || bytes.length > 0;
+    assert(!hasGot || this.#stopped === undefined, `Input comes after ${this.#stopped}`);
+    for (const [i, text] of lines.entries()) {
+      const isLast = i === lines.length - 1;
+      this.#line(text, isLast && lineEnd === "none");
+      if (isLast && end === undefined) assertEquals(lineEnd, this.#lineEnd, "lastLineEnd");
+    }
+    assertEquals(bytes, latin1(this.#input.subarray(this.#at, this.#at + bytes.length)));
+    if (end !== "null" || step.do === "until") assertEquals(lineEnd, this.#lineEnd, "lastLineEnd");
+    this.#at += step.do === "stream" && end === "cancelled" ? step.count : bytes.length;
+    // The rest of a cancelled stream may never have come.
+    if (this.#left < 0) [this.#at, this.#missing] = [this.#input.length, -this.#left];
+    if (step.do === "until" && end === undefined) this.#at += this.#delimited(bytes, step.delimiter);
+    if (end === undefined) this.#whole(entry);
+    else this.#ended(entry);
+    if (step.do === "framing") {
+      this.#rules = { ...this.#rules, framing: { ...this.#rules.framing, ...framingOf(step.framing) } };
+    } else if (step.do === "limits") this.#rules = { ...this.#rules, ...step.limits };
+  }
+
+  #line(text: string, mayBeCutOff: boolean): void {
+    let next = nextLine(this.#input, this.#at, this.#rules, false);
+    if (next.kind === "more" && mayBeCutOff && this.#served.ended && !this.#isOver) {
+      next = nextLine(this.#input, this.#at, this.#rules, true);
+    }
+    assertEquals([next.kind, next.text], ["line", text]);
+    this.discarded += next.discarded;
+    [this.#at, this.#lineEnd] = [next.to, next.lineEnd];
+    this.#lines++;
+  }
+
+  /** Checks that the delimiter follows and does not come before; returns its length. */
+  #delimited(bytes: string, delimiter: string): number {
+    const rest = latin1(this.#input.subarray(this.#at));
+    assert(rest.startsWith(delimiter) && (bytes + delimiter).indexOf(delimiter) === bytes.length, "Not the first");
+    return delimiter.length;
+  }
+
+  /** Checks the size of what a step has got that went well. */
+  #whole({ step, bytes, lines }: Entry): void {
+    if (step.do === "line") assertEquals(lines.length, 1);
+    else if (step.do === "lines") assertEquals(lines.length, step.count);
+    else if (step.do === "batch") assertGreater(lines.length, 0);
+    else if (step.do === "exactly" || step.do === "stream") assertEquals(bytes.length, step.count);
+    if (step.do === "exactly" || step.do === "until") {
+      assert(bytes.length <= (step.maxBytes ?? Infinity), "More than maxBytes");
+    }
+  }
+
+  /** Checks why a step ended early. */
+  #ended(entry: Entry): void {
+    const { step, end, ending, bytes } = entry;
+    if (end === "LimitError") return assert(this.#isPastLimit(step as never), "maxBytes was not passed");
+    if (end === "TimedOut" || end === "Aborted") {
+      const { timeout = Infinity, microtasks = Infinity } = "patience" in step ? step.patience ?? {} : {};
+      return assert((end === "TimedOut" ? timeout : microtasks) < Infinity, "The read was to wait");
+    }
+    if (end === "cancelled") return void (step.do === "readable" && (this.#cancelled = true));
+    if (end === "done" && this.#cancelled) return assertEquals(bytes, "");
+    assert(ending !== undefined, "There is an end without a reason");
+    if (this.#stopped !== undefined) return;
+    try {
+      this.#inputEnded(entry, ending);
+    } catch (error) {
+      if (this.#served.polite) throw error;
+      // An abort has dropped what had come.
+      this.#stopped = ending;
+    }
+  }
+
+  /** Checks that there was no more for a step. */
+  #inputEnded({ step, end, lineEnd }: Entry, ending: CloseReason): void {
+    if (step.do === "line" || step.do === "lines" || step.do === "batch") return this.#linesEnded(ending, lineEnd);
+    const isGentle = ending === "end" || ending in AT_BOUNDARY;
+    if (!isGentle) this.#stopped = ending;
+    if (ending === "byte-limit") assert(this.#isOver, "The limit was not passed");
+    if (ending === "end") assert(this.#served.ended && !this.#isOver, "The input has not ended");
+    if (!isGentle && ending !== "byte-limit") return;
+    if (end === "null" || end === "done" && isGentle) assertEquals(this.#left, 0);
+    if (step.do === "exactly") assert(this.#left - this.#missing < step.count, `All ${step.count} bytes have come`);
+    if (step.do === "stream") assert(this.#left === 0 || this.#isOver, "Bytes are left");
+    if (step.do === "until" && end === "UnexpectedEof") {
+      assert(!latin1(this.#input.subarray(this.#at)).includes(step.delimiter), "The delimiter has come");
+    }
+  }
+
+  #linesEnded(ending: CloseReason, lineEnd: LineEnd | undefined): void {
+    const isEnded = (ending === "end" || ending === "unterminated" || this.#served.ended) && !this.#isOver;
+    const next = nextLine(this.#input, this.#at, this.#rules, isEnded);
+    if (ending === "end") assertEquals([next.kind, lineEnd], ["end", next.lineEnd ?? this.#lineEnd]);
+    else if (ending === "byte-limit") assertEquals([next.kind, this.#isOver], ["more", true]);
+    else if (BREACHES.includes(ending)) assertEquals(next.kind, ending);
+    else if (ending in AT_BOUNDARY) {
+      const { kind, to } = nextLine(this.#input, this.#at, this.#rules, false);
+      assertEquals(kind, "more");
+      const isWithin = to < this.#input.length;
+      if (isWithin) assertGreater(this.#event.lines, AT_BOUNDARY[ending]!, "The input ends in mid-line");
+    }
+    if (ending !== "end" && !(ending in AT_BOUNDARY)) this.#stopped = ending;
+    this.discarded += next.discarded;
+  }
+
+  /** Whether a read may not go on, because `maxBytes` have come without its end. */
+  #isPastLimit(step: { do: string; count?: number; delimiter: string; maxBytes?: number }): boolean {
+    const { maxBytes = 1024 * 1024 } = step;
+    if (step.do === "exactly") return step.count! > maxBytes;
+    const at = latin1(this.#input.subarray(this.#at)).indexOf(step.delimiter);
+    return (at < 0 ? this.#left - step.delimiter.length + 1 : at) > maxBytes;
+  }
+}
+
+/** Checks that the connection ended for the reason that the script has seen, or that it has caused. */
+function checkReason({ script }: Scenario, { reason }: ClosedEvent, { log, polite }: Served): void {
+  if (!polite) return;
+  const last = log.at(-1);
+  const ending = log.findLast(({ ending }) => ending !== undefined)?.ending;
+  const thrown = script!.strict ? last?.end : undefined;
+  if (ending === undefined && (thrown === "TimedOut" || thrown === "Aborted")) assertEquals(reason, "handler-error");
+  else if (thrown === "LimitError") assert(reason === "read-too-long" || reason === ending, reason);
+  else if (ending !== undefined && thrown === undefined) assertEquals(reason, ending);
+  else assert(ending === reason || !["handler-error", ...BREACHES].includes(reason), reason);
+}
+
+/** What may end a line of the server's own. */
+const LINE_ENDS: readonly string[] = ["\n", "\r\n", ...DELIMITERS];
+
+/** Checks that the peer was told of each step, and of the lines that were discarded. */
+function checkOutput({ reason }: ClosedEvent, { output, log, polite }: Served, { discarded }: Reading): void {
+  // The positions up to which the output may be explained, each with the number of the server's own lines before it.
+  let places = new Map([[0, 0]]);
+  const words = log.map((entry, i) => wordOf(i, entry));
+  for (const word of words) {
+    const next = new Map<number, number>();
+    for (const [at, count] of withOwnLines(output, places)) {
+      if (output.startsWith(word, at)) next.set(at + word.length, count);
+      else if (!polite && word.startsWith(output.slice(at))) return;
+    }
+    assert(next.size > 0 || !polite, `${reason}: ${word} is missing in ${output}`);
+    if (next.size === 0) break;
+    places = next;
+  }
+  const ends = withOwnLines(output, places);
+  const isCut = !polite && [...ends.keys()].some((at) => /^(e[^<]*)?$/.test(output.slice(at)));
+  assert(isCut || ends.has(output.length), `${reason}: the output ${output} is not that of the steps`);
+  const own = ends.get(output.length) ?? 0;
+  const hasLast = BREACHES.includes(reason) ? 1 : 0;
+  if (polite) assertEquals(own >= discarded + hasLast && own <= discarded + hasLast + 1, true, `${own} own lines`);
+}
+
+/** Adds the positions behind the server's own lines. */
+function withOwnLines(output: string, places: Map<number, number>): Map<number, number> {
+  const all = new Map(places);
+  for (const [at, count] of all) {
+    const word = /^error: [ a-z0-9]+/.exec(output.slice(at))?.[0];
+    if (word === undefined) continue;
+    for (const end of LINE_ENDS) {
+      for (let length = word.length; length > 7; length--) {
+        if (output.startsWith(end, at + length)) all.set(at + length + end.length, count + 1);
+      }
+    }
+  }
+  return all;
+}
