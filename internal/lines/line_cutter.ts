@@ -205,6 +205,7 @@ export class LineCutter {
   end(): string | undefined {
     if (!this.begun || this.breach !== undefined) return undefined;
     const { bytes, start, end, overLimit, size } = this.#input;
+    const { unterminated, dropsCr } = this.#framing;
     if (overLimit) return undefined;
     const withCr = this.#framing.dropsCr && end > start && bytes[end - 1] === CR;
     const to = withCr ? end - 1 : end;
@@ -213,8 +214,8 @@ export class LineCutter {
     if (this.breach !== undefined) return undefined;
     this.lastLineEnd = "none";
     this.#input.skip(size);
-    if (this.#framing.unterminated === "drop") return undefined;
-    if (this.#framing.unterminated === "error") return void (this.breach = "unterminated");
+    if (unterminated === "drop") return undefined;
+    if (unterminated === "error") return void (this.breach = "unterminated");
     if (this.#skipping) return this.#endSkipping();
     const line = decode(bytes.subarray(start, to), this.#framing);
     if (line === undefined) this.breach = "invalid-text";
