@@ -137,8 +137,8 @@ export class LineCutter {
         this.#tooLong();
       } else {
         const line = this.#decode(start, to, at + delimiter.length < end);
-        if (line === undefined) this.breach = "invalid-text";
-        else this.#take(at - start, withCr);
+        if (line !== undefined) this.#take(at - start, withCr);
+        else if (judging) this.breach = "invalid-text";
         return line;
       }
     }
