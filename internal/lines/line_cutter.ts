@@ -31,7 +31,7 @@ export class LineCutter {
   /** Whether each line has memory of its own. */
   independentLines: boolean;
   readonly #owner: { discarded(): void };
-  /** How the last line ended. */
+  /** How the line ended that was handed out last. */
   lastLineEnd: LineEnd | undefined;
   /** What was wrong with the input; there are no more lines after that. */
   breach: Breach | undefined;
@@ -129,9 +129,9 @@ export class LineCutter {
       const withCr = dropsCr && at > start && bytes[at - 1] === CR;
       const to = withCr ? at - 1 : at;
       if (this.#skipping) {
-        this.#take(at - start, withCr);
         const line = this.#endSkipping();
-        if (line !== undefined) return line;
+        if (line === undefined) this.#input.skip(at - start + delimiter.length);
+        else return this.#take(at - start, withCr), line;
       } else if (to - start > this.maxLineBytes) {
         if (leavesLong) return undefined;
         this.#tooLong();
