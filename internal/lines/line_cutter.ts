@@ -138,7 +138,7 @@ export class LineCutter {
       } else {
         const line = this.#decode(start, to, at + delimiter.length < end);
         if (line !== undefined) this.#take(at - start, withCr);
-        else if (judging) this.breach = "invalid-text";
+        else if (!leavesLong) this.breach = "invalid-text";
         return line;
       }
     }
