@@ -9,7 +9,7 @@ import type { Clock } from "../api/serve_options.ts";
 import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
 import { Finishing, type FinishReason } from "./finishing.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
-import type { Breach } from "../api/reasons.ts";
+import { type Breach, isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
@@ -155,9 +155,13 @@ export class Reader {
     this.#wake();
   }
 
-  /** Ends the input for good: there is no more to hand out. */
+  /**
+   * Ends the input for good: there is no more to hand out. What is wrong with the rest of an input that has ended
+   * already, such as a last line without its end, is the reason from then on.
+   */
   end(reason: EndReason | undefined): void {
-    this.endReason ??= reason;
+    if (reason !== undefined && isBreach(reason)) this.endReason = reason;
+    else this.endReason ??= reason;
     this.over = true;
   }
 
