@@ -170,8 +170,9 @@ export class Answers<Data> implements Answerer {
     }
     this.answering = false;
     await outbox.flush();
-    // The handler may have closed the connection at its last line.
-    if (reader.stopped) return;
+    // The handler may have closed the connection at its last line. What has come meanwhile, perhaps the end of input, is
+    // cut before it is decided why the input ended.
+    if (reader.stopped || reader.ahead) return;
     const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
     if (breach !== undefined || reader.peerEnded) reader.end(breach ?? "end");
   }
