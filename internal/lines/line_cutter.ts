@@ -205,8 +205,9 @@ export class LineCutter {
   end(): string | undefined {
     if (!this.begun || this.breach !== undefined) return undefined;
     const { bytes, start, end, overLimit, size } = this.#input;
+    const { unterminated, dropsCr } = this.#framing;
     if (overLimit) return undefined;
-    const withCr = this.#framing.dropsCr && end > start && bytes[end - 1] === CR;
+    const withCr = dropsCr && end > start && bytes[end - 1] === CR;
     const to = withCr ? end - 1 : end;
     // While more could come, the beginning of a line end did not count.
     if (!this.#skipping && to - start > this.maxLineBytes) this.#tooLong();
