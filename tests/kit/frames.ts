@@ -42,7 +42,7 @@ export function frame(input: Uint8Array, framing: Framing, maxLineBytes: number)
       if (framing.unterminated === "drop") return over("end");
     }
     if (given && text === undefined) return over("invalid-text");
-    if (found >= 0) lastLineEnd = nameOf(framing.lineEnd, withCr);
+    if (found >= 0 && given) lastLineEnd = nameOf(framing.lineEnd, withCr);
     if (given) seen.push([text!, lastLineEnd]);
   }
   return over("end");
@@ -63,7 +63,7 @@ function textOf(line: Uint8Array, { encoding, invalidText }: Framing): string | 
 }
 
 /** Leaves out a character of which the maximum has only a part. */
-function truncate(line: Uint8Array, { encoding }: Framing, most: number): Uint8Array {
+export function truncate(line: Uint8Array, { encoding }: Framing, most: number): Uint8Array {
   if (encoding === "latin1") return line.subarray(0, most);
   for (let size = 2; size <= 4; size++) {
     for (let start = Math.max(0, most - size + 1); start < most; start++) {

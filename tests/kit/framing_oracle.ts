@@ -6,6 +6,7 @@
  */
 
 import type { Framing, LineEnd } from "../../internal/api/framing.ts";
+import { truncate } from "./frames.ts";
 
 /** How lines are cut. */
 export interface Rules {
@@ -58,7 +59,9 @@ export function nextLine(input: Uint8Array, from: number, rules: Rules, ended: b
   const tooLong = (): Next | undefined => {
     if (framing.onLongLine === "close") return result("line-too-long", start);
     if (framing.onLongLine === "discard") discarded++;
-    const kept = framing.onLongLine === "discard" ? "" : decode(truncate(input.subarray(start), rules), framing);
+    const kept = framing.onLongLine === "discard"
+      ? ""
+      : decode(truncate(input.subarray(start), framing, maxLineBytes), framing);
     if (kept === undefined) return result("invalid-text", start);
     long = kept;
   };
@@ -80,15 +83,15 @@ export function nextLine(input: Uint8Array, from: number, rules: Rules, ended: b
   }
   if (!ended) return result("more", start);
   if (start === input.length) return result("end", start);
-  const { unterminated } = framing;
-  if (unterminated !== "line") {
-    return result(unterminated === "drop" ? "end" : "unterminated", input.length, "", "none");
-  }
   const dropsCr = framing.lineEnd === "any" && input.at(-1) === CR;
   const last = input.subarray(start, input.length - (dropsCr ? 1 : 0));
   if (long === undefined && last.length > maxLineBytes) {
     const wrong = tooLong();
     if (wrong !== undefined) return wrong;
+  }
+  const { unterminated } = framing;
+  if (unterminated !== "line") {
+    return result(unterminated === "drop" ? "end" : "unterminated", input.length, "", "none");
   }
   if (long !== undefined && framing.onLongLine === "discard") return result("end", input.length, "", "none");
   const text = long ?? decode(last, framing);
@@ -127,15 +130,6 @@ function decode(bytes: Uint8Array, { encoding, invalidText }: Framing): string |
   if (invalidText === "replace") return text;
   const again = new TextEncoder().encode(text);
   return again.length === bytes.length && again.every((byte, i) => byte === bytes[i]) ? text : undefined;
-}
-
-/** The first `maxLineBytes` bytes, without the beginning of a character that does not fit. */
-function truncate(line: Uint8Array, { framing, maxLineBytes }: Rules): Uint8Array {
-  let length = maxLineBytes;
-  const isInside = (at: number) => line[at] >= 0x80 && line[at] < 0xc0;
-  // No character has more than three such bytes; a fourth one is invalid, wherever the line is cut.
-  for (let i = 0; framing.encoding === "utf-8" && i < 4 && length > 0 && isInside(length); i++) length--;
-  return line.subarray(0, length);
 }
 
 function isSuffix(input: Uint8Array, start: number, end: number, delimiter: Uint8Array): boolean {
