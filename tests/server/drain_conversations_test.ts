@@ -1,0 +1,150 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import type { CloseReason, Conn } from "@x/shouty";
+import { turn } from "../../internal/time/turns.ts";
+import { test } from "../kit/bounded.ts";
+import { startConversations } from "../kit/server.ts";
+
+const text = (bytes: Uint8Array | null) => bytes && new TextDecoder().decode(bytes);
+
+/** Reads of which "head" has come when the shutdown begins, and "tail;\n" comes later; and the lines behind them. */
+const BODIES: Readonly<Record<string, readonly [(conn: Conn) => Promise<string | null>, string[]]>> = {
+  "readExactly": [async (conn) => text(await conn.readExactly(8)), [";"]],
+  "readUntil": [async (conn) => text(await conn.readUntil(";")), [""]],
+  "readStream": [(conn) => new Response(conn.readStream(8)).text(), [";"]],
+  "readLine": [(conn) => conn.readLine(), []],
+};
+
+for (const [how, [read, behind]] of Object.entries(BODIES)) {
+  test(`drain: "finish" waits for the rest of what ${how} has begun, and ends at the next line boundary`, async () => {
+    const got: unknown[] = [];
+    await using t = startConversations({}, async (conn) => {
+      assertEquals(await conn.readLine(), "begin");
+      await conn.write("go on\n");
+      got.push((await read(conn))?.slice(0, 8));
+      got.push(await Array.fromAsync(conn.lines), conn.ending, conn.finishing.reason);
+    });
+    const client = await t.admitted();
+    await client.write("begin\n");
+    assertEquals(await client.readLine(), "go on");
+    await client.write("head");
+    const stopped = t.server.shutdown({ drain: "finish" });
+    for (let turns = 20; turns > 0; turns--) await turn();
+    assertEquals(got, []);
+    await client.write("tail;\n");
+    assertEquals(await client.readAll(), "");
+    client.close();
+    assertEquals((await stopped).closed, { drained: 1 });
+    assertEquals(got, ["headtail", behind, "drained", "drained"]);
+  });
+}
+
+test('drain: "finish" does not end a wait for the first byte of a body: its deadline does', async () => {
+  const seen: unknown[] = [];
+  await using t = startConversations({}, async (conn) => {
+    await assertRejects(() => conn.readExactly(4), Deno.errors.UnexpectedEof);
+    seen.push(conn.ending);
+  });
+  await t.admitted();
+  const { closed } = await t.server.shutdown({ drain: "finish", drainTimeout: 100 });
+  assertEquals([closed, seen], [{ "drain-timeout": 1 }, ["drain-timeout"]]);
+});
+
+test('a handler that only pushes ends when conn.finishing aborts, under "finish" alone', async () => {
+  for (const drain of ["finish", "linger"] as const) {
+    const pushing = Promise.withResolvers<void>();
+    await using t = startConversations({}, async (conn) => {
+      const { finishing } = conn;
+      await conn.write("news\n");
+      pushing.resolve();
+      await new Promise((resolve) => {
+        finishing.addEventListener("abort", resolve);
+        conn.signal.addEventListener("abort", resolve);
+      });
+      if (finishing.aborted) await conn.write(`${finishing.reason}\n`);
+    });
+    const client = await t.admitted();
+    await pushing.promise;
+    const stopped = t.server.shutdown({ drain, drainTimeout: 150 });
+    if (drain === "finish") {
+      assertEquals(await client.readAll(), "news\ndrained\n");
+      client.close();
+    }
+    assertEquals((await stopped).closed, { [drain === "finish" ? "drained" : "drain-timeout"]: 1 });
+  }
+});
+
+test("conn.finishing that is first asked for after the drain has begun has aborted already, with the reason", async () => {
+  const asked = Promise.withResolvers<AbortSignal>();
+  const ask = Promise.withResolvers<void>();
+  await using t = startConversations({}, async (conn) => {
+    await ask.promise;
+    asked.resolve(conn.finishing);
+  });
+  const client = await t.admitted();
+  const stopped = t.server.shutdown({ drain: "finish" });
+  ask.resolve();
+  const { aborted, reason } = await asked.promise;
+  assertEquals([aborted, reason], [true, "drained"]);
+  await client.readAll();
+  client.close();
+  await stopped;
+});
+
+test('drain: "linger" leaves ending undefined, and connections end for causes of their own', async () => {
+  const endings: unknown[] = [];
+  await using t = startConversations({}, async (conn) => {
+    for (let line = await conn.readLine(); line !== null; line = await conn.readLine()) {
+      endings.push([conn.ending, conn.finishing.aborted]);
+      await conn.write(`${line}\n`);
+      if (line === "quit") return;
+    }
+    endings.push(conn.ending);
+  });
+  const [ends, quits] = [await t.admitted(), await t.admitted()];
+  const stopped = t.server.shutdown();
+  for (const client of [ends, quits]) {
+    await client.write("still here\n");
+    assertEquals(await client.readLine(), "still here");
+  }
+  await quits.write("quit\n");
+  assertEquals(await quits.readAll(), "quit\n");
+  quits.close();
+  await ends.closeWrite();
+  assertEquals(await ends.readAll(), "");
+  const wanted: Partial<Record<CloseReason, number>> = { end: 1, closed: 1 };
+  assertEquals((await stopped).closed, wanted);
+  assertEquals(endings, [[undefined, false], [undefined, false], [undefined, false], "end"]);
+});
+
+test('in a drain with "finish", conn.readable ends once what the kernel holds is handed out', async () => {
+  const parts: string[] = [];
+  const go = Promise.withResolvers<void>();
+  await using t = startConversations({}, async (conn) => {
+    await go.promise;
+    for await (const part of conn.readable) parts.push(text(part)!);
+    await conn.write(`${parts.join("").length} bytes, ${conn.ending}\n`);
+  });
+  const client = await t.admitted();
+  await client.write("x".repeat(100_000));
+  const stopped = t.server.shutdown({ drain: "finish" });
+  go.resolve();
+  assertEquals(await client.readAll(), "100000 bytes, drained\n");
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
+
+test('in a drain with "finish", lines that came with the last one are all read, in batches, too', async () => {
+  const go = Promise.withResolvers<void>();
+  const lines: string[] = [];
+  await using t = startConversations({}, async (conn) => {
+    await go.promise;
+    for await (const batch of conn.batches) lines.push(...batch);
+  });
+  const client = await t.admitted();
+  await client.write("line\n".repeat(5000));
+  const stopped = t.server.shutdown({ drain: "finish" });
+  go.resolve();
+  await client.readAll();
+  client.close();
+  assertEquals([(await stopped).closed, lines.length], [{ drained: 1 }, 5000]);
+});
