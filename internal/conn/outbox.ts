@@ -167,7 +167,7 @@ export class Outbox {
    */
   post(data: string | Uint8Array): void {
     this.add(data);
-    if (!this.#wroteAtOnce && !this.#scheduled && this.#flushing === undefined) {
+    if (!this.#wroteAtOnce && this.#flushing === undefined) {
       this.#wroteAtOnce = true;
       this.flush();
     } else if (this.size >= BLOCK_BYTES) {
@@ -181,9 +181,9 @@ export class Outbox {
     }
   }
 
-  /** Called when a line has come alone: its reply, which is posted next, gets a write of its own. */
+  /** Called before the last reply to what has come: it is written at once, unless others wait to be written with it. */
   writeNextAtOnce(): void {
-    this.#wroteAtOnce = false;
+    this.#wroteAtOnce = this.#scheduled;
   }
 
   /** Writes everything that has been added; resolves when it has been sent or never will be, and never rejects. */
