@@ -20,6 +20,11 @@ test("memcached runs as its comment says", async () => {
   assertEquals(replies, "STORED\r\nVALUE greeting 0 5\r\nhello\r\nEND\r\n");
 });
 
+test("redis runs as its comment says", async () => {
+  await using example = await run("redis");
+  assertEquals(await converse(example, "SET greeting hello EX 60\nGET greeting\n"), "+OK\r\n$5\r\nhello\r\n");
+});
+
 test("chat runs as its comment says", async () => {
   await using example = await run("chat");
   assertEquals(await converse(example, "ada\nHello, Bob!\n"), "Your name?\n* here: ada\nada: Hello, Bob!\n");

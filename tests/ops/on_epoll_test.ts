@@ -6,6 +6,7 @@ import "../server/conn_limits_test.ts";
 import "../conn/gone_test.ts";
 import "../examples/example_chat_test.ts";
 import "../examples/example_memcached_test.ts";
+import "../examples/example_redis_test.ts";
 import "../server/left_early_test.ts";
 import "../server/many_sockets_test.ts";
 import "./proxy_haproxy_test.ts";

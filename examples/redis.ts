@@ -1,0 +1,188 @@
+/**
+ * A store that speaks a part of Redis' protocol (RESP2): strings that expire, counters, and channels. It bounds what a
+ * client can make a connection hold, but not the store, and it ignores arguments beyond those that a command knows.
+ *
+ * Run it with a port, 6379 by default: `deno run -A examples/redis.ts 6379`
+ *
+ * ```text
+ * $ redis-cli
+ * 127.0.0.1:6379> SET greeting hello EX 60
+ * OK
+ * 127.0.0.1:6379> GET greeting
+ * "hello"
+ * ```
+ *
+ * @module
+ */
+
+import { type Conn, type ConnHandler, formatAddr, serveConnections, type ServeOptions, type Server } from "@x/shouty";
+
+const SHORT_BYTES = 4096; // Of an argument that is read as lines, which is faster; a longer one is read as bytes.
+const COMMAND_BYTES = 16 * 1024 * 1024; // Of a command, which the server holds until it has come whole.
+const INTEGER = /^(0|-?[1-9]\d{0,18})$/;
+const OPTIONS_OF_SET = /^( NX| XX)?( (EX|PX) ([1-9]\d{0,14}))?( NX| XX)?$/;
+const [OK, NIL] = ["+OK\r\n", "$-1\r\n"];
+const SYNTAX_ERROR = "-ERR syntax error\r\n";
+const NOT_INTEGER = "-ERR value is not an integer or out of range\r\n";
+
+/** Bytes; as text, each character is one byte. */
+type Arg = string | Uint8Array;
+
+const integer = (value: number | bigint) => `:${value}\r\n`;
+const bulk = (value: Arg) => join([`$${value.length}\r\n`, value, "\r\n"]);
+const array = (items: Arg[]) => join([`*${items.length}\r\n`, ...items]);
+const text = (arg: Arg) => typeof arg === "string" ? arg : arg.reduce((all, b) => all + String.fromCharCode(b), "");
+
+function join(parts: Arg[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    if (typeof part !== "string") bytes.set(part, at);
+    else for (let i = 0; i < part.length; i++) bytes[at + i] = part.charCodeAt(i);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/** Answers all its clients from one store. `now` is the time, in milliseconds. */
+export function redis(now: () => number): ConnHandler {
+  // `reply` is what a GET sends: the value as a bulk string.
+  const entries = new Map<string, { reply: Uint8Array; expiresAt: number }>();
+  const channelsOf = new Map<Conn, Set<string>>();
+  const find = (key: Arg) => {
+    const entry = entries.get(text(key));
+    return entry === undefined || entry.expiresAt > now() ? entry : void entries.delete(text(key));
+  };
+  const keys = () => [...entries.keys()].filter(find);
+  const set = (key: Arg, value: Arg, expiresAt = Infinity) => entries.set(text(key), { reply: bulk(value), expiresAt });
+  const add = (key: Arg, step: string) => {
+    const { reply = "$1\r\n0\r\n", expiresAt = Infinity } = find(key) ?? {};
+    const [, value] = text(reply.slice(0, 40)).split("\r\n");
+    if (!INTEGER.test(value) || !INTEGER.test(step)) return NOT_INTEGER;
+    const sum = BigInt(value) + BigInt(step);
+    if (sum !== BigInt.asIntN(64, sum)) return "-ERR increment or decrement would overflow\r\n";
+    set(key, `${sum}`, expiresAt);
+    return integer(sum);
+  };
+  const listen = (conn: Conn, verb: "subscribe" | "unsubscribe", names: Iterable<Arg>) => {
+    const channels = channelsOf.get(conn) ?? new Set();
+    const replies = Array.from(names, (name) => {
+      channels[verb === "subscribe" ? "add" : "delete"](text(name));
+      return array([bulk(verb), bulk(name), integer(channels.size)]);
+    });
+    channelsOf.set(conn, channels);
+    // A subscriber may be silent for days.
+    conn.setLimits({ idleTimeout: Infinity });
+    return replies.length > 0 ? join(replies) : array([bulk(verb), NIL, integer(0)]);
+  };
+  // The parameters of a command, but for those with a default and the rest, are the arguments that it must have.
+  const commands = new Map(Object.entries<(conn: Conn, ...args: Arg[]) => Arg>({
+    PING: (conn, message = "") =>
+      channelsOf.get(conn)?.size ? array(["pong", message].map(bulk)) : message === "" ? "+PONG\r\n" : bulk(message),
+    ECHO: (_, message) => bulk(message),
+    GET: (_, key) => find(key)?.reply ?? NIL,
+    SET: (_, key, value, ...options) => {
+      const words = options.map((option) => ` ${text(option).toUpperCase()}`).join("");
+      const match = OPTIONS_OF_SET.exec(words);
+      if (match === null) return SYNTAX_ERROR;
+      if (words.includes(find(key) === undefined ? "XX" : "NX")) return NIL;
+      set(key, value, match[3] === undefined ? Infinity : now() + Number(match[4]) * (match[3] === "EX" ? 1000 : 1));
+      return OK;
+    },
+    DEL: (_, ...args) => integer(args.filter((key) => find(key) && entries.delete(text(key))).length),
+    EXISTS: (_, ...args) => integer(args.filter(find).length),
+    INCR: (_, key) => add(key, "1"),
+    DECR: (_, key) => add(key, "-1"),
+    INCRBY: (_, key, step) => add(key, text(step)),
+    MGET: (_, ...args) => array(args.map((key) => find(key)?.reply ?? NIL)),
+    MSET: (_, ...args) =>
+      args.length % 2 === 0 && args.every((key, i) => i % 2 === 1 || set(key, args[i + 1])) ? OK : SYNTAX_ERROR,
+    EXPIRE: (_, key, seconds) => {
+      const entry = find(key);
+      if (!INTEGER.test(text(seconds))) return NOT_INTEGER;
+      if (entry !== undefined) entry.expiresAt = now() + 1000 * Number(seconds);
+      return integer(entry === undefined ? 0 : 1);
+    },
+    TTL: (_, key) => {
+      const left = Math.round(((find(key)?.expiresAt ?? -Infinity) - now()) / 1000);
+      return integer(Number.isFinite(left) ? left : left < 0 ? -2 : -1);
+    },
+    KEYS: (_, pattern) => {
+      const [first, ...rest] = text(pattern).split("*").map((part) => RegExp.escape(part).replaceAll("\\?", "[^]"));
+      // What a lookahead has found is final. With backtracking, many stars could take for ever.
+      const found = rest.map((part, i) => `(?=([^]*?${part}${i === rest.length - 1 ? "$" : ""}))\\${i + 1}`);
+      const wanted = new RegExp(`^${first}${found.join("")}$`);
+      return array(keys().filter((key) => wanted.test(key)).map(bulk));
+    },
+    DBSIZE: () => integer(keys().length),
+    FLUSHALL: () => (entries.clear(), OK),
+    SELECT: (_, index) => index === "0" ? OK : "-ERR DB index is out of range\r\n",
+    CLIENT: ({ id }, what) => /^id$/i.test(text(what)) ? integer(id) : OK,
+    COMMAND: (_, what = "") => /^count$/i.test(text(what)) ? integer(0) : array([]),
+    CONFIG: () => array([]),
+    INFO: () => bulk("# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nloading:0\r\n"),
+    HELLO: (_, version = "2") => version === "2" ? array([]) : "-NOPROTO unsupported protocol version\r\n",
+    QUIT: () => OK,
+    SUBSCRIBE: (conn, ...names) => listen(conn, "subscribe", names),
+    UNSUBSCRIBE: (conn, ...names) => listen(conn, "unsubscribe", names.length > 0 ? names : channelsOf.get(conn) ?? []),
+    PUBLISH: (_, channel, message) => {
+      const push = array([bulk("message"), bulk(channel), bulk(message)]);
+      const listeners = [...channelsOf.keys()].filter((conn) => channelsOf.get(conn)!.has(text(channel)));
+      // Without waiting: a subscriber that does not read delays no other, and `maxQueuedBytes` bounds what it is owed.
+      for (const conn of listeners) conn.write(push);
+      return integer(listeners.length);
+    },
+  }));
+  return async (conn) => {
+    conn.closed.then(() => channelsOf.delete(conn));
+    for (let args; (args = await readCommand(conn)) !== null;) {
+      if (args.length === 0) continue;
+      const name = text(args.shift()!).toUpperCase();
+      const run = commands.get(name);
+      const error = run === undefined ? "unknown command" : args.length + 1 < run.length ? "too few arguments" : "";
+      await conn.write(run === undefined || error !== "" ? `-ERR ${error}\r\n` : run(conn, ...args));
+      if (name === "QUIT") return;
+    }
+  };
+}
+
+const refuse = (conn: Conn) => (conn.close({ lastWord: "-ERR Protocol error\r" }), null);
+
+/** Reads a command: an array of bulk strings, or a line. Returns null if there are no more. */
+async function readCommand(conn: Conn): Promise<Arg[] | null> {
+  const line = await conn.readLine();
+  if (line?.[0] !== "*") return line?.split(" ").filter((word) => word !== "") ?? null;
+  const args: Arg[] = [];
+  for (let left = COMMAND_BYTES; args.length < Number(line.slice(1));) {
+    const size = Number(/^\$(\d{1,9})$/.exec(await conn.readLine() ?? "")?.[1] ?? Infinity);
+    // An argument of no bytes takes memory, too.
+    if ((left -= size + 256) < 0) return refuse(conn);
+    const bytes = size > SHORT_BYTES ? await conn.readExactly(size, { maxBytes: COMMAND_BYTES }) : undefined;
+    let rest = await conn.readLine() ?? "";
+    // A line end may be a part of the argument.
+    while (bytes === undefined && rest.length < size && conn.ending === undefined) {
+      rest += (conn.lastLineEnd === "crlf" ? "\r\n" : "\n") + await conn.readLine();
+    }
+    if (rest.length !== (bytes === undefined ? size : 0) || conn.ending !== undefined) return refuse(conn);
+    args.push(bytes ?? rest);
+  }
+  return args;
+}
+
+/** Serves a store on loopback; the options go to the server. */
+export function serveRedis(options: ServeOptions = {}): Server {
+  const { clock = performance } = options;
+  // At any other end, such as that of a quiet time, the line would be taken for the reply to the next command.
+  const told = /long|memory|limit|connections/;
+  const lastWords = (why: string, limit: number) => told.test(why) ? `-ERR ${why} ${limit}\r` : null;
+  // Text is bytes, so that a line can be a part of an argument. A number that the end of input cuts off is another one.
+  const framing = { lineEnd: "any", encoding: "latin1", unterminated: "drop" } as const;
+  const timeouts = { idleTimeout: 600_000, lineTimeout: 10_000, writeTimeout: 10_000 };
+  const rest = { maxQueuedBytes: 2 * COMMAND_BYTES, drain: "finish", framing, lastWords } as const;
+  return serveConnections({ hostname: "127.0.0.1", ...timeouts, ...rest, ...options }, redis(() => clock.now()));
+}
+
+if (import.meta.main) {
+  const server = serveRedis({ port: Number(Deno.args[0] ?? 6379) });
+  console.error(`listening on ${formatAddr(server.addr)}`);
+}
