@@ -146,7 +146,8 @@ export function redis(now: () => number): ConnHandler {
   };
 }
 
-const refuse = (conn: Conn) => (conn.close({ lastWord: "-ERR Protocol error\r" }), null);
+/** Hangs up, with an error unless it is the end of input that has cut the command off. */
+const refuse = (conn: Conn) => (conn.ending ?? conn.close({ lastWord: "-ERR Protocol error\r" }), null);
 
 /** Reads a command: an array of bulk strings, or a line. Returns null if there are no more. */
 async function readCommand(conn: Conn): Promise<Arg[] | null> {
