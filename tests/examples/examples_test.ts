@@ -25,14 +25,16 @@ test("redis runs as its comment says", async () => {
   assertEquals(await converse(example, "SET greeting hello EX 60\nGET greeting\n"), "+OK\r\n$5\r\nhello\r\n");
 });
 
-test("chat runs as its comment says", async () => {
-  await using example = await run("chat");
-  assertEquals(await converse(example, "ada\nHello, Bob!\n"), "Your name?\n* here: ada\nada: Hello, Bob!\n");
+test("irc runs as its comment says", async () => {
+  await using example = await run("irc");
+  const replies = await converse(example, "NICK ada\nUSER ada 0 * :Ada Lovelace\nJOIN #math\n");
+  assertMatch(replies, /^:irc\.shouty 001 ada :Welcome, ada!ada@user-1\r\n/);
+  assertMatch(replies, /:ada!ada@user-1 JOIN #math\r\n(.*\r\n)*:irc\.shouty 353 ada = #math :ada\r\n.* 366 .*\r\n$/);
 });
 
 test("prefix_proxy runs as its comment says", async () => {
   await using upstream = await run("shout_stream");
-  await using example = await run("prefix_proxy", `127.0.0.1:${upstream.port}`);
+  await using example = await run("prefix_proxy", { "127.0.0.1:8080": `127.0.0.1:${upstream.port}` });
   assertEquals(await converse(example, "hello\n"), "PROXY SAYS: HELLO\n");
 });
 
@@ -43,18 +45,20 @@ test("every example is a page that one can copy", async () => {
     const isCode = (line: string) => !/^\s*(\/\/.*|\/?\*.*)?$/.test(line);
     assertLess(lines.filter(isCode).length, 150, name);
     const imports = lines.filter((line) => line.startsWith("import "));
-    for (const line of imports) assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream)";$/, name);
+    for (const line of imports) {
+      assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream)";$/, name);
+    }
     imported += imports.length;
   }
   assertGreater(imported, 4, "The examples are read wrongly");
 });
 
-/** Runs an example by the command in its comment, but on a free port, and perhaps with another upstream. */
-async function run(name: string, upstream = ""): Promise<ServerProcess> {
+/** Runs an example by the command in its comment, but on a free port, and with other words in place of some. */
+async function run(name: string, others: Record<string, string> = {}): Promise<ServerProcess> {
   const source = await Deno.readTextFile(new URL(`${name}.ts`, EXAMPLES));
   const [, command, port] = /`deno (run [^`]+\.ts (\d+)[^`]*)`/.exec(source)!;
-  const words = command.replace(`.ts ${port}`, ".ts 0").replace("127.0.0.1:8080", upstream).matchAll(/"(.*)"|\S+/g);
-  const args = Array.from(words, ([word, quoted]) => quoted ?? word);
+  const words = command.replace(`.ts ${port}`, ".ts 0").matchAll(/"(.*)"|\S+/g);
+  const args = Array.from(words, ([word, quoted]) => quoted ?? others[word] ?? word);
   const example = await listening(new Subprocess(Deno.execPath(), args));
   assertMatch(example.stderr, /^listening on \S+\n$/);
   assertNotEquals(example.port, Number(port));

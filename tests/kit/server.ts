@@ -32,8 +32,8 @@ export function listenLoopback(): Listener {
   return SOCKETS.listen?.(address) ?? Deno.listen(address);
 }
 
-/** Starts a server with one of the ways in. */
-export type Start = (options: ServeOptions) => Server;
+/** Starts a server with one of the ways in; what it keeps for each connection is its own matter. */
+export type Start = (options: ServeOptions) => Server<unknown>;
 
 /** Starts the shouter with each way in: every kind of handler that a server can have. */
 export const WAYS_IN: Readonly<Record<string, Start>> = {
@@ -49,7 +49,7 @@ type EventOf<Type extends ServerEvent["type"]> = Extract<ServerEvent, { type: Ty
 
 /** A server, its events, and its clients. */
 export class TestServer implements AsyncDisposable {
-  readonly server: Server;
+  readonly server: Server<unknown>;
   readonly events: ServerEvent[] = [];
   readonly #clock: unknown;
   readonly #memory: MemoryListener | undefined;
