@@ -32,6 +32,15 @@ test("irc runs as its comment says", async () => {
   assertMatch(replies, /:ada!ada@user-1 JOIN #math\r\n(.*\r\n)*:irc\.shouty 353 ada = #math :ada\r\n.* 366 .*\r\n$/);
 });
 
+test("json_rpc runs as its comment says", async () => {
+  await using example = await run("json_rpc");
+  const request = `{"jsonrpc":"2.0","method":"subtract","params":{"minuend":42,"subtrahend":23},"id":1}`;
+  const batch = `[{"jsonrpc":"2.0","method":"wait","params":[100]},` +
+    `{"jsonrpc":"2.0","method":"sum","params":[1,2,3],"id":2}]`;
+  const replies = `{"jsonrpc":"2.0","result":19,"id":1}\n[{"jsonrpc":"2.0","result":6,"id":2}]\n`;
+  assertEquals(await converse(example, `${request}\n${batch}\n`), replies);
+});
+
 test("prefix_proxy runs as its comment says", async () => {
   await using upstream = await run("shout_stream");
   await using example = await run("prefix_proxy", { "127.0.0.1:8080": `127.0.0.1:${upstream.port}` });
