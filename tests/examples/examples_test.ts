@@ -41,6 +41,13 @@ test("json_rpc runs as its comment says", async () => {
   assertEquals(await converse(example, `${request}\n${batch}\n`), replies);
 });
 
+test("syslog runs as its comment says", async () => {
+  await using example = await run("syslog");
+  assertEquals(await converse(example, "<13>One\n16 <13>Two\nin a box<13>Three\0"), "");
+  await example.stdoutMatch(/Three\n/);
+  assertEquals(example.stdout, "<13>One\n<13>Two#012in a box\n<13>Three\n");
+});
+
 test("prefix_proxy runs as its comment says", async () => {
   await using upstream = await run("shout_stream");
   await using example = await run("prefix_proxy", { "127.0.0.1:8080": `127.0.0.1:${upstream.port}` });

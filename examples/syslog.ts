@@ -1,0 +1,118 @@
+/**
+ * A syslog server over TCP (RFC 6587): prints each message as one line. A sender may put the number of its bytes before
+ * a message (octet counting), or LF or NUL behind it; the server finds out for each message.
+ *
+ * Run it with a port, 6514 by default: `deno run -A examples/syslog.ts 6514`
+ *
+ * ```text
+ * $ logger --tcp --server 127.0.0.1 --port 6514 'Hello.'
+ * $ logger --tcp --server 127.0.0.1 --port 6514 --octet-count 'How are you?'
+ * $ printf '<13>One\n16 <13>Two\nin a box<13>Three\0' | nc -N 127.0.0.1 6514
+ * ```
+ *
+ * {@linkcode readNetstring} shows the same reads for another protocol whose frames begin with their length.
+ *
+ * @module
+ */
+
+import { type Conn, type ConnHandler, formatAddr, serveConnections, type ServeOptions, type Server } from "@x/shouty";
+
+const MAX_BYTES = 8192; // The server cuts off the rest of a longer message.
+const MESSAGE_MS = 30_000; // Maximum time for a message that ends with LF or NUL.
+const TRAILER_MS = 100; // Time without the one of them after which the server looks for the other.
+const DRAIN_MS = 1000; // A connection that brings nothing for this time in a shutdown is done.
+
+/** Passes on each message, without its frame and with escapes in place of control characters. */
+export function syslog(print: (message: string) => void): ConnHandler {
+  return async (conn) => {
+    const sender = { usesNul: false };
+    for (let first; (first = await readFirst(conn)) !== null;) {
+      const counted = /[1-9]/.test(first);
+      const messages = counted ? [await readCounted(conn, first)] : await readTrailed(conn, first, sender);
+      for (const message of messages) print(printable(message));
+    }
+  };
+}
+
+/** Reads the first byte of a message, as a character; null if there are no more messages. */
+async function readFirst(conn: Conn): Promise<string | null> {
+  for (;;) {
+    try {
+      // A read of bytes does not end by itself in a shutdown: the server cannot know that nothing has begun.
+      const options = conn.finishing.aborted ? { timeout: DRAIN_MS } : { signal: conn.finishing };
+      const first = String.fromCharCode(...await conn.readExactly(1, options));
+      if (!/[\r\n\0]/.test(first)) return first;
+    } catch (error) {
+      if (error instanceof Deno.errors.UnexpectedEof || error instanceof Deno.errors.TimedOut) return null;
+      if (error !== conn.finishing.reason) throw error;
+    }
+  }
+}
+
+/** Reads the rest of a message with octet counting, `LENGTH SPACE MESSAGE`. */
+async function readCounted(conn: Conn, first: string): Promise<string> {
+  const length = await readLength(conn, " ", first) ?? 0;
+  const bytes = await conn.readExactly(Math.min(length, MAX_BYTES));
+  // What a cancelled stream has not handed out is skipped before the next read.
+  if (length > MAX_BYTES) await conn.readStream(length - MAX_BYTES).cancel();
+  return new TextDecoder().decode(bytes);
+}
+
+/** Reads the rest of a message up to LF or NUL; what has NUL inside, before an LF, is several messages. */
+async function readTrailed(conn: Conn, first: string, sender: { usesNul: boolean }): Promise<string[]> {
+  conn.setDeadline(MESSAGE_MS, "message");
+  let rest: string | null | undefined;
+  for (;;) {
+    // There is no read for either of two delimiters. The one that was found last is tried first.
+    const read = sender.usesNul ? readUpToNul(conn) : conn.readLine({ timeout: TRAILER_MS });
+    rest = await read.catch(() => undefined);
+    if (rest !== undefined) break;
+    sender.usesNul = !sender.usesNul;
+  }
+  conn.setDeadline(Infinity);
+  // Under latin1 a character is a byte, as `first` is: both may be parts of one character of UTF-8.
+  const bytes = Uint8Array.from(first + (rest ?? ""), (char) => char.charCodeAt(0));
+  return new TextDecoder().decode(bytes).split("\0").filter((message) => message !== "");
+}
+
+/** Rejects also at the end of input, where `readLine` gets what has come. */
+async function readUpToNul(conn: Conn): Promise<string | null> {
+  const bytes = await conn.readUntil("\0", { timeout: TRAILER_MS, maxBytes: MAX_BYTES });
+  return bytes && String.fromCharCode(...bytes);
+}
+
+/** Reads a decimal length up to its mark, which is dropped; null if the input has ended before it. */
+async function readLength(conn: Conn, mark: string, digits = ""): Promise<number | null> {
+  const rest = await conn.readUntil(mark, { maxBytes: 9 });
+  if (rest === null) return null;
+  const text = digits + new TextDecoder().decode(rest);
+  if (!/^(0|[1-9]\d{0,8})$/.test(text)) throw new SyntaxError(`Not a length: ${JSON.stringify(text)}`);
+  return Number(text);
+}
+
+/** Reads a netstring, such as `5:hello,`; null if the input has ended before it. */
+export async function readNetstring(conn: Conn, maxBytes: number = MAX_BYTES): Promise<Uint8Array | null> {
+  const length = await readLength(conn, ":");
+  if (length === null) return null;
+  const bytes = await conn.readExactly(length + 1, { maxBytes: maxBytes + 1 });
+  if (bytes[length] !== ",".charCodeAt(0)) throw new SyntaxError("Netstring without a comma at its end");
+  return bytes.subarray(0, length);
+}
+
+/** Escapes control characters as rsyslog does: a message cannot forge another one, or take over a terminal. */
+function printable(message: string): string {
+  return message.replaceAll(/\p{Cc}/gu, (char) => `#${char.charCodeAt(0).toString(8).padStart(3, "0")}`);
+}
+
+/** Serves syslog on loopback; the options go to the server. */
+export function serveSyslog(options: ServeOptions = {}, print: (message: string) => void = console.log): Server {
+  const framing = { encoding: "latin1", onLongLine: "truncate" } as const;
+  // Senders keep their connections for as long as they run, and do not read.
+  const limits = { idleTimeout: 3_600_000, maxLineBytes: MAX_BYTES - 1, lastWords: () => null };
+  return serveConnections({ hostname: "127.0.0.1", drain: "finish", framing, ...limits, ...options }, syslog(print));
+}
+
+if (import.meta.main) {
+  const server = serveSyslog({ port: Number(Deno.args[0] ?? 6514) });
+  console.error(`listening on ${formatAddr(server.addr)}`);
+}
