@@ -1,4 +1,5 @@
 import { assertEquals, assertGreater, assertLess, assertMatch, assertNotEquals } from "@std/assert";
+import { DatabaseSync } from "node:sqlite";
 import { test } from "../kit/bounded.ts";
 import { converse, listening, type ServerProcess, Subprocess } from "../kit/command.ts";
 
@@ -48,6 +49,21 @@ test("syslog runs as its comment says", async () => {
   assertEquals(example.stdout, "<13>One\n<13>Two#012in a box\n<13>Three\n");
 });
 
+test("ingest runs as its comment says", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const file = `${dir}/metrics.db`;
+    await using example = await run("ingest", { "metrics.db": file });
+    assertEquals(await converse(example, "logins:1|c|@0.1\nusers:42|g\nanswer:3.5|ms:4|ms:320|ms\n"), "");
+    using db = new DatabaseSync(file, { readOnly: true });
+    const rows = db.prepare("SELECT name, value FROM metrics ORDER BY rowid").all();
+    const values = rows.map(({ name, value }) => `${name} ${value}`);
+    assertEquals(values, ["logins 1", "users 42", "answer 3.5", "answer 4", "answer 320"]);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 test("prefix_proxy runs as its comment says", async () => {
   await using upstream = await run("shout_stream");
   await using example = await run("prefix_proxy", { "127.0.0.1:8080": `127.0.0.1:${upstream.port}` });
@@ -62,7 +78,7 @@ test("every example is a page that one can copy", async () => {
     assertLess(lines.filter(isCode).length, 150, name);
     const imports = lines.filter((line) => line.startsWith("import "));
     for (const line of imports) {
-      assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream)";$/, name);
+      assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream|node:sqlite)";$/, name);
     }
     imported += imports.length;
   }
