@@ -29,7 +29,7 @@ class UsageError extends Error {
 }
 
 /** Number of cases of each kind per seed; small, so that the kinds alternate. */
-const ROUND: Readonly<Record<Kind, number>> = { bytes: 20_000, lines: 20_000, connections: 500 };
+const ROUND: Readonly<Record<Kind, number>> = { bytes: 10_000, lines: 10_000, connections: 1000 };
 
 function parseOptions(args: string[]): Options {
   const options: Options = { seed: Date.now() % SEEDS, seconds: 60, kinds: KINDS };

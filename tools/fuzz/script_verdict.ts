@@ -61,6 +61,8 @@ class Reading {
   #lineEnd: LineEnd | undefined;
   /** Why the input was cut off, so that the handler gets nothing more. */
   #stopped: CloseReason | undefined;
+  /** Whether `readable` has been read, and whether it was cancelled. */
+  #readable = false;
   #cancelled = false;
   #lines = 0;
   /** The number of lines that were too long and discarded. */
@@ -81,6 +83,7 @@ class Reading {
 
   check(entry: Entry): void {
     const { step, lines, bytes, lineEnd, end } = entry;
+    this.#readable ||= step.do === "readable";
     const hasGot = lines.length > 0 || bytes.length > 0;
     assert(!hasGot || this.#stopped === undefined, `Input comes after ${this.#stopped}`);
     for (const [i, text] of lines.entries()) {
@@ -145,8 +148,9 @@ class Reading {
     try {
       this.#inputEnded(entry, ending);
     } catch (error) {
-      if (this.#served.polite) throw error;
-      // An abort has dropped what had come.
+      // An abort has dropped what had come; and so has `readable`, which gives only whole lines before the limit.
+      const mayDrop = !this.#served.polite || ending === "byte-limit" && this.#isOver && this.#readable;
+      if (!mayDrop) throw error;
       this.#stopped = ending;
     }
   }
