@@ -171,6 +171,15 @@ test("Infinity switches each clock off", async () => {
   assertEquals([found, clock.pending], [[], 0]);
 });
 
+test("a connection that has ended sets no timer, whatever its handler still asks for", () => {
+  const { clock, clocks } = startClocks();
+  clocks.stop();
+  clocks.limitRead(50);
+  clocks.timeouts = { ...TIMEOUTS, maxAge: 1000 };
+  clocks.work();
+  assertEquals(clock.pending, 0);
+});
+
 test("a peer that has sent nothing meets firstLineTimeout, and not idleTimeout, while a write is slow", async () => {
   const { clock, clocks, found } = startClocks({ firstLineTimeout: 200, writeTimeout: 500 });
   clocks.wait(undefined);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { CloseReason, Conn, ConnHandler, LineEnd, ReadOptions } from "@x/shouty";
+import type { CloseReason, Conn, ConnHandler, ConnOptions, LineEnd, ReadOptions } from "@x/shouty";
 import { LimitError } from "@x/shouty";
 import { anyFraming, bytesOf, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
 
@@ -13,6 +13,12 @@ export interface Patience {
   timeout?: number;
   microtasks?: number;
 }
+
+/** The limits that a script changes. */
+export type ScriptLimits = Pick<
+  ConnOptions,
+  "maxLineBytes" | "idleTimeout" | "lineTimeout" | "minBytesPerSecond" | "maxLinesPerSecond" | "maxBytesPerSecond"
+>;
 
 /** How a stream is cancelled: so many microtasks after one more read has begun, or without one. */
 export interface Cancel {
@@ -29,7 +35,7 @@ export type ScriptStep =
   | { do: "stream"; count: number; blocks: number; cancel?: Cancel | undefined }
   | { do: "readable"; blocks: number; cancel?: Cancel | undefined }
   | { do: "framing"; framing: Partial<PlainFraming> }
-  | { do: "limits"; limits: { maxLineBytes?: number; idleTimeout?: number; lineTimeout?: number } }
+  | { do: "limits"; limits: ScriptLimits }
   | { do: "wait" };
 
 /** What a handler does; it begins anew at the end of its steps. */
@@ -89,6 +95,8 @@ const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
     limits: fc.oneof(
       fc.record({ maxLineBytes: fc.constantFrom(1, 4, 12, 255, 300, 70_000) }),
       fc.record({ idleTimeout: fc.constantFrom(1, 500), lineTimeout: fc.constantFrom(1, 500) }),
+      fc.record({ maxLinesPerSecond: fc.constantFrom(1, 20) }),
+      fc.record({ minBytesPerSecond: fc.constantFrom(0, 100_000), maxBytesPerSecond: fc.constantFrom(100, 5000) }),
     ),
   }),
   fc.constant({ do: "wait" as const }),

@@ -101,7 +101,9 @@ class Reading {
     else this.#ended(entry);
     if (step.do === "framing") {
       this.#rules = { ...this.#rules, framing: { ...this.#rules.framing, ...framingOf(step.framing) } };
-    } else if (step.do === "limits") this.#rules = { ...this.#rules, ...step.limits };
+    } else if (step.do === "limits") {
+      this.#rules = { ...this.#rules, maxLineBytes: step.limits.maxLineBytes ?? this.#rules.maxLineBytes };
+    }
   }
 
   #line(text: string, mayBeCutOff: boolean): void {
