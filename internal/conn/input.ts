@@ -186,14 +186,15 @@ export class Input {
   /**
    * Reads the bytes that have come, at least one.
    *
+   * @param room Returns the maximum number of bytes.
    * @param give Called with the bytes as soon as they are taken from the input: a stream that is cancelled before the
    * promise has settled would otherwise lose them.
    * @returns Whether there were any; false if there will be no more.
    */
-  readBytes(give: (bytes: Bytes) => void): Promise<boolean> {
+  readBytes(room: () => number, give: (bytes: Bytes) => void): Promise<boolean> {
     return this.#read<boolean>({
       take: () => {
-        const bytes = this.#takeAll();
+        const bytes = this.#takeBytes(room());
         if (bytes !== undefined) give(bytes);
         return bytes && true;
       },
@@ -204,14 +205,14 @@ export class Input {
     });
   }
 
-  /** Takes all bytes that have come; of those before a limit, only whole lines. */
-  #takeAll(): Bytes | undefined {
+  /** Takes bytes that have come; of those before a limit, only whole lines. */
+  #takeBytes(most: number): Bytes | undefined {
     const { input } = this.reader;
     if (input.overLimit) {
       input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
     }
     if (input.size === 0) return undefined;
-    const bytes = input.take(input.size);
+    const bytes = input.take(Math.min(input.size, most));
     this.reader.came(countLineFeeds(bytes));
     return bytes;
   }

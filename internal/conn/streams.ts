@@ -78,7 +78,9 @@ export function readableOf(input: Input): ReadableStream<Bytes> {
     type: "bytes",
     async pull(controller) {
       pulling = true;
-      const came = await input.readBytes((bytes) => controller.enqueue(bytes)).finally(() => pulling = false);
+      // What does not fit into a buffer of the caller's own would stay in the stream, where no other read finds it.
+      const room = () => controller.byobRequest?.view?.byteLength ?? Infinity;
+      const came = await input.readBytes(room, (bytes) => controller.enqueue(bytes)).finally(() => pulling = false);
       if (!came) close(controller);
     },
     // The bytes that have come stay for the next read.

@@ -1,0 +1,117 @@
+import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
+import type { Conn } from "@x/shouty";
+import { test } from "../kit/bounded.ts";
+import { toBytes } from "../kit/property.ts";
+import { listenerOf } from "../kit/reads.ts";
+import { inMemory, startConversations } from "../kit/server.ts";
+
+const text = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);
+
+/** Gives an input to a handler; what fails there fails here. */
+async function play(input: string, handler: (conn: Conn) => Promise<void>, cuts: number[] = []): Promise<void> {
+  const failures: unknown[] = [];
+  await using t = startConversations(
+    { listener: listenerOf(toBytes(input), cuts, []) },
+    (conn) => handler(conn).catch((error) => void failures.push(error)),
+  );
+  await t.closed();
+  for (const failure of failures) throw failure;
+}
+
+test("a read into the caller's own buffer takes what fits there; what does not fit stays for the next read", () =>
+  play("abcdefgh\nline\nrest", async (conn) => {
+    const reader = conn.readable.getReader({ mode: "byob" });
+    assertEquals(text((await reader.read(new Uint8Array(3))).value), "abc");
+    assertEquals(text((await reader.read(new Uint8Array(4), { min: 2 })).value), "defg");
+    reader.releaseLock();
+    assertEquals([await conn.readLine(), await conn.readLine()], ["h", "line"]);
+    const again = conn.readable.getReader({ mode: "byob" });
+    assertEquals(text((await again.read(new Uint8Array(100))).value), "rest");
+    assertEquals((await again.read(new Uint8Array(100))).done, true);
+  }));
+
+test("a body is read into the caller's own buffer, and what is left of a cancelled one is skipped", () =>
+  play("12345678line\n", async (conn) => {
+    const reader = conn.readStream(8).getReader({ mode: "byob" });
+    assertEquals(text((await reader.read(new Uint8Array(3))).value), "123");
+    await reader.cancel();
+    assertEquals(await conn.readLine(), "line");
+    const whole = conn.readStream(0).getReader({ mode: "byob" });
+    assertEquals((await whole.read(new Uint8Array(3))).done, true);
+  }));
+
+test("conn.readable is one object, reads only when it is pulled, and after its end the connection still writes", async () => {
+  let reads = 0;
+  const listener = listenerOf(toBytes("one\ntwo"), [], []);
+  const counted = {
+    ...listener,
+    accept: async () => {
+      const transport = await listener.accept();
+      return { ...transport, read: (into: Uint8Array) => (reads++, transport.read(into)) };
+    },
+  };
+  const seen: unknown[] = [];
+  await using t = startConversations({ listener: counted }, async (conn) => {
+    assertStrictEquals(conn.readable, conn.readable);
+    for (let ticks = 20; ticks > 0; ticks--) await Promise.resolve();
+    seen.push(reads);
+    assertEquals(await new Response(conn.readable).text(), "one\ntwo");
+    await conn.write("still here\n");
+    seen.push(conn.ending, conn.signal.aborted);
+  });
+  assertEquals([(await t.closed()).reason, seen], ["end", [0, "end", false]]);
+});
+
+test("a stream of bytes ends with whole lines at maxConnectionBytes, and the signal waits for the handler", async () => {
+  const seen: unknown[] = [];
+  await using t = startConversations({ ...inMemory(), maxConnectionBytes: 10 }, async (conn) => {
+    seen.push(await new Response(conn.readable).text(), conn.ending, conn.signal.aborted);
+  });
+  assertEquals(await t.talk("one\ntwo\nthree\n"), "error: more than 10 bytes from one connection\n");
+  assertEquals([(await t.closed()).reason, seen], ["byte-limit", ["one\ntwo\n", "byte-limit", false]]);
+});
+
+test("a body that the end cuts off hands out what has come, and then fails", () =>
+  play("12345", async (conn) => {
+    const reader = conn.readStream(9).getReader();
+    const parts = [await reader.read(), await reader.read(), await reader.read()].map(({ value }) => text(value));
+    assertEquals(parts.join(""), "12345");
+    await assertRejects(() => reader.read(), Deno.errors.UnexpectedEof, "4 bytes before the end");
+    assertEquals([await conn.readLine(), conn.ending], [null, "end"]);
+  }, [2, 2, 1]));
+
+test("conn.writable writes text and bytes, and its close ends this side alone", async () => {
+  await using t = startConversations(inMemory(), async (conn) => {
+    const writer = conn.writable.getWriter();
+    assertStrictEquals(conn.writable, conn.writable);
+    await writer.write("text ");
+    await writer.write(toBytes("bytes\n"));
+    await writer.close();
+    assertEquals(await conn.readLine(), "more");
+  });
+  const client = await t.connect();
+  assertEquals(await client.readAll(), "text bytes\n");
+  await client.write("more\n");
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "closed");
+});
+
+test("to abort conn.writable aborts the connection with closed, but does nothing once the connection is ending", async () => {
+  await using t = startConversations(inMemory(), (conn) => conn.writable.abort(new Error("mine")));
+  await t.admitted();
+  assertEquals((await t.closed()).reason, "closed");
+  const { listener, clock } = inMemory();
+  await using late = startConversations(
+    { listener, clock, idleTimeout: 100, lastWords: () => "last" },
+    async (conn) => {
+      await conn.readLine();
+      conn.write("said\n");
+      await conn.writable.abort();
+    },
+  );
+  const client = await late.admitted();
+  await clock.advance(100);
+  assertEquals(await client.readAll(), "said\nlast\n");
+  await client.closeWrite();
+  assertEquals((await late.closed()).reason, "idle");
+});
