@@ -98,7 +98,9 @@ export function resolveFraming(framing: Partial<Framing> = {}, base: Framing = D
   checkWord("framing.onLongLine", onLongLine, ["close", "discard", "truncate"]);
   const searchable = encoding === "latin1" || delimiter.every((byte) => byte < 0x80);
   return {
-    ...{ lineEnd, encoding, invalidText, unterminated, onLongLine, delimiter },
+    // A copy: the caller may change the array.
+    lineEnd: typeof lineEnd === "object" ? { delimiter } : lineEnd,
+    ...{ encoding, invalidText, unterminated, onLongLine, delimiter },
     delimiterText: searchable ? String.fromCharCode(...delimiter) : undefined,
     dropsCr: lineEnd === "any",
     ending: delimiter.every((byte) => byte < 0x80) ? String.fromCharCode(...delimiter) : delimiter,

@@ -160,6 +160,7 @@ export class Answers<Data> implements Answerer {
       const { framing } = cutter;
       let reply = this.#handler(line, this.#conn.handle);
       if (typeof reply === "object") reply = await this.#pending(reply);
+      this.answering = false;
       if (outbox.closed === undefined && reply !== undefined) {
         outbox.add(encodeLine(checkText(reply, "a string or undefined"), framing));
       }
@@ -168,7 +169,6 @@ export class Answers<Data> implements Answerer {
       if (turn !== undefined) await turn;
       if (reader.stopped) break;
     }
-    this.answering = false;
     await outbox.flush();
     // The handler may have closed the connection at its last line. What has come meanwhile, perhaps the end of input, is
     // cut before it is decided why the input ended.
