@@ -92,7 +92,7 @@ export interface ConnOptions {
    * clock starts when the connection is accepted, and nothing restarts it. When the time is up, the server answers what
    * the peer has sent, and closes the connection, with reason `max-age`. From a peer that goes on sending, it answers
    * at most another MiB, or eight more reads. It waits for a conversation handler until that asks for its next line,
-   * and aborts the connection if the handler still works 10 s later. `Infinity` switches it off.
+   * and aborts the connection if the handler still works, or still reads bytes, 10 s later. `Infinity` switches it off.
    *
    * @default {Infinity}
    */

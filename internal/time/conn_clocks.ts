@@ -257,6 +257,11 @@ export class ConnectionClocks implements Sleeper {
     this.#handlerAt = this.#listenAt = Infinity;
   }
 
+  /** Whether the handler works, or reads a body, so that it comes to no line boundary. */
+  get #atWork(): boolean {
+    return this.#working || this.#waiting && typeof this.#begun === "number";
+  }
+
   #startHandler(): void {
     const { handlerTimeout, halfCloseTimeout } = this.#timeouts;
     const timeout = this.#halfClosed ? Math.min(handlerTimeout, halfCloseTimeout) : handlerTimeout;
@@ -336,7 +341,7 @@ export class ConnectionClocks implements Sleeper {
     else if (this.#readAt !== undefined && this.#readAt <= now) {
       this.#once("read-timeout", () => this.#readAt = undefined);
     } else if (this.#stuckAt <= now) this.#once("stuck", () => this.#stuckAt = Infinity);
-    else if (this.#ageAt <= now && !(this.#aged && this.#working)) {
+    else if (this.#ageAt <= now && !(this.#aged && this.#atWork)) {
       this.#ageAt = now + OVERDUE_MS;
       if (!this.#aged) this.#once("max-age", () => this.#aged = true);
       // No handler works: the last replies are being written, at the peer's speed or at that of a rate limit.

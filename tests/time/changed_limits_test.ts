@@ -178,3 +178,20 @@ test("the limits of a connection that is closed can be changed without starting 
   await conn!.readLine({ timeout: 1000 });
   assertEquals(clock.pending, 0);
 });
+
+test("maxAge ends a connection that reads bytes and never comes to a line boundary, 10 s later at most", async () => {
+  for (
+    const handler of [
+      async (conn: Conn) => {
+        while (await conn.readExactly(1).catch(() => undefined));
+      },
+      (conn: Conn) => new Response(conn.readStream(1e9)).bytes().catch(() => {}),
+    ]
+  ) {
+    await play({ maxAge: 1000, minBytesPerSecond: 1 }, handler, async (client, clock, t) => {
+      for (let i = 0; i < 110; i++) await clock.advance(100), await client.write("x").catch(() => {});
+      await clock.advance(100);
+      assertEquals((await t.closed()).reason, "max-age");
+    });
+  }
+});
