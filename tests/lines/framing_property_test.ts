@@ -3,7 +3,7 @@ import type { Conn, Framing, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { frame, type Framed, type Seen } from "../kit/frames.ts";
 import { check, fc, toBytes } from "../kit/property.ts";
-import { delimiterOf, type LineEnds, listenerOf } from "../kit/reads.ts";
+import { delimiterOf, find, type LineEnds, listenerOf } from "../kit/reads.ts";
 import { startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 type See = (line: string, conn: Conn) => void;
@@ -100,5 +100,35 @@ for (const [how, start] of Object.entries(HANDLERS)) {
         assertEquals(await serve(start, input, framing, 5, Array(input.length).fill(1), []), wanted);
       }
     }
+  });
+}
+
+const anyPlan = fc.array(anyLineEnd, { minLength: 1, maxLength: 8 });
+const anyText = fc.array(
+  fc.constantFrom(..."a aa aab b \n \r\n \r \0 \x1c \x1c\r ß ; \r\n\r\n".split(" "), "x".repeat(300)),
+  { maxLength: 40 },
+).map((parts) => toBytes(parts.join("")));
+
+for (const [how, start] of Object.entries(HANDLERS)) {
+  test(`${how} may change the framing at any line, also for bytes that have come already`, async () => {
+    await check([anyText, anyPlan, anySizes, anySizes], async (input, plan, cuts, ticks) => {
+      const seen: string[] = [];
+      const listener = listenerOf(input, cuts, ticks);
+      await using t = start({ listener, framing: { lineEnd: plan[0] } }, (line, conn) => {
+        seen.push(line);
+        conn.setFraming({ lineEnd: plan[seen.length % plan.length] });
+      });
+      await t.closed();
+      const wanted: string[] = [];
+      for (let rest = input; rest.length > 0;) {
+        const lineEnd = plan[wanted.length % plan.length];
+        const found = find(rest, delimiterOf(lineEnd));
+        const line = found < 0 ? rest : rest.subarray(0, found);
+        rest = rest.subarray(found < 0 ? rest.length : found + delimiterOf(lineEnd).length);
+        const withCr = lineEnd === "any" && line.at(-1) === 13;
+        wanted.push(new TextDecoder().decode(withCr ? line.subarray(0, -1) : line));
+      }
+      assertEquals(seen, wanted);
+    }, 300);
   });
 }
