@@ -103,30 +103,37 @@ for (const [how, start] of Object.entries(HANDLERS)) {
   });
 }
 
-const anyPlan = fc.array(anyLineEnd, { minLength: 1, maxLength: 8 });
+const anyPlan = fc.array(
+  fc.record({ lineEnd: anyLineEnd, encoding: fc.constantFrom<Framing["encoding"]>("utf-8", "latin1") }),
+  { minLength: 1, maxLength: 8 },
+);
 const anyText = fc.array(
-  fc.constantFrom(..."a aa aab b \n \r\n \r \0 \x1c \x1c\r ß ; \r\n\r\n".split(" "), "x".repeat(300)),
+  fc.oneof(
+    fc.constantFrom(..."a aa aab b \n \r\n \r \0 \x1c \x1c\r ß ; \r\n\r\n".split(" "), "x".repeat(300)).map(toBytes),
+    fc.constant(Uint8Array.of(0xff)),
+  ),
   { maxLength: 40 },
-).map((parts) => toBytes(parts.join("")));
+).map((parts) => Uint8Array.from(parts.flatMap((part) => [...part])));
 
 for (const [how, start] of Object.entries(HANDLERS)) {
   test(`${how} may change the framing at any line, also for bytes that have come already`, async () => {
     await check([anyText, anyPlan, anySizes, anySizes], async (input, plan, cuts, ticks) => {
       const seen: string[] = [];
       const listener = listenerOf(input, cuts, ticks);
-      await using t = start({ listener, framing: { lineEnd: plan[0] } }, (line, conn) => {
+      await using t = start({ listener, framing: plan[0] }, (line, conn) => {
         seen.push(line);
-        conn.setFraming({ lineEnd: plan[seen.length % plan.length] });
+        conn.setFraming(plan[seen.length % plan.length]);
       });
       await t.closed();
       const wanted: string[] = [];
       for (let rest = input; rest.length > 0;) {
-        const lineEnd = plan[wanted.length % plan.length];
+        const { lineEnd, encoding } = plan[wanted.length % plan.length];
         const found = find(rest, delimiterOf(lineEnd));
         const line = found < 0 ? rest : rest.subarray(0, found);
         rest = rest.subarray(found < 0 ? rest.length : found + delimiterOf(lineEnd).length);
         const withCr = lineEnd === "any" && line.at(-1) === 13;
-        wanted.push(new TextDecoder().decode(withCr ? line.subarray(0, -1) : line));
+        const bytes = withCr ? line.subarray(0, -1) : line;
+        wanted.push(encoding === "latin1" ? String.fromCharCode(...bytes) : new TextDecoder().decode(bytes));
       }
       assertEquals(seen, wanted);
     }, 300);
