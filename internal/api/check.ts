@@ -139,3 +139,21 @@ export function show(value: unknown): string {
     ? "a function"
     : String(value);
 }
+
+/** Checks the options of one read. */
+export function checkReadOptions(options: { timeout?: number | undefined; signal?: AbortSignal | undefined }): void {
+  checkOptions("read options", options);
+  if (options.timeout !== undefined) checkTimeout("timeout", options.timeout);
+  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
+}
+
+/** The default of `maxBytes` of a read, in bytes. */
+const MAX_BYTES = 1024 * 1024;
+
+/** Checks the maximum size of a read, and fills in its default. */
+export function checkMaxBytes(name: string, options: { maxBytes?: number | undefined }): number {
+  checkOptions(`${name} options`, options);
+  const { maxBytes = MAX_BYTES } = options;
+  checkBufferBytes("maxBytes", maxBytes);
+  return maxBytes;
+}

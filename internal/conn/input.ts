@@ -5,14 +5,11 @@
  */
 
 import { bytesOf } from "../api/framing.ts";
-import { checkBufferBytes, checkCount, checkMethods, checkOptions, checkTimeout } from "../api/check.ts";
+import { checkCount, checkMaxBytes, checkReadOptions } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
 import type { ReadOptions } from "../api/handlers.ts";
 import type { Breach } from "../api/reasons.ts";
-import { countLineFeeds } from "../lines/ascii.ts";
 import { indexOfBytes } from "../lines/input_buffer.ts";
-import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
-import { lastLineEnd } from "../lines/limiter.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
 import { TURN_LINES } from "../time/turns.ts";
@@ -23,12 +20,11 @@ type Bytes = Uint8Array<ArrayBuffer>;
 /** Options of the reads that keep all they read in memory. */
 export type BytesOptions = ReadOptions & { maxBytes?: number | undefined };
 
-/** The default of `maxBytes`, and the maximum length of the delimiter of `readUntil`, in bytes. */
-const MAX_BYTES = 1024 * 1024;
+/** Maximum length of the delimiter of `readUntil`, in bytes. */
 const LONGEST_DELIMITER = 1024;
 
 /** What a read waits for. */
-interface Wanted<T> {
+export interface Wanted<T> {
   /** Takes the result from the input; undefined if more has to come. */
   readonly take: (input: Input) => T | undefined;
   /** What has begun; undefined if nothing has. */
@@ -42,7 +38,7 @@ interface Wanted<T> {
 }
 
 /** A number of bytes that are read as a stream. */
-interface Body {
+export interface Body {
   readonly count: number;
   /** How many of them have not been read. */
   left: number;
@@ -103,7 +99,7 @@ export class Input {
   /** Reads the next line; null if there are no more. */
   readLine(options?: ReadOptions): Promise<string | null> {
     const line = options === undefined ? this.lineAtHand() : undefined;
-    return line === undefined ? this.#read(LINE, options) : Promise.resolve(line);
+    return line === undefined ? this.read(LINE, options) : Promise.resolve(line);
   }
 
   /**
@@ -149,11 +145,11 @@ export class Input {
     checkCount("count", count);
     if (count > maxBytes) throw new LimitError("read-too-long", maxBytes);
     const { input } = this.reader;
-    return await this.#read({
+    return await this.read({
       take: () => input.size >= count ? input.take(count) : undefined,
       begun: () => input.size,
       mostBytes: () => count,
-      ended: () => this.#eof(`Cannot read ${count} bytes: the input has ended after ${input.size}`),
+      ended: () => this.eof(`Cannot read ${count} bytes: the input has ended after ${input.size}`),
     }, options);
   }
 
@@ -162,11 +158,11 @@ export class Input {
     const maxBytes = checkMaxBytes("readUntil", options);
     const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER);
     const { input } = this.reader;
-    return await this.#read<Bytes | null>({
+    return await this.read<Bytes | null>({
       take: () => this.#takeUntil(wanted, maxBytes),
       begun: () => input.size,
       mostBytes: () => maxBytes + wanted.length,
-      ended: () => input.size === 0 ? null : this.#eof("Cannot read: the input has ended before the delimiter"),
+      ended: () => input.size === 0 ? null : this.eof("Cannot read: the input has ended before the delimiter"),
     }, options);
   }
 
@@ -183,40 +179,6 @@ export class Input {
     return data;
   }
 
-  /**
-   * Reads the bytes that have come, at least one.
-   *
-   * @param room Returns the maximum number of bytes.
-   * @param give Called with the bytes as soon as they are taken from the input: a stream that is cancelled before the
-   * promise has settled would otherwise lose them.
-   * @returns Whether there were any; false if there will be no more.
-   */
-  readBytes(room: () => number, give: (bytes: Bytes) => void): Promise<boolean> {
-    return this.#read<boolean>({
-      take: () => {
-        const bytes = this.#takeBytes(room());
-        if (bytes !== undefined) give(bytes);
-        return bytes && true;
-      },
-      begun: () => undefined,
-      mostBytes: () => BLOCK_BYTES,
-      ended: () => false,
-      forReadable: true,
-    });
-  }
-
-  /** Takes bytes that have come; of those before a limit, only whole lines. */
-  #takeBytes(most: number): Bytes | undefined {
-    const { input } = this.reader;
-    if (input.overLimit) {
-      input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
-    }
-    if (input.size === 0) return undefined;
-    const bytes = input.take(Math.min(input.size, most));
-    this.reader.came(countLineFeeds(bytes));
-    return bytes;
-  }
-
   /** Begins to read a number of bytes as a stream; other reads are refused until it is read or cancelled. */
   beginBody(count: number): Body {
     checkCount("count", count);
@@ -226,25 +188,10 @@ export class Input {
     return body;
   }
 
-  /** Reads the next bytes of a body. */
-  async readBody(body: Body): Promise<Bytes> {
-    const { input } = this.reader;
-    const bytes = await this.#read<Bytes>(
-      {
-        take: () => input.size === 0 ? undefined : input.take(Math.min(input.size, body.left, BLOCK_BYTES)),
-        begun: () => body.count - body.left,
-        mostBytes: () => BLOCK_BYTES,
-        ended: () => {
-          this.#body = undefined;
-          return this.#eof(`Cannot read: the input has ended ${body.left} bytes before the end of the stream`);
-        },
-      },
-      undefined,
-      body,
-    );
-    body.left -= bytes.length;
+  /** Notes that bytes of a body have been read, or that there are no more. */
+  tookOfBody(body: Body, count: number): void {
+    body.left -= count;
     if (body.left === 0) this.#body = undefined;
-    return bytes;
   }
 
   /** Ends a body early: what has not been read of it is skipped before the next read. */
@@ -280,7 +227,14 @@ export class Input {
     return last;
   }
 
-  #read<T>(wanted: Wanted<T>, options: ReadOptions = {}, body?: Body): Promise<T> {
+  /**
+   * Reads.
+   *
+   * @param wanted What is read.
+   * @param options The caller's options.
+   * @param body The body of which it is a part.
+   */
+  read<T>(wanted: Wanted<T>, options: ReadOptions = {}, body?: Body): Promise<T> {
     try {
       if (this.#busy || this.#body !== body) throw busy();
       checkReadOptions(options);
@@ -382,24 +336,12 @@ export class Input {
     return true;
   }
 
-  #eof(message: string): never {
+  /** Throws the error of a read whose input has ended early. */
+  eof(message: string): never {
     throw this.endError = new Deno.errors.UnexpectedEof(message);
   }
 }
 
 function busy(): TypeError {
   return new TypeError("Cannot read: another read of this connection has not settled");
-}
-
-function checkMaxBytes(name: string, options: BytesOptions): number {
-  checkOptions(`${name} options`, options);
-  const { maxBytes = MAX_BYTES } = options;
-  checkBufferBytes("maxBytes", maxBytes);
-  return maxBytes;
-}
-
-function checkReadOptions(options: ReadOptions): void {
-  checkOptions("read options", options);
-  if (options.timeout !== undefined) checkTimeout("timeout", options.timeout);
-  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
 }

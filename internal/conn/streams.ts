@@ -4,7 +4,10 @@
  * @module
  */
 
-import type { Input } from "./input.ts";
+import { countLineFeeds } from "../lines/ascii.ts";
+import { lastLineEnd } from "../lines/limiter.ts";
+import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
+import type { Body, Input, Wanted } from "./input.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -80,12 +83,38 @@ export function readableOf(input: Input): ReadableStream<Bytes> {
       pulling = true;
       // What does not fit into a buffer of the caller's own would stay in the stream, where no other read finds it.
       const room = () => controller.byobRequest?.view?.byteLength ?? Infinity;
-      const came = await input.readBytes(room, (bytes) => controller.enqueue(bytes)).finally(() => pulling = false);
+      const wanted: Wanted<boolean> = {
+        // A stream that is cancelled before the read has settled would lose bytes that it does not have by then.
+        take: () => pass(takeBytes(input, room()), controller),
+        begun: () => undefined,
+        mostBytes: () => BLOCK_BYTES,
+        ended: () => false,
+        forReadable: true,
+      };
+      const came = await input.read(wanted).finally(() => pulling = false);
       if (!came) close(controller);
     },
     // The bytes that have come stay for the next read.
     cancel: () => pulling ? input.cancelRead() : undefined,
   });
+}
+
+function pass(bytes: Bytes | undefined, controller: ReadableByteStreamController): true | undefined {
+  if (bytes === undefined) return undefined;
+  controller.enqueue(bytes);
+  return true;
+}
+
+/** Takes bytes that have come; of those before a limit, only whole lines. */
+function takeBytes({ reader }: Input, most: number): Bytes | undefined {
+  const { input } = reader;
+  if (input.overLimit) {
+    input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
+  }
+  if (input.size === 0) return undefined;
+  const bytes = input.take(Math.min(input.size, most));
+  reader.came(countLineFeeds(bytes));
+  return bytes;
 }
 
 /**
@@ -100,11 +129,29 @@ export function bodyOf(input: Input, count: number): ReadableStream<Bytes> {
   return new ReadableStream({
     type: "bytes",
     async pull(controller) {
-      if (body.left > 0) controller.enqueue(await input.readBody(body));
+      if (body.left > 0) controller.enqueue(await readBody(input, body));
       if (body.left === 0) close(controller);
     },
     cancel: () => input.cancelBody(body),
   });
+}
+
+/** Reads the next bytes of a body. */
+async function readBody(input: Input, body: Body): Promise<Bytes> {
+  const { input: buffer } = input.reader;
+  const wanted: Wanted<Bytes> = {
+    take: () => buffer.size === 0 ? undefined : buffer.take(Math.min(buffer.size, body.left, BLOCK_BYTES)),
+    begun: () => body.count - body.left,
+    mostBytes: () => BLOCK_BYTES,
+    ended: () => {
+      const { left } = body;
+      input.tookOfBody(body, left);
+      return input.eof(`Cannot read: the input has ended ${left} bytes before the end of the stream`);
+    },
+  };
+  const bytes = await input.read(wanted, undefined, body);
+  input.tookOfBody(body, bytes.length);
+  return bytes;
 }
 
 function close(controller: ReadableByteStreamController): void {

@@ -81,7 +81,7 @@ test("server.connections has those that are open at each iteration, as the objec
   await t.closed();
   assertEquals(new Set(connections), new Set([handled[0], handled[2]]));
   // One that ends while they are visited does not hide another.
-  const seen: Conn[] = [];
+  const seen: Conn<unknown>[] = [];
   for (const conn of connections) seen.push(conn), handled[2].close(), await clients[2].closeWrite(), await t.closed(2);
   assertEquals(new Set(seen), new Set([handled[0], handled[2]]));
 });

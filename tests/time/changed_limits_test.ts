@@ -27,7 +27,7 @@ async function assertEnds(t: TestServer, clock: FakeClock, milliseconds: number,
   assertEquals((await t.closed()).reason, reason);
 }
 
-const the = (t: TestServer): Conn => [...t.server.connections][0];
+const the = (t: TestServer): Conn<unknown> => [...t.server.connections][0];
 const forEver = () => new Promise<void>(() => {});
 
 /** Clocks that are changed while they run: what starts them, and the reason of the end. */
