@@ -29,7 +29,9 @@ export interface Case {
   name: string;
   title: string;
   unit: "lines/s" | "conns/s" | "bytes" | "×";
-  /** The servers that take part; all of them by default. */
+  /** What the servers have to speak; lines by default. */
+  protocol?: "redis";
+  /** The servers that take part; all that speak the protocol by default. */
   servers?: string[];
   /** Maximum number of rounds, for a case that takes long. */
   rounds?: number;
@@ -88,6 +90,26 @@ function speed(name: string, title: string, mode: "lines" | "churn", options: Re
     measure: async (setting, spec) => {
       const server = await setting.lab.shared(spec);
       return await retry(() => run(setting, server, mode, options));
+    },
+  };
+}
+
+/** GETs of one value of 16 bytes, by `redis-benchmark`: the rate, and the server's processor time for one. */
+function redisGet(name: string, title: string, pipeline: number): Case {
+  return {
+    name,
+    title,
+    unit: "lines/s",
+    protocol: "redis",
+    measure: async ({ lab, seconds }, spec) => {
+      const server = await lab.shared(spec);
+      // About as long as the other runs, at rates that this machine's kind reaches.
+      const requests = Math.round(seconds * (pipeline === 1 ? 40_000 : 200_000));
+      await lab.loadRedis(server, "set", 1000, 1);
+      await lab.loadRedis(server, "get", requests / 4, pipeline);
+      const start = await cpuSeconds(server.pid);
+      const value = await lab.loadRedis(server, "get", requests, pipeline);
+      return { value, cpu: (await cpuSeconds(server.pid) - start) / requests * 1e9 };
     },
   };
 }
@@ -173,6 +195,8 @@ export const CASES: Case[] = [
   speed("pipeline", "50 clients, 100 lines of 16 bytes pipelined", "lines", { ...BUSY, pipeline: 100 }),
   speed("bulk", "8 clients, 1000 lines of 60 bytes pipelined", "lines", { clients: 8, pipeline: 1000, bytes: 60 }),
   speed("long", "50 clients, one 1000-byte line at a time", "lines", { ...BUSY, bytes: 1000 }),
+  redisGet("redis-get", "Redis: 50 clients, one GET at a time", 1),
+  redisGet("redis-pipeline", "Redis: 50 clients, 16 GETs pipelined", 16),
   speed("churn", "connect, one line, close; 50 at a time", "churn", { clients: 50, bytes: 16 }),
   {
     name: "memory",

@@ -157,6 +157,15 @@ export class Lab {
     return running;
   }
 
+  /** Runs `redis-benchmark` against a server; returns the rate. */
+  async loadRedis(server: Running, test: "get" | "set", requests: number, pipeline: number): Promise<number> {
+    const options = ["-t", test, "-n", String(requests), "-P", String(pipeline), "-c", "50", "-d", "16", "--csv"];
+    const text = await output(this.#pin("load", ["redis-benchmark", "-p", String(server.port), ...options]));
+    const rate = Number(/^"\w+","([\d.]+)"/m.exec(text)?.[1]);
+    if (!(rate > 0)) throw new Error(`redis-benchmark says ${text}`);
+    return rate;
+  }
+
   /** Runs the load generator once. */
   async load(server: Running, mode: string, options: Record<string, number>): Promise<LoadResult> {
     const args = Object.entries({ port: server.port, ...options }).flatMap((

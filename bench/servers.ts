@@ -8,6 +8,8 @@ export interface ServerSpec {
   title: string;
   /** The command that prints the version of the program that the server needs. */
   tool: string[];
+  /** What it speaks; lines in upper case by default. */
+  protocol?: "redis";
   /** The server's source file, below the project's root. */
   source: string;
   /** The command that builds the executable `out`. */
@@ -78,7 +80,23 @@ export const SERVERS: ServerSpec[] = [
     source: "bench/peers/naive.ts",
     command: (source) => [DENO, "run", "--allow-net", source, "0"],
   },
+  redis("redis", "examples/redis.ts on epoll", "bench/peers/redis_epoll.ts", "--allow-ffi"),
+  redis("redis-deno", "examples/redis.ts on Deno's sockets", "examples/redis.ts"),
+  {
+    name: "redis-node",
+    title: "GET and SET of Redis by hand on Node.js net",
+    protocol: "redis",
+    tool: ["node", "--version"],
+    source: "bench/peers/redis.mjs",
+    command: (source) => ["node", source, "0"],
+  },
+  redis("redis-raw", "the same by hand on Deno.listen", "bench/peers/redis_raw.ts"),
 ];
+
+function redis(name: string, title: string, source: string, ...permissions: string[]): ServerSpec {
+  const command = (source: string) => [DENO, "run", "--allow-net", ...permissions, source, "0"];
+  return { name, title, protocol: "redis", tool: [DENO, "--version"], source, command };
+}
 
 /** Shouty's command, with more permissions and flags than it needs for its defaults. */
 function command(name: string, title: string, permissions: string[], flags: string[] = []): ServerSpec {

@@ -14,7 +14,7 @@
  * ```
  *
  * The lines that have come together are written in one transaction. While it runs, no more is read, so that a slow
- * database slows its clients down instead of filling the memory. A shutdown writes everything that has come.
+ * database slows its clients down instead of filling the memory. A shutdown writes everything that has come on open connections.
  *
  * @module
  */
