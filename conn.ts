@@ -253,8 +253,9 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   setDeadline(milliseconds: number, detail?: string): void {
+    if (this.#phase !== "open") return;
     this.#end.deadline = { milliseconds, detail };
-    if (this.#phase === "open") this.#parts.clocks.setDeadline(milliseconds);
+    this.#parts.clocks.setDeadline(milliseconds);
   }
 
   // What the parts of the connection report.

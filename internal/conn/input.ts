@@ -8,12 +8,11 @@ import { bytesOf } from "../api/framing.ts";
 import { checkCount, checkMaxBytes, checkReadOptions } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
 import type { ReadOptions } from "../api/handlers.ts";
-import type { Breach } from "../api/reasons.ts";
 import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
 import { TURN_LINES } from "../time/turns.ts";
-import type { Reader } from "./reader.ts";
+import type { Reader, ReaderOwner } from "./reader.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -44,12 +43,6 @@ export interface Body {
   left: number;
 }
 
-/** The connection, as its input sees it. */
-export interface InputOwner {
-  /** Something was wrong with the input, which has ended. `atOnce` tells whether the signal may abort at once. */
-  breached(breach: Breach, atOnce: boolean): void;
-}
-
 /** The next line; null if there are no more. */
 const LINE: Wanted<string | null> = {
   take: (input) => input.cutLine(),
@@ -63,7 +56,7 @@ export class Input {
   readonly reader: Reader;
   readonly cutter: LineCutter;
   readonly #clocks: ConnectionClocks;
-  readonly #owner: InputOwner;
+  readonly #owner: ReaderOwner;
   #busy = false;
   /** The last read for a stream. */
   #reading: Promise<unknown> | undefined;
@@ -89,7 +82,7 @@ export class Input {
    * @param clocks Told when the handler waits, and when it gets something.
    * @param owner The connection.
    */
-  constructor(reader: Reader, cutter: LineCutter, clocks: ConnectionClocks, owner: InputOwner) {
+  constructor(reader: Reader, cutter: LineCutter, clocks: ConnectionClocks, owner: ReaderOwner) {
     this.reader = reader;
     this.cutter = cutter;
     this.#clocks = clocks;
@@ -108,15 +101,23 @@ export class Input {
    * @param leavesLong Whether a line that is too long is left for the next call.
    */
   lineAtHand(leavesLong = false): string | undefined {
-    const { reader } = this;
-    if (this.#busy || this.#body !== undefined || this.#toSkip > 0 || !reader.hasTurn) return undefined;
-    const line = this.cutter.next(leavesLong);
+    const line = this.#isFree ? this.cutter.next(leavesLong) : undefined;
     if (line === undefined) return undefined;
-    this.#interruption = undefined;
-    reader.handled();
-    reader.came(1);
-    this.#clocks.handlerActed();
+    this.#gave();
+    this.reader.came(1);
     return line;
+  }
+
+  /** Whether a read may have at once what it wants, if that has come. */
+  get #isFree(): boolean {
+    return !this.#busy && this.#body === undefined && this.#toSkip === 0 && this.reader.hasTurn;
+  }
+
+  /** A read has got at once what it wants. */
+  #gave(): void {
+    this.#interruption = undefined;
+    this.reader.handled();
+    this.#clocks.handlerActed();
   }
 
   /** Takes the next line from the input, at its end also an unterminated one. */
@@ -145,6 +146,10 @@ export class Input {
     checkCount("count", count);
     if (count > maxBytes) throw new LimitError("read-too-long", maxBytes);
     const { input } = this.reader;
+    if (input.size >= count && options.timeout === undefined && options.signal === undefined && this.#isFree) {
+      this.#gave();
+      return input.take(count);
+    }
     return await this.read({
       take: () => input.size >= count ? input.take(count) : undefined,
       begun: () => input.size,
@@ -342,6 +347,4 @@ export class Input {
   }
 }
 
-function busy(): TypeError {
-  return new TypeError("Cannot read: another read of this connection has not settled");
-}
+const busy = () => new TypeError("Cannot read: another read of this connection has not settled");

@@ -8,7 +8,7 @@ import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_opti
 import type { HandlerErrorEvent } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
-import type { Breach, CloseReason } from "../api/reasons.ts";
+import type { CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
 import type { Transport } from "../api/transport.ts";
 import { LineCutter } from "../lines/line_cutter.ts";
@@ -54,7 +54,6 @@ export interface Host<Data> {
 /** The connection, as its parts see it. */
 interface Owner extends Core, Holder, ReaderOwner, OutboxOwner {
   expire(expiry: Expiry): void;
-  breached(breach: Breach, atOnce: boolean): void;
   discarded(): void;
   failed(error: unknown): void;
 }

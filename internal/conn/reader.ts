@@ -24,6 +24,8 @@ export interface ReaderOwner {
   enough(): void;
   /** A read has failed. */
   failed(error: unknown): void;
+  /** Something was wrong with the input, which has ended. `atOnce` tells whether the signal may abort at once. */
+  breached(breach: Breach, atOnce: boolean): void;
 }
 
 /** Answers the lines that have come. */
@@ -37,10 +39,7 @@ export interface Answerer {
 }
 
 /** A call of a conversation handler that waits for input. */
-interface Waiter {
-  readonly resolve: (came: boolean) => void;
-  readonly reject: (error: unknown) => void;
-}
+type Waiter = Pick<PromiseWithResolvers<boolean>, "resolve" | "reject">;
 
 /**
  * Maximum bytes handled before the reader yields to other connections, even if no read filled its buffer: a custom
