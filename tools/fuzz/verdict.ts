@@ -85,10 +85,11 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
   }
   const full = cutFor(scenario, taken, true);
   if (reason === "end" || BREACHES.includes(reason)) assertEquals(full.reason, reason, note);
+  if (scenario.handler === "closing line" && lines > 0) assert(/closed|handler-error/.test(reason) || !polite, note);
   if (reason === "end") assertEquals(lines, full.lines.filter((line) => line !== null).length, note);
   const open = cutFor(scenario, taken, false);
   // The handler may have ended the connection after its first line; and if the peer has ended its side, its last line needs no end.
-  const mayBeWhole = transport.ended || /closing|quitting/.test(scenario.handler) && lines > 0;
+  const mayBeWhole = transport.ended || scenario.handler === "quitting conversation" && lines > 0;
   const isWhole = mayBeWhole && latin1(output) === repliesOf(scenario, full);
   const unfinished = reason in AT_BOUNDARY && open.unfinished && !isWhole;
   if (unfinished) assertGreater(lines, AT_BOUNDARY[reason]!, `${note} ends in mid-line`);
