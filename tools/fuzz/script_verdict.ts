@@ -204,7 +204,7 @@ function checkReason({ script }: Scenario, { reason }: ClosedEvent, { log, polit
   const last = log.at(-1);
   const ending = log.findLast(({ ending }) => ending !== undefined)?.ending;
   const thrown = script!.strict ? last?.end : undefined;
-  if (ending === undefined && (thrown === "TimedOut" || thrown === "Aborted")) assertEquals(reason, "handler-error");
+  if (thrown === "TimedOut" || thrown === "Aborted") assert(reason === "handler-error" || reason === ending, reason);
   else if (thrown === "LimitError") assert(reason === "read-too-long" || reason === ending, reason);
   else if (ending !== undefined && thrown === undefined) assertEquals(reason, ending);
   else assert(ending === reason || !["handler-error", ...BREACHES].includes(reason), reason);
