@@ -122,7 +122,9 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
       return this.#handlerFailed(error);
     }
     this.#handled = undefined;
-    const reason = this.#parts.reader.endReason ?? this.#end.finishReason ?? "closed";
+    // In an open connection, only `close` stops the reader.
+    const { stopped, endReason } = this.#parts.reader;
+    const reason = stopped ? "closed" : endReason ?? this.#end.finishReason ?? "closed";
     if (isBreach(reason)) this.#stop(reason);
     this.#leave(reason);
   }

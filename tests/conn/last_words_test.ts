@@ -121,10 +121,12 @@ test("conn.close refuses wrong options and goes on; a line handler's reply comes
   assertEquals([(await t.closed()).reason, (await t.closed()).detail], ["closed", "quit"]);
 });
 
-test("a line handler that closes at the last line, which the end of input cut off, closes the connection", async () => {
-  await using t = startServer(inMemory(), (line, conn) => (conn.close({ detail: "quit" }), line));
-  assertEquals(await t.talk("quit"), "quit\n");
-  assertEquals([(await t.closed()).reason, (await t.closed()).detail], ["closed", "quit"]);
+test("a line handler's close is the reason, also at a last line without its end, and at one that meets maxLines", async () => {
+  for (const [input, options] of [["quit", {}], ["quit\n", { maxLines: 1 }], ["quit", { maxLines: 1 }]] as const) {
+    await using t = startServer({ ...inMemory(), ...options }, (line, conn) => (conn.close({ detail: "quit" }), line));
+    assertEquals(await t.talk(input), "quit\n");
+    assertEquals([(await t.closed()).reason, (await t.closed()).detail], ["closed", "quit"]);
+  }
 });
 
 test("the counters keep the first 100 details, and the rest as other", async () => {
