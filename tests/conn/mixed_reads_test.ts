@@ -2,7 +2,8 @@ import { assertEquals } from "@std/assert";
 import { fc } from "../kit/property.ts";
 import { test } from "../kit/bounded.ts";
 import { check, toBytes } from "../kit/property.ts";
-import { anyStep, listenerOf, Position, type Step } from "../kit/reads.ts";
+import { anyStep, Position, type Step } from "../kit/reads.ts";
+import { listenerOf } from "../kit/segments.ts";
 import { startConversations } from "../kit/server.ts";
 
 /** Bytes in which every delimiter of the steps occurs, whole and begun. */

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Conn } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { toBytes } from "../kit/property.ts";
-import { listenerOf } from "../kit/reads.ts";
+import { listenerOf } from "../kit/segments.ts";
 import { inMemory, startConversations } from "../kit/server.ts";
 
 const text = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);

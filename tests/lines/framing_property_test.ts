@@ -3,7 +3,8 @@ import type { Conn, Framing, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { frame, type Framed, type Seen } from "../kit/frames.ts";
 import { check, fc, toBytes } from "../kit/property.ts";
-import { delimiterOf, find, type LineEnds, listenerOf } from "../kit/reads.ts";
+import { delimiterOf, find, type LineEnds } from "../kit/reads.ts";
+import { listenerOf } from "../kit/segments.ts";
 import { startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 type See = (line: string, conn: Conn) => void;
