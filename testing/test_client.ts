@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkCount } from "../internal/api/check.ts";
 import { LF } from "../internal/lines/ascii.ts";
 import { closeQuietly, type Transport } from "../internal/api/transport.ts";
 
@@ -95,6 +96,29 @@ export class TestClient implements Disposable {
       return decode(parts);
     }
     return parts.length > 0 ? decode(parts) : null;
+  }
+
+  /**
+   * Waits for a number of bytes; those behind them stay for the next read.
+   *
+   * @param count The number of bytes, a whole number from 0.
+   * @returns The bytes: fewer, if the server has ended its side before.
+   * @throws {Deno.errors.ConnectionReset} If the server has reset the connection.
+   * @throws {RangeError} If the number is wrong.
+   */
+  async readBytes(count: number): Promise<Uint8Array<ArrayBuffer>> {
+    checkCount("count", count);
+    const bytes = new Uint8Array(count);
+    let length = 0;
+    while (length < count) {
+      const part = await this.read();
+      if (part === null) break;
+      const taken = part.subarray(0, count - length);
+      bytes.set(taken, length);
+      length += taken.length;
+      this.#rest = part.subarray(taken.length);
+    }
+    return bytes.slice(0, length);
   }
 
   /**

@@ -1,5 +1,5 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
-import type { Transport } from "@x/shouty";
+import { serveConnections, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { countWork } from "../kit/work.ts";
@@ -203,4 +203,17 @@ test("FakeClock does not go back", async () => {
     assertMatch(error.message, /^Cannot advance by .+ ms: expected a finite number of at least 0$/);
   }
   assertEquals(clock.now(), 10);
+});
+
+test("a client reads bytes and lines in any order, and fewer bytes at the server's end", async () => {
+  const listener = new MemoryListener();
+  await using _server = serveConnections({ listener }, (conn) => void conn.write("a line\nabcdef\0gh\nend"));
+  const client = listener.connect();
+  assertEquals(await client.readLine(), "a line");
+  assertEquals(await client.readBytes(0), new Uint8Array());
+  assertEquals(new TextDecoder().decode(await client.readBytes(7)), "abcdef\0");
+  assertEquals(await client.readLine(), "gh");
+  assertEquals(new TextDecoder().decode(await client.readBytes(100)), "end");
+  await assertRejects(() => client.readBytes(-1), RangeError, "Cannot use count -1");
+  client.close();
 });
