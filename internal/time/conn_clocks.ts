@@ -4,21 +4,15 @@
  * @module
  */
 
+import type { ConnLimits } from "../api/conn_options.ts";
 import type { Alarms, Sleeper } from "./alarms.ts";
 
-/** The time limit of each clock of a connection, in milliseconds; `Infinity` switches a clock off. */
-export interface Timeouts {
-  readonly firstLineTimeout: number;
-  readonly idleTimeout: number;
-  readonly idleOn: "both" | "read";
-  readonly lineTimeout: number;
-  /** Minimum rate of a body, in bytes per second; 0 switches it off. */
-  readonly minBytesPerSecond: number;
-  readonly writeTimeout: number;
-  readonly handlerTimeout: number;
-  readonly halfCloseTimeout: number;
-  readonly maxAge: number;
-}
+/** The time limit of each clock of a connection, and what the clocks go by. */
+export type Timeouts = Pick<
+  ConnLimits,
+  | ("firstLineTimeout" | "idleTimeout" | "lineTimeout" | "writeTimeout" | "handlerTimeout" | "halfCloseTimeout")
+  | ("maxAge" | "idleOn" | "minBytesPerSecond")
+>;
 
 /**
  * The clock that has expired. Most names are the close reason of the same name. The others:
@@ -82,6 +76,8 @@ export class ConnectionClocks implements Sleeper {
   place = 0;
   #waiting = false;
   #idleAt = Infinity;
+  /** When the peer is idle, if it sends nothing, although reads were interrupted meanwhile; for `idleOn: "read"`. */
+  #silentUntil: number | undefined;
   /** What has begun, when it must have come, since when the server waits, and how long it has waited before. */
   #begun: Awaited | undefined;
   #begunAt = Infinity;
@@ -128,6 +124,7 @@ export class ConnectionClocks implements Sleeper {
       if (this.#waiting) this.#startBegun(this.#now());
     }
     if (this.#working && (changed("handlerTimeout") || changed("halfCloseTimeout"))) this.#startHandler();
+    if (changed("idleTimeout") || changed("idleOn")) this.#silentUntil = undefined;
     if (this.#waiting && changed("idleTimeout")) this.#startIdle(this.#now());
     if (this.#waiting && changed("firstLineTimeout")) this.#startFirst(this.#now());
     if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== Infinity);
@@ -219,7 +216,7 @@ export class ConnectionClocks implements Sleeper {
     this.#waiting = false;
     this.stopHandler();
     this.#idleAt = Infinity;
-    if (heard) this.#silent = false;
+    if (heard) this.#silent = false, this.#silentUntil = undefined;
     this.#firstAt = Infinity;
     if (this.#begunAt === Infinity) return;
     this.#waited += this.#now() - this.#waitFrom;
@@ -293,7 +290,9 @@ export class ConnectionClocks implements Sleeper {
 
   #startIdle(now: number): void {
     if (this.#readAt !== undefined) return;
-    this.#idleAt = now + this.#timeouts.idleTimeout;
+    const { idleTimeout, idleOn } = this.#timeouts;
+    this.#idleAt = this.#silentUntil ?? now + idleTimeout;
+    if (idleOn === "read") this.#silentUntil = this.#idleAt;
     this.#watch(this.#idleAt);
   }
 

@@ -167,6 +167,26 @@ test("idleOn read lets only what is read restart the idle clock", async () => {
   }
 });
 
+test("idleOn read counts the silence of a peer over reads that the handler interrupts to write", async () => {
+  const { listener, clock } = inMemory();
+  const options = { listener, clock, idleTimeout: 1000, firstLineTimeout: Infinity, idleOn: "read" } as const;
+  let push = () => {};
+  await using t = startConversations(options, async (conn) => {
+    for (let line; (line = await next(conn)) !== null;) await conn.write(`${line}\n`);
+  });
+  const next = async (conn: Conn) => {
+    const news = new AbortController();
+    push = () => news.abort();
+    return await conn.readLine({ signal: news.signal }).catch(() => "news");
+  };
+  const client = await t.admitted();
+  for (let i = 0; i < 2; i++) await clock.advance(400), push(), await client.readLine();
+  await clock.advance(199);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "idle");
+});
+
 test("the limits of a connection that is closed can be changed without starting a clock", async () => {
   const { listener, clock } = inMemory();
   let conn: Conn;
