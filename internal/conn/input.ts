@@ -239,23 +239,23 @@ export class Input {
    * @param options The caller's options.
    * @param body The body of which it is a part.
    */
-  read<T>(wanted: Wanted<T>, options: ReadOptions = {}, body?: Body): Promise<T> {
+  read<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
+    if (this.#busy || this.#body !== body) return Promise.reject(busy());
     try {
-      if (this.#busy || this.#body !== body) throw busy();
-      checkReadOptions(options);
+      if (options !== undefined) checkReadOptions(options);
     } catch (error) {
       return Promise.reject(error);
     }
     this.#busy = true;
-    const reading = this.#run(wanted, options, body);
+    const reading = this.#run(wanted, options?.timeout, options?.signal, body);
     if (body !== undefined || wanted.forReadable) this.#reading = reading;
     return reading;
   }
 
-  async #run<T>(wanted: Wanted<T>, { timeout, signal }: ReadOptions, body?: Body): Promise<T> {
+  async #run<T>(wanted: Wanted<T>, timeout?: number, signal?: AbortSignal, body?: Body): Promise<T> {
     const { reader } = this;
-    const abort = () => this.#interrupt(signal!.reason);
-    signal?.addEventListener("abort", abort);
+    const abort = signal && (() => this.#interrupt(signal.reason));
+    signal?.addEventListener("abort", abort!);
     this.#begin(timeout, body);
     try {
       signal?.throwIfAborted();
@@ -273,7 +273,7 @@ export class Input {
       }
       return wanted.ended(this);
     } finally {
-      signal?.removeEventListener("abort", abort);
+      signal?.removeEventListener("abort", abort!);
       this.#settle(timeout);
     }
   }

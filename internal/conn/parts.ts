@@ -85,8 +85,7 @@ export class Parts<Data> {
     this.clocks = new ConnectionClocks(host.alarms, limits, owner);
     this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
     this.reader.maxLines = Math.round(jitter(limits.maxLines));
-    const { independentLines = this.#converses } = limits;
-    this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, independentLines, owner);
+    this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
     this.outbox = new Outbox(transport, this.clocks, memory, owner, limits.maxQueuedBytes);
   }
 
@@ -141,7 +140,7 @@ export class Parts<Data> {
     if (!isOpen) return;
     this.clocks.timeouts = limits;
     this.cutter.maxLineBytes = limits.maxLineBytes;
-    this.cutter.independentLines = limits.independentLines ?? this.#converses;
+    this.cutter.independentLines = limits.independentLines;
     this.outbox.maxQueuedBytes = limits.maxQueuedBytes;
     this.reader.setLimits(before, limits, this.#host.clock);
     if (limits.maxLines !== before.maxLines) this.reader.maxLines = Math.round(jitter(limits.maxLines));
