@@ -40,6 +40,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   readonly remoteAddr: Deno.Addr;
   place = 0;
   #phase: Phase = "open";
+  /** Why nothing can be written any more; undefined while writes are taken. */
+  writingEnded: CloseReason | undefined;
   readonly #end = new Ending();
   readonly #aborter = new AbortController();
   /** Resolves when the transport is closed; never rejects. */
@@ -78,11 +80,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Why the input ended; undefined while there may be more. */
   get ending(): CloseReason | undefined {
     return this.#parts.reader.endReason ?? this.#end.reason;
-  }
-
-  /** Why nothing can be written any more; undefined while writes are taken. */
-  get writingEnded(): CloseReason | undefined {
-    return this.#phase === "open" || this.#phase === "ending" ? undefined : this.#end.reason;
   }
 
   /** Settles when the handler has settled, which may be after `closed`; undefined if no handler is running. */
@@ -201,6 +198,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (this.#phase === "open") end.reason = reason;
     end.error ??= error;
     this.#phase = "leaving";
+    this.writingEnded = end.reason;
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
     const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
     const sent = outbox.bytesOut;
@@ -232,6 +230,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   #free(cut = false): void {
     if (this.#phase === "closed") return;
     this.#phase = "closed";
+    this.writingEnded = this.#end.reason;
     this.#parts.clocks.stop();
     this.#parts.reader.free();
     this.#parts.outbox.close(this.#end.reason!);

@@ -11,8 +11,8 @@ export type FinishReason = "drained" | "max-age" | "max-lines";
 
 /** The reader, as this class sees it. */
 interface Source {
-  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
-  readonly atBoundary: boolean;
+  /** Whether the server waits for the peer. */
+  readonly waiting: boolean;
   /** What has begun; a number is a body, which the end of input may not cut off. */
   readonly awaited: Awaited | undefined;
   /** Tells whether the kernel probably has more. */
@@ -77,17 +77,22 @@ export class Finishing {
     const source = this.#source;
     // A peer that sends the first byte of the next line together with the end of the last is never at a line boundary,
     // and could keep a draining connection open for ever.
-    const boundary = source.atBoundary || source.lineCount > this.#lineCount && !source.input.full;
+    const boundary = this.#atBoundary || source.lineCount > this.#lineCount && !source.input.full;
     this.#lineCount = source.lineCount;
     if (boundary && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
-    while (source.atBoundary && !source.over && !this.#over) {
+    while (this.#atBoundary && !source.over && !this.#over) {
       const { byteCount } = source;
       await this.#socketsTurn();
-      if (source.atBoundary && source.byteCount === byteCount) this.#finish();
+      if (this.#atBoundary && source.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
+  }
+
+  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
+  get #atBoundary(): boolean {
+    return this.#source.waiting && this.#source.awaited === undefined;
   }
 
   #finish(): void {

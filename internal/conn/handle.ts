@@ -150,8 +150,7 @@ export class Handle<Data> implements Conn<Data> {
     const { writingEnded } = this.#core;
     if (writingEnded !== undefined) return harmless(Promise.reject(new ConnectionClosedError(writingEnded)));
     try {
-      checkData(data);
-      const bytes = typeof data === "string" ? encode(data, this.#cutter.framing.encoding) : data;
+      const bytes = typeof data === "string" ? encode(data, this.#cutter.framing.encoding) : checkData(data);
       this.#clocks.handlerActed();
       if (this.#input?.answersLast) this.#outbox.writeNextAtOnce();
       return this.#outbox.write(bytes);

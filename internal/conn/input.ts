@@ -103,21 +103,15 @@ export class Input {
   lineAtHand(leavesLong = false): string | undefined {
     const line = this.#isFree ? this.cutter.next(leavesLong) : undefined;
     if (line === undefined) return undefined;
-    this.#gave();
-    this.reader.came(1);
+    this.#interruption = undefined;
+    this.reader.gaveLine();
+    this.#clocks.handlerActed();
     return line;
   }
 
   /** Whether a read may have at once what it wants, if that has come. */
   get #isFree(): boolean {
     return !this.#busy && this.#body === undefined && this.#toSkip === 0 && this.reader.hasTurn;
-  }
-
-  /** A read has got at once what it wants. */
-  #gave(): void {
-    this.#interruption = undefined;
-    this.reader.handled();
-    this.#clocks.handlerActed();
   }
 
   /** Takes the next line from the input, at its end also an unterminated one. */
@@ -147,7 +141,9 @@ export class Input {
     if (count > maxBytes) throw new LimitError("read-too-long", maxBytes);
     const { input } = this.reader;
     if (input.size >= count && options.timeout === undefined && options.signal === undefined && this.#isFree) {
-      this.#gave();
+      this.#interruption = undefined;
+      this.reader.handled();
+      this.#clocks.handlerActed();
       return input.take(count);
     }
     return await this.read({

@@ -124,11 +124,6 @@ export class Reader {
     this.pace = Pace.isSet(limits) ? new Pace(limits, clock) : undefined;
   }
 
-  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
-  get atBoundary(): boolean {
-    return this.waiting && this.awaited === undefined;
-  }
-
   /**
    * Ends the input at the next line boundary at which the handler has got everything that the peer has sent.
    *
@@ -228,11 +223,10 @@ export class Reader {
 
   /** Makes the handler's read reject, if there is one. What has come, and what comes, stays for the next read. */
   interrupt(error: unknown): void {
-    const waiter = this.#waiter;
-    this.#waiter = undefined;
     this.wanting = false;
     if (this.waiting) this.waiting = false, this.#clocks.rest(false);
-    waiter?.reject(error);
+    this.#waiter?.reject(error);
+    this.#waiter = undefined;
   }
 
   /** Settles a wait of the handler when reading is over. */
@@ -381,6 +375,12 @@ export class Reader {
     this.input.added(count);
     this.pace?.took(count);
     this.#finishing?.received();
+  }
+
+  /** Notes that the handler has got a line without waiting for it. It must have a turn. */
+  gaveLine(): void {
+    this.#turnLeft--;
+    if (++this.lineCount >= this.maxLines) this.#owner.enough();
   }
 
   /** Counts whole lines that have come. */

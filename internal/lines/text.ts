@@ -85,7 +85,8 @@ export function begunCharacter(bytes: Uint8Array, start: number, end: number): n
  * @throws {TypeError} If the encoding does not have a character of the text.
  */
 export function encode(text: string, encoding: Framing["encoding"]): string | Uint8Array {
-  if (encoding === "utf-8" || !/[^\0-\x7f]/.test(text)) return text;
+  if (encoding === "utf-8") return text;
+  if (!/[^\0-\x7f]/.test(text)) return text;
   const beyond = /[^\0-\xff]/u.exec(text)?.[0].codePointAt(0);
   if (beyond === undefined) {
     const bytes = new Uint8Array(text.length);
@@ -101,8 +102,8 @@ export function encode(text: string, encoding: Framing["encoding"]): string | Ui
  *
  * @throws {TypeError} If it is neither text nor bytes.
  */
-export function checkData(data: unknown): asserts data is string | Uint8Array {
-  if (typeof data === "string" || data instanceof Uint8Array) return;
+export function checkData<T>(data: T): T {
+  if (typeof data === "string" || data instanceof Uint8Array) return data;
   const got = data === null ? "null" : typeof data;
   throw new TypeError(`Cannot write: expected a string or a Uint8Array, got ${got}`);
 }
