@@ -170,7 +170,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   /**
    * Returns the line that a peer gets when the server ends or rejects its connection and the peer can still read:
    * without its line end, or `null` for none. The default returns lines such as `error: line longer than 65536 bytes`
-   * for limits of size, and `null` for everything else. It is not called for the reasons `end`, `closed`, `reset`,
+   * for limits of size, and `null` for everything else. In a protocol of requests and replies, a line at a clock or in a
+   * drain could be taken for the reply to the next request: return `null` there. It is not called for the reasons `end`, `closed`, `reset`,
    * `misdirected`, `write-timeout`, `write-queue`, `drain-timeout`, `transport-error` and `accept-rate-per-ip`.
    *
    * @param reason Why the connection ends.

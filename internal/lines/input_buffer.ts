@@ -27,7 +27,7 @@ export class InputBuffer {
   bytes: Uint8Array<ArrayBuffer> = takeBuffer(SMALL_BYTES);
   start = 0;
   end = 0;
-  /** Whoever searches the input notes here how far it has come; what was skipped counts as searched. */
+  /** The index up to which the current reader has searched the input. Skipped bytes count as searched. */
   searched = 0;
   /** The number of bytes that were skipped so far: the position of `start` in the whole input. */
   position = 0;

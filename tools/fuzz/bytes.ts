@@ -67,7 +67,7 @@ function repeat(input: Uint8Array, times: number): Uint8Array {
   return whole;
 }
 
-/** A part of a plan: so many lines, then so many bytes, and a framing and a maximum for what follows. */
+/** A part of a plan: a number of lines, then a number of bytes, and a framing and a maximum for what follows. */
 interface Part {
   lines: number;
   bytes: number;

@@ -8,7 +8,7 @@ import type { CloseReason, Conn, ConnHandler, ConnOptions, LineEnd, ReadOptions 
 import { LimitError } from "@x/shouty";
 import { anyFraming, bytesOf, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
 
-/** How long a read waits: for a time, or until its signal aborts after so many microtasks. */
+/** How long a read waits: for a time, or until its signal aborts after a number of microtasks. */
 export interface Patience {
   timeout?: number;
   microtasks?: number;
@@ -20,7 +20,7 @@ export type ScriptLimits = Pick<
   "maxLineBytes" | "idleTimeout" | "lineTimeout" | "minBytesPerSecond" | "maxLinesPerSecond" | "maxBytesPerSecond"
 >;
 
-/** How a stream is cancelled: so many microtasks after one more read has begun, or without one. */
+/** How a stream is cancelled: a number of microtasks after one more read has begun, or without another read. */
 export interface Cancel {
   microtasks: number | null;
 }
