@@ -303,6 +303,8 @@ export class Reader {
 
   /** Returns the turn to wait for before the next read; undefined if it can start now. */
   #turn(): Promise<void> | undefined {
+    this.#workSinceYield += (TURN_LINES - this.#turnLeft) * LINE_WORK;
+    this.#turnLeft = TURN_LINES;
     // If a read filled its buffer, the next one will probably not wait for the peer, and so would not yield.
     if (!this.input.full && this.#workSinceYield <= MAX_WORK_BETWEEN_YIELDS) return undefined;
     const work = this.#workSinceYield;
@@ -366,12 +368,10 @@ export class Reader {
     this.outstanding = undefined;
     if (count === null) {
       this.peerEnded = this.over = true;
-      this.#clocks.halfClose();
-      return;
+      return this.#clocks.halfClose();
     }
     this.byteCount += count;
-    this.#workSinceYield += count + (TURN_LINES - this.#turnLeft) * LINE_WORK;
-    this.#turnLeft = TURN_LINES;
+    this.#workSinceYield += count;
     this.input.added(count);
     this.pace?.took(count);
     this.#finishing?.received();
