@@ -8,7 +8,7 @@ import type { ConnLimits, ConnOptions } from "./internal/api/conn_options.ts";
 import type { Expiry } from "./internal/time/conn_clocks.ts";
 import { ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
 import type { ClosedEvent, ConnInfo } from "./internal/api/events.ts";
-import type { FinishReason } from "./internal/conn/finishing.ts";
+import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
 import type { CloseOptions } from "./internal/api/handlers.ts";
 import { Ending, linger, LINGER_MS } from "./internal/conn/ending.ts";

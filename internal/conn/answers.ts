@@ -12,8 +12,8 @@ import type { Budget } from "../memory/budget.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { ANSWER_BYTES, type BytesHandler, type Conn } from "../api/handlers.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
-import type { Outbox } from "./outbox.ts";
-import type { Answerer, Reader } from "./reader.ts";
+import type { Outbox } from "../io/outbox.ts";
+import type { Answerer, Reader } from "../io/reader.ts";
 
 /** Maximum length of a block that is answered as bytes: a longer block is answered faster as text. */
 const SHORT_BYTES = 4 * 1024;

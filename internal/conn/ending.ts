@@ -13,7 +13,7 @@ import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
 import type { Transport } from "../api/transport.ts";
 import { encodeLine } from "../lines/text.ts";
 import { TURNS } from "../time/turns.ts";
-import type { FinishReason } from "./finishing.ts";
+import type { FinishReason } from "../io/finishing.ts";
 
 /** What is known of the end of a connection. */
 export class Ending {

@@ -15,7 +15,7 @@ import type { LineCutter } from "../lines/line_cutter.ts";
 import { checkData, encode } from "../lines/text.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { BytesOptions, Input } from "./input.ts";
-import type { Outbox } from "./outbox.ts";
+import type { Outbox } from "../io/outbox.ts";
 import { Batches, bodyOf, Lines, readableOf } from "./streams.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;

@@ -12,7 +12,7 @@ import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
 import { TURN_LINES } from "../time/turns.ts";
-import type { Reader, ReaderOwner } from "./reader.ts";
+import type { Reader, ReaderOwner } from "../io/reader.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 

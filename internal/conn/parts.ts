@@ -18,8 +18,8 @@ import { ConnectionClocks, type Expiry, jitter } from "../time/conn_clocks.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
 import { Input } from "./input.ts";
-import { Outbox, type OutboxOwner } from "./outbox.ts";
-import { Reader, type ReaderOwner } from "./reader.ts";
+import { Outbox, type OutboxOwner } from "../io/outbox.ts";
+import { Reader, type ReaderOwner } from "../io/reader.ts";
 
 /** The server's handler, which is of one of two kinds. */
 export type Handler<Data> =

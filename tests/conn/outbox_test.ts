@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
-import { Outbox } from "../../internal/conn/outbox.ts";
+import { Outbox } from "../../internal/io/outbox.ts";
 import { test } from "../kit/bounded.ts";
 import { memoryAfter } from "../kit/memory.ts";
 
@@ -247,7 +247,7 @@ test("Outbox keeps no memory of output that could not be sent, even while the ou
 /** Has a thousand outboxes write 60 KB each to a sink; asserts that little more than the pools of buffers is left. */
 async function assertKeepsLittle(sink: string): Promise<void> {
   const program = `
-    import { Outbox } from "${import.meta.resolve("../../internal/conn/outbox.ts")}";
+    import { Outbox } from "${import.meta.resolve("../../internal/io/outbox.ts")}";
     const kernelOf = (outbox) => ({ writing() {}, wrote() {}, holdOutput() {}, ...${sink} });
     const outboxTo = (kernel) => new Outbox(kernel, kernel, kernel, kernel);
     globalThis.outboxes = Array.from({ length: 1000 }, (_, i) => outboxTo(kernelOf(() => outboxes[i])));

@@ -1,6 +1,6 @@
 import { assertEquals, fail } from "@std/assert";
 import { BLOCK_BYTES } from "../../internal/memory/buffer_pool.ts";
-import { Outbox } from "../../internal/conn/outbox.ts";
+import { Outbox } from "../../internal/io/outbox.ts";
 
 Deno.test("Outbox sends a full block before the turn ends in which it was posted", async () => {
   let sent = 0;

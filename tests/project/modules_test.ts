@@ -24,7 +24,8 @@ const DRAWER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   memory: ["api"],
   time: ["api"],
   lines: ["api", "memory"],
-  conn: ["api", "memory", "time", "lines"],
+  io: ["api", "memory", "time", "lines"],
+  conn: ["api", "memory", "time", "lines", "io"],
   server: ["api", "time", "conn"],
 };
 
