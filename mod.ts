@@ -18,6 +18,7 @@ export type { AdmitInfo, AdmitResult, DrainMode, ServeOptions, ShutdownOptions }
 export { lineStream, type LineStreamOptions } from "./internal/lines/line_stream.ts";
 export { shout } from "./internal/lines/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/api/transport.ts";
+export type { PeerCertificate, ProxyInfo, TlsCredentialsHandle, TlsInfo } from "./internal/api/transport.ts";
 export { serve, serveConnections } from "./server.ts";
 export type { Server, ServerState } from "./internal/server/running.ts";
 

@@ -1,10 +1,62 @@
 /**
- * The interfaces through which the server accepts connections and transfers their bytes.
+ * The interfaces through which the server accepts connections, transfers their bytes, and learns who the peer is.
  *
  * @module
  */
 
 import { escapeUnsafe } from "./errors.ts";
+
+/** What a TLS handshake has agreed on, and who the peer is. */
+export interface TlsInfo {
+  /** The version of TLS. */
+  readonly version: "TLSv1.2" | "TLSv1.3";
+  /** The cipher suite, by its standard name, such as `TLS_AES_128_GCM_SHA256`. */
+  readonly cipher: string;
+  /** The server's name, for which the client has asked (SNI); undefined if it did not. */
+  readonly serverName: string | undefined;
+  /** The protocol that both sides have agreed on (ALPN), such as `imap`; undefined if they did not. */
+  readonly alpn: string | undefined;
+  /** The peer's certificate; absent if it has shown none. */
+  readonly peer?: PeerCertificate;
+}
+
+/** The certificate of a TLS connection's peer. */
+export interface PeerCertificate {
+  /** The name that it was issued to, such as `CN=client, O=Example`. */
+  readonly subject: string;
+  /** The subject alternative names, each with its type, such as `DNS:example.org` or `IP Address:192.0.2.1`. */
+  readonly altNames: readonly string[];
+  /** The SHA-256 fingerprint of the certificate: 32 pairs of hexadecimal digits in upper case, joined by colons. */
+  readonly fingerprint256: string;
+  /** Whether an authority that this side trusts has signed it, and it is valid now. */
+  readonly verified: boolean;
+}
+
+/** What a proxy has said about a connection in its PROXY header, besides the addresses. */
+export interface ProxyInfo {
+  /** The host name that the client has asked the proxy for, mostly by TLS's SNI. */
+  readonly authority?: string;
+  /**
+   * The values of the header's extensions, by type, in bytes. Those within the extension about TLS (type 0x20) are
+   * included: their types are different from all others. If a type comes twice, the first value counts.
+   */
+  readonly tlvs: ReadonlyMap<number, Uint8Array<ArrayBuffer>>;
+}
+
+/** Certificates and keys with which `conn.startTls` can begin TLS; `tlsCredentials` of `@x/shouty/ops` makes them. */
+export interface TlsCredentialsHandle {
+  /** Maximum time of a handshake, in milliseconds; `Infinity` for no limit. The caller of `accept` sees to it. */
+  readonly handshakeTimeout: number;
+  /**
+   * Performs the server's side of a TLS handshake.
+   *
+   * @param transport Transfers the encrypted bytes. On success, the new transport owns it; otherwise the caller closes
+   * it, and closing it meanwhile makes this reject.
+   * @param firstBytes Encrypted bytes that have been read already, before those of `transport`.
+   * @returns A transport for the decrypted bytes, and what is known of the peer.
+   */
+  accept(transport: Transport, firstBytes: Uint8Array): Promise<Transport & { readonly tls: TlsInfo }>;
+}
 
 /**
  * Transfers the bytes of one connection. A `Deno.Conn` is a transport without any change. Others wrap one, for TLS or
@@ -17,6 +69,10 @@ export interface Transport {
   readonly remoteAddr: Deno.Addr;
   /** This side's address. */
   readonly localAddr: Deno.Addr;
+  /** What the TLS handshake has agreed on, if the connection is encrypted. */
+  readonly tls?: TlsInfo | undefined;
+  /** What the PROXY header has said, if there was one. */
+  readonly proxy?: ProxyInfo | undefined;
   /**
    * Reads the bytes that have come; waits until there is at least one.
    *
@@ -170,6 +226,14 @@ export class Forwarding implements Transport {
 
   get localAddr(): Deno.Addr {
     return this.inner.localAddr;
+  }
+
+  get tls(): TlsInfo | undefined {
+    return this.inner.tls;
+  }
+
+  get proxy(): ProxyInfo | undefined {
+    return this.inner.proxy;
   }
 
   get heldBytes(): number {
