@@ -11,14 +11,14 @@ import type { ClosedEvent, ConnInfo } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
 import type { CloseOptions } from "./internal/api/handlers.ts";
-import { Ending, linger, LINGER_MS } from "./internal/conn/ending.ts";
+import { Ending } from "./internal/conn/ending.ts";
 import { MisdirectedError } from "./internal/lines/misdirected.ts";
 import { type Host, Parts } from "./internal/conn/parts.ts";
 import { type Breach, type CloseReason, isBreach } from "./internal/api/reasons.ts";
 import type { Holder } from "./internal/memory/budget.ts";
 import type { Member } from "./internal/memory/member_list.ts";
 import { encodeLine } from "./internal/lines/text.ts";
-import { closeQuietly, isReset, keepAlive, resetQuietly, type Transport } from "./internal/api/transport.ts";
+import { closeQuietly, isReset, resetQuietly, type Transport } from "./internal/api/transport.ts";
 
 /**
  * The phases of a connection, in their order; it never goes back. In `ending` a limit or a clock has ended the input,
@@ -48,7 +48,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   readonly closed: Promise<ClosedEvent>;
   #resolveClosed!: (event: ClosedEvent) => void;
   readonly #host: Host<Data>;
-  readonly #transport: Transport;
   readonly #since: number;
   readonly #parts: Parts<Data>;
   #handled: Promise<void> | undefined;
@@ -56,7 +55,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   constructor(id: number, transport: Transport, host: Host<Data>, limits: ConnLimits) {
     this.id = id;
     this.remoteAddr = transport.remoteAddr;
-    this.#transport = transport;
     this.closed = new Promise((resolve) => this.#resolveClosed = resolve);
     this.#host = host;
     this.#since = host.alarms.clock.now();
@@ -64,7 +62,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   get localAddr(): Deno.Addr {
-    return this.#transport.localAddr;
+    return this.#parts.transport.localAddr;
   }
 
   /** Aborts, with the close reason, when that can no longer change. */
@@ -98,11 +96,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   ref(): void {
-    this.#transport.ref?.();
+    this.#parts.transport.ref?.();
   }
 
   unref(): void {
-    this.#transport.unref?.();
+    this.#parts.transport.unref?.();
   }
 
   /** Serves the peer until the connection ends. */
@@ -181,6 +179,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
    */
   #stop(reason: CloseReason, limit?: number, atOnce = true): void {
     if (this.#phase !== "open") return;
+    if (this.#parts.upgrading) return this.abort(reason);
     this.#phase = "ending";
     this.#end.reason = reason;
     this.#end.limit = limit;
@@ -195,6 +194,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     const { reader, outbox, clocks, cutter, limits } = this.#parts;
     const end = this.#end;
     if (this.#phase !== "open" && this.#phase !== "ending") return;
+    if (this.#parts.upgrading) return this.abort(reason, error);
     if (this.#phase === "open") end.reason = reason;
     end.error ??= error;
     this.#phase = "leaving";
@@ -216,15 +216,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     else this.handled.then(abort);
     // To linger would keep the buffer of the outstanding read.
     const atOnce = end.reason === "memory" || quiet && sent === outbox.bytesOut;
-    if (!reader.peerEnded && !atOnce) await this.#linger();
+    if (!reader.peerEnded && !atOnce) {
+      this.#phase = "lingering";
+      await this.#parts.linger(() => (this.#phase as Phase) === "closed");
+    }
     this.#free();
-  }
-
-  async #linger(): Promise<void> {
-    this.#phase = "lingering";
-    this.#parts.clocks.linger(LINGER_MS);
-    const { outstanding } = this.#parts.reader;
-    await linger(this.#transport, () => this.#parts.outbox.closeWrite(), () => this.#phase === "closed", outstanding);
   }
 
   #free(cut = false): void {
@@ -235,7 +231,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#parts.reader.free();
     this.#parts.outbox.close(this.#end.reason!);
     this.#aborter.abort(this.#end.reason);
-    (cut ? resetQuietly : closeQuietly)(this.#transport);
+    (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
     const durationMs = this.#host.alarms.clock.now() - this.#since;
     this.#resolveClosed(this.#end.event(this, { ...this.totals, durationMs }));
   }
@@ -260,6 +256,12 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   // What the parts of the connection report.
+
+  /** TLS cannot begin. What was written meanwhile must not leave in plain text. */
+  notUpgraded(reason: "starttls-injection" | "tls-handshake", error?: unknown): void {
+    if (this.#phase !== "closed") this.#parts.outbox.close(reason);
+    this.#leave(reason, error);
+  }
 
   /** `maxLines` lines have come. */
   enough(): void {
@@ -290,20 +292,14 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** A clock has expired. */
   expire(expiry: Expiry): void {
-    if (expiry === "listen") this.#listen();
+    if (expiry === "listen") this.#parts.listen();
     else if (expiry === "stuck") this.#parts.outbox.stuck();
     else if (expiry === "max-age") this.finish(expiry);
     else if (expiry === "overdue") this.abort("max-age");
-    else if (expiry === "read-timeout") this.#parts.input?.timedOut();
+    else if (expiry === "read-timeout") this.#parts.timedOut();
     else if (expiry === "closing") this.#phase === "ending" ? void this.#leave() : this.#free();
     else if (expiry !== "write-timeout") this.#stop(expiry);
     else if (!this.#parts.outbox.progressed()) this.abort(expiry);
-  }
-
-  /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
-  #listen(): void {
-    if (this.#host.keepAliveMs !== Infinity) keepAlive(this.#transport);
-    this.#parts.reader.listen();
   }
 
   get midLine(): boolean {

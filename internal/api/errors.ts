@@ -33,7 +33,7 @@ const SUBJECTS: Readonly<Record<SizeBreach | "read-too-long", string>> = {
   "read-too-long": "Data of one read",
 };
 
-/** A handler wrote to a connection, or to a side of it, that has ended. */
+/** A handler wrote to a connection, or to a side of it, that has ended; or it ended when TLS was to begin. */
 export class ConnectionClosedError extends Error {
   /** Why the connection ended. */
   readonly reason: CloseReason;
@@ -42,9 +42,11 @@ export class ConnectionClosedError extends Error {
    * Makes an error that names the reason of the end.
    *
    * @param reason Why the connection ended.
+   * @param what What cannot be done, to be read after "Cannot".
+   * @param options The underlying error, as `cause`.
    */
-  constructor(reason: CloseReason) {
-    super(`Cannot write: the connection has ended (${reason})`);
+  constructor(reason: CloseReason, what: "write" | "begin TLS" = "write", options?: ErrorOptions) {
+    super(`Cannot ${what}: the connection has ended (${reason})`, options);
     this.name = "ConnectionClosedError";
     this.reason = reason;
   }

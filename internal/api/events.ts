@@ -40,7 +40,7 @@ export interface ClosedEvent {
   readonly conn: ConnInfo;
   /** Why it ended. */
   readonly reason: CloseReason;
-  /** The error, if the reason is `reset`, `handler-error` or `transport-error`. */
+  /** The error, if the reason is `reset`, `tls-handshake`, `handler-error` or `transport-error`. */
   readonly error?: unknown;
   /** The handler's own word for the end, from `conn.close` or `conn.setDeadline`. */
   readonly detail?: string;

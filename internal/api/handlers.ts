@@ -8,6 +8,7 @@ import type { ConnOptions } from "./conn_options.ts";
 import type { ClosedEvent } from "./events.ts";
 import type { Framing, LineEnd } from "./framing.ts";
 import type { CloseReason } from "./reasons.ts";
+import type { ProxyInfo, TlsCredentialsHandle, TlsInfo } from "./transport.ts";
 
 /** Options of a single read. */
 export interface ReadOptions {
@@ -48,6 +49,10 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   readonly localAddr: Deno.Addr;
   /** What the option `data` made for this connection. */
   readonly data: Data;
+  /** What the TLS handshake has agreed on, and the peer's certificate; undefined if the connection is not encrypted. */
+  readonly tls: TlsInfo | undefined;
+  /** What a PROXY header has said about the connection, besides the addresses; undefined if there was none. */
+  readonly proxy: ProxyInfo | undefined;
   /**
    * Aborts when the connection ends, for whatever reason; its `reason` is the {@linkcode CloseReason}. If a limit, a
    * clock or a deadline ends the connection, it aborts at once, and the handler may still write: until it settles, but
@@ -206,6 +211,22 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @throws {RangeError | TypeError} If the time is wrong.
    */
   setDeadline(milliseconds: number, detail?: string): void;
+  /**
+   * Begins TLS on a connection that has begun in plain text, as SMTP's `STARTTLS` does. First sends what has been
+   * written; what is written meanwhile is sent encrypted. `conn`, its limits, and a loop over `lines` go on.
+   *
+   * If the client has sent plain text behind its command, the connection ends with reason `starttls-injection`: that
+   * text may be somebody else's. A handshake that fails, or takes longer than `handshakeTimeout` of the credentials,
+   * ends it with reason `tls-handshake`.
+   *
+   * @param credentials The certificate and the key, from `tlsCredentials` of `@x/shouty/ops`.
+   * @returns What the handshake has agreed on; the same as {@linkcode Conn.tls} from then on.
+   * @throws {ConnectionClosedError} If the handshake fails, or the connection ends meanwhile; `cause` is the error of
+   * the handshake. (All errors are rejections.)
+   * @throws {TypeError} If the connection is encrypted already or begins to be, if another read has not settled, if
+   * this side is the client, or if the credentials are none.
+   */
+  startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo>;
   /** Closes the connection as {@linkcode Conn.close} does, and waits until it is closed. */
   [Symbol.asyncDispose](): Promise<void>;
 }

@@ -28,6 +28,8 @@
  * - `memory`: unfinished lines, and replies that peers had not taken, passed `maxBufferedBytes` together, and this
  *   connection held the most
  * - `misdirected`: the peer spoke HTTP or TLS, and `answerMisdirected` is on
+ * - `starttls-injection`: the peer had sent plain text behind the command for which the handler began TLS
+ * - `tls-handshake`: the handshake that the handler began with `conn.startTls` failed, or took too long
  * - `write-queue`: more than `maxQueuedBytes` waited to be written
  * - `drained`: a shutdown with `drain: "finish"` closed it after everything was answered
  * - `drain-timeout`: it was still open at the end of a shutdown's `drainTimeout`
@@ -54,6 +56,8 @@ export type CloseReason =
   | "deadline"
   | "memory"
   | "misdirected"
+  | "starttls-injection"
+  | "tls-handshake"
   | "write-queue"
   | "drained"
   | "drain-timeout"
@@ -81,6 +85,8 @@ const ALL: Record<CloseReason, true> = {
   "deadline": true,
   "memory": true,
   "misdirected": true,
+  "starttls-injection": true,
+  "tls-handshake": true,
   "write-queue": true,
   "drained": true,
   "drain-timeout": true,
@@ -145,6 +151,6 @@ export function hasLastWords(reason: CloseReason): boolean {
 }
 
 const WITHOUT_WORDS: ReadonlySet<CloseReason> = new Set<CloseReason>([
-  ...["end", "reset", "closed", "misdirected"] as const,
+  ...["end", "reset", "closed", "misdirected", "starttls-injection", "tls-handshake"] as const,
   ...["write-timeout", "write-queue", "drain-timeout", "transport-error"] as const,
 ]);

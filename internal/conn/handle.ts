@@ -11,6 +11,7 @@ import type { ClosedEvent } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
 import type { CloseOptions, Conn, ReadOptions } from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
+import type { ProxyInfo, TlsCredentialsHandle, TlsInfo, Transport } from "../api/transport.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import { checkData, encode } from "../lines/text.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
@@ -39,9 +40,24 @@ export interface Core {
   writingAborted(error: unknown): void;
 }
 
+/** The parts of a connection that its handle uses. */
+export interface HandleParts {
+  readonly transport: Transport;
+  /** Where writes go. */
+  readonly outbox: Outbox;
+  /** Told that the handler has written. */
+  readonly clocks: ConnectionClocks;
+  /** Knows the framing, and how the last line ended. */
+  readonly cutter: LineCutter;
+  /** Where reads come from; absent for a line handler, which gets each line as its argument. */
+  readonly input: Input | undefined;
+  startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo>;
+}
+
 /** The handler's view of a connection. It calls the input and the outbox directly. */
 export class Handle<Data> implements Conn<Data> {
   readonly #core: Core;
+  readonly #parts: HandleParts;
   readonly #outbox: Outbox;
   readonly #clocks: ConnectionClocks;
   readonly #cutter: LineCutter;
@@ -54,17 +70,15 @@ export class Handle<Data> implements Conn<Data> {
 
   /**
    * @param core The connection.
-   * @param outbox Where writes go.
-   * @param clocks Told that the handler has written.
-   * @param cutter Knows the framing, and how the last line ended.
-   * @param input Where reads come from; absent for a line handler, which gets each line as its argument.
+   * @param parts Its parts.
    */
-  constructor(core: Core, outbox: Outbox, clocks: ConnectionClocks, cutter: LineCutter, input?: Input) {
+  constructor(core: Core, parts: HandleParts) {
     this.#core = core;
-    this.#outbox = outbox;
-    this.#clocks = clocks;
-    this.#cutter = cutter;
-    this.#input = input;
+    this.#parts = parts;
+    this.#outbox = parts.outbox;
+    this.#clocks = parts.clocks;
+    this.#cutter = parts.cutter;
+    this.#input = parts.input;
   }
 
   get id(): number {
@@ -77,6 +91,14 @@ export class Handle<Data> implements Conn<Data> {
 
   get localAddr(): Deno.Addr {
     return this.#core.localAddr;
+  }
+
+  get tls(): TlsInfo | undefined {
+    return this.#parts.transport.tls;
+  }
+
+  get proxy(): ProxyInfo | undefined {
+    return this.#parts.transport.proxy;
   }
 
   get signal(): AbortSignal {
@@ -190,6 +212,10 @@ export class Handle<Data> implements Conn<Data> {
     checkTimeout("deadline", milliseconds);
     checkString("detail", detail);
     this.#core.setDeadline(milliseconds, detail);
+  }
+
+  startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo> {
+    return harmless(this.#parts.startTls(credentials));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -10,8 +10,9 @@ import { LimitError } from "../api/errors.ts";
 import type { ReadOptions } from "../api/handlers.ts";
 import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
-import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { TURN_LINES } from "../time/turns.ts";
+import type { Body, Wanted } from "./wanted.ts";
 import type { Reader, ReaderOwner } from "../io/reader.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -21,27 +22,6 @@ export type BytesOptions = ReadOptions & { maxBytes?: number | undefined };
 
 /** Maximum length of the delimiter of `readUntil`, in bytes. */
 const LONGEST_DELIMITER = 1024;
-
-/** What a read waits for. */
-export interface Wanted<T> {
-  /** Takes the result from the input; undefined if more has to come. */
-  readonly take: (input: Input) => T | undefined;
-  /** What has begun; undefined if nothing has. */
-  readonly begun: (input: Input) => Awaited | undefined;
-  /** Maximum size of the input that it waits for, in bytes. */
-  readonly mostBytes: (input: Input) => number;
-  /** Returns the result if there is no more input, or throws. */
-  readonly ended: (input: Input) => T;
-  /** Whether it reads for `conn.readable`. */
-  readonly forReadable?: boolean;
-}
-
-/** A number of bytes that are read as a stream. */
-export interface Body {
-  readonly count: number;
-  /** How many of them have not been read. */
-  left: number;
-}
 
 /** The next line; null if there are no more. */
 const LINE: Wanted<string | null> = {
@@ -187,6 +167,18 @@ export class Input {
     const body = { count, left: count };
     if (count > 0) this.#body = body;
     return body;
+  }
+
+  /** Keeps the handler from reading until {@linkcode release}. Throws if it reads already, or has left a body unread. */
+  reserve(): void {
+    if (this.#busy || this.#body !== undefined || !this.#skipped()) throw busy();
+    this.#busy = true;
+  }
+
+  /** Lets the handler read again. */
+  release(): void {
+    this.#busy = false;
+    this.#forgetSearch();
   }
 
   /** Notes that bytes of a body have been read, or that there are no more. */

@@ -10,16 +10,18 @@ import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
-import type { Transport } from "../api/transport.ts";
+import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
 import { LineCutter } from "../lines/line_cutter.ts";
 import { Account, type Budget, type Holder } from "../memory/budget.ts";
 import type { Alarms } from "../time/alarms.ts";
 import { ConnectionClocks, type Expiry, jitter } from "../time/conn_clocks.ts";
+import { linger, LINGER_MS } from "./ending.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
 import { Input } from "./input.ts";
-import { Outbox, type OutboxOwner } from "../io/outbox.ts";
+import { Outbox } from "../io/outbox.ts";
 import { Reader, type ReaderOwner } from "../io/reader.ts";
+import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
 
 /** The server's handler, which is of one of two kinds. */
 export type Handler<Data> =
@@ -52,7 +54,7 @@ export interface Host<Data> {
 }
 
 /** The connection, as its parts see it. */
-interface Owner extends Core, Holder, ReaderOwner, OutboxOwner {
+interface Owner extends Core, Holder, ReaderOwner, UpgradeOwner {
   expire(expiry: Expiry): void;
   discarded(): void;
   failed(error: unknown): void;
@@ -62,6 +64,7 @@ interface Owner extends Core, Holder, ReaderOwner, OutboxOwner {
 export class Parts<Data> {
   readonly #host: Host<Data>;
   readonly #owner: Owner;
+  transport: Transport;
   limits: ConnLimits;
   readonly clocks: ConnectionClocks;
   readonly reader: Reader;
@@ -70,6 +73,7 @@ export class Parts<Data> {
   #answers: Answers<Data> | undefined;
   #input: Input | undefined;
   #handle: Handle<Data> | undefined;
+  #upgrade: Upgrade | undefined;
 
   /**
    * @param transport Transfers the connection's bytes.
@@ -81,6 +85,7 @@ export class Parts<Data> {
     const memory = new Account(host.budget, owner);
     this.#host = host;
     this.#owner = owner;
+    this.transport = transport;
     this.limits = limits;
     this.clocks = new ConnectionClocks(host.alarms, limits, owner);
     this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
@@ -97,7 +102,7 @@ export class Parts<Data> {
   get handle(): Handle<Data> {
     if (this.#handle !== undefined) return this.#handle;
     if (this.#converses) this.#input = new Input(this.reader, this.cutter, this.clocks, this.#owner);
-    return this.#handle = new Handle(this.#owner, this.outbox, this.clocks, this.cutter, this.#input);
+    return this.#handle = new Handle(this.#owner, this);
   }
 
   /** The reads of a conversation handler; undefined for a line handler, and before the handler reads. */
@@ -131,6 +136,37 @@ export class Parts<Data> {
     }
     this.#answers = new Answers(this, reader, cutter, outbox, clocks, budget, handler.lines);
     return reader.read(this.#answers);
+  }
+
+  /** Whether TLS is about to begin. */
+  get upgrading(): boolean {
+    return this.#upgrade?.active ?? false;
+  }
+
+  /** Begins TLS. */
+  async startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo> {
+    if (this.upgrading) throw new TypeError("Cannot begin TLS: the connection begins it already");
+    if (this.transport.tls !== undefined) throw new TypeError("Cannot begin TLS: the connection is encrypted already");
+    this.#upgrade = new Upgrade(this, this.#owner, credentials);
+    return await this.#upgrade.run();
+  }
+
+  /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
+  listen(): void {
+    if (this.#host.keepAliveMs !== Infinity) keepAlive(this.transport);
+    this.reader.listen();
+  }
+
+  /** Ends this side, and lets the peer read what was written. */
+  async linger(isClosed: () => boolean): Promise<void> {
+    this.clocks.linger(LINGER_MS);
+    await linger(this.transport, () => this.outbox.closeWrite(), isClosed, this.reader.outstanding);
+  }
+
+  /** The time for the current read, or for the handshake, is up. */
+  timedOut(): void {
+    if (this.upgrading) this.#upgrade!.late();
+    else this.#input?.timedOut();
   }
 
   /** Changes limits of the connection; once it is closed, a clock that starts would never stop. */

@@ -7,7 +7,8 @@
 import { countLineFeeds } from "../lines/ascii.ts";
 import { lastLineEnd } from "../lines/limiter.ts";
 import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
-import type { Body, Input, Wanted } from "./input.ts";
+import type { Input } from "./input.ts";
+import type { Body, Wanted } from "./wanted.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 

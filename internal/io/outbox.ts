@@ -33,6 +33,7 @@ const FREE_BYTES = OUTPUT_BYTES[0];
 
 type WriteClocks = Pick<ConnectionClocks, "writing" | "wrote">;
 type WriteMemory = Pick<Account, "holdOutput" | "stuck">;
+/** What the outbox uses of a transport. */
 type WriteTransport = Pick<Transport, "write" | "closeWrite" | "setNoDelay" | "progress" | "heldBytes">;
 
 /** What the outbox tells its connection. */
@@ -48,7 +49,8 @@ export interface OutboxOwner {
  * costs one call.
  */
 export class Outbox {
-  readonly #transport: WriteTransport;
+  /** Where the bytes go; no write may be outstanding when it changes. */
+  transport: WriteTransport;
   readonly #clocks: WriteClocks;
   readonly #memory: WriteMemory;
   readonly #owner: OutboxOwner;
@@ -62,6 +64,8 @@ export class Outbox {
   #roundBytes = 0;
   #again = false;
   #scheduled = false;
+  /** Resolves when the output that is held back may be sent; undefined if none is. */
+  #held: PromiseWithResolvers<void> | undefined;
   #wroteAtOnce = false;
   #readiness: PromiseWithResolvers<void> | undefined;
   /** Settles when this side has ended; undefined until `closeWrite` is called. */
@@ -91,7 +95,7 @@ export class Outbox {
     owner: OutboxOwner,
     maxQueuedBytes: number = Infinity,
   ) {
-    this.#transport = transport;
+    this.transport = transport;
     this.#clocks = clocks;
     this.#memory = memory;
     this.#owner = owner;
@@ -205,9 +209,9 @@ export class Outbox {
    * @returns Whether the clock runs again.
    */
   progressed(): boolean {
-    const { progress } = this.#transport;
+    const { progress } = this.transport;
     if (progress === undefined && ++this.#periods < BLIND_PERIODS) this.#clocks.writing(false);
-    else if (progress !== undefined && this.#transport.progress!() >= PROGRESS_BYTES) this.#restartClock();
+    else if (progress !== undefined && this.transport.progress!() >= PROGRESS_BYTES) this.#restartClock();
     else return false;
     return true;
   }
@@ -224,6 +228,30 @@ export class Outbox {
     this.#memory.stuck = true;
   }
 
+  /**
+   * Sends everything that has been added, and holds back what is added from now on, until {@linkcode release}.
+   *
+   * @returns A promise that settles when everything has been sent, or never will be.
+   */
+  hold(): Promise<void> {
+    this.#blocks.cut();
+    this.#roundBytes = this.#blocks.size - this.#unsent.length;
+    const sent = this.flush();
+    this.#held = Promise.withResolvers<void>();
+    // What is added later waits, for all that is concerned, behind a block that is being written.
+    this.#flushing = sent.then(() => this.#held!.promise).then(() => {
+      this.#held = undefined;
+      this.#stop();
+      return this.flush();
+    });
+    return sent;
+  }
+
+  /** Sends what was held back, unless nothing is written any more. */
+  release(): void {
+    this.#held?.resolve();
+  }
+
   /** Ends this side once everything that was added has been sent. */
   closeWrite(): Promise<void> {
     return this.#writeEnd ??= this.#endWriting();
@@ -231,7 +259,7 @@ export class Outbox {
 
   async #endWriting(): Promise<void> {
     await this.flush();
-    await this.#transport.closeWrite();
+    await this.transport.closeWrite();
   }
 
   /** Drops everything that waits, and everything that is added later. */
@@ -262,9 +290,9 @@ export class Outbox {
 
   #send(): Promise<number> {
     // From the second write on: Nagle's algorithm delays no first write, and many connections have no second one.
-    if (this.#writes++ === 1) dontDelay(this.#transport);
+    if (this.#writes++ === 1) dontDelay(this.transport);
     try {
-      return this.#transport.write(this.#unsent);
+      return this.transport.write(this.#unsent);
     } catch (error) {
       // A custom transport may throw synchronously.
       return Promise.reject(error);
@@ -292,7 +320,7 @@ export class Outbox {
 
   /** Makes the oldest block the next to be written; a flush covers the bytes that wait when it starts. */
   #nextBlock(): boolean {
-    if (this.#roundBytes === 0 && !this.#again) return false;
+    if (this.#roundBytes === 0 && (!this.#again || this.#held !== undefined)) return false;
     const first = this.#blocks.first();
     if (this.#roundBytes === 0) {
       this.#again = false;
@@ -315,7 +343,7 @@ export class Outbox {
   /** Ends the flush, and drops its memory: the caller may keep the connection long after its end. */
   #stop(): false {
     this.#unsent = NONE_YET;
-    this.#flushing = undefined;
+    if (this.#held === undefined) this.#flushing = undefined;
     if (this.closed !== undefined) this.#blocks.clear();
     else this.#account();
     return false;
@@ -323,7 +351,7 @@ export class Outbox {
 
   /** Reports how much memory waits for the peer, here and in the transport. */
   #account(): void {
-    const bytes = Math.max(0, this.#blocks.held - FREE_BYTES) + (this.#transport.heldBytes ?? 0);
+    const bytes = Math.max(0, this.#blocks.held - FREE_BYTES) + (this.transport.heldBytes ?? 0);
     if (bytes !== this.#accounted) this.#memory.holdOutput(this.#accounted = bytes);
   }
 

@@ -49,7 +49,8 @@ const MAX_WORK_BETWEEN_YIELDS = 2 * 1024 * 1024;
 
 /** Reads bytes on demand, so that the clocks know whether the server waits for the peer. */
 export class Reader {
-  readonly #transport: Transport;
+  /** Where the bytes come from; no read may be outstanding when it changes. */
+  transport: Transport;
   readonly #clocks: ConnectionClocks;
   readonly #memory: Account;
   readonly #owner: ReaderOwner;
@@ -107,7 +108,7 @@ export class Reader {
     clock: Clock,
     owner: ReaderOwner,
   ) {
-    this.#transport = transport;
+    this.transport = transport;
     this.#clocks = clocks;
     this.#memory = memory;
     this.#owner = owner;
@@ -182,7 +183,7 @@ export class Reader {
         const count = await read;
         // Meanwhile the handler may have asked for more, and got the bytes of this read.
         if (this.outstanding !== read || this.over) return;
-        this.#received(count);
+        this.received(count);
         if (count !== null) this.#clocks.heard();
       } catch (error) {
         return this.#failed(error);
@@ -191,7 +192,7 @@ export class Reader {
       if (this.pace !== undefined) return;
     }
     // There is no room to read more, but some transports can report a reset without a read.
-    if (!this.over) this.#transport.onReset?.((error) => this.#owner.failed(error));
+    if (!this.over) this.transport.onReset?.((error) => this.#owner.failed(error));
   }
 
   /**
@@ -331,7 +332,7 @@ export class Reader {
     this.waiting = false;
     if (this.outstanding !== read) return true;
     if (this.over) return false;
-    this.#received(count);
+    this.received(count);
     return true;
   }
 
@@ -347,7 +348,7 @@ export class Reader {
     this.#holdInput();
     if (this.over) return undefined;
     const { maxReadBytes = Infinity } = this.pace ?? {};
-    return this.outstanding = this.#transport.read(
+    return this.outstanding = this.transport.read(
       space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space,
     );
   }
@@ -364,7 +365,7 @@ export class Reader {
   }
 
   /** Handles the result of the outstanding read: bytes, or the end of the peer's side. */
-  #received(count: number | null): void {
+  received(count: number | null): void {
     this.outstanding = undefined;
     if (count === null) {
       this.peerEnded = this.over = true;

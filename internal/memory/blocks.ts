@@ -82,6 +82,12 @@ export class Blocks {
     return this.#block && part(this.#block, this.#sent, this.#used);
   }
 
+  /** Begins a new block: none of the present ones gets more bytes. */
+  cut(): void {
+    this.#encode();
+    if (this.#used > 0) this.#seal();
+  }
+
   /** Removes sent bytes from the oldest block, to which more may have been added meanwhile, and which may be sealed. */
   left(count: number): void {
     this.#bytes -= count;

@@ -1,0 +1,146 @@
+/**
+ * Beginning TLS on a connection that has begun in plain text.
+ *
+ * @module
+ */
+
+import { checkMethods } from "../api/check.ts";
+import { ConnectionClosedError } from "../api/errors.ts";
+import type { CloseReason } from "../api/reasons.ts";
+import { closeQuietly, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
+import type { Outbox } from "../io/outbox.ts";
+import type { Reader } from "../io/reader.ts";
+import type { InputBuffer } from "../lines/input_buffer.ts";
+import { TlsRecord } from "../lines/misdirected.ts";
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { Input } from "./input.ts";
+
+/** The connection, as an upgrade sees it. */
+export interface UpgradeOwner {
+  /** Why there is no more input; undefined while there may be more. */
+  readonly ending: CloseReason | undefined;
+  /** Aborts when the connection has ended. */
+  readonly signal: AbortSignal;
+  abort(reason: CloseReason, error?: unknown): void;
+  /** TLS cannot begin. What was written meanwhile must not leave in plain text. */
+  notUpgraded(reason: "starttls-injection" | "tls-handshake", error?: unknown): void;
+}
+
+/** The parts of the connection that an upgrade uses. */
+interface Upgradable {
+  transport: Transport;
+  readonly reader: Reader;
+  readonly outbox: Outbox;
+  readonly clocks: ConnectionClocks;
+  readonly input: Input | undefined;
+}
+
+/** Begins TLS, once. Meanwhile the handler can read nothing, and what it writes waits. */
+export class Upgrade {
+  readonly #parts: Upgradable;
+  readonly #owner: UpgradeOwner;
+  readonly #credentials: TlsCredentialsHandle;
+  /** Whether it is under way. An end of the connection cannot be graceful meanwhile: it would be in plain text. */
+  active = false;
+
+  /**
+   * @param parts The parts of the connection.
+   * @param owner The connection.
+   * @param credentials The certificate and the key.
+   */
+  constructor(parts: Upgradable, owner: UpgradeOwner, credentials: TlsCredentialsHandle) {
+    checkMethods("credentials", credentials, "credentials from tlsCredentials", ["accept"]);
+    this.#parts = parts;
+    this.#owner = owner;
+    this.#credentials = credentials;
+  }
+
+  /** Sends what was written, performs the handshake, and puts TLS beneath the reader and the outbox. */
+  async run(): Promise<TlsInfo> {
+    const { outbox, input } = this.#parts;
+    input?.reserve();
+    this.active = true;
+    try {
+      await outbox.hold();
+      this.#checkOpen();
+      return await this.#handshake();
+    } finally {
+      this.active = false;
+      outbox.release();
+      input?.release();
+    }
+  }
+
+  async #handshake(): Promise<TlsInfo> {
+    const { reader, clocks } = this.#parts;
+    if (!beginsTls(reader.input)) throw this.#failed("starttls-injection");
+    // What comes from now on is encrypted, so the reader must not read ahead.
+    reader.lent = true;
+    clocks.limitRead(this.#credentials.handshakeTimeout);
+    clocks.wait(0);
+    try {
+      const tls = await this.#credentials.accept(this.#parts.transport, await this.#takeInput());
+      this.#install(tls);
+      return tls.tls;
+    } catch (error) {
+      throw this.#failed("tls-handshake", error);
+    } finally {
+      reader.lent = reader.ahead = false;
+      clocks.limitRead(undefined);
+      clocks.rest();
+      clocks.work();
+    }
+  }
+
+  /** Takes all input that has come, with that of an outstanding read. */
+  async #takeInput(): Promise<Uint8Array> {
+    const { reader } = this.#parts;
+    const read = reader.outstanding;
+    if (read !== undefined) {
+      const count = await read;
+      // The reader has noted it already if it was reading ahead.
+      if (reader.outstanding === read) reader.received(count);
+    }
+    return reader.input.take(reader.input.size);
+  }
+
+  #install(tls: Transport): void {
+    const parts = this.#parts;
+    // The connection may have ended just before, and has closed only the transport that it knew.
+    if (this.#owner.signal.aborted) closeQuietly(tls);
+    this.#checkOpen();
+    parts.transport = parts.reader.transport = parts.outbox.transport = tls;
+  }
+
+  /** The time for the handshake is up. */
+  late(): void {
+    const { handshakeTimeout } = this.#credentials;
+    this.#owner.abort("tls-handshake", new Deno.errors.TimedOut(`No TLS handshake within ${handshakeTimeout} ms`));
+  }
+
+  #checkOpen(): void {
+    const { ending } = this.#owner;
+    if (ending !== undefined && ending !== "end") throw closedError(ending);
+  }
+
+  /** Ends the connection, and returns the error for the handler. */
+  #failed(reason: "starttls-injection" | "tls-handshake", error?: unknown): Error {
+    this.active = false;
+    this.#owner.notUpgraded(reason, error);
+    return closedError(this.#owner.ending ?? reason, error);
+  }
+}
+
+/** Whether the bytes that have come can be the beginning of a TLS handshake; no bytes can. */
+function beginsTls({ bytes, start, end }: InputBuffer): boolean {
+  const record = new TlsRecord();
+  for (let at = start; at < end; at++) {
+    const begins = record.take(bytes[at]);
+    if (begins !== undefined) return begins;
+  }
+  return true;
+}
+
+function closedError(reason: CloseReason, cause?: unknown): ConnectionClosedError {
+  return new ConnectionClosedError(reason, "begin TLS", cause === undefined ? {} : { cause });
+}

@@ -1,0 +1,29 @@
+/**
+ * What a read of a conversation handler waits for.
+ *
+ * @module
+ */
+
+import type { Awaited } from "../time/conn_clocks.ts";
+import type { Input } from "./input.ts";
+
+/** What a read waits for. */
+export interface Wanted<T> {
+  /** Takes the result from the input; undefined if more has to come. */
+  readonly take: (input: Input) => T | undefined;
+  /** What has begun; undefined if nothing has. */
+  readonly begun: (input: Input) => Awaited | undefined;
+  /** Maximum size of the input that it waits for, in bytes. */
+  readonly mostBytes: (input: Input) => number;
+  /** Returns the result if there is no more input, or throws. */
+  readonly ended: (input: Input) => T;
+  /** Whether it reads for `conn.readable`. */
+  readonly forReadable?: boolean;
+}
+
+/** A number of bytes that are read as a stream. */
+export interface Body {
+  readonly count: number;
+  /** How many of them have not been read. */
+  left: number;
+}

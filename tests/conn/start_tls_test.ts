@@ -1,0 +1,370 @@
+import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import { type Conn, ConnectionClosedError, type ServeOptions, type TlsCredentialsHandle } from "@x/shouty";
+import type { TestClient } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { FAKE_INFO, fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
+
+type Upgrade = (conn: Conn, line: string) => Promise<unknown>;
+
+/** A server whose clients begin TLS with `STARTTLS`; it shouts, in both states. */
+function startUpgrading(
+  options: ServeOptions,
+  credentials: TlsCredentialsHandle,
+  upgrade: Upgrade = (conn) => (conn.write("go ahead\n"), conn.startTls(credentials)),
+): TestServer {
+  return startConversations(options, async (conn) => {
+    for await (const line of conn.lines) {
+      if (line === "STARTTLS") await upgrade(conn, line);
+      else await conn.write(`${line.toUpperCase()}\n`);
+    }
+  });
+}
+
+/** Begins TLS as a client. */
+async function shakeHands(client: TestClient): Promise<void> {
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "go ahead");
+  await client.write(HELLO);
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+}
+
+test("startTls keeps the connection, its limits and a loop over lines, and from then on all is encrypted", async () => {
+  const { listener, clock } = inMemory();
+  const seen: unknown[] = [];
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock, maxLineBytes: 10 }, credentials, async (conn) => {
+    seen.push(conn.tls);
+    conn.write("go ahead\n");
+    const info = await conn.startTls(credentials);
+    seen.push(info, conn.tls);
+  });
+  const client = await t.admitted();
+  await client.write("one\n");
+  assertEquals(await client.readLine(), "ONE");
+  await shakeHands(client);
+  await sendHidden(client, "two\nthree\n");
+  assertEquals(await readHidden(client, 10), "TWO\nTHREE\n");
+  assertEquals(seen, [undefined, FAKE_INFO, FAKE_INFO]);
+  await sendHidden(client, "longer than ten\n");
+  assertEquals(await readHidden(client, 33), "error: line longer than 10 bytes\n");
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "line-too-long");
+});
+
+for (const evil of ["NOOP\n", "N", "\x16\x02", "\x16\x03\x09", "\n"]) {
+  test(`plain text behind the command, ${JSON.stringify(evil)}, ends the connection with starttls-injection`, async () => {
+    const { listener, clock } = inMemory();
+    const credentials = fakeCredentials();
+    const failed = Promise.withResolvers<unknown>();
+    await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+      conn.write("go ahead\n");
+      failed.resolve(await conn.startTls(credentials).catch((error) => error));
+      assertEquals([conn.ending, conn.tls], ["starttls-injection", undefined]);
+    });
+    const client = await t.admitted();
+    await client.write(`STARTTLS\n${evil}`);
+    assertEquals(await client.readAll(), "go ahead\n");
+    await client.closeWrite();
+    const error = await failed.promise;
+    assertInstanceOf(error, ConnectionClosedError);
+    assertEquals(error.message, "Cannot begin TLS: the connection has ended (starttls-injection)");
+    assertEquals([(await t.closed()).reason, credentials.handshakes], ["starttls-injection", 0]);
+  });
+}
+
+test("a handler that lets the error of startTls pass is not at fault", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startUpgrading({ listener, clock }, fakeCredentials());
+  using client = await t.connect();
+  await client.write("STARTTLS\nNOOP\n");
+  assertEquals(await client.readAll(), "go ahead\n");
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "starttls-injection");
+  assertEquals(t.all("handler-error"), []);
+});
+
+for (let cut = 1; cut <= HELLO.length; cut++) {
+  test(`a hello of which ${cut} bytes come with the command belongs to the handshake`, async () => {
+    const { listener, clock } = inMemory();
+    const credentials = fakeCredentials();
+    await using t = startUpgrading({ listener, clock }, credentials);
+    const client = await t.admitted();
+    await client.write(Uint8Array.of(...new TextEncoder().encode("STARTTLS\n"), ...HELLO.subarray(0, cut)));
+    assertEquals(await client.readLine(), "go ahead");
+    await client.write(HELLO.subarray(cut));
+    assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+    await sendHidden(client, "hidden\n");
+    assertEquals(await readHidden(client, 7), "HIDDEN\n");
+    assertEquals(credentials.firstBytes, [HELLO.slice(0, cut)]);
+  });
+}
+
+test("bytes behind the hello, in one segment, are the first that are decrypted", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startUpgrading({ listener, clock }, fakeCredentials());
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "go ahead");
+  await client.write(Uint8Array.of(...HELLO, ...new TextEncoder().encode("early\n").map((byte) => byte ^ 0xa5)));
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+  assertEquals(await readHidden(client, 6), "EARLY\n");
+});
+
+test("startTls takes over the read by which the server watches the peer of a busy handler", async () => {
+  const { listener, clock } = inMemory();
+  const worked = Promise.withResolvers<void>();
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    await worked.promise;
+    conn.write("go ahead\n");
+    await conn.startTls(credentials);
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  await clock.advance(1000);
+  worked.resolve();
+  assertEquals(await client.readLine(), "go ahead");
+  await client.write(HELLO);
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+  await sendHidden(client, "hidden\n");
+  assertEquals(await readHidden(client, 7), "HIDDEN\n");
+  assertEquals(credentials.firstBytes, [HELLO]);
+});
+
+test("startTls takes over the read that a time limit has interrupted", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    await assertRejects(() => conn.readLine({ timeout: 100 }), Deno.errors.TimedOut);
+    conn.write("go ahead\n");
+    await conn.startTls(credentials);
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  await clock.advance(100);
+  assertEquals(await client.readLine(), "go ahead");
+  await client.write(HELLO);
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+  await sendHidden(client, "hidden\n");
+  assertEquals(await readHidden(client, 7), "HIDDEN\n");
+});
+
+test("what is written and broadcast during the handshake is sent after it, encrypted", async () => {
+  const { listener, clock } = inMemory();
+  const before = Promise.withResolvers<void>();
+  const credentials = fakeCredentials({ before: before.promise });
+  const begun = Promise.withResolvers<void>();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    conn.write("go ahead\n");
+    const upgraded = conn.startTls(credentials);
+    await conn.write("meanwhile\n");
+    begun.resolve();
+    await upgraded;
+    await conn.flushed();
+  });
+  const client = await t.admitted();
+  await shakeHands(client);
+  await begun.promise;
+  t.server.broadcast("to all\n");
+  await clock.advance(100);
+  before.resolve();
+  assertEquals(await readHidden(client, 17), "meanwhile\nto all\n");
+});
+
+test("before the handshake, startTls sends all that was written, also to a peer that reads slowly", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 16 });
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    conn.write(`${"x".repeat(1000)}\n`);
+    conn.write("go ahead\n");
+    const upgraded = conn.startTls(credentials);
+    conn.write("secret\n");
+    await upgraded;
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "x".repeat(1000));
+  assertEquals(await client.readLine(), "go ahead");
+  await client.write(HELLO);
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+  assertEquals(await readHidden(client, 7), "secret\n");
+});
+
+test("a handshake that fails ends the connection with tls-handshake, and nothing that was written leaves", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const failed = Promise.withResolvers<unknown>();
+  await using t = startUpgrading({ listener, clock, lastWords: () => "last" }, credentials, async (conn) => {
+    conn.write("go ahead\n");
+    const upgraded = conn.startTls(credentials);
+    conn.write("secret\n");
+    failed.resolve(await upgraded.catch((error) => error));
+    await assertRejects(() => conn.write("secret\n"), ConnectionClosedError);
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "go ahead");
+  await client.write("GET / HTTP/1.1\n");
+  assertEquals(await client.readAll(), "");
+  await client.closeWrite();
+  const error = await failed.promise;
+  assertInstanceOf(error, ConnectionClosedError);
+  assertEquals([error.reason, (error.cause as Error).message], ["tls-handshake", "This is no hello"]);
+  const { reason, error: cause } = await t.closed();
+  assertEquals([reason, (cause as Error).message], ["tls-handshake", "This is no hello"]);
+});
+
+test("a handshake has its own time: no other clock runs, and when it is up the connection ends", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials({ handshakeTimeout: 5000 });
+  const options = { listener, clock, idleTimeout: 1000, handlerTimeout: 1000 };
+  await using t = startUpgrading(options, credentials);
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "go ahead");
+  await clock.advance(4999);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  const { reason, error } = await t.closed();
+  assertEquals([reason, (error as Error).message], ["tls-handshake", "No TLS handshake within 5000 ms"]);
+  assertEquals(await client.readAll(), "");
+});
+
+test("after the handshake the other clocks run again", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startUpgrading({ listener, clock, idleTimeout: 1000 }, fakeCredentials());
+  const client = await t.admitted();
+  await shakeHands(client);
+  await clock.advance(999);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "idle");
+});
+
+test("after the handshake a handler that hangs is ended by its own clock", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock, handlerTimeout: 1000 }, credentials, async (conn) => {
+    conn.write("go ahead\n");
+    await conn.startTls(credentials);
+    await new Promise((resolve) => conn.signal.addEventListener("abort", resolve));
+  });
+  const client = await t.admitted();
+  await shakeHands(client);
+  await clock.advance(1000);
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "handler-timeout");
+});
+
+test("startTls is refused while a read has not settled, in a body, twice, and without credentials", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const messages: string[] = [];
+  const refuse = async (call: Promise<unknown>) => messages.push((await assertRejects(() => call, TypeError)).message);
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    const line = conn.readLine();
+    await refuse(conn.startTls(credentials));
+    assertEquals(await line, "STARTTLS");
+    const body = conn.readStream(4);
+    await refuse(conn.startTls(credentials));
+    assertEquals(await new Response(body).text(), "body");
+    await refuse(conn.startTls({} as TlsCredentialsHandle));
+    conn.write("go ahead\n");
+    const upgraded = conn.startTls(credentials);
+    await refuse(conn.startTls(credentials));
+    await refuse(conn.readLine());
+    await upgraded;
+    await refuse(conn.startTls(credentials));
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\nbody");
+  assertEquals(await client.readLine(), "go ahead");
+  await client.write(HELLO);
+  await client.closeWrite();
+  assertEquals([(await t.closed()).reason, t.all("handler-error").map(({ error }) => error)], ["closed", []]);
+  assertEquals(messages, [
+    "Cannot read: another read of this connection has not settled",
+    "Cannot read: another read of this connection has not settled",
+    "Cannot use credentials: expected credentials from tlsCredentials, got an object",
+    "Cannot begin TLS: the connection begins it already",
+    "Cannot read: another read of this connection has not settled",
+    "Cannot begin TLS: the connection is encrypted already",
+  ]);
+});
+
+/** What ends a connection in mid-handshake, and the time that it takes, in milliseconds. */
+const ENDS: Readonly<Record<string, readonly [number, (conn: Conn, t: TestServer) => void]>> = {
+  "closed": [0, (conn) => conn.close({ lastWord: "secret" })],
+  "deadline": [100, (conn) => conn.setDeadline(100)],
+  "drain-timeout": [100, (_, t) => void t.server.shutdown({ drainTimeout: 100 })],
+  "max-age": [10_011, (conn) => conn.setLimits({ maxAge: 10 })],
+};
+
+for (const [reason, [time, end]] of Object.entries(ENDS)) {
+  test(`a connection that ends with ${reason} during the handshake says nothing more in plain text`, async () => {
+    const { listener, clock } = inMemory();
+    const credentials = fakeCredentials({ handshakeTimeout: Infinity });
+    await using t = startUpgrading({ listener, clock, lastWords: () => "last" }, credentials, async (conn) => {
+      conn.write("go ahead\n");
+      const upgraded = conn.startTls(credentials);
+      conn.write("secret\n");
+      end(conn, t);
+      const error = await assertRejects(() => upgraded, ConnectionClosedError);
+      assertEquals(error.reason, reason);
+      throw error;
+    });
+    const client = await t.admitted();
+    await client.write("STARTTLS\n");
+    // `max-age` asks the connection to finish, and ends it 10 s later.
+    if (reason === "max-age") await clock.advance(11);
+    await clock.advance(Math.min(time, 10_000));
+    await assertRejects(() => client.readAll(), Deno.errors.ConnectionReset);
+    assertEquals([(await t.closed()).reason, t.all("handler-error")], [reason, []]);
+  });
+}
+
+test("a handshake that succeeds just after the connection has ended leaves nothing open", async () => {
+  const { listener, clock } = inMemory();
+  const before = Promise.withResolvers<void>();
+  const credentials = fakeCredentials({ before: before.promise });
+  await using t = startUpgrading({ listener, clock }, credentials);
+  const client = await t.admitted();
+  await shakeHands(client);
+  t.server.shutdown({ drainTimeout: 1 });
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "drain-timeout");
+  before.resolve();
+  await clock.advance(0);
+  assertEquals(credentials.closed, 1);
+});
+
+test("a shutdown with finish lets the handshake end, and then the connection at the next boundary", async () => {
+  const { listener, clock } = inMemory();
+  const before = Promise.withResolvers<void>();
+  const credentials = fakeCredentials({ before: before.promise });
+  await using t = startUpgrading({ listener, clock }, credentials);
+  const client = await t.admitted();
+  await shakeHands(client);
+  const stopped = t.server.shutdown({ drain: "finish" });
+  await sendHidden(client, "last\n");
+  before.resolve();
+  assertEquals(await readHidden(client, 5), "LAST\n");
+  assertEquals(await client.readAll(), "");
+  await client.closeWrite();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
+
+test("a line handler can begin TLS", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  await using t = startServer({ listener, clock }, async (line, conn) => {
+    if (line !== "STARTTLS") return line.toUpperCase();
+    conn.write("go ahead\n");
+    await conn.startTls(credentials);
+  });
+  const client = await t.admitted();
+  await shakeHands(client);
+  await sendHidden(client, "hidden\n");
+  assertEquals(await readHidden(client, 7), "HIDDEN\n");
+});
