@@ -77,7 +77,7 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
   } catch (error) {
     const { TlsCredentialsError } = await import("../ops/tls/credentials.ts");
     if (!(error instanceof TlsCredentialsError)) throw error;
-    const option = FLAGS[error.option];
+    const option = FLAGS[error.option as keyof typeof FLAGS];
     const file = `--${flagName(option)} ${quote(String(flags[option]))}`;
     throw new CommandError(`cannot use ${file}: ${error.problem}`, 1);
   }

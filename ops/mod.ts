@@ -11,5 +11,11 @@ export { proxyProtocol, type ProxyProtocolOptions } from "./proxy/protocol.ts";
 export { withTelnet } from "./telnet/telnet.ts";
 export { listenTls, type ListenTlsOptions, type TlsListener } from "./tls/tls.ts";
 export type { CertificateInfo } from "./tls/certificate.ts";
-export { type TlsCredentials, TlsCredentialsError } from "./tls/credentials.ts";
+export {
+  type SniCertificate,
+  type TlsCredentials,
+  TlsCredentialsError,
+  type TlsCredentialsOption,
+} from "./tls/credentials.ts";
+export { tlsCredentials, type TlsServerCredentials } from "./tls/handle.ts";
 export { listenUnix, type ListenUnixOptions } from "./unix.ts";

@@ -7,9 +7,11 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { Duplex } from "node:stream";
 import { setImmediate } from "node:timers";
-import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
-import { type CertificateInfo, infoOf } from "./certificate.ts";
-import { ClientVerifier } from "./clients.ts";
+import { createSecureContext, type SecureContext, type SecureContextOptions, TLSSocket } from "node:tls";
+import { checkWord, show } from "../../internal/api/check.ts";
+import { type CertificateInfo, datesProblem, infoOf } from "./certificate.ts";
+import { ClientVerifier } from "./peer/clients.ts";
+import { fieldsOf } from "./peer/peer.ts";
 import type { Security } from "./transport.ts";
 
 /** A TLS server's certificate and key, and the authorities that its clients' certificates have to be signed by. */
@@ -23,20 +25,61 @@ export interface TlsCredentials {
   /** The certificate's private key, in PEM, without a passphrase; needed unless `cert` contains it. */
   key?: string | undefined;
   /**
+   * Further certificates. One is used in place of `cert` if the name that the client asks for (SNI) is among its
+   * alternative names, where `*.example.org` stands for every name with one more label. Of several that match, the first
+   * is used. A client that asks for another name, or for none, gets `cert`.
+   */
+  sni?: readonly SniCertificate[] | undefined;
+  /**
    * The certificates, in PEM, of the authorities that sign clients' certificates. With it, the listener accepts only
-   * clients whose certificate was signed by one of them.
+   * clients whose certificate was signed by one of them; see `clientAuth`. Certificates of X.509 version 1 are refused.
    *
-   * A client that resumes a TLS session does not send its certificate again. It is accepted only if this listener has
-   * verified its certificate in a full handshake before (the latest 10 000 are remembered), and the certificates that
+   * A client that resumes a TLS session does not send its certificate again. It counts as valid only if these credentials
+   * have verified its certificate in a full handshake before (the latest 10 000 are remembered), and the certificates that
    * were sent then are still valid. A reload that removes an authority forgets them all. Revocation lists are not read.
    */
   clientCa?: string | undefined;
+  /**
+   * What is asked of clients. `"require"` accepts only clients with a certificate that is valid by `clientCa`, which it
+   * needs. With `"request"` a client is asked for a certificate, and served in any case; the handler decides by
+   * `conn.tls.peer`: it is absent if the client has shown none, and its `verified` is false if the certificate is not
+   * valid. The client has the key of the certificate also then, so that a handler can recognise it by its fingerprint.
+   * Without `clientCa`, `verified` is always false.
+   *
+   * @default {"require"} with `clientCa`; without, clients are not asked.
+   */
+  clientAuth?: "require" | "request" | undefined;
+  /**
+   * The protocols that the server speaks (ALPN), the one that it prefers first, such as `["imap"]`; each of 1 to 255
+   * bytes in UTF-8. The server picks its first that the client has named, too: `conn.tls.alpn`. A client that names
+   * others only is refused with the alert `no_application_protocol`, as RFC 7301 demands. A client that names none is
+   * served, with `conn.tls.alpn` undefined. By default no protocol is picked, whatever the client names.
+   */
+  alpnProtocols?: readonly string[] | undefined;
+  /**
+   * Maximum time of a handshake in milliseconds; see {@linkcode ListenTlsOptions.handshakeTimeout}. `Infinity` switches
+   * the limit off. A reload does not change it.
+   *
+   * @default {10_000}
+   */
+  handshakeTimeout?: number | undefined;
 }
+
+/** One certificate of {@linkcode TlsCredentials.sni}. */
+export interface SniCertificate {
+  /** The certificate, in PEM, with those of the authorities above it, and with its key unless `key` is given. */
+  cert: string;
+  /** The private key, in PEM, without a passphrase. */
+  key?: string | undefined;
+}
+
+/** The options of TLS that can hold text that cannot be used. */
+export type TlsCredentialsOption = keyof TlsCredentials | "caCerts";
 
 /** One of the credentials cannot be used. */
 export class TlsCredentialsError extends Error {
   /** The option that cannot be used. */
-  readonly option: keyof TlsCredentials;
+  readonly option: TlsCredentialsOption;
   /** What is wrong with it, to be read after the option's name. */
   readonly problem: string;
 
@@ -46,7 +89,7 @@ export class TlsCredentialsError extends Error {
    * @param option The option that cannot be used.
    * @param problem What is wrong with it, to be read after the option's name.
    */
-  constructor(option: keyof TlsCredentials, problem: string) {
+  constructor(option: TlsCredentialsOption, problem: string) {
     super(`Cannot use ${option}: ${problem}`);
     this.name = "TlsCredentialsError";
     this.option = option;
@@ -54,33 +97,121 @@ export class TlsCredentialsError extends Error {
   }
 }
 
+/** A certificate that is used for the names in it. */
+export interface NamedSecurity extends Security {
+  readonly altNames: readonly string[];
+}
+
 /** Checked credentials, in the form that connections use. */
 export interface LoadedCredentials extends Security {
   readonly certificate: CertificateInfo;
+  /** The certificates that are chosen by the client's wish. */
+  readonly sni: readonly NamedSecurity[];
 }
 
 /**
  * Checks credentials and loads them.
  *
- * @param credentials The caller's texts in PEM.
+ * @param credentials The caller's options.
+ * @param fresh Whether a certificate is refused that has expired or is not valid yet.
  * @returns The TLS context for connections, the verifier of clients, and the certificate's fields.
  * @throws {TlsCredentialsError} (As a rejection.) If one of them cannot be used.
+ * @throws {RangeError | TypeError} (As a rejection.) If an option is of the wrong type or out of range.
  */
-export async function loadCredentials({ cert, key, clientCa }: TlsCredentials): Promise<LoadedCredentials> {
+export async function loadCredentials(credentials: TlsCredentials, fresh = false): Promise<LoadedCredentials> {
+  const { cert, key, sni = [], clientCa, clientAuth, alpnProtocols } = credentials;
+  checkProtocols(alpnProtocols);
+  const authorities = clientCa === undefined ? undefined : parseCertificates("clientCa", clientCa);
+  const clients = newVerifier(authorities, clientAuth);
+  // A copy: the caller may change the array.
+  const shared = { clients, alpnProtocols: alpnProtocols && [...alpnProtocols] };
+  const { leaf, secureContext } = await loadPair({ cert, key }, clientCa, fresh);
+  if (!Array.isArray(sni)) throw new TypeError(`Cannot use sni: expected an array, got ${typeof sni}`);
+  const named: NamedSecurity[] = [];
+  for (const [index, pair] of sni.entries()) {
+    const loaded = await loadPair(pair, clientCa, fresh).catch((error) => {
+      throw inSni(error, index);
+    });
+    named.push({ ...shared, secureContext: loaded.secureContext, altNames: fieldsOf(loaded.leaf)?.altNames ?? [] });
+  }
+  return { ...shared, secureContext, certificate: infoOf(leaf), sni: named };
+}
+
+/** Names the certificate in an error. */
+function inSni(error: unknown, index: number): unknown {
+  if (error instanceof TlsCredentialsError) {
+    return new TlsCredentialsError("sni", `in its element ${index}, ${error.option}: ${error.problem}`);
+  }
+  return new TypeError(`Cannot use sni: in its element ${index}: ${(error as Error).message}`);
+}
+
+function newVerifier(
+  authorities: readonly X509Certificate[] | undefined,
+  clientAuth: TlsCredentials["clientAuth"],
+): ClientVerifier | undefined {
+  if (clientAuth !== undefined) checkWord("clientAuth", clientAuth, ["require", "request"]);
+  if (clientAuth === "require" && authorities === undefined) {
+    throw new TlsCredentialsError("clientAuth", '"require" needs clientCa');
+  }
+  if (authorities === undefined && clientAuth === undefined) return undefined;
+  return new ClientVerifier(authorities ?? [], clientAuth !== "request");
+}
+
+/**
+ * Checks protocols for ALPN.
+ *
+ * @param protocols The option's value.
+ * @throws {RangeError | TypeError} If it is no list of names of 1 to 255 bytes.
+ */
+export function checkProtocols(protocols: readonly string[] | undefined): void {
+  if (protocols === undefined) return;
+  if (!Array.isArray(protocols)) {
+    throw new TypeError(`Cannot use alpnProtocols: expected an array, got ${typeof protocols}`);
+  }
+  if (protocols.length === 0) throw new RangeError("Cannot use alpnProtocols: expected at least one protocol");
+  for (const protocol of protocols) {
+    if (typeof protocol !== "string") {
+      throw new TypeError(`Cannot use alpnProtocols: expected strings, got ${typeof protocol}`);
+    }
+    const { length } = new TextEncoder().encode(protocol);
+    if (length < 1 || length > 255 || !protocol.isWellFormed()) {
+      throw new RangeError(`Cannot use alpnProtocols: expected names of 1 to 255 bytes, got ${show(protocol)}`);
+    }
+  }
+}
+
+/** Checks one certificate and its key, and loads them for a server. */
+async function loadPair({ cert, key }: SniCertificate, clientCa: string | undefined, fresh: boolean) {
+  const { leaf, pem, chain, where } = checkPair(cert, key);
+  const problem = fresh ? datesProblem(infoOf(leaf)) : undefined;
+  if (problem !== undefined) throw new TlsCredentialsError("cert", `it ${problem}`);
+  const secureContext = createContext({ cert: chain, key: pem, ca: clientCa }, where);
+  await tryOut(secureContext, where);
+  return { leaf, secureContext };
+}
+
+/**
+ * Checks a certificate and its key.
+ *
+ * @param cert The certificate in PEM, perhaps with its key, and with others.
+ * @param key Its key in PEM; undefined if `cert` contains it.
+ * @returns The certificate, its key in PEM, the certificates to send in PEM, and the option that the key is from.
+ */
+export function checkPair(
+  cert: string,
+  key: string | undefined,
+): { leaf: X509Certificate; pem: string; chain: string; where: KeyOption } {
   const certificates = parseCertificates("cert", cert);
   const where = key === undefined ? "cert" : "key";
   const { leaf, pem } = pairOf(certificates, parseKeys(where, key === undefined ? cert : key), where);
-  const authorities = clientCa === undefined ? undefined : parseCertificates("clientCa", clientCa);
-  const chain = chainOf(leaf, certificates).map((certificate) => certificate.toString()).join("");
-  const secureContext = createContext({ cert: chain, key: pem, clientCa }, where);
-  await tryOut(secureContext, where);
-  return { secureContext, clients: authorities && new ClientVerifier(authorities), certificate: infoOf(leaf) };
+  return { leaf, pem, chain: chainOf(leaf, certificates).map(String).join(""), where };
 }
 
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 const PEM_KEY = /-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----[^]+?-----END \1-----/g;
 
-function parseCertificates(option: "cert" | "clientCa", pem: string): X509Certificate[] {
+/** Reads all certificates in a text. */
+export function parseCertificates(option: "cert" | "clientCa" | "caCerts", pem: string): X509Certificate[] {
   const blocks = checkText(option, pem).match(PEM_CERTIFICATE) ?? [];
   if (blocks.length === 0) throw new TlsCredentialsError(option, "there is no PEM certificate in it");
   return blocks.map((block) => {
@@ -99,7 +230,7 @@ interface Key {
 }
 
 /** The option whose text contains the key. The text may contain anything else: certificates, curve parameters, comments. */
-type KeyOption = "cert" | "key";
+export type KeyOption = "cert" | "key";
 
 /** What an error calls the key, behind the option's name. */
 function nameOf(option: KeyOption): string {
@@ -159,14 +290,15 @@ function takeIssuer(of: X509Certificate, rest: X509Certificate[]): X509Certifica
   return at < 0 ? undefined : rest.splice(at, 1)[0];
 }
 
-function checkText(option: keyof TlsCredentials, pem: unknown): string {
+function checkText(option: TlsCredentialsOption, pem: unknown): string {
   if (typeof pem === "string") return pem;
   throw new TypeError(`Cannot use ${option}: expected text in PEM, got ${typeof pem}`);
 }
 
-function createContext({ cert, key, clientCa }: TlsCredentials, option: KeyOption): SecureContext {
+/** Creates a TLS context. An error that it causes is that of the key. */
+export function createContext(options: SecureContextOptions, option: KeyOption): SecureContext {
   try {
-    return createSecureContext({ cert, key, ca: clientCa });
+    return createSecureContext(options);
   } catch (error) {
     const { message } = error as Error;
     throw new TlsCredentialsError(option, message.replace(/^error:.*:: ?/, ""));

@@ -1,8 +1,10 @@
 /**
  * A listener whose connections are encrypted with TLS.
  *
- * This folder holds the listener (here), one connection (`transport.ts`) and its encrypted side (`wire.ts`), the loading
- * of certificates and keys (`credentials.ts`, `certificate.ts`), and the verification of clients (`clients.ts`).
+ * This folder holds the listener (here), one connection (`transport.ts`) and its encrypted side (`wire.ts`), the client's
+ * side of a handshake (`client.ts`), the loading of certificates and keys (`credentials.ts`, `certificate.ts`, and
+ * `handle.ts`, which can replace them), the choice of one by the name that a client asks for (`hello.ts`), and the
+ * verification of peers (`peer/`).
  *
  * @module
  */
@@ -11,6 +13,7 @@ import {
   checkClock,
   checkHostname,
   checkListener,
+  checkMethods,
   checkOptions,
   checkTimeout,
   checkWhole,
@@ -21,12 +24,17 @@ import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { PreparingListener } from "../preparing_listener.ts";
 import type { Listener } from "../../internal/api/transport.ts";
-import { type CertificateInfo, datesProblem } from "./certificate.ts";
-import { loadCredentials, type LoadedCredentials, type TlsCredentials, TlsCredentialsError } from "./credentials.ts";
-import { TlsTransport } from "./transport.ts";
+import type { CertificateInfo } from "./certificate.ts";
+import type { TlsCredentials } from "./credentials.ts";
+import { tlsCredentials, type TlsServerCredentials } from "./handle.ts";
 
 /** Options of {@linkcode listenTls}. */
-export interface ListenTlsOptions extends TlsCredentials {
+export interface ListenTlsOptions extends Partial<TlsCredentials> {
+  /**
+   * Credentials that {@linkcode tlsCredentials} has loaded, in place of `cert`, `key`, `sni`, `clientCa`, `clientAuth` and
+   * `alpnProtocols`. Several listeners, and `conn.startTls`, can share them.
+   */
+  credentials?: TlsServerCredentials | undefined;
   /**
    * The address or host name to listen on.
    *
@@ -45,7 +53,7 @@ export interface ListenTlsOptions extends TlsCredentials {
    * Maximum time in milliseconds from the connection's start to the end of its handshake. A connection that takes longer
    * is closed and rejected with reason `tls-handshake`. `Infinity` switches the limit off.
    *
-   * @default {10_000}
+   * @default {10_000}, or that of `credentials`
    */
   handshakeTimeout?: number | undefined;
   /**
@@ -67,11 +75,12 @@ export interface TlsListener extends Listener {
    * Replaces the credentials for connections that come from now on. Open connections and handshakes that have begun are
    * not affected, and no connection is refused meanwhile.
    *
-   * @param credentials The new credentials. Without `clientCa`, the present authorities stay.
-   * @returns When the new credentials are in use.
-   * @throws {TlsCredentialsError} (As a rejection.) If one of them cannot be used, or the certificate has expired or is
-   * not valid yet; the old credentials stay in use then.
-   * @throws {TypeError} (As a rejection.) If one of them is not text.
+   * @param credentials The new credentials. Without `clientCa`, the present authorities stay; the same holds for `sni`,
+   * `alpnProtocols` and `clientAuth`. `handshakeTimeout` is not changed.
+   * @returns When the new credentials are in use, also for others that share them.
+   * @throws {TlsCredentialsError} (As a rejection.) If one of them cannot be used, or a certificate has expired or is not
+   * valid yet; the old credentials stay in use then.
+   * @throws {RangeError | TypeError} (As a rejection.) If one of them is of the wrong type or out of range.
    */
   reload(credentials: TlsCredentials): Promise<void>;
 }
@@ -120,16 +129,27 @@ export async function listenTls(options: ListenTlsOptions): Promise<TlsListener>
   checkOptions("listenTls options", options);
   checkHostname(options.hostname);
   checkListener(options.listener, true);
-  const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, cert, key, clientCa, clock = SYSTEM_CLOCK } = options;
-  const { handshakeTimeout = 10_000, maxHandshakes = 1_000 } = options;
-  checkTimeout("handshakeTimeout", handshakeTimeout);
+  const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, maxHandshakes = 1_000 } = options;
+  if (options.handshakeTimeout !== undefined) checkTimeout("handshakeTimeout", options.handshakeTimeout);
   checkWhole("port", port, 0, 65_535);
   checkWhole("maxHandshakes", maxHandshakes, 1, Infinity);
   checkClock(clock);
-  const credentials = { cert, key, clientCa };
-  const loaded = await loadCredentials(credentials);
+  const credentials = await credentialsOf(options);
+  const { handshakeTimeout = credentials.handshakeTimeout } = options;
   const listener = options.listener ?? Deno.listen({ hostname, port });
-  return new SecureListener(listener, { handshakeTimeout, maxHandshakes, clock }, credentials, loaded);
+  return new SecureListener(listener, { handshakeTimeout, maxHandshakes, clock }, credentials);
+}
+
+const OWN_CREDENTIALS = ["cert", "key", "sni", "clientCa", "clientAuth", "alpnProtocols"] as const;
+
+/** The given credentials, or new ones of the options. */
+function credentialsOf(options: ListenTlsOptions): Promise<TlsServerCredentials> {
+  const { credentials } = options;
+  if (credentials === undefined) return tlsCredentials(options as TlsCredentials);
+  checkMethods("credentials", credentials, "tlsCredentials", ["accept", "reload"]);
+  const other = OWN_CREDENTIALS.find((name) => options[name] !== undefined);
+  if (other !== undefined) throw new TypeError(`Cannot use ${other}: credentials are given`);
+  return Promise.resolve(credentials);
 }
 
 interface Handshakes {
@@ -138,14 +158,14 @@ interface Handshakes {
   readonly clock: Clock;
 }
 
-class SecureListener extends PreparingListener implements TlsListener {
-  #credentials: TlsCredentials;
-  #loaded: LoadedCredentials;
-  #reloading = Promise.resolve();
+const NO_BYTES = new Uint8Array();
 
-  constructor(listener: Listener, handshakes: Handshakes, credentials: TlsCredentials, loaded: LoadedCredentials) {
+class SecureListener extends PreparingListener implements TlsListener {
+  readonly #credentials: TlsServerCredentials;
+
+  constructor(listener: Listener, handshakes: Handshakes, credentials: TlsServerCredentials) {
     super(listener, {
-      prepare: (transport) => TlsTransport.accept(transport, this.#loaded),
+      prepare: (transport) => credentials.accept(transport, NO_BYTES),
       what: "TLS handshake",
       reason: "tls-handshake",
       timeout: handshakes.handshakeTimeout,
@@ -153,27 +173,13 @@ class SecureListener extends PreparingListener implements TlsListener {
       clock: handshakes.clock,
     });
     this.#credentials = credentials;
-    this.#loaded = loaded;
   }
 
   get certificate(): CertificateInfo {
-    return this.#loaded.certificate;
+    return this.#credentials.certificate;
   }
 
-  /** Reloads run one after the other, because each starts from the credentials that the one before has left. */
   reload(credentials: TlsCredentials): Promise<void> {
-    const reloaded = this.#reloading.then(() => this.#reload(credentials));
-    this.#reloading = reloaded.catch(() => {});
-    return reloaded;
-  }
-
-  async #reload({ cert, key, clientCa = this.#credentials.clientCa }: TlsCredentials): Promise<void> {
-    const credentials = { cert, key, clientCa };
-    const loaded = await loadCredentials(credentials);
-    const problem = datesProblem(loaded.certificate);
-    if (problem !== undefined) throw new TlsCredentialsError("cert", `it ${problem}`);
-    loaded.clients?.inherit(this.#loaded.clients);
-    this.#credentials = credentials;
-    this.#loaded = loaded;
+    return this.#credentials.reload(credentials);
   }
 }

@@ -7,9 +7,18 @@
 import { setImmediate } from "node:timers";
 import { type SecureContext, TLSSocket } from "node:tls";
 import { peerLeftOr } from "../preparing_listener.ts";
-import { closeQuietly, dontDelay, Forwarding, resetQuietly, type Transport } from "../../internal/api/transport.ts";
+import {
+  closeQuietly,
+  dontDelay,
+  Forwarding,
+  type PeerCertificate,
+  resetQuietly,
+  type TlsInfo,
+  type Transport,
+} from "../../internal/api/transport.ts";
 import { turn } from "../../internal/time/turns.ts";
-import type { ClientVerifier } from "./clients.ts";
+import type { ClientVerifier } from "./peer/clients.ts";
+import type { PeerVerifier } from "./peer/peer.ts";
 import { Wire } from "./wire.ts";
 
 /**
@@ -18,12 +27,17 @@ import { Wire } from "./wire.ts";
  */
 const LARGEST_WRITE = 3 * 16 * 1024;
 
-/** What a handshake needs. */
+/** What a server needs for a handshake. */
 export interface Security {
   readonly secureContext: SecureContext;
   /** Verifies the client's certificate; without it, the client is not asked for one. */
   readonly clients?: ClientVerifier | undefined;
+  /** The protocols that the server speaks, the one that it prefers first; undefined for no choice. */
+  readonly alpnProtocols?: readonly string[] | undefined;
 }
+
+/** Makes a TLS socket that encrypts and decrypts a wire, and begins the handshake. */
+export type SocketMaker = (wire: Wire) => TLSSocket;
 
 /**
  * A connection's decrypted bytes. It owns the transport that carries the encrypted ones, called the inner transport here.
@@ -49,15 +63,20 @@ export class TlsTransport extends Forwarding {
   #ended = false;
   #failure: unknown;
   #closed = false;
+  #tls: TlsInfo | undefined;
   #change = Promise.withResolvers<void>();
 
-  private constructor(transport: Transport, security: Security) {
+  private constructor(
+    transport: Transport,
+    firstBytes: Uint8Array,
+    makeSocket: SocketMaker,
+    verifier: PeerVerifier | undefined,
+  ) {
     super(transport);
-    this.#wire = new Wire(transport, () => this.#changed(), (error) => this.#fail(error));
-    const { secureContext, clients } = security;
-    this.#socket = new TLSSocket(this.#wire, { isServer: true, secureContext, requestCert: clients !== undefined });
-    if (clients !== undefined) this.#wire.onRecord = () => clients.checkEarly(this.#socket);
-    this.#socket.on("secure", () => this.#handshakeDone(clients));
+    this.#wire = new Wire(transport, firstBytes, () => this.#changed(), (error) => this.#fail(error));
+    this.#socket = makeSocket(this.#wire);
+    if (verifier !== undefined) this.#wire.onRecord = () => verifier.checkEarly(this.#socket);
+    this.#socket.on("secure", () => this.#handshakeDone(verifier));
     this.#socket.on("data", (bytes) => this.#decrypted(bytes));
     this.#socket.on("end", () => this.#changed(this.#peerEnded = true));
     this.#socket.on("error", (error) => this.#fail(error));
@@ -67,14 +86,33 @@ export class TlsTransport extends Forwarding {
   }
 
   /**
-   * Performs the handshake.
+   * Performs the server's side of a handshake.
    *
    * @param transport The client's connection; the caller closes it if this fails.
    * @param security The TLS context, and the verifier of the client.
+   * @param firstBytes Encrypted bytes that have been read already, which come before those of `transport`.
    * @returns The secure connection, which owns the transport.
    */
-  static async accept(transport: Transport, security: Security): Promise<TlsTransport> {
-    const tls = new TlsTransport(transport, security);
+  static accept(transport: Transport, security: Security, firstBytes: Uint8Array): Promise<TlsTransport> {
+    return TlsTransport.open(transport, firstBytes, (wire) => serverSocket(wire, security), security.clients);
+  }
+
+  /**
+   * Performs a handshake.
+   *
+   * @param transport The connection to the peer; the caller closes it if this fails.
+   * @param firstBytes Encrypted bytes that have been read already.
+   * @param makeSocket Makes the TLS socket; a server's or a client's.
+   * @param verifier Verifies the peer; undefined if it is not asked for a certificate.
+   * @returns The secure connection, which owns the transport.
+   */
+  static async open(
+    transport: Transport,
+    firstBytes: Uint8Array,
+    makeSocket: SocketMaker,
+    verifier: PeerVerifier | undefined,
+  ): Promise<TlsTransport> {
+    const tls = new TlsTransport(transport, firstBytes, makeSocket, verifier);
     try {
       // A handshake is an exchange of small messages, which Nagle's algorithm would delay.
       dontDelay(transport);
@@ -89,6 +127,11 @@ export class TlsTransport extends Forwarding {
       await tls.#sendAlert();
       throw peerLeftOr(error, tls.#wire.received);
     }
+  }
+
+  /** What the handshake has agreed on. It is read at the end of the handshake, and does not change after that. */
+  override get tls(): TlsInfo {
+    return this.#tls!;
   }
 
   /**
@@ -166,10 +209,10 @@ export class TlsTransport extends Forwarding {
   }
 
   /** Called at the end of the handshake, before session tickets are sent. */
-  #handshakeDone(clients: ClientVerifier | undefined): void {
+  #handshakeDone(verifier: PeerVerifier | undefined): void {
     this.#wire.onRecord = undefined;
     try {
-      clients?.check(this.#socket);
+      this.#tls = infoOf(this.#socket, verifier?.check(this.#socket));
       this.#secure = true;
       this.#changed();
     } catch (error) {
@@ -257,4 +300,28 @@ export class TlsTransport extends Forwarding {
     this.#change.resolve();
     this.#change = Promise.withResolvers();
   }
+}
+
+function serverSocket(wire: Wire, { secureContext, clients, alpnProtocols }: Security): TLSSocket {
+  return new TLSSocket(wire, {
+    isServer: true,
+    secureContext,
+    requestCert: clients !== undefined,
+    rejectUnauthorized: clients?.required !== false,
+    ...(alpnProtocols === undefined ? {} : { ALPNProtocols: [...alpnProtocols] }),
+  });
+}
+
+/** Reads what the handshake has agreed on. */
+function infoOf(socket: TLSSocket, peer: PeerCertificate | undefined): TlsInfo {
+  // Declared for clients only, but a server has it, too.
+  const { servername } = socket as TLSSocket & { servername?: string | null };
+  const { version, standardName } = socket.getCipher();
+  return Object.freeze({
+    version: version as TlsInfo["version"],
+    cipher: standardName,
+    serverName: servername || undefined,
+    alpn: socket.alpnProtocol || undefined,
+    ...(peer === undefined ? {} : { peer }),
+  });
 }

@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
-import { ClientVerifier } from "../../ops/tls/clients.ts";
+import { ClientVerifier } from "../../ops/tls/peer/clients.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
 
 const AUTHORITY = new Authority("client authority");
@@ -16,7 +16,7 @@ function certificate(days: number): X509Certificate {
 function client(own: X509Certificate, reused: boolean, above: X509Certificate[] = [], fingerprint256?: string) {
   const named = fingerprint256 === undefined
     ? own
-    : { ...{ subject: own.subject, validFrom: own.validFrom, validTo: own.validTo }, fingerprint256 };
+    : { raw: own.raw, subject: own.subject, validFrom: own.validFrom, validTo: own.validTo, fingerprint256 };
   return {
     isSessionReused: () => reused,
     getPeerX509Certificate: () => named,

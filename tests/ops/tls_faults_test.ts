@@ -118,7 +118,12 @@ testOnce("Nothing is written below when the connection there is closed or has fa
     written.push(new TextDecoder().decode(bytes));
     return written.length === 2 ? Promise.reject(new Error("No more")) : Promise.resolve(bytes.length);
   };
-  const wire = new Wire({ write } as never, () => {}, (error) => errors.push((error as Error).message));
+  const wire = new Wire(
+    { write } as never,
+    new Uint8Array(),
+    () => {},
+    (error) => errors.push((error as Error).message),
+  );
   for (const text of ["one", "two", "three"]) wire.write(new TextEncoder().encode(text));
   while (errors.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
   assertEquals([written, errors], [["one", "two"], ["No more", "Cannot write: the connection is closed"]]);
@@ -128,7 +133,7 @@ testOnce("Nothing is written below when the connection there is closed or has fa
 testOnce("What a wire has read stays as it is while the next read fills the same buffer", async () => {
   let letter = 96;
   const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
-  const wire = new Wire({ read } as never, () => {}, () => {});
+  const wire = new Wire({ read } as never, new Uint8Array(), () => {}, () => {});
   // The stream is not read meanwhile, so it keeps the bytes.
   await wire.pull();
   await wire.pull();
@@ -168,7 +173,7 @@ function endlessWire(): { wire: Wire; reads: number[] } {
     reads.push(into.length);
     return Promise.resolve(into.length);
   };
-  return { wire: new Wire({ read } as never, () => {}, () => {}), reads };
+  return { wire: new Wire({ read } as never, new Uint8Array(), () => {}, () => {}), reads };
 }
 
 testOnce("A peer whose records never end lets others have their turn, though none of them is a line", async () => {

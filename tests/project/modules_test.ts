@@ -137,6 +137,7 @@ test("mod.ts exports these values and no others", () => {
     "listenTls",
     "listenUnix",
     "proxyProtocol",
+    "tlsCredentials",
     "withTelnet",
   ]);
   assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "TestClient"]);
