@@ -15,7 +15,7 @@ export interface Identity {
 /** The properties of a certificate to be made. */
 export interface Request {
   /** The authority that signs it; without one, it is self-signed. */
-  by?: Authority;
+  by?: Signer;
   /** The period in which it is valid, as days from now. */
   days?: [from: number, to: number];
   /** The algorithm of its key. */
@@ -24,6 +24,8 @@ export interface Request {
   version1?: boolean;
   /** Its only permitted use; any use by default. */
   usage?: "server" | "client" | undefined;
+  /** Its alternative names, such as `DNS:example.org` or `IP Address:192.0.2.1`; by default those of the loopback. */
+  altNames?: readonly string[];
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -36,9 +38,14 @@ export class Authority {
   /** Its own certificate, in PEM. */
   readonly cert: string;
 
-  constructor(name: string) {
+  /**
+   * @param name Its name.
+   * @param by The authority that signs it; by default, it signs itself.
+   * @param days The period in which it is valid, as days from now.
+   */
+  constructor(name: string, by?: Authority, days: [from: number, to: number] = [-1, 30]) {
     this.name = name;
-    this.cert = pem(certify(name, this.#keys.publicKey, this, [-1, 30], [BASIC_CONSTRAINTS]));
+    this.cert = pem(certify(name, this.#keys.publicKey, by ?? this, days, [BASIC_CONSTRAINTS]));
   }
 
   sign(bytes: Uint8Array): Uint8Array {
@@ -48,15 +55,21 @@ export class Authority {
 
 /** Makes a certificate for `localhost` and 127.0.0.1, and its key. */
 export function makeIdentity(name: string, options: Request = {}): Identity {
-  const { by, days = [-1, 30], curve = "P-256", version1 = false, usage } = options;
+  const { by, days = [-1, 30], curve = "P-256", version1 = false, usage, altNames = LOOPBACK } = options;
   const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: curve });
   const signer = by ?? { name, sign: (bytes: Uint8Array) => sign("sha256", bytes, privateKey) };
-  const extensions = [ALTERNATIVE_NAMES, ...(usage === undefined ? [] : [EXTENDED_KEY_USAGES[usage]])];
+  const extensions = [alternativeNames(altNames), ...(usage === undefined ? [] : [EXTENDED_KEY_USAGES[usage]])];
   const cert = pem(certify(name, publicKey, signer, days, version1 ? undefined : extensions));
   return { cert, key: privateKey.export({ type: "pkcs8", format: "pem" }) as string };
 }
 
-type Signer = Pick<Authority, "name" | "sign">;
+/** What signs certificates. */
+export type Signer = Pick<Authority, "name" | "sign">;
+
+/** Makes a signer of an identity, although its certificate is not that of an authority. */
+export function signWith(name: string, { key }: Identity): Signer {
+  return { name, sign: (bytes) => sign("sha256", bytes, key) };
+}
 
 /** Makes a certificate in DER; without extensions it is of version 1. */
 function certify(name: string, key: KeyObject, by: Signer, days: [number, number], extensions?: Uint8Array[]) {
@@ -81,10 +94,18 @@ const BASIC_CONSTRAINTS = sequence(
   tagged(0x04, sequence(tagged(0x01, Uint8Array.of(0xff)))),
 );
 
-const ALTERNATIVE_NAMES = sequence(
-  oid(0x55, 0x1d, 0x11),
-  tagged(0x04, sequence(tagged(0x82, text("localhost")), tagged(0x87, Uint8Array.of(127, 0, 0, 1)))),
-);
+const LOOPBACK = ["DNS:localhost", "IP Address:127.0.0.1"];
+
+/** The extension with the alternative names. */
+function alternativeNames(names: readonly string[]): Uint8Array {
+  const general = names.map((name) => {
+    const address = /^IP Address:(.*)/.exec(name)?.[1];
+    if (address === undefined) return tagged(0x82, text(name.replace("DNS:", "")));
+    const v6 = () => address.split(":").flatMap((group) => [parseInt(group, 16) >> 8, parseInt(group, 16) & 0xff]);
+    return tagged(0x87, Uint8Array.from(address.includes(":") ? v6() : address.split(".").map(Number)));
+  });
+  return sequence(oid(0x55, 0x1d, 0x11), tagged(0x04, sequence(...general)));
+}
 
 /** id-kp-serverAuth and id-kp-clientAuth. */
 const EXTENDED_KEY_USAGES = { server: extendedKeyUsage(1), client: extendedKeyUsage(2) };

@@ -8,6 +8,7 @@ import { Duplex } from "node:stream";
 import { type ConnHandler, type LineHandler, serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
 import { listenTls, type ListenTlsOptions, type TlsListener } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
+import { End } from "../../testing/pipe.ts";
 import { closeQuietly } from "../../internal/api/transport.ts";
 import { Authority, type Identity, makeIdentity } from "./certificates.ts";
 import { listenLoopback, TestServer } from "./server.ts";
@@ -128,6 +129,12 @@ export function streamOf(client: TestClient): Duplex {
       done(null);
     },
   });
+}
+
+/** Two ends in memory, for a server's and a client's side of TLS. */
+export function pipe(bufferBytes: number = 64 * 1024): [server: End, client: End] {
+  const addr = (port: number): Deno.Addr => ({ transport: "tcp", hostname: "127.0.0.1", port });
+  return End.pair(bufferBytes, addr(1), addr(2));
 }
 
 type Handler = LineHandler | { conversation: ConnHandler };

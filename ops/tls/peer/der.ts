@@ -60,6 +60,20 @@ export function readCertificate(der: Uint8Array): CertificateFields {
   };
 }
 
+/**
+ * Reads what is signed of a certificate, and the signature.
+ *
+ * @param der The certificate in DER.
+ * @returns The bytes that are signed, and the signature's bytes.
+ */
+export function signedPartOf(der: Uint8Array): { body: Uint8Array; signature: Uint8Array } {
+  const certificate = only(der).content;
+  const [body, , signature] = read(certificate);
+  const end = body.content.byteOffset - certificate.byteOffset + body.content.length;
+  // A bit string begins with the number of bits that its last byte does not use: none.
+  return { body: certificate.subarray(0, end), signature: signature.content.subarray(1) };
+}
+
 function read(bytes: Uint8Array): Field[] {
   const fields: Field[] = [];
   for (let at = 0; at < bytes.length;) {

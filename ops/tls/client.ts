@@ -1,0 +1,154 @@
+/**
+ * The client's side of a TLS connection.
+ *
+ * @module
+ */
+
+import type { X509Certificate } from "node:crypto";
+import { isIP } from "node:net";
+import { connect, type SecureContext } from "node:tls";
+import { checkOptions, show } from "../../internal/api/check.ts";
+import type { TlsInfo, Transport } from "../../internal/api/transport.ts";
+import { PeerLeft } from "../preparing_listener.ts";
+import { checkPair, checkProtocols, createContext, parseCertificates, TlsCredentialsError } from "./credentials.ts";
+import { canonicalName } from "./peer/names.ts";
+import { ServerVerifier } from "./peer/servers.ts";
+import { TlsTransport } from "./transport.ts";
+
+/** What a TLS client trusts, shows and speaks. */
+export interface ClientTlsOptions {
+  /**
+   * The server's host name, or its IP address. Its certificate has to be for that: among the certificate's alternative
+   * names, where `*` stands for one label, the first. A host name is sent to the server (SNI), an address is not.
+   */
+  serverName: string;
+  /**
+   * The certificates, in PEM, of the authorities to trust, in place of those that Deno trusts. Authorities whose key is on
+   * the curve P-521 are not supported here. By default, these are the authorities of Deno: Mozilla's, or what
+   * `DENO_TLS_CA_STORE`, `--cert` and `tls.setDefaultCACertificates` say.
+   */
+  caCerts?: string | readonly string[] | undefined;
+  /** The client's own certificate, in PEM, for a server that asks for one; with its key, unless `key` is given. */
+  cert?: string | undefined;
+  /** The private key of `cert`, in PEM, without a passphrase. */
+  key?: string | undefined;
+  /**
+   * The protocols that the client speaks (ALPN), the one that it prefers first; each of 1 to 255 bytes in UTF-8. The
+   * server picks one: the transport's `tls.alpn`, which is undefined if the server does not know ALPN.
+   */
+  alpnProtocols?: readonly string[] | undefined;
+}
+
+/** Checked options. */
+interface LoadedClient {
+  readonly name: string;
+  readonly authorities: readonly X509Certificate[] | undefined;
+  readonly secureContext: SecureContext;
+  readonly alpnProtocols: readonly string[] | undefined;
+}
+
+/**
+ * Checks the options of a client.
+ *
+ * @param options The options.
+ * @throws {TlsCredentialsError} If a certificate or a key cannot be used.
+ * @throws {RangeError | TypeError} If an option is of the wrong type or out of range.
+ */
+export function checkClientTls(options: ClientTlsOptions): void {
+  load(options);
+}
+
+/**
+ * Performs the client's side of a TLS handshake, versions 1.2 and 1.3. The server's certificate is verified: its chain,
+ * its dates, its use and its name; no option switches that off, and neither does `NODE_TLS_REJECT_UNAUTHORIZED`. It is
+ * verified before the client sends its own certificate, or any byte of the caller.
+ *
+ * A server that wants a certificate and gets none, or not the right one, says so after the handshake with TLS 1.3: then
+ * the first read rejects. No session is resumed.
+ *
+ * @param transport The connection to the server. On success, the new transport owns it; otherwise the caller closes it,
+ * and closing it meanwhile makes this reject.
+ * @param options The server's name, and what the client trusts, shows and speaks.
+ * @returns A transport for the decrypted bytes, and what is known of the server.
+ * @throws {Deno.errors.InvalidData} (As a rejection.) If the server's certificate is not valid; the message says why.
+ * @throws {Deno.errors.UnexpectedEof} (As a rejection.) If the server ends the connection during the handshake.
+ * @throws {Error} (As a rejection.) If the server sends an alert, or something else than TLS.
+ * @throws {TlsCredentialsError | RangeError | TypeError} (As a rejection.) As {@linkcode checkClientTls}.
+ */
+export async function connectTlsOver(
+  transport: Transport,
+  options: ClientTlsOptions,
+): Promise<Transport & { readonly tls: TlsInfo }> {
+  const { name, authorities, secureContext, alpnProtocols } = load(options);
+  const servername = isIP(name) === 0 ? name : undefined;
+  try {
+    return await TlsTransport.open(transport, NO_BYTES, (socket) =>
+      connect({
+        socket,
+        secureContext,
+        ...(servername === undefined ? {} : { servername }),
+        ...(alpnProtocols === undefined ? {} : { ALPNProtocols: [...alpnProtocols] }),
+        // Both are done by the verifier, which can say what is wrong.
+        rejectUnauthorized: false,
+        checkServerIdentity: () => undefined,
+      }), new ServerVerifier(name, authorities));
+  } catch (error) {
+    throw explained(error);
+  }
+}
+
+const NO_BYTES = new Uint8Array();
+
+function load(options: ClientTlsOptions): LoadedClient {
+  checkOptions("TLS options", options);
+  const { serverName, caCerts, cert, key, alpnProtocols } = options;
+  if (typeof serverName !== "string") {
+    throw new TypeError(`Cannot use serverName: expected a string, got ${show(serverName)}`);
+  }
+  const name = canonicalName(serverName);
+  if (name === undefined) {
+    throw new RangeError(`Cannot use serverName ${show(serverName)}: expected a host name or an IP address`);
+  }
+  checkProtocols(alpnProtocols);
+  const authorities = caCerts === undefined ? undefined : parseAuthorities(caCerts);
+  if (cert === undefined && key !== undefined) {
+    throw new TlsCredentialsError("key", "there is no cert that it belongs to");
+  }
+  const pair = cert === undefined ? undefined : checkPair(cert, key);
+  const ca = authorities?.map(String);
+  const secureContext = createContext({ cert: pair?.chain, key: pair?.pem, ca }, pair?.where ?? "cert");
+  // Deno 2.9.5 resumes sessions unasked, but not with authorities of the context's own. This names one: an empty text.
+  if (ca === undefined) addNoAuthority(secureContext);
+  return { name, authorities, secureContext, alpnProtocols };
+}
+
+function parseAuthorities(caCerts: string | readonly string[]): X509Certificate[] {
+  const texts = typeof caCerts === "string" ? [caCerts] : caCerts;
+  if (!Array.isArray(texts) || texts.length === 0) {
+    throw new TypeError("Cannot use caCerts: expected text in PEM, or an array of such texts");
+  }
+  return texts.flatMap((text) => parseCertificates("caCerts", text));
+}
+
+/**
+ * Makes a context differ from all others without trusting anything more. Without it, a session could be resumed, which the
+ * verifier refuses.
+ */
+function addNoAuthority({ context }: SecureContext): void {
+  const { addCACert } = context as { addCACert?(pem: string): void };
+  addCACert?.call(context, "\n");
+}
+
+/** Says in plain words what the server has done in place of a handshake. */
+function explained(error: unknown): unknown {
+  // Of interest to servers only.
+  if (error instanceof PeerLeft) return error.cause;
+  if (!(error instanceof Error)) return error;
+  const { code } = error as Error & { code?: string };
+  if (code === "ERR_SSL_UNSUPPORTED_PROTOCOL") {
+    return new TlsCredentialsError("key", "it is of a kind that is not supported");
+  }
+  return code === "ERR_SSL_WRONG_VERSION_NUMBER"
+    ? new Error("The server does not speak TLS at this port", { cause: error })
+    : error;
+}
