@@ -5,7 +5,7 @@
  * @module
  */
 
-export { ProxyHeaderError } from "./proxy/header.ts";
+export { ProxyHeaderError } from "./proxy/errors.ts";
 export { listenEpoll, type ListenEpollOptions } from "./epoll/epoll.ts";
 export { proxyProtocol, type ProxyProtocolOptions } from "./proxy/protocol.ts";
 export { withTelnet } from "./telnet/telnet.ts";

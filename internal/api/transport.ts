@@ -32,13 +32,22 @@ export interface PeerCertificate {
   readonly verified: boolean;
 }
 
-/** What a proxy has said about a connection in its PROXY header, besides the addresses. */
+/**
+ * What a proxy has said about a connection in its PROXY header, besides the addresses. Version 1 can say nothing more.
+ *
+ * The texts come from outside and may hold anything: quote them in a log. A value that is not UTF-8 is in `tlvs` alone.
+ */
 export interface ProxyInfo {
   /** The host name that the client has asked the proxy for, mostly by TLS's SNI. */
   readonly authority?: string;
+  /** The name (CN) in the client's certificate, if the proxy has got one and has verified it. */
+  readonly tlsClientName?: string;
+  /** The identifier of the VPC endpoint through which the client came to Amazon's load balancer. */
+  readonly awsEndpointId?: string;
   /**
    * The values of the header's extensions, by type, in bytes. Those within the extension about TLS (type 0x20) are
-   * included: their types are different from all others. If a type comes twice, the first value counts.
+   * included: their types are different from all others. If a type comes twice, the first value counts. A header that
+   * names no family of addresses has none.
    */
   readonly tlvs: ReadonlyMap<number, Uint8Array<ArrayBuffer>>;
 }
@@ -71,7 +80,7 @@ export interface Transport {
   readonly localAddr: Deno.Addr;
   /** What the TLS handshake has agreed on, if the connection is encrypted. */
   readonly tls?: TlsInfo | undefined;
-  /** What the PROXY header has said, if there was one. */
+  /** What the PROXY header has said, if there was one, and the proxy has not connected for itself (`LOCAL`). */
   readonly proxy?: ProxyInfo | undefined;
   /**
    * Reads the bytes that have come; waits until there is at least one.

@@ -8,6 +8,9 @@
 import { CR, LF } from "../../internal/lines/ascii.ts";
 import { mappedIPv4 } from "../../internal/server/cidr.ts";
 import { escapeUnsafe, quote } from "../../internal/api/errors.ts";
+import type { ProxyInfo } from "../../internal/api/transport.ts";
+import { malformed, ProxyHeaderError } from "./errors.ts";
+import { NO_EXTENSIONS, readExtensions } from "./extensions.ts";
 
 /** The contents of a header. */
 export interface ProxyHeader {
@@ -20,19 +23,8 @@ export interface ProxyHeader {
     /** The address that the client connected to. */
     readonly localAddr: Deno.Addr;
   };
-}
-
-/** A PROXY header is missing or malformed, or comes from a peer that is not a trusted proxy. */
-export class ProxyHeaderError extends Error {
-  /**
-   * Creates the error.
-   *
-   * @param message What is wrong with the header.
-   */
-  constructor(message: string) {
-    super(message);
-    this.name = "ProxyHeaderError";
-  }
+  /** What else the proxy says; absent if it has connected for itself and not for a client (`LOCAL` in version 2). */
+  readonly proxy?: ProxyInfo;
 }
 
 /** Maximum bytes of a header. The specification says 536; the values that proxies add, such as names, can exceed that. */
@@ -90,14 +82,14 @@ function parseText(bytes: Uint8Array): ProxyHeader | undefined {
   const length = end + 2;
   const [protocol, ...fields] = String.fromCharCode(...line.subarray(PREFIX.length, end)).split(" ");
   // The specification has receivers ignore the rest of the line.
-  if (protocol === "UNKNOWN") return { length };
+  if (protocol === "UNKNOWN") return { length, proxy: NO_EXTENSIONS };
   const address = READERS.get(protocol);
   if (address === undefined) throw malformed(`protocol ${quote(protocol)}`);
   if (fields.length !== 4) throw malformed(`${fields.length} fields after ${protocol} instead of 4`);
   const [source, destination, sourcePort, destinationPort] = fields;
   const remoteAddr = tcp(address(source), readPort(sourcePort));
   const localAddr = tcp(readDestination(destination, address), readPort(destinationPort));
-  return { length, addresses: { remoteAddr, localAddr } };
+  return { length, addresses: { remoteAddr, localAddr }, proxy: NO_EXTENSIONS };
 }
 
 const READERS = new Map([["TCP4", readIPv4], ["TCP6", readIPv6]]);
@@ -153,10 +145,12 @@ function parseBinary(bytes: Uint8Array): ProxyHeader | undefined {
   const form = command === 0 ? undefined : formOf(bytes[13]);
   if (form !== undefined && length < form.end) throw malformed(`${length} bytes, less than its addresses take`);
   if (bytes.length < length) return undefined;
-  if (form === undefined) return { length };
-  checkTypes(bytes.slice(0, length), form.end);
+  if (command === 0) return { length };
+  // Without a family, nothing says how long the addresses are, and so where the extensions would begin.
+  if (form === undefined) return { length, proxy: NO_EXTENSIONS };
+  const proxy = readExtensions(bytes.subarray(0, length), form.end);
   const addresses = form.read(bytes, view);
-  return addresses === undefined ? { length } : { length, addresses };
+  return { length, proxy, ...(addresses !== undefined && { addresses }) };
 }
 
 /** How the addresses of one family are encoded. */
@@ -196,52 +190,6 @@ function formOf(byte: number): Form | undefined {
   return transport === 0 ? undefined : FORMS[family];
 }
 
-/**
- * Walks through the values that follow the addresses, each with a type and a length, and verifies the checksum. A second
- * checksum is refused: verifying one reads the whole header, which has room for hundreds of them.
- */
-function checkTypes(header: Uint8Array, start: number): void {
-  const view = new DataView(header.buffer);
-  let summed = false;
-  for (let at = start; at < header.length;) {
-    const length = at + 3 <= header.length ? view.getUint16(at + 1) : Infinity;
-    const value = at + 3;
-    if (value + length > header.length) throw malformed("a value that is cut off");
-    if (header[at] === 3) {
-      if (summed) throw malformed("two checksums");
-      summed = true;
-      checkSum(header, view, value, length);
-    }
-    at = value + length;
-  }
-}
-
-/** Verifies the checksum, which was computed with zeros in its own place. */
-function checkSum(header: Uint8Array, view: DataView, at: number, length: number): void {
-  if (length !== 4) throw malformed(`a checksum of ${length} bytes`);
-  const sum = view.getUint32(at);
-  view.setUint32(at, 0);
-  if (crc32c(header) !== sum) throw malformed("a checksum that is wrong");
-}
-
-/** The remainder of each byte, by the polynomial 0x1EDC6F41 with its bits reversed. */
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
-  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? byte >>> 1 ^ 0x82F63B78 : byte >>> 1;
-  return byte;
-});
-
-/**
- * Computes a CRC32C (RFC 4960, appendix B), the checksum of version 2.
- *
- * @param bytes The bytes to sum up.
- * @returns The checksum, an unsigned 32-bit number.
- */
-export function crc32c(bytes: Uint8Array): number {
-  let crc = 0xFFFFFFFF;
-  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >>> 8;
-  return ~crc >>> 0;
-}
-
 function ipv6At(view: DataView, start: number): string {
   const groups = Array.from({ length: 8 }, (_, i) => view.getUint16(start + 2 * i).toString(16));
   return readIPv6(groups.join(":"));
@@ -262,10 +210,6 @@ function unix(bytes: Uint8Array): Deno.UnixAddr {
 
 function nibbles(byte: number): [number, number] {
   return [byte >> 4, byte & 15];
-}
-
-function malformed(what: string): ProxyHeaderError {
-  return new ProxyHeaderError(`Malformed PROXY header: ${what}`);
 }
 
 function bytesOf(text: string): Uint8Array {

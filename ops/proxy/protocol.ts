@@ -1,8 +1,8 @@
 /**
  * The PROXY protocol: a server behind a proxy sees the client's address in place of the proxy's.
  *
- * This folder holds the listener (here), the header's parser (`header.ts`), and the two kinds of connections that
- * the listener gives (`transports.ts`).
+ * This folder holds the listener (here), the header's parser (`header.ts`, `extensions.ts`, `errors.ts`), and the two
+ * kinds of connections that the listener gives (`transports.ts`).
  *
  * @module
  */
@@ -12,7 +12,8 @@ import { parsePeers } from "../../internal/server/cidr.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { peerLeftOr, PreparingListener } from "../preparing_listener.ts";
-import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader, ProxyHeaderError } from "./header.ts";
+import { ProxyHeaderError } from "./errors.ts";
+import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader } from "./header.ts";
 import type { Listener, Transport } from "../../internal/api/transport.ts";
 import { DirectTransport, ProxiedTransport } from "./transports.ts";
 
@@ -45,7 +46,7 @@ export interface ProxyProtocolOptions {
 /**
  * Reads the header of the PROXY protocol, version 1 or 2, with which each connection of a trusted proxy begins. After it
  * the connection's `remoteAddr` is the client's address, and its `localAddr` the one that the client connected to, for
- * limits, events and handlers alike.
+ * limits, events and handlers alike. `conn.proxy` has what a header of version 2 says besides.
  *
  * Headers are read side by side, and the server gets a connection once its header is complete. A header that is
  * malformed, missing or late closes its own connection, with a `rejected` event. A header from a peer that is not a

@@ -4,14 +4,16 @@
  * @module
  */
 
-import { beginsWithProxyHeader, MARK_BYTES, type ProxyHeader, ProxyHeaderError } from "./header.ts";
-import { Forwarding, type Transport } from "../../internal/api/transport.ts";
+import { ProxyHeaderError } from "./errors.ts";
+import { beginsWithProxyHeader, MARK_BYTES, type ProxyHeader } from "./header.ts";
+import { Forwarding, type ProxyInfo, type Transport } from "../../internal/api/transport.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** A client's connection through a proxy, with the addresses of its header. */
+/** A client's connection through a proxy, with what its header says. */
 export class ProxiedTransport extends Forwarding {
   readonly #addresses: ProxyHeader["addresses"];
+  readonly #proxy: ProxyInfo | undefined;
   /** The client's first bytes, which were read together with the header. */
   #rest: Uint8Array;
 
@@ -23,6 +25,7 @@ export class ProxiedTransport extends Forwarding {
   constructor(transport: Transport, header: ProxyHeader, rest: Uint8Array) {
     super(transport);
     this.#addresses = header.addresses;
+    this.#proxy = header.proxy;
     this.#rest = rest;
   }
 
@@ -32,6 +35,10 @@ export class ProxiedTransport extends Forwarding {
 
   override get localAddr(): Deno.Addr {
     return this.#addresses?.localAddr ?? super.localAddr;
+  }
+
+  override get proxy(): ProxyInfo | undefined {
+    return this.#proxy ?? super.proxy;
   }
 
   override get heldBytes(): number {

@@ -30,6 +30,8 @@ export interface HAProxyOptions {
   server: string;
   /** The address on which it listens, with `PORT` in place of the port. */
   bind?: string;
+  /** More lines about the side of the clients. */
+  frontend?: string;
   /** Settles when the server has seen its health check, which shows that it runs. */
   checked: Promise<unknown>;
 }
@@ -65,7 +67,7 @@ export async function startHAProxy(options: HAProxyOptions): Promise<HAProxy> {
   throw new Error(`HAProxy does not start: ${complaint}`);
 }
 
-function config({ server, bind = "127.0.0.1:PORT" }: HAProxyOptions, port: number): string {
+function config({ server, bind = "127.0.0.1:PORT", frontend = "" }: HAProxyOptions, port: number): string {
   return `
 global
   maxconn 100
@@ -77,6 +79,7 @@ defaults
   timeout check 5s
 frontend front
   bind ${bind.replace("PORT", `${port}`)}
+  ${frontend}
   default_backend back
 backend back
   option tcp-check

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { crc32c } from "../../ops/proxy/header.ts";
+import { crc32c } from "../../ops/proxy/extensions.ts";
 
 /** The signature with which version 2 begins. */
 export const SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
@@ -31,6 +31,11 @@ export function binary(command: number, family: number, rest: Uint8Array): Uint8
 /** Makes a TLV of version 2: its type, its length, and its bytes, each given as one character. */
 export function value(type: number, text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.of(type, text.length >> 8, text.length & 255, ...bytesOf(text));
+}
+
+/** Makes the TLV about TLS, with TLVs within it: the client has shown a certificate, which was verified. */
+export function aboutTls(...within: Uint8Array[]): Uint8Array<ArrayBuffer> {
+  return value(0x20, String.fromCharCode(7, 0, 0, 0, 0, ...join(...within)));
 }
 
 /** A Unix address: a path, filled up with NULs. */

@@ -1,10 +1,11 @@
-import { assertEquals } from "@std/assert";
-import { type Conn, formatAddr } from "@x/shouty";
+import { assertEquals, assertMatch } from "@std/assert";
+import { type Conn, formatAddr, type Listener, type Transport } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { NO_HAPROXY, startHAProxy } from "../kit/haproxy.ts";
 import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
+import { makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
 const NO_IPV6 = canListen("::1") ? "" : " (skipped: there is no IPv6 here)";
@@ -29,6 +30,16 @@ function tell(line: string, { remoteAddr, localAddr }: Conn): string {
 
 function startTelling(from: string): TestServer {
   return startServer({ listener: proxyProtocol(listenLoopback(), { from }) }, tell);
+}
+
+/** Keeps the transports that a listener has accepted. */
+function recording(listener: Listener, accepted: Transport[]): Listener {
+  const accept = async () => {
+    const transport = await listener.accept();
+    accepted.push(transport);
+    return transport;
+  };
+  return { addr: listener.addr, accept, close: () => listener.close() };
 }
 
 const WAYS = {
@@ -102,13 +113,57 @@ withHAProxy("An HAProxy that is trusted and sends no header gets no answer to it
 
 withHAProxy("Behind an HAProxy that passes TLS on, the header comes before the handshake", async () => {
   const tcp = proxyProtocol(listenLoopback(), { from: "127.0.0.1" });
-  const listener = await listenTls({ ...IDENTITY, listener: tcp });
+  const accepted: Transport[] = [];
+  const listener = recording(await listenTls({ ...IDENTITY, listener: tcp }), accepted);
   await using t = startServer({ listener }, tell);
-  const server = `127.0.0.1:${t.port} send-proxy-v2 check-ssl verify none`;
-  await using haproxy = await startHAProxy({ server, checked: t.closed() });
+  const server = `127.0.0.1:${t.port} send-proxy-v2 proxy-v2-options unique-id check-ssl verify none`;
+  const frontend = "unique-id-format %ci";
+  await using haproxy = await startHAProxy({ server, frontend, checked: t.closed() });
   const conn = await Deno.connectTls({ port: haproxy.port, caCerts: [AUTHORITY.cert] });
   using client = new TestClient(conn);
   await client.write("hi\n");
   const { port } = conn.localAddr as Deno.NetAddr;
   assertEquals(await client.readLine(), `hi from 127.0.0.1:${port} to 127.0.0.1:${haproxy.port}`);
+  assertEquals(new TextDecoder().decode(accepted.at(-1)!.proxy?.tlvs.get(0x05)), "127.0.0.1");
+});
+
+withHAProxy("An HAProxy that ends TLS tells the client's certificate, the name it asked for, and an id", async () => {
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${folder}/server.pem`, IDENTITY.cert + IDENTITY.key);
+  await Deno.writeTextFile(`${folder}/ca.pem`, AUTHORITY.cert);
+  const accepted: Transport[] = [];
+  const listener = recording(proxyProtocol(listenLoopback(), { from: "127.0.0.1" }), accepted);
+  await using t = startServer({ listener }, tell);
+  const options = "proxy-v2-options ssl,cert-cn,ssl-cipher,cert-sig,cert-key,authority,crc32c,unique-id";
+  const server = `127.0.0.1:${t.port} send-proxy-v2 ${options} check-send-proxy`;
+  const bind =
+    `127.0.0.1:PORT ssl crt ${folder}/server.pem ca-file ${folder}/ca.pem verify optional ca-ignore-err all crt-ignore-err all`;
+  await using haproxy = await startHAProxy({ server, bind, frontend: "unique-id-format %ci-id", checked: t.closed() });
+  const connect = async (identity = {}) => {
+    const conn = await Deno.connectTls({
+      hostname: "localhost",
+      port: haproxy.port,
+      caCerts: [AUTHORITY.cert],
+      ...identity,
+    });
+    using client = new TestClient(conn);
+    await client.write("hi\n");
+    await client.readLine();
+    return accepted.at(-1)!.proxy!;
+  };
+  const { tlvs, ...texts } = await connect(makeIdentity("Grégoire", { by: AUTHORITY }));
+  assertEquals(texts, { authority: "localhost", tlsClientName: "Grégoire" });
+  const told = Object.fromEntries(Array.from(tlvs, ([type, value]) => [type, new TextDecoder().decode(value)]));
+  assertEquals([told[0x02], told[0x05], told[0x22]], ["localhost", "127.0.0.1-id", "Grégoire"]);
+  assertMatch(told[0x21], /^TLSv1\.[23]$/);
+  assertMatch(told[0x23], /AES|CHACHA/);
+  for (const type of [0x03, 0x20, 0x24, 0x25]) assertEquals(tlvs.has(type), true, `${type}`);
+  const nameless = await connect();
+  assertEquals([nameless.authority, nameless.tlsClientName, nameless.tlvs.has(0x22)], ["localhost", undefined, false]);
+  // This HAProxy goes on with a certificate that nobody has signed, and tells the name in it.
+  const stranger = await connect(makeIdentity("root"));
+  assertEquals([new TextDecoder().decode(stranger.tlvs.get(0x22)), stranger.tlsClientName], ["root", undefined]);
+  // HAProxy's health check is a connection of its own.
+  assertEquals(accepted[0].proxy, undefined);
+  await Deno.remove(folder, { recursive: true });
 });

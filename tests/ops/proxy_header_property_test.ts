@@ -1,13 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
-import {
-  beginsWithProxyHeader,
-  MARK_BYTES,
-  MAX_HEADER_BYTES,
-  parseProxyHeader,
-  ProxyHeaderError,
-} from "../../ops/proxy/header.ts";
+import { ProxyHeaderError } from "../../ops/proxy/errors.ts";
+import { beginsWithProxyHeader, MARK_BYTES, MAX_HEADER_BYTES, parseProxyHeader } from "../../ops/proxy/header.ts";
 import * as fc from "../kit/fast_check.ts";
-import { binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
+import { aboutTls, binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
 
 const HEADERS: [name: string, header: Uint8Array][] = [
   ["TCP4 in version 1", bytesOf("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n")],
@@ -15,6 +10,7 @@ const HEADERS: [name: string, header: Uint8Array][] = [
   ["UNKNOWN in version 1", bytesOf(LONGEST)],
   ["TCP4 in version 2", binary(0x21, 0x11, join(TCP4, value(0x04, "padding")))],
   ["TCP6 in version 2", withChecksum((sum) => binary(0x21, 0x21, join(TCP6, value(0x03, sum))))],
+  ["TLS in version 2", binary(0x21, 0x11, join(TCP4, aboutTls(value(0x21, "TLSv1.3"), value(0x22, "client"))))],
   ["LOCAL in version 2", binary(0x20, 0x00, new Uint8Array(0))],
 ];
 
