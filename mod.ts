@@ -19,6 +19,9 @@ export { lineStream, type LineStreamOptions } from "./internal/lines/line_stream
 export { shout } from "./internal/lines/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/api/transport.ts";
 export type { PeerCertificate, ProxyInfo, TlsCredentialsHandle, TlsInfo } from "./internal/api/transport.ts";
+export { connect, connectPool } from "./client.ts";
+export type { ConnectOptions, ConnectTlsOptions, DialOptions } from "./internal/client/connect_options.ts";
+export type { ConnectErrorEvent, ConnPool, PoolEvent, PoolOptions, PoolStats } from "./internal/client/pool_options.ts";
 export { serve, serveConnections } from "./server.ts";
 export type { Server, ServerState } from "./internal/server/running.ts";
 

@@ -37,7 +37,7 @@ import { closeQuietly, keepAlive, type Listener, type Transport } from "./intern
  * It owns the acceptor, the rejected connections, and every admitted connection until its `closed` resolves. A shutdown
  * awaits these promises, and then the handlers that are still running.
  */
-class LineServer<Data> implements Server<Data>, Host<Data> {
+export class LineServer<Data> implements Server<Data>, Host<Data> {
   readonly addr: Deno.Addr;
   readonly keepAliveMs: number;
   readonly alarms: Alarms;

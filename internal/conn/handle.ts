@@ -52,6 +52,10 @@ export interface HandleParts {
   /** Where reads come from; absent for a line handler, which gets each line as its argument. */
   readonly input: Input | undefined;
   startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo>;
+  /** This side has ended. */
+  sideEnded(): void;
+  /** The handler has closed the connection. */
+  closed(): void;
 }
 
 /** The handler's view of a connection. It calls the input and the outbox directly. */
@@ -163,7 +167,7 @@ export class Handle<Data> implements Conn<Data> {
     return this.#writable ??= new WritableStream({
       write: (data) => this.write(data),
       // While the connection ends, the server still writes its last line, and then ends this side itself.
-      close: () => [undefined, "end"].includes(this.#core.ending) ? this.#outbox.closeWrite() : this.#outbox.flush(),
+      close: () => [undefined, "end"].includes(this.#core.ending) ? this.#endWriting() : this.#outbox.flush(),
       abort: (error) => this.#core.writingAborted(error),
     });
   }
@@ -187,10 +191,15 @@ export class Handle<Data> implements Conn<Data> {
 
   async closeWrite(): Promise<void> {
     try {
-      await this.#outbox.closeWrite();
+      await this.#endWriting();
     } catch {
       // The connection has ended, and so has this side.
     }
+  }
+
+  async #endWriting(): Promise<void> {
+    await this.#outbox.closeWrite();
+    this.#parts.sideEnded();
   }
 
   close(options: CloseOptions = {}): void {
@@ -198,6 +207,7 @@ export class Handle<Data> implements Conn<Data> {
     checkString("lastWord", options.lastWord);
     checkString("detail", options.detail);
     this.#core.close(options);
+    this.#parts.closed();
   }
 
   setLimits(limits: ConnOptions): void {

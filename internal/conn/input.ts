@@ -37,6 +37,7 @@ export class Input {
   readonly cutter: LineCutter;
   readonly #clocks: ConnectionClocks;
   readonly #owner: ReaderOwner;
+  readonly #parts: { sideEnded(): void };
   #busy = false;
   /** The last read for a stream. */
   #reading: Promise<unknown> | undefined;
@@ -61,12 +62,20 @@ export class Input {
    * @param cutter Cuts lines.
    * @param clocks Told when the handler waits, and when it gets something.
    * @param owner The connection.
+   * @param parts Told when the handler has found that there is no more input.
    */
-  constructor(reader: Reader, cutter: LineCutter, clocks: ConnectionClocks, owner: ReaderOwner) {
+  constructor(
+    reader: Reader,
+    cutter: LineCutter,
+    clocks: ConnectionClocks,
+    owner: ReaderOwner,
+    parts: { sideEnded(): void },
+  ) {
     this.reader = reader;
     this.cutter = cutter;
     this.#clocks = clocks;
     this.#owner = owner;
+    this.#parts = parts;
   }
 
   /** Reads the next line; null if there are no more. */
@@ -326,6 +335,7 @@ export class Input {
     if (breach === undefined && !reader.over) return false;
     reader.end(breach ?? (reader.peerEnded ? "end" : undefined));
     if (breach !== undefined) this.#owner.breached(breach, atOnce);
+    this.#parts.sideEnded();
     return true;
   }
 

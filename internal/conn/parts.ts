@@ -23,10 +23,14 @@ import { Outbox } from "../io/outbox.ts";
 import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
 
-/** The server's handler, which is of one of two kinds. */
+/**
+ * What uses a connection: a handler of one of two kinds, or the caller of `connect`, which is no function that returns.
+ * `outgoing` tells that this side has opened the connection.
+ */
 export type Handler<Data> =
   | { readonly lines: LineHandler<Data> }
-  | { readonly conversation: ConnHandler<Data> };
+  | { readonly conversation: ConnHandler<Data>; readonly outgoing?: boolean }
+  | { readonly caller: true; readonly outgoing: true };
 
 /** The server's caller, as a connection sees it. */
 export interface Reports {
@@ -74,6 +78,8 @@ export class Parts<Data> {
   #input: Input | undefined;
   #handle: Handle<Data> | undefined;
   #upgrade: Upgrade | undefined;
+  /** Resolves when the caller of `connect` needs the connection no longer. */
+  #caller: PromiseWithResolvers<void> | undefined;
 
   /**
    * @param transport Transfers the connection's bytes.
@@ -94,14 +100,12 @@ export class Parts<Data> {
     this.outbox = new Outbox(transport, this.clocks, memory, owner, limits.maxQueuedBytes);
   }
 
-  get #converses(): boolean {
-    return "conversation" in this.#host.handler;
-  }
-
   /** The handler's view of the connection, made on first use. */
   get handle(): Handle<Data> {
     if (this.#handle !== undefined) return this.#handle;
-    if (this.#converses) this.#input = new Input(this.reader, this.cutter, this.clocks, this.#owner);
+    if (!("lines" in this.#host.handler)) {
+      this.#input = new Input(this.reader, this.cutter, this.clocks, this.#owner, this);
+    }
     return this.#handle = new Handle(this.#owner, this);
   }
 
@@ -130,12 +134,24 @@ export class Parts<Data> {
     const { handler, makeData, budget } = this.#host;
     const { reader, cutter, outbox, clocks } = this;
     if (makeData !== undefined) this.handle.data = makeData(this.handle);
-    if ("conversation" in handler) {
+    if (!("lines" in handler)) {
       clocks.work();
-      return handler.conversation(this.handle);
+      if (!("caller" in handler)) return handler.conversation(this.handle);
+      this.#caller = Promise.withResolvers();
+      return this.#caller.promise;
     }
     this.#answers = new Answers(this, reader, cutter, outbox, clocks, budget, handler.lines);
     return reader.read(this.#answers);
+  }
+
+  /** A side has ended. Once both have, the caller of `connect` needs the connection no longer. */
+  sideEnded(): void {
+    if (this.outbox.ended && this.reader.endReason === "end") this.#caller?.resolve();
+  }
+
+  /** The handler has closed the connection. */
+  closed(): void {
+    this.#caller?.resolve();
   }
 
   /** Whether TLS is about to begin. */
@@ -147,6 +163,10 @@ export class Parts<Data> {
   async startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo> {
     if (this.upgrading) throw new TypeError("Cannot begin TLS: the connection begins it already");
     if (this.transport.tls !== undefined) throw new TypeError("Cannot begin TLS: the connection is encrypted already");
+    const { handler } = this.#host;
+    if ("outgoing" in handler) {
+      throw new TypeError("Cannot begin TLS: this side is the client, which has the option tls");
+    }
     this.#upgrade = new Upgrade(this, this.#owner, credentials);
     return await this.#upgrade.run();
   }

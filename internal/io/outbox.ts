@@ -70,6 +70,8 @@ export class Outbox {
   #readiness: PromiseWithResolvers<void> | undefined;
   /** Settles when this side has ended; undefined until `closeWrite` is called. */
   #writeEnd: Promise<void> | undefined;
+  /** Whether this side has ended. */
+  ended = false;
   /** Why nothing is written any more; undefined before that. */
   closed: CloseReason | undefined;
   #writes = 0;
@@ -260,6 +262,7 @@ export class Outbox {
   async #endWriting(): Promise<void> {
     await this.flush();
     await this.transport.closeWrite();
+    this.ended = true;
   }
 
   /** Drops everything that waits, and everything that is added later. */

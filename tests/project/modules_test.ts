@@ -12,9 +12,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   internal: ["internal"],
   conn: ["internal"],
   server: ["conn", "internal"],
+  client: ["server", "conn", "internal"],
   ops: ["ops", "server", "conn", "internal"],
   cli: ["cli", "ops", "server", "conn", "internal", "deno.json"],
-  mod: ["server", "conn", "internal"],
+  mod: ["client", "server", "conn", "internal"],
   testing: ["testing", "internal"],
 };
 
@@ -27,6 +28,7 @@ const DRAWER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   io: ["api", "memory", "time", "lines"],
   conn: ["api", "memory", "time", "lines", "io"],
   server: ["api", "time", "conn"],
+  client: ["api", "time", "server"],
 };
 
 /** What is not ours, by layer; the core has one dependency. */
@@ -124,6 +126,8 @@ test("mod.ts exports these values and no others", () => {
     "ByteLimitStream",
     "ConnectionClosedError",
     "LimitError",
+    "connect",
+    "connectPool",
     "formatAddr",
     "lineStream",
     "serve",
@@ -168,6 +172,11 @@ const TYPES = [
   "ConnHandler",
   "ConnInfo",
   "ConnOptions",
+  "ConnPool",
+  "ConnectErrorEvent",
+  "ConnectOptions",
+  "ConnectTlsOptions",
+  "DialOptions",
   "DrainMode",
   "DrainingEvent",
   "Framing",
@@ -180,6 +189,9 @@ const TYPES = [
   "ListenerRejectReason",
   "ListeningEvent",
   "PeerCertificate",
+  "PoolEvent",
+  "PoolOptions",
+  "PoolStats",
   "ProxyInfo",
   "ReadOptions",
   "RejectReason",

@@ -1,0 +1,184 @@
+/**
+ * Connections that this side opens: a single one, or a pool that is kept open.
+ *
+ * @module
+ */
+
+import { Connection } from "./conn.ts";
+import { resolveConnOptions } from "./internal/api/conn_options.ts";
+import { checkFunction } from "./internal/api/check.ts";
+import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
+import type { Conn, ConnHandler } from "./internal/api/handlers.ts";
+import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
+import type { Transport } from "./internal/api/transport.ts";
+import { checkConnectOptions, type ConnectOptions, targetOf } from "./internal/client/connect_options.ts";
+import { dial, type Secure } from "./internal/client/dial.ts";
+import { Dialer } from "./internal/client/dialer.ts";
+import { checkPoolOptions, type ConnPool, type PoolOptions, type PoolStats } from "./internal/client/pool_options.ts";
+import type { Host, Reports } from "./internal/conn/parts.ts";
+import { Budget } from "./internal/memory/budget.ts";
+import { Alarms } from "./internal/time/alarms.ts";
+import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
+import { socketsTurn } from "./internal/time/turns.ts";
+import { LineServer } from "./server.ts";
+
+/** Performs a TLS handshake; loaded only if it is used. */
+const secure: Secure = async (transport, options) => {
+  const { connectTlsOver } = await import("./ops/tls/client.ts");
+  return await connectTlsOver(transport, options);
+};
+
+/** Maximum memory of unfinished input and waiting output of all connections of `connect`, in bytes. */
+const MAX_BUFFERED_BYTES = 128 * 1024 * 1024;
+
+/** What connections that were opened one by one share. */
+class Caller<Data> implements Host<Data> {
+  static readonly #alarms = new WeakMap<Clock, Alarms>();
+  static readonly #budget = new Budget(MAX_BUFFERED_BYTES);
+  readonly handler = { caller: true, outgoing: true } as const;
+  readonly framing: ResolvedFraming;
+  readonly keepAliveMs: number;
+  readonly clock: Clock;
+  readonly alarms: Alarms;
+  readonly budget: Budget = Caller.#budget;
+  readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
+  /** A server that gets words of the end of a connection would take them for a request. */
+  readonly reports: Reports = { emit() {}, lastWords: () => null };
+
+  constructor({ framing, keepAliveMs = 15_000, clock = SYSTEM_CLOCK, data }: ConnectOptions<Data>) {
+    this.framing = resolveFraming(framing);
+    this.keepAliveMs = keepAliveMs;
+    this.clock = clock;
+    this.makeData = data;
+    this.alarms = Caller.#alarms.get(clock) ?? new Alarms(clock);
+    Caller.#alarms.set(clock, this.alarms);
+  }
+
+  socketsTurn(): Promise<void> {
+    return socketsTurn();
+  }
+}
+
+let opened = 0;
+
+/**
+ * Connects to a server, and returns the connection: the same reads, writes, limits and clocks as a handler's. It is the
+ * caller's until it is closed, or until both sides have ended and everything is read.
+ *
+ * The clocks and limits hold for the server as they do for a client of `serve`; `idleTimeout` runs while a read waits.
+ * At a limit or a clock nothing is sent to the server, unless the caller writes it.
+ *
+ * @param options Where to connect to, TLS, and the limits of the connection.
+ * @returns The open connection. All failures are rejections.
+ * @throws {RangeError | TypeError} If an option is wrong.
+ * @throws {Deno.errors.TimedOut} If the connection is not open within `connectTimeout`.
+ * @throws {Deno.errors.ConnectionRefused} If nothing listens there.
+ * @throws {Deno.errors.InvalidData} If the server's certificate is not valid.
+ *
+ * @example A client that asks once
+ * ```ts
+ * import { connect, serve } from "@x/shouty";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serve({ hostname: "127.0.0.1", port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ *
+ * await using conn = await connect({ port, idleTimeout: 2000 });
+ * await conn.write("hello\n");
+ * assertEquals(await conn.readLine(), "HELLO");
+ * ```
+ */
+export async function connect<Data = undefined>(options: ConnectOptions<Data>): Promise<Conn<Data>> {
+  checkConnectOptions(options);
+  const limits = resolveConnOptions(options);
+  const host = new Caller(options);
+  const { signal } = options;
+  const transport = await dial(options, secure, signal);
+  const conn = new Connection<Data>(++opened, transport, host, limits);
+  const abort = () => conn.abort("closed", signal!.reason);
+  signal?.addEventListener("abort", abort);
+  conn.closed.then(() => signal?.removeEventListener("abort", abort));
+  conn.serve();
+  // The function of the option `data` has thrown.
+  if (conn.ending === "handler-error") throw (await conn.closed).error;
+  return conn.handle;
+}
+
+/** The address of connections of which only the option `dial` knows where they lead; nobody sees it. */
+const NOWHERE: Deno.Addr = { transport: "tcp", hostname: "", port: 0 };
+
+/** A server whose connections this side opens. */
+class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
+  readonly #dialer: Dialer;
+
+  constructor(options: PoolOptions<Data>, handler: ConnHandler<Data>) {
+    const { size = 1, minBackoff = 100, maxBackoff = Math.max(minBackoff, 10_000), clock = SYSTEM_CLOCK } = options;
+    const { onEvent, hostname: _hostname, port: _port, ...limits } = options;
+    const addr = targetOf(options);
+    const dialer = new Dialer({
+      ...{ size, minBackoff, maxBackoff, clock },
+      addr: addr ?? NOWHERE,
+      dial: (signal) => dial(options, secure, signal),
+      failed: (error, retryMs) => {
+        const event = { type: "connect-error", error, retryMs, ...(addr && { addr }) } as const;
+        this.reports.guard(() => onEvent?.(event));
+      },
+    });
+    super({
+      ...limits,
+      listener: dialer,
+      maxConnections: size,
+      atCapacity: "wait",
+      lastWords: () => null,
+      onEvent: (event) => event.type === "listening" ? undefined : onEvent?.(event),
+    }, { conversation: handler, outgoing: true });
+    this.#dialer = dialer;
+  }
+
+  override stats(): PoolStats {
+    const { connecting, errors } = this.#dialer;
+    return { ...super.stats(), connecting, connectErrors: errors };
+  }
+}
+
+/**
+ * Keeps a number of connections to a server open. The handler is called once for each connection; when it returns, or the
+ * connection ends, another connection is opened, after a pause that grows while connections fail or end within a second.
+ *
+ * @param options Where to connect to, how many connections, and their limits.
+ * @param handler Uses one connection; when it returns, the connection closes gracefully.
+ * @returns The running pool. It can be shut down like a server.
+ * @throws {RangeError | TypeError} If an option is wrong.
+ *
+ * @example Jobs for an upstream, over two connections
+ * ```ts
+ * import { connectPool, serve } from "@x/shouty";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using upstream = serve({ hostname: "127.0.0.1", port: 0 });
+ * const { port } = upstream.addr as Deno.NetAddr;
+ *
+ * const jobs = ["one", "two", "three"];
+ * const results: (string | null)[] = [];
+ * const done = Promise.withResolvers<void>();
+ * await using _pool = connectPool({ port, size: 2 }, async (conn) => {
+ *   for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
+ *     await conn.write(`${job}\n`);
+ *     results.push(await conn.readLine());
+ *   }
+ *   if (results.length === 3) done.resolve();
+ * });
+ * await done.promise;
+ * assertEquals(results.toSorted(), ["ONE", "THREE", "TWO"]);
+ * ```
+ */
+export function connectPool<Data = undefined>(
+  options: PoolOptions<Data>,
+  handler: ConnHandler<NoInfer<Data>>,
+): ConnPool<Data> {
+  checkFunction("handler", handler);
+  checkPoolOptions(options);
+  checkConnectOptions(options);
+  checkServeOptions(options as Omit<PoolOptions, "onEvent">);
+  return new Pool(options, handler);
+}

@@ -1,0 +1,142 @@
+/**
+ * The options of connections that this side opens: their meaning, defaults and allowed values.
+ *
+ * @module
+ */
+
+import {
+  checkClock,
+  checkFunction,
+  checkKeepAlive,
+  checkMethods,
+  checkOptions,
+  checkString,
+  checkTimeout,
+  checkWhole,
+  show,
+} from "../api/check.ts";
+import type { ConnOptions } from "../api/conn_options.ts";
+import type { Framing } from "../api/framing.ts";
+import type { Conn } from "../api/handlers.ts";
+import type { Clock } from "../api/serve_options.ts";
+import type { Transport } from "../api/transport.ts";
+
+/** How a client makes a connection secure. The server's certificate is always verified; no option switches that off. */
+export interface ConnectTlsOptions {
+  /**
+   * The name that the server's certificate must have, and that is sent to the server (SNI): a host name, or an IP
+   * address, which is not sent. The default is `hostname`; with `path` or `dial` there is none.
+   */
+  serverName?: string | undefined;
+  /**
+   * The certificates, in PEM, of the authorities that may have signed the server's certificate, in place of those that
+   * the system trusts.
+   */
+  caCerts?: string | readonly string[] | undefined;
+  /** This client's certificate, in PEM, followed by those of the authorities between it and the root. */
+  cert?: string | undefined;
+  /** The private key of `cert`, in PEM, without a passphrase. */
+  key?: string | undefined;
+  /** The protocols to offer (ALPN), the preferred one first. */
+  alpnProtocols?: readonly string[] | undefined;
+}
+
+/** Where to connect to, and how. */
+export interface DialOptions {
+  /**
+   * The host name or address to connect to.
+   *
+   * @default {"127.0.0.1"}
+   */
+  hostname?: string | undefined;
+  /** The port to connect to. */
+  port?: number | undefined;
+  /** The path of a Unix socket to connect to, in place of `hostname` and `port`. */
+  path?: string | undefined;
+  /** Opens the connection, in place of `hostname`, `port` and `path`: through another proxy, or in memory in a test. */
+  dial?: (() => Transport | Promise<Transport>) | undefined;
+  /** TLS, if it is `true` or options; by default the connection is not encrypted. */
+  tls?: boolean | ConnectTlsOptions | undefined;
+  /**
+   * Maximum time until the connection is open and its TLS handshake is done, in milliseconds. `Infinity` waits for ever.
+   *
+   * @default {10_000}
+   */
+  connectTimeout?: number | undefined;
+  /**
+   * Time of silence after which the kernel asks the peer's system whether it is still there, in milliseconds, as in
+   * `serve`; Deno's sockets can only switch it on or, with `Infinity`, leave it off.
+   *
+   * @default {15_000}
+   */
+  keepAliveMs?: number | undefined;
+  /** The source of time; a test can pass a clock that it moves by hand. */
+  clock?: Clock | undefined;
+}
+
+/** Options of {@linkcode connect}: where to connect to, and the limits of the connection. */
+export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptions {
+  /** Ends the connection when it aborts, also while it is being opened; what waits to be written is lost then. */
+  signal?: AbortSignal | undefined;
+  /** What a line is. */
+  framing?: Partial<Framing> | undefined;
+  /** Makes `conn.data`. */
+  data?: ((conn: Conn<Data>) => Data) | undefined;
+}
+
+/**
+ * Checks the options that no other part checks.
+ *
+ * @throws {RangeError | TypeError} If an option is wrong.
+ */
+export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
+  checkOptions("connect options", options);
+  const { hostname, port, path, dial, tls, signal, connectTimeout = 10_000, keepAliveMs = 15_000 } = options;
+  checkText("hostname", hostname);
+  checkText("path", path);
+  checkFunction("dial", dial, true);
+  if (port !== undefined) checkWhole("port", port, 1, 65_535);
+  checkTarget(options);
+  checkTimeout("connectTimeout", connectTimeout);
+  checkKeepAlive(keepAliveMs);
+  checkMethods("signal", signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
+  checkFunction("data", options.data, true);
+  checkClock(options.clock, true);
+  if (tls !== undefined && typeof tls !== "boolean") checkOptions("tls", tls);
+}
+
+function checkText(name: string, value: unknown): void {
+  checkString(name, value);
+  if (value === "") throw new TypeError(`Cannot use ${name} "": expected at least one character`);
+}
+
+/** Checks that there is one place to connect to, and a name to verify the server's certificate with. */
+function checkTarget({ hostname, port, path, dial, tls }: DialOptions): void {
+  const targets = [port, path, dial].filter((target) => target !== undefined);
+  if (targets.length !== 1) {
+    const got = targets.length === 0 ? "none of them" : "several of them";
+    throw new TypeError(`Cannot connect: expected one of port, path and dial, got ${got}`);
+  }
+  if (hostname !== undefined && port === undefined) {
+    throw new TypeError(`Cannot use hostname ${show(hostname)} without port: expected both`);
+  }
+  const { serverName = undefined } = typeof tls === "object" && tls !== null ? tls : {};
+  checkText("tls.serverName", serverName);
+  if (tls && port === undefined && serverName === undefined) {
+    throw new TypeError("Cannot use tls without a name to verify: expected tls.serverName beside path or dial");
+  }
+}
+
+/** The name that the certificate of the server must have. */
+export function serverNameOf({ hostname = DEFAULT_TARGET, tls }: DialOptions): string {
+  return (typeof tls === "object" ? tls.serverName : undefined) ?? hostname;
+}
+
+/** The host to connect to by default. */
+export const DEFAULT_TARGET = "127.0.0.1";
+
+/** The address of the target; undefined if only `dial` knows it. */
+export function targetOf({ hostname = DEFAULT_TARGET, port, path }: DialOptions): Deno.Addr | undefined {
+  if (path !== undefined) return { transport: "unix", path };
+  return port === undefined ? undefined : { transport: "tcp", hostname, port };
+}

@@ -1,0 +1,104 @@
+/**
+ * Opens a connection to somewhere else.
+ *
+ * @module
+ */
+
+import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
+import { SYSTEM_CLOCK } from "../time/clock.ts";
+import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, serverNameOf, targetOf } from "./connect_options.ts";
+
+/** Performs the client's side of a TLS handshake. Closing the transport meanwhile makes it reject. */
+export type Secure = (transport: Transport, options: ConnectTlsOptions & { serverName: string }) => Promise<Transport>;
+
+/**
+ * Opens a connection, and performs its TLS handshake, if there is one. It gives up when `connectTimeout` is up, or when
+ * the signal aborts; nothing stays open then.
+ *
+ * @param options Where to connect to.
+ * @param secure Performs the TLS handshake.
+ * @param signal Ends the attempt when it aborts.
+ * @returns The connection. All failures are rejections.
+ */
+export async function dial(
+  options: DialOptions,
+  secure: Secure,
+  signal: AbortSignal | undefined,
+): Promise<Transport> {
+  const { connectTimeout = 10_000, clock = SYSTEM_CLOCK } = options;
+  signal?.throwIfAborted();
+  const attempt = new Attempt(options, secure);
+  const abort = () => attempt.giveUp(signal!.reason);
+  signal?.addEventListener("abort", abort);
+  const late = () => attempt.giveUp(failed(options, new Deno.errors.TimedOut(`no answer within ${connectTimeout} ms`)));
+  const cancel = connectTimeout === Infinity ? () => {} : clock.setTimer(late, connectTimeout, true);
+  try {
+    return await attempt.run();
+  } finally {
+    cancel();
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+/** One attempt. */
+class Attempt {
+  readonly #options: DialOptions;
+  readonly #secure: Secure;
+  readonly #givenUp = Promise.withResolvers<never>();
+  readonly #aborter = new AbortController();
+  #transport: Transport | undefined;
+
+  constructor(options: DialOptions, secure: Secure) {
+    this.#options = options;
+    this.#secure = secure;
+  }
+
+  async run(): Promise<Transport> {
+    try {
+      return await Promise.race([this.#open(), this.#givenUp.promise]);
+    } catch (error) {
+      this.giveUp(error);
+      throw error;
+    }
+  }
+
+  /** Closes what is open; what is being opened is closed as soon as it is open. */
+  giveUp(error: unknown): void {
+    this.#givenUp.reject(error);
+    this.#aborter.abort(error);
+    if (this.#transport !== undefined) closeQuietly(this.#transport);
+  }
+
+  async #open(): Promise<Transport> {
+    const { tls, keepAliveMs } = this.#options;
+    const transport = this.#transport = await this.#connect();
+    if (this.#aborter.signal.aborted) closeQuietly(transport);
+    if (keepAliveMs !== Infinity) keepAlive(transport);
+    if (!tls) return transport;
+    const serverName = serverNameOf(this.#options);
+    return this.#transport = await this.#secure(transport, { ...tls === true ? {} : tls, serverName });
+  }
+
+  async #connect(): Promise<Transport> {
+    const { hostname = DEFAULT_TARGET, port = 0, path, dial } = this.#options;
+    if (dial !== undefined) return await dial();
+    const { signal } = this.#aborter;
+    try {
+      return await (path === undefined
+        ? Deno.connect({ hostname, port, signal })
+        : Deno.connect({ transport: "unix", path }));
+    } catch (error) {
+      throw failed(this.#options, error);
+    }
+  }
+}
+
+/** Says what could not be reached, in an error of the same class. */
+function failed(options: DialOptions, error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { message } = error;
+  const target = targetOf(options);
+  const where = target === undefined ? "" : ` to ${formatAddr(target)}`;
+  const kind = error.constructor as new (message: string, options: ErrorOptions) => Error;
+  return new kind(`Cannot connect${where}: ${message}`, { cause: error });
+}

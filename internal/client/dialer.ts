@@ -1,0 +1,158 @@
+/**
+ * Keeps a number of connections to somewhere else open.
+ *
+ * @module
+ */
+
+import type { Clock } from "../api/serve_options.ts";
+import { closeQuietly, Forwarding, type Listener, type Transport } from "../api/transport.ts";
+import { RefClock } from "../time/clock.ts";
+
+/** Time for which a connection has to live before the pause after it is the shortest again, in milliseconds. */
+const GOOD_LIFE_MS = 1000;
+
+/** What a dialer needs. */
+export interface DialerOptions {
+  /** The address of the target. */
+  readonly addr: Deno.Addr;
+  /** The number of connections to keep open. */
+  readonly size: number;
+  /** The shortest and the longest pause before a connection is opened again, in milliseconds. */
+  readonly minBackoff: number;
+  readonly maxBackoff: number;
+  readonly clock: Clock;
+  /** Opens a connection; gives up when the signal aborts. */
+  readonly dial: (signal: AbortSignal) => Promise<Transport>;
+  /** Told that a connection could not be opened, and after how many milliseconds the next attempt begins. */
+  readonly failed: (error: unknown, retryMs: number) => void;
+}
+
+/**
+ * A listener whose connections are opened by this side. When one of them has ended, another is opened after a pause, which
+ * doubles until a connection has lived for a second: without the pause, a target that accepts and closes at once would be
+ * dialled thousands of times a second.
+ */
+export class Dialer implements Listener {
+  readonly addr: Deno.Addr;
+  readonly #options: DialerOptions;
+  readonly #clock: RefClock;
+  readonly #closing = new AbortController();
+  /** Connections that no `accept` has returned yet. */
+  readonly #ready: Transport[] = [];
+  #accepting: PromiseWithResolvers<Transport> | undefined;
+  #started = false;
+  /** The number of connections that are being opened, and of those that could not be opened. */
+  connecting = 0;
+  errors = 0;
+
+  constructor(options: DialerOptions) {
+    this.addr = options.addr;
+    this.#options = options;
+    this.#clock = new RefClock(options.clock);
+  }
+
+  accept(): Promise<Transport> {
+    if (this.#closing.signal.aborted) return Promise.reject(closedError());
+    if (!this.#started) this.#start();
+    const next = this.#ready.shift();
+    if (next !== undefined) return Promise.resolve(next);
+    this.#accepting = Promise.withResolvers();
+    return this.#accepting.promise;
+  }
+
+  close(): void {
+    this.#closing.abort();
+    for (const transport of this.#ready.splice(0)) closeQuietly(transport);
+    this.#accepting?.reject(closedError());
+  }
+
+  ref(): void {
+    this.#clock.ref();
+  }
+
+  unref(): void {
+    this.#clock.unref();
+  }
+
+  #start(): void {
+    this.#started = true;
+    for (let i = 0; i < this.#options.size; i++) this.#keepOneOpen();
+  }
+
+  /** Opens a connection, again and again. */
+  async #keepOneOpen(): Promise<void> {
+    const { minBackoff, maxBackoff, failed } = this.#options;
+    let pause = minBackoff;
+    while (!this.#closing.signal.aborted) {
+      const { life, error } = await this.#openOne();
+      if (this.#closing.signal.aborted) return;
+      if (life >= GOOD_LIFE_MS) pause = minBackoff;
+      // Half of it at random: connections that ended together are not all opened at the same moment.
+      const retryMs = Math.ceil(pause * (1 + Math.random()) / 2);
+      if (error !== undefined) failed(error, retryMs);
+      await this.#wait(retryMs);
+      pause = Math.min(2 * pause, maxBackoff);
+    }
+  }
+
+  /** Opens a connection, and waits until the server has closed it; returns its life in milliseconds, or why it failed. */
+  async #openOne(): Promise<{ life: number; error?: unknown }> {
+    this.connecting++;
+    let transport: Transport;
+    try {
+      transport = await this.#options.dial(this.#closing.signal);
+    } catch (error) {
+      this.errors++;
+      return { life: 0, error };
+    } finally {
+      this.connecting--;
+    }
+    const since = this.#clock.now();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#deliver(new Dialed(transport, resolve));
+    await promise;
+    return { life: this.#clock.now() - since };
+  }
+
+  #deliver(transport: Transport): void {
+    if (this.#closing.signal.aborted) return closeQuietly(transport);
+    if (this.#accepting === undefined) this.#ready.push(transport);
+    else this.#accepting.resolve(transport);
+    this.#accepting = undefined;
+  }
+
+  async #wait(milliseconds: number): Promise<void> {
+    const { signal } = this.#closing;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const cancel = this.#clock.setTimer(resolve, milliseconds, true);
+    const abort = () => resolve();
+    signal.addEventListener("abort", abort);
+    await promise;
+    signal.removeEventListener("abort", abort);
+    cancel();
+  }
+}
+
+/** A connection that tells when it is closed. */
+class Dialed extends Forwarding {
+  readonly #ended: () => void;
+
+  constructor(inner: Transport, ended: () => void) {
+    super(inner);
+    this.#ended = ended;
+  }
+
+  override close(): void {
+    this.#ended();
+    super.close();
+  }
+
+  override get reset(): (() => void) | undefined {
+    const { reset } = this.inner;
+    return reset && (() => (this.#ended(), reset.call(this.inner)));
+  }
+}
+
+function closedError(): Error {
+  return new Deno.errors.BadResource("The connections are closed");
+}

@@ -1,0 +1,262 @@
+import { assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
+import { type Conn, connect, ConnectionClosedError, type ConnectOptions, type Transport } from "@x/shouty";
+import { listenUnix } from "@x/shouty/ops";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+import { fakeCredentials } from "../kit/fake_tls.ts";
+import { startConversations, startServer } from "../kit/server.ts";
+
+/** Connects in memory, on a clock that the test moves; returns the connection and the server's end of it. */
+async function inMemory(options: ConnectOptions = {}): Promise<{ conn: Conn; peer: TestClient; clock: FakeClock }> {
+  const clock = new FakeClock();
+  const listener = new MemoryListener();
+  const peer = listener.connect();
+  const transport = await listener.accept();
+  return { conn: await connect({ dial: () => transport, clock, ...options }), peer, clock };
+}
+
+/** A transport whose reads and writes never settle, and which knows whether it is closed. */
+function silent(): Transport & { closed: number } {
+  const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 } as const;
+  const never = () => new Promise<never>(() => {});
+  return { localAddr: addr, remoteAddr: addr, read: never, write: never, closeWrite: never, close, closed: 0 };
+  function close(this: { closed: number }) {
+    this.closed++;
+  }
+}
+
+test("a connection that was opened reads and writes like a handler's", async () => {
+  await using t = startServer();
+  await using conn = await connect({ port: t.port });
+  assertEquals((conn.remoteAddr as Deno.NetAddr).port, t.port);
+  assertEquals([conn.tls, conn.proxy, conn.data], [undefined, undefined, undefined]);
+  await conn.write("one\ntwo\n12345three\nfour\n");
+  assertEquals(await conn.readLine(), "ONE");
+  assertEquals((await conn.lines.next()).value, "TWO");
+  assertEquals(new TextDecoder().decode(await conn.readExactly(5)), "12345");
+  assertEquals(await conn.readLine(), "THREE");
+  assertEquals(new TextDecoder().decode((await conn.readUntil("\n"))!), "FOUR");
+  await conn.closeWrite();
+  assertEquals([await conn.readLine(), conn.ending], [null, "end"]);
+  assertEquals((await conn.closed).reason, "end");
+});
+
+test("close sends what was written, and the server sees the end", async () => {
+  await using t = startServer();
+  const conn = await connect({ port: t.port });
+  conn.write("last\n");
+  conn.close();
+  assertEquals((await conn.closed).reason, "closed");
+  assertEquals(conn.signal.reason, "closed");
+  const { reason, lines } = await t.closed();
+  assertEquals([reason, lines], ["end", 1]);
+});
+
+testOnce("connects to a Unix socket", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = `${dir}/s`;
+  await using t = startServer({ listener: await listenUnix({ path }) });
+  await using conn = await connect({ path });
+  await conn.write("over a file\n");
+  assertEquals(await conn.readLine(), "OVER A FILE");
+  assertEquals(t.stats.accepted, 1);
+  await Deno.remove(dir, { recursive: true }).catch(() => {});
+});
+
+testOnce("the peer's end leaves this side open, until it has ended too", async () => {
+  const { conn, peer } = await inMemory();
+  await peer.write("bye\n");
+  await peer.closeWrite();
+  assertEquals([await conn.readLine(), await conn.readLine(), conn.ending], ["bye", null, "end"]);
+  await conn.write("still here\n");
+  assertEquals(await peer.readLine(), "still here");
+  assertEquals(conn.signal.aborted, false);
+  await conn.closeWrite();
+  assertEquals([await peer.readLine(), (await conn.closed).reason, conn.signal.reason], [null, "end", "end"]);
+});
+
+testOnce("this side's end leaves the input open, until it is read", async () => {
+  const { conn, peer } = await inMemory();
+  await conn.writable.close();
+  await peer.write("one\ntwo\n");
+  await peer.closeWrite();
+  assertEquals([await conn.readLine(), conn.signal.aborted], ["one", false]);
+  assertEquals(await new Response(conn.readable).text(), "two\n");
+  assertEquals((await conn.closed).reason, "end");
+});
+
+testOnce("at a limit the caller may still write for a second, and the server is told nothing", async () => {
+  const { conn, peer, clock } = await inMemory({ maxLineBytes: 5 });
+  await peer.write("too long\n");
+  assertEquals([await conn.readLine(), conn.ending], [null, "line-too-long"]);
+  await conn.write("QUIT\n");
+  await clock.advance(999);
+  assertEquals(await peer.readLine(), "QUIT");
+  await clock.advance(1);
+  assertEquals(await peer.readAll(), "");
+  await peer.closeWrite();
+  assertEquals((await conn.closed).reason, "line-too-long");
+});
+
+testOnce("a server that says nothing is idle while a read waits, and not before", async () => {
+  const { conn, peer, clock } = await inMemory({ idleTimeout: 1000 });
+  await clock.advance(10_000);
+  const line = conn.readLine();
+  await clock.advance(999);
+  assertEquals(conn.ending, undefined);
+  await clock.advance(1);
+  assertEquals([await line, conn.ending], [null, "idle"]);
+  await peer.closeWrite();
+  await clock.advance(1000);
+  assertEquals((await conn.closed).reason, "idle");
+});
+
+testOnce("a reset by the server ends the connection while the caller does something else", async () => {
+  const { conn, peer, clock } = await inMemory();
+  peer.reset();
+  await clock.advance(1000);
+  assertEquals((await conn.closed).reason, "reset");
+  await assertRejects(() => conn.write("x"), ConnectionClosedError);
+});
+
+testOnce("the framing, the data and the changes of a connection are its own", async () => {
+  const clock = new FakeClock();
+  const listener = new MemoryListener();
+  const peer = listener.connect();
+  const transport = await listener.accept();
+  await using conn = await connect({
+    dial: () => transport,
+    clock,
+    framing: { lineEnd: "crlf" },
+    data: () => ({ count: 1 }),
+  });
+  await peer.write("a\nb\r\nc|");
+  assertEquals([await conn.readLine(), conn.data.count], ["a\nb", 1]);
+  conn.setFraming({ lineEnd: { delimiter: "|" } });
+  assertEquals(await conn.readLine(), "c");
+  peer.close();
+});
+
+testOnce("data that throws closes the connection, and is the error of connect", async () => {
+  const error = new Error("no data");
+  const data = () => {
+    throw error;
+  };
+  const listener = new MemoryListener();
+  const peer = listener.connect();
+  const transport = await listener.accept();
+  const failed = connect({ dial: () => transport, data });
+  assertEquals(await peer.readAll(), "");
+  await peer.closeWrite();
+  assertStrictEquals(await failed.catch((error) => error), error);
+});
+
+testOnce("startTls is for servers", async () => {
+  const { conn, peer } = await inMemory();
+  const error = await assertRejects(() => conn.startTls(fakeCredentials()), TypeError);
+  assertEquals(error.message, "Cannot begin TLS: this side is the client, which has the option tls");
+  peer.close();
+  conn.close();
+  await conn.closed;
+});
+
+testOnce("a server that nobody is at is named in the error", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  const error = await assertRejects(() => connect({ port }), Deno.errors.ConnectionRefused);
+  assertEquals(error.message.startsWith(`Cannot connect to 127.0.0.1:${port}: Connection refused`), true);
+  await assertRejects(() => connect({ path: "/nowhere/at/all" }), Deno.errors.NotFound, "unix:/nowhere/at/all");
+});
+
+testOnce("an attempt ends when connectTimeout is up, and closes a connection that comes later", async () => {
+  const clock = new FakeClock();
+  const opening = Promise.withResolvers<Transport>();
+  const failed = connect({ dial: () => opening.promise, clock, connectTimeout: 500 }).catch((error) => error);
+  await clock.advance(500);
+  const error = await failed;
+  assertInstanceOf(error, Deno.errors.TimedOut);
+  assertEquals(error.message, "Cannot connect: no answer within 500 ms");
+  const transport = silent();
+  opening.resolve(transport);
+  await clock.advance(0);
+  assertEquals([transport.closed, clock.pending], [1, 0]);
+});
+
+testOnce("a TLS handshake that nobody answers counts as connecting", async () => {
+  const clock = new FakeClock();
+  const transport = silent();
+  const options = { dial: () => transport, clock, tls: { serverName: "example.org" }, connectTimeout: 500 };
+  const failed = connect(options).catch((error) => error);
+  await clock.advance(0);
+  // The library for TLS is being loaded.
+  await import("../../ops/tls/client.ts");
+  await clock.advance(500);
+  assertInstanceOf(await failed, Deno.errors.TimedOut);
+  assertEquals(transport.closed > 0, true);
+});
+
+testOnce("the signal ends an attempt before it begins, while it runs, and the open connection", async () => {
+  const reason = new Error("enough");
+  const dial = () => new Promise<Transport>(() => {});
+  assertStrictEquals(await connect({ dial, signal: AbortSignal.abort(reason) }).catch((error) => error), reason);
+
+  const during = new AbortController();
+  const failed = connect({ dial, signal: during.signal }).catch((error) => error);
+  during.abort(reason);
+  assertStrictEquals(await failed, reason);
+
+  const open = new AbortController();
+  const { conn, peer } = await inMemory({ signal: open.signal });
+  const line = conn.readLine();
+  open.abort(reason);
+  assertEquals(await line, null);
+  const { reason: why, error } = await conn.closed;
+  assertEquals([why, error, await peer.readLine()], ["closed", reason, null]);
+});
+
+/** Options that are wrong, and the error. */
+const WRONG: readonly [ConnectOptions, string][] = [
+  [{}, "Cannot connect: expected one of port, path and dial, got none of them"],
+  [{ port: 1, path: "/x" }, "Cannot connect: expected one of port, path and dial, got several of them"],
+  [{ port: 0 }, "Cannot use port 0: expected a whole number from 1 to 65535"],
+  [{ port: 65_536 }, "Cannot use port 65536: expected a whole number from 1 to 65535"],
+  [{ port: "80" as never }, 'Cannot use port "80": expected a number'],
+  [{ path: "" }, 'Cannot use path "": expected at least one character'],
+  [{ hostname: "", port: 1 }, 'Cannot use hostname "": expected at least one character'],
+  [{ hostname: "x", path: "/x" }, 'Cannot use hostname "x" without port: expected both'],
+  [{ dial: 1 as never }, "Cannot use dial: expected a function, got 1"],
+  [
+    { port: 1, connectTimeout: 0 },
+    "Cannot use connectTimeout 0: expected more than 0 and at most 2147483647 ms, or Infinity",
+  ],
+  [{ port: 1, tls: "yes" as never }, 'Cannot use tls: expected an object, got "yes"'],
+  [{ path: "/x", tls: true }, "Cannot use tls without a name to verify: expected tls.serverName beside path or dial"],
+  [{ port: 1, tls: { serverName: 1 as never } }, "Cannot use tls.serverName: expected a string, got 1"],
+  [{ port: 1, signal: {} as never }, "Cannot use signal: expected an AbortSignal, got an object"],
+  [
+    { port: 1, idleTimeout: -1 },
+    "Cannot use idleTimeout -1: expected more than 0 and at most 2147483647 ms, or Infinity",
+  ],
+  [{ port: 1, framing: { lineEnd: "cr" as never } }, 'Cannot use framing.lineEnd "cr"'],
+  [{ port: 1, data: 1 as never }, "Cannot use data: expected a function, got 1"],
+];
+
+testOnce("wrong options are named, with the value and what is allowed, before anything is opened", async () => {
+  for (const [options, message] of WRONG) {
+    const error = await connect(options).catch((error) => error);
+    assertEquals([error instanceof TypeError || error instanceof RangeError, error.message.slice(0, message.length)], [
+      true,
+      message,
+    ]);
+  }
+  const error = await connect(undefined as never).catch((error) => error);
+  assertEquals(error.message, "Cannot use connect options: expected an object, got undefined");
+});
+
+test("connections that are open at the same time have their own numbers", async () => {
+  await using t = startConversations({}, async (conn) => void await conn.readLine());
+  await using one = await connect({ port: t.port });
+  await using two = await connect({ port: t.port });
+  assertEquals(two.id, one.id + 1);
+});

@@ -1,0 +1,253 @@
+import { assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
+import { connectPool, type ConnHandler, type ConnPool, type PoolEvent, type PoolOptions } from "@x/shouty";
+import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+import { listenLoopback, startConversations, startServer } from "../kit/server.ts";
+
+/** A pool whose connections are in memory, and what happened to it. */
+class TestPool implements AsyncDisposable {
+  readonly clock = new FakeClock();
+  readonly #listener = new MemoryListener();
+  readonly events: PoolEvent[] = [];
+  /** The servers' ends of the connections, in the order in which they were opened. */
+  readonly peers: TestClient[] = [];
+  /** When each was asked for, in milliseconds. */
+  readonly dialled: number[] = [];
+  readonly pool: ConnPool;
+  /** What the next attempts fail with. */
+  failure: Error | undefined;
+
+  constructor(options: PoolOptions, handler: ConnHandler) {
+    const dial = async () => {
+      this.dialled.push(this.clock.now());
+      if (this.failure !== undefined) throw this.failure;
+      this.peers.push(this.#listener.connect());
+      return await this.#listener.accept();
+    };
+    this.pool = connectPool(
+      { dial, clock: this.clock, onEvent: (event) => this.events.push(event), ...options },
+      handler,
+    );
+  }
+
+  all<Type extends PoolEvent["type"]>(type: Type): Extract<PoolEvent, { type: Type }>[] {
+    return this.events.filter((event) => event.type === type) as never;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const peer of this.peers) peer[Symbol.dispose]();
+    const stopped = this.pool.shutdown({ drainTimeout: 10 });
+    await this.clock.advance(2100);
+    await stopped;
+    const { accepted, active, closed, connecting } = this.pool.stats();
+    assertEquals([active, connecting], [0, 0]);
+    assertEquals(accepted, Object.values(closed).reduce((sum, count) => sum + count));
+    assertEquals(this.all("accepted").length, this.all("closed").length);
+  }
+}
+
+/** Shouts at the other side, until that ends. */
+const shouting: ConnHandler = async (conn) => {
+  for await (const line of conn.lines) await conn.write(`${line.toUpperCase()}!\n`);
+};
+
+test("a pool keeps as many connections open as it was told, and opens each again that has ended", async () => {
+  await using upstream = startConversations({}, async (conn) => {
+    await conn.write("hello\n");
+    await conn.readLine();
+    await conn.readLine();
+  });
+  let opened = 0;
+  const again = Promise.withResolvers<void>();
+  const onEvent = ({ type }: PoolEvent) => type === "accepted" && ++opened === 4 && again.resolve();
+  const options = { port: upstream.port, size: 3, minBackoff: 5, drainTimeout: 50, onEvent };
+  await using pool = connectPool(options, shouting);
+  await upstream.until("accepted", 3);
+  const [first] = upstream.server.connections;
+  await first.write("bye\n");
+  first.close();
+  await again.promise;
+  assertEquals([pool.stats().active, pool.state], [3, "listening"]);
+});
+
+testOnce("a target that accepts and closes at once is dialled with pauses that double up to the longest", async () => {
+  await using t = new TestPool({ minBackoff: 100, maxBackoff: 800 }, () => {});
+  for (let part = 0; part < 600; part++) {
+    await t.clock.advance(50);
+    for (const peer of t.peers.splice(0)) peer[Symbol.dispose]();
+  }
+  const pauses = t.dialled.slice(1).map((at, i) => at - t.dialled[i]);
+  assertGreater(pauses.length, 25);
+  const longest = [100, 200, 400, ...Array(pauses.length).fill(800)];
+  for (const [i, pause] of pauses.entries()) {
+    assertEquals(pause >= longest[i] / 2 && pause <= longest[i] + 150, true, `pause ${i} is ${pause} ms`);
+  }
+});
+
+testOnce("a connection that has lived for a second makes the pause the shortest again", async () => {
+  await using t = new TestPool({ minBackoff: 100, maxBackoff: 10_000 }, shouting);
+  const endAfter = async (life: number) => {
+    const count = t.dialled.length;
+    await t.clock.advance(life);
+    const since = t.clock.now();
+    t.peers.at(-1)!.close();
+    while (t.dialled.length === count) await t.clock.advance(10);
+    return t.clock.now() - since;
+  };
+  await t.clock.advance(0);
+  for (let i = 0; i < 4; i++) await endAfter(10);
+  assertGreater(await endAfter(900), 700);
+  assertLess(await endAfter(1000), 130);
+  assertLess(await endAfter(10), 230);
+});
+
+testOnce("a failed attempt is an event and a number, and the pool tries again", async () => {
+  await using t = new TestPool({ minBackoff: 100 }, shouting);
+  t.failure = new Deno.errors.ConnectionRefused("nobody there");
+  await t.clock.advance(0);
+  t.peers[0]?.close();
+  await t.clock.advance(400);
+  const errors = t.all("connect-error");
+  assertGreater(errors.length, 1);
+  assertEquals([errors[0].error, errors[0].addr], [t.failure, undefined]);
+  assertEquals(errors[0].retryMs > 0 && errors[0].retryMs <= 200, true);
+  assertEquals(t.pool.stats().connectErrors, errors.length);
+  t.failure = undefined;
+  await t.clock.advance(10_000);
+  assertEquals(t.pool.stats().active, 1);
+});
+
+test("a target that cannot be reached is named in the event", async () => {
+  const listener = listenLoopback();
+  const { port } = listener.addr as Deno.NetAddr;
+  await listener.close();
+  const failed = Promise.withResolvers<PoolEvent>();
+  await using _pool = connectPool({ port, onEvent: failed.resolve }, shouting);
+  const event = await failed.promise;
+  if (event.type !== "connect-error") throw new Error(event.type);
+  assertEquals([event.addr, event.error instanceof Deno.errors.ConnectionRefused], [
+    { transport: "tcp", hostname: "127.0.0.1", port },
+    true,
+  ]);
+});
+
+testOnce("a handler that throws ends its connection alone, and nothing is told to the other side", async () => {
+  await using t = new TestPool({ size: 2 }, async (conn) => {
+    if (await conn.readLine() === "fail") throw new Error("on purpose");
+    await conn.readLine();
+  });
+  await t.clock.advance(0);
+  await t.peers[0].write("fail\n");
+  assertEquals(await t.peers[0].readAll(), "");
+  t.peers[0].close();
+  await t.clock.advance(200);
+  assertEquals([t.all("handler-error").length, t.pool.stats().active, t.peers.length], [1, 2, 3]);
+  assertEquals(t.all("closed").map(({ reason }) => reason), ["handler-error"]);
+});
+
+testOnce("events are those of a server, without one for listening", async () => {
+  const t = new TestPool({}, shouting);
+  await t.clock.advance(0);
+  t.peers[0].close();
+  const stopped = t.pool.shutdown();
+  await t.clock.advance(10_000);
+  await stopped;
+  assertEquals(t.events.map(({ type }) => type), ["accepted", "draining", "closed", "stopped"]);
+  assertEquals(t.pool.state, "closed");
+  await t.pool.finished;
+});
+
+testOnce("a shutdown with finish answers what has come, and opens nothing more", async () => {
+  const t = new TestPool({ size: 2 }, shouting);
+  await t.clock.advance(0);
+  await t.peers[0].write("last\n");
+  const stopped = t.pool.shutdown({ drain: "finish" });
+  assertEquals(await t.peers[0].readAll(), "LAST!\n");
+  assertEquals(await t.peers[1].readAll(), "");
+  for (const peer of t.peers) peer.close();
+  await t.clock.advance(0);
+  assertEquals((await stopped).closed, { drained: 2 });
+  await t.clock.advance(60_000);
+  assertEquals([t.dialled.length, t.clock.pending], [2, 0]);
+});
+
+testOnce("a shutdown ends the attempts and the pauses that are under way", async () => {
+  const clock = new FakeClock();
+  const dial = () => new Promise<never>(() => {});
+  const pool = connectPool({ dial, clock, size: 5, connectTimeout: 1000 }, shouting);
+  await clock.advance(0);
+  assertEquals(pool.stats().connecting, 5);
+  assertEquals((await pool.shutdown()).closed, {});
+  await clock.advance(0);
+  assertEquals([pool.stats().connecting, clock.pending], [0, 0]);
+
+  await using t = new TestPool({}, () => {});
+  await t.clock.advance(0);
+  t.failure = new Error("no");
+  t.peers[0].close();
+  while (t.all("connect-error").length === 0) await t.clock.advance(10);
+  await t.pool.shutdown();
+  await t.clock.advance(0);
+  assertEquals(t.clock.pending, 0);
+});
+
+testOnce("a signal shuts the pool down", async () => {
+  const stop = new AbortController();
+  const t = new TestPool({ signal: stop.signal }, shouting);
+  await t.clock.advance(0);
+  stop.abort();
+  t.peers[0].close();
+  await t.pool.finished;
+  assertEquals(t.pool.state, "closed");
+});
+
+testOnce("a pool broadcasts over its connections, and lists them", async () => {
+  await using t = new TestPool({ size: 2 }, shouting);
+  await t.clock.advance(0);
+  const [one] = t.pool.connections;
+  one.write("to one\n");
+  t.pool.broadcast("to all others\n", { except: one });
+  const lines = await Promise.all(t.peers.map((peer) => peer.readLine()));
+  assertEquals(lines.toSorted(), ["to all others", "to one"]);
+  assertEquals([...t.pool.connections].length, 2);
+});
+
+testOnce("wrong options of a pool are named, and nothing is opened", () => {
+  const dial = () => {
+    throw new Error("dialled");
+  };
+  const wrong: [PoolOptions, string][] = [
+    [{ dial, size: 0 }, "Cannot use size 0: expected a whole number from 1 to 10000"],
+    [{ dial, minBackoff: 0 }, "Cannot use minBackoff 0: expected more than 0"],
+    [{ dial, maxBackoff: Infinity }, "Cannot use maxBackoff Infinity: expected a number of milliseconds"],
+    [
+      { dial, minBackoff: 50, maxBackoff: 10 },
+      "Cannot use maxBackoff 10: expected at least minBackoff, which is 50 ms",
+    ],
+    [{ dial, drain: "never" as never }, 'Cannot use drain "never"'],
+    [{ dial, onEvent: 1 as never }, "Cannot use onEvent: expected a function, got 1"],
+    [{}, "Cannot connect: expected one of port, path and dial, got none of them"],
+  ];
+  for (const [options, message] of wrong) {
+    const error = assertThrows(() => connectPool(options, shouting)) as Error;
+    assertEquals(error.message.slice(0, message.length), message);
+  }
+  assertThrows(() => connectPool({ dial }, undefined as never), TypeError, "Cannot use handler");
+  assertThrows(() => connectPool(undefined as never, shouting), TypeError, "Cannot use connectPool options");
+});
+
+test("lines go over a pool to a server and back", async () => {
+  await using upstream = startServer();
+  const jobs = Array.from({ length: 100 }, (_, i) => `job ${i}`);
+  const results: string[] = [];
+  const done = Promise.withResolvers<void>();
+  await using _pool = connectPool({ port: upstream.port, size: 4, drainTimeout: 50 }, async (conn) => {
+    for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
+      await conn.write(`${job}\n`);
+      results.push((await conn.readLine())!);
+    }
+    if (results.length === 100) done.resolve();
+  });
+  await done.promise;
+  assertEquals(new Set(results).size, 100);
+});
