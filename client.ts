@@ -10,7 +10,6 @@ import { checkFunction } from "./internal/api/check.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
 import type { Conn, ConnHandler } from "./internal/api/handlers.ts";
 import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
-import type { Transport } from "./internal/api/transport.ts";
 import { checkConnectOptions, type ConnectOptions, targetOf } from "./internal/client/connect_options.ts";
 import { dial, type Secure } from "./internal/client/dial.ts";
 import { Dialer } from "./internal/client/dialer.ts";

@@ -13,7 +13,8 @@ import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { TURN_LINES } from "../time/turns.ts";
 import type { Body, Wanted } from "./wanted.ts";
-import type { Reader, ReaderOwner } from "../io/reader.ts";
+import type { Breach } from "../api/reasons.ts";
+import type { Reader } from "../io/reader.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -31,13 +32,18 @@ const LINE: Wanted<string | null> = {
   ended: () => null,
 };
 
+/** The parts of the connection, as the input sees them. */
+interface InputOwner {
+  /** The handler has found that there is no more input, and what is wrong with it, if anything is. */
+  inputEnded(breach: Breach | undefined, atOnce: boolean): void;
+}
+
 /** Reads for a conversation handler, one read at a time. */
 export class Input {
   readonly reader: Reader;
   readonly cutter: LineCutter;
   readonly #clocks: ConnectionClocks;
-  readonly #owner: ReaderOwner;
-  readonly #parts: { sideEnded(): void };
+  readonly #owner: InputOwner;
   #busy = false;
   /** The last read for a stream. */
   #reading: Promise<unknown> | undefined;
@@ -61,21 +67,13 @@ export class Input {
    * @param reader Where the bytes come from.
    * @param cutter Cuts lines.
    * @param clocks Told when the handler waits, and when it gets something.
-   * @param owner The connection.
-   * @param parts Told when the handler has found that there is no more input.
+   * @param owner The parts of the connection.
    */
-  constructor(
-    reader: Reader,
-    cutter: LineCutter,
-    clocks: ConnectionClocks,
-    owner: ReaderOwner,
-    parts: { sideEnded(): void },
-  ) {
+  constructor(reader: Reader, cutter: LineCutter, clocks: ConnectionClocks, owner: InputOwner) {
     this.reader = reader;
     this.cutter = cutter;
     this.#clocks = clocks;
     this.#owner = owner;
-    this.#parts = parts;
   }
 
   /** Reads the next line; null if there are no more. */
@@ -334,8 +332,7 @@ export class Input {
     const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
     if (breach === undefined && !reader.over) return false;
     reader.end(breach ?? (reader.peerEnded ? "end" : undefined));
-    if (breach !== undefined) this.#owner.breached(breach, atOnce);
-    this.#parts.sideEnded();
+    this.#owner.inputEnded(breach, atOnce);
     return true;
   }
 

@@ -8,7 +8,7 @@ import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_opti
 import type { HandlerErrorEvent } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
-import type { CloseReason } from "../api/reasons.ts";
+import type { Breach, CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
 import { LineCutter } from "../lines/line_cutter.ts";
@@ -104,7 +104,7 @@ export class Parts<Data> {
   get handle(): Handle<Data> {
     if (this.#handle !== undefined) return this.#handle;
     if (!("lines" in this.#host.handler)) {
-      this.#input = new Input(this.reader, this.cutter, this.clocks, this.#owner, this);
+      this.#input = new Input(this.reader, this.cutter, this.clocks, this);
     }
     return this.#handle = new Handle(this.#owner, this);
   }
@@ -142,6 +142,12 @@ export class Parts<Data> {
     }
     this.#answers = new Answers(this, reader, cutter, outbox, clocks, budget, handler.lines);
     return reader.read(this.#answers);
+  }
+
+  /** The handler has found that there is no more input. A breach ends the connection, which the owner is told. */
+  inputEnded(breach: Breach | undefined, atOnce: boolean): void {
+    if (breach !== undefined) this.#owner.breached(breach, atOnce);
+    this.sideEnded();
   }
 
   /** A side has ended. Once both have, the caller of `connect` needs the connection no longer. */
