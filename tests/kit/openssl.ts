@@ -1,5 +1,5 @@
 /**
- * OpenSSL as a client of a server under test.
+ * OpenSSL as a client of a server under test, and as a server of a client under test.
  *
  * @module
  */
@@ -37,4 +37,18 @@ export async function withFiles(
 /** Connects OpenSSL's client. */
 export function openssl(t: TlsServer, ...args: string[]): Subprocess {
   return new Subprocess("openssl", ["s_client", "-connect", `127.0.0.1:${t.port}`, ...args]);
+}
+
+/** Starts OpenSSL's server on a free port of the loopback. */
+export async function opensslServer(...args: string[]): Promise<Subprocess & { readonly port: number }> {
+  const server = new Subprocess("openssl", ["s_server", "-accept", "127.0.0.1:0", ...args]);
+  const [, port] = await server.stdoutMatch(/ACCEPT 127\.0\.0\.1:(\d+)/);
+  return Object.assign(server, { port: Number(port) });
+}
+
+/** Runs OpenSSL to its end; returns its output. */
+export async function runOpenssl(...args: string[]): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command("openssl", { args }).output();
+  if (!success) throw new Error(new TextDecoder().decode(stderr));
+  return new TextDecoder().decode(stdout);
 }

@@ -6,10 +6,11 @@
 
 import { Duplex } from "node:stream";
 import { type ConnHandler, type LineHandler, serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
-import { listenTls, type ListenTlsOptions, type TlsListener } from "@x/shouty/ops";
+import { listenTls, type ListenTlsOptions, type TlsListener, type TlsServerCredentials } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { End } from "../../testing/pipe.ts";
-import { closeQuietly } from "../../internal/api/transport.ts";
+import { closeQuietly, type TlsInfo, type Transport } from "../../internal/api/transport.ts";
+import { type ClientTlsOptions, connectTlsOver } from "../../ops/tls/client.ts";
 import { Authority, type Identity, makeIdentity } from "./certificates.ts";
 import { listenLoopback, TestServer } from "./server.ts";
 
@@ -137,6 +138,31 @@ export function pipe(bufferBytes: number = 64 * 1024): [server: End, client: End
   return End.pair(bufferBytes, addr(1), addr(2));
 }
 
+/** Connects a client to credentials in memory, and returns both sides' transports; `close` closes both. */
+export async function shakeHands(
+  credentials: TlsServerCredentials,
+  options: Partial<ClientTlsOptions> = {},
+): Promise<Secured> {
+  const [serverEnd, clientEnd] = pipe();
+  const close = () => [serverEnd, clientEnd].forEach(closeQuietly);
+  try {
+    const [server, client] = await Promise.all([
+      credentials.accept(serverEnd, new Uint8Array()),
+      connectTlsOver(clientEnd, { serverName: "localhost", caCerts: AUTHORITY.cert, ...options }),
+    ]);
+    return { server, client, [Symbol.dispose]: close };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/** Both sides of a TLS connection. */
+export interface Secured extends Disposable {
+  server: Transport & { readonly tls: TlsInfo };
+  client: Transport & { readonly tls: TlsInfo };
+}
+
 type Handler = LineHandler | { conversation: ConnHandler };
 type TlsOptions = Partial<ListenTlsOptions>;
 
@@ -150,6 +176,7 @@ export async function startTls(
   options: ServeOptions = {},
   handler: Handler = shout,
 ): Promise<TlsServer> {
-  const listener = await listenTls({ listener: tls.listener ?? listenLoopback(), ...IDENTITY, ...tls });
+  const identity = tls.credentials === undefined ? IDENTITY : {};
+  const listener = await listenTls({ listener: tls.listener ?? listenLoopback(), ...identity, ...tls });
   return new TlsServer(listener, { ...IDENTITY, ...tls } as Identity, options, handler);
 }

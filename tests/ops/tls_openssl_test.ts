@@ -81,3 +81,49 @@ for (const version of ["-tls1_2", "-tls1_3"]) {
     assertMatch((error as Error).message, /^The client's .* \(it is of X\.509 version 1, and version 3 is required\)$/);
   });
 }
+
+for (const version of ["-tls1_2", "-tls1_3"]) {
+  test(`OpenSSL gets the certificate and the protocol that it asks for, with ${version}`, async () => {
+    const sni = [makeIdentity("irc", { by: AUTHORITY, altNames: ["DNS:*.example.org"] })];
+    await using t = await startTls({ sni, alpnProtocols: ["irc", "imap"] });
+    for (const [name, subject] of [["irc.example.org", "irc"], ["example.org", "server"]]) {
+      await using client = openssl(t, version, "-servername", name, "-alpn", "imap,irc");
+      await client.stdoutMatch(new RegExp(`subject=CN ?= ?${subject}\n`));
+      await client.stdoutMatch(/ALPN protocol: irc\n/);
+      await client.type("hello\n");
+      await client.stdoutMatch(/HELLO/);
+    }
+    await using without = openssl(t, version, "-noservername");
+    await without.stdoutMatch(/No ALPN negotiated/);
+    await using other = openssl(t, version, "-alpn", "http/1.1");
+    assertMatch((await other.outcome()).stderr, /alert no application protocol/);
+    assertMatch(((await t.until("rejected")).error as Error).message, /doesn't support any known protocol/);
+  });
+
+  test(`OpenSSL is asked for a certificate, and the handler learns which it has shown, with ${version}`, async () => {
+    const known = makeIdentity("known", { by: AUTHORITY });
+    const stranger = makeIdentity("stranger");
+    await using file = await withFiles({ "known": known.cert + known.key, "stranger": stranger.cert + stranger.key });
+    await using t = await startTls({ clientAuth: "request", clientCa: AUTHORITY.cert }, {}, {
+      async conversation(conn) {
+        const { peer } = conn.tls!;
+        await conn.write(`you are ${peer === undefined ? "nobody" : `${peer.subject}, ${peer.verified}`}\n`);
+        await conn.readLine();
+      },
+    });
+    for (
+      const [own, text] of [["known", /you are CN=known, true/], ["stranger", /you are CN=stranger, false/]] as const
+    ) {
+      await using first = openssl(t, version, "-cert", file(own), "-sess_out", file("session"));
+      await first.stdoutMatch(text);
+      await first.endInput();
+      await first.outcome();
+      // A resumed session says the same: the unverified one does not become verified.
+      await using again = openssl(t, version, "-sess_in", file("session"));
+      await again.stdoutMatch(/Reused, TLSv/);
+      await again.stdoutMatch(text);
+    }
+    await using nobody = openssl(t, version);
+    await nobody.stdoutMatch(/you are nobody/);
+  });
+}

@@ -56,6 +56,7 @@ export function isSignedBy(certificate: X509Certificate, issuer: X509Certificate
 function isSignedWithPss({ raw }: X509Certificate, { publicKey }: X509Certificate): boolean {
   if (publicKey.asymmetricKeyType !== "rsa" && publicKey.asymmetricKeyType !== "rsa-pss") return false;
   const { body, signature } = signedPartOf(raw);
-  const key = { key: publicKey, padding: constants.RSA_PKCS1_PSS_PADDING };
+  const { RSA_PKCS1_PSS_PADDING: padding, RSA_PSS_SALTLEN_DIGEST: saltLength } = constants;
+  const key = { key: publicKey, padding, saltLength };
   return ["sha256", "sha384", "sha512"].some((hash) => verify(hash, body, key, signature));
 }
