@@ -1,7 +1,10 @@
 import { assertEquals, assertGreater, assertLess, assertMatch, assertNotEquals } from "@std/assert";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "../kit/bounded.ts";
-import { converse, listening, type ServerProcess, Subprocess } from "../kit/command.ts";
+import { TestClient } from "@x/shouty/testing";
+import { converse, listening, NO_SIGNALS, type ServerProcess, Subprocess } from "../kit/command.ts";
+import { withFiles } from "../kit/openssl.ts";
+import { IDENTITY } from "../kit/tls.ts";
 
 const EXAMPLES = new URL("../../examples/", import.meta.url);
 
@@ -64,6 +67,39 @@ test("ingest runs as its comment says", async () => {
   }
 });
 
+test("smtp runs as its comment says", async () => {
+  await using example = await run("smtp");
+  const commands = "HELO me\r\nMAIL FROM:<ada@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n";
+  const replies = "220 mail.shouty ESMTP\r\n250 mail.shouty\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n" +
+    "354 End with <CRLF>.<CRLF>\r\n250 2.0.0 Ok: queued as 1.1\r\n";
+  assertEquals(await converse(example, `${commands}Hello, Bob!\r\n.\r\n`), replies);
+  await example.stdoutMatch(/^from <ada@example\.org> to <bob@example\.org>: 13 bytes\n$/);
+});
+
+test("pop3 runs as its comment says", async () => {
+  await using example = await run("pop3");
+  const replies = await converse(example, "USER user\r\nPASS pass\r\nSTAT\r\n");
+  assertEquals(replies, "+OK POP3 ready\r\n+OK\r\n+OK 2 mails\r\n+OK 2 290\r\n");
+});
+
+for (const [name, begin] of [["smtp", /250-STARTTLS\r\n/], ["pop3", /\r\nSTLS\r\n/]] as const) {
+  test(`${name} offers TLS if it gets the files of a certificate and its key, and ends at a signal`, async () => {
+    await using file = await withFiles({ "cert.pem": IDENTITY.cert, "key.pem": IDENTITY.key });
+    const args = ["run", "-A", `examples/${name}.ts`, "0", file("cert.pem"), file("key.pem")];
+    await using example = await listening(new Subprocess(Deno.execPath(), args));
+    assertMatch(await converse(example, "EHLO me\r\nCAPA\r\n"), begin);
+    if (NO_SIGNALS) return;
+    using client = new TestClient(await Deno.connect({ port: example.port }));
+    await client.readLine();
+    example.signal("SIGTERM");
+    assertEquals(await client.readAll(), name === "smtp" ? SHUTS_DOWN : "");
+    client.close();
+    assertEquals(await example.exitCode(), 0);
+  });
+}
+
+const SHUTS_DOWN = "421 4.3.2 mail.shouty closes the connection: drained\r\n";
+
 test("prefix_proxy runs as its comment says", async () => {
   await using upstream = await run("shout_stream");
   await using example = await run("prefix_proxy", { "127.0.0.1:8080": `127.0.0.1:${upstream.port}` });
@@ -78,7 +114,7 @@ test("every example is a page that one can copy", async () => {
     assertLess(lines.filter(isCode).length, 150, name);
     const imports = lines.filter((line) => line.startsWith("import "));
     for (const line of imports) {
-      assertMatch(line, / from "(@x\/shouty|@std\/streams\/text-line-stream|node:sqlite)";$/, name);
+      assertMatch(line, / from "(@x\/shouty(\/ops)?|@std\/streams\/text-line-stream|node:sqlite)";$/, name);
     }
     imported += imports.length;
   }

@@ -6,7 +6,7 @@
 
 import { test as bounded } from "./bounded.ts";
 import { Subprocess } from "./command.ts";
-import type { TlsServer } from "./tls.ts";
+import type { TestServer } from "./server.ts";
 
 const MISSING = await isThere("openssl") ? "" : " (skipped: openssl is missing)";
 
@@ -35,7 +35,7 @@ export async function withFiles(
 }
 
 /** Connects OpenSSL's client. */
-export function openssl(t: TlsServer, ...args: string[]): Subprocess {
+export function openssl(t: TestServer, ...args: string[]): Subprocess {
   return new Subprocess("openssl", ["s_client", "-connect", `127.0.0.1:${t.port}`, ...args]);
 }
 

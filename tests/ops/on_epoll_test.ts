@@ -9,6 +9,8 @@ import "../conn/gone_test.ts";
 import "../examples/example_memcached_test.ts";
 import "../examples/example_redis_test.ts";
 import "../examples/example_irc_test.ts";
+import "../examples/example_pop3_test.ts";
+import "../examples/example_smtp_test.ts";
 import "../conn/many_reads_test.ts";
 import "../server/drain_conversations_test.ts";
 import "../server/left_early_test.ts";
