@@ -4,6 +4,7 @@ import "../server/accept_test.ts";
 import "../server/admission_test.ts";
 import "../server/conn_limits_test.ts";
 import "../client/connect_test.ts";
+import "../client/connect_tls_test.ts";
 import "../client/pool_test.ts";
 import "../conn/gone_test.ts";
 import "../examples/example_memcached_test.ts";
