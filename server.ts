@@ -6,7 +6,7 @@
 
 import { Connection } from "./conn.ts";
 import type { Handler, Host } from "./internal/conn/parts.ts";
-import { Acceptor } from "./internal/server/acceptor.ts";
+import { Acceptors } from "./internal/server/acceptor.ts";
 import { Admission, admissionRules, Candidates, type Verdict } from "./internal/server/admission.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
@@ -29,7 +29,7 @@ import { checkDrain, checkServeOptions } from "./internal/api/serve_options.ts";
 import type { Clock, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
-import { closeQuietly, keepAlive, type Listener, type Transport } from "./internal/api/transport.ts";
+import { closeQuietly, keepAlive, type Transport } from "./internal/api/transport.ts";
 
 /**
  * A server at work.
@@ -38,7 +38,7 @@ import { closeQuietly, keepAlive, type Listener, type Transport } from "./intern
  * awaits these promises, and then the handlers that are still running.
  */
 export class LineServer<Data> implements Server<Data>, Host<Data> {
-  readonly addr: Deno.Addr;
+  readonly addrs: readonly Deno.Addr[];
   readonly keepAliveMs: number;
   readonly alarms: Alarms;
   readonly handler: Handler<Data>;
@@ -48,8 +48,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
   readonly #options: ServeOptions<Data>;
   readonly clock: RefClock;
   readonly #time: Clock;
-  readonly #listener: Listener;
-  readonly #acceptor: Acceptor;
+  readonly #acceptors: Acceptors;
   readonly #admission: Admission;
   readonly #rejects: Rejects;
   readonly #candidates: Candidates;
@@ -57,7 +56,6 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
   readonly budget: Budget;
   readonly #counters = new Counters();
   readonly reports: Reports;
-  readonly #accepting: Promise<void>;
   readonly #finished = Promise.withResolvers<void>();
   readonly #report = Promise.withResolvers<ShutdownReport>();
   #state: ServerState = "listening";
@@ -85,17 +83,21 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     this.alarms = new Alarms(clock);
     this.#rejects = new Rejects(clock);
     this.#candidates = new Candidates(clock, options.admitTimeout ?? 5000, this.#limits);
-    this.#listener = options.listener ?? Deno.listen({ hostname, port });
-    this.#acceptor = new Acceptor(this.#listener, this.clock, {
+    const listeners = [options.listener ?? Deno.listen({ hostname, port })].flat();
+    this.#acceptors = new Acceptors(listeners, this.clock, {
       delay: () => this.#admission.delay(),
       failed: (error, retryMs) => this.reports.acceptFailed(error, retryMs),
+      accepted: (transport) => this.#enter(transport),
     });
-    this.addr = this.#listener.addr;
-    this.reports.guard(() => options.onListen?.(this.addr));
-    this.reports.emit({ type: "listening", addr: this.addr });
+    this.addrs = this.#acceptors.addrs;
+    for (const addr of this.addrs) this.reports.listening(addr);
     this.#stopping.signal.addEventListener("abort", () => this.#close().then(this.#report.resolve));
-    this.#accepting = this.#accept();
+    this.#acceptors.run().catch((error) => this.#fail(error));
     if (signal !== undefined) this.#obey(signal);
+  }
+
+  get addr(): Deno.Addr {
+    return this.addrs[0];
   }
 
   get state(): ServerState {
@@ -143,14 +145,14 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
 
   ref(): void {
     this.#unref = false;
-    this.#listener.ref?.();
+    this.#acceptors.ref();
     this.clock.ref();
     for (const conn of this.#conns) conn.ref();
   }
 
   unref(): void {
     this.#unref = true;
-    this.#listener.unref?.();
+    this.#acceptors.unref();
     this.clock.unref();
     for (const conn of this.#conns) conn.unref();
   }
@@ -170,9 +172,10 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     }
     this.#conns.delete(conn);
     this.#admission.leave(conn.remoteAddr);
-    this.#acceptor.hurry();
     this.#counters.ended(event, event);
     this.reports.emit(event);
+    // Last, as the next connection can be admitted within this call: its event comes after that of this one.
+    this.#acceptors.hurry();
   };
 
   #obey(signal: AbortSignal): void {
@@ -182,15 +185,12 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     this.#report.promise.then(() => signal.removeEventListener("abort", stop));
   }
 
-  async #accept(): Promise<void> {
-    try {
-      for await (const transport of this.#acceptor) this.#enter(transport);
-    } catch (error) {
-      // Awaiting `finished` is optional: its rejection must not end the process as unhandled.
-      this.#finished.promise.catch(() => {});
-      this.#finished.reject(error);
-      this.shutdown();
-    }
+  /** Stops, because a listener cannot accept any more. */
+  #fail(error: unknown): void {
+    // Awaiting `finished` is optional: its rejection must not end the process as unhandled.
+    this.#finished.promise.catch(() => {});
+    this.#finished.reject(error);
+    this.shutdown();
   }
 
   /** Admits or rejects a connection. If its address cannot be read, it alone is closed, and accepting goes on. */
@@ -221,9 +221,9 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     if (this.#state === "listening" && limits !== undefined) return this.#serve(transport, limits);
     if (error !== undefined) this.#counters.hookErrors++;
     this.#admission.leave(remoteAddr);
-    this.#acceptor.hurry();
     if (this.#state === "listening") this.#reject(transport, "refused", undefined, error);
     else closeQuietly(transport);
+    this.#acceptors.hurry();
   }
 
   #serve(transport: Transport, limits: ConnLimits): void {
@@ -267,11 +267,10 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
       this.reports.emit({ type: "waiting", active: this.active });
     });
     this.reports.emit({ type: "draining", active: this.active });
-    this.#acceptor.close();
+    const released = this.#acceptors.close();
     this.#rejects.close();
     this.#candidates.close();
-    // The port is free only when the outstanding accept() has settled.
-    await Promise.all([this.#accepting, ...Array.from(this.#conns, (conn) => conn.closed)]);
+    await Promise.all([released, ...Array.from(this.#conns, (conn) => conn.closed)]);
     const handlersLeft = await this.#handlersSettle(drain.over);
     drain.stop();
     this.#drain = undefined;

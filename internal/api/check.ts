@@ -114,6 +114,17 @@ export function checkListener(value: unknown, optional = false): void {
   checkMethods("listener", value, "a listener", ["accept", "close"], optional);
 }
 
+/** Checks a {@linkcode Listener} or a list of some, or `undefined`. */
+export function checkListeners(value: unknown): void {
+  if (!Array.isArray(value)) return checkListener(value, true);
+  if (value.length === 0) throw new TypeError("Cannot use listener: expected at least one listener, got an empty list");
+  for (const [i, listener] of value.entries()) {
+    checkMethods(`listener[${i}]`, listener, "a listener", ["accept", "close"]);
+    const first = value.indexOf(listener);
+    if (first < i) throw new TypeError(`Cannot use listener[${i}]: it is the same as listener[${first}]`);
+  }
+}
+
 /** Checks a {@linkcode Clock}, or `undefined` if it is optional. */
 export function checkClock(value: unknown, optional = false): void {
   checkMethods("clock", value, "a clock", ["now", "setTimer"], optional);

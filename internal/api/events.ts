@@ -16,7 +16,7 @@ export interface ConnInfo {
   readonly localAddr: Deno.Addr;
 }
 
-/** The server listens. This is the first event. */
+/** The server listens on an address. These are its first events, one for each address. */
 export interface ListeningEvent {
   /** The kind of event. */
   readonly type: "listening";

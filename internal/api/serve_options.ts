@@ -9,7 +9,7 @@ import {
   checkFunction,
   checkHostname,
   checkKeepAlive,
-  checkListener,
+  checkListeners,
   checkMethods,
   checkOptions,
   checkTimeout,
@@ -48,11 +48,15 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * @default {8080}
    */
   port?: number | undefined;
-  /** The listener to accept connections from, in place of `hostname` and `port`. The server closes it. */
-  listener?: Listener | undefined;
+  /**
+   * The listener to accept connections from, or several, such as one with TLS and one without: they share all limits, the
+   * counters and the shutdown. They take the place of `hostname` and `port`, which are ignored then. The server closes
+   * them, also when one of them fails and cannot recover; if `serve` throws, they stay open, and stay the caller's.
+   */
+  listener?: Listener | readonly Listener[] | undefined;
   /** A signal that starts a shutdown when it aborts, as {@linkcode Server.shutdown} does. */
   signal?: AbortSignal | undefined;
-  /** Called once with the server's address, before the first connection is accepted. */
+  /** Called once with each address of the server, before the first connection is accepted. */
   onListen?: ((addr: Deno.Addr) => void) | undefined;
   /** Called with each event. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
   onEvent?: ((event: ServerEvent) => void) | undefined;
@@ -64,7 +68,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   maxConnections?: number | undefined;
   /**
    * What happens to a connection above `maxConnections`: `reject` sends it an error line and closes it, `wait` leaves
-   * it in the kernel's backlog until another connection ends.
+   * it in the kernel's backlog until another connection ends. Of several listeners, each can have one more connection
+   * that is accepted already and waits, unread; those that wait get in in the order in which they have come.
    *
    * @default {"reject"}
    */
@@ -238,7 +243,7 @@ export function checkServeOptions<Data>(options: ServeOptions<Data>): void {
   checkKeepAlive(keepAliveMs);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
   checkDrain(drain, drainTimeout);
-  checkListener(options.listener, true);
+  checkListeners(options.listener);
   checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"], true);
   checkClock(options.clock, true);
   checkTimeout("admitTimeout", admitTimeout);

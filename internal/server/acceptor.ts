@@ -9,11 +9,11 @@ import type { Clock } from "../api/serve_options.ts";
 import { closeQuietly, type Listener, type Transport } from "../api/transport.ts";
 import { ACCEPT_TURNS } from "../time/turns.ts";
 
-/** The functions that an acceptor calls. */
+/** The functions that acceptors call. */
 export interface AcceptorHooks {
   /**
    * Returns for how many milliseconds to leave the next connection in the kernel's backlog; `Infinity` until
-   * {@linkcode Acceptor.hurry} is called.
+   * {@linkcode Acceptor.hurry} or {@linkcode Acceptors.hurry} is called.
    */
   delay(): number;
   /** `accept` threw; the acceptor tries again after `retryMs` milliseconds. */
@@ -83,11 +83,13 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   /**
    * Stops accepting. The port is free when the iteration has ended: it waits for an outstanding `accept`, here and in
    * the listener.
+   *
+   * @returns When the listener has released its own; after an iteration that has thrown, the port is free then.
    */
-  close(): void {
+  close(): Promise<void> {
     this.#closed = true;
-    this.#released = release(this.#listener);
     this.#cutWait();
+    return this.#released = release(this.#listener);
   }
 
   /** Ends a wait early, because the next connection may be acceptable now. */
@@ -106,6 +108,121 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     await promise;
     cancel();
     this.#cutWait = () => {};
+  }
+}
+
+/** The functions that the acceptors of a server call. */
+export interface AcceptorsHooks extends AcceptorHooks {
+  /** A connection was accepted, and there is room for it. */
+  accepted(transport: Transport): void;
+}
+
+/** A connection that was accepted when there was no room any more. */
+interface Held {
+  readonly transport: Transport;
+  /** Lets its listener go on. */
+  readonly over: () => void;
+}
+
+/**
+ * Accepts connections from all listeners of a server, under one `delay`. It owns the listeners.
+ *
+ * An `accept` cannot be taken back. So, when a connection of one listener has taken the last room, each of the others can
+ * still accept one: that is held here until there is room, and its listener accepts no other meanwhile. Held connections
+ * get in in the order in which they were accepted, so no listener can keep another's clients out.
+ */
+export class Acceptors {
+  /** The addresses of the listeners, in their order. */
+  readonly addrs: readonly Deno.Addr[];
+  readonly #listeners: readonly Listener[];
+  readonly #acceptors: readonly Acceptor[];
+  readonly #clock: Clock;
+  readonly #hooks: AcceptorsHooks;
+  readonly #held: Held[] = [];
+  #cancelTimer = () => {};
+  #loops: readonly Promise<void>[] = [];
+
+  /**
+   * @param listeners The listeners.
+   * @param clock The source of time.
+   * @param hooks The functions that they call.
+   */
+  constructor(listeners: readonly Listener[], clock: Clock, hooks: AcceptorsHooks) {
+    this.addrs = listeners.map(({ addr }) => addr);
+    this.#listeners = listeners;
+    this.#acceptors = listeners.map((listener) => new Acceptor(listener, clock, hooks));
+    this.#clock = clock;
+    this.#hooks = hooks;
+  }
+
+  /**
+   * Accepts until it is closed. Rejects as soon as one listener cannot accept any more; the others go on until they are
+   * closed.
+   */
+  async run(): Promise<void> {
+    this.#loops = this.#acceptors.map((acceptor) => this.#run(acceptor));
+    await Promise.all(this.#loops);
+  }
+
+  /**
+   * Stops accepting, and closes the connections that are held.
+   *
+   * @returns When all addresses are free.
+   */
+  async close(): Promise<void> {
+    const released = this.#acceptors.map((acceptor) => acceptor.close());
+    this.#cancelTimer();
+    for (const { transport, over } of this.#held.splice(0)) {
+      closeQuietly(transport);
+      over();
+    }
+    await Promise.allSettled([...released, ...this.#loops]);
+  }
+
+  /** Ends all waits early, because there may be room now. */
+  hurry(): void {
+    // First, as they have waited longer than any connection that is still to be accepted.
+    this.#letIn();
+    for (const acceptor of this.#acceptors) acceptor.hurry();
+  }
+
+  /** Makes the listeners keep the process alive. */
+  ref(): void {
+    for (const listener of this.#listeners) listener.ref?.();
+  }
+
+  /** Lets the process end while the listeners are open. */
+  unref(): void {
+    for (const listener of this.#listeners) listener.unref?.();
+  }
+
+  async #run(acceptor: Acceptor): Promise<void> {
+    for await (const transport of acceptor) {
+      if (this.#held.length === 0 && this.#hooks.delay() <= 0) this.#hooks.accepted(transport);
+      else await this.#hold(transport);
+    }
+  }
+
+  #hold(transport: Transport): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#held.push({ transport, over: resolve });
+    this.#letIn();
+    return promise;
+  }
+
+  #letIn(): void {
+    this.#cancelTimer();
+    this.#cancelTimer = () => {};
+    while (this.#held.length > 0) {
+      const delay = this.#hooks.delay();
+      if (delay > 0) {
+        if (delay < Infinity) this.#cancelTimer = this.#clock.setTimer(() => this.#letIn(), delay, true);
+        return;
+      }
+      const { transport, over } = this.#held.shift()!;
+      this.#hooks.accepted(transport);
+      over();
+    }
   }
 }
 

@@ -12,7 +12,7 @@ import { isReset } from "../api/transport.ts";
 import type { Counters } from "./counters.ts";
 
 /** The functions of the options that the server calls. What they throw is counted, and harms nothing. */
-type Hooks = Pick<ServeOptions, "onEvent" | "lastWords">;
+type Hooks = Pick<ServeOptions, "onListen" | "onEvent" | "lastWords">;
 
 /** Counts events, and passes them to the caller's functions. */
 export class Reports {
@@ -34,6 +34,12 @@ export class Reports {
     if (this.#over) return;
     this.#over = event.type === "stopped";
     if (this.#hooks.onEvent !== undefined) this.guard(() => this.#hooks.onEvent!(event));
+  }
+
+  /** The server listens on an address. */
+  listening(addr: Deno.Addr): void {
+    this.guard(() => this.#hooks.onListen?.(addr));
+    this.emit({ type: "listening", addr });
   }
 
   /** Returns what a peer is told at its end, without the line end; null for nothing. */

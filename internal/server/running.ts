@@ -14,11 +14,13 @@ export type ServerState = "listening" | "draining" | "closed";
 
 /** A running server. */
 export interface Server<Data = undefined> extends AsyncDisposable {
-  /** The address on which it listens, with the port that was bound. */
+  /** The address on which it listens, with the port that was bound; with several listeners, that of the first. */
   readonly addr: Deno.Addr;
+  /** The addresses on which it listens, in the order of its listeners. */
+  readonly addrs: readonly Deno.Addr[];
   /** The current state. */
   readonly state: ServerState;
-  /** Resolves when the server is closed; rejects if the listener failed and cannot recover. */
+  /** Resolves when the server is closed; rejects if a listener failed and cannot recover. */
   readonly finished: Promise<void>;
   /** The open connections, also those that are about to end. Each iteration visits those that are open then. */
   readonly connections: Iterable<Conn<Data>>;
@@ -39,7 +41,7 @@ export interface Server<Data = undefined> extends AsyncDisposable {
    * waits for the handler.
    *
    * @param options How to drain, and how long at most.
-   * @returns How the connections ended; the port is free again when it resolves.
+   * @returns How the connections ended; every port is free again when it resolves.
    * @throws {RangeError | TypeError} If an option is wrong.
    */
   shutdown(options?: ShutdownOptions): Promise<ShutdownReport>;

@@ -15,6 +15,7 @@ import "../examples/example_smtp_test.ts";
 import "../conn/many_reads_test.ts";
 import "../server/drain_conversations_test.ts";
 import "../server/left_early_test.ts";
+import "../server/listeners_test.ts";
 import "../server/many_sockets_test.ts";
 import "./proxy_haproxy_test.ts";
 import "./proxy_protocol_test.ts";
