@@ -63,7 +63,7 @@ export interface PoolStats extends ServerStats {
 }
 
 /** A pool of connections: a running server whose connections this side opens. */
-export interface ConnPool<Data = undefined> extends Omit<Server<Data>, "addr" | "stats"> {
+export interface ConnPool<Data = undefined> extends Omit<Server<Data>, "addr" | "addrs" | "stats"> {
   /** Returns the counters so far. */
   stats(): PoolStats;
 }
