@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertLess, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertLess } from "@std/assert";
 import { TLSSocket } from "node:tls";
 import { TestClient } from "@x/shouty/testing";
 import type { Transport } from "../../internal/api/transport.ts";
@@ -86,7 +86,8 @@ async function connectCut(version: "TLSv1.2" | "TLSv1.3", bytes: number): Promis
 for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
   test(`A client rejects when the server ends the connection anywhere in the handshake, with ${version}`, async () => {
     const all = await connectCut(version, Infinity);
-    // Session tickets may come behind the handshake: what is needed are all bytes but these.
+    // Session tickets may come behind the handshake: without them, it succeeds. Where they begin is not always the same,
+    // as a signature's length varies.
     let last = 0;
     for (let bytes = 0; bytes < all; bytes += bytes % 3 + 1) {
       const error = await connectCut(version, bytes).then(() => undefined, (error) => error);
@@ -95,6 +96,5 @@ for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
       assertEquals(error instanceof Deno.errors.UnexpectedEof, true, `${bytes}: ${error}`);
     }
     assert(last > 500, `${last} of ${all}`);
-    await assertRejects(() => connectCut(version, last));
   });
 }
