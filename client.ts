@@ -10,7 +10,7 @@ import { checkFunction } from "./internal/api/check.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
 import type { Conn, ConnHandler } from "./internal/api/handlers.ts";
 import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
-import { checkConnectOptions, type ConnectOptions, targetOf } from "./internal/client/connect_options.ts";
+import { checkConnectOptions, type ConnectOptions, targetOf, tlsOptionsOf } from "./internal/client/connect_options.ts";
 import { dial, type Secure } from "./internal/client/dial.ts";
 import { Dialer } from "./internal/client/dialer.ts";
 import { checkPoolOptions, type ConnPool, type PoolOptions, type PoolStats } from "./internal/client/pool_options.ts";
@@ -21,9 +21,12 @@ import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
 import { socketsTurn } from "./internal/time/turns.ts";
 import { LineServer } from "./server.ts";
 
-/** Performs a TLS handshake; loaded only if it is used. */
+/** The client's side of TLS, which is loaded only if it is used. */
+const loadTls = () => import("./ops/tls/client.ts");
+
+/** Performs a TLS handshake. */
 const secure: Secure = async (transport, options) => {
-  const { connectTlsOver } = await import("./ops/tls/client.ts");
+  const { connectTlsOver } = await loadTls();
   return await connectTlsOver(transport, options);
 };
 
@@ -70,6 +73,7 @@ let opened = 0;
  * @param options Where to connect to, TLS, and the limits of the connection.
  * @returns The open connection. All failures are rejections.
  * @throws {RangeError | TypeError} If an option is wrong.
+ * @throws {TlsCredentialsError} If a certificate or a key cannot be used; `@x/shouty/ops` has the class.
  * @throws {Deno.errors.TimedOut} If the connection is not open within `connectTimeout`.
  * @throws {Deno.errors.ConnectionRefused} If nothing listens there.
  * @throws {Deno.errors.InvalidData} If the server's certificate is not valid.
@@ -91,7 +95,8 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   checkConnectOptions(options);
   const limits = resolveConnOptions(options);
   const host = new Caller(options);
-  const { signal } = options;
+  const { tls, signal } = options;
+  if (tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
   const transport = await dial(options, secure, signal);
   const conn = new Connection<Data>(++opened, transport, host, limits);
   const abort = () => conn.abort("closed", signal!.reason);

@@ -21,23 +21,31 @@ import type { Conn } from "../api/handlers.ts";
 import type { Clock } from "../api/serve_options.ts";
 import type { Transport } from "../api/transport.ts";
 
-/** How a client makes a connection secure. The server's certificate is always verified; no option switches that off. */
+/**
+ * What a TLS client trusts, shows and speaks. The server's certificate is always verified: its chain, its dates, its use
+ * and its name; no option switches that off.
+ */
 export interface ConnectTlsOptions {
   /**
-   * The name that the server's certificate must have, and that is sent to the server (SNI): a host name, or an IP
-   * address, which is not sent. The default is `hostname`; with `path` or `dial` there is none.
+   * The server's host name, or its IP address. Its certificate has to be for that: among the certificate's alternative
+   * names, where `*` stands for one label, the first. A host name is sent to the server (SNI), an address is not. The
+   * default is `hostname`; with `path` or `dial` there is none.
    */
   serverName?: string | undefined;
   /**
-   * The certificates, in PEM, of the authorities that may have signed the server's certificate, in place of those that
-   * the system trusts.
+   * The certificates, in PEM, of the authorities to trust, in place of those that Deno trusts. Authorities whose key is on
+   * the curve P-521 are not supported here. By default, these are the authorities of Deno: Mozilla's, or what
+   * `DENO_TLS_CA_STORE`, `--cert` and `tls.setDefaultCACertificates` say.
    */
   caCerts?: string | readonly string[] | undefined;
-  /** This client's certificate, in PEM, followed by those of the authorities between it and the root. */
+  /** The client's own certificate, in PEM, for a server that asks for one; with its key, unless `key` is given. */
   cert?: string | undefined;
   /** The private key of `cert`, in PEM, without a passphrase. */
   key?: string | undefined;
-  /** The protocols to offer (ALPN), the preferred one first. */
+  /**
+   * The protocols that the client speaks (ALPN), the one that it prefers first; each of 1 to 255 bytes in UTF-8. The
+   * server picks one: `conn.tls.alpn`, which is undefined if the server does not know ALPN.
+   */
   alpnProtocols?: readonly string[] | undefined;
 }
 
@@ -127,9 +135,12 @@ function checkTarget({ hostname, port, path, dial, tls }: DialOptions): void {
   }
 }
 
-/** The name that the certificate of the server must have. */
-export function serverNameOf({ hostname = DEFAULT_TARGET, tls }: DialOptions): string {
-  return (typeof tls === "object" ? tls.serverName : undefined) ?? hostname;
+/** The options of the TLS handshake, with the name that the server's certificate must have. */
+export function tlsOptionsOf(
+  { hostname = DEFAULT_TARGET, tls }: DialOptions,
+): ConnectTlsOptions & { serverName: string } {
+  const options = typeof tls === "object" ? tls : {};
+  return { ...options, serverName: options.serverName ?? hostname };
 }
 
 /** The host to connect to by default. */

@@ -6,7 +6,7 @@
 
 import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
 import { SYSTEM_CLOCK } from "../time/clock.ts";
-import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, serverNameOf, targetOf } from "./connect_options.ts";
+import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, targetOf, tlsOptionsOf } from "./connect_options.ts";
 
 /** Performs the client's side of a TLS handshake. Closing the transport meanwhile makes it reject. */
 export type Secure = (transport: Transport, options: ConnectTlsOptions & { serverName: string }) => Promise<Transport>;
@@ -75,8 +75,7 @@ class Attempt {
     if (this.#aborter.signal.aborted) closeQuietly(transport);
     if (keepAliveMs !== Infinity) keepAlive(transport);
     if (!tls) return transport;
-    const serverName = serverNameOf(this.#options);
-    return this.#transport = await this.#secure(transport, { ...tls === true ? {} : tls, serverName });
+    return this.#transport = await this.#secure(transport, tlsOptionsOf(this.#options));
   }
 
   async #connect(): Promise<Transport> {

@@ -9,35 +9,15 @@ import { isIP } from "node:net";
 import { connect, type SecureContext } from "node:tls";
 import { checkOptions, show } from "../../internal/api/check.ts";
 import type { TlsInfo, Transport } from "../../internal/api/transport.ts";
+import type { ConnectTlsOptions } from "../../internal/client/connect_options.ts";
 import { PeerLeft } from "../preparing_listener.ts";
 import { checkPair, checkProtocols, createContext, parseCertificates, TlsCredentialsError } from "./credentials.ts";
 import { canonicalName } from "./peer/names.ts";
 import { ServerVerifier } from "./peer/servers.ts";
 import { TlsTransport } from "./transport.ts";
 
-/** What a TLS client trusts, shows and speaks. */
-export interface ClientTlsOptions {
-  /**
-   * The server's host name, or its IP address. Its certificate has to be for that: among the certificate's alternative
-   * names, where `*` stands for one label, the first. A host name is sent to the server (SNI), an address is not.
-   */
-  serverName: string;
-  /**
-   * The certificates, in PEM, of the authorities to trust, in place of those that Deno trusts. Authorities whose key is on
-   * the curve P-521 are not supported here. By default, these are the authorities of Deno: Mozilla's, or what
-   * `DENO_TLS_CA_STORE`, `--cert` and `tls.setDefaultCACertificates` say.
-   */
-  caCerts?: string | readonly string[] | undefined;
-  /** The client's own certificate, in PEM, for a server that asks for one; with its key, unless `key` is given. */
-  cert?: string | undefined;
-  /** The private key of `cert`, in PEM, without a passphrase. */
-  key?: string | undefined;
-  /**
-   * The protocols that the client speaks (ALPN), the one that it prefers first; each of 1 to 255 bytes in UTF-8. The
-   * server picks one: the transport's `tls.alpn`, which is undefined if the server does not know ALPN.
-   */
-  alpnProtocols?: readonly string[] | undefined;
-}
+/** What a TLS client trusts, shows and speaks, and the server's host name or IP address, which has to be known. */
+export type ClientTlsOptions = ConnectTlsOptions & { serverName: string };
 
 /** Checked options. */
 interface LoadedClient {

@@ -70,6 +70,23 @@ test("a certificate for another name, or by an unknown authority, is refused bef
   assertEquals(t.stats.bytesIn, 0);
 });
 
+testOnce("credentials that cannot be used are an error before anything is opened", async () => {
+  const dial = () => {
+    throw new Error("dialled");
+  };
+  for (
+    const [tls, message] of [
+      [{ caCerts: "nonsense" }, "Cannot use caCerts: there is no PEM certificate in it"],
+      [{ key: IDENTITY.key }, "Cannot use key: there is no cert that it belongs to"],
+      [{ serverName: "not a name" }, 'Cannot use serverName "not a name": expected a host name or an IP address'],
+      [{ alpnProtocols: [""] }, "Cannot use alpnProtocols"],
+    ] as const
+  ) {
+    const error = await connect({ dial, tls: { ...TRUSTED, ...tls } }).catch((error) => error);
+    assertEquals(error.message.slice(0, message.length), message);
+  }
+});
+
 test("a server without TLS at the port, or one that leaves, is an error", async () => {
   await using t = startConversations({ listener: listenLoopback() }, async (conn) => {
     if (conn.id === 1) await conn.write("220 welcome, in plain text\n");
