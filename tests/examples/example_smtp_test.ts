@@ -1,11 +1,15 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { Buffer } from "node:buffer";
+import { connect as connectTls } from "node:tls";
+import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import type { ClosedEvent } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { tlsCredentials } from "@x/shouty/ops";
 import { test, testOnce } from "../kit/bounded.ts";
 import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
 import { ACCEPTED, ENVELOPE, GREETING, MailServer } from "../kit/mail.ts";
 import { anyCuts, bytesOf, check, cut, fc } from "../kit/property.ts";
 import { inMemory } from "../kit/server.ts";
+import { AUTHORITY, IDENTITY, streamOf } from "../kit/tls.ts";
 
 const MAX_BYTES = 10 * 1024 * 1024;
 const TEXT_BYTES = 64 * 1024;
@@ -196,23 +200,26 @@ test("smtp sees no second mail behind a dot that is not between two CRLFs, and r
   }
 });
 
-test("smtp finds the end of a mail wherever its bytes are cut, and takes it only if every line ends with CRLF", async () => {
-  const anyText = fc.array(fc.constantFrom("\r\n", "\r\n", "\r", "\n", ".", ".", "x", ".\r\n"), { maxLength: 12 });
-  await check([anyText, anyCuts], async (parts, cuts) => {
-    const [listener, clock] = [new MemoryListener(), new FakeClock()];
-    await using t = new MailServer({ listener, clock });
-    const data = `${parts.join("")}\r\n.\r\n`;
-    const text = data.slice(0, `\r\n${data}`.indexOf("\r\n.\r\n"));
-    const isRight = !/\r(?!\n)|(?<!\r)\n/.test(text);
-    const client = await t.connect();
-    const input = bytesOf(ENVELOPE + data.slice(0, text.length + 3));
-    for (const segment of cut(input, cuts)) await client.write(segment);
-    await client.closeWrite();
-    const reply = isRight ? "250 2.0.0 Ok: queued as 1.1" : "550 5.5.2 CR or LF alone";
-    assertEquals(await client.readAll(), `${GREETING}${ACCEPTED}${reply}\r\n`);
-    assertEquals(t.texts, isRight ? [`\r\n${text}`.replaceAll("\r\n.", "\r\n").slice(2)] : []);
-  }, 300);
-});
+testOnce(
+  "smtp finds the end of a mail wherever its bytes are cut, and takes it only if every line ends with CRLF",
+  async () => {
+    const anyText = fc.array(fc.constantFrom("\r\n", "\r\n", "\r", "\n", ".", ".", "x", ".\r\n"), { maxLength: 12 });
+    await check([anyText, anyCuts], async (parts, cuts) => {
+      const [listener, clock] = [new MemoryListener(), new FakeClock()];
+      await using t = new MailServer({ listener, clock });
+      const data = `${parts.join("")}\r\n.\r\n`;
+      const text = data.slice(0, `\r\n${data}`.indexOf("\r\n.\r\n"));
+      const isRight = !/\r(?!\n)|(?<!\r)\n/.test(text);
+      const client = await t.connect();
+      const input = bytesOf(ENVELOPE + data.slice(0, text.length + 3));
+      for (const segment of cut(input, cuts)) await client.write(segment);
+      await client.closeWrite();
+      const reply = isRight ? "250 2.0.0 Ok: queued as 1.1" : "550 5.5.2 CR or LF alone";
+      assertEquals(await client.readAll(), `${GREETING}${ACCEPTED}${reply}\r\n`);
+      assertEquals(t.texts, isRight ? [`\r\n${text}`.replaceAll("\r\n.", "\r\n").slice(2)] : []);
+    }, 300);
+  },
+);
 
 test("smtp takes no mail whose end has not come", async () => {
   for (const cutOff of ["", "Hello", "Hello\r\n", "Hello\r\n.", "Hello\r\n.\r", "."]) {
@@ -401,6 +408,41 @@ for (const injected of ["RSET\r\n", "EHLO eve\r\nMAIL FROM:<eve@example.org>\r\n
     }
   });
 }
+
+test("smtp runs nothing that comes in plain text between STARTTLS and the handshake", async () => {
+  const credentials = await tlsCredentials(IDENTITY);
+  for (const injected of [`${ENVELOPE}Trust me.\r\n.\r\nQUIT\r\n`, "\x16\x03\x01\r\nRSET\r\n", "\r\n"]) {
+    await using t = new MailServer({}, credentials);
+    const client = await hello(t);
+    await ask(client, "STARTTLS\r\n", "220 2.0.0 Go ahead\r\n");
+    await client.write(injected);
+    await client.closeWrite();
+    // TLS may have sent an alert, but nothing was answered.
+    assertNotMatch(await client.readAll(), /\d{3}[ -]/);
+    assertMatch((await t.closed()).reason, /^(starttls-injection|tls-handshake)$/);
+    assertEquals([t.mails, t.stats.lines], [[], 1]);
+  }
+});
+
+test("smtp takes a client's hello that comes together with STARTTLS", async () => {
+  await using t = new MailServer({}, await tlsCredentials(IDENTITY));
+  const client = await hello(t);
+  const socket = streamOf(client);
+  const written = socket._write;
+  socket._write = (bytes, encoding, done) => {
+    socket._write = written;
+    socket._write(Buffer.concat([Buffer.from("STARTTLS\r\n"), bytes]), encoding, done);
+  };
+  const read = socket._read;
+  socket._read = (size) => {
+    socket._read = read;
+    client.readLine().then((line) => (assertEquals(line, "220 2.0.0 Go ahead\r"), socket._read(size)));
+  };
+  const secure = connectTls({ socket, ca: AUTHORITY.cert, servername: "localhost" });
+  secure.end(`${ENVELOPE}Hello\r\n.\r\n`);
+  const replies = (await secure.toArray()).join("");
+  assertEquals([replies, t.texts], [`${ACCEPTED}250 2.0.0 Ok: queued as 1.1\r\n`, ["Hello\r\n"]]);
+});
 
 testOnce("smtp tells a client nothing in plain text once TLS has begun", async () => {
   const memory = inMemory();
