@@ -180,14 +180,16 @@ async function receive(client: Client, sink: Sink): Promise<string> {
 
 /** Serves a sink on loopback; the options go to the server. By default it prints a line for each mail. */
 export function serveSmtp(options: Omit<ServeOptions, "data"> = {}, sink: Sink = { take: print }): Server<Session> {
-  // A line that is too long comes cut off, one byte above the limit. Each byte is a character. In a shutdown, a mail of
-  // which nothing more has come yet gets a 421 like everything else: its client sends it again.
+  // A line that is too long comes cut off, one byte above the limit. Each byte is a character.
   const framing = { lineEnd: "crlf", encoding: "latin1", unterminated: "drop", onLongLine: "truncate" } as const;
   const times = { firstLineTimeout: 60_000, lineTimeout: 60_000, idleTimeout: SESSION_MS, writeTimeout: 60_000 };
   const limits = { ...times, maxConnections: 100, maxLineBytes: COMMAND_BYTES + 1, drain: "finish" } as const;
+  // A shutdown also ends a mail that has not come whole: at a 421, the client keeps it, and sends it again later.
   const lastWords = (why: string) => `${LAST_CODES[why] ?? "421 4.4.2"} ${NAME} closes the connection: ${why}`;
+  // A web page can make a browser send a mail as the body of a request: HTTP gets an answer in HTTP, and the end.
+  const rest = { answerMisdirected: true, lastWords, framing };
   const data = () => ({ greeted: false, loggedIn: false, queued: 0 });
-  return serveConnections({ hostname: "127.0.0.1", ...limits, lastWords, framing, ...options, data }, smtp(sink));
+  return serveConnections({ hostname: "127.0.0.1", ...limits, ...rest, ...options, data }, smtp(sink));
 }
 
 if (import.meta.main) {

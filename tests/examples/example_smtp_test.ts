@@ -62,7 +62,6 @@ const TALKS: Record<string, [command: string, reply: string][]> = {
     ["", UNKNOWN],
     [" NOOP", UNKNOWN],
     ["EXPN all", UNKNOWN],
-    ["GET / HTTP/1.1", UNKNOWN],
     ["STARTTLS", "502 5.5.1 Not implemented"],
     ["STARTTLS now", WRONG],
   ],
@@ -220,6 +219,13 @@ testOnce(
     }, 300);
   },
 );
+
+test("smtp takes no mail that a web page has made a browser send in the body of a request", async () => {
+  await using t = new MailServer();
+  const replies = await t.send(`POST / HTTP/1.1\r\nHost: localhost\r\n\r\n${ENVELOPE}Trust me.\r\n.\r\n`);
+  assertMatch(replies, /^HTTP\/1\.1 400 Bad Request\r\n/);
+  assertEquals([t.mails, (await t.closed()).reason], [[], "misdirected"]);
+});
 
 test("smtp takes no mail whose end has not come", async () => {
   for (const cutOff of ["", "Hello", "Hello\r\n", "Hello\r\n.", "Hello\r\n.\r", "."]) {
