@@ -2,7 +2,7 @@
  * The command's entry point. Only this file and `cli/` use arguments, the environment, signals, standard streams and exit
  * codes.
  *
- * `cli/` holds its parts: flags and their values (`flags.ts`, `kinds.ts`, `parse.ts`, `help.ts`), opening the listener
+ * `cli/` holds its parts: flags and their values (`flags.ts`, `kinds.ts`, `parse.ts`, `help.ts`), opening the listeners
  * (`listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `report.ts`), the client (`client.ts`), and small files
  * that these share.
  *
@@ -13,14 +13,15 @@ import { connect } from "./cli/client.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
-import { neededToListen, type Opened, openListener } from "./cli/listen.ts";
+import { neededToListen, type Opened, openListeners } from "./cli/listen.ts";
 import { type Log, openLog } from "./cli/log.ts";
-import { parse, type Values } from "./cli/parse.ts";
+import { type Given, parse } from "./cli/parse.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
+import type { ServerEvent } from "./internal/api/events.ts";
 import type { Server } from "./internal/server/running.ts";
 import { serve } from "./server.ts";
 
@@ -51,7 +52,7 @@ async function runClient(args: string[]): Promise<number> {
 
 async function runServer(args: string[]): Promise<number> {
   const parsed = parse(SERVE, args, readVariable);
-  if (parsed.ask === undefined) return await serveUntilStopped(parsed.values, parsed.ignored);
+  if (parsed.ask === undefined) return await serveUntilStopped(parsed);
   await say(answer(parsed.ask, SERVE));
   return 0;
 }
@@ -70,7 +71,7 @@ function complain(message: string): void {
 }
 
 /** Serves until a signal comes and the connections have ended after it; returns the exit code. */
-async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: readonly string[]): Promise<number> {
+async function serveUntilStopped({ values, given, ignored }: Given<typeof SERVE.flags>): Promise<number> {
   const { logLevel, logFormat, ...options } = values;
   // First of all: nothing that follows needs another permission.
   keepOnly(...neededToListen(options));
@@ -82,9 +83,10 @@ async function serveUntilStopped(values: Values<typeof SERVE.flags>, ignored: re
   for (const line of ignored) log.write("warn", () => line);
   log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
   try {
-    opened.resolve(await openListener(options, log));
-    const { listener } = await opened.promise;
-    const server = serve({ ...options, listener, signal: stop.signal, onEvent: (event) => report(log, event) });
+    opened.resolve(await openListeners(options, given, log));
+    const { listeners: listener, secure } = await opened.promise;
+    const onEvent = (event: ServerEvent) => report(log, event, secure);
+    const server = serve({ ...options, listener, signal: stop.signal, onEvent });
     return await exitCodeOf(server, log);
   } finally {
     await log.flush();

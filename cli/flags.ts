@@ -19,6 +19,7 @@ import {
   NETWORKS,
   oneOf,
   orOff,
+  PORT,
   PROXIES,
   size,
   SWITCH,
@@ -68,6 +69,7 @@ export type ServeFlags =
     | ("port" | "proxyHeaderTimeout" | "unixMode" | "tlsHandshakeTimeout")
   >
   & FlagsOf<string, "hostname">
+  & FlagsOf<number | null, "tlsPort">
   & FlagsOf<string | null, "unix" | "tlsCert" | "tlsKey" | "tlsClientCa">
   & FlagsOf<readonly string[] | null, "allow" | "deny" | "proxyProtocol">
   & FlagsOf<boolean, "answerMisdirected" | "telnet">
@@ -116,11 +118,12 @@ export const SERVE: Command<ServeFlags> = {
     acceptRatePerIp: flag(orOff(whole(1)), "off", "the same per IPv4 address or IPv6 /64"),
     proxyProtocol: flag(PROXIES, "off", "proxies, which have to send PROXY headers"),
     proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long a PROXY header may take"),
-    unix: flag(FILE, "off", "listen on a Unix socket, not on a port"),
+    unix: flag(FILE, "off", "listen on a Unix socket, not on port 8080"),
     unixMode: flag(MODE, { says: "by umask" }, "mode of the socket's file"),
     tlsCert: flag(FILE, "off", "speak TLS, with this certificate (PEM)"),
     tlsKey: flag(FILE, "off", "the private key, if not in --tls-cert"),
     tlsClientCa: flag(FILE, "off", "accept only clients certified by these"),
+    tlsPort: flag(PORT, "off", "speak TLS on this port only, not on --port"),
     tlsHandshakeTimeout: flag(orOff(TIME), "10s", "how long a TLS handshake may take"),
     engine: flag(oneOf("deno", "epoll"), "deno", "epoll: Linux only, needs --allow-ffi"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),

@@ -137,6 +137,13 @@ export const PROXIES: Kind<readonly string[] | null> = {
   },
 };
 
+/** A port; `off` is `null`, no port. */
+export const PORT: Kind<number | null> = {
+  symbol: "NUMBER|off",
+  allowed: `${whole(0, 65_535).allowed}, or off`,
+  read: (text) => text === "off" ? null : whole(0, 65_535).read(text),
+};
+
 /** A file's name; `off` is `null`, no file. */
 export const FILE: Kind<string | null> = {
   symbol: "FILE|off",

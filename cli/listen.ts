@@ -1,12 +1,12 @@
 /**
- * Opens the server's listener, with the wrappers that the flags ask for.
+ * Opens the server's listeners, with the wrappers that the flags ask for.
  *
  * @module
  */
 
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { closeQuietly, type Listener } from "../internal/api/transport.ts";
+import { closeQuietly, formatAddr, type Listener } from "../internal/api/transport.ts";
 import { listenEpoll } from "../ops/epoll/epoll.ts";
 import { proxyProtocol } from "../ops/proxy/protocol.ts";
 import { withTelnet } from "../ops/telnet/telnet.ts";
@@ -19,7 +19,7 @@ import type { Log } from "./log.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
 import type { Values } from "./parse.ts";
 import { keepOnly, type PermissionName } from "./permissions.ts";
-import { secure, type TlsFlags } from "./tls.ts";
+import { loadSecurity, type TlsFlags } from "./tls.ts";
 
 /** The values of the flags about listening. */
 export type ListenFlags =
@@ -30,6 +30,7 @@ export type ListenFlags =
     | "hostname"
     | "port"
     | "keepAliveMs"
+    | "tlsPort"
     | "unix"
     | "unixMode"
     | "proxyProtocol"
@@ -37,32 +38,42 @@ export type ListenFlags =
     | "telnet"
   >;
 
-/** An open listener. */
+/** The open listeners. */
 export interface Opened {
-  readonly listener: Listener;
+  readonly listeners: readonly Listener[];
+  /** The addresses of those that speak TLS, as the log writes them. */
+  readonly secure: ReadonlySet<string>;
   /** Reloads the certificate; called at SIGHUP. */
   readonly reload?: () => Promise<void>;
 }
 
+/** One place to listen at: a port, or a Unix socket. */
+interface Place {
+  readonly port?: number;
+  readonly unix?: string;
+  readonly tls: boolean;
+}
+
 /**
- * Listens, and gives up the permissions that serving does not need.
+ * Listens wherever the flags say, and gives up the permissions that serving does not need.
  *
  * @param flags The flags' values.
+ * @param given The options that the user has set.
  * @param log The log, for messages about certificates.
- * @returns The listener.
- * @throws {CommandError} (As a rejection.) If the flags contradict each other, or listening fails.
+ * @returns The listeners.
+ * @throws {CommandError} (As a rejection.) If the flags contradict each other, or listening fails anywhere.
  */
-export async function openListener(flags: ListenFlags, log: Log): Promise<Opened> {
-  checkTogether(flags);
-  const bound = await bind(flags, log);
-  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
-  const listener = from === null ? bound : proxyProtocol(bound, { from, headerTimeout });
+export async function openListeners(flags: ListenFlags, given: ReadonlySet<string>, log: Log): Promise<Opened> {
+  const places = placesOf(flags, given);
+  checkTogether(flags, places);
+  const bound: Listener[] = [];
   try {
-    const opened: Opened = flags.tlsCert === null ? { listener } : await secure(listener, flags, log);
-    return flags.telnet ? { ...opened, listener: withTelnet(opened.listener) } : opened;
+    if (places.some(isTcp)) log.write("debug", () => `engine is ${flags.engine}`);
+    for (const place of places) bound.push(behindProxies(place, await bind(place, flags), flags));
+    return await wrap(bound, places, flags, log);
   } catch (error) {
     // A Unix socket's file would stay otherwise.
-    closeQuietly(listener);
+    for (const listener of bound) closeQuietly(listener);
     throw error;
   } finally {
     // SIGHUP reads the certificate's files again.
@@ -70,7 +81,7 @@ export async function openListener(flags: ListenFlags, log: Log): Promise<Opened
   }
 }
 
-/** The permissions that {@linkcode openListener} can use with these flags. */
+/** The permissions that {@linkcode openListeners} can use with these flags. */
 export function neededToListen({ engine, unix, tlsCert }: ListenFlags): PermissionName[] {
   const needed: PermissionName[] = ["net"];
   // With `sys`, the umask gives a Unix socket's file its mode from the start.
@@ -80,13 +91,28 @@ export function neededToListen({ engine, unix, tlsCert }: ListenFlags): Permissi
   return needed;
 }
 
-async function bind(flags: ListenFlags, log: Log): Promise<Listener> {
-  const { hostname, port, unix, unixMode } = flags;
-  const address = unix === null ? formatTarget({ hostname, port }) : `unix:${unix}`;
+/** Without a port for TLS alone, a certificate makes every place speak TLS: no place is left open by mistake. */
+function placesOf({ port, tlsPort, unix, tlsCert }: ListenFlags, given: ReadonlySet<string>): Place[] {
+  const tls = tlsCert !== null && tlsPort === null;
+  const places: Place[] = [];
+  if (given.has("port") || unix === null && tlsPort === null) places.push({ port, tls });
+  if (tlsPort !== null) places.push({ port: tlsPort, tls: true });
+  if (unix !== null) places.push({ unix, tls });
+  return places;
+}
+
+function isTcp({ unix }: Place): boolean {
+  return unix === undefined;
+}
+
+async function bind({ port, unix }: Place, flags: ListenFlags): Promise<Listener> {
+  const target = { hostname: flags.hostname, port: port! };
+  const address = unix === undefined ? formatTarget(target) : `unix:${unix}`;
   requireNet("listen on", address);
-  if (unix !== null) requireFile(`listen on ${address}`, unix, ["read", "write"]);
+  if (unix !== undefined) requireFile(`listen on ${address}`, unix, ["read", "write"]);
   try {
-    return unix === null ? await listenTcp(flags, log) : await listenUnix({ path: unix, mode: unixMode });
+    if (unix !== undefined) return await listenUnix({ path: unix, mode: flags.unixMode });
+    return await listenTcp(target, flags);
   } catch (error) {
     throw failed(
       "listen on",
@@ -96,9 +122,31 @@ async function bind(flags: ListenFlags, log: Log): Promise<Listener> {
   }
 }
 
+/** Adds the PROXY protocol where a peer can be on the list. */
+function behindProxies(place: Place, listener: Listener, flags: ListenFlags): Listener {
+  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
+  return from !== null && canProxy(from, place) ? proxyProtocol(listener, { from, headerTimeout }) : listener;
+}
+
+/** On a Unix socket peers have no address, and on TCP each has one. */
+function canProxy(proxies: readonly string[], place: Place): boolean {
+  return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp(place));
+}
+
+/** Adds TLS, where it is spoken, and Telnet. The list changes in place: it has what is to be closed after an error. */
+async function wrap(listeners: Listener[], places: Place[], flags: ListenFlags, log: Log): Promise<Opened> {
+  const security = flags.tlsCert === null ? undefined : await loadSecurity(flags, log);
+  const secure = new Set<string>();
+  for (const [i, { tls }] of places.entries()) {
+    if (tls) listeners[i] = await security!.wrap(listeners[i]);
+    if (tls) secure.add(formatAddr(listeners[i].addr));
+    if (flags.telnet) listeners[i] = withTelnet(listeners[i]);
+  }
+  return { listeners, secure, ...(security !== undefined && { reload: () => security.reload() }) };
+}
+
 /** Listens on the first of the host's addresses that can be bound, in the resolver's order. */
-async function listenTcp({ engine, hostname, port, keepAliveMs }: ListenFlags, log: Log): Promise<Listener> {
-  log.write("debug", () => `engine is ${engine}`);
+async function listenTcp({ hostname, port }: Target, { engine, keepAliveMs }: ListenFlags): Promise<Listener> {
   const listen = (target: Target): Listener =>
     engine === "epoll" ? listenEpoll({ ...target, keepAliveMs }) : Deno.listen(target);
   const errors: unknown[] = [];
@@ -138,21 +186,26 @@ function mayUse(host: string): boolean {
 }
 
 /** Throws if a flag has no meaning without another that is missing, or contradicts another. */
-function checkTogether({ engine, tlsCert, tlsKey, tlsClientCa, unix, unixMode, proxyProtocol }: ListenFlags): void {
+function checkTogether(flags: ListenFlags, places: readonly Place[]): void {
+  const { engine, tlsCert, tlsKey, tlsClientCa, tlsPort, unix, unixMode } = flags;
   checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
   checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
+  checkPair(tlsPort !== null && tlsCert === null, "tlsPort", "without", "tlsCert");
   checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
   checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
-  checkProxies(proxyProtocol, unix);
+  const [first, second] = places.filter(isTcp);
+  if (second !== undefined && first.port === second.port && first.port !== 0) {
+    throw new CommandError(`cannot use --port ${first.port} with --tls-port ${second.port}: expected two ports`, 2);
+  }
+  checkProxies(flags.proxyProtocol, places);
 }
 
-/** Throws if no peer can be on the list: on a Unix socket peers have no address, and on TCP each has one. */
-function checkProxies(proxies: ListenFlags["proxyProtocol"], unix: string | null): void {
-  if (proxies === null) return;
+/** Throws if no peer can be on the list, wherever the command listens. */
+function checkProxies(proxies: ListenFlags["proxyProtocol"], places: readonly Place[]): void {
+  if (proxies === null || places.some((place) => canProxy(proxies, place))) return;
   const flags = (relation: string) => `cannot use --proxy-protocol ${proxies.join(",")} ${relation} --unix`;
-  const count = proxies.filter((proxy) => proxy.trim() === "unix").length;
-  if (unix !== null && count === 0) throw new CommandError(`${flags("with")}: expected unix in the list`, 2);
-  if (unix === null && count === proxies.length) throw new CommandError(`${flags("without")}: expected both`, 2);
+  if (places.some(isTcp)) throw new CommandError(`${flags("without")}: expected both`, 2);
+  throw new CommandError(`${flags("with")}: expected unix in the list`, 2);
 }
 
 function checkPair(wrong: boolean, option: string, relation: "with" | "without", other: string): void {

@@ -13,16 +13,19 @@ import type { Kind } from "./kinds.ts";
 /** The values of flags, by the names of their options. */
 export type Values<F extends Flags> = { -readonly [Name in keyof F]: F[Name] extends Flag<infer T> ? T : never };
 
+/** What was given to a command. */
+export interface Given<F extends Flags> {
+  readonly values: Values<F>;
+  /** The options whose values are not defaults: flags or variables set them. */
+  readonly given: ReadonlySet<string>;
+  /** A line for each variable that was ignored. */
+  readonly ignored: readonly string[];
+}
+
 /** A parsed command line: a switch, which overrides everything else, or values. */
 export type Parsed<F extends Flags, Operand> =
   | { readonly ask: keyof typeof SWITCHES }
-  | {
-    readonly ask?: undefined;
-    readonly values: Values<F>;
-    readonly operand: Operand;
-    /** A line for each variable that was ignored. */
-    readonly ignored: readonly string[];
-  };
+  | Given<F> & { readonly ask?: undefined; readonly operand: Operand };
 
 /** Looks up an environment variable. */
 export type Environment = (name: string) => string | undefined;
@@ -50,7 +53,7 @@ export function parse<F extends Flags, Operand = undefined>(
   }
   const ignored: string[] = [];
   const variables = withoutKubernetes(environment, ignored);
-  return { values: readFlags(command, given, variables), operand: readOperand(command, operands), ignored };
+  return { ...readFlags(command, given, variables), operand: readOperand(command, operands), ignored };
 }
 
 /** Values that Kubernetes sets for each Service in every pod: `SHOUTY_PORT=tcp://10.96.0.12:8080` for one named `shouty`. */
@@ -127,8 +130,9 @@ function readFlags<F extends Flags>(
   { flags, variables }: Command<F>,
   given: Words["given"],
   environment: Environment,
-): Values<F> {
+): { values: Values<F>; given: ReadonlySet<string> } {
   const values: Record<string, unknown> = {};
+  const set = new Set<string>();
   for (const [option, flag] of Object.entries(flags)) {
     const name = `--${flagName(option)}`;
     const [text, again] = given(flagName(option));
@@ -137,12 +141,13 @@ function readFlags<F extends Flags>(
     }
     const variable = variables === undefined ? "" : variableName(variables, option);
     const inherited = text === undefined && variable !== "" ? environment(variable) : undefined;
+    if (text !== undefined || inherited !== undefined) set.add(option);
     if (text !== undefined) values[option] = read(flag.kind, text, name);
     else if (inherited !== undefined) values[option] = read(flag.kind, inherited, variable);
     else if (typeof flag.default === "string") values[option] = flag.kind.read(flag.default);
     else if ("as" in flag.default) values[option] = values[flag.default.as];
   }
-  return values as Values<F>;
+  return { values: values as Values<F>, given: set };
 }
 
 function read<T>(kind: Kind<T>, text: string, name: string): T {

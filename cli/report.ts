@@ -14,9 +14,9 @@ import type { Level, Log } from "./log.ts";
 interface Report<Event> {
   readonly level: Level;
   /** The line's text. */
-  text(event: Event): string;
+  text(event: Event, secure: ReadonlySet<string>): string;
   /** The event's data, for the format `json`. */
-  fields(event: Event): Record<string, unknown>;
+  fields(event: Event, secure: ReadonlySet<string>): Record<string, unknown>;
 }
 
 type EventOf<Type> = Extract<ServerEvent, { type: Type }>;
@@ -24,8 +24,11 @@ type EventOf<Type> = Extract<ServerEvent, { type: Type }>;
 const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> } = {
   "listening": {
     level: "info",
-    text: ({ addr }) => `listening on ${formatAddr(addr)}`,
-    fields: ({ addr }) => ({ addr: formatAddr(addr) }),
+    text: ({ addr }, secure) => `listening on ${formatAddr(addr)}${secure.has(formatAddr(addr)) ? " (TLS)" : ""}`,
+    fields: ({ addr }, secure) => ({
+      addr: formatAddr(addr),
+      ...(secure.has(formatAddr(addr)) && { tls: true }),
+    }),
   },
   "accepted": {
     level: "info",
@@ -88,11 +91,12 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
  *
  * @param log The log.
  * @param event The event.
+ * @param secure The addresses of the listeners that speak TLS.
  */
-export function report(log: Log, event: ServerEvent): void {
+export function report(log: Log, event: ServerEvent, secure: ReadonlySet<string> = new Set()): void {
   const { level, text, fields } = REPORTS[event.type] as Report<ServerEvent>;
   if (event.type === "stopped") reportCut(log, event.report.closed["drain-timeout"]);
-  log.write(level, () => text(event), () => ({ event: event.type, ...fields(event) }));
+  log.write(level, () => text(event, secure), () => ({ event: event.type, ...fields(event, secure) }));
 }
 
 /** Warns of connections that the drain timeout closed: their clients may have lost replies. */

@@ -6,9 +6,9 @@
 
 import type { Listener } from "../internal/api/transport.ts";
 import { quote } from "../internal/api/errors.ts";
-import type { TlsListener } from "../ops/tls/tls.ts";
 import { datesProblem } from "../ops/tls/certificate.ts";
 import type { TlsCredentials } from "../ops/tls/credentials.ts";
+import type { TlsServerCredentials } from "../ops/tls/handle.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import { readFile } from "./files.ts";
 import { flagName, type SERVE } from "./flags.ts";
@@ -24,39 +24,45 @@ export type TlsFlags = Pick<
 /** The flag that names each file. */
 const FLAGS = { cert: "tlsCert", key: "tlsKey", clientCa: "tlsClientCa" } as const;
 
-/** A TLS listener that can reload its files. */
-export interface Secured {
-  readonly listener: TlsListener;
+/** TLS with the credentials in the files. */
+export interface Security {
+  /** Wraps a listener with TLS; the new listener owns it. */
+  wrap(listener: Listener): Promise<Listener>;
   /** Reads the files again, and logs the outcome; never rejects. Called at SIGHUP. */
   reload(): Promise<void>;
 }
 
 /**
- * Wraps a listener with TLS.
+ * Loads the credentials, which all listeners share.
  *
- * @param listener The listener that accepts the connections; on success, the new listener owns it.
  * @param flags The flags' values.
  * @param log The log, for messages about certificates.
- * @returns The TLS listener.
+ * @returns What wraps the listeners.
  * @throws {CommandError} (As a rejection.) If a file cannot be read or used.
  */
-export async function secure(listener: Listener, flags: TlsFlags, log: Log): Promise<Secured> {
-  const credentials = await readCredentials(flags);
+export async function loadSecurity(flags: TlsFlags, log: Log): Promise<Security> {
+  const files = await readCredentials(flags);
   // Imported only if it is used: loading it takes longer than all the rest of the command.
-  const { listenTls } = await import("../ops/tls/tls.ts");
-  const options = { listener, handshakeTimeout: flags.tlsHandshakeTimeout };
-  const secured = await named(flags, listenTls({ ...options, ...credentials }));
-  tell(secured, flags, log, "using");
+  const [{ listenTls }, { tlsCredentials }] = await Promise.all([
+    import("../ops/tls/tls.ts"),
+    import("../ops/tls/handle.ts"),
+  ]);
+  const handshakeTimeout = flags.tlsHandshakeTimeout;
+  const credentials = await named(flags, tlsCredentials({ ...files, handshakeTimeout }));
+  tell(credentials, flags, log, "using");
   const reload = async () => {
     try {
-      await named(flags, secured.reload(await readCredentials(flags)));
-      tell(secured, flags, log, "took new");
+      await named(flags, credentials.reload(await readCredentials(flags)));
+      tell(credentials, flags, log, "took new");
     } catch (error) {
       log.write("error", () => `kept the old certificate: ${reasonOf(error)}`);
     }
   };
   let last = Promise.resolve();
-  return { listener: secured, reload: () => last = last.then(reload) };
+  return {
+    wrap: (listener) => listenTls({ listener, credentials }),
+    reload: () => last = last.then(reload),
+  };
 }
 
 async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
@@ -83,7 +89,7 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
   }
 }
 
-function tell({ certificate }: TlsListener, { tlsCert }: TlsFlags, log: Log, what: string): void {
+function tell({ certificate }: TlsServerCredentials, { tlsCert }: TlsFlags, log: Log, what: string): void {
   const { subject, validFrom, validTo } = certificate;
   const fields = () => ({ subject, validFrom: validFrom.toISOString(), validTo: validTo.toISOString() });
   log.write("info", () => `${what} certificate ${subject}, valid until ${validTo.toISOString()}`, fields);

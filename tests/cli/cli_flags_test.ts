@@ -38,6 +38,7 @@ const DEFAULTS = {
   tlsCert: null,
   tlsKey: null,
   tlsClientCa: null,
+  tlsPort: null,
   tlsHandshakeTimeout: 10_000,
   engine: "deno",
   logLevel: "info",
@@ -95,6 +96,23 @@ Deno.test("Files are names, or none, and mode bits are octal", () => {
   for (const mode of ["0o660", "800", "1000", "rw", "-1"]) {
     assertEquals(complaint(["--unix-mode", mode]), `cannot use --unix-mode "${mode}": ${expected}`);
   }
+});
+
+Deno.test("A port for TLS is a number, or none, and what flags and variables have set is told", () => {
+  assertEquals(["off", "0", "65535"].map((port) => values(`--tls-port ${port}`).tlsPort), [null, 0, 65_535]);
+  const expected = "expected a whole number from 0 to 65535, or off";
+  assertEquals(complaint(["--tls-port", "65536"]), `cannot use --tls-port "65536": ${expected}`);
+  const given = (args: string[], env: Record<string, string> = {}) => {
+    const parsed = parse(SERVE, args, (name) => env[name]);
+    assert(parsed.ask === undefined);
+    return [...parsed.given];
+  };
+  assertEquals(given([]), []);
+  assertEquals(given(["--port", "8080"], { SHOUTY_UNIX: "/run/s", SHOUTY_PORT: "tcp://10.96.0.12:80" }), [
+    "port",
+    "unix",
+  ]);
+  assertEquals(given([], { SHOUTY_PORT: "tcp://10.96.0.12:80" }), []);
 });
 
 Deno.test("Sizes are bytes, or have a unit", () => {

@@ -60,6 +60,7 @@ Deno.test("The command keeps no permission but that to read a certificate again"
   assertEquals(await serving(...folder.tls), "read");
   if (!NO_EPOLL) assertEquals(await serving("--engine", "epoll"), "");
   if (!NO_UNIX) assertEquals(await serving("--unix", folder.socket), "");
+  if (!NO_UNIX) assertEquals(await serving("--unix", folder.socket, "--tls-port", "0", ...folder.tls), "read");
 });
 
 Deno.test("Without --engine epoll the command gives foreign code up before anything else", async () => {
@@ -69,6 +70,8 @@ Deno.test("Without --engine epoll the command gives foreign code up before anyth
   if (!NO_UNIX) {
     const unix = await folder.granted(["-A"], "--port", "0", "--unix", folder.socket);
     assertEquals(unix.slice(0, 2), ["net read write sys", "net read write sys"]);
+    const both = await folder.granted(["-A"], "--unix", folder.socket, "--tls-port", "0", ...folder.tls);
+    assertEquals(both.slice(0, 2), ["net read write sys", "net read write sys"]);
   }
   if (!NO_EPOLL) {
     const epoll = await folder.granted(["-A"], "--port", "0", "--engine", "epoll");

@@ -35,7 +35,7 @@ export async function withFiles(
 }
 
 /** Connects OpenSSL's client. */
-export function openssl(t: TestServer, ...args: string[]): Subprocess {
+export function openssl(t: Pick<TestServer, "port">, ...args: string[]): Subprocess {
   return new Subprocess("openssl", ["s_client", "-connect", `127.0.0.1:${t.port}`, ...args]);
 }
 
