@@ -1,13 +1,14 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { ProxyInfo } from "@x/shouty";
 import { proxyProtocol } from "@x/shouty/ops";
-import { MemoryListener } from "@x/shouty/testing";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { ProxyHeaderError } from "../../ops/proxy/errors.ts";
 import { parseProxyHeader } from "../../ops/proxy/header.ts";
 import { test } from "../kit/bounded.ts";
 import { aboutTls, address, binary, bytesOf, join, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
 import { HEADER, make, OTHER, PROXY, settle } from "../kit/proxy_memory.ts";
 import { check, fc } from "../kit/property.ts";
+import { startServer } from "../kit/server.ts";
 
 /** What a header of TCP4 with these extensions says. */
 function said(...extensions: Uint8Array[]): ProxyInfo {
@@ -233,4 +234,20 @@ test("Behind a proxy that proxies another proxy's own connections, the header of
   assertEquals(transport.proxy?.authority, "example.org");
   transport.close();
   await listener.close();
+});
+
+test("A handler has what the header says", async () => {
+  const memory = new MemoryListener();
+  const listener = proxyProtocol(memory, { from: "10.0.0.1" });
+  const options = { listener, clock: new FakeClock(), answerMisdirected: true };
+  await using t = startServer(options, (_, { proxy }) => `${proxy?.authority} ${proxy?.tlvs.size}`);
+  const said = async (peer: Deno.Addr, start: Uint8Array | string) => {
+    const client = t.own(memory.connect(peer));
+    await client.write(start);
+    await client.write("hi\n");
+    return await client.readLine();
+  };
+  assertEquals(await said(PROXY, NAMED), "example.org 1");
+  assertEquals(await said(PROXY, HEADER), "undefined 0");
+  assertEquals(await said(OTHER, ""), "undefined undefined");
 });
