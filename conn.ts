@@ -43,7 +43,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Why nothing can be written any more; undefined while writes are taken. */
   writingEnded: CloseReason | undefined;
   readonly #end = new Ending();
-  readonly #aborter = new AbortController();
   /** Resolves when the transport is closed; never rejects. */
   readonly closed: Promise<ClosedEvent>;
   #resolveClosed!: (event: ClosedEvent) => void;
@@ -67,7 +66,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Aborts, with the close reason, when that can no longer change. */
   get signal(): AbortSignal {
-    return this.#aborter.signal;
+    return this.#end.signal;
   }
 
   /** Aborts when the connection is asked to finish. */
@@ -156,7 +155,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Ends the connection at once. Output that waits is lost; if there is any, the peer gets a reset. */
   abort(reason: CloseReason, error?: unknown, cut: boolean = this.#parts.outbox.size > 0): void {
-    if (this.#phase === "open" || this.#phase === "leaving" && !this.signal.aborted) {
+    if (this.#phase === "open" || this.#phase === "leaving" && !this.#end.aborted) {
       this.#end.reason = reason;
       this.#end.error = error;
     }
@@ -185,7 +184,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.limit = limit;
     this.#parts.reader.stop();
     this.#parts.clocks.close(ENDING_MS);
-    if (atOnce) this.#aborter.abort(reason);
+    if (atOnce) this.#end.abort();
     if (this.handled === undefined) this.#leave(reason);
   }
 
@@ -200,7 +199,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#phase = "leaving";
     this.writingEnded = end.reason;
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
-    const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
+    const quiet = end.aborted && reader.outstanding !== undefined && outbox.size === 0;
     const sent = outbox.bytesOut;
     reader.stop();
     clocks.leave();
@@ -211,9 +210,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if ((this.#phase as Phase) === "closed") return;
     outbox.close(end.reason!);
     // The signal aborts when the handler has settled.
-    const abort = () => this.#aborter.abort(end.reason);
-    if (this.handled === undefined) abort();
-    else this.handled.then(abort);
+    if (this.handled === undefined) end.abort();
+    else this.handled.then(() => this.#end.abort());
     // To linger would keep the buffer of the outstanding read.
     const atOnce = end.reason === "memory" || quiet && sent === outbox.bytesOut;
     if (!reader.peerEnded && !atOnce) {
@@ -230,10 +228,10 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#parts.clocks.stop();
     this.#parts.reader.free();
     this.#parts.outbox.close(this.#end.reason!);
-    this.#aborter.abort(this.#end.reason);
+    this.#end.abort();
     (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
     const durationMs = this.#host.alarms.clock.now() - this.#since;
-    this.#resolveClosed(this.#end.event(this, { ...this.totals, durationMs }));
+    this.#resolveClosed(this.#end.event(this, this.totals, durationMs));
   }
 
   /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */

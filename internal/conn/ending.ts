@@ -15,6 +15,8 @@ import { encodeLine } from "../lines/text.ts";
 import { TURNS } from "../time/turns.ts";
 import type { FinishReason } from "../io/finishing.ts";
 
+type Traffic = Pick<ClosedEvent, "lines" | "bytesIn" | "bytesOut">;
+
 /** What is known of the end of a connection. */
 export class Ending {
   /** Why the connection ends: set when it leaves `open`; an abort can change it until the signal has aborted. */
@@ -30,6 +32,22 @@ export class Ending {
   /** Why the connection was asked to finish. */
   finishReason: FinishReason | undefined;
   #finisher: AbortController | undefined;
+  #aborter: AbortController | undefined;
+  /** Whether the signal has aborted. */
+  aborted = false;
+
+  /** Aborts, with the reason, when that can no longer change. Made when it is asked for, as most handlers never do. */
+  get signal(): AbortSignal {
+    this.#aborter ??= new AbortController();
+    if (this.aborted) this.#aborter.abort(this.reason);
+    return this.#aborter.signal;
+  }
+
+  /** Aborts the signal. */
+  abort(): void {
+    this.aborted = true;
+    this.#aborter?.abort(this.reason);
+  }
 
   /** Aborts when the connection is asked to finish. */
   get finishing(): AbortSignal {
@@ -63,14 +81,11 @@ export class Ending {
   }
 
   /** Returns the event that reports the end. */
-  event(conn: ConnInfo, facts: Pick<ClosedEvent, "lines" | "bytesIn" | "bytesOut" | "durationMs">): ClosedEvent {
+  event(conn: ConnInfo, { lines, bytesIn, bytesOut }: Traffic, durationMs: number): ClosedEvent {
     const { error, detail = this.reason === "deadline" ? this.deadline!.detail : undefined } = this;
-    const { lines, bytesIn, bytesOut, durationMs } = facts;
-    return {
-      ...{ type: "closed", conn, reason: this.reason!, lines, bytesIn, bytesOut, durationMs },
-      ...(error !== undefined && { error }),
-      ...(detail !== undefined && { detail }),
-    };
+    const event = { type: "closed", conn, reason: this.reason!, lines, bytesIn, bytesOut, durationMs } as const;
+    if (error === undefined && detail === undefined) return event;
+    return { ...event, ...(error !== undefined && { error }), ...(detail !== undefined && { detail }) };
   }
 }
 

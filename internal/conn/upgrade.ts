@@ -19,8 +19,8 @@ import type { Input } from "./input.ts";
 export interface UpgradeOwner {
   /** Why there is no more input; undefined while there may be more. */
   readonly ending: CloseReason | undefined;
-  /** Aborts when the connection has ended. */
-  readonly signal: AbortSignal;
+  /** Why nothing can be written any more; undefined while the connection is open. */
+  readonly writingEnded: CloseReason | undefined;
   abort(reason: CloseReason, error?: unknown): void;
   /** TLS cannot begin. What was written meanwhile must not leave in plain text. */
   notUpgraded(reason: "starttls-injection" | "tls-handshake", error?: unknown): void;
@@ -107,7 +107,7 @@ export class Upgrade {
   #install(tls: Transport): void {
     const parts = this.#parts;
     // The connection may have ended just before, and has closed only the transport that it knew.
-    if (this.#owner.signal.aborted) closeQuietly(tls);
+    if (this.#owner.writingEnded !== undefined) closeQuietly(tls);
     this.#checkOpen();
     parts.transport = parts.reader.transport = parts.outbox.transport = tls;
   }

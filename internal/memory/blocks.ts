@@ -105,6 +105,7 @@ export class Blocks {
 
   /** Drops everything, and returns the buffers to their pools: no outstanding write may read from them. */
   clear(): void {
+    if (this.size === 0 && this.#block === undefined) return;
     for (const { bytes, lent } of this.#sealed) if (!lent) giveBuffer(bytes);
     if (this.#block !== undefined && !this.#lent) giveBuffer(this.#block);
     this.#sealed = NONE;

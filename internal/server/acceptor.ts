@@ -182,8 +182,8 @@ export class Acceptors {
   /** Ends all waits early, because there may be room now. */
   hurry(): void {
     // First, as they have waited longer than any connection that is still to be accepted.
-    this.#letIn();
-    for (const acceptor of this.#acceptors) acceptor.hurry();
+    if (this.#held.length > 0) this.#letIn();
+    for (let i = 0; i < this.#acceptors.length; i++) this.#acceptors[i].hurry();
   }
 
   /** Makes the listeners keep the process alive. */

@@ -18,12 +18,15 @@ function forget(): void {
   recent = NaN;
 }
 
+/** Runs `forget` as a microtask; `queueMicrotask` of Deno allocates three times as much. */
+const SETTLED = Promise.resolve();
+
 /** The machine's monotonic clock. `Date` would not do: the wall clock can step, and a test can replace it. */
 export const SYSTEM_CLOCK: Clock = {
   now() {
     if (Number.isNaN(recent)) {
       recent = monotonicNow();
-      queueMicrotask(forget);
+      SETTLED.then(forget);
     }
     return recent;
   },
