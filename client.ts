@@ -43,15 +43,15 @@ class Caller<Data> implements Host<Data> {
   readonly clock: Clock;
   readonly alarms: Alarms;
   readonly budget: Budget = Caller.#budget;
-  readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
+  /** The data is made where its error can be thrown to the caller. */
+  readonly makeData = undefined;
   /** A server that gets words of the end of a connection would take them for a request. */
   readonly reports: Reports = { emit() {}, lastWords: () => null };
 
-  constructor({ framing, keepAliveMs = 15_000, clock = SYSTEM_CLOCK, data }: ConnectOptions<Data>) {
+  constructor({ framing, keepAliveMs = 15_000, clock = SYSTEM_CLOCK }: ConnectOptions<Data>) {
     this.framing = resolveFraming(framing);
     this.keepAliveMs = keepAliveMs;
     this.clock = clock;
-    this.makeData = data;
     this.alarms = Caller.#alarms.get(clock) ?? new Alarms(clock);
     Caller.#alarms.set(clock, this.alarms);
   }
@@ -95,7 +95,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   checkConnectOptions(options);
   const limits = resolveConnOptions(options);
   const host = new Caller(options);
-  const { tls, signal } = options;
+  const { tls, signal, data } = options;
   if (tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
   const transport = await dial(options, secure, signal);
   const conn = new Connection<Data>(++opened, transport, host, limits);
@@ -103,9 +103,14 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   signal?.addEventListener("abort", abort);
   conn.closed.then(() => signal?.removeEventListener("abort", abort));
   conn.serve();
-  // The function of the option `data` has thrown.
-  if (conn.ending === "handler-error") throw (await conn.closed).error;
-  return conn.handle;
+  const { handle } = conn;
+  try {
+    if (data !== undefined) handle.data = data(handle);
+    return handle;
+  } catch (error) {
+    conn.abort("handler-error", error);
+    throw error;
+  }
 }
 
 /** The address of connections of which only the option `dial` knows where they lead; nobody sees it. */

@@ -104,17 +104,12 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Serves the peer until the connection ends. */
   serve(): void {
-    this.#handled = this.#runToEnd();
+    // Two callbacks: an async function would take twice their memory, for as long as the connection lives.
+    this.#handled = this.#parts.run().then(() => this.#handlerSettled(), (error) => this.#handlerFailed(error));
   }
 
-  /** Runs the handler until it has settled, or until there is no more input for it to answer. */
-  async #runToEnd(): Promise<void> {
-    try {
-      await this.#parts.run();
-    } catch (error) {
-      this.#handled = undefined;
-      return this.#handlerFailed(error);
-    }
+  /** The handler has settled, or there is no more input for it to answer. */
+  #handlerSettled(): void {
     this.#handled = undefined;
     // In an open connection, only `close` stops the reader.
     const { stopped, endReason } = this.#parts.reader;
@@ -124,6 +119,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   #handlerFailed(error: unknown): void {
+    this.#handled = undefined;
     // No fault of the handler: it usually learns of the end when a write is refused, or its signal aborts something.
     const { reason } = this.#end;
     const byEnd = reason !== undefined && (error instanceof ConnectionClosedError || error === reason);
@@ -189,7 +185,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   /** Closes gracefully: writes what waits and the last line, and lets the peer read it. */
-  async #leave(reason: CloseReason = "closed", error?: unknown, answer?: string | Uint8Array): Promise<void> {
+  #leave(reason: CloseReason = "closed", error?: unknown, answer?: string | Uint8Array): void {
     const { reader, outbox, clocks, cutter, limits } = this.#parts;
     const end = this.#end;
     if (this.#phase !== "open" && this.#phase !== "ending") return;
@@ -200,25 +196,27 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.writingEnded = end.reason;
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
     const quiet = end.aborted && reader.outstanding !== undefined && outbox.size === 0;
-    const sent = outbox.bytesOut;
     reader.stop();
     clocks.leave();
     outbox.add(answer ?? end.lastLine(this.#host.reports, cutter.framing, limits));
-    // Memory must be free soon: its last line is sent if the kernel takes it at once.
     const flushed = outbox.size > 0 ? outbox.flush() : undefined;
-    if (end.reason !== "memory") await flushed;
-    if ((this.#phase as Phase) === "closed") return;
-    outbox.close(end.reason!);
+    // Memory must be free soon: its last line is sent if the kernel takes it at once.
+    if (end.reason === "memory") this.#left(false);
+    else if (flushed === undefined) this.#left(!quiet);
+    else flushed.then(() => this.#left(true));
+  }
+
+  /** Everything is written. To linger would keep the buffer of an outstanding read in memory. */
+  #left(lingers: boolean): void {
+    const { reader, outbox } = this.#parts;
+    if (this.#phase === "closed") return;
+    outbox.close(this.#end.reason!);
     // The signal aborts when the handler has settled.
-    if (this.handled === undefined) end.abort();
+    if (this.handled === undefined) this.#end.abort();
     else this.handled.then(() => this.#end.abort());
-    // To linger would keep the buffer of the outstanding read.
-    const atOnce = end.reason === "memory" || quiet && sent === outbox.bytesOut;
-    if (!reader.peerEnded && !atOnce) {
-      this.#phase = "lingering";
-      await this.#parts.linger(() => (this.#phase as Phase) === "closed");
-    }
-    this.#free();
+    if (reader.peerEnded || !lingers) return this.#free();
+    this.#phase = "lingering";
+    this.#parts.linger(() => this.#phase === "closed").then(() => this.#free());
   }
 
   #free(cut = false): void {

@@ -130,7 +130,15 @@ export class Parts<Data> {
   }
 
   /** Runs the handler until it has settled, or until there is no more input for it to answer. */
-  run(): void | Promise<unknown> {
+  run(): Promise<unknown> {
+    try {
+      return this.#run() ?? Promise.resolve();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #run(): void | Promise<unknown> {
     const { handler, makeData, budget } = this.#host;
     const { reader, cutter, outbox, clocks } = this;
     if (makeData !== undefined) this.handle.data = makeData(this.handle);
