@@ -179,9 +179,9 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.reason = reason;
     this.#end.limit = limit;
     this.#parts.reader.stop();
-    this.#parts.clocks.close(ENDING_MS);
     if (atOnce) this.#end.abort();
     if (this.handled === undefined) this.#leave(reason);
+    else this.#parts.clocks.close(ENDING_MS);
   }
 
   /** Closes gracefully: writes what waits and the last line, and lets the peer read it. */

@@ -211,10 +211,11 @@ export function resetQuietly(transport: Transport): void {
  * depends on the operation under way.
  */
 export function isReset(error: unknown): boolean {
-  const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, TimedOut, UnexpectedEof } = Deno.errors;
-  return [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, TimedOut, UnexpectedEof]
-    .some((kind) => error instanceof kind);
+  return RESETS.some((kind) => error instanceof kind);
 }
+
+const { ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, TimedOut, UnexpectedEof } = Deno.errors;
+const RESETS = [ConnectionReset, ConnectionAborted, BrokenPipe, NotConnected, TimedOut, UnexpectedEof];
 
 /**
  * A transport that passes every call on to another transport; a wrapper extends it and overrides what it changes. An

@@ -131,9 +131,8 @@ export class Budget {
 
   /** Wakes the oldest waiting connection; the next one a microtask later, when the first one's output is counted. */
   #wakeNext(): void {
-    if (this.#waking || this.#output > this.#maxBytes) return;
+    if (this.#waiting.size === 0 || this.#waking || this.#output > this.#maxBytes) return;
     const [first] = this.#waiting;
-    if (first === undefined) return;
     this.#waiting.delete(first);
     this.#look();
     first();
@@ -145,10 +144,14 @@ export class Budget {
   }
 
   #settle(): void {
-    const tooMuch = () =>
-      this.#bytes > this.#maxBytes && this.#largest(({ canGiveWay }) => canGiveWay) ||
-      this.#output > this.#maxBytes && this.#waiting.size > 0 && this.#largest(({ stuck }) => stuck);
-    for (let largest = tooMuch(); largest; largest = tooMuch()) largest.giveWay();
+    for (let next = this.#tooLarge(); next !== undefined; next = this.#tooLarge()) next.giveWay();
+  }
+
+  /** Returns the connection that has to give way, if one has to. */
+  #tooLarge(): Holder | undefined {
+    const input = this.#bytes > this.#maxBytes ? this.#largest(({ canGiveWay }) => canGiveWay) : undefined;
+    if (input !== undefined || this.#output <= this.#maxBytes || this.#waiting.size === 0) return input;
+    return this.#largest(({ stuck }) => stuck);
   }
 
   /** Finds a connection that passes the test and is among the largest: no other that passes it holds twice as much. */

@@ -74,8 +74,8 @@ const CLIENTS: Readonly<Record<string, Clients>> = {
 };
 
 for (const [what, clients] of Object.entries(CLIENTS)) {
-  test(`clients that ${what} take no more than four times maxBufferedBytes and 20 MiB`, async () => {
+  test(`clients that ${what} take no more than four times maxBufferedBytes and 16 MiB`, async () => {
     const { grown, left } = await growth(clients);
-    assertLessOrEqual(grown, 4 * BUDGET_BYTES + 20 * MIB, `It grew by ${grown}; ${left} are left`);
+    assertLessOrEqual(grown, 4 * BUDGET_BYTES + 16 * MIB, `It grew by ${grown}; ${left} are left`);
   }, 60);
 }
