@@ -7,6 +7,7 @@
 import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
 import { SYSTEM_CLOCK } from "../time/clock.ts";
 import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, targetOf, tlsOptionsOf } from "./connect_options.ts";
+import { ServerTransport } from "./server_transport.ts";
 
 /** Performs the client's side of a TLS handshake. Closing the transport meanwhile makes it reject. */
 export type Secure = (transport: Transport, options: ConnectTlsOptions & { serverName: string }) => Promise<Transport>;
@@ -70,8 +71,8 @@ class Attempt {
   }
 
   async #open(): Promise<Transport> {
-    const { tls, keepAliveMs } = this.#options;
-    const transport = this.#transport = await this.#connect();
+    const { tls, keepAliveMs, clock = SYSTEM_CLOCK } = this.#options;
+    const transport = this.#transport = new ServerTransport(await this.#connect(), clock);
     if (this.#aborter.signal.aborted) closeQuietly(transport);
     if (keepAliveMs !== Infinity) keepAlive(transport);
     if (!tls) return transport;

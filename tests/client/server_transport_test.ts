@@ -1,0 +1,116 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { type Conn, connect, ConnectionClosedError, type Transport } from "@x/shouty";
+import { FakeClock } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+
+const GONE = new Deno.errors.BrokenPipe("Broken pipe");
+
+/** A connection to a server that takes nothing, and the parts of what it has sent before. */
+class Closing implements Transport {
+  readonly localAddr = { transport: "tcp", hostname: "127.0.0.1", port: 1 } as const;
+  readonly remoteAddr = this.localAddr;
+  readonly #parts: string[];
+  readonly #end: null | Error;
+  closed = 0;
+
+  constructor(parts: string[], end: null | Error = null) {
+    this.#parts = parts;
+    this.#end = end;
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    const part = this.#parts.shift();
+    if (part !== undefined) return Promise.resolve(new TextEncoder().encodeInto(part, into).written);
+    return this.#end === null ? Promise.resolve(null) : Promise.reject(this.#end);
+  }
+
+  write(): Promise<number> {
+    return Promise.reject(GONE);
+  }
+
+  closeWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): void {
+    this.closed++;
+  }
+}
+
+async function readAll(conn: Conn): Promise<string[]> {
+  const lines = [];
+  for await (const line of conn.lines) lines.push(line);
+  return lines;
+}
+
+test("the last words of a server that closes while much is being written are read", async () => {
+  for (let i = 0; i < 20; i++) {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const conn = await connect({ port: listener.addr.port });
+    const server = await listener.accept();
+    const lines = readAll(conn);
+    const refused = assertRejects(
+      async () => {
+        for (;;) await conn.write(new Uint8Array(16 * 1024));
+      },
+      ConnectionClosedError,
+      "reset",
+    );
+    await server.read(new Uint8Array(1));
+    await server.write(new TextEncoder().encode("enough\n"));
+    // Much has come that was not read, so this sends a reset.
+    server.close();
+    await refused;
+    assertEquals([await lines, (await conn.closed).reason], [["enough"], "reset"]);
+  }
+});
+
+for (const end of [null, new Deno.errors.ConnectionReset("Connection reset")]) {
+  const how = end === null ? "ends" : "is reset";
+  testOnce(`an input that ${how} after a write has failed was cut off, and is read to its end`, async () => {
+    const transport = new Closing(["one\ntw", "o\nthree\n"], end);
+    const conn = await connect({ dial: () => transport, clock: new FakeClock() });
+    conn.write("lost\n");
+    const flushed = conn.flushed();
+    assertEquals([await readAll(conn), conn.ending], [["one", "two", "three"], "reset"]);
+    await assertRejects(() => flushed, ConnectionClosedError, "reset");
+    const { reason, error } = await conn.closed;
+    assertEquals([reason, error, transport.closed], ["reset", end ?? GONE, 1]);
+  });
+}
+
+testOnce("a write that fails after the end of the input ends the connection at once", async () => {
+  const clock = new FakeClock();
+  const transport = new Closing(["bye\n"]);
+  const conn = await connect({ dial: () => transport, clock });
+  assertEquals([await readAll(conn), conn.ending], [["bye"], "end"]);
+  conn.write("lost\n");
+  const { reason, error } = await conn.closed;
+  assertEquals([reason, error, transport.closed, clock.pending], ["reset", GONE, 1, 0]);
+});
+
+testOnce("a failed write ends the connection after a second in which nothing is read", async () => {
+  const clock = new FakeClock();
+  const transport = new Closing(Array.from({ length: 1000 }, () => "x".repeat(1000) + "\n"));
+  const conn = await connect({ dial: () => transport, clock });
+  conn.write("lost\n");
+  // Within this second, reading ahead comes to an end: too much waits for the caller.
+  await clock.advance(999);
+  assertEquals([transport.closed, conn.signal.aborted], [0, false]);
+  await clock.advance(1000);
+  const { reason, error } = await conn.closed;
+  assertEquals([reason, error, transport.closed, clock.pending], ["reset", GONE, 1, 0]);
+});
+
+testOnce("a connection that the caller closes does not wait for the input after a failed write", async () => {
+  const controller = new AbortController();
+  const clock = new FakeClock();
+  const transport = new Closing(["one\n"]);
+  const conn = await connect({ dial: () => transport, clock, signal: controller.signal });
+  conn.write("lost\n");
+  await clock.advance(0);
+  controller.abort();
+  assertEquals([(await conn.closed).reason, transport.closed], ["closed", 1]);
+  await clock.advance(0);
+  assertEquals(clock.pending, 0);
+});
