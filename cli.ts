@@ -3,19 +3,22 @@
  * codes.
  *
  * `cli/` holds its parts: flags and their values (`flags.ts`, `kinds.ts`, `parse.ts`, `help.ts`), opening the listeners
- * (`listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `report.ts`), the client (`client.ts`), and small files
- * that these share.
+ * (`listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `report.ts`), the client (`dial.ts`, `client.ts`), and
+ * small files that these share.
  *
  * @module
  */
 
-import { connect } from "./cli/client.ts";
+import { talk } from "./cli/client.ts";
+import { dial, neededToConnect } from "./cli/dial.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { CONNECT, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
+import type { Target, UnixTarget } from "./cli/kinds.ts";
 import { neededToListen, type Opened, openListeners } from "./cli/listen.ts";
 import { type Log, openLog } from "./cli/log.ts";
-import { type Given, parse } from "./cli/parse.ts";
+import { formatTarget } from "./cli/net.ts";
+import { type Given, parse, type Values } from "./cli/parse.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
@@ -43,11 +46,19 @@ export async function main(args: string[]): Promise<void> {
 }
 
 async function runClient(args: string[]): Promise<number> {
-  keepOnly("net");
   const parsed = parse(CONNECT, args);
-  if (parsed.ask === undefined) await connect(parsed.operand, parsed.values);
+  if (parsed.ask === undefined) await connectTo(parsed.operand, parsed.values);
   else await say(answer(parsed.ask, CONNECT));
   return 0;
+}
+
+/** Connects to a server, and talks with it to the end. */
+async function connectTo(target: Target | UnixTarget, flags: Values<typeof CONNECT.flags>): Promise<void> {
+  keepOnly(...neededToConnect(target, flags));
+  const conn = await dial(target, flags);
+  // What the server sends can make the client do nothing more than it does already.
+  keepOnly();
+  await talk(conn, formatTarget(target), flags.timeout);
 }
 
 async function runServer(args: string[]): Promise<number> {

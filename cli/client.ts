@@ -4,60 +4,50 @@
  * @module
  */
 
-import type { Values } from "./parse.ts";
+import { ConnectionClosedError } from "../internal/api/errors.ts";
+import type { Conn } from "../internal/api/handlers.ts";
 import { CommandError, reasonOf } from "./errors.ts";
-import type { CONNECT } from "./flags.ts";
-import type { Target } from "./kinds.ts";
-import { failed, formatTarget, requireNet } from "./net.ts";
+import { reasonOfPeer } from "./net.ts";
 import { print } from "./print.ts";
 
 /** Maximum time in milliseconds to wait, after the server has closed the connection, whether input is lost. */
 const LAST_INPUT_MS = 100;
 
-/**
- * Connects to a server, sends it what comes on stdin, and writes its replies to stdout.
- *
- * @param target The server's address.
- * @param options How long to wait for the server.
- * @throws {CommandError} (As a rejection.) If the server cannot be reached, or the connection is lost.
- */
-export async function connect(target: Target, { timeout }: Values<typeof CONNECT.flags>): Promise<void> {
-  requireNet("connect to", formatTarget(target));
-  using conn = await dial(target, timeout);
-  await new Talk(conn, formatTarget(target), timeout).run();
-}
+/** Maximum bytes that are sent at once. The server has the time of `--timeout` to take them. */
+const PART_BYTES = 64 * 1024;
 
-async function dial(target: Target, timeout: number): Promise<Deno.TcpConn> {
-  const late = new AbortController();
-  const timer = setAlarm(timeout, () => late.abort());
+/** The beginning of the record in which a TLS server says that it cannot read plain text: a fatal alert of 2 bytes. */
+const ALERT = [21, 3, undefined, 0, 2, 2] as const;
+
+/**
+ * Sends a server what comes on stdin, and writes its replies to stdout, until the server closes the connection. At the
+ * end of stdin, only this side ends.
+ *
+ * @param conn The connection, which is closed at the end.
+ * @param peer The server's address, for messages.
+ * @param timeout How long to wait for the server when it is to take input, or to reply to all of it, in milliseconds.
+ * @throws {CommandError} (As a rejection.) If the connection is lost, or the server does not act in time.
+ */
+export async function talk(conn: Conn, peer: string, timeout: number): Promise<void> {
   try {
-    const conn = await Deno.connect({ ...target, signal: late.signal });
-    conn.setNoDelay(true);
-    return conn;
-  } catch (error) {
-    throw failed(
-      "connect to",
-      formatTarget(target),
-      late.signal.aborted ? `no answer within ${timeout / 1000} s` : error,
-    );
+    await new Talk(conn, peer, timeout).run();
   } finally {
-    clearTimeout(timer);
+    // Not awaited: if the server goes on sending, closing gracefully takes two seconds.
+    conn.close();
   }
 }
 
-/** One conversation with a server, until the server closes the connection. At the end of stdin, only this side ends. */
+/** One conversation with a server. */
 class Talk {
-  readonly #conn: Deno.TcpConn;
+  readonly #conn: Conn;
   readonly #peer: string;
   readonly #timeout: number;
+  #sent = false;
+  #received = false;
   #inputEnded = false;
-  #sendError: CommandError | undefined;
-  #reading = false;
-  #writing = false;
-  #late = false;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #sendError: unknown;
 
-  constructor(conn: Deno.TcpConn, peer: string, timeout: number) {
+  constructor(conn: Conn, peer: string, timeout: number) {
     this.#conn = conn;
     this.#peer = peer;
     this.#timeout = timeout;
@@ -65,68 +55,75 @@ class Talk {
 
   async run(): Promise<void> {
     const sending = this.#send();
-    const buffer = new Uint8Array(64 * 1024);
-    for (let count = await this.#read(buffer); count !== null; count = await this.#read(buffer)) {
-      if (!await print(buffer.subarray(0, count))) return;
+    for await (const bytes of this.#conn.readable) {
+      if (!this.#received && this.#conn.tls === undefined && isAlert(bytes)) throw this.#speaksTls();
+      this.#received = true;
+      if (!await print(bytes)) return;
     }
+    if (this.#conn.ending !== "end") throw await this.#lost();
     // Finds out whether input was lost. Not without a limit: a user at a terminal may never type again.
-    await Promise.race([sending, new Promise((resolve) => setTimeout(resolve, LAST_INPUT_MS))]);
-    if (this.#sendError !== undefined) throw this.#sendError;
-    if (!this.#inputEnded) console.error(`shouty: ${this.#peer} has closed the connection`);
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, LAST_INPUT_MS);
+    await Promise.race([sending, late.promise]);
+    clearTimeout(timer);
+    if (this.#sendError !== undefined) throw await this.#lost();
+    if (!this.#inputEnded || this.#hint !== "") {
+      console.error(`shouty: ${this.#peer} has closed the connection${this.#hint && " without a reply"}${this.#hint}`);
+    }
   }
 
   async #send(): Promise<void> {
-    const buffer = new Uint8Array(64 * 1024);
+    const buffer = new Uint8Array(PART_BYTES);
     try {
       for (let count = await input(buffer); count !== null; count = await input(buffer)) {
-        await this.#write(buffer.subarray(0, count));
+        this.#wait(this.#timeout);
+        this.#sent = true;
+        this.#conn.write(buffer.subarray(0, count));
+        await this.#conn.flushed();
+        this.#wait(Infinity);
       }
-      await this.#conn.closeWrite();
+      this.#wait(this.#timeout);
+      // Under TLS, ending this side can fail although the server knows the end: it may have ended just then, too.
+      await (this.#conn.tls === undefined ? this.#conn.writable.close() : this.#conn.closeWrite());
       this.#inputEnded = true;
     } catch (error) {
-      // Thrown once the server has closed the connection: its last replies may still be on their way.
-      this.#sendError = error instanceof CommandError ? error : this.#lost(error);
-    }
-    this.#watch();
-  }
-
-  /** Sends bytes; each part that the server takes restarts the timer. */
-  async #write(bytes: Uint8Array): Promise<void> {
-    this.#writing = true;
-    for (let sent = 0; sent < bytes.length; sent += await this.#conn.write(bytes.subarray(sent))) this.#watch();
-    this.#writing = false;
-    this.#watch();
-  }
-
-  async #read(into: Uint8Array): Promise<number | null> {
-    this.#reading = true;
-    this.#watch();
-    try {
-      return await this.#conn.read(into);
-    } catch (error) {
-      if (this.#late && this.#sendError !== undefined) throw this.#sendError;
-      if (this.#late) throw new CommandError(`no reply from ${this.#peer} within ${this.#timeout / 1000} s`, 1);
-      throw this.#lost(error);
-    } finally {
-      this.#reading = false;
-      clearTimeout(this.#timer);
+      // If the server has closed the connection, its last replies may still be on their way.
+      this.#sendError = error;
+      this.#wait(this.#timeout);
     }
   }
 
-  /** Restarts the timer while the server is to take input, or to reply to all of it; not while the user is typing. */
-  #watch(): void {
-    clearTimeout(this.#timer);
-    const waiting = this.#writing || this.#inputEnded || this.#sendError !== undefined;
-    if (!this.#reading || !waiting) return;
-    this.#timer = setAlarm(this.#timeout, () => {
-      this.#late = true;
-      this.#conn.close();
-    });
+  /** Limits how long the server may neither take nor send anything: not while the user is typing. */
+  #wait(milliseconds: number): void {
+    this.#conn.setLimits({ idleTimeout: milliseconds });
   }
 
-  #lost(error: unknown): CommandError {
-    return new CommandError(`lost the connection to ${this.#peer}: ${reasonOf(error)}`, 1);
+  /** Words why the connection has ended, or why input cannot be sent. */
+  async #lost(): Promise<CommandError> {
+    if (this.#sendError instanceof CommandError) return this.#sendError;
+    if (this.#conn.ending === "idle") {
+      return new CommandError(`no reply from ${this.#peer} within ${this.#timeout / 1000} s`, 1);
+    }
+    // An error of the connection itself: then it is closed.
+    const closed = this.#sendError === undefined || this.#sendError instanceof ConnectionClosedError;
+    const error = closed ? (await this.#conn.closed).error : this.#sendError;
+    return new CommandError(`lost the connection to ${this.#peer}: ${reasonOfPeer(error)}${this.#hint}`, 1);
   }
+
+  /** What to try if the server has only read, and nothing tells why: OpenSSL closes so if it is sent plain text. */
+  get #hint(): string {
+    const unanswered = this.#sent && !this.#received && this.#conn.tls === undefined;
+    return unanswered ? "; if it speaks TLS, use --tls" : "";
+  }
+
+  #speaksTls(): CommandError {
+    return new CommandError(`cannot talk to ${this.#peer} in plain text: the server speaks TLS, which needs --tls`, 1);
+  }
+}
+
+/** Whether these bytes, the first that have come, are a TLS server's. It writes its alert at once. */
+function isAlert(bytes: Uint8Array): boolean {
+  return ALERT.every((byte, at) => byte === undefined || byte === bytes[at]);
 }
 
 async function input(into: Uint8Array): Promise<number | null> {
@@ -135,8 +132,4 @@ async function input(into: Uint8Array): Promise<number | null> {
   } catch (error) {
     throw new CommandError(`cannot read stdin: ${reasonOf(error)}`, 1);
   }
-}
-
-function setAlarm(ms: number, ring: () => void): ReturnType<typeof setTimeout> | undefined {
-  return ms === Infinity ? undefined : setTimeout(ring, ms);
 }

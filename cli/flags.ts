@@ -27,6 +27,7 @@ import {
   type Target,
   TIME,
   time,
+  type UnixTarget,
   whole,
 } from "./kinds.ts";
 
@@ -131,13 +132,25 @@ export const SERVE: Command<ServeFlags> = {
   },
 };
 
+/** The types of the client's flags, grouped by the type of their values. */
+export type ConnectFlags =
+  & FlagsOf<number, "timeout">
+  & FlagsOf<boolean, "tls">
+  & FlagsOf<string | undefined, "tlsServerName">
+  & FlagsOf<string | null, "tlsCa" | "tlsCert" | "tlsKey">;
+
 /** The client's command. */
-export const CONNECT: Command<Record<"timeout", Flag<number>>, Target> = {
+export const CONNECT: Command<ConnectFlags, Target | UnixTarget> = {
   name: "shouty connect",
   summary: "sends lines from stdin to a server, and writes what comes back to stdout",
   operand: TARGET,
   flags: {
     timeout: flag(orOff(TIME), "10s", "how long to wait for the server"),
+    tls: flag(SWITCH, "off", "speak TLS, and verify the server's certificate"),
+    tlsServerName: flag<string | undefined>(HOST, { says: "the HOST" }, "the name that the certificate has to be for"),
+    tlsCa: flag(FILE, "off", "trust these authorities (PEM), not Deno's"),
+    tlsCert: flag(FILE, "off", "show this certificate (PEM) to the server"),
+    tlsKey: flag(FILE, "off", "the private key, if not in --tls-cert"),
   },
 };
 

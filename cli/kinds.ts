@@ -13,6 +13,8 @@ export interface Kind<T> {
   readonly symbol: string;
   /** Sentences in `--help` about such values. */
   readonly legend?: readonly string[];
+  /** The value of a flag that is given without one; by default a flag needs a value. */
+  readonly bare?: string;
   /** The allowed values, to be read after "expected". */
   readonly allowed: string;
   /**
@@ -30,6 +32,11 @@ export interface Target {
   readonly port: number;
 }
 
+/** The address of a server on a Unix socket. */
+export interface UnixTarget {
+  readonly path: string;
+}
+
 const IP = String.raw`[\da-f:.]+(?:%\w+)?`;
 const BRACKETED_OR_BARE_IP = new RegExp(`^(?:\\[(${IP})\\]|(${IP}))$`, "i");
 
@@ -43,11 +50,13 @@ export const HOST: Kind<string> = {
   },
 };
 
-/** A host and a port, in the form in which the log writes addresses. */
-export const TARGET: Kind<Target> = {
-  symbol: "HOST:PORT",
-  allowed: "a host and a port, such as localhost:8080 or [::1]:8080",
+/** A host and a port, or a Unix socket, in the form in which the log writes addresses. */
+export const TARGET: Kind<Target | UnixTarget> = {
+  symbol: "HOST:PORT|unix:PATH",
+  allowed: "a host and a port, such as localhost:8080 or [::1]:8080, or unix: and the path of a socket",
   read(text) {
+    const [, path] = /^unix:(.+)$/s.exec(text) ?? [];
+    if (path !== undefined) return { path };
     const [, host = "", digits = ""] = /^(\[.+\]|[^:]+):(\d+)$/.exec(text) ?? [];
     const hostname = HOST.read(host);
     const port = whole(1, 65_535).read(digits);
@@ -96,9 +105,10 @@ export function oneOf<const Word extends string>(...words: readonly Word[]): Kin
   };
 }
 
-/** `on` or `off`. */
+/** `on` or `off`; without either, a switch is on. */
 export const SWITCH: Kind<boolean> = {
-  symbol: "on|off",
+  symbol: "[on|off]",
+  bare: "on",
   allowed: "on or off",
   read: (text) => text === "on" ? true : text === "off" ? false : undefined,
 };

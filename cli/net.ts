@@ -6,11 +6,11 @@
 
 import { formatAddr } from "../internal/api/transport.ts";
 import { CommandError, reasonOf } from "./errors.ts";
-import type { Target } from "./kinds.ts";
+import type { Target, UnixTarget } from "./kinds.ts";
 
-/** A host and a port as text, in the form that Deno's permissions have too. */
-export function formatTarget(target: Target): string {
-  return formatAddr({ transport: "tcp", ...target });
+/** An address as text, in the form that Deno's permissions have too. */
+export function formatTarget(target: Target | UnixTarget): string {
+  return formatAddr("path" in target ? { transport: "unix", ...target } : { transport: "tcp", ...target });
 }
 
 /**
@@ -23,6 +23,11 @@ export function formatTarget(target: Target): string {
 export function requireNet(action: string, address: string): void {
   if (Deno.permissions.querySync({ name: "net", host: address }).state === "granted") return;
   throw failed(action, address, `no permission to use the network, which --allow-net grants`);
+}
+
+/** Words why a connection has failed, also if the peer has said so in TLS's words. */
+export function reasonOfPeer(error: unknown): string {
+  return reasonOf(error).replace(/^received fatal alert: (\w+)$/, "the peer refused TLS ($1)");
 }
 
 /**

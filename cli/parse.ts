@@ -44,8 +44,9 @@ export function parse<F extends Flags, Operand = undefined>(
   args: readonly string[],
   environment: Environment = () => undefined,
 ): Parsed<F, Operand> {
-  const names = [...Object.keys(command.flags), ...Object.keys(SWITCHES)].map(flagName);
-  const { given, unknown, operands } = split(args, names);
+  const kinds = kindsOf(command);
+  const names = [...kinds.keys()];
+  const { given, unknown, operands } = split(args, kinds);
   for (const ask of ["help", "version"] as const) if (given(ask).length > 0) return { ask };
   if (unknown !== undefined) {
     const flags = names.map((name) => `--${name}`).join(", ");
@@ -80,8 +81,17 @@ interface Words {
 /** Flags that parseArgs misreads: `--no-port=1` as `--port=1`, and a flag `_` as its own list of operands. */
 const MISTAKEN = /^--no-|^--_|^-[^-]*_/;
 
-function split(args: readonly string[], names: string[]): Words {
-  const { flags, rest } = attachValues(args, names);
+/** The kind of each flag's value; the switches that every command takes have none. */
+type Kinds = ReadonlyMap<string, Kind<unknown> | undefined>;
+
+function kindsOf({ flags }: Command): Kinds {
+  const own = Object.entries(flags).map(([option, { kind }]) => [flagName(option), kind] as const);
+  return new Map([...own, ...Object.keys(SWITCHES).map((name) => [name, undefined] as const)]);
+}
+
+function split(args: readonly string[], kinds: Kinds): Words {
+  const { flags, rest } = attachValues(args, kinds);
+  const names = [...kinds.keys()];
   let unknown = flags.find((arg) => MISTAKEN.test(arg));
   const found: Record<string, unknown> = parseArgs(flags.filter((arg) => !MISTAKEN.test(arg)), {
     string: [...names, "_"],
@@ -97,17 +107,22 @@ function split(args: readonly string[], names: string[]): Words {
 
 /**
  * Joins each flag and its value, `--flag=value`, up to the `--` that ends the flags: parseArgs reads the value of
- * `--port -1` as another flag, and that of `--port ""` as an operand.
+ * `--port -1` as another flag, and that of `--port ""` as an operand. A switch takes the next argument only if that is
+ * a value of it: `--tls localhost:8080` is `--tls=on` and an operand.
  */
-function attachValues(args: readonly string[], names: string[]): { flags: string[]; rest: readonly string[] } {
+function attachValues(args: readonly string[], kinds: Kinds): { flags: string[]; rest: readonly string[] } {
   const flags: string[] = [];
   for (let i = 0; i < args.length; i++) {
     const [arg, next] = args.slice(i, i + 2);
     if (arg === "--") return { flags, rest: args.slice(i + 1) };
-    const takesNext = arg.startsWith("--") && names.includes(arg.slice(2)) && next !== undefined &&
-      !/^-[^\d]/.test(next);
-    flags.push(takesNext ? `${arg}=${next}` : arg);
-    if (takesNext) i++;
+    const name = arg.startsWith("--") ? arg.slice(2) : "";
+    const kind = kinds.get(name);
+    const takesNext = next !== undefined &&
+      (kind?.bare === undefined
+        ? kinds.has(name) && !/^-[^\d]/.test(next)
+        : next === "" || kind.read(next) !== undefined);
+    if (takesNext) flags.push(`${arg}=${next}`), i++;
+    else flags.push(kind?.bare === undefined ? arg : `${arg}=${kind.bare}`);
   }
   return { flags, rest: [] };
 }

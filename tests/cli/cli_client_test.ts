@@ -1,5 +1,9 @@
-import { assertEquals, assertMatch } from "@std/assert";
-import { connect as connectHere } from "../../cli/client.ts";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { talk } from "../../cli/client.ts";
+import { NO_LIMITS } from "../../cli/dial.ts";
+import { CommandError } from "../../cli/errors.ts";
+import { connect as connectHere } from "../../client.ts";
 import { closeQuietly } from "../../internal/api/transport.ts";
 import { serve } from "../../mod.ts";
 import {
@@ -15,6 +19,10 @@ import {
   type Subprocess,
 } from "../kit/command.ts";
 import { refusingPort } from "../kit/refusing_port.ts";
+import { startConversations } from "../kit/server.ts";
+
+/** How long the client waits, after the server has closed the connection, for the end of its input. */
+const LAST_INPUT_MS = 100;
 
 const ON_LINUX = Deno.build.os === "linux";
 
@@ -132,6 +140,37 @@ Deno.test("connect waits for a silent server while there may be input, and for i
   assertEquals([code, stderr], [1, `shouty: no reply from ${peer} within 0.2 s\n`]);
 });
 
+Deno.test("connect reports a server that closes the connection without a reply, and what may be the cause", async () => {
+  await using meeting = await meet({ input: "hello\n" });
+  const { client, conn, peer } = meeting;
+  assertEquals(await ask(conn, ""), "hello\n");
+  await conn.closeWrite();
+  const { code, stderr } = await client.outcome();
+  const said = `shouty: ${peer} has closed the connection without a reply; if it speaks TLS, use --tls\n`;
+  assertEquals([code, stderr], [0, said]);
+});
+
+Deno.test("connect leaves bytes as they are, in both directions", async () => {
+  await using echo = startConversations({}, (conn) => conn.readable.pipeTo(conn.writable));
+  const input = Uint8Array.from({ length: 1_000_000 }, (_, i) => i * i >> 3);
+  const args = ["run", "--allow-net", "mod.ts", "connect", `127.0.0.1:${echo.port}`];
+  const piped = { stdin: "piped", stdout: "piped" } as const;
+  const child = new Deno.Command(Deno.execPath(), { args, cwd: `${import.meta.dirname}/../..`, ...piped }).spawn();
+  const output = new Response(child.stdout).bytes();
+  const writer = child.stdin.getWriter();
+  await writer.write(input);
+  await writer.close();
+  assertEquals((await child.status).code, 0);
+  assertEquals(indexOfDifference(await output, input), -1);
+});
+
+/** Where two arrays differ; -1 if they do not. Showing a million bytes would take minutes. */
+function indexOfDifference(one: Uint8Array, other: Uint8Array): number {
+  return one.length === other.length
+    ? one.findIndex((byte, at) => byte !== other[at])
+    : Math.min(one.length, other.length);
+}
+
 Deno.test("connect exits with 1 when the server does not take all of the input, after its last words", async () => {
   await using meeting = await meet({ input: "much\n".repeat(2_000_000) });
   const { client, conn, peer } = meeting;
@@ -174,8 +213,7 @@ Deno.test({
 
 /** A client whose server has closed the connection at once, and which waits whether its input ends as well. */
 interface LastInput extends AsyncDisposable {
-  /** How long it waits, in milliseconds, and a function that ends the wait. */
-  wait: { ms: number; end(): void };
+  endWait(): void;
   endInput(): void;
   /** The lines that it writes to stderr at its end. */
   said(): Promise<string[]>;
@@ -184,20 +222,22 @@ interface LastInput extends AsyncDisposable {
 /** Runs the client in this process, so that the test controls its timers and its streams. */
 async function serverEndedFirst(): Promise<LastInput> {
   const input = Promise.withResolvers<null>();
-  const waiting = Promise.withResolvers<LastInput["wait"]>();
+  const waiting = Promise.withResolvers<() => void>();
   const said: string[] = [];
   const { setTimeout } = globalThis;
   const { error } = console;
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   Deno.stdin.read = () => input.promise;
   console.error = (line) => said.push(line);
-  Object.assign(globalThis, { setTimeout: (end: () => void, ms: number) => waiting.resolve({ ms, end }) });
+  // The connection has timers of its own.
+  const fake = (end: () => void, ms: number) => ms === LAST_INPUT_MS ? waiting.resolve(end) : setTimeout(end, ms);
+  Object.assign(globalThis, { setTimeout: fake });
   const { port } = listener.addr;
-  const connected = connectHere({ hostname: "127.0.0.1", port }, { timeout: Infinity });
+  const connected = connectHere({ port, ...NO_LIMITS }).then((conn) => talk(conn, "the server", Infinity));
   (await listener.accept()).close();
   const ended = connected.then(() => Promise.reject(new Error("It does not wait")));
   return {
-    wait: await Promise.race([waiting.promise, ended]),
+    endWait: await Promise.race([waiting.promise, ended]),
     endInput: () => input.resolve(null),
     said: async () => (await connected, said),
     async [Symbol.asyncDispose]() {
@@ -218,7 +258,67 @@ Deno.test("connect does not complain of a server that ended first if its input e
 
 Deno.test("connect waits a tenth of a second for the end of its input when the server has ended", async () => {
   await using client = await serverEndedFirst();
-  assertEquals(client.wait.ms, 100);
-  client.wait.end();
-  assertMatch((await client.said()).join(), /^shouty: 127\.0\.0\.1:\d+ has closed the connection$/);
+  client.endWait();
+  assertEquals(await client.said(), ["shouty: the server has closed the connection"]);
+});
+
+/** Runs the client in this process, against a server in memory; its input has ended, and its stdout waits for the test. */
+async function withBusyStdout() {
+  const clock = new FakeClock();
+  const listener = new MemoryListener();
+  const server = listener.connect();
+  const transport = await listener.accept();
+  const conn = await connectHere({ dial: () => transport, clock, ...NO_LIMITS });
+  const written: string[] = [];
+  const taken = Promise.withResolvers<void>();
+  let asked = Promise.withResolvers<void>();
+  Deno.stdin.read = () => Promise.resolve(null);
+  Deno.stdout.write = async (bytes) => {
+    written.push(new TextDecoder().decode(bytes));
+    asked.resolve();
+    await taken.promise;
+    return bytes.length;
+  };
+  const talked = talk(conn, "the server", 1000);
+  return {
+    ...{ clock, conn, server, written, talked, take: taken.resolve },
+    /** Waits until the client writes to stdout once more. */
+    async asked(): Promise<void> {
+      await asked.promise;
+      asked = Promise.withResolvers();
+    },
+    async [Symbol.asyncDispose]() {
+      delete (Deno.stdin as Partial<typeof Deno.stdin>).read;
+      delete (Deno.stdout as Partial<typeof Deno.stdout>).write;
+      await clock.advance(3000);
+      await conn.closed;
+    },
+  };
+}
+
+Deno.test("connect waits for hours until stdout takes what has come, and then its timeout for the server", async () => {
+  await using client = await withBusyStdout();
+  const failed = assertRejects(() => client.talked, CommandError, "no reply from the server within 1 s");
+  await client.server.write("one\n");
+  await client.asked();
+  await client.server.write("two\n");
+  await client.clock.advance(3_600_000);
+  client.take();
+  await client.asked();
+  await client.clock.advance(999);
+  assertEquals([client.written, client.conn.signal.aborted], [["one\n", "two\n"], false]);
+  await client.clock.advance(1);
+  await failed;
+});
+
+Deno.test("connect waits for hours until stdout takes what has come, also if the server has ended", async () => {
+  await using client = await withBusyStdout();
+  await client.server.write("one\n");
+  await client.asked();
+  await client.server.write("two\n");
+  await client.server.closeWrite();
+  await client.clock.advance(3_600_000);
+  client.take();
+  await client.talked;
+  assertEquals(client.written, ["one\n", "two\n"]);
 });

@@ -249,7 +249,7 @@ Deno.test("The help is a table of all flags with their defaults and units, withi
   assertStringIncludes(help, "TIME is a time such as 500ms, 10s, 2m or 1h.");
   assertStringIncludes(help, "SHOUTY_HOSTNAME for --hostname");
   assertEquals(help.split("\n").filter((line) => line.length > 100), []);
-  assertStringIncludes(answer("help", CONNECT), "Usage: shouty connect HOST:PORT [FLAG...]");
+  assertStringIncludes(answer("help", CONNECT), "Usage: shouty connect HOST:PORT|unix:PATH [FLAG...]");
 });
 
 Deno.test("The version is the package's", () => {
@@ -260,24 +260,63 @@ Deno.test("connect takes one address, of any kind", () => {
   const target = (args: string[]) => {
     const parsed = parse(CONNECT, args);
     assert(parsed.ask === undefined);
-    return [parsed.operand.hostname, parsed.operand.port, parsed.values.timeout];
+    return [parsed.operand, parsed.values.timeout];
   };
-  assertEquals(target(["localhost:8080"]), ["localhost", 8080, 10_000]);
-  assertEquals(target(["[::1]:1", "--timeout", "1s"]), ["::1", 1, 1000]);
-  assertEquals(target(["--timeout=off", "10.0.0.1:65535"]), ["10.0.0.1", 65_535, Infinity]);
+  assertEquals(target(["localhost:8080"]), [{ hostname: "localhost", port: 8080 }, 10_000]);
+  assertEquals(target(["[::1]:1", "--timeout", "1s"]), [{ hostname: "::1", port: 1 }, 1000]);
+  assertEquals(target(["--timeout=off", "10.0.0.1:65535"]), [{ hostname: "10.0.0.1", port: 65_535 }, Infinity]);
+  assertEquals(target(["unix:/run/a b.sock"]), [{ path: "/run/a b.sock" }, 10_000]);
+  assertEquals(target(["unix:8080"]), [{ path: "8080" }, 10_000]);
+});
+
+Deno.test("A switch without a value is on, and leaves what follows it to others", () => {
+  const tls = (args: string[]) => {
+    const parsed = parse(CONNECT, args);
+    assert(parsed.ask === undefined);
+    return [parsed.values.tls, parsed.values.timeout, parsed.operand];
+  };
+  const operand = { hostname: "h", port: 1 };
+  assertEquals(tls(["h:1"]), [false, 10_000, operand]);
+  for (const args of [["--tls", "h:1"], ["h:1", "--tls"], ["--tls=on", "h:1"], ["--tls", "on", "h:1"]]) {
+    assertEquals(tls(args), [true, 10_000, operand]);
+  }
+  assertEquals(tls(["--tls", "off", "h:1"]), [false, 10_000, operand]);
+  assertEquals(tls(["--tls", "--timeout", "1s", "h:1"]), [true, 1000, operand]);
+  assertEquals(tls(["--tls", "--", "h:1"]), [true, 10_000, operand]);
+  const refusal = (args: string[]) => assertThrows(() => parse(CONNECT, args), CommandError).message;
+  assertEquals(refusal(["--tls=", "h:1"]), "cannot use --tls without a value: expected on or off");
+  assertEquals(refusal(["--tls", "", "h:1"]), "cannot use --tls without a value: expected on or off");
+  assertEquals(refusal(["--tls=yes", "h:1"]), 'cannot use --tls "yes": expected on or off');
+  assertEquals(refusal(["--tls", "--tls", "h:1"]), 'cannot use --tls twice, with "on" and "on": expected it once');
 });
 
 Deno.test("connect refuses what is no address", () => {
   const refusal = (args: string[]) => assertThrows(() => parse(CONNECT, args), CommandError).message;
-  const expected = "expected a host and a port, such as localhost:8080 or [::1]:8080";
+  const expected =
+    "expected a host and a port, such as localhost:8080 or [::1]:8080, or unix: and the path of a socket";
   for (
-    const address of ["localhost", "localhost:", ":80", "::1:80", "a b:80", "h:0", "h:65536", "h:-1", "[]:1", "[h:1"]
+    const address of [
+      "localhost",
+      "localhost:",
+      ":80",
+      "::1:80",
+      "a b:80",
+      "h:0",
+      "h:65536",
+      "h:-1",
+      "[]:1",
+      "[h:1",
+      "unix:",
+    ]
   ) {
     assertEquals(refusal([address]), `cannot use argument "${address}": ${expected}`);
   }
-  assertEquals(refusal([]), `cannot use shouty connect without HOST:PORT: ${expected}`);
-  assertEquals(refusal(["h:1", "more"]), `cannot use argument "more": expected only one HOST:PORT`);
-  assertMatch(refusal(["h:1", "--port=1"]), /^unknown flag "--port=1": expected one of --timeout, --help, --version$/);
+  assertEquals(refusal([]), `cannot use shouty connect without HOST:PORT|unix:PATH: ${expected}`);
+  assertEquals(refusal(["h:1", "more"]), `cannot use argument "more": expected only one HOST:PORT|unix:PATH`);
+  assertMatch(
+    refusal(["h:1", "--port=1"]),
+    /^unknown flag "--port=1": expected one of --timeout, --tls, .*, --help, --version$/,
+  );
 });
 
 Deno.test("An error reads as a few words at the end of a line", () => {

@@ -14,7 +14,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   server: ["conn", "internal"],
   client: ["server", "conn", "internal"],
   ops: ["ops", "server", "conn", "internal"],
-  cli: ["cli", "ops", "server", "conn", "internal", "deno.json"],
+  cli: ["cli", "ops", "client", "server", "conn", "internal", "deno.json"],
   mod: ["client", "server", "conn", "internal"],
   testing: ["testing", "internal"],
 };

@@ -1,11 +1,11 @@
 import { assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import { SERVE } from "../../cli/flags.ts";
+import { CONNECT, SERVE } from "../../cli/flags.ts";
 import { answer } from "../../cli/help.ts";
 
 const README = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
 
 Deno.test("The README shows the help as it is", () => {
-  assertStringIncludes(README, answer("help", SERVE));
+  for (const command of [SERVE, CONNECT]) assertStringIncludes(README, answer("help", command));
 });
 
 Deno.test("The README begins with the two commands", () => {

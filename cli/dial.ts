@@ -1,0 +1,119 @@
+/**
+ * Opens the client's connection: TCP or a Unix socket, in plain text or under TLS.
+ *
+ * @module
+ */
+
+import { connect } from "../client.ts";
+import type { ConnOptions } from "../internal/api/conn_options.ts";
+import type { Conn } from "../internal/api/handlers.ts";
+import { quote } from "../internal/api/errors.ts";
+import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
+import { CommandError } from "./errors.ts";
+import { readFile, requireFile } from "./files.ts";
+import { type CONNECT, flagName } from "./flags.ts";
+import type { Target, UnixTarget } from "./kinds.ts";
+import { failed, formatTarget, reasonOfPeer, requireNet } from "./net.ts";
+import type { Values } from "./parse.ts";
+import type { PermissionName } from "./permissions.ts";
+
+/** The values of the client's flags. */
+export type ClientFlags = Values<typeof CONNECT.flags>;
+
+/** The flag that names the file of each option of `connect`. */
+const FILES = { caCerts: "tlsCa", cert: "tlsCert", key: "tlsKey" } as const;
+
+/** Flags that mean nothing without another one. */
+const PAIRS = [
+  ...[["tlsCa", "tls"], ["tlsServerName", "tls"], ["tlsCert", "tls"], ["tlsKey", "tls"]] as const,
+  ["tlsKey", "tlsCert"],
+] as const;
+
+/**
+ * Switches off the limits that would end a good connection: a user may be silent for hours, and what comes may
+ * wait for hours until stdout takes it. `Talk` sets `idleTimeout` while the server has to act.
+ */
+export const NO_LIMITS: ConnOptions = { idleTimeout: Infinity, halfCloseTimeout: Infinity };
+
+/** The permissions that {@linkcode dial} can use. */
+export function neededToConnect(target: Target | UnixTarget, flags: ClientFlags): PermissionName[] {
+  if ("path" in target) return ["net", "read", "write"];
+  return Object.values(FILES).some((option) => flags[option] !== null) ? ["net", "read"] : ["net"];
+}
+
+/**
+ * Connects to a server.
+ *
+ * @param target The server's address.
+ * @param flags The flags' values.
+ * @returns The connection, without limits of time.
+ * @throws {CommandError} (As a rejection.) If the flags contradict each other, or the server cannot be reached, or it is
+ * not the right one.
+ */
+export async function dial(target: Target | UnixTarget, flags: ClientFlags): Promise<Conn> {
+  checkTogether(target, flags);
+  const address = formatTarget(target);
+  requireNet("connect to", address);
+  if ("path" in target) requireFile(`connect to ${address}`, target.path, ["read", "write"]);
+  const tls = flags.tls ? await readTls(flags) : false;
+  try {
+    return await connect({ ...target, tls, connectTimeout: flags.timeout, ...NO_LIMITS });
+  } catch (error) {
+    throw await worded(error, address, flags);
+  }
+}
+
+/** Throws if a flag has no meaning without another that is missing. */
+function checkTogether(target: Target | UnixTarget, flags: ClientFlags): void {
+  for (const [option, other] of PAIRS) {
+    if (flags[option] && !flags[other]) throw missing(`--${flagName(option)}`, other);
+  }
+  if (flags.tls && "path" in target && !flags.tlsServerName) throw missing("--tls on a Unix socket", "tlsServerName");
+}
+
+function missing(what: string, option: string): CommandError {
+  return new CommandError(`cannot use ${what} without --${flagName(option)}: expected both`, 2);
+}
+
+async function readTls(flags: ClientFlags): Promise<ConnectTlsOptions> {
+  const tls: ConnectTlsOptions = { serverName: flags.tlsServerName };
+  // One after the other: if several files cannot be read, the error always names the first.
+  for (const [name, option] of Object.entries(FILES)) {
+    const path = flags[option];
+    if (path !== null) tls[name as keyof typeof FILES] = await readFile(`--${flagName(option)}`, path);
+  }
+  return tls;
+}
+
+/** Words an error of `connect`, which knows only names and texts, and no flags and files. */
+async function worded(error: unknown, address: string, flags: ClientFlags): Promise<CommandError> {
+  const { message, cause } = error as Error;
+  // Also a host that no certificate can be for, such as `fe80::1%eth0`, needs the flag.
+  const [, name] = /^Cannot use serverName (.*)/.exec(message) ?? [];
+  if (name !== undefined) return new CommandError(`cannot use --tls-server-name ${name}`, 2);
+  if (flags.tls) {
+    const { TlsCredentialsError } = await import("../ops/tls/credentials.ts");
+    if (error instanceof TlsCredentialsError) {
+      const option = FILES[error.option as keyof typeof FILES];
+      const file = `--${flagName(option)} ${quote(String(flags[option]))}`;
+      return new CommandError(`cannot use ${file}: ${error.problem}`, 1);
+    }
+  }
+  // These messages name the address, and their causes do not.
+  const reason = reasonOfPeer(message.startsWith("Cannot connect") ? cause : error);
+  return failed("connect to", address, reword(reason, flags));
+}
+
+const NO_TLS = "it may not speak TLS at this port";
+
+/** Puts words of the command in place of the library's, and says what else may be wrong. */
+function reword(reason: string, { tls, timeout }: ClientFlags): string {
+  return reason
+    .replace(/^no answer within \d+ ms$/, `no answer${tls ? " to TLS" : ""} within ${timeout / 1000} s`)
+    .replace("the authorities in caCerts", "the authorities in --tls-ca")
+    // A server that sends back what it gets.
+    .replace(/^received unexpected handshake message: got ClientHello .*/, "the server does not speak TLS at this port")
+    .replace(/^the peer ended the connection during the TLS handshake$/, `$&; ${NO_TLS}`)
+    // A shouty that does not speak TLS sends this alert, too.
+    .replace(/ \(HandshakeFailure\)$/, `$&; ${NO_TLS}, or ask for --tls-cert`);
+}
