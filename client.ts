@@ -99,7 +99,8 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   if (tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
   const transport = await dial(options, secure, signal);
   const conn = new Connection<Data>(++opened, transport, host, limits);
-  const abort = () => conn.abort("closed", signal!.reason);
+  // The server must not take what it has got so far for everything.
+  const abort = () => conn.abort("closed", signal!.reason, true);
   signal?.addEventListener("abort", abort);
   conn.closed.then(() => signal?.removeEventListener("abort", abort));
   conn.serve();

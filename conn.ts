@@ -236,7 +236,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   writingAborted(error: unknown): void {
     if (this.#end.reason !== undefined) return;
     if (error instanceof LimitError) this.failed(error);
-    else this.abort("closed");
+    // The peer must not take what it has got so far for everything.
+    else this.abort("closed", error, true);
   }
 
   // What the handler changes.

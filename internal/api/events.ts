@@ -40,7 +40,10 @@ export interface ClosedEvent {
   readonly conn: ConnInfo;
   /** Why it ended. */
   readonly reason: CloseReason;
-  /** The error, if the reason is `reset`, `tls-handshake`, `handler-error` or `transport-error`. */
+  /**
+   * The error, if the reason is `reset`, `tls-handshake`, `handler-error` or `transport-error`; or what `conn.writable`
+   * or the signal of `connect` was aborted with.
+   */
   readonly error?: unknown;
   /** The handler's own word for the end, from `conn.close` or `conn.setDeadline`. */
   readonly detail?: string;

@@ -148,8 +148,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
   /**
    * A stream for text and bytes, which are written as by {@linkcode Conn.write}. Closing it ends this side once
-   * everything has been written; the peer can go on sending. Aborting it aborts the connection, with reason `closed`,
-   * unless the connection is ending already.
+   * everything has been written; the peer can go on sending. Aborting it aborts the connection at once, with reason
+   * `closed` and a reset where the transport can send one, unless the connection is ending already.
    */
   readonly writable: WritableStream<Uint8Array | string>;
   /**

@@ -84,7 +84,10 @@ export interface DialOptions {
 
 /** Options of {@linkcode connect}: where to connect to, and the limits of the connection. */
 export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptions {
-  /** Ends the connection when it aborts, also while it is being opened; what waits to be written is lost then. */
+  /**
+   * Ends the connection when it aborts, also while it is being opened: with a reset where the transport can send one.
+   * What waits to be written is lost then.
+   */
   signal?: AbortSignal | undefined;
   /** What a line is. */
   framing?: Partial<Framing> | undefined;

@@ -165,10 +165,11 @@ export class Handle<Data> implements Conn<Data> {
 
   get writable(): WritableStream<Uint8Array | string> {
     return this.#writable ??= new WritableStream({
+      // The stream's own `abort` would be called only when a write that waits for the peer has settled.
+      start: ({ signal }) => signal.addEventListener("abort", () => this.#core.writingAborted(signal.reason)),
       write: (data) => this.write(data),
       // While the connection ends, the server still writes its last line, and then ends this side itself.
       close: () => [undefined, "end"].includes(this.#core.ending) ? this.#endWriting() : this.#outbox.flush(),
-      abort: (error) => this.#core.writingAborted(error),
     });
   }
 

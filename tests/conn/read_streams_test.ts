@@ -96,6 +96,26 @@ test("conn.writable writes text and bytes, and its close ends this side alone", 
   assertEquals((await t.closed()).reason, "closed");
 });
 
+for (
+  const [when, text] of [["nothing waits to be written", "half"], ["a write waits for the peer", "x".repeat(9000)]]
+) {
+  test(`to abort conn.writable resets the connection at once, also while ${when}`, async () => {
+    const error = new Error("mine");
+    await using t = startConversations(inMemory({ bufferBytes: 4096 }), async (conn) => {
+      const writer = conn.writable.getWriter();
+      writer.write(text).catch(() => {});
+      if (text.length < 4096) await conn.flushed();
+      await conn.readLine();
+      await writer.abort(error);
+    });
+    const client = await t.connect();
+    await client.write("abort\n");
+    const closed = await t.closed();
+    assertEquals([closed.reason, closed.error], ["closed", error]);
+    await assertRejects(() => client.readAll(), Deno.errors.ConnectionReset);
+  });
+}
+
 test("to abort conn.writable aborts the connection with closed, but does nothing once the connection is ending", async () => {
   await using t = startConversations(inMemory(), (conn) => conn.writable.abort(new Error("mine")));
   await t.admitted();
