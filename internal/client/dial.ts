@@ -84,13 +84,24 @@ class Attempt {
     if (dial !== undefined) return await dial();
     const { signal } = this.#aborter;
     try {
-      return await (path === undefined
-        ? Deno.connect({ hostname, port, signal })
-        : Deno.connect({ transport: "unix", path }));
+      if (path !== undefined) return await Deno.connect({ transport: "unix", path });
+      const conn = await Deno.connect({ hostname, port, signal });
+      if (!isSelf(conn)) return conn;
+      conn.close();
+      throw new Deno.errors.ConnectionRefused("nothing listens there, and the socket has connected to itself");
     } catch (error) {
       throw failed(this.#options, error);
     }
   }
+}
+
+/**
+ * Whether both ends of a connection are the same socket. The kernel may choose the target's port for this end; if nothing
+ * listens there, the two ends of the "simultaneous open" of TCP (RFC 9293, 3.5) are one. A pool that dials a server which
+ * is down would get its own requests as replies, and would keep the server from its port.
+ */
+function isSelf({ localAddr, remoteAddr }: Deno.TcpConn): boolean {
+  return localAddr.port === remoteAddr.port && localAddr.hostname === remoteAddr.hostname;
 }
 
 /** Says what could not be reached, in an error of the same class. */

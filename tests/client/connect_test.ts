@@ -169,6 +169,20 @@ testOnce("a server that nobody is at is named in the error", async () => {
   await assertRejects(() => connect({ path: "/nowhere/at/all" }), Deno.errors.NotFound, "unix:/nowhere/at/all");
 });
 
+testOnce("a socket that the kernel has connected to itself is closed, and the server counts as down", async () => {
+  // The kernel does this once in some thousands of attempts, if it may choose the target's port for this end.
+  const { connect: original } = Deno;
+  const addr = { transport: "tcp", hostname: "127.0.0.1", port: 50_000 } as const;
+  const socket = { localAddr: addr, remoteAddr: { ...addr }, closed: 0, close: () => void socket.closed++ };
+  Deno.connect = (() => Promise.resolve(socket)) as unknown as typeof Deno.connect;
+  try {
+    await assertRejects(() => connect({ port: 50_000 }), Deno.errors.ConnectionRefused, "to 127.0.0.1:50000: nothing");
+    assertEquals(socket.closed, 1);
+  } finally {
+    Deno.connect = original;
+  }
+});
+
 testOnce("an attempt ends when connectTimeout is up, and closes a connection that comes later", async () => {
   const clock = new FakeClock();
   const opening = Promise.withResolvers<Transport>();
