@@ -1,6 +1,8 @@
 import { assertEquals, assertGreater, assertLess, assertMatch, assertNotEquals } from "@std/assert";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "../kit/bounded.ts";
+import { serve } from "@x/shouty";
+import { listenUnix } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { converse, listening, NO_SIGNALS, type ServerProcess, Subprocess } from "../kit/command.ts";
 import { withFiles } from "../kit/openssl.ts";
@@ -104,6 +106,25 @@ test("prefix_proxy runs as its comment says", async () => {
   await using upstream = await run("shout_stream");
   await using example = await run("prefix_proxy", { "127.0.0.1:8080": `127.0.0.1:${upstream.port}` });
   assertEquals(await converse(example, "hello\n"), "PROXY SAYS: HELLO\n");
+});
+
+test("byte_proxy runs as its comment says", async () => {
+  await using redis = await run("redis");
+  await using example = await run("byte_proxy", { "127.0.0.1:6379": `127.0.0.1:${redis.port}` });
+  assertEquals(await converse(example, "SET greeting hello\nGET greeting\n"), "+OK\r\n$5\r\nhello\r\n");
+});
+
+test("byte_proxy takes a Unix socket as its target, and logs a target that cannot be reached", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = `${dir}/s`;
+  await using example = await run("byte_proxy", { "127.0.0.1:6379": `unix:${path}` });
+  assertEquals(await converse(example, "hello\n"), "");
+  await example.stderrMatch(/\n127\.0\.0\.1:\d+: closed, NotFound: Cannot connect to unix:\S+\/s: .*\n$/);
+  {
+    await using _target = serve({ listener: await listenUnix({ path }) });
+    assertEquals(await converse(example, "hello\n"), "HELLO\n");
+  }
+  await Deno.remove(dir, { recursive: true });
 });
 
 test("every example is a page that one can copy", async () => {

@@ -141,6 +141,10 @@ export class Subprocess implements AsyncDisposable {
     if (input !== undefined) this.type(input).then(() => this.endInput());
   }
 
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   get stdout(): string {
     return this.#stdout.text;
   }

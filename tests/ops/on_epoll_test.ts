@@ -7,6 +7,7 @@ import "../client/connect_test.ts";
 import "../client/connect_tls_test.ts";
 import "../client/pool_test.ts";
 import "../conn/gone_test.ts";
+import "../examples/example_byte_proxy_test.ts";
 import "../examples/example_memcached_test.ts";
 import "../examples/example_redis_test.ts";
 import "../examples/example_irc_test.ts";
