@@ -5,7 +5,8 @@
  */
 
 import { checkOptions, checkWhole, DEFAULT_PORT } from "../internal/api/check.ts";
-import type { Listener, Transport } from "../internal/api/transport.ts";
+import type { Listener, ProxyInfo, Transport } from "../internal/api/transport.ts";
+import { type MemoryTlsInfo, tlsInfoOf } from "./memory_tls.ts";
 import { End } from "./pipe.ts";
 import { TestClient } from "./test_client.ts";
 
@@ -18,6 +19,17 @@ export interface MemoryListenerOptions {
    * @default {65_536}
    */
   bufferBytes?: number | undefined;
+}
+
+/** Options of {@linkcode MemoryListener.connect}: what a server would learn from listeners that are not in memory. */
+export interface MemoryConnectOptions {
+  /**
+   * What the server sees as `conn.tls`, as if it listened with `listenTls`; by default the connection is not encrypted.
+   * In memory it never is.
+   */
+  tls?: MemoryTlsInfo | undefined;
+  /** What the server sees as `conn.proxy`, as if it listened with `proxyProtocol`. */
+  proxy?: Partial<ProxyInfo> | undefined;
 }
 
 /** The port of the first client; the following clients have the following ports. */
@@ -71,20 +83,92 @@ export class MemoryListener implements Listener {
    * Connects a client.
    *
    * @param remoteAddr The client's address; by default 127.0.0.1, with a port that differs for each client.
+   * @param options What the server sees of the client besides its address.
    * @returns The client's end. The connection waits in the backlog until the server accepts it.
    * @throws {Deno.errors.ConnectionRefused} If the listener is closed.
+   * @throws {TypeError} If an option is wrong.
    */
-  connect(remoteAddr: Deno.Addr = tcp(FIRST_CLIENT_PORT + this.#clients++)): TestClient {
-    if (this.#closed) throw new Deno.errors.ConnectionRefused("Cannot connect: the listener is closed");
-    const [server, client] = End.pair(this.#bufferBytes, this.addr, remoteAddr);
-    if (this.#accepting === undefined) this.#backlog.push(server);
-    else this.#accepting.resolve(server);
-    this.#accepting = undefined;
-    return new TestClient(client);
+  connect(remoteAddr: Deno.Addr = this.#nextAddr(), options: MemoryConnectOptions = {}): TestClient {
+    return new TestClient(this.#open(remoteAddr, options));
   }
 
   /**
-   * Waits for a client; the server calls it.
+   * Opens a connection for `connect({ dial })` or `connectPool({ dial })`: the code under test gets one end, and the other
+   * waits in the backlog, for a server (`serve({ listener })`) or for the test: `new TestClient(await listener.accept())`.
+   *
+   * @returns The end of the code under test.
+   * @throws {Deno.errors.ConnectionRefused} (As a rejection.) If the listener is closed.
+   *
+   * @example Code that connects, and the test as the server
+   * ```ts
+   * import { connect } from "@x/shouty";
+   * import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const clock = new FakeClock();
+   * const upstream = new MemoryListener();
+   * await using conn = await connect({ dial: () => upstream.dial(), clock, idleTimeout: 5000 });
+   * using peer = new TestClient(await upstream.accept());
+   *
+   * await conn.write("PING\n");
+   * assertEquals(await peer.readLine(), "PING");
+   * const answer = conn.readLine();
+   * await clock.advance(5000);
+   * assertEquals([await answer, conn.ending], [null, "idle"]);
+   * await peer.closeWrite();
+   * ```
+   *
+   * @example A server that refuses, is up late, and resets
+   * ```ts
+   * import { connectPool, type PoolEvent } from "@x/shouty";
+   * import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const clock = new FakeClock();
+   * const events: PoolEvent["type"][] = [];
+   * let upstream = new MemoryListener();
+   * const dial = async () => {
+   *   await new Promise<void>((resolve) => clock.setTimer(resolve, 50));
+   *   return await upstream.dial();
+   * };
+   * const onEvent = ({ type }: PoolEvent) => void events.push(type);
+   * const pool = connectPool({ dial, clock, onEvent }, async (conn) => void await conn.readLine());
+   *
+   * upstream.close();
+   * await clock.advance(50);
+   * assertEquals(events, ["connect-error"]);
+   *
+   * upstream = new MemoryListener();
+   * await clock.advance(1000);
+   * new TestClient(await upstream.accept()).reset();
+   * await clock.advance(0);
+   * assertEquals(events, ["connect-error", "accepted", "closed"]);
+   * await pool.shutdown();
+   * ```
+   */
+  // deno-lint-ignore require-await -- what it throws is a rejection
+  async dial(): Promise<Transport> {
+    return this.#open(this.#nextAddr(), {});
+  }
+
+  #nextAddr(): Deno.NetAddr {
+    return tcp(FIRST_CLIENT_PORT + this.#clients++);
+  }
+
+  #open(remoteAddr: Deno.Addr, { tls, proxy }: MemoryConnectOptions): End {
+    if (this.#closed) throw new Deno.errors.ConnectionRefused("Cannot connect: the listener is closed");
+    const [server, client] = End.pair(this.#bufferBytes, this.addr, remoteAddr, {
+      tls: tls && tlsInfoOf(tls),
+      proxy: proxy && { tlvs: new Map(), ...proxy },
+    });
+    if (this.#accepting === undefined) this.#backlog.push(server);
+    else this.#accepting.resolve(server);
+    this.#accepting = undefined;
+    return client;
+  }
+
+  /**
+   * Waits for a connection. The server calls it; or a test that plays the server itself, for a `TestClient`.
    *
    * @returns The server's end of the connection.
    * @throws {Deno.errors.BadResource} (As a rejection.) If the listener is closed.

@@ -1,8 +1,10 @@
 /**
- * A test kit: connections in memory (`MemoryListener`, `TestClient`), and a clock that a test moves by hand
- * (`FakeClock`), so that a handler is tested in microseconds, without a socket and without waiting.
+ * A test kit: connections in memory (`MemoryListener`, `TestClient`), a clock that a test moves by hand (`FakeClock`), and
+ * TLS without certificates (`MemoryTls`), so that a handler is tested in microseconds, without a socket and without
+ * waiting.
  *
- * Pass both to the server: `serve({ listener, clock })`. Nothing else is replaced, so a test exercises the real server.
+ * Pass the first two to the server: `serve({ listener, clock })`; or to code that connects:
+ * `connect({ dial: () => listener.dial(), clock })`. Nothing else is replaced, so a test exercises the real server.
  * What the server spreads over several turns of the event loop (a shutdown with `drain: "finish"`, megabytes at once)
  * still takes a few real milliseconds: the clock does not control turns.
  *
@@ -42,9 +44,25 @@
  * assertEquals(await client.readLine(), null);
  * ```
  *
+ * @example Test code that connects, with a server's own handler at the other end
+ * ```ts
+ * import { connect, serve } from "@x/shouty";
+ * import { FakeClock, MemoryListener } from "@x/shouty/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const clock = new FakeClock();
+ * const listener = new MemoryListener();
+ * await using _server = serve({ listener, clock });
+ *
+ * await using conn = await connect({ dial: () => listener.dial(), clock });
+ * await conn.write("hello\n");
+ * assertEquals(await conn.readLine(), "HELLO");
+ * ```
+ *
  * @module
  */
 
 export { FakeClock } from "./fake_clock.ts";
-export { MemoryListener, type MemoryListenerOptions } from "./memory_listener.ts";
-export { TestClient } from "./test_client.ts";
+export { type MemoryConnectOptions, MemoryListener, type MemoryListenerOptions } from "./memory_listener.ts";
+export { MemoryTls, type MemoryTlsInfo, type MemoryTlsOptions } from "./memory_tls.ts";
+export { type MemoryStartTlsOptions, type StartTlsOptions, TestClient } from "./test_client.ts";

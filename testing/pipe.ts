@@ -4,7 +4,13 @@
  * @module
  */
 
-import type { Transport } from "../internal/api/transport.ts";
+import type { ProxyInfo, TlsInfo, Transport } from "../internal/api/transport.ts";
+
+/** What a server's end knows of the client besides its address. */
+export interface PeerInfo {
+  tls?: TlsInfo | undefined;
+  proxy?: ProxyInfo | undefined;
+}
 
 /** One direction of a connection: bytes that were sent and not read yet, `capacity` at most. */
 class Pipe {
@@ -90,6 +96,8 @@ class Pipe {
 export class End implements Transport {
   readonly localAddr: Deno.Addr;
   readonly remoteAddr: Deno.Addr;
+  readonly tls: TlsInfo | undefined;
+  readonly proxy: ProxyInfo | undefined;
   readonly #in: Pipe;
   readonly #out: Pipe;
   #reading = false;
@@ -97,16 +105,16 @@ export class End implements Transport {
   #closed = false;
 
   /** Creates both ends of a connection, whose directions hold `capacity` bytes each. */
-  static pair(capacity: number, addr: Deno.Addr, peerAddr: Deno.Addr): [End, End] {
+  static pair(capacity: number, addr: Deno.Addr, peerAddr: Deno.Addr, info: PeerInfo = {}): [End, End] {
     const [there, back] = [new Pipe(capacity), new Pipe(capacity)];
-    return [new End(there, back, addr, peerAddr), new End(back, there, peerAddr, addr)];
+    return [new End(there, back, [addr, peerAddr], info), new End(back, there, [peerAddr, addr], {})];
   }
 
-  private constructor(input: Pipe, output: Pipe, localAddr: Deno.Addr, remoteAddr: Deno.Addr) {
+  private constructor(input: Pipe, output: Pipe, addrs: readonly [Deno.Addr, Deno.Addr], info: PeerInfo) {
     this.#in = input;
     this.#out = output;
-    this.localAddr = localAddr;
-    this.remoteAddr = remoteAddr;
+    [this.localAddr, this.remoteAddr] = addrs;
+    [this.tls, this.proxy] = [info.tls, info.proxy];
   }
 
   async read(into: Uint8Array): Promise<number | null> {

@@ -4,15 +4,31 @@
  * @module
  */
 
-import { checkCount } from "../internal/api/check.ts";
+import { checkCount, checkOptions, show } from "../internal/api/check.ts";
+import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
+import { quote } from "../internal/api/errors.ts";
 import { LF } from "../internal/lines/ascii.ts";
-import { closeQuietly, type Transport } from "../internal/api/transport.ts";
+import { closeQuietly, type TlsInfo, type Transport } from "../internal/api/transport.ts";
+import { MemoryTls, type MemoryTlsInfo } from "./memory_tls.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const NONE: Uint8Array = new Uint8Array(0);
 
+/** Options of {@linkcode TestClient.startTls} for TLS in memory. */
+export interface MemoryStartTlsOptions extends MemoryTlsInfo {
+  /** The credentials with which the server begins TLS. */
+  credentials: MemoryTls;
+}
+
+/** Options of {@linkcode TestClient.startTls} for real TLS. */
+export interface StartTlsOptions extends ConnectTlsOptions {
+  /** The name or the address for which the server's certificate must be. */
+  serverName: string;
+}
+
 /**
- * The client's end of a connection; {@linkcode MemoryListener.connect} creates one.
+ * A test's end of a connection: the client of a server under test, which {@linkcode MemoryListener.connect} creates; or
+ * the server of code that connects, if it gets an end from {@linkcode MemoryListener.accept}.
  *
  * @example The same client on a real socket
  * ```ts
@@ -29,11 +45,13 @@ const NONE: Uint8Array = new Uint8Array(0);
  * ```
  */
 export class TestClient implements Disposable {
-  readonly #end: Transport;
+  #end: Transport;
   /** Bytes that were read behind the last line, for the next `read`. */
   #rest = NONE;
   /** Buffer for the next read; `undefined` during a read. Bytes are copied out of it. */
   #buffer: Uint8Array | undefined;
+  #reading = false;
+  #beginsTls = false;
 
   /**
    * Creates a client on an end of a connection.
@@ -49,6 +67,11 @@ export class TestClient implements Disposable {
     return this.#end.localAddr;
   }
 
+  /** What the TLS handshake has agreed on; undefined before {@linkcode TestClient.startTls}. */
+  get tls(): TlsInfo | undefined {
+    return this.#end.tls;
+  }
+
   /**
    * Sends text as UTF-8, or bytes; adds nothing, not even a line end.
    *
@@ -59,6 +82,7 @@ export class TestClient implements Disposable {
    */
   async write(data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+    this.#checkPlain("write");
     for (let sent = 0; sent < bytes.length;) sent += await this.#end.write(bytes.subarray(sent));
   }
 
@@ -72,11 +96,17 @@ export class TestClient implements Disposable {
     const rest = this.#rest;
     this.#rest = NONE;
     if (rest.length > 0) return rest;
+    this.#checkPlain("read");
     const buffer = this.#buffer ?? new Uint8Array(CHUNK_BYTES);
     this.#buffer = undefined;
-    const count = await this.#end.read(buffer);
-    this.#buffer = buffer;
-    return count === null ? null : buffer.slice(0, count);
+    this.#reading = true;
+    try {
+      const count = await this.#end.read(buffer);
+      return count === null ? null : buffer.slice(0, count);
+    } finally {
+      this.#buffer = buffer;
+      this.#reading = false;
+    }
   }
 
   /**
@@ -134,6 +164,46 @@ export class TestClient implements Disposable {
   }
 
   /**
+   * Begins TLS as a client, once the server has agreed to it (STARTTLS). What is read and written after that is
+   * encrypted. If the handshake fails, the connection stays open, for the test to read how the server ends it.
+   *
+   * @param options With a {@linkcode MemoryTls}: TLS in memory, and what the server gets to know of the client. Otherwise
+   * real TLS: the server's name, the authorities to trust, and the client's certificate. For a certificate to test with:
+   * `openssl req -x509 -newkey ed25519 -nodes -subj /CN=localhost -addext subjectAltName=DNS:localhost`.
+   * @returns What the handshake has agreed on.
+   * @throws {Deno.errors.InvalidData} If the server's certificate is not valid. (All errors are rejections.)
+   * @throws {Deno.errors.UnexpectedEof} If the server ends the connection during the handshake.
+   * @throws {Error} If the server does not begin TLS.
+   * @throws {TypeError} If the connection is encrypted already or begins to be, if a read has not settled, if what the
+   * server has sent in plain text is not all read, or if an option is wrong.
+   */
+  async startTls(options: MemoryStartTlsOptions | StartTlsOptions): Promise<TlsInfo> {
+    checkOptions("startTls options", options);
+    this.#checkUpgradable();
+    this.#beginsTls = true;
+    try {
+      const transport = await secure(this.#end, options);
+      this.#end = transport;
+      return transport.tls;
+    } finally {
+      this.#beginsTls = false;
+    }
+  }
+
+  #checkUpgradable(): void {
+    if (this.tls !== undefined) throw new TypeError("Cannot begin TLS: the connection is encrypted already");
+    if (this.#beginsTls) throw new TypeError("Cannot begin TLS: the connection begins it already");
+    if (this.#reading) throw new TypeError("Cannot begin TLS: a read has not settled");
+    if (this.#rest.length === 0) return;
+    const text = quote(decode([this.#rest]));
+    throw new TypeError(`Cannot begin TLS: the server has sent more in plain text, which is not read: ${text}`);
+  }
+
+  #checkPlain(what: "read" | "write"): void {
+    if (this.#beginsTls) throw new TypeError(`Cannot ${what}: the connection begins TLS`);
+  }
+
+  /**
    * Ends the client's side (half-close); the server can still answer.
    *
    * @returns When the side has ended.
@@ -168,6 +238,19 @@ export class TestClient implements Disposable {
   [Symbol.dispose](): void {
     closeQuietly(this.#end);
   }
+}
+
+async function secure(end: Transport, options: MemoryStartTlsOptions | StartTlsOptions) {
+  if (!("credentials" in options)) {
+    // Most tests have no use for it, and it loads `node:tls`.
+    const { connectTlsOver } = await import("../ops/tls/client.ts");
+    return await connectTlsOver(end, options);
+  }
+  const { credentials, ...info } = options;
+  if (!(credentials instanceof MemoryTls)) {
+    throw new TypeError(`Cannot use credentials: expected those of new MemoryTls(), got ${show(credentials)}`);
+  }
+  return await credentials.open(end, info);
 }
 
 function decode(parts: Uint8Array[]): string {

@@ -1,7 +1,7 @@
 import { assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
 import { type Conn, connect, ConnectionClosedError, type ConnectOptions, type Transport } from "@x/shouty";
 import { listenUnix } from "@x/shouty/ops";
-import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { fakeCredentials } from "../kit/fake_tls.ts";
 import { startConversations, startServer } from "../kit/server.ts";
@@ -10,9 +10,8 @@ import { startConversations, startServer } from "../kit/server.ts";
 async function inMemory(options: ConnectOptions = {}): Promise<{ conn: Conn; peer: TestClient; clock: FakeClock }> {
   const clock = new FakeClock();
   const listener = new MemoryListener();
-  const peer = listener.connect();
-  const transport = await listener.accept();
-  return { conn: await connect({ dial: () => transport, clock, ...options }), peer, clock };
+  const conn = await connect({ dial: () => listener.dial(), clock, ...options });
+  return { conn, peer: new TestClient(await listener.accept()), clock };
 }
 
 /** A transport whose reads and writes never settle, and which knows whether it is closed. */
@@ -120,16 +119,10 @@ testOnce("a reset by the server ends the connection while the caller does someth
 });
 
 testOnce("the framing, the data and the changes of a connection are its own", async () => {
-  const clock = new FakeClock();
   const listener = new MemoryListener();
-  const peer = listener.connect();
-  const transport = await listener.accept();
-  await using conn = await connect({
-    dial: () => transport,
-    clock,
-    framing: { lineEnd: "crlf" },
-    data: () => ({ count: 1 }),
-  });
+  const dial = () => listener.dial();
+  await using conn = await connect({ dial, framing: { lineEnd: "crlf" }, data: () => ({ count: 1 }) });
+  const peer = new TestClient(await listener.accept());
   await peer.write("a\nb\r\nc|");
   assertEquals([await conn.readLine(), conn.data.count], ["a\nb", 1]);
   conn.setFraming({ lineEnd: { delimiter: "|" } });
@@ -143,9 +136,8 @@ testOnce("data that throws closes the connection, and is the error of connect", 
     throw error;
   };
   const listener = new MemoryListener();
-  const peer = listener.connect();
-  const transport = await listener.accept();
-  const failed = connect({ dial: () => transport, data });
+  const failed = connect({ dial: () => listener.dial(), data });
+  const peer = new TestClient(await listener.accept());
   assertEquals(await peer.readAll(), "");
   await peer.closeWrite();
   assertStrictEquals(await failed.catch((error) => error), error);

@@ -1,6 +1,6 @@
 import { assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
 import { connectPool, type ConnHandler, type ConnPool, type PoolEvent, type PoolOptions } from "@x/shouty";
-import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { listenLoopback, startConversations, startServer } from "../kit/server.ts";
 
@@ -21,8 +21,9 @@ class TestPool implements AsyncDisposable {
     const dial = async () => {
       this.dialled.push(this.clock.now());
       if (this.failure !== undefined) throw this.failure;
-      this.peers.push(this.#listener.connect());
-      return await this.#listener.accept();
+      const transport = await this.#listener.dial();
+      this.peers.push(new TestClient(await this.#listener.accept()));
+      return transport;
     };
     this.pool = connectPool(
       { dial, clock: this.clock, onEvent: (event) => this.events.push(event), ...options },

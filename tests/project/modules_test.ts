@@ -19,6 +19,17 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   testing: ["testing", "internal"],
 };
 
+/**
+ * What is imported only when it is used, by file. Where a layer could not import it otherwise: TLS of the core and of the
+ * test kit loads `node:tls`, which most programs and nearly all tests need not.
+ */
+const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
+  "client.ts": ["./ops/tls/client.ts"],
+  "mod.ts": ["./cli/deno_version.ts", "./cli.ts"],
+  "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/credentials.ts"],
+  "testing/test_client.ts": ["../ops/tls/client.ts"],
+};
+
 /** The drawers of `internal/`, and what each may import besides itself. */
 const DRAWER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   api: [],
@@ -59,6 +70,15 @@ test("imports run one way: cli, ops, server, conn, internal", async () => {
     }
   }
   assertGreater(imports, 100, "The imports are read wrongly");
+});
+
+test("only these files import something when it is used, and not before", async () => {
+  const loaded: Record<string, string[]> = {};
+  for (const { path, code } of await readSources()) {
+    const specifiers = [...code.matchAll(/\bawait import\(\s*([^)]*?)\s*\)/g)].map(([, text]) => JSON.parse(text));
+    if (specifiers.length > 0) loaded[path] = specifiers;
+  }
+  assertEquals(loaded, MAY_LOAD);
 });
 
 test("imports run one way between the drawers of internal/, and no drawer is overfull", async () => {
@@ -144,7 +164,7 @@ test("mod.ts exports these values and no others", () => {
     "tlsCredentials",
     "withTelnet",
   ]);
-  assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "TestClient"]);
+  assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "MemoryTls", "TestClient"]);
 });
 
 test("mod.ts exports these types and no others", async () => {
