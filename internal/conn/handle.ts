@@ -199,8 +199,11 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   async #endWriting(): Promise<void> {
-    await this.#outbox.closeWrite();
-    this.#parts.sideEnded();
+    try {
+      await this.#outbox.closeWrite();
+    } finally {
+      this.#parts.sideEnded();
+    }
   }
 
   close(options: CloseOptions = {}): void {

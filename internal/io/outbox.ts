@@ -261,8 +261,12 @@ export class Outbox {
 
   async #endWriting(): Promise<void> {
     await this.flush();
-    await this.transport.closeWrite();
-    this.ended = true;
+    try {
+      await this.transport.closeWrite();
+    } finally {
+      // If that fails, the peer is gone, and this side has ended all the same.
+      this.ended = true;
+    }
   }
 
   /** Drops everything that waits, and everything that is added later. */

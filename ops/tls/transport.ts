@@ -82,7 +82,7 @@ export class TlsTransport extends Forwarding {
     this.#socket.on("error", (error) => this.#fail(error));
     // Without a `tls.Server`, a damaged record after the handshake is reported only here. Ignored, reads would hang.
     this.#socket.on("_tlsError", (error) => this.#fail(error));
-    this.#socket.on("close", () => this.#fail(new Deno.errors.BadResource("The TLS connection is closed")));
+    this.#socket.on("close", () => this.#socketClosed());
   }
 
   /**
@@ -219,6 +219,11 @@ export class TlsTransport extends Forwarding {
       this.#wire.stop();
       this.#fail(error);
     }
+  }
+
+  /** Called when TLS is over. If both sides have said so, that is no failure. */
+  #socketClosed(): void {
+    if (!this.#peerEnded || !this.#ended) this.#fail(new Deno.errors.BadResource("The TLS connection is closed"));
   }
 
   #progress(): number {

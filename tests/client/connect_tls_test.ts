@@ -70,6 +70,19 @@ test("a certificate for another name, or by an unknown authority, is refused bef
   assertEquals(t.stats.bytesIn, 0);
 });
 
+test("ending this side under TLS is no error if the server ends its own just then", async () => {
+  await using t = startConversations({ listener: await startTlsListener({}) }, async (conn) => {
+    for await (const line of conn.lines) await conn.write(`${line}\n`);
+  });
+  for (let i = 0; i < 20; i++) {
+    const conn = await connect({ port: t.port, tls: TRUSTED });
+    await conn.write("last\n");
+    const reading = Array.fromAsync(conn.lines);
+    await conn.writable.close();
+    assertEquals([await reading, (await conn.closed).reason], [["last"], "end"]);
+  }
+});
+
 testOnce("credentials that cannot be used are an error before anything is opened", async () => {
   const dial = () => {
     throw new Error("dialled");
