@@ -43,9 +43,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Why nothing can be written any more; undefined while writes are taken. */
   writingEnded: CloseReason | undefined;
   readonly #end = new Ending();
-  /** Resolves when the transport is closed; never rejects. */
-  readonly closed: Promise<ClosedEvent>;
-  #resolveClosed!: (event: ClosedEvent) => void;
   readonly #host: Host<Data>;
   readonly #since: number;
   readonly #parts: Parts<Data>;
@@ -54,7 +51,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   constructor(id: number, transport: Transport, host: Host<Data>, limits: ConnLimits) {
     this.id = id;
     this.remoteAddr = transport.remoteAddr;
-    this.closed = new Promise((resolve) => this.#resolveClosed = resolve);
     this.#host = host;
     this.#since = host.alarms.clock.now();
     this.#parts = new Parts(transport, host, limits, this);
@@ -62,6 +58,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   get localAddr(): Deno.Addr {
     return this.#parts.transport.localAddr;
+  }
+
+  /** Resolves when the transport is closed; never rejects. */
+  get closed(): Promise<ClosedEvent> {
+    return this.#end.closed;
   }
 
   /** Aborts, with the close reason, when that can no longer change. */
@@ -229,7 +230,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.abort();
     (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
     const durationMs = this.#host.alarms.clock.now() - this.#since;
-    this.#resolveClosed(this.#end.event(this, this.totals, durationMs));
+    this.#host.ended(this.#end.close(this, this.totals, durationMs));
   }
 
   /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */

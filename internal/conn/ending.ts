@@ -33,6 +33,8 @@ export class Ending {
   finishReason: FinishReason | undefined;
   #finisher: AbortController | undefined;
   #aborter: AbortController | undefined;
+  #closed: PromiseWithResolvers<ClosedEvent> | undefined;
+  #event: ClosedEvent | undefined;
   /** Whether the signal has aborted. */
   aborted = false;
 
@@ -80,8 +82,21 @@ export class Ending {
     return word === null ? "" : encodeLine(word, framing, true);
   }
 
-  /** Returns the event that reports the end. */
-  event(conn: ConnInfo, { lines, bytesIn, bytesOut }: Traffic, durationMs: number): ClosedEvent {
+  /** Resolves when the connection is closed. Made when it is asked for, as most handlers never do. */
+  get closed(): Promise<ClosedEvent> {
+    this.#closed ??= Promise.withResolvers();
+    if (this.#event !== undefined) this.#closed.resolve(this.#event);
+    return this.#closed.promise;
+  }
+
+  /** Notes that the connection is closed; returns the event that reports it. */
+  close(conn: ConnInfo, traffic: Traffic, durationMs: number): ClosedEvent {
+    this.#event = this.#makeEvent(conn, traffic, durationMs);
+    this.#closed?.resolve(this.#event);
+    return this.#event;
+  }
+
+  #makeEvent(conn: ConnInfo, { lines, bytesIn, bytesOut }: Traffic, durationMs: number): ClosedEvent {
     const { error, detail = this.reason === "deadline" ? this.deadline!.detail : undefined } = this;
     const event = { type: "closed", conn, reason: this.reason!, lines, bytesIn, bytesOut, durationMs } as const;
     if (error === undefined && detail === undefined) return event;
