@@ -59,10 +59,6 @@ class Caller<Data> implements Host<Data> {
   socketsTurn(): Promise<void> {
     return socketsTurn();
   }
-
-  ended(): void {
-    // The caller has `conn.closed`.
-  }
 }
 
 let opened = 0;

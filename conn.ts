@@ -43,6 +43,10 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Why nothing can be written any more; undefined while writes are taken. */
   writingEnded: CloseReason | undefined;
   readonly #end = new Ending();
+  readonly #aborter = new AbortController();
+  /** Resolves when the transport is closed; never rejects. */
+  readonly closed: Promise<ClosedEvent>;
+  #resolveClosed!: (event: ClosedEvent) => void;
   readonly #host: Host<Data>;
   readonly #since: number;
   readonly #parts: Parts<Data>;
@@ -51,6 +55,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   constructor(id: number, transport: Transport, host: Host<Data>, limits: ConnLimits) {
     this.id = id;
     this.remoteAddr = transport.remoteAddr;
+    this.closed = new Promise((resolve) => this.#resolveClosed = resolve);
     this.#host = host;
     this.#since = host.alarms.clock.now();
     this.#parts = new Parts(transport, host, limits, this);
@@ -60,14 +65,9 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     return this.#parts.transport.localAddr;
   }
 
-  /** Resolves when the transport is closed; never rejects. */
-  get closed(): Promise<ClosedEvent> {
-    return this.#end.closed;
-  }
-
   /** Aborts, with the close reason, when that can no longer change. */
   get signal(): AbortSignal {
-    return this.#end.signal;
+    return this.#aborter.signal;
   }
 
   /** Aborts when the connection is asked to finish. */
@@ -152,7 +152,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Ends the connection at once. Output that waits is lost; if there is any, the peer gets a reset. */
   abort(reason: CloseReason, error?: unknown, cut: boolean = this.#parts.outbox.size > 0): void {
-    if (this.#phase === "open" || this.#phase === "leaving" && !this.#end.aborted) {
+    if (this.#phase === "open" || this.#phase === "leaving" && !this.signal.aborted) {
       this.#end.reason = reason;
       this.#end.error = error;
     }
@@ -180,7 +180,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.reason = reason;
     this.#end.limit = limit;
     this.#parts.reader.stop();
-    if (atOnce) this.#end.abort();
+    if (atOnce) this.#aborter.abort(reason);
     if (this.handled === undefined) this.#leave(reason);
     else this.#parts.clocks.close(ENDING_MS);
   }
@@ -196,7 +196,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#phase = "leaving";
     this.writingEnded = end.reason;
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
-    const quiet = end.aborted && reader.outstanding !== undefined && outbox.size === 0;
+    const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
     reader.stop();
     clocks.leave();
     outbox.add(answer ?? end.lastLine(this.#host.reports, cutter.framing, limits));
@@ -213,8 +213,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (this.#phase === "closed") return;
     outbox.close(this.#end.reason!);
     // The signal aborts when the handler has settled.
-    if (this.handled === undefined) this.#end.abort();
-    else this.handled.then(() => this.#end.abort());
+    if (this.handled === undefined) this.#aborter.abort(this.#end.reason);
+    else this.handled.then(() => this.#aborter.abort(this.#end.reason));
     if (reader.peerEnded || !lingers) return this.#free();
     this.#phase = "lingering";
     this.#parts.linger(() => this.#phase === "closed").then(() => this.#free());
@@ -227,10 +227,10 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#parts.clocks.stop();
     this.#parts.reader.free();
     this.#parts.outbox.close(this.#end.reason!);
-    this.#end.abort();
+    this.#aborter.abort(this.#end.reason);
     (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
     const durationMs = this.#host.alarms.clock.now() - this.#since;
-    this.#host.ended(this.#end.close(this, this.totals, durationMs));
+    this.#resolveClosed(this.#end.event(this, this.totals, durationMs));
   }
 
   /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */

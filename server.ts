@@ -31,8 +31,6 @@ import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
 import { closeQuietly, keepAlive, type Transport } from "./internal/api/transport.ts";
 
-const SETTLED = Promise.resolve();
-
 /**
  * A server at work.
  *
@@ -165,12 +163,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     return socketsTurns(this.active, shared);
   }
 
-  /** Counts and reports the end of a connection, when what has closed it is done. */
-  ended(event: ClosedEvent): void {
-    SETTLED.then(() => this.#ended(event));
-  }
-
-  #ended(event: ClosedEvent): void {
+  readonly #ended = (event: ClosedEvent): void => {
     const conn = event.conn as Connection<Data>;
     const { handled } = conn;
     if (handled !== undefined) {
@@ -183,7 +176,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     this.reports.emit(event);
     // Last, as the next connection can be admitted within this call: its event comes after that of this one.
     this.#acceptors.hurry();
-  }
+  };
 
   #obey(signal: AbortSignal): void {
     const stop = () => this.shutdown();
@@ -242,6 +235,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     this.#conns.add(conn);
     if (this.#unref) conn.unref();
     this.reports.emit({ type: "accepted", conn });
+    conn.closed.then(this.#ended);
     conn.serve();
   }
 

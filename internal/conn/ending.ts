@@ -32,25 +32,6 @@ export class Ending {
   /** Why the connection was asked to finish. */
   finishReason: FinishReason | undefined;
   #finisher: AbortController | undefined;
-  #aborter: AbortController | undefined;
-  #closed: PromiseWithResolvers<ClosedEvent> | undefined;
-  #event: ClosedEvent | undefined;
-  /** Whether the signal has aborted. */
-  aborted = false;
-
-  /** Aborts, with the reason, when that can no longer change. Made when it is asked for, as most handlers never do. */
-  get signal(): AbortSignal {
-    this.#aborter ??= new AbortController();
-    if (this.aborted) this.#aborter.abort(this.reason);
-    return this.#aborter.signal;
-  }
-
-  /** Aborts the signal. */
-  abort(): void {
-    this.aborted = true;
-    this.#aborter?.abort(this.reason);
-  }
-
   /** Aborts when the connection is asked to finish. */
   get finishing(): AbortSignal {
     this.#finisher ??= new AbortController();
@@ -82,21 +63,8 @@ export class Ending {
     return word === null ? "" : encodeLine(word, framing, true);
   }
 
-  /** Resolves when the connection is closed. Made when it is asked for, as most handlers never do. */
-  get closed(): Promise<ClosedEvent> {
-    this.#closed ??= Promise.withResolvers();
-    if (this.#event !== undefined) this.#closed.resolve(this.#event);
-    return this.#closed.promise;
-  }
-
-  /** Notes that the connection is closed; returns the event that reports it. */
-  close(conn: ConnInfo, traffic: Traffic, durationMs: number): ClosedEvent {
-    this.#event = this.#makeEvent(conn, traffic, durationMs);
-    this.#closed?.resolve(this.#event);
-    return this.#event;
-  }
-
-  #makeEvent(conn: ConnInfo, { lines, bytesIn, bytesOut }: Traffic, durationMs: number): ClosedEvent {
+  /** Returns the event that reports the end. */
+  event(conn: ConnInfo, { lines, bytesIn, bytesOut }: Traffic, durationMs: number): ClosedEvent {
     const { error, detail = this.reason === "deadline" ? this.deadline!.detail : undefined } = this;
     const event = { type: "closed", conn, reason: this.reason!, lines, bytesIn, bytesOut, durationMs } as const;
     if (error === undefined && detail === undefined) return event;

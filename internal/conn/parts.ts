@@ -5,7 +5,7 @@
  */
 
 import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_options.ts";
-import type { ClosedEvent, HandlerErrorEvent } from "../api/events.ts";
+import type { HandlerErrorEvent } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
 import type { Breach, CloseReason } from "../api/reasons.ts";
@@ -53,8 +53,6 @@ export interface Host<Data> {
   readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
   /** Settles when the kernel has been asked about every socket and the callbacks have run. */
   socketsTurn(): Promise<void>;
-  /** A connection is closed. */
-  ended(event: ClosedEvent): void;
   /** Tells the server's caller what happens, and asks it what a peer is told at its end. */
   readonly reports: Reports;
 }
