@@ -42,7 +42,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   #phase: Phase = "open";
   /** Why nothing can be written any more; undefined while writes are taken. */
   writingEnded: CloseReason | undefined;
-  readonly #end = new Ending();
+  #ending: Ending | undefined;
   readonly #aborter = new AbortController();
   /** Resolves when the transport is closed; never rejects. */
   readonly closed: Promise<ClosedEvent>;
@@ -77,7 +77,12 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Why the input ended; undefined while there may be more. */
   get ending(): CloseReason | undefined {
-    return this.#parts.reader.endReason ?? this.#end.reason;
+    return this.#parts.reader.endReason ?? this.#ending?.reason;
+  }
+
+  /** What is known of the end; made when something is, as most connections wait for their peer most of the time. */
+  get #end(): Ending {
+    return this.#ending ??= new Ending();
   }
 
   /** Settles when the handler has settled, which may be after `closed`; undefined if no handler is running. */

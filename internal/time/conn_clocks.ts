@@ -85,7 +85,8 @@ export class ConnectionClocks implements Sleeper {
   #waited = 0;
   /** When the current read must have settled; while it is set, `idleTimeout` does not apply. */
   #readAt: number | undefined;
-  #deadlineAt = Infinity;
+  /** Of a clock that seldom runs, undefined takes less memory than Infinity. */
+  #deadlineAt: number | undefined;
   #firstAt = Infinity;
   /** Whether the peer has not sent anything yet. */
   #silent = true;
@@ -94,11 +95,11 @@ export class ConnectionClocks implements Sleeper {
   #handlerAt = Infinity;
   #listenAt = Infinity;
   #writeAt = Infinity;
-  #stuckAt = Infinity;
-  #ageAt = Infinity;
+  #stuckAt: number | undefined;
+  #ageAt: number | undefined;
   /** Whether `maxAge` has passed, so that `#ageAt` is the end of the time that the handler has left. */
   #aged = false;
-  #closingAt = Infinity;
+  #closingAt: number | undefined;
   #leaving = false;
 
   constructor(alarms: Alarms, timeouts: Timeouts, owner: { expire(expiry: Expiry): void }) {
@@ -109,8 +110,7 @@ export class ConnectionClocks implements Sleeper {
   }
 
   #startAge(): void {
-    this.#ageAt = this.#now() + jitter(this.#timeouts.maxAge);
-    this.#watch(this.#ageAt);
+    this.#watch(this.#ageAt = this.#now() + jitter(this.#timeouts.maxAge));
   }
 
   /** Changes the limits; a clock whose limit has changed starts anew. */
@@ -127,7 +127,7 @@ export class ConnectionClocks implements Sleeper {
     if (changed("idleTimeout") || changed("idleOn")) this.#silentUntil = undefined;
     if (this.#waiting && changed("idleTimeout")) this.#startIdle(this.#now());
     if (this.#waiting && changed("firstLineTimeout")) this.#startFirst(this.#now());
-    if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== Infinity);
+    if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== undefined);
   }
 
   #now(): number {
@@ -198,8 +198,7 @@ export class ConnectionClocks implements Sleeper {
 
   /** Sets the handler's deadline; `Infinity` takes it back. */
   setDeadline(milliseconds: number): void {
-    this.#deadlineAt = this.#now() + milliseconds;
-    this.#watch(this.#deadlineAt);
+    this.#watch(this.#deadlineAt = this.#now() + milliseconds);
   }
 
   /** Bytes have come that the server did not wait for. */
@@ -277,13 +276,13 @@ export class ConnectionClocks implements Sleeper {
     this.#writeAt = now + this.#timeouts.writeTimeout;
     this.#watch(this.#writeAt);
     if (!large) return;
-    this.#stuckAt = now + STUCK_MS;
-    this.#watch(this.#stuckAt);
+    this.#watch(this.#stuckAt = now + STUCK_MS);
   }
 
   /** The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile. */
   wrote(): void {
-    this.#writeAt = this.#stuckAt = Infinity;
+    this.#writeAt = Infinity;
+    this.#stuckAt = undefined;
     if (this.#handlerAt !== Infinity) this.#startHandler();
     if (this.#waiting && this.#timeouts.idleOn === "both") this.#startIdle(this.#now());
   }
@@ -300,21 +299,21 @@ export class ConnectionClocks implements Sleeper {
   leave(): void {
     this.rest();
     this.#leaving = true;
-    this.#deadlineAt = this.#closingAt = Infinity;
+    this.#deadlineAt = this.#closingAt = undefined;
     this.#readAt = undefined;
   }
 
   /** A step of the connection's end has begun: from now on, only its own time and that of a write are measured. */
   close(milliseconds: number): void {
     this.leave();
-    this.#ageAt = Infinity;
-    this.#closingAt = this.#now() + milliseconds;
-    this.#watch(this.#closingAt);
+    this.#ageAt = undefined;
+    this.#watch(this.#closingAt = this.#now() + milliseconds);
   }
 
   /** The last write has been written: only the time of the graceful close is measured. */
   linger(milliseconds: number): void {
-    this.#writeAt = this.#stuckAt = Infinity;
+    this.#writeAt = Infinity;
+    this.#stuckAt = undefined;
     this.close(milliseconds);
   }
 
@@ -330,8 +329,8 @@ export class ConnectionClocks implements Sleeper {
    */
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? Math.min(this.#idleAt, this.#handlerAt) : this.#writeAt;
-    const lookAt = Math.min(this.#listenAt, this.#stuckAt, this.#readAt ?? Infinity);
-    const lifeAt = Math.min(this.#ageAt, this.#deadlineAt, this.#closingAt);
+    const lookAt = Math.min(this.#listenAt, this.#stuckAt ?? Infinity, this.#readAt ?? Infinity);
+    const lifeAt = Math.min(this.#ageAt ?? Infinity, this.#deadlineAt ?? Infinity, this.#closingAt ?? Infinity);
     return Math.min(peerAt, this.#begunAt, this.#firstAt, lookAt, lifeAt);
   }
 
@@ -339,8 +338,8 @@ export class ConnectionClocks implements Sleeper {
     if (this.#listenAt <= now) this.#once("listen", () => this.#listenAt = Infinity);
     else if (this.#readAt !== undefined && this.#readAt <= now) {
       this.#once("read-timeout", () => this.#readAt = undefined);
-    } else if (this.#stuckAt <= now) this.#once("stuck", () => this.#stuckAt = Infinity);
-    else if (this.#ageAt <= now && !(this.#aged && this.#atWork)) {
+    } else if (isDue(this.#stuckAt, now)) this.#once("stuck", () => this.#stuckAt = undefined);
+    else if (isDue(this.#ageAt, now) && !(this.#aged && this.#atWork)) {
       this.#ageAt = now + OVERDUE_MS;
       if (!this.#aged) this.#once("max-age", () => this.#aged = true);
       // No handler works: the last replies are being written, at the peer's speed or at that of a rate limit.
@@ -365,7 +364,12 @@ export class ConnectionClocks implements Sleeper {
     if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
     if (this.#writeAt === Infinity && this.#handlerAt <= now) return "handler-timeout";
     if (this.#firstAt <= now) return "first-line-timeout";
-    if (this.#deadlineAt <= now) return "deadline";
-    return this.#ageAt <= now ? "overdue" : "closing";
+    if (isDue(this.#deadlineAt, now)) return "deadline";
+    return isDue(this.#ageAt, now) ? "overdue" : "closing";
   }
+}
+
+/** Whether a moment has come; undefined never comes. */
+function isDue(at: number | undefined, now: number): boolean {
+  return at !== undefined && at <= now;
 }
