@@ -10,7 +10,13 @@ import { checkFunction } from "./internal/api/check.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
 import type { Conn, ConnHandler } from "./internal/api/handlers.ts";
 import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
-import { checkConnectOptions, type ConnectOptions, targetOf, tlsOptionsOf } from "./internal/client/connect_options.ts";
+import {
+  checkConnectOptions,
+  type ConnectOptions,
+  targetOf,
+  tlsOptionsOf,
+  withDefaults,
+} from "./internal/client/connect_options.ts";
 import { dial, type Secure } from "./internal/client/dial.ts";
 import { Dialer } from "./internal/client/dialer.ts";
 import { checkPoolOptions, type ConnPool, type PoolOptions, type PoolStats } from "./internal/client/pool_options.ts";
@@ -93,7 +99,7 @@ let opened = 0;
  */
 export async function connect<Data = undefined>(options: ConnectOptions<Data>): Promise<Conn<Data>> {
   checkConnectOptions(options);
-  const limits = resolveConnOptions(options);
+  const limits = resolveConnOptions(withDefaults(options));
   const host = new Caller(options);
   const { tls, signal, data } = options;
   if (tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
@@ -135,7 +141,7 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
       },
     });
     super({
-      ...limits,
+      ...withDefaults(limits),
       listener: dialer,
       maxConnections: size,
       atCapacity: "wait",

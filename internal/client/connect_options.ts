@@ -85,6 +85,14 @@ export interface DialOptions {
 /** Options of {@linkcode connect}: where to connect to, and the limits of the connection. */
 export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptions {
   /**
+   * Maximum time until the server's first byte, in milliseconds, for a server that speaks first. It runs while a read
+   * waits; what this side writes does not restart it. `Infinity` switches it off: most servers say nothing before they
+   * are asked, and `idleTimeout` bounds the time for their answer.
+   *
+   * @default {Infinity}
+   */
+  firstLineTimeout?: number | undefined;
+  /**
    * Ends the connection when it aborts, also while it is being opened: with a reset where the transport can send one.
    * What waits to be written is lost then.
    */
@@ -136,6 +144,11 @@ function checkTarget({ hostname, port, path, dial, tls }: DialOptions): void {
   if (tls && port === undefined && serverName === undefined) {
     throw new TypeError("Cannot use tls without a name to verify: expected tls.serverName beside path or dial");
   }
+}
+
+/** Fills in a default of a client that differs from that of a server. */
+export function withDefaults<Options extends ConnOptions>(options: Options): Options {
+  return { ...options, firstLineTimeout: options.firstLineTimeout ?? Infinity };
 }
 
 /** The options of the TLS handshake, with the name that the server's certificate must have. */

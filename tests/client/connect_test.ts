@@ -110,6 +110,29 @@ testOnce("a server that says nothing is idle while a read waits, and not before"
   assertEquals((await conn.closed).reason, "idle");
 });
 
+testOnce(
+  "a server that has never said anything has the whole time for its first answer, unless it should speak first",
+  async () => {
+    const ask = async (options: ConnectOptions) => {
+      const { conn, peer, clock } = await inMemory({ idleTimeout: 1000, ...options });
+      const line = conn.readLine();
+      await clock.advance(900);
+      await conn.write("question\n");
+      await clock.advance(900);
+      await peer.write("answer\n");
+      const result = [await line, conn.ending];
+      peer.close();
+      conn.close();
+      await clock.advance(2000);
+      await conn.closed;
+      return result;
+    };
+    assertEquals(await ask({}), ["answer", undefined]);
+    assertEquals(await ask({ firstLineTimeout: undefined }), ["answer", undefined]);
+    assertEquals(await ask({ firstLineTimeout: 1000 }), [null, "first-line-timeout"]);
+  },
+);
+
 testOnce("a reset by the server ends the connection while the caller does something else", async () => {
   const { conn, peer, clock } = await inMemory();
   peer.reset();

@@ -85,6 +85,15 @@ testOnce("a target that accepts and closes at once is dialled with pauses that d
   }
 });
 
+testOnce("a server that is first asked after a while has the whole time for its answer", async () => {
+  await using t = new TestPool({ idleTimeout: 1000 }, shouting);
+  await t.clock.advance(900);
+  const [conn] = t.pool.connections;
+  await conn.write("question\n");
+  await t.clock.advance(900);
+  assertEquals([t.pool.stats().active, t.dialled.length], [1, 1]);
+});
+
 testOnce("a connection that has lived for a second makes the pause the shortest again", async () => {
   await using t = new TestPool({ minBackoff: 100, maxBackoff: 10_000 }, shouting);
   const endAfter = async (life: number) => {
