@@ -127,6 +127,18 @@ test("byte_proxy takes a Unix socket as its target, and logs a target that canno
   await Deno.remove(dir, { recursive: true });
 });
 
+test("balancer runs as its comment says, and ends at a signal", async () => {
+  await using one = await run("shout_stream");
+  await using two = await run("shout_stream");
+  const upstreams = { "127.0.0.1:8080": `127.0.0.1:${one.port}`, "127.0.0.1:8081": `127.0.0.1:${two.port}` };
+  await using example = await run("balancer", upstreams);
+  assertEquals(await converse(example, "hello\nyou\ntwo\n"), "HELLO\nYOU\nTWO\n");
+  if (NO_SIGNALS) return;
+  example.signal("SIGTERM");
+  assertEquals(await example.exitCode(), 0);
+  assertEquals(example.stderr.split("\n").length, 2, example.stderr);
+});
+
 test("every example is a page that one can copy", async () => {
   let imported = 0;
   for await (const { name } of Deno.readDir(EXAMPLES)) {
