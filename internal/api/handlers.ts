@@ -219,12 +219,16 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * text may be somebody else's. A handshake that fails, or takes longer than `handshakeTimeout` of the credentials,
    * ends it with reason `tls-handshake`.
    *
+   * A line handler can begin TLS while it answers a line, and gets the next line when TLS has begun. What a handler has
+   * got before it calls this, the server cannot check: the lines behind the command in an array of `batches`, and what a
+   * pipeline behind `readable` has read ahead, have come in plain text. Begin TLS in a loop over `lines`.
+   *
    * @param credentials The certificate and the key, from `tlsCredentials` of `@x/shouty/ops`.
    * @returns What the handshake has agreed on; the same as {@linkcode Conn.tls} from then on.
    * @throws {ConnectionClosedError} If the handshake fails, or the connection ends meanwhile; `cause` is the error of
    * the handshake. (All errors are rejections.)
-   * @throws {TypeError} If the connection is encrypted already or begins to be, if another read has not settled, if
-   * this side is the client, or if the credentials are none.
+   * @throws {TypeError} If the connection is encrypted already or begins to be, if another read has not settled, if a
+   * line handler answers no line or answers a `block`, if this side is the client, or if the credentials are none.
    */
   startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo>;
   /** Closes the connection as {@linkcode Conn.close} does, and waits until it is closed. */

@@ -20,7 +20,7 @@ const SHORT_BYTES = 4 * 1024;
 
 /** Calls the line handler for the lines of one connection, and writes its replies. */
 export class Answers<Data> implements Answerer {
-  readonly #conn: { readonly handle: Conn<Data> };
+  readonly #conn: { readonly handle: Conn<Data>; readonly upgraded: Promise<unknown> | undefined };
   readonly #reader: Reader;
   readonly #cutter: LineCutter;
   readonly #outbox: Outbox;
@@ -35,7 +35,7 @@ export class Answers<Data> implements Answerer {
   answering = false;
 
   /**
-   * @param conn The connection, whose handle the handler gets.
+   * @param conn The parts of the connection, with the handle that the handler gets.
    * @param reader Counts the lines, and says whether more are to be answered.
    * @param cutter Cuts lines, and knows their framing.
    * @param outbox Where the replies go.
@@ -44,7 +44,7 @@ export class Answers<Data> implements Answerer {
    * @param handler Answers the lines.
    */
   constructor(
-    conn: { readonly handle: Conn<Data> },
+    conn: { readonly handle: Conn<Data>; readonly upgraded: Promise<unknown> | undefined },
     reader: Reader,
     cutter: LineCutter,
     outbox: Outbox,
@@ -76,6 +76,11 @@ export class Answers<Data> implements Answerer {
   /** Limits have changed. */
   limitsChanged(): void {
     this.#arrangedFor = undefined;
+  }
+
+  /** Whether the handler is answering lines that it has got together. */
+  get inBlock(): boolean {
+    return this.answering && this.#limiter !== undefined;
   }
 
   get awaited(): "line" | undefined {
@@ -164,6 +169,8 @@ export class Answers<Data> implements Answerer {
       if (outbox.closed === undefined && reply !== undefined) {
         outbox.add(encodeLine(checkText(reply, "a string or undefined"), framing));
       }
+      // A handler need not wait until TLS has begun. Lines that come before that are not for it: anybody can have sent them.
+      if (this.#conn.upgraded !== undefined) await this.#conn.upgraded;
       if (!outbox.hasRoom) await outbox.flush();
       const turn = reader.handled();
       if (turn !== undefined) await turn;

@@ -78,6 +78,8 @@ export class Parts<Data> {
   #input: Input | undefined;
   #handle: Handle<Data> | undefined;
   #upgrade: Upgrade | undefined;
+  /** Settles when TLS has begun, or cannot begin; undefined while the connection does not begin it. Never rejects. */
+  upgraded: Promise<void> | undefined;
   /** Resolves when the caller of `connect` needs the connection no longer. */
   #caller: PromiseWithResolvers<void> | undefined;
 
@@ -181,8 +183,22 @@ export class Parts<Data> {
     if ("outgoing" in handler) {
       throw new TypeError("Cannot begin TLS: this side is the client, which has the option tls");
     }
+    if ("lines" in handler) this.#checkAnswering();
     this.#upgrade = new Upgrade(this, this.#owner, credentials);
-    return await this.#upgrade.run();
+    const upgrade = this.#upgrade.run();
+    const over = () => this.upgraded = undefined;
+    this.upgraded = upgrade.then(over, over);
+    return await upgrade;
+  }
+
+  /** Checks that no line reaches a line handler before TLS has begun: anybody can have put it behind the command. */
+  #checkAnswering(): void {
+    if (!this.answering) {
+      throw new TypeError("Cannot begin TLS: a line handler can do that only while it answers a line");
+    }
+    if (this.#answers!.inBlock) {
+      throw new TypeError("Cannot begin TLS in handler.block: lines that it has got already came in plain text");
+    }
   }
 
   /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */

@@ -368,3 +368,44 @@ test("a line handler can begin TLS", async () => {
   await sendHidden(client, "hidden\n");
   assertEquals(await readHidden(client, 7), "HIDDEN\n");
 });
+
+test("a line handler that does not await startTls gets no line that came in plain text", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const lines: string[] = [];
+  await using t = startServer({ listener, clock }, (line, conn) => {
+    lines.push(line);
+    if (line !== "STARTTLS") return line.toUpperCase();
+    conn.write("go ahead\n");
+    conn.startTls(credentials);
+  });
+  const good = await t.admitted();
+  await shakeHands(good);
+  await sendHidden(good, "hidden\n");
+  assertEquals(await readHidden(good, 7), "HIDDEN\n");
+  const evil = await t.admitted();
+  await evil.write("STARTTLS\nEVIL\n");
+  assertEquals(await evil.readAll(), "go ahead\n");
+  await evil.closeWrite();
+  assertEquals((await t.closed()).reason, "starttls-injection");
+  assertEquals([lines, credentials.handshakes], [["STARTTLS", "hidden", "STARTTLS"], 1]);
+});
+
+test("a line handler cannot begin TLS while it answers no line, nor in a block", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const conns: Conn[] = [];
+  const block = async (lines: string, conn: Conn) => {
+    conns.push(conn);
+    return `${(await assertRejects(() => conn.startTls(credentials), TypeError)).message}\n`.repeat(lines.length / 2);
+  };
+  await using t = startServer({ listener, clock }, Object.assign(() => "", { block }));
+  const client = await t.admitted();
+  await client.write("1\n2\n");
+  const message = "Cannot begin TLS in handler.block: lines that it has got already came in plain text";
+  assertEquals([await client.readLine(), await client.readLine()], [message, message]);
+  await clock.advance(0);
+  const error = await assertRejects(() => conns[0].startTls(credentials), TypeError);
+  assertEquals(error.message, "Cannot begin TLS: a line handler can do that only while it answers a line");
+  assertEquals(credentials.handshakes, 0);
+});
