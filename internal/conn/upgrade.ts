@@ -11,6 +11,7 @@ import { closeQuietly, type TlsCredentialsHandle, type TlsInfo, type Transport }
 import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
 import type { InputBuffer } from "../lines/input_buffer.ts";
+import type { LineCutter } from "../lines/line_cutter.ts";
 import { TlsRecord } from "../lines/misdirected.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Input } from "./input.ts";
@@ -32,6 +33,7 @@ interface Upgradable {
   readonly reader: Reader;
   readonly outbox: Outbox;
   readonly clocks: ConnectionClocks;
+  readonly cutter: LineCutter;
   readonly input: Input | undefined;
 }
 
@@ -72,8 +74,10 @@ export class Upgrade {
   }
 
   async #handshake(): Promise<TlsInfo> {
-    const { reader, clocks } = this.#parts;
-    if (!beginsTls(reader.input)) throw this.#failed("starttls-injection");
+    const { reader, clocks, cutter } = this.#parts;
+    // The dropped beginning of a long line is plain text behind the command, too; its end would be taken from what is
+    // encrypted.
+    if (cutter.skipping || !beginsTls(reader.input)) throw this.#failed("starttls-injection");
     // What comes from now on is encrypted, so the reader must not read ahead.
     reader.lent = true;
     clocks.limitRead(this.#credentials.handshakeTimeout);

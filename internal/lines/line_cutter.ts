@@ -82,6 +82,11 @@ export class LineCutter {
     this.#input.searched = this.#input.start;
   }
 
+  /** Whether the beginning of a line that is too long has been dropped, and its end has not come. */
+  get skipping(): boolean {
+    return this.#skipping;
+  }
+
   /** Maximum size of a line with its line end, in bytes. */
   get mostBytes(): number {
     return this.maxLineBytes + this.#framing.delimiter.length + 1;

@@ -409,3 +409,22 @@ test("a line handler cannot begin TLS while it answers no line, nor in a block",
   assertEquals(error.message, "Cannot begin TLS: a line handler can do that only while it answers a line");
   assertEquals(credentials.handshakes, 0);
 });
+
+for (const onLongLine of ["truncate", "discard"] as const) {
+  test(`the beginning of a line that is too long, which onLongLine "${onLongLine}" has dropped, is plain text behind the command`, async () => {
+    const { listener, clock } = inMemory();
+    const credentials = fakeCredentials();
+    const options = { listener, clock, maxLineBytes: 10, lastWords: () => null, framing: { onLongLine } };
+    await using t = startUpgrading(options, credentials, async (conn) => {
+      await assertRejects(() => conn.readLine({ timeout: 100 }), Deno.errors.TimedOut);
+      conn.write("go ahead\n");
+      await conn.startTls(credentials);
+    });
+    const client = await t.admitted();
+    await client.write("STARTTLS\nlonger than ten");
+    await clock.advance(100);
+    assertEquals(await client.readAll(), "go ahead\n");
+    await client.closeWrite();
+    assertEquals([(await t.closed()).reason, credentials.handshakes], ["starttls-injection", 0]);
+  });
+}
