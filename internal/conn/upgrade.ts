@@ -12,7 +12,7 @@ import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
 import type { InputBuffer } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
-import { TlsRecord } from "../lines/misdirected.ts";
+import { MisdirectedTransport, TlsRecord } from "../lines/misdirected.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Input } from "./input.ts";
 
@@ -78,8 +78,9 @@ export class Upgrade {
     // The dropped beginning of a long line is plain text behind the command, too; its end would be taken from what is
     // encrypted.
     if (cutter.skipping || !beginsTls(reader.input)) throw this.#failed("starttls-injection");
-    // What comes from now on is encrypted, so the reader must not read ahead.
+    // What comes from now on is encrypted, so the reader must not read ahead, and a ClientHello is not misdirected.
     reader.lent = true;
+    if (this.#parts.transport instanceof MisdirectedTransport) this.#parts.transport.expectTls();
     clocks.limitRead(this.#credentials.handshakeTimeout);
     clocks.wait(0);
     try {
@@ -99,13 +100,22 @@ export class Upgrade {
   /** Takes all input that has come, with that of an outstanding read. */
   async #takeInput(): Promise<Uint8Array> {
     const { reader } = this.#parts;
+    this.#checkLimit();
     const read = reader.outstanding;
     if (read !== undefined) {
       const count = await read;
       // The reader has noted it already if it was reading ahead.
       if (reader.outstanding === read) reader.received(count);
     }
+    this.#checkLimit();
     return reader.input.take(reader.input.size);
+  }
+
+  /** Ends the connection if the rest of a ClientHello has been dropped: the client would wait for an answer in vain. */
+  #checkLimit(): void {
+    if (!this.#parts.reader.input.overLimit) return;
+    this.#owner.abort("byte-limit");
+    throw closedError("byte-limit");
   }
 
   #install(tls: Transport): void {

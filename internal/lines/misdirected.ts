@@ -107,20 +107,24 @@ export class MisdirectedTransport extends Forwarding {
   #detector: RequestLine | TlsRecord | undefined;
   #decided = false;
 
+  /** Looks no further: TLS is about to begin, as the handler wants. */
+  expectTls(): void {
+    this.#decided = true;
+  }
+
   override read(into: Uint8Array): Promise<number | null> {
     const read = this.inner.read(into);
     return this.#decided ? read : read.then((count) => this.#took(into, count));
   }
 
   #took(into: Uint8Array, count: number | null): number | null {
-    for (let at = 0; at < (count ?? 0); at++) {
+    for (let at = 0; at < (count ?? 0) && !this.#decided; at++) {
       this.#detector ??= TlsRecord.begins(into[at]) ? new TlsRecord() : new RequestLine();
       const is = this.#detector.take(into[at]);
       if (is === undefined) continue;
       this.#decided = true;
       if (is) throw new MisdirectedError(this.#detector instanceof TlsRecord ? TLS_ALERT : BAD_REQUEST, count!);
       this.#detector = undefined;
-      break;
     }
     return count;
   }

@@ -428,3 +428,36 @@ for (const onLongLine of ["truncate", "discard"] as const) {
     assertEquals([(await t.closed()).reason, credentials.handshakes], ["starttls-injection", 0]);
   });
 }
+
+test("a hello that passes maxConnectionBytes ends the connection at once: its end has been dropped", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const worked = Promise.withResolvers<void>();
+  await using t = startUpgrading({ listener, clock, maxConnectionBytes: 12 }, credentials, async (conn) => {
+    await worked.promise;
+    const error = await assertRejects(() => conn.startTls(credentials), ConnectionClosedError);
+    assertEquals(error.reason, "byte-limit");
+  });
+  const client = await t.admitted();
+  await client.write(Uint8Array.of(...new TextEncoder().encode("STARTTLS\n"), ...HELLO));
+  // The server reads ahead while the handler works.
+  await clock.advance(250);
+  worked.resolve();
+  assertEquals(await client.readAll(), "");
+  const { reason, bytesOut } = await t.closed();
+  assertEquals([reason, bytesOut, credentials.handshakes], ["byte-limit", 0, 0]);
+});
+
+test("answerMisdirected does not take the hello of a handler that begins TLS at once for a mistake", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  await using t = startConversations({ listener, clock, answerMisdirected: true }, async (conn) => {
+    await conn.startTls(credentials);
+    for await (const line of conn.lines) await conn.write(`${line.toUpperCase()}\n`);
+  });
+  const client = await t.admitted();
+  await client.write(HELLO);
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+  await sendHidden(client, "hidden\n");
+  assertEquals(await readHidden(client, 7), "HIDDEN\n");
+});
