@@ -125,7 +125,11 @@ export class Outbox {
     if (this.closed !== undefined || this.#writeEnd !== undefined) return;
     this.#blocks.add(data);
     // While a block is being written, bytes behind it wait for the peer, and so they count.
-    if (this.#flushing !== undefined) this.#account();
+    if (this.#flushing === undefined) return;
+    this.#account();
+    // No write is timed meanwhile that could find it stuck. If it never counted, peers that do not go on with their
+    // handshakes could fill the memory, and make all other connections wait.
+    if (this.#held !== undefined) this.#memory.stuck = true;
   }
 
   /** Adds bytes without a copy if nothing else waits: the caller must not change them until they have been sent. */

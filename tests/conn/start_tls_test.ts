@@ -461,3 +461,20 @@ test("answerMisdirected does not take the hello of a handler that begins TLS at 
   await sendHidden(client, "hidden\n");
   assertEquals(await readHidden(client, 7), "HIDDEN\n");
 });
+
+test("what is held back during a handshake counts as memory, so that a silent client cannot make others wait", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const options = { listener, clock, maxBufferedBytes: 100_000, maxQueuedBytes: 200_000 };
+  await using t = startUpgrading(options, credentials);
+  const silent = await t.admitted();
+  await silent.write("STARTTLS\n");
+  assertEquals(await silent.readLine(), "go ahead");
+  const other = await t.admitted();
+  const news = `${"x".repeat(150_000)}\n`;
+  t.server.broadcast(news);
+  assertEquals(await other.readLine(), news.trimEnd());
+  await other.write("hello\n");
+  assertEquals(await other.readLine(), "HELLO");
+  assertEquals((await t.closed()).reason, "memory");
+});
