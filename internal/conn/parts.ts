@@ -160,9 +160,10 @@ export class Parts<Data> {
     this.sideEnded();
   }
 
-  /** A side has ended. Once both have, the caller of `connect` needs the connection no longer. */
+  /** A side has ended. Once both have and all is read, the caller of `connect` needs the connection no longer. */
   sideEnded(): void {
-    if (this.outbox.ended && this.reader.endReason === "end") this.#caller?.resolve();
+    const { endReason, input } = this.reader;
+    if (this.outbox.ended && endReason === "end" && input.size === 0) this.#caller?.resolve();
   }
 
   /** The handler has closed the connection. */

@@ -290,3 +290,15 @@ test("connections that are open at the same time have their own numbers", async 
   await using two = await connect({ port: t.port });
   assertEquals(two.id, one.id + 1);
 });
+
+testOnce("what a read has left at the end of input stays readable, although both sides have ended", async () => {
+  const { conn, peer } = await inMemory();
+  await conn.closeWrite();
+  await peer.write("abc");
+  await peer.closeWrite();
+  await assertRejects(() => conn.readExactly(5), Deno.errors.UnexpectedEof);
+  await assertRejects(() => conn.readUntil("|"), Deno.errors.UnexpectedEof);
+  assertEquals(new TextDecoder().decode(await conn.readExactly(2)), "ab");
+  assertEquals([await conn.readLine(), conn.signal.aborted], ["c", false]);
+  assertEquals([await conn.readLine(), (await conn.closed).reason], [null, "end"]);
+});
