@@ -20,6 +20,7 @@ import {
 import { dial, type Secure } from "./internal/client/dial.ts";
 import { Dialer } from "./internal/client/dialer.ts";
 import { checkPoolOptions, type ConnPool, type PoolOptions, type PoolStats } from "./internal/client/pool_options.ts";
+import { closeQuietly } from "./internal/api/transport.ts";
 import type { Host, Reports } from "./internal/conn/parts.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { Alarms } from "./internal/time/alarms.ts";
@@ -104,6 +105,11 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   const { tls, signal, data } = options;
   if (tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
   const transport = await dial(options, secure, signal);
+  if (signal?.aborted) {
+    // It has aborted after the attempt was done with it, before it is listened to again.
+    closeQuietly(transport);
+    throw signal.reason;
+  }
   const conn = new Connection<Data>(++opened, transport, host, limits);
   // The server must not take what it has got so far for everything.
   const abort = () => conn.abort("closed", signal!.reason, true);
