@@ -4,6 +4,7 @@
  * @module
  */
 
+import { LONGEST_MS } from "../api/check.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { closeQuietly, Forwarding, type Listener, type Transport } from "../api/transport.ts";
 import { RefClock } from "../time/clock.ts";
@@ -41,6 +42,7 @@ export class Dialer implements Listener {
   readonly #ready: Transport[] = [];
   #accepting: PromiseWithResolvers<Transport> | undefined;
   #started = false;
+  #cancelKeepAlive = () => {};
   /** The number of connections that are being opened, and of those that could not be opened. */
   connecting = 0;
   errors = 0;
@@ -62,6 +64,7 @@ export class Dialer implements Listener {
 
   close(): void {
     this.#closing.abort();
+    this.#cancelKeepAlive();
     for (const transport of this.#ready.splice(0)) closeQuietly(transport);
     this.#accepting?.reject(closedError());
   }
@@ -76,7 +79,13 @@ export class Dialer implements Listener {
 
   #start(): void {
     this.#started = true;
+    this.#keepAlive();
     for (let i = 0; i < this.#options.size; i++) this.#keepOneOpen();
+  }
+
+  /** Keeps the process alive as a listener does: a connection does not while its handler waits for something else. */
+  #keepAlive(): void {
+    this.#cancelKeepAlive = this.#clock.setTimer(() => this.#keepAlive(), LONGEST_MS, true);
   }
 
   /** Opens a connection, again and again. */
@@ -102,7 +111,8 @@ export class Dialer implements Listener {
     try {
       transport = await this.#options.dial(this.#closing.signal);
     } catch (error) {
-      this.errors++;
+      // What a shutdown has ended did not fail, and is not reported either.
+      if (!this.#closing.signal.aborted) this.errors++;
       return { life: 0, error };
     } finally {
       this.connecting--;
