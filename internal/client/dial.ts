@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkMethods } from "../api/check.ts";
 import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
 import { SYSTEM_CLOCK } from "../time/clock.ts";
 import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, targetOf, tlsOptionsOf } from "./connect_options.ts";
@@ -81,7 +82,11 @@ class Attempt {
 
   async #connect(): Promise<Transport> {
     const { hostname = DEFAULT_TARGET, port = 0, path, dial } = this.#options;
-    if (dial !== undefined) return await dial();
+    if (dial !== undefined) {
+      const transport = await dial();
+      checkMethods("what dial returned", transport, "a transport", ["read", "write", "closeWrite", "close"]);
+      return transport;
+    }
     const { signal } = this.#aborter;
     try {
       if (path !== undefined) return await Deno.connect({ transport: "unix", path });

@@ -1,7 +1,8 @@
-import { assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
-import { connectPool, type ConnHandler, type ConnPool, type PoolEvent, type PoolOptions } from "@x/shouty";
+import { assertEquals, assertGreater, assertLess, assertRejects, assertThrows } from "@std/assert";
+import { connect, connectPool, type ConnHandler, type ConnPool, type PoolEvent, type PoolOptions } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
+import { withScript } from "../kit/epoll_peers.ts";
 import { listenLoopback, startConversations, startServer } from "../kit/server.ts";
 
 /** A pool whose connections are in memory, and what happened to it. */
@@ -189,7 +190,8 @@ testOnce("a shutdown ends the attempts and the pauses that are under way", async
   assertEquals(pool.stats().connecting, 5);
   assertEquals((await pool.shutdown()).closed, {});
   await clock.advance(0);
-  assertEquals([pool.stats().connecting, clock.pending], [0, 0]);
+  const { connecting, connectErrors } = pool.stats();
+  assertEquals([connecting, connectErrors, clock.pending], [0, 0, 0]);
 
   await using t = new TestPool({}, () => {});
   await t.clock.advance(0);
@@ -260,4 +262,34 @@ test("lines go over a pool to a server and back", async () => {
   });
   await done.promise;
   assertEquals(new Set(results).size, 100);
+});
+
+testOnce(
+  "a pool keeps the process alive until it is shut down, while its handler waits for something else",
+  async () => {
+    await using upstream = startConversations({}, async (conn) => void await conn.readLine());
+    const script = `
+    import { connectPool } from ${JSON.stringify(new URL("../../mod.ts", import.meta.url))};
+    const pool = connectPool({ port: ${upstream.port} }, async () => {
+      await new Promise((resolve) => Deno.unrefTimer(setTimeout(resolve, 100)));
+      console.log("done");
+      pool.shutdown();
+    });
+  `;
+    await withScript(script, ["--allow-net"], async (process) => {
+      assertEquals(await process.outcome(), { code: 0, stdout: "done\n", stderr: "" });
+    });
+  },
+);
+
+testOnce("what dial returns has to be a transport", async () => {
+  const dial = () => ({}) as never;
+  const message = "Cannot use what dial returned: expected a transport, got an object";
+  await assertRejects(() => connect({ dial }), TypeError, message);
+  const clock = new FakeClock();
+  const events: PoolEvent[] = [];
+  const pool = connectPool({ dial, clock, onEvent: (event) => events.push(event) }, shouting);
+  await clock.advance(0);
+  assertEquals(events.map((event) => event.type === "connect-error" && (event.error as Error).message), [message]);
+  await pool.shutdown();
 });
