@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkMethods } from "../api/check.ts";
+import { checkMethods, checkOptions } from "../api/check.ts";
 import { ConnectionClosedError } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import { closeQuietly, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
@@ -120,6 +120,9 @@ export class Upgrade {
 
   #install(tls: Transport): void {
     const parts = this.#parts;
+    // Credentials can be anybody's. Without this, the connection would lose its transport, or go on in plain text.
+    checkMethods("what accept returned", tls, "a transport", ["read", "write", "closeWrite", "close"]);
+    checkOptions("the tls of what accept returned", tls.tls);
     // The connection may have ended just before, and has closed only the transport that it knew.
     if (this.#owner.writingEnded !== undefined) closeQuietly(tls);
     this.#checkOpen();

@@ -1,5 +1,11 @@
 import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import { type Conn, ConnectionClosedError, type ServeOptions, type TlsCredentialsHandle } from "@x/shouty";
+import {
+  type Conn,
+  ConnectionClosedError,
+  type ServeOptions,
+  type TlsCredentialsHandle,
+  type Transport,
+} from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { FAKE_INFO, fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
@@ -477,4 +483,27 @@ test("what is held back during a handshake counts as memory, so that a silent cl
   await other.write("hello\n");
   assertEquals(await other.readLine(), "HELLO");
   assertEquals((await t.closed()).reason, "memory");
+});
+
+test("credentials that return no transport, or one without TLS, end the connection", async () => {
+  const plain = (transport: Transport) => transport;
+  const wrong: [accept: (transport: Transport) => unknown, message: string][] = [
+    [() => undefined, "Cannot use what accept returned: expected a transport, got undefined"],
+    [() => ({ tls: FAKE_INFO }), "Cannot use what accept returned: expected a transport, got an object"],
+    [plain, "Cannot use the tls of what accept returned: expected an object, got undefined"],
+  ];
+  for (const [accept, message] of wrong) {
+    const { listener, clock } = inMemory();
+    const credentials = {
+      handshakeTimeout: 1000,
+      accept: (transport: Transport) => Promise.resolve(accept(transport)),
+    };
+    await using t = startUpgrading({ listener, clock }, credentials as TlsCredentialsHandle);
+    const client = await t.admitted();
+    await client.write("STARTTLS\n");
+    assertEquals(await client.readAll(), "go ahead\n");
+    await client.closeWrite();
+    const { reason, error } = await t.closed();
+    assertEquals([reason, (error as Error).message], ["tls-handshake", message]);
+  }
 });
