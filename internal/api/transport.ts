@@ -6,7 +6,10 @@
 
 import { escapeUnsafe } from "./errors.ts";
 
-/** What a TLS handshake has agreed on, and who the peer is. */
+/**
+ * What a TLS handshake has agreed on, and who the peer is. `serverName`, and the names in a certificate, come from the
+ * peer and may hold anything: quote them in a log.
+ */
 export interface TlsInfo {
   /** The version of TLS. */
   readonly version: "TLSv1.2" | "TLSv1.3";

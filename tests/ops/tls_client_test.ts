@@ -167,7 +167,7 @@ const REFUSED: [what: string, identity: Identity, options: Options, problem: Reg
     "with the name only before a NUL",
     makeIdentity("s", { by: AUTHORITY, altNames: ["DNS:localhost\0.example.org"] }),
     {},
-    /and not for localhost$/,
+    /^it is for DNS:localhost\\u0000.example.org, and not for localhost$/,
   ],
 ];
 

@@ -6,6 +6,7 @@
 
 import { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
+import { escapeUnsafe } from "../../../internal/api/errors.ts";
 import type { PeerCertificate } from "../../../internal/api/transport.ts";
 import { datesProblem, infoOf } from "../certificate.ts";
 import { type CertificateFields, SERVER_AUTH } from "./der.ts";
@@ -74,7 +75,8 @@ export class ServerVerifier implements PeerVerifier {
 
   #nameProblem({ altNames }: CertificateFields): string | undefined {
     if (isFor(altNames, this.#name)) return undefined;
-    const names = altNames.length === 0 ? "no name" : altNames.slice(0, 10).join(", ");
+    // The server has chosen them, and the message may end up on a screen.
+    const names = altNames.length === 0 ? "no name" : escapeUnsafe(altNames.slice(0, 10).join(", "));
     return `it is for ${names}, and not for ${this.#name}`;
   }
 }
