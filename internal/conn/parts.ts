@@ -5,6 +5,7 @@
  */
 
 import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_options.ts";
+import { ConnectionClosedError } from "../api/errors.ts";
 import type { HandlerErrorEvent } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
@@ -185,6 +186,7 @@ export class Parts<Data> {
       throw new TypeError("Cannot begin TLS: this side is the client, which has the option tls");
     }
     if ("lines" in handler) this.#checkAnswering();
+    if (this.outbox.ending) throw new ConnectionClosedError(this.outbox.closed ?? "closed", "begin TLS");
     this.#upgrade = new Upgrade(this, this.#owner, credentials);
     const upgrade = this.#upgrade.run();
     const over = () => this.upgraded = undefined;

@@ -115,6 +115,11 @@ export class Outbox {
     return this.closed === undefined ? this.#blocks.size : 0;
   }
 
+  /** Whether `closeWrite` was called. */
+  get ending(): boolean {
+    return this.#writeEnd !== undefined;
+  }
+
   /** Whether writers may go on without waiting. */
   get hasRoom(): boolean {
     return this.size < this.#readyBytes;

@@ -26,6 +26,8 @@ const ESCAPE_BYTES = 4096;
  * Telnet's Synch, which `telnet` sends only on its user's command, leaves a byte 242 in the line: the 255 before it is
  * urgent data, which the sockets leave out.
  *
+ * `conn.startTls` does not work on such a connection: the bytes of TLS would be taken for commands.
+ *
  * If a server uses several wrappers, this one is the outermost: around TLS, the PROXY protocol and Unix sockets.
  *
  * @param listener The listener that accepts the connections; the result owns it.

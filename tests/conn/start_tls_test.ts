@@ -507,3 +507,20 @@ test("credentials that return no transport, or one without TLS, end the connecti
     assertEquals([reason, (error as Error).message], ["tls-handshake", message]);
   }
 });
+
+test("startTls is refused once this side has ended, for a handshake could not be answered, and the input goes on", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const lines: (string | null)[] = [];
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    conn.closeWrite();
+    const error = await assertRejects(() => conn.startTls(credentials), ConnectionClosedError);
+    assertEquals([error.message, conn.ending], ["Cannot begin TLS: the connection has ended (closed)", undefined]);
+    lines.push(await conn.readLine());
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\nplain\n");
+  assertEquals(await client.readAll(), "");
+  await client.closeWrite();
+  assertEquals([(await t.closed()).reason, lines, credentials.handshakes], ["end", ["plain"], 0]);
+});
