@@ -263,7 +263,9 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** TLS cannot begin. What was written meanwhile must not leave in plain text. */
   notUpgraded(reason: "starttls-injection" | "tls-handshake", error?: unknown): void {
     if (this.#phase !== "closed") this.#parts.outbox.close(reason);
-    this.#leave(reason, error);
+    // The peer is gone. If a write has found that, a read of the handshake is outstanding, and there can be no other.
+    if (isReset(error)) this.abort(reason, error);
+    else this.#leave(reason, error);
   }
 
   /** `maxLines` lines have come. */

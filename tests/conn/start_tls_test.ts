@@ -9,6 +9,7 @@ import {
 import type { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { FAKE_INFO, fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import { faulty } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 type Upgrade = (conn: Conn, line: string) => Promise<unknown>;
@@ -523,4 +524,22 @@ test("startTls is refused once this side has ended, for a handshake could not be
   assertEquals(await client.readAll(), "");
   await client.closeWrite();
   assertEquals([(await t.closed()).reason, lines, credentials.handshakes], ["end", ["plain"], 0]);
+});
+
+test("a handshake that cannot write, while it reads, ends the connection without another read", async () => {
+  const { listener, clock } = inMemory();
+  const misuse: string[] = [];
+  const gone = new Deno.errors.BrokenPipe("gone");
+  const credentials: TlsCredentialsHandle = {
+    handshakeTimeout: 1000,
+    accept(transport) {
+      transport.read(new Uint8Array(1)).catch(() => {});
+      return Promise.reject(gone);
+    },
+  };
+  await using t = startUpgrading({ listener: faulty(listener, { misuse }), clock }, credentials);
+  const client = t.own(listener.connect());
+  await client.write("STARTTLS\n");
+  const { reason, error } = await t.closed();
+  assertEquals([reason, error, misuse], ["tls-handshake", gone, []]);
 });
