@@ -68,13 +68,19 @@ class Attempt {
   giveUp(error: unknown): void {
     this.#givenUp.reject(error);
     this.#aborter.abort(error);
+    // Once: it is called again when the attempt has failed for that.
     if (this.#transport !== undefined) closeQuietly(this.#transport);
+    this.#transport = undefined;
   }
 
   async #open(): Promise<Transport> {
     const { tls, keepAliveMs, clock = SYSTEM_CLOCK } = this.#options;
-    const transport = this.#transport = new ServerTransport(await this.#connect(), clock);
-    if (this.#aborter.signal.aborted) closeQuietly(transport);
+    const transport = new ServerTransport(await this.#connect(), clock);
+    if (this.#aborter.signal.aborted) {
+      closeQuietly(transport);
+      throw this.#aborter.signal.reason;
+    }
+    this.#transport = transport;
     if (keepAliveMs !== Infinity) keepAlive(transport);
     if (!tls) return transport;
     return this.#transport = await this.#secure(transport, tlsOptionsOf(this.#options));

@@ -222,7 +222,14 @@ testOnce("a TLS handshake that nobody answers counts as connecting", async () =>
   await import("../../ops/tls/client.ts");
   await clock.advance(500);
   assertInstanceOf(await failed, Deno.errors.TimedOut);
-  assertEquals(transport.closed > 0, true);
+  assertEquals(transport.closed, 1);
+
+  const late = silent();
+  const aborter = new AbortController();
+  const aborted = connect({ ...options, dial: () => late, signal: aborter.signal }).catch((error) => error);
+  await clock.advance(0);
+  aborter.abort("enough");
+  assertEquals([await aborted, late.closed, clock.pending], ["enough", 1, 0]);
 });
 
 testOnce("the signal ends an attempt before it begins, while it runs, and the open connection", async () => {
