@@ -252,6 +252,7 @@ export class Outbox {
     // What is added later waits, for all that is concerned, behind a block that is being written.
     this.#flushing = sent.then(() => this.#held!.promise).then(() => {
       this.#held = undefined;
+      this.#memory.stuck = false;
       this.#stop();
       return this.flush();
     });
@@ -328,7 +329,7 @@ export class Outbox {
         return true;
       }
       this.#clocks.wrote();
-      if (this.#memory.stuck) this.#memory.stuck = false;
+      if (this.#memory.stuck) this.#memory.stuck = this.#held !== undefined && this.#blocks.size > 0;
       if (this.#nextBlock()) return true;
     }
     return this.#stop();

@@ -543,3 +543,25 @@ test("a handshake that cannot write, while it reads, ends the connection without
   const { reason, error } = await t.closed();
   assertEquals([reason, error, misuse], ["tls-handshake", gone, []]);
 });
+
+test("what is held back goes on to count when the client has taken what came before it", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 4 });
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock, maxBufferedBytes: 150_000 }, credentials, async (conn) => {
+    conn.write("go ahead\n");
+    const upgraded = conn.startTls(credentials);
+    conn.write("x".repeat(100_000));
+    await upgraded;
+  });
+  for (let i = 0; i < 2; i++) {
+    const silent = await t.admitted();
+    await silent.write("STARTTLS\n");
+    // The second one passes the limit, so one of the two is reset, perhaps while it reads.
+    await silent.readLine().catch(() => {});
+    await clock.advance(0);
+  }
+  const other = await t.admitted();
+  await other.write("hello\n");
+  assertEquals(await other.readLine(), "HELLO");
+  assertEquals((await t.closed()).reason, "memory");
+});
