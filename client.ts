@@ -77,6 +77,9 @@ let opened = 0;
  * The clocks and limits hold for the server as they do for a client of `serve`; `idleTimeout` runs while a read waits.
  * At a limit or a clock nothing is sent to the server, unless the caller writes it.
  *
+ * Close a connection that is no longer needed: while it is open, it can keep the process from ending, also if nothing is
+ * read.
+ *
  * @param options Where to connect to, TLS, and the limits of the connection.
  * @returns The open connection. All failures are rejections.
  * @throws {RangeError | TypeError} If an option is wrong.

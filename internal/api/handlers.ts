@@ -227,8 +227,9 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @returns What the handshake has agreed on; the same as {@linkcode Conn.tls} from then on.
    * @throws {ConnectionClosedError} If the handshake fails, or the connection ends meanwhile; `cause` is the error of
    * the handshake. Also if this side has ended: then the connection goes on. (All errors are rejections.)
-   * @throws {TypeError} If the connection is encrypted already or begins to be, if another read has not settled, if a
-   * line handler answers no line or answers a `block`, if this side is the client, or if the credentials are none.
+   * @throws {TypeError} If the connection is encrypted already or begins to be, if another read has not settled or the
+   * rest of a cancelled body has not come, if a line handler answers no line or answers a `block`, if this side is the
+   * client, or if the credentials are none.
    */
   startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo>;
   /** Closes the connection as {@linkcode Conn.close} does, and waits until it is closed. */
