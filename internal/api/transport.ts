@@ -55,10 +55,17 @@ export interface ProxyInfo {
   readonly tlvs: ReadonlyMap<number, Uint8Array<ArrayBuffer>>;
 }
 
+/** Default of `handshakeTimeout`, in milliseconds. */
+export const HANDSHAKE_TIMEOUT = 10_000;
+
 /** Certificates and keys with which `conn.startTls` can begin TLS; `tlsCredentials` of `@x/shouty/ops` makes them. */
 export interface TlsCredentialsHandle {
-  /** Maximum time of a handshake, in milliseconds; `Infinity` for no limit. The caller of `accept` sees to it. */
-  readonly handshakeTimeout: number;
+  /**
+   * Maximum time of a handshake, in milliseconds; `Infinity` for no limit. The caller of `accept` sees to it.
+   *
+   * @default {10_000}
+   */
+  readonly handshakeTimeout?: number;
   /**
    * Performs the server's side of a TLS handshake.
    *

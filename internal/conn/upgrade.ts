@@ -4,10 +4,16 @@
  * @module
  */
 
-import { checkMethods, checkOptions } from "../api/check.ts";
+import { checkMethods, checkOptions, checkTimeout } from "../api/check.ts";
 import { ConnectionClosedError } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
-import { closeQuietly, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
+import {
+  closeQuietly,
+  HANDSHAKE_TIMEOUT,
+  type TlsCredentialsHandle,
+  type TlsInfo,
+  type Transport,
+} from "../api/transport.ts";
 import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
 import type { InputBuffer } from "../lines/input_buffer.ts";
@@ -42,6 +48,7 @@ export class Upgrade {
   readonly #parts: Upgradable;
   readonly #owner: UpgradeOwner;
   readonly #credentials: TlsCredentialsHandle;
+  readonly #handshakeTimeout: number;
   /** Whether it is under way. An end of the connection cannot be graceful meanwhile: it would be in plain text. */
   active = false;
 
@@ -52,9 +59,12 @@ export class Upgrade {
    */
   constructor(parts: Upgradable, owner: UpgradeOwner, credentials: TlsCredentialsHandle) {
     checkMethods("credentials", credentials, "credentials from tlsCredentials", ["accept"]);
+    const { handshakeTimeout = HANDSHAKE_TIMEOUT } = credentials;
+    checkTimeout("handshakeTimeout", handshakeTimeout);
     this.#parts = parts;
     this.#owner = owner;
     this.#credentials = credentials;
+    this.#handshakeTimeout = handshakeTimeout;
   }
 
   /** Sends what was written, performs the handshake, and puts TLS beneath the reader and the outbox. */
@@ -81,7 +91,7 @@ export class Upgrade {
     // What comes from now on is encrypted, so the reader must not read ahead, and a ClientHello is not misdirected.
     reader.lent = true;
     if (this.#parts.transport instanceof MisdirectedTransport) this.#parts.transport.expectTls();
-    clocks.limitRead(this.#credentials.handshakeTimeout);
+    clocks.limitRead(this.#handshakeTimeout);
     clocks.wait(0);
     try {
       const tls = await this.#credentials.accept(this.#parts.transport, await this.#takeInput());
@@ -131,8 +141,8 @@ export class Upgrade {
 
   /** The time for the handshake is up. */
   late(): void {
-    const { handshakeTimeout } = this.#credentials;
-    this.#owner.abort("tls-handshake", new Deno.errors.TimedOut(`No TLS handshake within ${handshakeTimeout} ms`));
+    const error = new Deno.errors.TimedOut(`No TLS handshake within ${this.#handshakeTimeout} ms`);
+    this.#owner.abort("tls-handshake", error);
   }
 
   #checkOpen(): void {

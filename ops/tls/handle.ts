@@ -5,18 +5,22 @@
  */
 
 import { checkOptions, checkTimeout } from "../../internal/api/check.ts";
-import type { TlsCredentialsHandle, TlsInfo, Transport } from "../../internal/api/transport.ts";
+import {
+  HANDSHAKE_TIMEOUT,
+  type TlsCredentialsHandle,
+  type TlsInfo,
+  type Transport,
+} from "../../internal/api/transport.ts";
 import type { CertificateInfo } from "./certificate.ts";
 import { loadCredentials, type LoadedCredentials, type TlsCredentials } from "./credentials.ts";
 import { readHello } from "./hello.ts";
 import { isFor } from "./peer/names.ts";
 import { type Security, TlsTransport } from "./transport.ts";
 
-/** Default of `handshakeTimeout`, in milliseconds. */
-const HANDSHAKE_TIMEOUT = 10_000;
-
 /** Credentials of a TLS server that can be replaced; {@linkcode tlsCredentials} loads them. */
 export interface TlsServerCredentials extends TlsCredentialsHandle {
+  /** Maximum time of a handshake, in milliseconds; `Infinity` for no limit. */
+  readonly handshakeTimeout: number;
   /** The certificate that is shown to clients that ask for no other. */
   readonly certificate: CertificateInfo;
   /**

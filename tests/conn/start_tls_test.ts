@@ -238,6 +238,25 @@ test("a handshake has its own time: no other clock runs, and when it is up the c
   assertEquals(await client.readAll(), "");
 });
 
+test("credentials with nothing but the method accept will do, and then a handshake has ten seconds", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const accept: TlsCredentialsHandle["accept"] = (transport, bytes) => credentials.accept(transport, bytes);
+  await using t = startUpgrading({ listener, clock, idleTimeout: 1000, handlerTimeout: 1000 }, { accept });
+  const quick = await t.admitted();
+  await shakeHands(quick);
+  quick.close();
+  await t.closed();
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "go ahead");
+  await clock.advance(9999);
+  assertEquals(t.all("closed").length, 1);
+  await clock.advance(1);
+  const { reason, error } = await t.closed(2);
+  assertEquals([reason, (error as Error).message], ["tls-handshake", "No TLS handshake within 10000 ms"]);
+});
+
 test("after the handshake the other clocks run again", async () => {
   const { listener, clock } = inMemory();
   await using t = startUpgrading({ listener, clock, idleTimeout: 1000 }, fakeCredentials());
@@ -277,6 +296,7 @@ test("startTls is refused while a read has not settled, in a body, twice, and wi
     await refuse(conn.startTls(credentials));
     assertEquals(await new Response(body).text(), "body");
     await refuse(conn.startTls({} as TlsCredentialsHandle));
+    await refuse(conn.startTls({ ...credentials, handshakeTimeout: "1s" as never }));
     conn.write("go ahead\n");
     const upgraded = conn.startTls(credentials);
     await refuse(conn.startTls(credentials));
@@ -294,6 +314,7 @@ test("startTls is refused while a read has not settled, in a body, twice, and wi
     "Cannot read: another read of this connection has not settled",
     "Cannot read: another read of this connection has not settled",
     "Cannot use credentials: expected credentials from tlsCredentials, got an object",
+    'Cannot use handshakeTimeout "1s": expected a number',
     "Cannot begin TLS: the connection begins it already",
     "Cannot read: another read of this connection has not settled",
     "Cannot begin TLS: the connection is encrypted already",
