@@ -108,11 +108,9 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   const { tls, signal, data } = options;
   if (tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
   const transport = await dial(options, secure, signal);
-  if (signal?.aborted) {
-    // It has aborted after the attempt was done with it, before it is listened to again.
-    closeQuietly(transport);
-    throw signal.reason;
-  }
+  // The signal may have aborted since the end of the attempt, which heard it until then.
+  if (signal?.aborted) closeQuietly(transport);
+  signal?.throwIfAborted();
   const conn = new Connection<Data>(++opened, transport, host, limits);
   // The server must not take what it has got so far for everything.
   const abort = () => conn.abort("closed", signal!.reason, true);

@@ -75,15 +75,17 @@ class Attempt {
 
   async #open(): Promise<Transport> {
     const { tls, keepAliveMs, clock = SYSTEM_CLOCK } = this.#options;
-    const transport = new ServerTransport(await this.#connect(), clock);
-    if (this.#aborter.signal.aborted) {
-      closeQuietly(transport);
-      throw this.#aborter.signal.reason;
-    }
-    this.#transport = transport;
+    const transport = this.#own(new ServerTransport(await this.#connect(), clock));
     if (keepAliveMs !== Infinity) keepAlive(transport);
-    if (!tls) return transport;
-    return this.#transport = await this.#secure(transport, tlsOptionsOf(this.#options));
+    return tls ? this.#own(await this.#secure(transport, tlsOptionsOf(this.#options))) : transport;
+  }
+
+  /** Notes what to close when the attempt is given up. If it has been given up already, closes it, and throws. */
+  #own(transport: Transport): Transport {
+    const { signal } = this.#aborter;
+    if (signal.aborted) closeQuietly(transport);
+    signal.throwIfAborted();
+    return this.#transport = transport;
   }
 
   async #connect(): Promise<Transport> {

@@ -3,6 +3,7 @@ import { type Conn, connect, ConnectionClosedError, type ConnectOptions, type Tr
 import { listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
+import { dial } from "../../internal/client/dial.ts";
 import { fakeCredentials } from "../kit/fake_tls.ts";
 import { startConversations, startServer } from "../kit/server.ts";
 
@@ -250,6 +251,36 @@ testOnce("the signal ends an attempt before it begins, while it runs, and the op
   const { reason: why, error } = await conn.closed;
   assertEquals([why, error], ["closed", reason]);
   await assertRejects(() => peer.readLine(), Deno.errors.ConnectionReset);
+});
+
+testOnce("the signal ends the attempt or the connection, whenever it aborts", async () => {
+  const listener = new MemoryListener();
+  for (let steps = 0; steps < 40; steps++) {
+    const peer = listener.connect();
+    const transport = await listener.accept();
+    const stop = new AbortController();
+    const opening = connect({ dial: () => transport, signal: stop.signal });
+    for (let step = 0; step < steps; step++) await null;
+    stop.abort("enough");
+    const outcome = await opening.then(async (conn) => (await conn.closed).error, (error) => error);
+    assertEquals([outcome, await peer.readLine().catch(() => null)], ["enough", null], `after ${steps} steps`);
+    peer.close();
+  }
+});
+
+testOnce("a TLS handshake that succeeds just after the attempt was given up leaves nothing open", async () => {
+  const [transport, secured] = [silent(), silent()];
+  const handshake = Promise.withResolvers<Transport>();
+  const begun = Promise.withResolvers<void>();
+  const secure = () => (begun.resolve(), handshake.promise);
+  const stop = new AbortController();
+  const failed = dial({ dial: () => transport, tls: { serverName: "example.org" } }, secure, stop.signal).catch(String);
+  await begun.promise;
+  stop.abort("enough");
+  assertEquals(await failed, "enough");
+  handshake.resolve(secured);
+  await new FakeClock().advance(0);
+  assertEquals([transport.closed > 0, secured.closed], [true, 1]);
 });
 
 /** Options that are wrong, and the error. */
