@@ -133,6 +133,8 @@ export class Dialer implements Listener {
 
   async #wait(milliseconds: number): Promise<void> {
     const { signal } = this.#closing;
+    // The function that was told of the failure may have closed this dialer.
+    if (signal.aborted) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     const cancel = this.#clock.setTimer(resolve, milliseconds, true);
     const abort = () => resolve();

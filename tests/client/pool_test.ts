@@ -203,6 +203,16 @@ testOnce("a shutdown ends the attempts and the pauses that are under way", async
   assertEquals(t.clock.pending, 0);
 });
 
+testOnce("a shutdown in onEvent, at an attempt that has failed, leaves no pause behind", async () => {
+  const clock = new FakeClock();
+  const dial = () => Promise.reject(new Error("no"));
+  const onEvent = ({ type }: PoolEvent) => type === "connect-error" && pool.shutdown();
+  const pool: ConnPool = connectPool({ dial, clock, onEvent }, shouting);
+  await clock.advance(0);
+  await pool.finished;
+  assertEquals([pool.stats().connectErrors, clock.pending], [1, 0]);
+});
+
 testOnce("a signal shuts the pool down", async () => {
   const stop = new AbortController();
   const t = new TestPool({ signal: stop.signal }, shouting);
