@@ -140,6 +140,7 @@ export class Acceptors {
   readonly #hooks: AcceptorsHooks;
   readonly #held: Held[] = [];
   #cancelTimer = () => {};
+  #closed = false;
   #loops: readonly Promise<void>[] = [];
 
   /**
@@ -170,6 +171,7 @@ export class Acceptors {
    * @returns When all addresses are free.
    */
   async close(): Promise<void> {
+    this.#closed = true;
     const released = this.#acceptors.map((acceptor) => acceptor.close());
     this.#cancelTimer();
     for (const { transport, over } of this.#held.splice(0)) {
@@ -198,7 +200,9 @@ export class Acceptors {
 
   async #run(acceptor: Acceptor): Promise<void> {
     for await (const transport of acceptor) {
-      if (this.#held.length === 0 && this.#hooks.delay() <= 0) this.#hooks.accepted(transport);
+      // The acceptors were closed just after this connection was accepted: it has no owner.
+      if (this.#closed) closeQuietly(transport);
+      else if (this.#held.length === 0 && this.#hooks.delay() <= 0) this.#hooks.accepted(transport);
       else await this.#hold(transport);
     }
   }

@@ -106,6 +106,24 @@ testOnce("maxConnectionsPerIp, acceptRatePerIp and deny count a client's connect
   }
 });
 
+testOnce("a shutdown closes a connection for which there is no room, whenever it was accepted", async () => {
+  for (let steps = 0; steps < 30; steps++) {
+    const { listener, clock } = memories(2);
+    await using t = startServer({ listener, clock, maxConnections: 1, atCapacity: "wait" });
+    const served = t.own(listener[0].connect());
+    await t.until("accepted");
+    const waiting = t.own(listener[1].connect());
+    for (let step = 0; step < steps; step++) await null;
+    const stopped = t.server.shutdown({ drainTimeout: Infinity });
+    let closed = false;
+    waiting.readAll().catch(() => {}).then(() => closed = true);
+    await clock.advance(0);
+    assertEquals([closed, t.stats.active], [true, 1], `after ${steps} steps`);
+    await served.closeWrite();
+    assertEquals((await stopped).closed, { end: 1 });
+  }
+});
+
 testOnce("with atCapacity wait, no listener starves beside others with endless clients", async () => {
   const { listener, clock } = memories(3);
   await using t = startServer({ listener, clock, maxConnections: 1, atCapacity: "wait" });
