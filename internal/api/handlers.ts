@@ -216,7 +216,9 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * written; what is written meanwhile is sent encrypted. `conn`, its limits, and a loop over `lines` go on.
    *
    * If the client has sent plain text behind its command, the connection ends with reason `starttls-injection`: that
-   * text may be somebody else's. A handshake that fails, or takes longer than `handshakeTimeout` of the credentials,
+   * text may be somebody else's. That is decided by what no read has returned yet: lines that `batches`, `readable` or
+   * the `block` of a line handler has returned together with the command have come in plain text, too, and the handler
+   * must drop them. A handshake that fails, or takes longer than `handshakeTimeout` of the credentials,
    * ends it with reason `tls-handshake`.
    *
    * A line handler can begin TLS while it answers a line, and gets the next line when TLS has begun. What a handler has
