@@ -253,6 +253,57 @@ testOnce("the signal ends an attempt before it begins, while it runs, and the op
   await assertRejects(() => peer.readLine(), Deno.errors.ConnectionReset);
 });
 
+testOnce("a signal that outlives its connections keeps nothing of them", async () => {
+  const { signal } = new AbortController();
+  const heard: unknown[] = [];
+  signal.addEventListener = (_type: string, listener: unknown) => void heard.push(listener);
+  signal.removeEventListener = (_type: string, listener: unknown) => void heard.splice(heard.indexOf(listener), 1);
+  const { conn, peer } = await inMemory({ signal });
+  assertEquals(heard.length, 1);
+  peer.close();
+  conn.close();
+  await conn.closed;
+  await null;
+  assertEquals(heard.length, 0);
+});
+
+testOnce("connections on one clock share one timer", async () => {
+  const clock = new FakeClock();
+  const [one, two] = [await inMemory({ clock }), await inMemory({ clock })];
+  const lines = Promise.all([one.conn.readLine(), two.conn.readLine()]);
+  await clock.advance(0);
+  assertEquals(clock.pending, 1);
+  for (const { conn, peer } of [one, two]) {
+    peer.close();
+    conn.close();
+  }
+  assertEquals(await lines, [null, null]);
+});
+
+testOnce("an outgoing connection has TCP keep-alive, unless keepAliveMs is Infinity", async () => {
+  for (const keepAliveMs of [undefined, Infinity]) {
+    const kept: boolean[] = [];
+    const transport = Object.assign(silent(), { setKeepAlive: (on: boolean) => void kept.push(on) });
+    const stop = new AbortController();
+    const conn = await connect({ dial: () => transport, keepAliveMs, signal: stop.signal });
+    assertEquals(kept, keepAliveMs === Infinity ? [] : [true]);
+    stop.abort();
+    await conn.closed;
+  }
+});
+
+testOnce("with connectTimeout Infinity an attempt has no timer", async () => {
+  const clock = new FakeClock();
+  const opening = Promise.withResolvers<Transport>();
+  const opened = connect({ dial: () => opening.promise, clock, connectTimeout: Infinity });
+  await clock.advance(0);
+  assertEquals(clock.pending, 0);
+  const listener = new MemoryListener();
+  listener.connect().close();
+  opening.resolve(await listener.accept());
+  (await opened).close();
+});
+
 testOnce("the signal ends the attempt or the connection, whenever it aborts", async () => {
   const listener = new MemoryListener();
   for (let steps = 0; steps < 40; steps++) {

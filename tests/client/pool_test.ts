@@ -3,6 +3,7 @@ import { connect, connectPool, type ConnHandler, type ConnPool, type PoolEvent, 
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { withScript } from "../kit/epoll_peers.ts";
+import { fakeCredentials } from "../kit/fake_tls.ts";
 import { listenLoopback, startConversations, startServer } from "../kit/server.ts";
 
 /** A pool whose connections are in memory, and what happened to it. */
@@ -154,6 +155,58 @@ testOnce("a handler that throws ends its connection alone, and nothing is told t
   await t.clock.advance(200);
   assertEquals([t.all("handler-error").length, t.pool.stats().active, t.peers.length], [1, 2, 3]);
   assertEquals(t.all("closed").map(({ reason }) => reason), ["handler-error"]);
+});
+
+testOnce("at a limit nothing is told to the other side, and a handler cannot begin TLS as a server", async () => {
+  const refused = Promise.withResolvers<unknown>();
+  await using t = new TestPool({ maxLineBytes: 5 }, async (conn) => {
+    refused.resolve(await conn.startTls(fakeCredentials()).catch((error) => error));
+    await conn.readLine();
+  });
+  await t.clock.advance(0);
+  assertEquals(
+    `${await refused.promise}`,
+    "TypeError: Cannot begin TLS: this side is the client, which has the option tls",
+  );
+  await t.peers[0].write("too long\n");
+  assertEquals(await t.peers[0].readAll(), "");
+  t.peers[0].close();
+  while (t.all("closed").length === 0) await t.clock.advance(10);
+  assertEquals(t.all("closed")[0].reason, "line-too-long");
+});
+
+testOnce("a shutdown leaves no connection open, at whatever moment of its opening", async () => {
+  for (let steps = 0; steps < 40; steps++) {
+    const t = new TestPool({ size: 3 }, shouting);
+    for (let step = 0; step < steps; step++) await null;
+    const stopped = t.pool.shutdown({ drainTimeout: 10 });
+    await t.clock.advance(10);
+    await stopped;
+    await t.clock.advance(0);
+    for (const peer of t.peers) {
+      assertEquals(await peer.readLine().catch(() => null), null, `after ${steps} steps`);
+      peer.close();
+    }
+    assertEquals(t.pool.stats().active, 0);
+  }
+});
+
+testOnce("connections that end together are not all opened again together", async () => {
+  await using t = new TestPool({ size: 20 }, shouting);
+  await t.clock.advance(0);
+  for (const peer of t.peers) peer.close();
+  await t.clock.advance(200);
+  const again = t.dialled.slice(20);
+  assertEquals([again.length >= 20, new Set(again).size > 1], [true, true]);
+});
+
+testOnce("a connection that is aborted is opened again, too", async () => {
+  await using t = new TestPool({}, async (conn) => {
+    if (t.peers.length === 1) await conn.writable.abort();
+    else await conn.readLine();
+  });
+  await t.clock.advance(1000);
+  assertEquals([t.all("closed").length, t.peers.length, t.pool.stats().active], [1, 2, 1]);
 });
 
 testOnce("events are those of a server, without one for listening", async () => {
