@@ -212,7 +212,8 @@ test("a handshake that fails ends the connection with tls-handshake, and nothing
   const client = await t.admitted();
   await client.write("STARTTLS\n");
   assertEquals(await client.readLine(), "go ahead");
-  await client.write("GET / HTTP/1.1\n");
+  // More than the handshake reads: the end must be graceful, or the kernel would destroy the alert of a real handshake.
+  await client.write(`GET / HTTP/1.1\n${"x".repeat(1000)}`);
   assertEquals(await client.readAll(), "");
   await client.closeWrite();
   const error = await failed.promise;
@@ -356,7 +357,11 @@ test("a handshake that succeeds just after the connection has ended leaves nothi
   const { listener, clock } = inMemory();
   const before = Promise.withResolvers<void>();
   const credentials = fakeCredentials({ before: before.promise });
-  await using t = startUpgrading({ listener, clock }, credentials);
+  const failed = Promise.withResolvers<unknown>();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    conn.write("go ahead\n");
+    failed.resolve(await conn.startTls(credentials).catch((error) => error));
+  });
   const client = await t.admitted();
   await shakeHands(client);
   t.server.shutdown({ drainTimeout: 1 });
@@ -365,6 +370,69 @@ test("a handshake that succeeds just after the connection has ended leaves nothi
   before.resolve();
   await clock.advance(0);
   assertEquals(credentials.closed, 1);
+  assertEquals(
+    `${await failed.promise}`,
+    "ConnectionClosedError: Cannot begin TLS: the connection has ended (drain-timeout)",
+  );
+});
+
+test("a connection that ends before the handshake, while output waits for the peer, begins none", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 16 });
+  const credentials = fakeCredentials();
+  const failed = Promise.withResolvers<unknown>();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    conn.write(`${"x".repeat(1000)}\n`);
+    const upgraded = conn.startTls(credentials);
+    conn.close();
+    failed.resolve(await upgraded.catch((error) => error));
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  assertEquals((await t.closed()).reason, "closed");
+  const error = await failed.promise;
+  assertInstanceOf(error, ConnectionClosedError);
+  assertEquals([error.reason, credentials.handshakes], ["closed", 0]);
+});
+
+test("a client that ends its side right behind its hello gets its handshake", async () => {
+  const { listener, clock } = inMemory();
+  const worked = Promise.withResolvers<void>();
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    await worked.promise;
+    await conn.startTls(credentials);
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  await client.write(HELLO);
+  await client.closeWrite();
+  // The server notices the end while the handler works.
+  await clock.advance(1000);
+  await clock.advance(1000);
+  worked.resolve();
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+  assertEquals((await t.closed()).reason, "end");
+});
+
+test("after a slow handshake no clock of the peer runs while the handler works", async () => {
+  const { listener, clock } = inMemory();
+  const [before, worked] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const credentials = fakeCredentials({ handshakeTimeout: 60_000, before: before.promise });
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    conn.write("go ahead\n");
+    await conn.startTls(credentials);
+    await worked.promise;
+  });
+  const client = await t.admitted();
+  await shakeHands(client);
+  await clock.advance(30_000);
+  before.resolve();
+  await clock.advance(0);
+  await clock.advance(60_000);
+  assertEquals(t.all("closed"), []);
+  worked.resolve();
+  await sendHidden(client, "hidden\n");
+  assertEquals(await readHidden(client, 7), "HIDDEN\n");
 });
 
 test("a shutdown with finish lets the handshake end, and then the connection at the next boundary", async () => {
