@@ -40,7 +40,10 @@ const secure: Secure = async (transport, options) => {
 /** Maximum memory of unfinished input and waiting output of all connections of `connect`, in bytes. */
 const MAX_BUFFERED_BYTES = 128 * 1024 * 1024;
 
-/** What connections that were opened one by one share. */
+/**
+ * Takes the place of the server for one connection of `connect`. All of them share one bound on memory, and those on the
+ * same clock share its one timer.
+ */
 class Caller<Data> implements Host<Data> {
   static readonly #alarms = new WeakMap<Clock, Alarms>();
   static readonly #budget = new Budget(MAX_BUFFERED_BYTES);
@@ -127,7 +130,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   }
 }
 
-/** The address of connections of which only the option `dial` knows where they lead; nobody sees it. */
+/** Stands for the address of a pool whose target only the option `dial` knows. No event and no property shows it. */
 const NOWHERE: Deno.Addr = { transport: "tcp", hostname: "", port: 0 };
 
 /** A server whose connections this side opens. */

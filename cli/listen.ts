@@ -133,7 +133,7 @@ function canProxy(proxies: readonly string[], place: Place): boolean {
   return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp(place));
 }
 
-/** Adds TLS, where it is spoken, and Telnet. The list changes in place: it has what is to be closed after an error. */
+/** Adds TLS, where it is spoken, and Telnet. It replaces the elements of the list, which the caller closes after an error. */
 async function wrap(listeners: Listener[], places: Place[], flags: ListenFlags, log: Log): Promise<Opened> {
   const security = flags.tlsCert === null ? undefined : await loadSecurity(flags, log);
   const secure = new Set<string>();

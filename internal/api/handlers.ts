@@ -232,6 +232,24 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @throws {TypeError} If the connection is encrypted already or begins to be, if another read has not settled or the
    * rest of a cancelled body has not come, if a line handler answers no line or answers a `block`, if this side is the
    * client, or if the credentials are none.
+   *
+   * @example Beginning TLS at a client's command (not run here: it needs a certificate)
+   * ```ts ignore
+   * import { serveConnections } from "@x/shouty";
+   * import { tlsCredentials } from "@x/shouty/ops";
+   *
+   * const credentials = await tlsCredentials({ cert: await Deno.readTextFile("cert-and-key.pem") });
+   * serveConnections({ port: 2525 }, async (conn) => {
+   *   for await (const line of conn.lines) {
+   *     if (line !== "STARTTLS") {
+   *       await conn.write(conn.tls === undefined ? "530 STARTTLS first\r\n" : "250 Ok\r\n");
+   *       continue;
+   *     }
+   *     await conn.write("220 Go ahead\r\n");
+   *     await conn.startTls(credentials);
+   *   }
+   * });
+   * ```
    */
   startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo>;
   /** Closes the connection as {@linkcode Conn.close} does, and waits until it is closed. */

@@ -64,7 +64,7 @@ class Attempt {
     }
   }
 
-  /** Closes what is open; what is being opened is closed as soon as it is open. */
+  /** Ends the attempt with an error. A transport that is open is closed; one that opens later is closed then. */
   giveUp(error: unknown): void {
     this.#givenUp.reject(error);
     this.#aborter.abort(error);

@@ -43,8 +43,9 @@ export class Dialer implements Listener {
   #accepting: PromiseWithResolvers<Transport> | undefined;
   #started = false;
   #cancelKeepAlive = () => {};
-  /** The number of connections that are being opened, and of those that could not be opened. */
+  /** The number of connections that are being opened now. */
   connecting = 0;
+  /** The number of attempts that have failed since the start. */
   errors = 0;
 
   constructor(options: DialerOptions) {
@@ -145,7 +146,7 @@ export class Dialer implements Listener {
   }
 }
 
-/** A connection that tells when it is closed. */
+/** A connection that calls a function when the server closes or resets it. */
 class Dialed extends Forwarding {
   readonly #ended: () => void;
 

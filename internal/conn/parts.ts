@@ -25,8 +25,9 @@ import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
 
 /**
- * What uses a connection: a handler of one of two kinds, or the caller of `connect`, which is no function that returns.
- * `outgoing` tells that this side has opened the connection.
+ * What uses a connection: a handler of one of two kinds, or, with `caller`, the code that has called `connect`: that
+ * does not return as a handler does, so the connection ends when it is closed, or both its sides have ended. `outgoing`
+ * tells that this side has opened the connection, so that it cannot begin TLS as a server.
  */
 export type Handler<Data> =
   | { readonly lines: LineHandler<Data> }

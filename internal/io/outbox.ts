@@ -249,7 +249,7 @@ export class Outbox {
     this.#roundBytes = this.#blocks.size - this.#unsent.length;
     const sent = this.flush();
     this.#held = Promise.withResolvers<void>();
-    // What is added later waits, for all that is concerned, behind a block that is being written.
+    // As long as this promise is pending, bytes that are added wait, as they do while a block is being written.
     this.#flushing = sent.then(() => this.#held!.promise).then(() => {
       this.#held = undefined;
       this.#memory.stuck = false;

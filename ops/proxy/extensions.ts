@@ -18,7 +18,7 @@ const SSL_CN = 0x22;
 const AWS = 0xEA;
 const AWS_ENDPOINT = 0x01;
 
-/** Number of bytes of the extension about TLS in front of those within it: one of flags, and the result of verification. */
+/** Size in bytes of what precedes the extensions within the one about TLS: a byte of flags, four of the verification. */
 const SSL_BYTES = 5;
 
 /** What a header without extensions says. All such connections share it. */
@@ -51,7 +51,7 @@ export function readExtensions(header: Uint8Array, start: number): ProxyInfo {
       checkSum(header, at, value);
     }
     const within = type === SSL ? splitTls(value) : [];
-    // What an extension holds that does not count does not count either.
+    // Of a type that comes twice the first value counts, so those within a second one about TLS are left out, too.
     if (own.has(type)) continue;
     add(own, type, value);
     add(tlvs, type, value);
