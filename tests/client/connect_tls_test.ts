@@ -3,7 +3,8 @@ import { type Conn, connect, connectPool, formatAddr, type ServeOptions } from "
 import { listenUnix, tlsCredentials, type TlsServerCredentials } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
-import { makeIdentity } from "../kit/certificates.ts";
+import { connectTlsOver } from "../../ops/tls/client.ts";
+import { Authority, type Identity, makeIdentity } from "../kit/certificates.ts";
 import { listenLoopback, startConversations, type TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
 
@@ -31,7 +32,10 @@ async function upgrade(t: TestServer): Promise<TestClient> {
   await plain.write("STARTTLS\n");
   assertEquals(await plain.readLine(), "go ahead");
   const conn = await Deno.startTls(tcp, { hostname: "localhost", caCerts: [AUTHORITY.cert] });
-  await conn.handshake();
+  await conn.handshake().catch((error) => {
+    conn.close();
+    throw error;
+  });
   return t.own(new TestClient(conn));
 }
 
@@ -123,11 +127,28 @@ test("STARTTLS works with a client that nobody here wrote, and the loop over lin
 });
 
 test("after STARTTLS the handler knows who the client is", async () => {
-  const credentials = await tlsCredentials({ ...IDENTITY, clientCa: AUTHORITY.cert, clientAuth: "request" });
+  const clients = new Authority("client authority");
+  const credentials = await tlsCredentials({ ...IDENTITY, clientCa: clients.cert, clientAuth: "request" });
   await using t = startUpgrading(credentials);
-  const client = await upgrade(t);
-  await client.write("WHO\n");
-  assertEquals(await client.readLine(), "TLSv1.3 undefined undefined");
+  for (const [shown, expected] of [[makeIdentity("me", { by: clients }), "CN=me true"], [{}, "undefined undefined"]]) {
+    const tcp = await Deno.connect({ port: t.port });
+    const plain = new TestClient(tcp);
+    await plain.write("STARTTLS\n");
+    assertEquals(await plain.readLine(), "go ahead");
+    const client = t.own(new TestClient(await connectTlsOver(tcp, { ...TRUSTED, ...shown as Partial<Identity> })));
+    await client.write("WHO\n");
+    assertEquals(await client.readLine(), `TLSv1.3 ${expected}`);
+  }
+});
+
+test("a reload of the credentials holds for the next STARTTLS", async () => {
+  const credentials = await tlsCredentials(IDENTITY);
+  await using t = startUpgrading(credentials);
+  const before = await upgrade(t);
+  await credentials.reload(makeIdentity("unknown"));
+  await assertRejects(() => upgrade(t), Deno.errors.InvalidData, "UnknownIssuer");
+  await before.write("still here\n");
+  assertEquals(await before.readLine(), "STILL HERE");
 });
 
 test("many lines in both directions survive STARTTLS, in order", async () => {

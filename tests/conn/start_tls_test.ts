@@ -179,6 +179,33 @@ test("what is written and broadcast during the handshake is sent after it, encry
   assertEquals(await readHidden(client, 17), "meanwhile\nto all\n");
 });
 
+test("flushed and closeWrite wait for the end of the handshake", async () => {
+  const { listener, clock } = inMemory();
+  const before = Promise.withResolvers<void>();
+  const credentials = fakeCredentials({ before: before.promise });
+  const seen: string[] = [];
+  const begun = Promise.withResolvers<void>();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    conn.write("go ahead\n");
+    const upgraded = conn.startTls(credentials).then(() => seen.push("upgraded"));
+    await begun.promise;
+    conn.write("meanwhile\n");
+    const flushed = conn.flushed().then(() => seen.push("flushed"));
+    await Promise.all([upgraded, flushed, conn.closeWrite().then(() => seen.push("ended"))]);
+  });
+  const client = await t.admitted();
+  await shakeHands(client);
+  begun.resolve();
+  await clock.advance(100);
+  assertEquals(seen, []);
+  before.resolve();
+  assertEquals(await readHidden(client, 10), "meanwhile\n");
+  assertEquals(await client.readAll(), "");
+  await client.closeWrite();
+  await t.closed();
+  assertEquals(seen.toSorted(), ["ended", "flushed", "upgraded"]);
+});
+
 test("before the handshake, startTls sends all that was written, also to a peer that reads slowly", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 16 });
   const credentials = fakeCredentials();

@@ -124,6 +124,22 @@ testOnce("a shutdown closes a connection for which there is no room, whenever it
   }
 });
 
+testOnce("a shutdown closes a connection that waits for acceptRate, with its timer", async () => {
+  const { listener, clock } = memories(2);
+  await using t = startServer({ listener, clock, acceptRate: 1, idleTimeout: Infinity, drainTimeout: Infinity });
+  const served = t.own(listener[0].connect());
+  await t.until("accepted");
+  const waiting = t.own(listener[1].connect());
+  await clock.advance(0);
+  await served.closeWrite();
+  await t.closed();
+  assertEquals([t.stats.accepted, clock.pending], [1, 1]);
+  const stopped = t.server.shutdown();
+  assertEquals(await waiting.readAll().catch(() => ""), "");
+  await stopped;
+  assertEquals([t.stats.accepted, clock.pending], [1, 0]);
+});
+
 testOnce("with atCapacity wait, no listener starves beside others with endless clients", async () => {
   const { listener, clock } = memories(3);
   await using t = startServer({ listener, clock, maxConnections: 1, atCapacity: "wait" });
