@@ -77,6 +77,13 @@ Deno.test("A certificate that is damaged or cut off at any byte is an error, or 
   }
 });
 
+Deno.test("A certificate with the same extension twice is refused: another program could read the other one", () => {
+  const hex = new Uint8Array(parsed(makeIdentity("own", { by: ROOT, usage: "server" }).cert)[0].raw).toHex();
+  // The object identifiers of the extended key usage and of the alternative names differ in their last byte.
+  const twice = Uint8Array.fromHex(hex.replace("0603551d25", "0603551d11"));
+  assertThrows(() => readCertificate(twice), RangeError, "The certificate has the extension 2.5.29.17 twice");
+});
+
 Deno.test("Names are compared in one form, and what is no name is refused", () => {
   assertEquals(canonicalName("Example.ORG."), "example.org");
   assertEquals(canonicalName("2001:DB8:0::1"), "2001:db8::1");
