@@ -170,6 +170,8 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
 /**
  * Keeps a number of connections to a server open. The handler is called once for each connection; when it returns, or the
  * connection ends, another connection is opened, after a pause that grows while connections fail or end within a second.
+ * An attempt that fails is an event, `connect-error`, and is repeated; so is a certificate or a key in `tls` that cannot be
+ * used, which an attempt can tell once it has reached the target.
  *
  * @param options Where to connect to, how many connections, and their limits.
  * @param handler Uses one connection; when it returns, the connection closes gracefully.
