@@ -1,5 +1,5 @@
 import tls from "node:tls";
-import { assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertGreater, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
 import { listenTls, tlsCredentials, TlsCredentialsError } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { findServerName } from "../../ops/tls/hello.ts";
@@ -82,6 +82,18 @@ test("A client gets the first certificate that is for the name it asks for, else
   }
   using nameless = await shakeHands(credentials, { serverName: "127.0.0.1" });
   assertEquals([nameless.client.tls.peer?.subject, nameless.server.tls.serverName], ["CN=server", undefined]);
+});
+
+test("The name is found in a first message of ten kilobytes", async () => {
+  const credentials = await tlsCredentials({ ...IDENTITY, sni: [MAIL] });
+  const ALPNProtocols = Array.from({ length: 50 }, (_, i) => `${i}`.padStart(200, "x"));
+  const options = { servername: "mail.example.net", ALPNProtocols, checkServerIdentity: () => undefined };
+  assertGreater(await helloLength(options), 10_000);
+  const { serverEnd, socket, close } = startClient(options);
+  const server = await credentials.accept(serverEnd, NO_BYTES);
+  assertEquals(socket.getPeerX509Certificate()!.subject, "CN=mail");
+  close();
+  server.close();
 });
 
 test("With a choice of certificates, damaged first messages get an alert, and leaving early is no failure", async () => {
