@@ -185,6 +185,22 @@ test("connectTlsOver() refuses an intermediate certificate of version 1, which n
   const forged = { ...makeIdentity("server", { by: middle }) };
   const v1 = makeIdentity("middle", { by: IMPOSTOR, version1: true });
   await refused({ ...forged, cert: forged.cert + v1.cert }, {}, /^none of the authorities in caCerts has signed it$/);
+  // The second has no declaration yet.
+  const { getCACertificates, setDefaultCACertificates } = tls as unknown as {
+    getCACertificates(type: "default"): string[];
+    setDefaultCACertificates(certificates: string[]): void;
+  };
+  const before = getCACertificates("default");
+  setDefaultCACertificates([AUTHORITY.cert]);
+  try {
+    const problem = /^none of the authorities that Deno trusts has signed it$/;
+    await refused({ ...forged, cert: forged.cert + v1.cert }, { caCerts: undefined }, problem);
+    // The default is in use.
+    using client = await connectTo(IDENTITY, { caCerts: undefined });
+    assertEquals(await client.readLine(), "hi");
+  } finally {
+    setDefaultCACertificates(before);
+  }
 });
 
 test("connectTlsOver() asks for the name, and not for an address", async () => {
