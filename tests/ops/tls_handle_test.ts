@@ -117,6 +117,10 @@ test("With a choice of certificates, damaged first messages get an alert, and le
   long.set([1, 1, 0, 0], 5);
   assertEquals((await play(long)).error instanceof PeerLeft, false);
   assertEquals((await play(NO_BYTES)).error instanceof PeerLeft, true);
+  const [resetEnd, clientEnd] = pipe();
+  clientEnd.reset!();
+  await assertRejects(() => credentials.accept(resetEnd, NO_BYTES), PeerLeft);
+  resetEnd.close();
   assertMatch(
     (await play(Uint8Array.of(22))).error.message,
     /^The peer ended the connection during the TLS handshake$/,
@@ -136,6 +140,10 @@ test("The name is found in a first message however it is spread over records, an
     }
     assertEquals(findServerName(Uint8Array.from(records)), "mail.example.org");
     assertEquals(findServerName(Uint8Array.from(records.slice(0, -1))), null);
+  }
+  // What is no ClientHello is known as such at once: the client gets its alert without a wait for more.
+  for (const [type, kind] of [[22, 2], [23, 1]]) {
+    assertEquals(findServerName(Uint8Array.of(type, 3, 1, 0, 5, kind, 0, 0, 9, 9)), undefined);
   }
   for (let at = 4; at < message.length; at++) {
     // Whatever is damaged, it ends with a name, or without one.
@@ -174,6 +182,12 @@ test('With clientAuth "request", the handler learns who the client is, and wheth
       assertEquals(peer?.verified, verified && clientCa !== undefined, peer?.subject);
       assertMatch(peer!.fingerprint256, /^([0-9A-F]{2}:){31}[0-9A-F]{2}$/);
     }
+    // With TLS 1.2 the certificate comes records before the end of the handshake.
+    const { serverEnd, close } = startClient({ ...stranger, maxVersion: "TLSv1.2" });
+    const old = await credentials.accept(serverEnd, NO_BYTES);
+    assertEquals([old.tls.version, old.tls.peer?.subject, old.tls.peer?.verified], ["TLSv1.2", "CN=stranger", false]);
+    close();
+    old.close();
     using nobody = await shakeHands(credentials);
     assertEquals("peer" in nobody.server.tls, false);
   }

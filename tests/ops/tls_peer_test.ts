@@ -1,8 +1,10 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { X509Certificate } from "node:crypto";
+import type { TLSSocket } from "node:tls";
 import { readCertificate } from "../../ops/tls/peer/der.ts";
 import { isSignedByAny } from "../../ops/tls/peer/issuers.ts";
 import { canonicalName, isFor } from "../../ops/tls/peer/names.ts";
+import { ServerVerifier } from "../../ops/tls/peer/servers.ts";
 import { Authority, makeIdentity, signWith } from "../kit/certificates.ts";
 
 const ROOT = new Authority("root");
@@ -82,6 +84,17 @@ Deno.test("A certificate with the same extension twice is refused: another progr
   // The object identifiers of the extended key usage and of the alternative names differ in their last byte.
   const twice = Uint8Array.fromHex(hex.replace("0603551d25", "0603551d11"));
   assertThrows(() => readCertificate(twice), RangeError, "The certificate has the extension 2.5.29.17 twice");
+});
+
+Deno.test("A server is verified in a full handshake, and refused in a resumed session", () => {
+  const [own] = parsed(makeIdentity("server", { by: ROOT }).cert);
+  const check = (resumed: boolean) => {
+    const ssl = { verifyError: () => undefined, getPeerCertificateChain: () => ({ certificates: [own.raw] }) };
+    const socket = { getPeerX509Certificate: () => own, isSessionReused: () => resumed, ssl };
+    return new ServerVerifier("localhost", parsed(ROOT.cert)).check(socket as unknown as TLSSocket);
+  };
+  assertEquals(check(false).verified, true);
+  assertThrows(() => check(true), Deno.errors.InvalidData, "there is no way to verify it");
 });
 
 Deno.test("Names are compared in one form, and what is no name is refused", () => {
