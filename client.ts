@@ -13,6 +13,7 @@ import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
 import {
   checkConnectOptions,
   type ConnectOptions,
+  type DialOptions,
   targetOf,
   tlsOptionsOf,
   withDefaults,
@@ -36,6 +37,11 @@ const secure: Secure = async (transport, options) => {
   const { connectTlsOver } = await loadTls();
   return await connectTlsOver(transport, options);
 };
+
+/** Checks what only the library for TLS can check, before anything is opened. */
+async function checkTls(options: DialOptions): Promise<void> {
+  if (options.tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
+}
 
 /** Maximum memory of unfinished input and waiting output of all connections of `connect`, in bytes. */
 const MAX_BUFFERED_BYTES = 128 * 1024 * 1024;
@@ -108,8 +114,8 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   checkConnectOptions(options);
   const limits = resolveConnOptions(withDefaults(options));
   const host = new Caller(options);
-  const { tls, signal, data } = options;
-  if (tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
+  const { signal, data } = options;
+  await checkTls(options);
   const transport = await dial(options, secure, signal);
   // The signal may have aborted since the end of the attempt, which heard it until then.
   if (signal?.aborted) closeQuietly(transport);
@@ -144,7 +150,7 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
     const dialer = new Dialer({
       ...{ size, minBackoff, maxBackoff, clock },
       addr: addr ?? NOWHERE,
-      dial: (signal) => dial(options, secure, signal),
+      dial: (signal) => checkTls(options).then(() => dial(options, secure, signal)),
       failed: (error, retryMs) => {
         const event = { type: "connect-error", error, retryMs, ...(addr && { addr }) } as const;
         this.reports.guard(() => onEvent?.(event));
@@ -170,8 +176,8 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
 /**
  * Keeps a number of connections to a server open. The handler is called once for each connection; when it returns, or the
  * connection ends, another connection is opened, after a pause that grows while connections fail or end within a second.
- * An attempt that fails is an event, `connect-error`, and is repeated; so is a certificate or a key in `tls` that cannot be
- * used, which an attempt can tell once it has reached the target.
+ * An attempt that fails is an event, `connect-error`, and is repeated; so is one whose certificate or key in `tls` cannot
+ * be used, before it opens anything.
  *
  * @param options Where to connect to, how many connections, and their limits.
  * @param handler Uses one connection; when it returns, the connection closes gracefully.

@@ -310,10 +310,12 @@ testOnce("the signal ends the attempt or the connection, whenever it aborts", as
     const peer = listener.connect();
     const transport = await listener.accept();
     const stop = new AbortController();
-    const opening = connect({ dial: () => transport, signal: stop.signal });
+    let dialled = false;
+    const opening = connect({ dial: () => (dialled = true, transport), signal: stop.signal });
     for (let step = 0; step < steps; step++) await null;
     stop.abort("enough");
     const outcome = await opening.then(async (conn) => (await conn.closed).error, (error) => error);
+    if (!dialled) transport.close();
     assertEquals([outcome, await peer.readLine().catch(() => null)], ["enough", null], `after ${steps} steps`);
     peer.close();
   }

@@ -49,6 +49,8 @@ class TestPool implements AsyncDisposable {
   }
 }
 
+const NONSENSE = "Cannot use caCerts: there is no PEM certificate in it";
+
 /** Shouts at the other side, until that ends. */
 const shouting: ConnHandler = async (conn) => {
   for await (const line of conn.lines) await conn.write(`${line.toUpperCase()}!\n`);
@@ -111,6 +113,15 @@ testOnce("a connection that has lived for a second makes the pause the shortest 
   assertGreater(await endAfter(900), 700);
   assertLess(await endAfter(1000), 130);
   assertLess(await endAfter(10), 230);
+});
+
+testOnce("a certificate that cannot be used is the error of the first attempt, which opens nothing", async () => {
+  const failed = Promise.withResolvers<PoolEvent>();
+  const tls = { serverName: "localhost", caCerts: "nonsense" };
+  await using t = new TestPool({ tls, onEvent: failed.resolve }, shouting);
+  const event = await failed.promise;
+  assertEquals(event.type === "connect-error" && `${event.error}`, `TlsCredentialsError: ${NONSENSE}`);
+  assertEquals(t.dialled, []);
 });
 
 testOnce("a failed attempt is an event and a number, and the pool tries again", async () => {
