@@ -393,21 +393,3 @@ testOnce("what a read has left at the end of input stays readable, although both
   assertEquals([await conn.readLine(), conn.signal.aborted], ["c", false]);
   assertEquals([await conn.readLine(), (await conn.closed).reason], [null, "end"]);
 });
-
-testOnce("the signal ends an attempt or its connection at whatever moment it aborts", async () => {
-  const reason = new Error("enough");
-  for (let microtasks = 0; microtasks < 20; microtasks++) {
-    const listener = new MemoryListener();
-    const peer = listener.connect();
-    const transport = await listener.accept();
-    const opening = Promise.withResolvers<Transport>();
-    const aborter = new AbortController();
-    const opened = connect({ dial: () => opening.promise, clock: new FakeClock(), signal: aborter.signal });
-    opening.resolve(transport);
-    for (let i = 0; i < microtasks; i++) await undefined;
-    aborter.abort(reason);
-    const end = await opened.then(async (conn) => (await conn.closed).error, (error) => error);
-    assertStrictEquals(end, reason);
-    assertEquals(await peer.readLine(), null);
-  }
-});
