@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertMatch, assertThrows } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
 import { listenTls, listenUnix, withTelnet } from "@x/shouty/ops";
-import { TestClient } from "@x/shouty/testing";
+import { FakeClock, TestClient } from "@x/shouty/testing";
 import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../../ops/telnet/filter.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "../kit/command.ts";
@@ -134,7 +134,9 @@ testOnce("A peer that asks for options and never reads the refusals is read no f
 });
 
 test("A peer that sends nothing but commands has others go on, and its time runs out", async () => {
-  await using t = startServer({ listener: withTelnet(listenLoopback()), idleTimeout: 500, firstLineTimeout: Infinity });
+  const clock = new FakeClock();
+  const options = { clock, idleTimeout: 500, firstLineTimeout: Infinity };
+  await using t = startServer({ listener: withTelnet(listenLoopback()), ...options });
   const client = await t.admitted();
   let asking = true;
   const commands = Uint8Array.from({ length: 60_000 }, (_, i) => i % 2 === 0 ? IAC : NOP);
@@ -142,7 +144,9 @@ test("A peer that sends nothing but commands has others go on, and its time runs
     while (asking) await client.write(commands);
   })().catch(() => {});
   assertEquals(await t.talk("hello\n"), "HELLO\n");
-  assertEquals((await t.until("closed", 2)).reason, "idle");
+  await t.closed();
+  await clock.advance(500);
+  assertEquals((await t.closed(2)).reason, "idle");
   asking = false;
   await storm;
 });
