@@ -21,7 +21,7 @@ test(
       [{ idleTimeout: Infinity, keepAliveMs: Infinity }, false],
     ];
     for (const [options, expected] of cases) {
-      await using t = startServer(options);
+      await using t = startServer({ clock: new FakeClock(), ...options });
       assertEquals(await isAskedAbout(t), expected, JSON.stringify(options));
     }
   },
