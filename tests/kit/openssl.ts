@@ -12,7 +12,7 @@ const MISSING = await isThere("openssl") ? "" : " (skipped: openssl is missing)"
 
 /** Registers a test that needs OpenSSL. */
 export function test(name: string, body: () => Promise<void>): void {
-  bounded(name, body, 20, MISSING);
+  bounded(name, body, 60, MISSING);
 }
 
 async function isThere(program: string): Promise<boolean> {
