@@ -36,9 +36,9 @@ async function connectTo(server: ServerProcess): Promise<Deno.TcpConn> {
   return conn;
 }
 
-/** Connects as soon as that is possible, within some seconds. */
+/** Connects as soon as that is possible, within a minute. */
 async function connectWhenListening(address: Address): Promise<Deno.TcpConn> {
-  for (let tries = 500;; tries--) {
+  for (let tries = 3000;; tries--) {
     try {
       return await Deno.connect(address);
     } catch (error) {

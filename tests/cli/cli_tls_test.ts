@@ -87,7 +87,7 @@ signalTest("A SIGHUP while the command is still starting does not end it", async
   const path = `${files.folder}/socket`;
   await using command = startCommand([...files.args, "--unix", path], { permissions: ["--allow-all"] });
   const isThere = () => Deno.lstat(path).then(() => true, () => false);
-  for (let left = 10_000; left > 0 && !await isThere(); left--) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (let left = 60_000; left > 0 && !await isThere(); left--) await new Promise((resolve) => setTimeout(resolve, 1));
   command.signal("SIGHUP");
   await command.stderrMatch(/listening on/);
   await command.stderrMatch(/took new certificate CN=server/);

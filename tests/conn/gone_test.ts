@@ -119,7 +119,7 @@ for (const [road, { listen, connect }] of Object.entries(ROADS)) {
         await next.heard();
         next.reset();
       },
-      20,
+      60,
       skipped,
     );
   }

@@ -129,7 +129,7 @@ testOnce(
       }
     }
   },
-  20,
+  60,
   Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "",
 );
 

@@ -31,7 +31,7 @@ for (const [doing, take] of Object.entries(TAKE)) {
       assertEquals(answers, clients.map(() => "SECOND\n"));
       assertEquals((await stopping).closed, { drained: CLIENTS });
     },
-    30,
+    60,
     missing,
   );
 
@@ -49,7 +49,7 @@ for (const [doing, take] of Object.entries(TAKE)) {
         for (const client of clients) assertEquals(await client.readLine(), "SECOND");
         assertEquals(t.all("closed"), []);
       },
-      30,
+      60,
       missing,
     );
   }
@@ -82,7 +82,7 @@ for (const [doing, take] of Object.entries(TAKE)) {
       }
       await listener.close();
     },
-    30,
+    60,
     missing,
   );
 }

@@ -243,6 +243,6 @@ test(
     assertEquals(lines, 3);
     assertMatch(reason, /^(end|reset)$/);
   },
-  20,
+  60,
   MISSING,
 );

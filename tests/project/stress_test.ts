@@ -88,6 +88,6 @@ test(
     await load[Symbol.asyncDispose]();
     assertEquals(load.pids.map(isThere), [false, false, false]);
   },
-  20,
+  60,
   NO_SIGNALS,
 );
