@@ -105,7 +105,7 @@ let opened = 0;
  * await using server = serve({ hostname: "127.0.0.1", port: 0 });
  * const { port } = server.addr as Deno.NetAddr;
  *
- * await using conn = await connect({ port, idleTimeout: 2000 });
+ * await using conn = await connect({ port, idleTimeout: 5000 });
  * await conn.write("hello\n");
  * assertEquals(await conn.readLine(), "HELLO");
  * ```
