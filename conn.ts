@@ -231,7 +231,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.writingEnded = this.#end.reason;
     this.#parts.clocks.stop();
     this.#parts.reader.free();
-    this.#parts.outbox.close(this.#end.reason!);
+    this.#parts.outbox.free(this.#end.reason!);
     this.#aborter.abort(this.#end.reason);
     (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
     const durationMs = this.#host.alarms.clock.now() - this.#since;
@@ -261,7 +261,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   // What the parts of the connection report.
 
   /** TLS cannot begin. What was written meanwhile must not leave in plain text. */
-  notUpgraded(reason: "starttls-injection" | "tls-handshake", error?: unknown): void {
+  notUpgraded(reason: CloseReason, error?: unknown): void {
     if (this.#phase !== "closed") this.#parts.outbox.close(reason);
     // The peer is gone. If a write has found that, a read of the handshake is outstanding, and there can be no other.
     if (isReset(error)) this.abort(reason, error);

@@ -74,6 +74,8 @@ export class Outbox {
   ended = false;
   /** Why nothing is written any more; undefined before that. */
   closed: CloseReason | undefined;
+  /** Whether the transport is closed. */
+  #freed = false;
   #writes = 0;
   /** The number of bytes that have been sent. */
   bytesOut = 0;
@@ -272,11 +274,18 @@ export class Outbox {
   async #endWriting(): Promise<void> {
     await this.flush();
     try {
+      if (this.#freed) throw new ConnectionClosedError(this.closed!);
       await this.transport.closeWrite();
     } finally {
       // If that fails, the peer is gone, and this side has ended all the same.
       this.ended = true;
     }
+  }
+
+  /** Drops everything: the transport is about to be closed, and must not be called from then on. */
+  free(reason: CloseReason): void {
+    this.#freed = true;
+    this.close(reason);
   }
 
   /** Drops everything that waits, and everything that is added later. */
@@ -348,7 +357,8 @@ export class Outbox {
     this.#roundBytes = Math.max(0, this.#roundBytes - first.length);
     this.#restartClock();
     this.#account();
-    return true;
+    // Short of memory, the connection may just have been ended for this.
+    return this.closed === undefined;
   }
 
   #fail(error: unknown): false {

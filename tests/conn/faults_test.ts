@@ -4,7 +4,7 @@ import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { type Faults, faulty, type Method, tapped } from "../kit/faults.ts";
 import { check, fc } from "../kit/property.ts";
-import { type Start, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
+import { inMemory, type Start, startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const { BrokenPipe, ConnectionReset, NotConnected, TimedOut } = Deno.errors;
 
@@ -177,6 +177,24 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
     }, 150);
   });
 }
+
+test("ending this side of a connection that is closed does not reach the transport", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1 });
+  const misuse: string[] = [];
+  const ended = Promise.withResolvers<void>();
+  await using t = startConversations({ listener: faulty(listener, { misuse }), clock }, async (conn) => {
+    conn.write("too much\n");
+    const during = conn.closeWrite();
+    await conn.closed;
+    await Promise.all([during, conn.closeWrite()]);
+    ended.resolve();
+  });
+  const client = listener.connect();
+  await t.until("accepted");
+  client.reset();
+  await ended.promise;
+  assertEquals([(await t.closed()).reason, misuse], ["reset", []]);
+});
 
 test("a graceful close whose closeWrite fails ends at once", async () => {
   const fail = (method: Method) => method === "closeWrite" ? new NotConnected("injected") : undefined;
