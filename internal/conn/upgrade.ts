@@ -30,7 +30,7 @@ export interface UpgradeOwner {
   readonly writingEnded: CloseReason | undefined;
   abort(reason: CloseReason, error?: unknown): void;
   /** TLS cannot begin. What was written meanwhile must not leave in plain text. */
-  notUpgraded(reason: "starttls-injection" | "tls-handshake", error?: unknown): void;
+  notUpgraded(reason: CloseReason, error?: unknown): void;
 }
 
 /** The parts of the connection that an upgrade uses. */
@@ -69,12 +69,16 @@ export class Upgrade {
 
   /** Sends what was written, performs the handshake, and puts TLS beneath the reader and the outbox. */
   async run(): Promise<TlsInfo> {
-    const { outbox, input } = this.#parts;
+    const { outbox, input, transport } = this.#parts;
     input?.reserve();
     this.active = true;
+    // From now on a ClientHello is not misdirected, also if a read is outstanding.
+    if (transport instanceof MisdirectedTransport) transport.expectTls();
     try {
       await outbox.hold();
-      this.#checkOpen();
+      const { ending, writingEnded = ending } = this.#owner;
+      // At a limit or a clock a handler may still write, but what it has written since the call is held back.
+      if (writingEnded !== undefined && writingEnded !== "end") throw this.#failed(writingEnded);
       return await this.#handshake();
     } finally {
       this.active = false;
@@ -88,9 +92,8 @@ export class Upgrade {
     // The dropped beginning of a long line is plain text behind the command, too; its end would be taken from what is
     // encrypted.
     if (cutter.skipping || !beginsTls(reader.input)) throw this.#failed("starttls-injection");
-    // What comes from now on is encrypted, so the reader must not read ahead, and a ClientHello is not misdirected.
+    // What comes from now on is encrypted, so the reader must not read ahead.
     reader.lent = true;
-    if (this.#parts.transport instanceof MisdirectedTransport) this.#parts.transport.expectTls();
     clocks.limitRead(this.#handshakeTimeout);
     clocks.wait(0);
     try {
@@ -118,6 +121,7 @@ export class Upgrade {
       if (reader.outstanding === read) reader.received(count);
     }
     this.#checkLimit();
+    this.#checkOpen();
     return reader.input.take(reader.input.size);
   }
 
@@ -146,15 +150,15 @@ export class Upgrade {
   }
 
   #checkOpen(): void {
-    const { ending } = this.#owner;
-    if (ending !== undefined && ending !== "end") throw closedError(ending);
+    const { writingEnded } = this.#owner;
+    if (writingEnded !== undefined) throw closedError(writingEnded);
   }
 
   /** Ends the connection, and returns the error for the handler. */
-  #failed(reason: "starttls-injection" | "tls-handshake", error?: unknown): Error {
+  #failed(reason: CloseReason, error?: unknown): Error {
     this.active = false;
     this.#owner.notUpgraded(reason, error);
-    return closedError(this.#owner.ending ?? reason, error);
+    return closedError(this.#owner.writingEnded ?? reason, error);
   }
 }
 

@@ -250,6 +250,113 @@ test("a handshake that fails ends the connection with tls-handshake, and nothing
   assertEquals([reason, (cause as Error).message], ["tls-handshake", "This is no hello"]);
 });
 
+/** Ends of the input behind which a handler may still write, and what brings them about. */
+const INPUT_ENDS: Readonly<Record<string, [ServeOptions, (client: TestClient, t: TestServer) => Promise<unknown>]>> = {
+  "line-too-long": [{ maxLineBytes: 3 }, (client) => client.write("too long\n")],
+  "idle": [{ idleTimeout: 10 }, () => Promise.resolve()],
+  "drained": [{}, (_, t) => Promise.resolve(void t.server.shutdown({ drain: "finish" }))],
+};
+
+for (const [reason, [options, end]] of Object.entries(INPUT_ENDS)) {
+  test(`TLS that is to begin after the end of the input, ${reason}, does not, and what follows the call stays secret`, async () => {
+    const { listener, clock } = inMemory();
+    const credentials = fakeCredentials();
+    const failed = Promise.withResolvers<unknown>();
+    await using t = startConversations({ listener, clock, ...options }, async (conn) => {
+      while (await conn.readLine() !== null);
+      conn.write("go ahead\n");
+      const upgraded = conn.startTls(credentials);
+      conn.write("secret\n");
+      failed.resolve(await upgraded.catch((error) => error));
+      await assertRejects(() => conn.write("secret\n"), ConnectionClosedError);
+    });
+    const client = await t.admitted();
+    await end(client, t);
+    await clock.advance(10);
+    assertEquals(await client.readAll(), "go ahead\n");
+    await client.closeWrite();
+    const error = await failed.promise;
+    assertInstanceOf(error, ConnectionClosedError);
+    assertEquals([error.reason, (await t.closed()).reason, credentials.handshakes], [reason, reason, 0]);
+  });
+}
+
+test("a connection that is aborted while the last plain text is sent begins no TLS, and leaves no timer", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1 });
+  const credentials = fakeCredentials();
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    assertEquals([await conn.readLine(), conn.ending], [null, "end"]);
+    conn.write("go ahead\n");
+    const error = await assertRejects(() => conn.startTls(credentials), ConnectionClosedError);
+    assertEquals(error.reason, "reset");
+  });
+  const client = await t.admitted();
+  await client.closeWrite();
+  await clock.advance(0);
+  client.reset();
+  assertEquals((await t.closed()).reason, "reset");
+  await clock.advance(0);
+  assertEquals([credentials.handshakes, clock.pending], [0, 0]);
+});
+
+test("a connection that is aborted just before the handshake never gets to the credentials", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    const upgraded = conn.startTls(credentials);
+    conn.writable.abort();
+    const error = await assertRejects(() => upgraded, ConnectionClosedError);
+    assertEquals(error.reason, "closed");
+  });
+  await t.connect();
+  assertEquals([(await t.closed()).reason, credentials.handshakes], ["closed", 0]);
+});
+
+test("a handshake that fails behind the end of the input is the reason that the handler gets", async () => {
+  const { listener, clock } = inMemory();
+  const failed = Promise.withResolvers<unknown>();
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    await conn.readLine();
+    failed.resolve(await conn.startTls(fakeCredentials()).catch((error) => error));
+  });
+  const client = await t.admitted();
+  await client.closeWrite();
+  assertEquals(((await failed.promise) as ConnectionClosedError).reason, "tls-handshake");
+  assertEquals((await t.closed()).reason, "tls-handshake");
+});
+
+test("a hello of which the limit of the connection has cut off a part ends it with byte-limit", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock, maxConnectionBytes: 12 }, credentials);
+  const client = await t.admitted();
+  await client.write(Uint8Array.of(...new TextEncoder().encode("STARTTLS\n"), ...HELLO));
+  assertEquals(await client.readAll(), "go ahead\n");
+  await client.closeWrite();
+  assertEquals([(await t.closed()).reason, credentials.handshakes], ["byte-limit", 0]);
+});
+
+for (const late of [false, true]) {
+  const when = late ? "during a read that startTls takes over" : "after the call of startTls";
+  test(`a hello that comes first, ${when}, is no misdirected one`, async () => {
+    const { listener, clock } = inMemory();
+    const credentials = fakeCredentials();
+    await using t = startConversations({ listener, clock, answerMisdirected: true }, async (conn) => {
+      if (late) await assertRejects(() => conn.readLine({ timeout: 100 }), Deno.errors.TimedOut);
+      conn.write("go ahead\n");
+      await conn.startTls(credentials);
+      await conn.write(`${await conn.readLine()}\n`);
+    });
+    const client = await t.admitted();
+    await clock.advance(100);
+    assertEquals(await client.readLine(), "go ahead");
+    await client.write(HELLO);
+    assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+    await sendHidden(client, "hidden\n");
+    assertEquals(await readHidden(client, 7), "hidden\n");
+  });
+}
+
 test("a handshake has its own time: no other clock runs, and when it is up the connection ends", async () => {
   const { listener, clock } = inMemory();
   const credentials = fakeCredentials({ handshakeTimeout: 5000 });
