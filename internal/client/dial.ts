@@ -35,7 +35,10 @@ export async function dial(
   const late = () => attempt.giveUp(failed(options, new Deno.errors.TimedOut(`no answer within ${connectTimeout} ms`)));
   const cancel = connectTimeout === Infinity ? () => {} : clock.setTimer(late, connectTimeout, true);
   try {
-    return await attempt.run();
+    const transport = await attempt.run();
+    // It may have been given up, and closed the transport, just when it was done.
+    attempt.throwIfGivenUp();
+    return transport;
   } finally {
     cancel();
     signal?.removeEventListener("abort", abort);
@@ -62,6 +65,11 @@ class Attempt {
       this.giveUp(error);
       throw error;
     }
+  }
+
+  /** Throws the error with which the attempt was given up, if it was. */
+  throwIfGivenUp(): void {
+    this.#aborter.signal.throwIfAborted();
   }
 
   /** Ends the attempt with an error. A transport that is open is closed; one that opens later is closed then. */
