@@ -1,7 +1,7 @@
 // `deno task fuzz`: runs random cases until the time is up, and shrinks the first that fails.
 
 import { anyBytes, anyCut, cutInput, feed } from "./fuzz/bytes.ts";
-import { anyScenario, toJson } from "./fuzz/scenario.ts";
+import { anyOutgoing, anyScenario, anyUpgrade, toJson } from "./fuzz/scenario.ts";
 import { play } from "./fuzz/world.ts";
 import { fc } from "../tests/kit/property.ts";
 
@@ -9,10 +9,10 @@ const USAGE = `Usage: deno task fuzz [options]
 
   --seed S     seed of the first random cases (default: a different one in each run)
   --time T     how long, such as 30s or 10m (default 1m)
-  --only KIND  only cases of this kind: bytes, lines or connections
+  --only KIND  only cases of this kind: bytes, lines, connections, upgrades or outgoing
   --help       show this`;
 
-const KINDS = ["bytes", "lines", "connections"] as const;
+const KINDS = ["bytes", "lines", "connections", "upgrades", "outgoing"] as const;
 type Kind = typeof KINDS[number];
 
 /** Number of seeds. */
@@ -29,7 +29,13 @@ class UsageError extends Error {
 }
 
 /** Number of cases of each kind per seed; small, so that the kinds alternate. */
-const ROUND: Readonly<Record<Kind, number>> = { bytes: 10_000, lines: 10_000, connections: 1000 };
+const ROUND: Readonly<Record<Kind, number>> = {
+  bytes: 10_000,
+  lines: 10_000,
+  connections: 1000,
+  upgrades: 1000,
+  outgoing: 1000,
+};
 
 function parseOptions(args: string[]): Options {
   const options: Options = { seed: Date.now() % SEEDS, seconds: 60, kinds: KINDS };
@@ -60,11 +66,13 @@ function parseKind(value: string): Kind {
   throw new UsageError(`--only wants ${KINDS.join(", ")}, not "${value}"`);
 }
 
+const SCENARIOS = { connections: anyScenario, upgrades: anyUpgrade, outgoing: anyOutgoing };
+
 /** Runs random cases of one kind. */
 async function check(kind: Kind, parameters: { seed: number; numRuns: number }) {
   if (kind === "bytes") return await fc.check(fc.property(anyBytes, feed), parameters);
   if (kind === "lines") return await fc.check(fc.property(anyCut, cutInput), parameters);
-  return await fc.check(fc.asyncProperty(anyScenario, play), parameters);
+  return await fc.check(fc.asyncProperty(SCENARIOS[kind], play), parameters);
 }
 
 /** Runs one round; returns the text of its failure, if there is one. */
@@ -73,14 +81,14 @@ async function playRound(kind: Kind, seed: number): Promise<string | undefined> 
   const details = await check(kind, parameters);
   if (!details.failed) return undefined;
   const { counterexample, errorInstance, numShrinks } = details;
-  const found = kind === "connections" ? toJson((counterexample as [never])[0]) : fc.stringify(counterexample);
+  const found = kind in SCENARIOS ? toJson((counterexample as [never])[0]) : fc.stringify(counterexample);
   const why = errorInstance instanceof Error ? errorInstance.stack : String(errorInstance);
   return `seed ${seed}, ${kind}, shrunk ${numShrinks} times:\n${found}\n${why}`;
 }
 
 async function fuzz({ seed, seconds, kinds }: Options): Promise<number> {
   console.log(`seed ${seed}`);
-  const counts: Record<Kind, number> = { bytes: 0, lines: 0, connections: 0 };
+  const counts: Record<Kind, number> = { bytes: 0, lines: 0, connections: 0, upgrades: 0, outgoing: 0 };
   const until = performance.now() + 1000 * seconds;
   for (let round = 0; performance.now() < until; round++) {
     const kind = kinds[round % kinds.length];
@@ -91,8 +99,9 @@ async function fuzz({ seed, seconds, kinds }: Options): Promise<number> {
     }
     counts[kind] += ROUND[kind];
   }
-  const { bytes, lines, connections } = counts;
-  console.log(`${bytes} cases of bytes, ${lines} of lines and ${connections} of whole connections: all went well`);
+  const { bytes, lines, connections, upgrades, outgoing } = counts;
+  const whole = `${connections} of whole connections, ${upgrades} that begin TLS, ${outgoing} that this side opens`;
+  console.log(`${bytes} cases of bytes, ${lines} of lines, ${whole}: all went well`);
   return 0;
 }
 

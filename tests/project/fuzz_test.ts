@@ -1,5 +1,5 @@
 import { anyBytes, anyCut, cutInput, feed } from "../../tools/fuzz/bytes.ts";
-import { anyScenario, fromJson } from "../../tools/fuzz/scenario.ts";
+import { anyOutgoing, anyScenario, anyUpgrade, fromJson } from "../../tools/fuzz/scenario.ts";
 import { play } from "../../tools/fuzz/world.ts";
 import { test } from "../kit/bounded.ts";
 import { check } from "../kit/property.ts";
@@ -22,4 +22,12 @@ test("Lines under any framing, and bytes between them, are those of the oracle, 
 
 test("A server keeps its rules, whatever clients, limits and faults it meets", async () => {
   await check([anyScenario], play, 300);
+});
+
+test("A server keeps its rules where TLS begins, whatever comes before, meanwhile and after", async () => {
+  await check([anyUpgrade], play, 300);
+});
+
+test("Connections that this side opens keep the same rules, one by one and in a pool", async () => {
+  await check([anyOutgoing], play, 300);
 });

@@ -8,19 +8,21 @@ import { ANSWER_BYTES, type BytesHandler } from "../../internal/api/handlers.ts"
 import { type Conn, type ConnHandler, type LineHandler, serve, serveConnections, shout } from "@x/shouty";
 import { shoutLines } from "../../examples/shout_stream.ts";
 import type { Start } from "../../tests/kit/server.ts";
+import { startOutgoing } from "./outgoing.ts";
 import type { HandlerKind, Scenario } from "./scenario.ts";
-import { type Entry, following } from "./script.ts";
+import { following, type Log } from "./script.ts";
 
 /** The line at which the throwing handlers throw. */
 export const BAIT = "!";
 
 /** Starts a server with a case's handler; a slow one waits for `tick` before each line. A script's goes by the log. */
 export function startHandler(
-  { handler: kind, script, options }: Scenario,
+  { handler: kind, script, options, outgoing }: Scenario,
   tick: () => Promise<void>,
-  log: (conn: Conn) => Entry[],
+  log: (conn: Conn) => Log,
 ): Start {
   const handler = script === undefined ? CONVERSATIONS[kind] : following(script, options.framing ?? {}, log, tick);
+  if (outgoing !== undefined) return startOutgoing(outgoing, handler!);
   if (handler !== undefined) return (options) => serveConnections(options, handler);
   if (kind === "shout") return (options) => serve(options);
   return (options) => serve(options, kind === "slow line" ? slowly(tick) : LINE_HANDLERS[kind]);

@@ -33,6 +33,9 @@ export const AT_BOUNDARY: Readonly<Partial<Record<CloseReason, number>>> = {
   "drained": 64,
 };
 
+/** What a server that runs a script broadcasts. */
+export const BROADCAST = "*all*\n";
+
 /** How new connections cut lines. */
 export function rulesOf({ options: { framing, maxLineBytes = 65_536 } }: Scenario): Rules {
   return { framing: { ...DEFAULT_FRAMING, ...framingOf(framing ?? {}) }, maxLineBytes };

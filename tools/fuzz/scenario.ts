@@ -6,12 +6,16 @@
 
 import type { ServeOptions } from "@x/shouty";
 import { anyFraming, DELIMITERS, fc, type PlainFraming } from "../../tests/kit/property.ts";
-import { anyScript, type Script } from "./script.ts";
+import { OUTGOING, type Outgoing } from "./outgoing.ts";
+import { anyScript, anyUpgradingScript, type Script, type ScriptStep } from "./script.ts";
 
 /** What one step does. Each character of a text is one byte. */
 export type Action =
   | { do: "connect"; from: number; reads: boolean }
   | { do: "write"; client: number; text: string }
+  // The next bytes of the hello that begins TLS, and text before and behind it; behind the whole hello all is hidden.
+  | { do: "hello"; client: number; bytes: number; before: string; behind: string }
+  | { do: "broadcast" }
   | { do: "end" | "reset" | "close" | "read"; client: number }
   | { do: "advance"; ms: number }
   | { do: "turn" }
@@ -60,6 +64,8 @@ export interface Scenario {
   handler: HandlerKind;
   /** What the handler "script" reads. */
   script?: Script;
+  /** How this side opens the connections; without it, it is the server. */
+  outgoing?: Outgoing;
   options: Pick<ServeOptions, OptionName> & { framing?: PlainFraming };
   /** The result of `Math.random` during the case. */
   luck: number;
@@ -102,9 +108,21 @@ const OPTIONS: { readonly [Name in OptionName]: fc.Arbitrary<Scenario["options"]
   idleOn: fc.constantFrom("both", "read"),
 };
 
+/** Options of a server alone. */
+const SERVER_OPTIONS: readonly OptionName[] = [
+  ...["answerMisdirected", "maxConnections", "atCapacity", "maxConnectionsPerIp", "acceptRate"] as const,
+  ...["acceptRatePerIp", "maxBufferedBytes", "deny"] as const,
+];
+const CONN_OPTIONS = (Object.keys(OPTIONS) as OptionName[]).filter((name) => !SERVER_OPTIONS.includes(name));
+
 /** Up to five options: with more of them, one hides the effects of another. */
-const someOptions = fc.tuple(fc.record(OPTIONS), fc.subarray(Object.keys(OPTIONS) as OptionName[], { maxLength: 5 }))
-  .map(([options, names]) => Object.fromEntries(names.map((name) => [name, options[name]])) as Scenario["options"]);
+function someOptions(names: readonly OptionName[]): fc.Arbitrary<Scenario["options"]> {
+  return fc.tuple(fc.record(OPTIONS), fc.subarray([...names], { maxLength: 5 }), fc.option(anyFraming))
+    .map(([options, names, framing]) => ({
+      ...Object.fromEntries(names.map((name) => [name, options[name]])),
+      ...(framing === null ? {} : { framing }),
+    }));
+}
 
 /** Text made of lines and parts of lines. */
 const anyText: fc.Arbitrary<string> = fc.array(
@@ -129,32 +147,49 @@ const anyText: fc.Arbitrary<string> = fc.array(
 
 const client = fc.nat(3);
 
-const anyAction: fc.Arbitrary<Action> = fc.oneof(
-  {
-    weight: 4,
-    arbitrary: fc.record({ do: fc.constant("connect" as const), from: fc.nat(4), reads: fc.boolean() }),
-  },
-  { weight: 8, arbitrary: fc.record({ do: fc.constant("write" as const), client, text: anyText }) },
-  { weight: 3, arbitrary: fc.record({ do: fc.constantFrom("end", "reset", "close", "read"), client }) },
-  {
-    weight: 3,
-    arbitrary: fc.record({ do: fc.constant("advance" as const), ms: fc.constantFrom(1, 49, 50, 500, 2000, 3100) }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      do: fc.constant("shutdown" as const),
-      drain: fc.constantFrom("linger", "linger", "finish"),
-      drainTimeout: fc.constantFrom(1, 60, 2500),
-    }),
-  },
-  { weight: 1, arbitrary: fc.constant({ do: "turn" as const }) },
-);
+const ACTIONS = {
+  connect: fc.record({ do: fc.constant("connect" as const), from: fc.nat(4), reads: fc.boolean() }),
+  write: fc.record({ do: fc.constant("write" as const), client, text: anyText }),
+  hello: fc.record({
+    do: fc.constant("hello" as const),
+    client: fc.constantFrom(0, 0, 0, 1, 2),
+    bytes: fc.oneof(fc.constant(6), fc.integer({ min: 1, max: 5 })),
+    before: fc.constantFrom("", "", "", "a\n", "b\r\n", "c"),
+    behind: fc.oneof({ weight: 3, arbitrary: fc.constant("") }, { weight: 1, arbitrary: anyText }),
+  }),
+  line: fc.record({
+    do: fc.constant("write" as const),
+    client: fc.constantFrom(0, 0, 0, 1, 2),
+    text: fc.constantFrom("a\n", "bc\r\n", "\n"),
+  }),
+  broadcast: fc.constant({ do: "broadcast" as const }),
+  leave: fc.record({ do: fc.constantFrom("end", "reset", "close", "read"), client }),
+  advance: fc.record({ do: fc.constant("advance" as const), ms: fc.constantFrom(1, 49, 50, 500, 2000, 3100) }),
+  shutdown: fc.record({
+    do: fc.constant("shutdown" as const),
+    drain: fc.constantFrom("linger", "linger", "finish"),
+    drainTimeout: fc.constantFrom(1, 60, 2500),
+  }),
+  turn: fc.constant({ do: "turn" as const }),
+};
 
-const anyStep: fc.Arbitrary<Step> = fc.record({
-  action: anyAction,
-  microtasks: fc.oneof(fc.constant(null), fc.nat(8)),
+/** Draws actions, each kind with a weight. */
+function actions(weights: { readonly [Name in keyof typeof ACTIONS]?: number }): fc.Arbitrary<Action> {
+  const names = Object.keys(weights) as (keyof typeof ACTIONS)[];
+  return fc.oneof(
+    ...names.map((name) => ({ weight: weights[name]!, arbitrary: ACTIONS[name] as fc.Arbitrary<Action> })),
+  );
+}
+
+const anyAction = actions({ connect: 4, write: 8, leave: 3, advance: 3, shutdown: 1, turn: 1 });
+
+/** Actions around TLS that begins. */
+const upgradingAction = actions({
+  ...{ connect: 2, write: 3, line: 4, hello: 8, broadcast: 2 },
+  ...{ leave: 2, advance: 3, shutdown: 1, turn: 1 },
 });
+
+const microtasks = fc.oneof(fc.constant(null), fc.nat(8));
 
 const anyPlan: fc.Arbitrary<FaultPlan> = fc.record({
   accepts: fc.array(fc.constantFrom("NotConnected", "EMFILE"), { maxLength: 2 }),
@@ -169,36 +204,97 @@ const anyPlan: fc.Arbitrary<FaultPlan> = fc.record({
 
 const NO_FAULTS: FaultPlan = { accepts: [], readBytes: [], writeBytes: [], fail: null };
 
-const firstStep: fc.Arbitrary<Step> = anyStep.map((step) => ({
-  ...step,
-  action: { do: "connect", from: 0, reads: true },
-}));
+/** Steps, of which the first connects a client. */
+function stepsOf(action: fc.Arbitrary<Action>): fc.Arbitrary<Step[]> {
+  const first = fc.record({ action: fc.constant({ do: "connect" as const, from: 0, reads: true }), microtasks });
+  const rest = fc.array(fc.record({ action, microtasks }), { minLength: 1, maxLength: 14 });
+  return fc.tuple(first, rest).map(([first, rest]) => [first, ...rest]);
+}
 
-const anyHandler: fc.Arbitrary<Pick<Scenario, "handler" | "script">> = fc.oneof(
-  { weight: 2, arbitrary: fc.constantFrom(...HANDLERS.slice(0, -1)).map((handler) => ({ handler })) },
-  { weight: 1, arbitrary: anyScript.map((script) => ({ handler: "script" as const, script })) },
+const SCRIPT = fc.constant("script" as const);
+
+/** A handler, and what its clients do. */
+type Play = Pick<Scenario, "handler" | "script" | "outgoing" | "steps">;
+
+const anyPlay: fc.Arbitrary<Play> = fc.oneof(
+  {
+    weight: 2,
+    arbitrary: fc.record({ handler: fc.constantFrom(...HANDLERS.slice(0, -1)), steps: stepsOf(anyAction) }),
+  },
+  { weight: 1, arbitrary: fc.record({ handler: SCRIPT, script: anyScript, steps: stepsOf(anyAction) }) },
 );
 
-const anyOptions: fc.Arbitrary<Scenario["options"]> = fc.tuple(someOptions, fc.option(anyFraming)).map((
-  [options, framing],
-) => framing === null ? options : { ...options, framing });
+/** A client that does what the script wants of it: its lines, then the hello, in one write or in pieces. */
+const willing: fc.Arbitrary<{ script: Script; first: Action[] }> = fc.record({
+  script: anyUpgradingScript,
+  cut: fc.integer({ min: 1, max: 6 }),
+  together: fc.boolean(),
+  behind: fc.oneof(fc.constant(""), anyText),
+}).map(({ script, cut, together, behind }) => {
+  const lines = "a\n".repeat(script.steps.findIndex((step) => step.do === "tls"));
+  const hello = { do: "hello" as const, client: 0, before: "", behind: "" };
+  const first: Action[] = [
+    { ...hello, bytes: cut, before: together ? lines : "", behind: cut === 6 ? behind : "" },
+    ...(cut === 6 ? [] : [{ ...hello, bytes: 6 - cut, behind }]),
+  ];
+  if (!together && lines !== "") first.unshift({ do: "write", client: 0, text: lines });
+  return { script: { ...script, steps: script.steps.map(toLine) }, first };
+});
 
-/** Any case. */
-export const anyScenario: fc.Arbitrary<Scenario> = fc.record({
-  handler: anyHandler,
-  options: anyOptions,
-  luck: fc.constantFrom(0, 0.5, 0.999),
-  bufferBytes: fc.constantFrom(1, 7, 100, 65_536, 65_536),
-  faults: fc.oneof(fc.constant(NO_FAULTS), anyPlan),
-  steps: fc.tuple(firstStep, fc.array(anyStep, { minLength: 1, maxLength: 14 })).map((
-    [first, rest],
-  ) => [first, ...rest]),
-}).map(({ handler, ...scenario }) => ({ ...handler, ...scenario }))
-  .map((scenario) => isLong(scenario.steps) ? { ...scenario, bufferBytes: 65_536 } : scenario);
+/** Makes the steps before TLS begins read the lines of a willing client. */
+function toLine(step: ScriptStep, at: number, steps: ScriptStep[]): ScriptStep {
+  return at < steps.findIndex((step) => step.do === "tls") ? { do: "line" } : step;
+}
+
+/** Adds the actions of a willing client among others, the first of which connects it. */
+function withFirst(first: Action[], steps: Step[], gaps: (number | null)[]): Step[] {
+  const added = first.map((action, i) => ({ action, microtasks: gaps[i] }));
+  return [steps[0], ...added, ...steps.slice(1)];
+}
+
+const upgradingPlay: fc.Arbitrary<Play> = fc.oneof(
+  fc.record({ handler: SCRIPT, script: anyUpgradingScript, steps: stepsOf(upgradingAction) }),
+  fc.tuple(willing, stepsOf(upgradingAction), fc.tuple(microtasks, microtasks, microtasks)).map((
+    [{ script, first }, steps, gaps],
+  ) => ({ handler: "script" as const, script, steps: withFirst(first, steps, gaps) })),
+);
+
+const outgoingPlay: fc.Arbitrary<Play> = fc.record({
+  handler: SCRIPT,
+  outgoing: fc.constantFrom(...OUTGOING),
+  script: fc.oneof(anyScript, anyUpgradingScript).map((script) => ({ ...script, strict: false })),
+  steps: stepsOf(fc.oneof(anyAction, upgradingAction)),
+});
+
+/** Cases with a handler and actions of a kind. */
+function scenariosOf(play: fc.Arbitrary<Play>, options: readonly OptionName[]): fc.Arbitrary<Scenario> {
+  return fc.record({
+    play,
+    options: someOptions(options),
+    luck: fc.constantFrom(0, 0.5, 0.999),
+    bufferBytes: fc.constantFrom(1, 7, 100, 65_536, 65_536),
+    faults: fc.oneof(fc.constant(NO_FAULTS), anyPlan),
+  }).map(({ play, ...scenario }) => ({ ...play, ...scenario }))
+    .map((scenario) => isLong(scenario.steps) ? { ...scenario, bufferBytes: 65_536 } : scenario);
+}
+
+/** Any case without TLS. */
+export const anyScenario: fc.Arbitrary<Scenario> = scenariosOf(anyPlay, Object.keys(OPTIONS) as OptionName[]);
+
+/** Any case in which a handler begins TLS. */
+export const anyUpgrade: fc.Arbitrary<Scenario> = scenariosOf(
+  upgradingPlay,
+  Object.keys(OPTIONS) as OptionName[],
+);
+
+/** Any case in which this side opens the connections, and the clients play the servers. */
+export const anyOutgoing: fc.Arbitrary<Scenario> = scenariosOf(outgoingPlay, CONN_OPTIONS);
 
 /** Whether a case has much text, which gets the largest pipe: through a small one it takes long and finds nothing new. */
 function isLong(steps: Step[]): boolean {
-  const lengths = steps.map(({ action }) => action.do === "write" ? action.text.length : 0);
+  const lengths = steps.map(({ action }) =>
+    "text" in action ? action.text.length : "behind" in action ? action.behind.length : 0
+  );
   return lengths.reduce((sum, length) => sum + length, 0) > 2000;
 }
 

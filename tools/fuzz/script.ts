@@ -5,8 +5,11 @@
  */
 
 import type { CloseReason, Conn, ConnHandler, ConnOptions, LineEnd, ReadOptions } from "@x/shouty";
-import { LimitError } from "@x/shouty";
+import { ConnectionClosedError, LimitError } from "@x/shouty";
 import { anyFraming, bytesOf, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
+import { anyTlsStep, beginTls, type Recording, type TlsStep } from "./upgrade.ts";
+import type { WatchedTransport } from "./watched.ts";
+import { hasClosed, wordOf } from "./words.ts";
 
 /** How long a read waits: for a time, or until its signal aborts after a number of microtasks. */
 export interface Patience {
@@ -36,13 +39,22 @@ export type ScriptStep =
   | { do: "readable"; blocks: number; cancel?: Cancel | undefined }
   | { do: "framing"; framing: Partial<PlainFraming> }
   | { do: "limits"; limits: ScriptLimits }
-  | { do: "wait" };
+  | { do: "wait" }
+  | TlsStep;
 
 /** What a handler does; it begins anew at the end of its steps. */
 export interface Script {
   steps: ScriptStep[];
   /** Whether the handler throws what a read throws. */
   strict: boolean;
+}
+
+/** What a handler is given to follow a script on one connection. */
+export interface Log {
+  /** Where it notes what the steps have got. */
+  entries: Entry[];
+  /** The transport of the connection. */
+  wire: WatchedTransport;
 }
 
 /** What one step has got. */
@@ -52,9 +64,21 @@ export interface Entry {
   /** Bytes, one per character. */
   bytes: string;
   /** How the step ended, if not with all that it wanted. */
-  end: "null" | "done" | "cancelled" | "UnexpectedEof" | "LimitError" | "TimedOut" | "Aborted" | undefined;
+  end:
+    | "null"
+    | "done"
+    | "cancelled"
+    | "UnexpectedEof"
+    | "LimitError"
+    | "TimedOut"
+    | "Aborted"
+    | "Closed"
+    | "Refused"
+    | undefined;
   lineEnd: LineEnd | undefined;
   ending: CloseReason | undefined;
+  /** The handshake that a step has begun. */
+  recording?: Recording;
 }
 
 const anyPatience: fc.Arbitrary<Patience | undefined> = fc.oneof(
@@ -102,10 +126,24 @@ const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
   fc.constant({ do: "wait" as const }),
 );
 
-/** Any script. */
+const isStrict = fc.constantFrom(false, false, false, true);
+
+/** Any script that begins no TLS. */
 export const anyScript: fc.Arbitrary<Script> = fc.record({
   steps: fc.array(anyStep, { minLength: 1, maxLength: 6 }),
-  strict: fc.constantFrom(false, false, false, true),
+  strict: isStrict,
+});
+
+const reading = fc.oneof(fc.constant({ do: "line" as const }), anyStep);
+
+/** Any script that begins TLS; mostly behind a line, as protocols do. */
+export const anyUpgradingScript: fc.Arbitrary<Script> = fc.record({
+  steps: fc.tuple(
+    fc.array(reading, { maxLength: 2 }),
+    anyTlsStep,
+    fc.array(fc.oneof({ weight: 6, arbitrary: reading }, { weight: 1, arbitrary: anyTlsStep }), { maxLength: 3 }),
+  ).map(([first, tls, rest]) => [...first, tls, ...rest]),
+  strict: isStrict,
 });
 
 /** Maximum number of steps of one connection. */
@@ -122,17 +160,17 @@ const ABORTED = new Error("Aborted by the script");
  *
  * @param script The script.
  * @param framing The framing of new connections.
- * @param log Returns the list to which the entries of a connection go.
+ * @param log Returns where a connection is noted.
  * @param tick Waits until the clock moves.
  */
 export function following(
   script: Script,
   framing: Partial<PlainFraming>,
-  log: (conn: Conn) => Entry[],
+  log: (conn: Conn) => Log,
   tick: () => Promise<void>,
 ): ConnHandler {
   return async (conn) => {
-    const entries = log(conn);
+    const { entries, wire } = log(conn);
     let { onLongLine = "close" } = framing;
     for (let i = 0; i < MAX_STEPS; i++) {
       const step = script.steps[i % script.steps.length];
@@ -142,31 +180,49 @@ export function following(
         error = await follow({ do: "line" });
       }
       if (error !== undefined && script.strict) throw error;
-      if (entries.at(-1)!.end === "null") return;
+      const last = entries.at(-1)!;
+      if (last.end === "null" || hasClosed(last) && (script.strict || last.end === "Refused")) return;
       if (step.do === "framing") onLongLine = step.framing.onLongLine ?? onLongLine;
     }
 
     async function follow(step: ScriptStep): Promise<unknown> {
       const entry: Entry = { step, lines: [], bytes: "", end: undefined, lineEnd: undefined, ending: undefined };
-      const error = await perform(conn, step, entry, tick).then(() => undefined, (error) => error);
-      if (error === ABORTED) entry.end = "Aborted";
-      else if (error !== undefined) {
-        const type = ERRORS.find((type) => error instanceof type);
-        if (type === undefined) throw error;
-        entry.end = type.name as Entry["end"];
-      }
+      const name = (name: string) => `<${entries.length} ${name}>\n`;
+      const act = () =>
+        step.do === "tls" ? upgrade(conn, wire, step, entry, name, tick) : perform(conn, step, entry, tick);
+      const error = await act().then(() => undefined, (error) => error);
+      if (error !== undefined) entry.end = endOf(error);
       entry.lineEnd = conn.lastLineEnd;
       entry.ending = conn.ending;
       const word = wordOf(entries.push(entry) - 1, entry);
-      await conn.write(word);
+      if (!hasClosed(entry)) await conn.write(word);
       return error;
     }
   };
 }
 
-/** What the handler writes after each step. */
-export function wordOf(i: number, { lines, bytes, end }: Entry): string {
-  return `<${i} ${lines.length} ${bytes.length} ${end ?? "ok"}>\n`;
+/** Tells how a step has ended whose call has thrown; throws what no call may throw. */
+function endOf(error: unknown): Entry["end"] {
+  if (error === ABORTED) return "Aborted";
+  const type = ERRORS.find((type) => error instanceof type);
+  if (type === undefined) throw error;
+  return type.name as Entry["end"];
+}
+
+/** Begins TLS. What a refused call throws does not count: the handler goes on. */
+async function upgrade(
+  conn: Conn,
+  wire: WatchedTransport,
+  step: TlsStep,
+  entry: Entry,
+  name: (name: string) => string,
+  tick: () => Promise<void>,
+): Promise<void> {
+  const { recording, error } = await beginTls(conn, wire, step, name, tick);
+  if (recording.plain !== undefined) entry.recording = recording;
+  if (error instanceof ConnectionClosedError) entry.end = "Closed";
+  else if (error instanceof TypeError) entry.end = "Refused";
+  else if (error !== undefined) throw error;
 }
 
 async function perform(conn: Conn, step: ScriptStep, entry: Entry, tick: () => Promise<void>): Promise<void> {
@@ -201,6 +257,8 @@ async function perform(conn: Conn, step: ScriptStep, entry: Entry, tick: () => P
       return conn.setLimits(step.limits);
     case "wait":
       return await tick();
+    case "tls":
+      throw new Error("TLS begins elsewhere");
   }
 }
 

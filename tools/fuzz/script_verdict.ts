@@ -7,10 +7,13 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { ClosedEvent, CloseReason, LineEnd } from "@x/shouty";
 import { nextLine, type Rules } from "../../tests/kit/framing_oracle.ts";
-import { DELIMITERS, framingOf } from "../../tests/kit/property.ts";
+import { framingOf } from "../../tests/kit/property.ts";
+import { TlsRecord } from "../../internal/lines/misdirected.ts";
+import { checkOutput, checkUpgrades } from "./output_verdict.ts";
 import { AT_BOUNDARY, BREACHES, latin1, rulesOf } from "./rules.ts";
 import type { Scenario, Step } from "./scenario.ts";
-import { type Entry, wordOf } from "./script.ts";
+import type { Entry } from "./script.ts";
+import { hasClosed } from "./words.ts";
 
 /** What is known of one connection. */
 export interface Served {
@@ -19,6 +22,8 @@ export interface Served {
   ended: boolean;
   /** The bytes that it has written, one per character. */
   output: string;
+  /** The bytes that have left, one per character: hidden where they have left under TLS. */
+  wire: string;
   /** Whether everything that the handler wrote was to be sent. */
   polite: boolean;
   /** What the script has got. */
@@ -36,9 +41,10 @@ export function checkScript(scenario: Scenario, event: ClosedEvent, served: Serv
     }
   }
   checkReason(scenario, event, served);
+  checkUpgrades(scenario, event, served);
   // After a breach the handler may write for a second, unless the server stops before that.
   const complete = served.polite && (!BREACHES.includes(event.reason) || isPrompt(scenario));
-  checkOutput(event, { ...served, polite: complete }, reading);
+  checkOutput(event, { ...served, polite: complete }, scenario.outgoing === undefined ? reading.discarded : undefined);
 }
 
 /** Whether neither the handler nor a peer nor a shutdown makes a write wait or fail. */
@@ -58,12 +64,16 @@ class Reading {
   #at = 0;
   /** The number of bytes that were to be skipped and have not come. */
   #missing = 0;
+  /** Whether the rest of a cancelled stream may not have come yet. */
+  #skips = false;
   #lineEnd: LineEnd | undefined;
   /** Why the input was cut off, so that the handler gets nothing more. */
   #stopped: CloseReason | undefined;
   /** Whether `readable` has been read, and whether it was cancelled. */
   #readable = false;
   #cancelled = false;
+  #encrypted = false;
+  readonly #outgoing: boolean;
   #lines = 0;
   /** The number of lines that were too long and discarded. */
   discarded = 0;
@@ -75,6 +85,7 @@ class Reading {
     this.#input = served.taken.subarray(0, Math.min(served.taken.length, maxConnectionBytes));
     this.#isOver = this.#input.length < served.taken.length;
     this.#rules = rulesOf(scenario);
+    this.#outgoing = scenario.outgoing !== undefined;
   }
 
   get #left(): number {
@@ -93,6 +104,8 @@ class Reading {
     }
     assertEquals(bytes, latin1(this.#input.subarray(this.#at, this.#at + bytes.length)));
     if (end !== "null" || step.do === "until") assertEquals(lineEnd, this.#lineEnd, "lastLineEnd");
+    if (step.do === "tls") return this.#tls(entry);
+    this.#skips = step.do === "stream" && end === "cancelled" || this.#skips && !hasGot;
     this.#at += step.do === "stream" && end === "cancelled" ? step.count : bytes.length;
     // The rest of a cancelled stream may never have come.
     if (this.#left < 0) [this.#at, this.#missing] = [this.#input.length, -this.#left];
@@ -104,6 +117,25 @@ class Reading {
     } else if (step.do === "limits") {
       this.#rules = { ...this.#rules, maxLineBytes: step.limits.maxLineBytes ?? this.#rules.maxLineBytes };
     }
+  }
+
+  /** Checks that no byte is lost or read twice where TLS begins. */
+  #tls({ end, ending, recording }: Entry): void {
+    if (end === "Refused") return assert(this.#encrypted || this.#skips || this.#outgoing, "TLS could begin");
+    assert(!this.#outgoing, "TLS has begun at the side of the client");
+    if (recording !== undefined) assertEquals(this.#at, recording.plain!.input.length, "TLS begins elsewhere");
+    if (end === undefined) {
+      assert(recording?.succeeded && !this.#encrypted, "There was no handshake");
+      this.#encrypted = true;
+      this.#at += recording.firstBytes.length;
+      return;
+    }
+    // The peer may have ended its side before.
+    if (ending !== "end") assertEquals(ending, this.#event.reason);
+    this.#stopped = ending;
+    const record = new TlsRecord();
+    const isTls = this.#input.subarray(this.#at).every((byte) => record.take(byte) !== false);
+    if (ending === "starttls-injection") assert(!isTls, "There was no plain text");
   }
 
   #line(text: string, mayBeCutOff: boolean): void {
@@ -199,8 +231,11 @@ class Reading {
 }
 
 /** Checks that the connection ended for the reason that the script has seen, or that it has caused. */
-function checkReason({ script }: Scenario, { reason }: ClosedEvent, { log, polite }: Served): void {
-  if (!polite) return;
+function checkReason({ script, outgoing }: Scenario, { reason }: ClosedEvent, { log, polite }: Served): void {
+  // The peer may have ended its side before.
+  if (!polite || reason === "starttls-injection" || reason === "closed" && log.some(hasClosed)) return;
+  // What a script does not wait for, the caller of `connect` closes.
+  if (outgoing === "call" && reason === "closed") return;
   const last = log.at(-1);
   const ending = log.findLast(({ ending }) => ending !== undefined)?.ending;
   const thrown = script!.strict ? last?.end : undefined;
@@ -208,45 +243,4 @@ function checkReason({ script }: Scenario, { reason }: ClosedEvent, { log, polit
   else if (thrown === "LimitError") assert(reason === "read-too-long" || reason === ending, reason);
   else if (ending !== undefined && thrown === undefined) assertEquals(reason, ending);
   else assert(ending === reason || !["handler-error", ...BREACHES].includes(reason), reason);
-}
-
-/** What may end a line of the server's own. */
-const LINE_ENDS: readonly string[] = ["\n", "\r\n", ...DELIMITERS];
-
-/** Checks that the peer was told of each step, and of the lines that were discarded. */
-function checkOutput({ reason }: ClosedEvent, { output, log, polite }: Served, { discarded }: Reading): void {
-  // The positions up to which the output may be explained, each with the number of the server's own lines before it.
-  let places = new Map([[0, 0]]);
-  const words = log.map((entry, i) => wordOf(i, entry));
-  for (const word of words) {
-    const next = new Map<number, number>();
-    for (const [at, count] of withOwnLines(output, places)) {
-      if (output.startsWith(word, at)) next.set(at + word.length, count);
-      else if (!polite && word.startsWith(output.slice(at))) return;
-    }
-    assert(next.size > 0 || !polite, `${reason}: ${word} is missing in ${output}`);
-    if (next.size === 0) break;
-    places = next;
-  }
-  const ends = withOwnLines(output, places);
-  const isCut = !polite && [...ends.keys()].some((at) => /^(e[^<]*)?$/.test(output.slice(at)));
-  assert(isCut || ends.has(output.length), `${reason}: the output ${output} is not that of the steps`);
-  const own = ends.get(output.length) ?? 0;
-  const hasLast = BREACHES.includes(reason) ? 1 : 0;
-  if (polite) assertEquals(own >= discarded + hasLast && own <= discarded + hasLast + 1, true, `${own} own lines`);
-}
-
-/** Adds the positions behind the server's own lines. */
-function withOwnLines(output: string, places: Map<number, number>): Map<number, number> {
-  const all = new Map(places);
-  for (const [at, count] of all) {
-    const word = /^error: [ a-z0-9]+/.exec(output.slice(at))?.[0];
-    if (word === undefined) continue;
-    for (const end of LINE_ENDS) {
-      for (let length = word.length; length > 7; length--) {
-        if (output.startsWith(end, at + length)) all.set(at + length + end.length, count + 1);
-      }
-    }
-  }
-  return all;
 }

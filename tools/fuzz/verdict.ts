@@ -31,7 +31,11 @@ export interface ClientEnd {
 const SILENT: readonly CloseReason[] = ["idle", "first-line-timeout", "line-timeout"];
 
 /** Reasons with which every reply is sent before the connection closes. */
-const POLITE: readonly string[] = ["end", "closed", "handler-error", ...BREACHES, ...Object.keys(AT_BOUNDARY)];
+const POLITE: readonly string[] = [
+  ...["end", "closed", "handler-error", "starttls-injection"],
+  ...BREACHES,
+  ...Object.keys(AT_BOUNDARY),
+];
 
 /** Time that a handler has after `maxAge`, in milliseconds; if it still works then, its connection is aborted. */
 const OVERDUE_MS = 10_000;
@@ -63,12 +67,17 @@ export function checkConnections(
 
 function checkConnection(scenario: Scenario, event: ClosedEvent, transport: WatchedTransport, log: Entry[]): void {
   const { reason, bytesIn, bytesOut, lines } = event;
-  const { output, cut } = transport;
-  const taken = transport.input.subarray(0, bytesIn);
+  const { cut } = transport;
+  const recording = log.find(({ recording }) => recording !== undefined)?.recording;
+  recording?.checkFirstBytes(transport.input);
+  const output = recording?.outputOf(transport.output) ?? transport.output;
+  const taken = (recording?.input ?? transport.input).subarray(0, bytesIn);
   const note = `${reason}, having read ${JSON.stringify(latin1(taken).slice(0, 200))}`;
   assertLessOrEqual(bytesOut, output.length, note);
-  // A breach is the reason from the start, and what follows it can be cut off.
-  const polite = isPolite(scenario, event) && !(cut && BREACHES.includes(reason));
+  // A breach is the reason from the start, and what follows it can be cut off. During a handshake, no end is graceful,
+  // and neither is the one by the signal of `connect`.
+  const polite = isPolite(scenario, event) && !isAborted(scenario, event) &&
+    !(cut && (BREACHES.includes(reason) || hasTls(scenario) || scenario.outgoing !== undefined));
   if (polite) assertEquals(bytesOut, output.length, note);
   const elsewhere = redirection(taken, scenario);
   if (reason === "misdirected") {
@@ -81,7 +90,8 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
   if (scenario.script !== undefined) {
     // The answer in the other protocol, behind what the script has written, may be cut off.
     if (elsewhere !== undefined && !polite) return;
-    return checkScript(scenario, event, { taken, output: latin1(output), ended: transport.ended, polite, log });
+    const wire = latin1(transport.output);
+    return checkScript(scenario, event, { taken, output: latin1(output), wire, ended: transport.ended, polite, log });
   }
   const full = cutFor(scenario, taken, true);
   if (reason === "end" || BREACHES.includes(reason)) assertEquals(full.reason, reason, note);
@@ -133,6 +143,18 @@ function redirection(taken: Uint8Array, { options }: Scenario): string | undefin
   const is = (look: TlsRecord | RequestLine) =>
     Array.from(taken, (byte) => look.take(byte)).find((answer) => answer !== undefined);
   return is(new TlsRecord()) ? latin1(TLS_ALERT) : is(new RequestLine()) ? BAD_REQUEST : undefined;
+}
+
+/** Whether the signal of `connect`, or a script, may have aborted a connection. */
+function isAborted({ outgoing, script, steps }: Scenario, { reason }: ClosedEvent): boolean {
+  const bySignal = outgoing === "call" && steps.some(({ action }) => action.do === "shutdown");
+  const byScript = script?.steps.some((step) => step.do === "tls" && step.meanwhile.includes("abort"));
+  return reason === "closed" && (bySignal || byScript === true);
+}
+
+/** Whether a script begins TLS. */
+function hasTls({ script }: Scenario): boolean {
+  return script?.steps.some((step) => step.do === "tls") ?? false;
 }
 
 function cutFor(scenario: Scenario, taken: Uint8Array, ended: boolean): Cut {

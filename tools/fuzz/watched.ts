@@ -136,7 +136,8 @@ export class WatchedTransport implements Transport {
   }
 }
 
-function join(parts: Uint8Array[]): Uint8Array {
+/** Joins bytes. */
+export function join(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {

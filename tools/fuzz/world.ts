@@ -6,12 +6,14 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { HELLO, scramble } from "../../tests/kit/fake_tls.ts";
 import { type Faults, faulty } from "../../tests/kit/faults.ts";
 import { bytesOf, framingOf } from "../../tests/kit/property.ts";
 import { TestServer } from "../../tests/kit/server.ts";
 import { startHandler } from "./handlers.ts";
 import type { Action, FaultPlan, Scenario, Step } from "./scenario.ts";
-import type { Entry } from "./script.ts";
+import { BROADCAST } from "./rules.ts";
+import type { Entry, Log } from "./script.ts";
 import { checkClient, checkConnections, type ClientEnd } from "./verdict.ts";
 import { Watch } from "./watched.ts";
 
@@ -69,10 +71,10 @@ class World {
   }
 
   /** Makes the list of what the script of a connection gets. */
-  #log(addr: Deno.Addr): Entry[] {
+  #log(addr: Deno.Addr): Log {
     const entries: Entry[] = [];
     this.#logs.set(addr, entries);
-    return entries;
+    return { entries, wire: this.#watch.transports.find(({ remoteAddr }) => remoteAddr === addr)! };
   }
 
   async live(): Promise<void> {
@@ -106,6 +108,8 @@ class World {
         return await new Promise((resolve) => setTimeout(resolve, 0));
       case "shutdown":
         return this.#shutdown(action);
+      case "broadcast":
+        return void this.#t.server.broadcast(BROADCAST);
       default:
         this.#clients[action.client]?.act(action);
     }
@@ -153,6 +157,8 @@ class Client implements ClientEnd {
   readonly #test: TestClient;
   #writing = Promise.resolve();
   reading: boolean;
+  /** The number of bytes of the hello that have been sent; behind all of them, everything is hidden. */
+  #helloBytes = 0;
   gone = false;
   lost = false;
   readonly received: Uint8Array[] = [];
@@ -169,13 +175,30 @@ class Client implements ClientEnd {
 
   act(action: Extract<Action, { client: number }>): void {
     if (this.gone) return;
-    if (action.do === "write") this.#then(() => this.#test.write(bytesOf(action.text)));
+    if (action.do === "write") this.#write(this.#hide(action.text));
+    else if (action.do === "hello") this.#hello(action);
     else if (action.do === "end") this.#then(() => this.#test.closeWrite());
     else if (action.do === "read") this.#startReading();
     else {
       this.gone = true;
       this.#test[action.do]();
     }
+  }
+
+  #hello({ bytes, before, behind }: Extract<Action, { do: "hello" }>): void {
+    const first = this.#hide(before);
+    const hello = HELLO.subarray(this.#helloBytes, this.#helloBytes + bytes);
+    this.#helloBytes += hello.length;
+    this.#write(Uint8Array.of(...first, ...hello, ...this.#hide(behind)));
+  }
+
+  #hide(text: string): Uint8Array {
+    const bytes = bytesOf(text);
+    return this.#helloBytes === HELLO.length ? scramble(bytes) : bytes;
+  }
+
+  #write(bytes: Uint8Array): void {
+    if (bytes.length > 0) this.#then(() => this.#test.write(bytes));
   }
 
   finish(): void {
