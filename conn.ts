@@ -231,7 +231,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.writingEnded = this.#end.reason;
     this.#parts.clocks.stop();
     this.#parts.reader.free();
-    this.#parts.outbox.free(this.#end.reason!);
+    this.#parts.outbox.close(this.#end.reason!, true);
     this.#aborter.abort(this.#end.reason);
     (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
     const durationMs = this.#host.alarms.clock.now() - this.#since;

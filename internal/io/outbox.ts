@@ -168,12 +168,10 @@ export class Outbox {
 
   /** Waits until everything that was written has been sent; rejects if it never will be. */
   async flushed(): Promise<void> {
-    if (this.#writeEnd === undefined) {
-      await this.flush();
-      // This side may have ended meanwhile, but behind what was written before.
-      if (this.closed === undefined) return;
-    }
-    throw new ConnectionClosedError(this.closed ?? "closed");
+    // This side may end meanwhile, but behind what was written before.
+    const hasEnded = this.#writeEnd !== undefined;
+    if (!hasEnded) await this.flush();
+    if (hasEnded || this.closed !== undefined) throw new ConnectionClosedError(this.closed ?? "closed");
   }
 
   /**
@@ -282,15 +280,15 @@ export class Outbox {
     }
   }
 
-  /** Drops everything: the transport is about to be closed, and must not be called from then on. */
-  free(reason: CloseReason): void {
-    this.#freed = true;
-    this.close(reason);
-  }
-
-  /** Drops everything that waits, and everything that is added later. */
-  close(reason: CloseReason): void {
+  /**
+   * Drops everything that waits, and everything that is added later.
+   *
+   * @param reason Why.
+   * @param freed Whether the transport is about to be closed, so that it must not be called from then on.
+   */
+  close(reason: CloseReason, freed = false): void {
     this.closed = reason;
+    this.#freed ||= freed;
     this.#roundBytes = 0;
     // The kernel may still read from the block that is being written.
     if (this.#flushing === undefined) this.#blocks.clear();
