@@ -341,3 +341,36 @@ testOnce(
   60,
   NO_UNIX,
 );
+
+/** Why the machine has no IPv6 on its loopback, or nothing. */
+function noIpv6(): string {
+  try {
+    Deno.listen({ hostname: "::1", port: 0 }).close();
+    return "";
+  } catch {
+    return " (skipped: the loopback has no IPv6)";
+  }
+}
+
+testOnce(
+  "one server speaks IPv4 and IPv6, under one limit and one shutdown",
+  async () => {
+    const four = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const six = Deno.listen({ hostname: "::1", port: 0 });
+    await using t = startServer({ listener: [four, six], maxConnections: 2 });
+    const clients = [];
+    for (const { hostname, port } of t.server.addrs as Deno.NetAddr[]) {
+      clients.push(t.own(new TestClient(await Deno.connect({ hostname, port }))));
+    }
+    for (const client of clients) await shoutsTo(client, "hello");
+    const remotes = t.all("accepted").map(({ conn }) => (conn.remoteAddr as Deno.NetAddr).hostname);
+    assertEquals(remotes.toSorted(), ["127.0.0.1", "::1"]);
+    const third = t.own(new TestClient(await Deno.connect({ hostname: "::1", port: six.addr.port })));
+    assertEquals(await third.readAll(), "error: more than 2 connections\n");
+    const stopped = t.server.shutdown({ drain: "finish" });
+    for (const client of clients) assertEquals(await client.read(), null);
+    assertEquals((await stopped).closed, { drained: 2 });
+  },
+  60,
+  noIpv6(),
+);
