@@ -7,15 +7,14 @@
 import { ProxyHeaderError } from "./errors.ts";
 import { beginsWithProxyHeader, MARK_BYTES, type ProxyHeader } from "./header.ts";
 import { Forwarding, type ProxyInfo, type Transport } from "../../internal/api/transport.ts";
+import { PrefixedTransport } from "../prefixed_transport.ts";
 
 const NOTHING = new Uint8Array(0);
 
 /** A client's connection through a proxy, with what its header says. */
-export class ProxiedTransport extends Forwarding {
+export class ProxiedTransport extends PrefixedTransport {
   readonly #addresses: ProxyHeader["addresses"];
   readonly #proxy: ProxyInfo | undefined;
-  /** The client's first bytes, which were read together with the header. */
-  #rest: Uint8Array;
 
   /**
    * @param transport The proxy's connection.
@@ -23,10 +22,9 @@ export class ProxiedTransport extends Forwarding {
    * @param rest The bytes that were read behind the header.
    */
   constructor(transport: Transport, header: ProxyHeader, rest: Uint8Array) {
-    super(transport);
+    super(transport, rest);
     this.#addresses = header.addresses;
     this.#proxy = header.proxy;
-    this.#rest = rest;
   }
 
   override get remoteAddr(): Deno.Addr {
@@ -39,19 +37,6 @@ export class ProxiedTransport extends Forwarding {
 
   override get proxy(): ProxyInfo | undefined {
     return this.#proxy ?? super.proxy;
-  }
-
-  override get heldBytes(): number {
-    return super.heldBytes + this.#rest.buffer.byteLength;
-  }
-
-  override read(into: Uint8Array): Promise<number | null> {
-    if (this.#rest.length === 0) return super.read(into);
-    const part = this.#rest.subarray(0, into.length);
-    into.set(part);
-    // An empty part would keep the whole buffer in memory.
-    this.#rest = part.length < this.#rest.length ? this.#rest.subarray(part.length) : NOTHING;
-    return Promise.resolve(part.length);
   }
 }
 

@@ -62,7 +62,7 @@ export async function connectTlsOver(
   const { name, authorities, secureContext, alpnProtocols } = load(options);
   const servername = isIP(name) === 0 ? name : undefined;
   try {
-    return await TlsTransport.open(transport, NO_BYTES, (socket) =>
+    return await TlsTransport.open(transport, (socket) =>
       connect({
         socket,
         secureContext,
@@ -76,8 +76,6 @@ export async function connectTlsOver(
     throw explained(error);
   }
 }
-
-const NO_BYTES = new Uint8Array();
 
 function load(options: ClientTlsOptions): LoadedClient {
   checkOptions("TLS options", options);

@@ -13,6 +13,7 @@ import {
 } from "../../internal/api/transport.ts";
 import type { CertificateInfo } from "./certificate.ts";
 import { loadCredentials, type LoadedCredentials, type TlsCredentials } from "./credentials.ts";
+import { PrefixedTransport } from "../prefixed_transport.ts";
 import { readHello } from "./hello.ts";
 import { isFor } from "./peer/names.ts";
 import { type Security, TlsTransport } from "./transport.ts";
@@ -100,9 +101,9 @@ class Credentials implements TlsServerCredentials {
 
   async accept(transport: Transport, firstBytes: Uint8Array): Promise<Transport & { readonly tls: TlsInfo }> {
     const loaded = this.#loaded;
-    if (loaded.sni.length === 0) return await TlsTransport.accept(transport, loaded, firstBytes);
+    if (loaded.sni.length === 0) return await TlsTransport.accept(behind(firstBytes.slice(), transport), loaded);
     const { bytes, serverName } = await readHello(transport, firstBytes);
-    return await TlsTransport.accept(transport, choose(loaded, serverName), bytes);
+    return await TlsTransport.accept(behind(bytes, transport), choose(loaded, serverName));
   }
 
   /** Reloads run one after the other, because each starts from the credentials that the one before has left. */
@@ -122,6 +123,11 @@ class Credentials implements TlsServerCredentials {
     this.#credentials = credentials;
     this.#loaded = loaded;
   }
+}
+
+/** Puts bytes that have been read already before those of their transport. */
+function behind(bytes: Uint8Array, transport: Transport): Transport {
+  return bytes.length === 0 ? transport : new PrefixedTransport(transport, bytes);
 }
 
 /** The options that a reload replaces. */

@@ -68,12 +68,11 @@ export class TlsTransport extends Forwarding {
 
   private constructor(
     transport: Transport,
-    firstBytes: Uint8Array,
     makeSocket: SocketMaker,
     verifier: PeerVerifier | undefined,
   ) {
     super(transport);
-    this.#wire = new Wire(transport, firstBytes, () => this.#changed(), (error) => this.#fail(error));
+    this.#wire = new Wire(transport, () => this.#changed(), (error) => this.#fail(error));
     this.#socket = makeSocket(this.#wire);
     if (verifier !== undefined) this.#wire.onRecord = () => verifier.checkEarly(this.#socket);
     this.#socket.on("secure", () => this.#handshakeDone(verifier));
@@ -90,29 +89,26 @@ export class TlsTransport extends Forwarding {
    *
    * @param transport The client's connection; the caller closes it if this fails.
    * @param security The TLS context, and the verifier of the client.
-   * @param firstBytes Encrypted bytes that have been read already, which come before those of `transport`.
    * @returns The secure connection, which owns the transport.
    */
-  static accept(transport: Transport, security: Security, firstBytes: Uint8Array): Promise<TlsTransport> {
-    return TlsTransport.open(transport, firstBytes, (wire) => serverSocket(wire, security), security.clients);
+  static accept(transport: Transport, security: Security): Promise<TlsTransport> {
+    return TlsTransport.open(transport, (wire) => serverSocket(wire, security), security.clients);
   }
 
   /**
    * Performs a handshake.
    *
    * @param transport The connection to the peer; the caller closes it if this fails.
-   * @param firstBytes Encrypted bytes that have been read already.
    * @param makeSocket Makes the TLS socket; a server's or a client's.
    * @param verifier Verifies the peer; undefined if it is not asked for a certificate.
    * @returns The secure connection, which owns the transport.
    */
   static async open(
     transport: Transport,
-    firstBytes: Uint8Array,
     makeSocket: SocketMaker,
     verifier: PeerVerifier | undefined,
   ): Promise<TlsTransport> {
-    const tls = new TlsTransport(transport, firstBytes, makeSocket, verifier);
+    const tls = new TlsTransport(transport, makeSocket, verifier);
     try {
       // A handshake is an exchange of small messages, which Nagle's algorithm would delay.
       dontDelay(transport);

@@ -33,8 +33,6 @@ export class Wire extends Duplex {
   #sent = 0;
   #received = 0;
   #stopped = false;
-  /** Bytes that were read before, by another; `pull` takes them first. */
-  #firstBytes: Uint8Array | undefined;
   readonly #records = new RecordCutter();
   /** Called after each decrypted TLS record while it is set; an error that it throws rejects `pull`. */
   onRecord: (() => void) | undefined;
@@ -43,18 +41,11 @@ export class Wire extends Duplex {
 
   /**
    * @param transport The transport to read and write; its owner closes it.
-   * @param firstBytes Bytes that have been read from it already, which come first. They are copied.
    * @param onSent Called when a write is done.
    * @param onError Called when a write has failed.
    */
-  constructor(
-    transport: Transport,
-    firstBytes: Uint8Array,
-    onSent: () => void,
-    onError: (error: unknown) => void,
-  ) {
+  constructor(transport: Transport, onSent: () => void, onError: (error: unknown) => void) {
     super({ allowHalfOpen: true });
-    if (firstBytes.length > 0) this.#firstBytes = firstBytes.slice();
     this.#transport = transport;
     this.#onSent = onSent;
     this.#onError = onError;
@@ -101,7 +92,6 @@ export class Wire extends Duplex {
       await TURNS.take(this.#work);
       this.#check("read");
     }
-    if (this.#firstBytes !== undefined) return this.#takeFirst(this.#firstBytes);
     const count = await this.#transport.read(this.#buffer);
     if (count === null) return false;
     this.#received += count;
@@ -135,14 +125,6 @@ export class Wire extends Duplex {
 
   override _read(): void {
     // `pull` pushes the input.
-  }
-
-  #takeFirst(bytes: Uint8Array): true {
-    this.#firstBytes = undefined;
-    this.#received += bytes.length;
-    this.#work = bytes.length;
-    this.#decrypt(bytes);
-    return true;
   }
 
   #decrypt(bytes: Uint8Array): void {

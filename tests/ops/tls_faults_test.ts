@@ -120,7 +120,6 @@ testOnce("Nothing is written below when the connection there is closed or has fa
   };
   const wire = new Wire(
     { write } as never,
-    new Uint8Array(),
     () => {},
     (error) => errors.push((error as Error).message),
   );
@@ -133,7 +132,7 @@ testOnce("Nothing is written below when the connection there is closed or has fa
 testOnce("What a wire has read stays as it is while the next read fills the same buffer", async () => {
   let letter = 96;
   const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
-  const wire = new Wire({ read } as never, new Uint8Array(), () => {}, () => {});
+  const wire = new Wire({ read } as never, () => {}, () => {});
   // The stream is not read meanwhile, so it keeps the bytes.
   await wire.pull();
   await wire.pull();
@@ -173,7 +172,7 @@ function endlessWire(): { wire: Wire; reads: number[] } {
     reads.push(into.length);
     return Promise.resolve(into.length);
   };
-  return { wire: new Wire({ read } as never, new Uint8Array(), () => {}, () => {}), reads };
+  return { wire: new Wire({ read } as never, () => {}, () => {}), reads };
 }
 
 testOnce("A peer whose records never end lets others have their turn, though none of them is a line", async () => {
