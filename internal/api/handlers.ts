@@ -215,15 +215,13 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * Begins TLS on a connection that has begun in plain text, as SMTP's `STARTTLS` does. First sends what has been
    * written; what is written meanwhile is sent encrypted. `conn`, its limits, and a loop over `lines` go on.
    *
-   * If the client has sent plain text behind its command, the connection ends with reason `starttls-injection`: that
-   * text may be somebody else's. That is decided by what no read has returned yet: lines that `batches`, `readable` or
-   * the `block` of a line handler has returned together with the command have come in plain text, too, and the handler
-   * must drop them. A handshake that fails, or takes longer than `handshakeTimeout` of the credentials,
-   * ends it with reason `tls-handshake`.
+   * If plain text has come behind the client's command, the connection ends with reason `starttls-injection`: that text
+   * may be somebody else's. A handshake that fails, as it does if plain text comes later, or that takes longer than
+   * `handshakeTimeout` of the credentials, ends it with reason `tls-handshake`.
    *
-   * A line handler can begin TLS while it answers a line, and gets the next line when TLS has begun. What a handler has
-   * got before it calls this, the server cannot check: the lines behind the command in an array of `batches`, and what a
-   * pipeline behind `readable` has read ahead, have come in plain text. Begin TLS in a loop over `lines`.
+   * Begin TLS in a loop over `lines`, or in a line handler, which gets the next line when TLS has begun. What a handler
+   * has got before it calls this, the server cannot check: lines behind the command in an array of `batches`, and what a
+   * pipeline behind `readable` has read ahead, have come in plain text, and the handler must drop them.
    *
    * @param credentials The certificate and the key, from `tlsCredentials` of `@x/shouty/ops`.
    * @returns What the handshake has agreed on; the same as {@linkcode Conn.tls} from then on.
