@@ -28,10 +28,10 @@ test("500 handshakes that are broken off anywhere, and good ones in between, lea
   while (descriptors()! > before! + 4) await new Promise((resolve) => setTimeout(resolve, 10));
 });
 
-test("500 handshakes that are broken off leave no memory", async () => {
+test("300 handshakes that are broken off leave no memory", async () => {
   const program = (count: number) =>
     `import { breakMany } from "./tests/kit/broken_handshakes.ts"; await breakMany(${count}, 4)`;
-  const [few, many] = [await memoryAfter(program(100)), await memoryAfter(program(600))];
+  const [few, many] = [await memoryAfter(program(100)), await memoryAfter(program(400))];
   // Each left open would hold some 20 KiB.
   assertLess(many.heapUsed + many.external, few.heapUsed + few.external + 3 * MIB);
   assertLess(many.rss, few.rss + 60 * MIB);
