@@ -72,7 +72,7 @@ export class Balancer implements AsyncDisposable {
       idleTimeout: 5_000,
       // In upper case, a text can take three times its bytes.
       maxLineBytes: 3 * MAX_LINE_BYTES,
-      // Nobody awaits the writes.
+      // The writes are not awaited.
       maxQueuedBytes: MAX_OWED * (MAX_LINE_BYTES + 1),
       ...{ size: CONNECTIONS, minBackoff: 10, maxBackoff: 1000, framing: FRAMING, drain: "finish" } as const,
     };
@@ -121,7 +121,7 @@ export class Balancer implements AsyncDisposable {
     this.#dispatch();
     for await (const reply of conn.lines) {
       const job = link.owed.shift();
-      // Whose reply is the next one, if nobody has asked for this one?
+      // A reply without a request: which requests the next replies belong to is unknown.
       if (job === undefined) break;
       job.answer(reply);
       conn.setDeadline(link.owed.length > 0 ? REPLY_MS : Infinity, "reply");

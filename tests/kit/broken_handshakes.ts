@@ -37,7 +37,7 @@ export function breaks(count: number, lengths: Record<Break["version"], number>)
 }
 
 /**
- * Connects a client, and closes its connection once so many of its bytes have been sent.
+ * Connects a client, and closes its connection when the given number of its bytes has been sent.
  *
  * @param port The server's port.
  * @param where Where to break off; by default not before the handshake is done.

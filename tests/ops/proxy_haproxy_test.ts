@@ -160,7 +160,7 @@ withHAProxy("An HAProxy that ends TLS tells the client's certificate, the name i
   for (const type of [0x03, 0x20, 0x24, 0x25]) assertEquals(tlvs.has(type), true, `${type}`);
   const nameless = await connect();
   assertEquals([nameless.authority, nameless.tlsClientName, nameless.tlvs.has(0x22)], ["localhost", undefined, false]);
-  // This HAProxy goes on with a certificate that nobody has signed, and tells the name in it.
+  // This HAProxy goes on with a self-signed certificate, and tells the name in it.
   const stranger = await connect(makeIdentity("root"));
   assertEquals([new TextDecoder().decode(stranger.tlvs.get(0x22)), stranger.tlsClientName], ["root", undefined]);
   // HAProxy's health check is a connection of its own.
