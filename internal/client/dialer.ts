@@ -94,12 +94,12 @@ export class Dialer implements Listener {
     const { minBackoff, maxBackoff, failed } = this.#options;
     let pause = minBackoff;
     while (!this.#closing.signal.aborted) {
-      const { life, error } = await this.#openOne();
+      const outcome = await this.#openOne();
       if (this.#closing.signal.aborted) return;
-      if (life >= GOOD_LIFE_MS) pause = minBackoff;
+      if (outcome.life >= GOOD_LIFE_MS) pause = minBackoff;
       // Half of it at random: connections that ended together are not all opened at the same moment.
       const retryMs = Math.ceil(pause * (1 + Math.random()) / 2);
-      if (error !== undefined) failed(error, retryMs);
+      if ("error" in outcome) failed(outcome.error, retryMs);
       await this.#wait(retryMs);
       pause = Math.min(2 * pause, maxBackoff);
     }

@@ -140,6 +140,16 @@ testOnce("a failed attempt is an event and a number, and the pool tries again", 
   assertEquals(t.pool.stats().active, 1);
 });
 
+testOnce("a dial that rejects with nothing is a failed attempt like any other", async () => {
+  const clock = new FakeClock();
+  const events: PoolEvent[] = [];
+  const dial = () => Promise.reject<never>();
+  const pool = connectPool({ dial, clock, onEvent: (event) => events.push(event) }, shouting);
+  while (pool.stats().connectErrors === 0) await clock.advance(1);
+  assertEquals(events.map(({ type }) => type), ["connect-error"]);
+  await pool.shutdown();
+});
+
 test("a target that cannot be reached is named in the event", async () => {
   const listener = listenLoopback();
   const { port } = listener.addr as Deno.NetAddr;
