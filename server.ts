@@ -7,7 +7,7 @@
 import { Connection } from "./conn.ts";
 import type { Handler, Host } from "./internal/conn/parts.ts";
 import { Acceptors } from "./internal/server/acceptor.ts";
-import { Admission, admissionRules, Candidates, type Verdict } from "./internal/server/admission.ts";
+import { Admission, admissionRules, Candidates, type Verdict } from "./internal/admission/admission.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
@@ -23,7 +23,7 @@ import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts"
 import type { Server, ServerState } from "./internal/server/running.ts";
 import { checkData, encodeLine } from "./internal/lines/text.ts";
 import { Reports } from "./internal/server/reports.ts";
-import { Rejects } from "./internal/server/rejects.ts";
+import { Rejects } from "./internal/admission/rejects.ts";
 import { MemberList } from "./internal/memory/member_list.ts";
 import { checkDrain, checkServeOptions } from "./internal/api/serve_options.ts";
 import type { Clock, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { parseCidrs, parsePeers } from "../internal/server/cidr.ts";
+import { parseCidrs, parsePeers } from "../internal/admission/cidr.ts";
 import { LONGEST_MS } from "../internal/api/check.ts";
 
 /** One kind of value. */

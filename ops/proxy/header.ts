@@ -6,7 +6,7 @@
  */
 
 import { CR, LF } from "../../internal/lines/ascii.ts";
-import { mappedIPv4 } from "../../internal/server/cidr.ts";
+import { mappedIPv4 } from "../../internal/admission/cidr.ts";
 import { escapeUnsafe, quote } from "../../internal/api/errors.ts";
 import type { ProxyInfo } from "../../internal/api/transport.ts";
 import { malformed, ProxyHeaderError } from "./errors.ts";

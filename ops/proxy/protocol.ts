@@ -8,7 +8,7 @@
  */
 
 import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } from "../../internal/api/check.ts";
-import { parsePeers } from "../../internal/server/cidr.ts";
+import { parsePeers } from "../../internal/admission/cidr.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { peerLeftOr, PreparingListener } from "../preparing_listener.ts";

@@ -39,6 +39,7 @@ const DRAWER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   lines: ["api", "memory"],
   io: ["api", "memory", "time", "lines"],
   conn: ["api", "memory", "time", "lines", "io"],
+  admission: ["api", "time", "conn", "lines"],
   server: ["api", "time", "conn"],
   client: ["api", "time", "server"],
 };

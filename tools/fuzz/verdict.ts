@@ -6,7 +6,7 @@
 
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import type { ClosedEvent, CloseReason, Framing, ServerEvent } from "@x/shouty";
-import { clientOf } from "../../internal/server/cidr.ts";
+import { clientOf } from "../../internal/admission/cidr.ts";
 import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../internal/lines/misdirected.ts";
 import { type Cut, cutAll } from "../../tests/kit/framing_oracle.ts";
 import { BAIT } from "./handlers.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { parseCidrs, parsePeers } from "../../internal/server/cidr.ts";
+import { parseCidrs, parsePeers } from "../../internal/admission/cidr.ts";
 import * as fc from "../kit/fast_check.ts";
 
 function matches(list: string | string[], hostname: string): boolean {

@@ -1,9 +1,9 @@
 import { createConnection, type Socket } from "node:net";
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
-import { Admission, type AdmissionRules, decide } from "../../internal/server/admission.ts";
-import { ClientRates } from "../../internal/server/client_rates.ts";
-import { clientOf } from "../../internal/server/cidr.ts";
+import { Admission, type AdmissionRules, decide } from "../../internal/admission/admission.ts";
+import { ClientRates } from "../../internal/admission/client_rates.ts";
+import { clientOf } from "../../internal/admission/cidr.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 
