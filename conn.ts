@@ -5,12 +5,12 @@
  */
 
 import type { ConnLimits, ConnOptions } from "./internal/api/conn_options.ts";
-import type { Expiry } from "./internal/time/conn_clocks.ts";
+import type { Expiry } from "./internal/time/expiry.ts";
 import { ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
 import type { ClosedEvent, ConnInfo } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
-import type { CloseOptions } from "./internal/api/handlers.ts";
+import type { CloseOptions, ConnPhase, ConnStats } from "./internal/api/handlers.ts";
 import { Ending } from "./internal/conn/ending.ts";
 import { MisdirectedError } from "./internal/lines/misdirected.ts";
 import { type Host, Parts } from "./internal/conn/parts.ts";
@@ -19,13 +19,6 @@ import type { Holder } from "./internal/memory/budget.ts";
 import type { Member } from "./internal/memory/member_list.ts";
 import { encodeLine } from "./internal/lines/text.ts";
 import { closeQuietly, isReset, resetQuietly, type Transport } from "./internal/api/transport.ts";
-
-/**
- * The phases of a connection, in their order; it never goes back. In `ending` a limit or a clock has ended the input,
- * and the handler may still write; in `leaving` the connection writes the output that waits and its last line; in
- * `lingering` it discards what the peer still sends.
- */
-type Phase = "open" | "ending" | "leaving" | "lingering" | "closed";
 
 /** Maximum time for which a handler may still write after a limit or a clock has ended the input, in milliseconds. */
 const ENDING_MS = 1000;
@@ -39,7 +32,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Read from the transport once, at the start: a closed socket may no longer have an address. */
   readonly remoteAddr: Deno.Addr;
   place = 0;
-  #phase: Phase = "open";
+  #phase: ConnPhase = "open";
   /** Why nothing can be written any more; undefined while writes are taken. */
   writingEnded: CloseReason | undefined;
   #ending: Ending | undefined;
@@ -100,6 +93,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     return this.#parts.totals;
   }
 
+  /** Totals, times, and what the connection waits for. */
+  stats(): ConnStats {
+    return this.#parts.stats(this.#phase, this.#since, this.#ending?.word);
+  }
+
   ref(): void {
     this.#parts.transport.ref?.();
   }
@@ -149,6 +147,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Ends the connection at the next line boundary at which everything that the peer has sent is answered. */
   finish(reason: FinishReason): void {
+    if (this.#phase === "closed") return;
     this.#end.finish(reason);
     this.#parts.reader.finish(reason, () => this.#host.socketsTurn(), () => {
       if (this.#parts.resting) this.#leave(reason);

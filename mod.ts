@@ -12,9 +12,11 @@ export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/a
 export type * from "./internal/api/events.ts";
 export type { Framing, LineEnd } from "./internal/api/framing.ts";
 export type { CloseOptions, Conn, ConnHandler, LineHandler, ReadOptions, Reply } from "./internal/api/handlers.ts";
+export type { ConnPhase, ConnStats, WaitsFor } from "./internal/api/handlers.ts";
 export type { AdmissionRejectReason, Breach, CloseReason, SizeBreach } from "./internal/api/reasons.ts";
 export type { ListenerRejectReason, RejectReason } from "./internal/api/reasons.ts";
 export type { AdmitInfo, AdmitResult, DrainMode, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
+export type { ServerLimits } from "./internal/api/serve_options.ts";
 export { lineStream, type LineStreamOptions } from "./internal/lines/line_stream.ts";
 export { shout } from "./internal/lines/shout.ts";
 export { formatAddr, type Listener, type Transport } from "./internal/api/transport.ts";

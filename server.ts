@@ -7,29 +7,27 @@
 import { Connection } from "./conn.ts";
 import type { Handler, Host } from "./internal/conn/parts.ts";
 import { Acceptors } from "./internal/server/acceptor.ts";
-import { Admission, admissionRules, Candidates, type Verdict } from "./internal/admission/admission.ts";
+import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
 import { RefClock, SYSTEM_CLOCK } from "./internal/time/clock.ts";
-import { type ConnLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
+import type { ConnLimits } from "./internal/api/conn_options.ts";
 import { Drain } from "./internal/server/drain.ts";
 import { Counters, type ServerStats } from "./internal/server/counters.ts";
-import type { ClosedEvent, ShutdownReport } from "./internal/api/events.ts";
+import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/api/events.ts";
 import type { Conn, ConnHandler, LineHandler } from "./internal/api/handlers.ts";
-import type { AdmissionRejectReason } from "./internal/api/reasons.ts";
 import { MisdirectedTransport } from "./internal/lines/misdirected.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
 import type { Server, ServerState } from "./internal/server/running.ts";
-import { checkData, encodeLine } from "./internal/lines/text.ts";
+import { checkData } from "./internal/lines/text.ts";
 import { Reports } from "./internal/server/reports.ts";
-import { Rejects } from "./internal/admission/rejects.ts";
 import { MemberList } from "./internal/memory/member_list.ts";
 import { checkDrain, checkServeOptions } from "./internal/api/serve_options.ts";
-import type { Clock, ServeOptions, ShutdownOptions } from "./internal/api/serve_options.ts";
+import type { ServeOptions, ServerLimits, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
-import { closeQuietly, keepAlive, type Transport } from "./internal/api/transport.ts";
+import { keepAlive, type Transport } from "./internal/api/transport.ts";
 
 /**
  * A server at work.
@@ -37,21 +35,17 @@ import { closeQuietly, keepAlive, type Transport } from "./internal/api/transpor
  * It owns the acceptor, the rejected connections, and every admitted connection until its `closed` resolves. A shutdown
  * awaits these promises, and then the handlers that are still running.
  */
-export class LineServer<Data> implements Server<Data>, Host<Data> {
+export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost {
   readonly addrs: readonly Deno.Addr[];
   readonly keepAliveMs: number;
   readonly alarms: Alarms;
   readonly handler: Handler<Data>;
   readonly framing: ResolvedFraming;
   readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
-  readonly #limits: ConnLimits;
   readonly #options: ServeOptions<Data>;
   readonly clock: RefClock;
-  readonly #time: Clock;
   readonly #acceptors: Acceptors;
-  readonly #admission: Admission;
-  readonly #rejects: Rejects;
-  readonly #candidates: Candidates;
+  readonly #entrance: Entrance;
   readonly #conns = new MemberList<Connection<Data>>();
   readonly budget: Budget;
   readonly #counters = new Counters();
@@ -65,29 +59,31 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
   readonly #orphans = new Set<Promise<void>>();
   /** Aborts when a shutdown begins. */
   readonly #stopping = new AbortController();
-  #drain: Drain | undefined;
+  readonly #drain: Drain;
 
   constructor(options: ServeOptions<Data>, handler: Handler<Data>) {
     const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
-    this.#limits = resolveConnOptions(options);
+    this.#entrance = new Entrance(options, clock, this);
     this.framing = resolveFraming(options.framing);
     this.makeData = options.data;
     this.keepAliveMs = options.keepAliveMs ?? 15_000;
-    this.#admission = new Admission(admissionRules(options), () => clock.now());
     this.handler = handler;
     this.#options = options;
     this.reports = new Reports(options, this.#counters);
-    this.#time = clock;
     this.clock = new RefClock(clock);
     this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024);
     this.alarms = new Alarms(clock);
-    this.#rejects = new Rejects(clock);
-    this.#candidates = new Candidates(clock, options.admitTimeout ?? 5000, this.#limits);
+    // Not with `this.clock`: unref() must not stop the timer of a shutdown that the caller awaits.
+    this.#drain = new Drain(this.#conns, clock, {
+      delayed: (delayMs) => this.#enterState("lame-duck", { type: "lame-duck", delayMs }),
+      begin: () => this.#stopping.abort(),
+      waiting: () => this.reports.emit({ type: "waiting", active: this.active }),
+    });
     const listeners = [options.listener ?? Deno.listen({ hostname, port })].flat();
     this.#acceptors = new Acceptors(listeners, this.clock, {
-      delay: () => this.#admission.delay(),
-      failed: (error, retryMs) => this.reports.acceptFailed(error, retryMs),
-      accepted: (transport) => this.#enter(transport),
+      delay: () => this.#entrance.delay(),
+      failed: (error, retryMs) => this.#entrance.acceptFailed(error, retryMs),
+      accepted: (transport) => this.#entrance.enter(transport),
     });
     this.addrs = this.#acceptors.addrs;
     for (const addr of this.addrs) this.reports.listening(addr);
@@ -122,21 +118,62 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     return this.#conns.size;
   }
 
+  get paused(): boolean {
+    return this.#entrance.paused;
+  }
+
+  get limits(): Readonly<ServerLimits> {
+    return this.#entrance.limits;
+  }
+
+  get open(): Iterable<Connection<Data>> {
+    return this.#conns;
+  }
+
   stats(): ServerStats {
-    return this.#counters.snapshot(this.#conns, this.#orphans.size);
+    return this.#counters.snapshot(this.#conns, this.#entrance.queued, this.#orphans.size);
+  }
+
+  pause(): void {
+    if (!this.paused && this.#accepts) this.#setPaused(true, { type: "paused" });
+  }
+
+  resume(): void {
+    if (this.paused && this.#accepts) this.#setPaused(false, { type: "resumed" });
+  }
+
+  #setPaused(paused: boolean, event: ServerEvent): void {
+    this.#entrance.paused = paused;
+    this.reports.emit(event);
+    this.madeRoom();
+  }
+
+  get #accepts(): boolean {
+    return this.#state === "listening" || this.#state === "lame-duck";
+  }
+
+  setLimits(limits: ServerLimits): void {
+    this.#entrance.setLimits(limits);
+    this.madeRoom();
+  }
+
+  madeRoom(): void {
+    this.#acceptors.hurry();
   }
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
     checkOptions("shutdown options", options);
     const { drain = this.#options.drain ?? "linger", drainTimeout = this.#options.drainTimeout ?? 10_000 } = options;
-    checkDrain(drain, drainTimeout);
-    if (this.#state === "listening") {
-      // Set before any hook is called: a hook may call this method again.
-      this.#state = "draining";
-      this.#stopping.abort();
-    }
-    this.#drain?.hurry(drain, drainTimeout);
+    const { delay = this.#options.drainDelay ?? 0, spread = this.#options.drainSpread ?? 0 } = options;
+    checkDrain({ drain, drainTimeout, delay, spread });
+    if (this.#state !== "closed") this.#drain.hurry({ drain, drainTimeout, delay, spread });
     return this.#report.promise;
+  }
+
+  #enterState(state: ServerState, event: ServerEvent): void {
+    // Set before any hook is called: a hook may call `shutdown` again.
+    this.#state = state;
+    this.reports.emit(event);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -171,11 +208,11 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
       handled.then(() => this.#orphans.delete(handled));
     }
     this.#conns.delete(conn);
-    this.#admission.leave(conn.remoteAddr);
+    this.#entrance.leave(conn.remoteAddr);
     this.#counters.ended(event, event);
     this.reports.emit(event);
     // Last, as the next connection can be admitted within this call: its event comes after that of this one.
-    this.#acceptors.hurry();
+    this.madeRoom();
   };
 
   #obey(signal: AbortSignal): void {
@@ -190,43 +227,10 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     // Awaiting `finished` is optional: its rejection must not end the process as unhandled.
     this.#finished.promise.catch(() => {});
     this.#finished.reject(error);
-    this.shutdown();
+    this.shutdown({ delay: 0 });
   }
 
-  /** Admits or rejects a connection. If its address cannot be read, it alone is closed, and accepting goes on. */
-  #enter(transport: Transport): void {
-    try {
-      this.#admit(transport);
-    } catch (error) {
-      closeQuietly(transport);
-      this.reports.acceptFailed(error, 0);
-    }
-  }
-
-  #admit(transport: Transport): void {
-    // If a shutdown has begun since this was accepted, its list of connections is complete already.
-    if (this.#state !== "listening") return closeQuietly(transport);
-    const { remoteAddr } = transport;
-    const decision = this.#admission.enter(remoteAddr);
-    if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
-    const { admit } = this.#options;
-    if (admit === undefined) return this.#serve(transport, this.#limits);
-    const { localAddr } = transport;
-    const verdict = this.#candidates.ask(() => admit({ remoteAddr, localAddr }));
-    verdict.then((verdict) => this.#decided(transport, remoteAddr, verdict));
-  }
-
-  /** Serves or rejects a connection about which the hook `admit` has decided. */
-  #decided(transport: Transport, remoteAddr: Deno.Addr, { limits, error }: Verdict): void {
-    if (this.#state === "listening" && limits !== undefined) return this.#serve(transport, limits);
-    if (error !== undefined) this.#counters.hookErrors++;
-    this.#admission.leave(remoteAddr);
-    if (this.#state === "listening") this.#reject(transport, "refused", undefined, error);
-    else closeQuietly(transport);
-    this.#acceptors.hurry();
-  }
-
-  #serve(transport: Transport, limits: ConnLimits): void {
+  serve(transport: Transport, limits: ConnLimits): void {
     // With a shorter `idleTimeout`, the server notices a vanished peer before keep-alive would.
     if (this.keepAliveMs < limits.idleTimeout) keepAlive(transport);
     const seen = limits.answerMisdirected ? new MisdirectedTransport(transport) : transport;
@@ -237,13 +241,6 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
     this.reports.emit({ type: "accepted", conn });
     conn.closed.then(this.#ended);
     conn.serve();
-  }
-
-  #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number, error?: unknown): void {
-    this.reports.rejected({ remoteAddr: transport.remoteAddr, reason, limit: limit!, error });
-    if (reason === "accept-rate-per-ip") return closeQuietly(transport);
-    const word = this.reports.lastWords(reason, limit ?? 0);
-    this.#rejects.add(transport, word === null ? "" : encodeLine(word, this.framing, true));
   }
 
   /**
@@ -262,18 +259,12 @@ export class LineServer<Data> implements Server<Data>, Host<Data> {
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
-    // With `#time`, not `clock`: unref() must not stop the timer of a shutdown that the caller awaits.
-    const drain = this.#drain = new Drain(this.#conns, this.#time, () => {
-      this.reports.emit({ type: "waiting", active: this.active });
-    });
-    this.reports.emit({ type: "draining", active: this.active });
+    this.#enterState("draining", { type: "draining", active: this.active });
     const released = this.#acceptors.close();
-    this.#rejects.close();
-    this.#candidates.close();
+    this.#entrance.close();
     await Promise.all([released, ...Array.from(this.#conns, (conn) => conn.closed)]);
-    const handlersLeft = await this.#handlersSettle(drain.over);
-    drain.stop();
-    this.#drain = undefined;
+    const handlersLeft = await this.#handlersSettle(this.#drain.over);
+    this.#drain.stop();
     this.#state = "closed";
     const report = { closed: this.#counters.closedSince(before), handlersLeft, durationMs: this.clock.now() - since };
     this.reports.emit({ type: "stopped", report });

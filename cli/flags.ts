@@ -9,6 +9,7 @@ import {
   DEFAULT_PORT,
   LARGEST_BYTES,
   LEAST_KEEP_ALIVE_MS,
+  LONGEST_MS,
   MOST_KEEP_ALIVE_MS,
 } from "../internal/api/check.ts";
 import {
@@ -18,6 +19,7 @@ import {
   MODE,
   NETWORKS,
   oneOf,
+  orNone,
   orOff,
   PORT,
   PROXIES,
@@ -63,7 +65,8 @@ export const SWITCHES = { help: "show this help", version: "show the version" } 
 export type ServeFlags =
   & FlagsOf<
     number,
-    | ("idleTimeout" | "lineTimeout" | "writeTimeout" | "firstLineTimeout" | "drainTimeout" | "maxAge" | "keepAliveMs")
+    | ("idleTimeout" | "lineTimeout" | "writeTimeout" | "firstLineTimeout" | "maxAge" | "keepAliveMs")
+    | ("drainTimeout" | "drainDelay" | "drainSpread" | "maxPenaltyMs")
     | ("maxLines" | "maxLineBytes" | "maxConnectionBytes" | "maxBufferedBytes")
     | ("maxLinesPerSecond" | "maxBytesPerSecond" | "acceptRate" | "acceptRatePerIp")
     | ("maxConnections" | "maxConnectionsPerIp")
@@ -102,6 +105,8 @@ export const SERVE: Command<ServeFlags> = {
     maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
     maxLines: flag(orOff(whole(1)), "off", "end connections that sent this many lines"),
     drainTimeout: flag(orOff(TIME), "8s", "how long a shutdown waits for clients"),
+    drainDelay: flag(orNone(TIME), "off", "how long a shutdown goes on accepting first"),
+    drainSpread: flag(orNone(TIME), "off", "spread the ends of a shutdown over this time"),
     drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish a line only"),
     maxLineBytes: flag(size(LARGEST_BYTES), "65536", "longest line"),
     maxConnectionBytes: flag(orOff(size()), "off", "most that one client may send"),
@@ -117,6 +122,7 @@ export const SERVE: Command<ServeFlags> = {
     deny: flag(NETWORKS, "off", "reject these, even if --allow has them"),
     acceptRate: flag(orOff(whole(1)), "off", "most new connections a second"),
     acceptRatePerIp: flag(orOff(whole(1)), "off", "the same per IPv4 address or IPv6 /64"),
+    maxPenaltyMs: flag(orNone(time(1000, LONGEST_MS)), "off", "shut out clients that keep being rejected"),
     proxyProtocol: flag(PROXIES, "off", "proxies, which have to send PROXY headers"),
     proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long a PROXY header may take"),
     unix: flag(FILE, "off", "listen on a Unix socket, not on port 8080"),

@@ -179,6 +179,16 @@ export function orOff(kind: Kind<number>): Kind<number> {
   };
 }
 
+/** A time of something that can be left out; `off` is 0. */
+export function orNone(kind: Kind<number>): Kind<number> {
+  return {
+    symbol: `${kind.symbol}|off`,
+    legend: kind.legend ?? [],
+    allowed: `${kind.allowed}, or off`,
+    read: (text) => text === "off" ? 0 : kind.read(text),
+  };
+}
+
 interface Amount {
   readonly symbol: string;
   readonly what: string;

@@ -73,6 +73,13 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
     text: ({ conn, error }) => `handler failed for ${formatAddr(conn.remoteAddr)}: ${reasonOf(error)}`,
     fields: ({ conn, error }) => ({ id: conn.id, remote: formatAddr(conn.remoteAddr), error: reasonOf(error) }),
   },
+  "paused": { level: "warn", text: () => "paused: accepting no connections", fields: () => ({}) },
+  "resumed": { level: "info", text: () => "resumed: accepting connections again", fields: () => ({}) },
+  "lame-duck": {
+    level: "info",
+    text: ({ delayMs }) => `shutting down in ${seconds(delayMs)}: still accepting connections`,
+    fields: ({ delayMs }) => ({ delayMs }),
+  },
   "draining": { level: "info", text: () => "shutting down", fields: ({ active }) => ({ active }) },
   "waiting": {
     level: "info",

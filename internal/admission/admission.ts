@@ -4,16 +4,27 @@
  * @module
  */
 
-import { checkRate, checkWhole, checkWord } from "../api/check.ts";
-import type { AdmitResult, Clock, ServeOptions } from "../api/serve_options.ts";
-import { parseCidrs } from "./cidr.ts";
+import { checkPenalty, checkRate, checkWhole, checkWord } from "../api/check.ts";
+import type { ServeOptions } from "../api/serve_options.ts";
+import { clientOf, parseCidrs } from "./cidr.ts";
 import { ClientRates } from "./client_rates.ts";
-import { clientOf } from "./cidr.ts";
-import { type ConnLimits, mergeLimits } from "../api/conn_options.ts";
+import { Penalties } from "./penalties.ts";
 import { Rate } from "../time/rate.ts";
-import type { AdmissionRejectReason } from "../api/reasons.ts";
+import type { AdmissionRejectReason, RejectReason } from "../api/reasons.ts";
 
 /** The options that decide which connections are served. */
+export type AdmissionOptions = Pick<
+  ServeOptions,
+  | ("maxConnections" | "maxConnectionsPerIp" | "acceptRate" | "acceptRatePerIp" | "maxPenaltyMs")
+  | ("atCapacity" | "allow" | "deny")
+>;
+
+/** The same options, with all defaults filled in. */
+export type AdmissionLimits = {
+  readonly [Name in keyof AdmissionOptions]-?: Exclude<AdmissionOptions[Name], undefined>;
+};
+
+/** The rules that follow from these options. */
 export interface AdmissionRules {
   readonly maxConnections: number;
   readonly maxConnectionsPerIp: number;
@@ -21,6 +32,8 @@ export interface AdmissionRules {
   readonly acceptRate: number;
   /** The same limit for each client. */
   readonly acceptRatePerIp: number;
+  /** Maximum time for which a client that keeps being rejected is shut out, in milliseconds; 0 for no penalties. */
+  readonly maxPenaltyMs: number;
   /** What happens at `maxConnections`. */
   readonly atCapacity: "reject" | "wait";
   /** Whether the lists `allow` and `deny` let this address in. */
@@ -53,6 +66,8 @@ export interface Newcomer {
   readonly connections: number;
   /** Whether the same client opens connections faster than `acceptRatePerIp` allows. */
   readonly tooFast: boolean;
+  /** Whether the same client is shut out for a while. */
+  readonly penalized: boolean;
 }
 
 const ADMIT: Decision = { kind: "admit" };
@@ -66,14 +81,15 @@ const ADMIT: Decision = { kind: "admit" };
  * @returns What to do with the connection.
  */
 export function decide(rules: AdmissionRules, { active, dueMs, newcomer }: Situation): Decision {
-  const { maxConnections, maxConnectionsPerIp, acceptRatePerIp, atCapacity, allowed } = rules;
+  const { maxConnections, maxConnectionsPerIp, acceptRatePerIp, maxPenaltyMs, atCapacity, allowed } = rules;
   const full = active >= maxConnections;
   if (newcomer === undefined) {
     if (full && atCapacity === "wait") return { kind: "wait", ms: Infinity };
     return dueMs > 0 ? { kind: "wait", ms: dueMs } : ADMIT;
   }
-  const { addr, connections, tooFast } = newcomer;
-  // Checked first, because it is the cheapest: each other rejection costs an error line and a graceful close.
+  const { addr, connections, tooFast, penalized } = newcomer;
+  // Checked first, because they are the cheapest: each other rejection costs an error line and a graceful close.
+  if (penalized) return reject("penalty", maxPenaltyMs);
   if (tooFast) return reject("accept-rate-per-ip", acceptRatePerIp);
   if (!allowed(addr)) return reject("denied");
   if (full) return reject("max-connections", maxConnections);
@@ -86,22 +102,41 @@ function reject(reason: AdmissionRejectReason, limit?: number): Decision {
 
 /** Decides about each connection, and keeps the counts and rates that the decisions need. */
 export class Admission {
-  readonly #rules: AdmissionRules;
+  #rules!: AdmissionRules;
   readonly #now: () => number;
   readonly #clients = new Map<string, number>();
   #active = 0;
-  readonly #rate: Rate | undefined;
-  readonly #clientRates: ClientRates | undefined;
+  #rate: Rate | undefined;
+  #clientRates: ClientRates | undefined;
+  #penalties: Penalties | undefined;
 
   /**
    * @param rules The rules.
    * @param now Returns the time, in milliseconds.
    */
   constructor(rules: AdmissionRules, now: () => number) {
-    this.#rules = rules;
     this.#now = now;
-    if (rules.acceptRate !== Infinity) this.#rate = new Rate(rules.acceptRate);
-    if (rules.acceptRatePerIp !== Infinity) this.#clientRates = new ClientRates(rules.acceptRatePerIp);
+    this.setRules(rules, []);
+  }
+
+  /**
+   * Changes the rules.
+   *
+   * @param rules The new rules. A rate and the penalties begin anew if their limit has changed.
+   * @param open The addresses of the peers that are counted now.
+   */
+  setRules(rules: AdmissionRules, open: Iterable<Deno.Addr>): void {
+    const before = this.#rules as AdmissionRules | undefined;
+    const changed = (name: keyof AdmissionRules) => rules[name] !== before?.[name];
+    const { acceptRate, acceptRatePerIp, maxPenaltyMs } = this.#rules = rules;
+    if (changed("acceptRate")) this.#rate = acceptRate === Infinity ? undefined : new Rate(acceptRate);
+    if (changed("acceptRatePerIp")) {
+      this.#clientRates = acceptRatePerIp === Infinity ? undefined : new ClientRates(acceptRatePerIp);
+    }
+    if (changed("maxPenaltyMs")) this.#penalties = maxPenaltyMs === 0 ? undefined : new Penalties(maxPenaltyMs);
+    // Without a limit on them, the connections of each client are not counted.
+    this.#clients.clear();
+    for (const addr of open) this.#count(this.#clientOf(addr));
   }
 
   /** Returns how many milliseconds to wait before accepting the next connection; `Infinity` until a connection ends. */
@@ -113,21 +148,21 @@ export class Admission {
   /**
    * Decides about a connection that was accepted. An admitted connection is counted until {@linkcode leave}.
    *
-   * The connection counts for `acceptRate`, unless its client is above `acceptRatePerIp`. In that case the next
-   * connection, which may be another client's, is accepted at once, so a storm from one address does not use up the
+   * The connection counts for `acceptRate`, unless its client is above `acceptRatePerIp` or shut out. In that case the
+   * next connection, which may be another client's, is accepted at once, so a storm from one address does not use up the
    * common rate.
    */
   enter(addr: Deno.Addr): Decision {
     const now = this.#now();
     const client = this.#clientOf(addr);
-    const connections = this.#clients.get(client) ?? 0;
-    const tooFast = client !== "" && this.#clientRates?.take(client, now) === false;
-    if (!tooFast) this.#rate?.take(now, 1);
-    const newcomer = { addr, connections, tooFast };
+    const penalized = client !== "" && this.#penalties?.applies(client, now) === true;
+    const tooFast = !penalized && client !== "" && this.#clientRates?.take(client, now) === false;
+    if (!tooFast && !penalized) this.#rate?.take(now, 1);
+    const newcomer = { addr, connections: this.#clients.get(client) ?? 0, tooFast, penalized };
     const decision = decide(this.#rules, { active: this.#active, dueMs: 0, newcomer });
     if (decision.kind !== "admit") return decision;
     this.#active++;
-    if (client !== "" && this.#countsClients) this.#clients.set(client, connections + 1);
+    this.#count(client);
     return decision;
   }
 
@@ -140,95 +175,56 @@ export class Admission {
     else this.#clients.delete(client);
   }
 
+  /** Notes that a connection was rejected: if that was its client's doing, the client comes nearer to a penalty. */
+  rejected(addr: Deno.Addr, reason: RejectReason | "gone"): void {
+    if (!BY_CLIENT.has(reason)) return;
+    const client = this.#clientOf(addr);
+    if (client !== "") this.#penalties?.rejected(client, this.#now());
+  }
+
+  #count(client: string): void {
+    if (client !== "" && this.#countsClients) this.#clients.set(client, (this.#clients.get(client) ?? 0) + 1);
+  }
+
   get #countsClients(): boolean {
     return this.#rules.maxConnectionsPerIp !== Infinity;
   }
 
   /** The client of a connection; empty if no rule depends on clients, or if the peer has no IP address. */
   #clientOf(addr: Deno.Addr): string {
-    const needed = this.#countsClients || this.#clientRates !== undefined;
+    const needed = this.#countsClients || this.#clientRates !== undefined || this.#penalties !== undefined;
     return needed && "hostname" in addr ? clientOf(addr.hostname) : "";
   }
 }
 
-/** What the hook `admit` has decided: limits if the connection is admitted; an error if the hook failed. */
-export interface Verdict {
-  readonly limits?: ConnLimits;
-  readonly error?: unknown;
-}
-
-/** Connections about which the hook `admit` has not decided. */
-export class Candidates {
-  readonly #clock: Clock;
-  readonly #timeout: number;
-  readonly #limits: ConnLimits;
-  readonly #drops = new Set<() => void>();
-
-  /**
-   * @param clock The source of time.
-   * @param timeout Maximum time for a decision, in milliseconds.
-   * @param limits The limits of the server, which the hook can change.
-   */
-  constructor(clock: Clock, timeout: number, limits: ConnLimits) {
-    this.#clock = clock;
-    this.#timeout = timeout;
-    this.#limits = limits;
-  }
-
-  /**
-   * Asks the hook about a connection, but waits no longer than the time limit.
-   *
-   * @param ask Calls the hook.
-   * @returns The decision; never rejects.
-   */
-  async ask(ask: () => AdmitResult | Promise<AdmitResult>): Promise<Verdict> {
-    const { promise, resolve } = Promise.withResolvers<Verdict>();
-    const timeout = this.#timeout;
-    const late = () => resolve({ error: new Deno.errors.TimedOut(`No decision of admit within ${timeout} ms`) });
-    const cancel = timeout === Infinity ? () => {} : this.#clock.setTimer(late, timeout, true);
-    const drop = () => resolve({});
-    this.#drops.add(drop);
-    this.#verdictOf(ask).then(resolve);
-    const verdict = await promise;
-    this.#drops.delete(drop);
-    cancel();
-    return verdict;
-  }
-
-  async #verdictOf(ask: () => AdmitResult | Promise<AdmitResult>): Promise<Verdict> {
-    try {
-      const result = await ask();
-      return result === false ? {} : { limits: mergeLimits(this.#limits, result ?? {}) };
-    } catch (error) {
-      return { error };
-    }
-  }
-
-  /** Rejects all of them: the server has stopped accepting. */
-  close(): void {
-    for (const drop of this.#drops) drop();
-  }
-}
-
-type AdmissionOptions = Pick<
-  ServeOptions,
-  "maxConnections" | "maxConnectionsPerIp" | "acceptRate" | "acceptRatePerIp" | "atCapacity" | "allow" | "deny"
->;
+/** The reasons for which the client is rejected, and not the state of the server. A denied address stays out anyway. */
+const BY_CLIENT: ReadonlySet<RejectReason | "gone"> = new Set<RejectReason>([
+  ...["max-connections-per-ip", "accept-rate-per-ip", "refused", "proxy-header", "tls-handshake"] as const,
+]);
 
 /** Checks the options of admission, and fills in their defaults. */
-export function admissionRules(options: AdmissionOptions): AdmissionRules {
+export function resolveAdmission(options: AdmissionOptions): AdmissionLimits {
   const { maxConnections = 10_000, maxConnectionsPerIp = Infinity, acceptRate = Infinity } = options;
-  const { acceptRatePerIp = Infinity, atCapacity = "reject" } = options;
+  const { acceptRatePerIp = Infinity, maxPenaltyMs = 0, atCapacity = "reject", allow = null, deny = null } = options;
   checkWhole("maxConnections", maxConnections, 1, Infinity);
   checkWhole("maxConnectionsPerIp", maxConnectionsPerIp, 1, Infinity);
   checkRate("acceptRate", acceptRate);
   checkRate("acceptRatePerIp", acceptRatePerIp);
+  if (maxPenaltyMs !== 0) checkPenalty(maxPenaltyMs);
   checkWord("atCapacity", atCapacity, ["reject", "wait"]);
-  const allowed = addressRule(options);
-  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, atCapacity, allowed };
+  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, maxPenaltyMs, atCapacity, allow, deny };
 }
 
-function addressRule({ allow, deny }: AdmissionOptions): (addr: Deno.Addr) => boolean {
+/**
+ * Makes the rules that follow from the options.
+ *
+ * @throws {RangeError | TypeError} If a list of addresses is wrong.
+ */
+export function admissionRules({ allow, deny, ...rules }: AdmissionLimits): AdmissionRules {
+  return { ...rules, allowed: addressRule(allow, deny) };
+}
+
+function addressRule(allow: readonly string[] | null, deny: readonly string[] | null): (addr: Deno.Addr) => boolean {
   const allowed = allow && parseCidrs("allow", allow);
   const denied = deny && parseCidrs("deny", deny);
   return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);

@@ -69,6 +69,20 @@ export function checkBufferBytes(name: string, value: number): void {
   checkWhole(name, value, 1, LARGEST_BYTES);
 }
 
+/** Checks the longest penalty, in milliseconds. */
+export function checkPenalty(maxPenaltyMs: number): void {
+  checkNumber("maxPenaltyMs", maxPenaltyMs);
+  if (maxPenaltyMs >= 1000 && maxPenaltyMs <= LONGEST_MS) return;
+  throw new RangeError(`Cannot use maxPenaltyMs ${maxPenaltyMs}: expected 0, or 1000 to ${LONGEST_MS} ms`);
+}
+
+/** Checks a time in milliseconds that may be 0. */
+export function checkDelay(name: string, value: number): void {
+  checkNumber(name, value);
+  if (value >= 0 && value <= LONGEST_MS) return;
+  throw new RangeError(`Cannot use ${name} ${value}: expected 0 to ${LONGEST_MS} ms`);
+}
+
 /** Checks that a value is one of the given words. */
 export function checkWord(name: string, value: unknown, words: readonly string[]): void {
   if (words.includes(value as string)) return;

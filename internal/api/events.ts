@@ -108,7 +108,27 @@ export interface HandlerErrorEvent {
   readonly error: unknown;
 }
 
-/** A shutdown has begun. */
+/** The server accepts no more connections until it is resumed; see `server.pause`. */
+export interface PausedEvent {
+  /** The kind of event. */
+  readonly type: "paused";
+}
+
+/** The server accepts connections again. */
+export interface ResumedEvent {
+  /** The kind of event. */
+  readonly type: "resumed";
+}
+
+/** A shutdown has begun with a delay: the server still accepts connections. */
+export interface LameDuckEvent {
+  /** The kind of event. */
+  readonly type: "lame-duck";
+  /** The time until it drains, in milliseconds. */
+  readonly delayMs: number;
+}
+
+/** A drain has begun: the server accepts no more connections. */
 export interface DrainingEvent {
   /** The kind of event. */
   readonly type: "draining";
@@ -154,6 +174,9 @@ export type ServerEvent =
   | GoneEvent
   | AcceptErrorEvent
   | HandlerErrorEvent
+  | PausedEvent
+  | ResumedEvent
+  | LameDuckEvent
   | DrainingEvent
   | WaitingEvent
   | StoppedEvent;

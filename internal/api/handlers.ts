@@ -34,6 +34,47 @@ export interface CloseOptions {
 }
 
 /**
+ * The phases of a connection, in their order; it never goes back. In `ending` a limit or a clock has ended the input,
+ * and the handler may still write; in `leaving` the connection writes the output that waits and its last line; in
+ * `lingering` it discards what the peer still sends.
+ */
+export type ConnPhase = "open" | "ending" | "leaving" | "lingering" | "closed";
+
+/**
+ * What a connection waits for:
+ *
+ * - `first-byte`: the first byte from its peer
+ * - `peer`: more input; nothing has begun
+ * - `line`: the rest of a line
+ * - `body`: the rest of what a read such as `readExactly` asks for
+ * - `write`: the peer, to take what was written
+ * - `handler`: the handler
+ * - `close`: the end
+ * - `turn`: a turn of the event loop, memory, or a rate limit
+ */
+export type WaitsFor = "first-byte" | "peer" | "line" | "body" | "write" | "handler" | "close" | "turn";
+
+/** What a connection has done so far, and what it waits for. */
+export interface ConnStats {
+  /** The number of whole lines read. */
+  readonly lines: number;
+  /** The number of bytes read. */
+  readonly bytesIn: number;
+  /** The number of bytes written. */
+  readonly bytesOut: number;
+  /** The time since it was accepted, in milliseconds. */
+  readonly ageMs: number;
+  /** The time for which it has waited for its peer, in milliseconds; 0 if it does not. */
+  readonly idleMs: number;
+  /** Its phase. */
+  readonly phase: ConnPhase;
+  /** What it waits for. */
+  readonly waitsFor: WaitsFor;
+  /** The handler's own word, from `conn.close` or `conn.setDeadline`. */
+  readonly detail?: string;
+}
+
+/**
  * The connection to one client, as a handler gets it.
  *
  * All reads share one position in the input: the next read gets what comes next, whichever read it is. There is one
@@ -211,6 +252,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @throws {RangeError | TypeError} If the time is wrong.
    */
   setDeadline(milliseconds: number, detail?: string): void;
+  /** Returns what the connection has done so far, and what it waits for. */
+  stats(): ConnStats;
   /**
    * Begins TLS on a connection that has begun in plain text, as SMTP's `STARTTLS` does. First sends what has been
    * written; what is written meanwhile is sent encrypted. `conn`, its limits, and a loop over `lines` go on.

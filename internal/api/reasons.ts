@@ -104,6 +104,8 @@ export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
  * - `max-connections-per-ip`: its client had `maxConnectionsPerIp` open already
  * - `accept-rate-per-ip`: its client opens connections faster than `acceptRatePerIp`; the connection is closed at once,
  *   without an error line
+ * - `penalty`: its client was rejected again and again, and is shut out for a while, `maxPenaltyMs` at most; the
+ *   connection is closed at once, without an error line
  * - `denied`: its address is on the list `deny`, or not on the list `allow`
  * - `refused`: the hook `admit` returned `false`, threw, or did not settle within `admitTimeout`
  *
@@ -116,6 +118,7 @@ export type AdmissionRejectReason =
   | "max-connections"
   | "max-connections-per-ip"
   | "accept-rate-per-ip"
+  | "penalty"
   | "denied"
   | "refused";
 

@@ -6,6 +6,7 @@
 
 import {
   checkClock,
+  checkDelay,
   checkFunction,
   checkHostname,
   checkKeepAlive,
@@ -113,6 +114,19 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    */
   acceptRatePerIp?: number | undefined;
   /**
+   * Maximum time for which a client that keeps being rejected is shut out, in milliseconds, from 1000. A client is one
+   * IPv4 address, or one IPv6 /64. Rejections count for the reasons `max-connections-per-ip`, `accept-rate-per-ip`,
+   * `refused`, `tls-handshake` and `proxy-header`. The first ten do no harm; from the eleventh on, each shuts the client
+   * out: for a second first, then for twice as long each time. Its connections are closed meanwhile as soon as they are
+   * accepted, without an error line, with reason `penalty`. A client that was not rejected for `maxPenaltyMs` after its
+   * last penalty begins anew. At most 10 000 clients are remembered. Under TLS and behind a proxy, the server checks it after
+   * the handshake or the PROXY header. It does not apply to peers without an IP address. 0
+   * switches it off.
+   *
+   * @default {0}
+   */
+  maxPenaltyMs?: number | undefined;
+  /**
    * Time of silence after which the kernel asks the peer's system whether it is still there, in milliseconds. It
    * detects a peer that has vanished while no clock of the server runs, because `idleTimeout` is off or a handler
    * works. The kernel accepts times from 1000 to 32_767_000; `Infinity` switches it off. While the server waits for a
@@ -147,6 +161,22 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * @default {10_000}
    */
   drainTimeout?: number | undefined;
+  /**
+   * Time in milliseconds for which a shutdown goes on accepting connections and serving them before it drains: a load
+   * balancer goes on sending connections for seconds after it was told not to. The server's state is `lame-duck`
+   * meanwhile. A further call of `shutdown` can only shorten it.
+   *
+   * @default {0}
+   */
+  drainDelay?: number | undefined;
+  /**
+   * Time in milliseconds over which a shutdown spreads what it ends, so that its clients do not all come back to another
+   * server at once; at most `drainTimeout`. With `finish`, the connections are asked to finish one after another from the
+   * beginning of the drain; with `linger`, those that are left are aborted one after another before the deadline.
+   *
+   * @default {0}
+   */
+  drainSpread?: number | undefined;
   /** How lines are framed; `conn.setFraming` changes it for one connection. */
   framing?: Partial<Framing> | undefined;
   /**
@@ -177,7 +207,7 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * without its line end, or `null` for none. The default returns lines such as `error: line longer than 65536 bytes`
    * for limits of size, and `null` for everything else. In a protocol of requests and replies, a line at a clock or in a
    * drain could be taken for the reply to the next request: return `null` there. It is not called for the reasons `end`, `closed`, `reset`,
-   * `misdirected`, `write-timeout`, `write-queue`, `drain-timeout`, `transport-error` and `accept-rate-per-ip`.
+   * `misdirected`, `write-timeout`, `write-queue`, `drain-timeout`, `transport-error`, `accept-rate-per-ip` and `penalty`.
    *
    * @param reason Why the connection ends.
    * @param limit The value of the limit that the reason names; 0 if it names none.
@@ -208,7 +238,23 @@ export interface ShutdownOptions {
   drain?: DrainMode | undefined;
   /** Maximum time to wait for them, in milliseconds. */
   drainTimeout?: number | undefined;
+  /** Time for which the server goes on accepting and serving first, in milliseconds; see `drainDelay`. */
+  delay?: number | undefined;
+  /** Time over which the ends are spread, in milliseconds; see `drainSpread`. */
+  spread?: number | undefined;
 }
+
+/**
+ * Limits that {@linkcode Server.setLimits} changes: those that decide which connections are served, and those of each
+ * connection.
+ */
+export interface ServerLimits extends
+  ConnOptions,
+  Pick<
+    ServeOptions,
+    | ("maxConnections" | "maxConnectionsPerIp" | "acceptRate" | "acceptRatePerIp" | "maxPenaltyMs")
+    | ("atCapacity" | "allow" | "deny")
+  > {}
 
 /** A connection that {@linkcode ServeOptions.admit} decides about. */
 export interface AdmitInfo {
@@ -236,13 +282,20 @@ export function checkServeOptions<Data>(options: ServeOptions<Data>): void {
     keepAliveMs = Infinity,
     drain = "linger",
     drainTimeout = 10_000,
+    drainDelay = 0,
+    drainSpread = 0,
     admitTimeout = 5_000,
   } = options;
   checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);
   checkKeepAlive(keepAliveMs);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
-  checkDrain(drain, drainTimeout);
+  checkDrain({ drain, drainTimeout });
+  checkDelay("drainDelay", drainDelay);
+  checkDelay("drainSpread", drainSpread);
+  if (drainSpread > drainTimeout) {
+    throw new RangeError(`Cannot use drainSpread ${drainSpread}: expected at most drainTimeout, ${drainTimeout} ms`);
+  }
   checkListeners(options.listener);
   checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"], true);
   checkClock(options.clock, true);
@@ -279,7 +332,9 @@ export function defaultLastWords(reason: CloseReason | AdmissionRejectReason, li
 }
 
 /** Checks the options of a shutdown. */
-export function checkDrain(drain: DrainMode, drainTimeout: number): void {
+export function checkDrain({ drain, drainTimeout, delay = 0, spread = 0 }: ShutdownOptions): void {
   checkWord("drain", drain, ["linger", "finish"]);
-  checkTimeout("drainTimeout", drainTimeout);
+  checkTimeout("drainTimeout", drainTimeout!);
+  checkDelay("delay", delay);
+  checkDelay("spread", spread);
 }

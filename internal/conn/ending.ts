@@ -63,6 +63,11 @@ export class Ending {
     return word === null ? "" : encodeLine(word, framing, true);
   }
 
+  /** The handler's word, whether or not the end has come. */
+  get word(): string | undefined {
+    return this.detail ?? this.deadline?.detail;
+  }
+
   /** Returns the event that reports the end. */
   event(conn: ConnInfo, { lines, bytesIn, bytesOut }: Traffic, durationMs: number): ClosedEvent {
     const { error, detail = this.reason === "deadline" ? this.deadline!.detail : undefined } = this;

@@ -9,7 +9,7 @@ import type { ConnOptions } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
-import type { CloseOptions, Conn, ReadOptions } from "../api/handlers.ts";
+import type { CloseOptions, Conn, ConnStats, ReadOptions } from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import type { ProxyInfo, TlsCredentialsHandle, TlsInfo, Transport } from "../api/transport.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
@@ -36,6 +36,7 @@ export interface Core {
   close(options?: CloseOptions): void;
   setLimits(limits: ConnOptions): void;
   setDeadline(milliseconds: number, detail?: string): void;
+  stats(): ConnStats;
   /** The handler has aborted `conn.writable`. */
   writingAborted(error: unknown): void;
 }
@@ -226,6 +227,10 @@ export class Handle<Data> implements Conn<Data> {
     checkTimeout("deadline", milliseconds);
     checkString("detail", detail);
     this.#core.setDeadline(milliseconds, detail);
+  }
+
+  stats(): ConnStats {
+    return this.#core.stats();
   }
 
   startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo> {

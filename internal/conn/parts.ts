@@ -8,14 +8,15 @@ import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_opti
 import { ConnectionClosedError } from "../api/errors.ts";
 import type { HandlerErrorEvent } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
-import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
+import type { Conn, ConnHandler, ConnPhase, ConnStats, LineHandler } from "../api/handlers.ts";
 import type { Breach, CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
 import { LineCutter } from "../lines/line_cutter.ts";
 import { Account, type Budget, type Holder } from "../memory/budget.ts";
 import type { Alarms } from "../time/alarms.ts";
-import { ConnectionClocks, type Expiry, jitter } from "../time/conn_clocks.ts";
+import { ConnectionClocks, jitter } from "../time/conn_clocks.ts";
+import type { Expiry } from "../time/expiry.ts";
 import { linger, LINGER_MS } from "./ending.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
@@ -131,6 +132,13 @@ export class Parts<Data> {
   /** Lines and bytes so far. */
   get totals(): { lines: number; bytesIn: number; bytesOut: number } {
     return { lines: this.reader.lineCount, bytesIn: this.reader.byteCount, bytesOut: this.outbox.bytesOut };
+  }
+
+  /** The same, with times, and what the connection waits for. */
+  stats(phase: ConnPhase, since: number, detail: string | undefined): ConnStats {
+    const { idleMs, waitsFor } = this.clocks;
+    const ageMs = this.#host.alarms.clock.now() - since;
+    return { ...this.totals, ageMs, idleMs, phase, waitsFor, ...(detail !== undefined && { detail }) };
   }
 
   /** Runs the handler until it has settled, or until there is no more input for it to answer. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Awaited } from "../time/conn_clocks.ts";
+import type { Awaited } from "../time/expiry.ts";
 import type { Input } from "./input.ts";
 
 /** What a read waits for. */

@@ -4,10 +4,14 @@
  * @module
  */
 
-import type { Awaited } from "../time/conn_clocks.ts";
+import type { Breach } from "../api/reasons.ts";
+import type { Awaited } from "../time/expiry.ts";
 
 /** Why the input is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
+
+/** Why the input ended. */
+export type EndReason = "end" | Breach | FinishReason;
 
 /** The reader, as this class sees it. */
 interface Source {

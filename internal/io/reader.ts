@@ -6,17 +6,15 @@
 
 import type { Account } from "../memory/budget.ts";
 import type { Clock } from "../api/serve_options.ts";
-import type { Awaited, ConnectionClocks } from "../time/conn_clocks.ts";
-import { Finishing, type FinishReason } from "./finishing.ts";
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { Awaited } from "../time/expiry.ts";
+import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
 import { type Breach, isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
 import { LINE_WORK, TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
-
-/** Why the input ended. */
-export type EndReason = "end" | Breach | FinishReason;
 
 /** The connection, which the reader notifies. */
 export interface ReaderOwner {

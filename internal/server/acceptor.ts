@@ -4,6 +4,7 @@
  * @module
  */
 
+import { LONGEST_MS } from "../api/check.ts";
 import { AcceptRejection } from "../api/errors.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { closeQuietly, type Listener, type Transport } from "../api/transport.ts";
@@ -101,9 +102,8 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     // The hook may have closed this acceptor.
     if (this.#closed) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    // No `accept` is outstanding, so only this timer keeps the process alive. If it waits for a connection to end, that
-    // connection does.
-    const cancel = milliseconds === Infinity ? () => {} : this.#clock.setTimer(resolve, milliseconds, true);
+    // No `accept` is outstanding: in a paused server without connections, only this timer keeps the process alive.
+    const cancel = this.#clock.setTimer(resolve, Math.min(milliseconds, LONGEST_MS), true);
     this.#cutWait = resolve;
     await promise;
     cancel();
@@ -220,7 +220,7 @@ export class Acceptors {
     while (this.#held.length > 0) {
       const delay = this.#hooks.delay();
       if (delay > 0) {
-        if (delay < Infinity) this.#cancelTimer = this.#clock.setTimer(() => this.#letIn(), delay, true);
+        this.#cancelTimer = this.#clock.setTimer(() => this.#letIn(), Math.min(delay, LONGEST_MS), true);
         return;
       }
       const { transport, over } = this.#held.shift()!;
@@ -240,7 +240,7 @@ async function release(listener: Listener): Promise<void> {
 
 /** Minimum and maximum pause after an error of the machine, in milliseconds. */
 const FIRST_MS = 5;
-const LONGEST_MS = 1000;
+const LAST_MS = 1000;
 
 /**
  * Maximum number of errors in a row, each of one peer, before a short pause. A single one needs no pause; after many,
@@ -266,7 +266,7 @@ export class Backoff {
     // If this pause grew, a client that resets connections could keep all other clients out.
     if (isOnePeers(error)) return ++this.#failures % FREE_FAILURES === 0 ? FIRST_MS : 0;
     const delay = this.#delay;
-    this.#delay = Math.min(2 * delay, LONGEST_MS);
+    this.#delay = Math.min(2 * delay, LAST_MS);
     return delay;
   }
 

@@ -26,7 +26,9 @@ export interface ServerStats extends Traffic {
   readonly accepted: number;
   /** The number of them that are open now. */
   readonly active: number;
-  /** The number of them that have ended, by reason. */
+  /** The number of connections that wait for the decision of the hook `admit`. They are not accepted yet. */
+  readonly queued: number;
+  /** The number of accepted connections that have ended, by reason. */
   readonly closed: Readonly<Record<CloseReason, number>>;
   /**
    * The number of them that have ended with a detail of the handler's own, by detail: the first 100 details, and
@@ -82,7 +84,7 @@ export class Counters {
   }
 
   /** Returns the counters, including the input and output of the open connections. */
-  snapshot(active: Iterable<ActiveConn>, orphans: number): ServerStats {
+  snapshot(active: Iterable<ActiveConn>, queued: number, orphans: number): ServerStats {
     const traffic = { ...this.#traffic };
     let count = 0;
     let handlers = orphans;
@@ -93,7 +95,7 @@ export class Counters {
     }
     const { accepted, rejected, gone, hookErrors } = this;
     const details = Object.fromEntries(this.#details);
-    const counts = { accepted, active: count, closed: { ...this.closed }, details, rejected, gone, handlers };
+    const counts = { accepted, active: count, queued, closed: { ...this.closed }, details, rejected, gone, handlers };
     return { ...counts, hookErrors, ...traffic };
   }
 }

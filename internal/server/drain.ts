@@ -4,8 +4,7 @@
  * @module
  */
 
-import type { Clock } from "../api/serve_options.ts";
-import type { DrainMode } from "../api/serve_options.ts";
+import type { Clock, DrainMode, ShutdownOptions } from "../api/serve_options.ts";
 
 /** A connection that the shutdown ends. */
 interface Draining {
@@ -15,15 +14,35 @@ interface Draining {
   abort(reason: "drain-timeout"): void;
 }
 
+/** The functions that a drain calls. */
+export interface DrainHooks {
+  /** The shutdown has begun with a delay, in milliseconds: the server goes on for so long. */
+  delayed(milliseconds: number): void;
+  /** The drain begins: no connection is accepted from now on. */
+  begin(): void;
+  /** Called every 500 ms while the drain waits. */
+  waiting(): void;
+}
+
 /** Time between two reports of the number of open connections, in milliseconds. */
 const WAITING_MS = 500;
 
-/** The mode and the deadline of a shutdown; the deadline can only be brought forward. */
+/**
+ * The course of a shutdown: a delay, and then a drain with a mode and a deadline. A further call can only make it faster.
+ */
 export class Drain {
   readonly #conns: Iterable<Draining>;
   readonly #clock: Clock;
+  readonly #hooks: DrainHooks;
   #mode: DrainMode = "linger";
+  #timeout = Infinity;
+  #spread = Infinity;
+  #beginAt = Infinity;
+  #begun = false;
   #deadline = Infinity;
+  readonly #finishing: Spread;
+  readonly #aborting: Spread;
+  #cancelDelay = () => {};
   #cancelDeadline = () => {};
   #cancelReport = () => {};
   readonly #over = Promise.withResolvers<void>();
@@ -31,12 +50,14 @@ export class Drain {
   /**
    * @param conns The open connections.
    * @param clock The source of time.
-   * @param report Called every 500 ms.
+   * @param hooks The functions that it calls.
    */
-  constructor(conns: Iterable<Draining>, clock: Clock, report: () => void) {
+  constructor(conns: Iterable<Draining>, clock: Clock, hooks: DrainHooks) {
     this.#conns = conns;
     this.#clock = clock;
-    this.#reportLater(report);
+    this.#hooks = hooks;
+    this.#finishing = new Spread(clock, (conn) => conn.finish("drained"), () => {});
+    this.#aborting = new Spread(clock, (conn) => conn.abort("drain-timeout"), () => this.#over.resolve());
   }
 
   /** Settles at the deadline, after the connections that are left have been aborted. */
@@ -44,42 +65,113 @@ export class Drain {
     return this.#over.promise;
   }
 
-  /**
-   * Sets the mode and the deadline. A later call can only turn `linger` into `finish`, or bring the deadline forward.
-   */
-  hurry(mode: DrainMode, timeout: number): void {
-    if (mode === "finish" && this.#mode !== "finish") {
-      this.#mode = mode;
-      for (const conn of this.#conns) conn.finish("drained");
-    }
-    const deadline = this.#clock.now() + timeout;
-    if (deadline >= this.#deadline) return;
-    this.#deadline = deadline;
-    this.#cancelDeadline();
-    this.#cancelDeadline = this.#clock.setTimer(
-      () => {
-        for (const conn of this.#conns) conn.abort("drain-timeout");
-        this.#over.resolve();
-      },
-      timeout,
-      true,
-    );
+  /** Begins the shutdown. A later call can only shorten its times, or turn `linger` into `finish`. */
+  hurry({ drain, drainTimeout, delay, spread }: Required<ShutdownOptions>): void {
+    const now = this.#clock.now();
+    const finish = drain === "finish" && this.#mode !== "finish";
+    if (finish) this.#mode = "finish";
+    this.#timeout = Math.min(this.#timeout, drainTimeout!);
+    this.#spread = Math.min(this.#spread, spread!);
+    if (!this.#begun) return this.#beginAfter(delay!, now);
+    if (finish) this.#finish(now);
+    this.#endBy(now + drainTimeout!, now);
   }
 
   /** Cancels the timers, because no connection is left. */
   stop(): void {
+    this.#finishing.stop();
+    this.#aborting.stop();
     this.#cancelDeadline();
     this.#cancelReport();
   }
 
-  #reportLater(report: () => void): void {
+  #beginAfter(delay: number, now: number): void {
+    if (now + delay >= this.#beginAt) return;
+    this.#cancelDelay();
+    const first = this.#beginAt === Infinity;
+    this.#beginAt = now + delay;
+    if (delay === 0) return this.#begin();
+    this.#cancelDelay = this.#clock.setTimer(() => this.#begin(), delay, true);
+    if (first) this.#hooks.delayed(delay);
+  }
+
+  #begin(): void {
+    // Set before any hook is called: a hook may hurry the drain.
+    this.#begun = true;
+    this.#reportLater();
+    this.#hooks.begin();
+    const now = this.#clock.now();
+    if (this.#mode === "finish") this.#finish(now);
+    this.#endBy(now + this.#timeout, now);
+  }
+
+  #finish(now: number): void {
+    this.#finishing.start(this.#conns, Math.min(this.#spread, this.#deadline - now));
+  }
+
+  /** Brings the deadline forward. */
+  #endBy(deadline: number, now: number): void {
+    if (deadline >= this.#deadline) return;
+    this.#deadline = deadline;
+    this.#cancelDeadline();
+    const spread = this.#mode === "finish" ? 0 : Math.min(this.#spread, deadline - now);
+    this.#cancelDeadline = this.#clock.setTimer(
+      () => this.#aborting.start(this.#conns, spread),
+      deadline - spread - now,
+      true,
+    );
+  }
+
+  #reportLater(): void {
     this.#cancelReport = this.#clock.setTimer(
       () => {
-        report();
-        this.#reportLater(report);
+        this.#hooks.waiting();
+        this.#reportLater();
       },
       WAITING_MS,
       true,
     );
+  }
+}
+
+/** Time between two steps of a spread, in milliseconds. */
+const STEP_MS = 20;
+
+/** Does something to each connection, evenly over a time. */
+class Spread {
+  readonly #clock: Clock;
+  readonly #act: (conn: Draining) => void;
+  readonly #done: () => void;
+  #cancel = () => {};
+
+  /**
+   * @param clock The source of time.
+   * @param act What to do to each; a connection may have ended already.
+   * @param done Called after the last.
+   */
+  constructor(clock: Clock, act: (conn: Draining) => void, done: () => void) {
+    this.#clock = clock;
+    this.#act = act;
+    this.#done = done;
+  }
+
+  /** Begins, or begins anew with the connections that are still open. */
+  start(conns: Iterable<Draining>, milliseconds: number): void {
+    this.stop();
+    const rest = Array.from(conns).reverse();
+    const count = rest.length;
+    const since = this.#clock.now();
+    const step = () => {
+      const passed = this.#clock.now() - since;
+      const left = passed >= milliseconds ? 0 : Math.floor(count * (1 - passed / milliseconds));
+      while (rest.length > left) this.#act(rest.pop()!);
+      if (left > 0) this.#cancel = this.#clock.setTimer(step, Math.min(STEP_MS, milliseconds - passed), true);
+      else this.#done();
+    };
+    step();
+  }
+
+  stop(): void {
+    this.#cancel();
   }
 }

@@ -49,6 +49,11 @@ export class Reports {
     return typeof line === "string" ? line : null;
   }
 
+  /** A function of the options has failed. */
+  hookFailed(): void {
+    this.#counters.hookErrors++;
+  }
+
   /** A connection was rejected. */
   rejected(event: Omit<RejectedEvent, "type">): void {
     this.#counters.rejected++;
@@ -74,7 +79,7 @@ export class Reports {
 
   /** Calls a function of the caller's, and counts its error instead of passing it on. */
   guard<T>(call: () => T): T | undefined {
-    const failed = () => void this.#counters.hookErrors++;
+    const failed = () => this.hookFailed();
     try {
       const result = call();
       // The promise of an async function is handled only here; unhandled, its rejection would end the process.

@@ -6,11 +6,14 @@
 
 import type { ShutdownReport } from "../api/events.ts";
 import type { Conn } from "../api/handlers.ts";
-import type { ShutdownOptions } from "../api/serve_options.ts";
+import type { ServerLimits, ShutdownOptions } from "../api/serve_options.ts";
 import type { ServerStats } from "./counters.ts";
 
-/** The states of a server, in their order; it never goes back. */
-export type ServerState = "listening" | "draining" | "closed";
+/**
+ * The states of a server, in their order; it never goes back. In `lame-duck`, a shutdown with a delay has begun, and the
+ * server still accepts connections.
+ */
+export type ServerState = "listening" | "lame-duck" | "draining" | "closed";
 
 /** A running server. */
 export interface Server<Data = undefined> extends AsyncDisposable {
@@ -24,6 +27,10 @@ export interface Server<Data = undefined> extends AsyncDisposable {
   readonly finished: Promise<void>;
   /** The open connections, also those that are about to end. Each iteration visits those that are open then. */
   readonly connections: Iterable<Conn<Data>>;
+  /** Whether it accepts no connections for now; see {@linkcode pause}. */
+  readonly paused: boolean;
+  /** The limits that hold now: those of admission, and those of connections that will be accepted. */
+  readonly limits: Readonly<ServerLimits>;
   /** Returns the counters so far. */
   stats(): ServerStats;
   /**
@@ -36,8 +43,24 @@ export interface Server<Data = undefined> extends AsyncDisposable {
    */
   broadcast(data: string | Uint8Array, options?: { except?: Conn<Data> | undefined }): void;
   /**
-   * Stops accepting at once, and ends the connections. A later call can only make the first one faster: it can turn
-   * `linger` into `finish`, or bring the deadline forward. A handler may call it, but must not await it: the shutdown
+   * Accepts no more connections until {@linkcode resume}. The port stays bound: the kernel completes connections up to
+   * its backlog, and they wait there; each listener may have accepted one more, which waits unread. Open connections go
+   * on, and the paused server keeps the process alive. A shutdown ends the pause.
+   */
+  pause(): void;
+  /** Accepts connections again after {@linkcode pause}. */
+  resume(): void;
+  /**
+   * Changes limits. Those of admission hold from now on; no open connection is ended for them. Those of connections hold
+   * for the next ones: `conn.setLimits` changes an open one.
+   *
+   * @param limits What changes; the other limits stay as they are.
+   * @throws {RangeError | TypeError} If a limit is wrong; nothing has changed then.
+   */
+  setLimits(limits: ServerLimits): void;
+  /**
+   * Stops accepting, at once or after a delay, and ends the connections. A later call can only make the first one faster:
+   * it can turn `linger` into `finish`, bring the deadline forward, or shorten the delay. A handler may call it, but must not await it: the shutdown
    * waits for the handler.
    *
    * @param options How to drain, and how long at most.

@@ -4,42 +4,9 @@
  * @module
  */
 
-import type { ConnLimits } from "../api/conn_options.ts";
+import type { WaitsFor } from "../api/handlers.ts";
 import type { Alarms, Sleeper } from "./alarms.ts";
-
-/** The time limit of each clock of a connection, and what the clocks go by. */
-export type Timeouts = Pick<
-  ConnLimits,
-  | ("firstLineTimeout" | "idleTimeout" | "lineTimeout" | "writeTimeout" | "handlerTimeout" | "halfCloseTimeout")
-  | ("maxAge" | "idleOn" | "minBytesPerSecond")
->;
-
-/**
- * The clock that has expired. Most names are the close reason of the same name. The others:
- *
- * - `stuck`: the peer has not taken a large block for {@linkcode STUCK_MS}, so the block's memory counts from now on
- * - `listen`: the handler has worked for {@linkcode LISTEN_MS}, and the peer may have reset the connection since
- * - `overdue`: the handler still works {@linkcode OVERDUE_MS} after `maxAge`
- * - `read-timeout`: the time of one read is up, which ends that read alone
- * - `closing`: the time of a step of the connection's end is up
- */
-export type Expiry =
-  | "first-line-timeout"
-  | "idle"
-  | "line-timeout"
-  | "read-rate"
-  | "deadline"
-  | "write-timeout"
-  | "stuck"
-  | "handler-timeout"
-  | "max-age"
-  | "listen"
-  | "overdue"
-  | "read-timeout"
-  | "closing";
-
-/** What has begun: a line, or a body of which the given number of bytes has come, which may be 0. */
-export type Awaited = "line" | number;
+import type { Awaited, Expiry, Timeouts } from "./expiry.ts";
 
 /**
  * Maximum part by which a limit on a connection's whole life is changed at random, so that clients that connected
@@ -111,6 +78,22 @@ export class ConnectionClocks implements Sleeper {
 
   #startAge(): void {
     this.#watch(this.#ageAt = this.#now() + jitter(this.#timeouts.maxAge));
+  }
+
+  /** What the connection waits for. */
+  get waitsFor(): WaitsFor {
+    if (this.#leaving) return "close";
+    if (this.#writeAt !== Infinity) return "write";
+    if (!this.#waiting) return this.#working ? "handler" : "turn";
+    if (this.#begun !== undefined) return this.#begun === "line" ? "line" : "body";
+    return this.#silent ? "first-byte" : "peer";
+  }
+
+  /** For how many milliseconds the connection has waited for its peer; 0 if it does not. */
+  get idleMs(): number {
+    if (!this.#waiting) return 0;
+    const quietFrom = this.#idleAt === Infinity ? this.#waitFrom : this.#idleAt - this.#timeouts.idleTimeout;
+    return this.#now() - quietFrom;
   }
 
   /** Changes the limits; a clock whose limit has changed starts anew. */

@@ -12,6 +12,7 @@ const OPEN: AdmissionRules = {
   maxConnectionsPerIp: Infinity,
   acceptRate: Infinity,
   acceptRatePerIp: Infinity,
+  maxPenaltyMs: 0,
   atCapacity: "reject",
   allowed: () => true,
 };
@@ -63,7 +64,7 @@ class Storm implements AsyncDisposable {
 const DENIED = addr("192.0.2.9");
 
 testOnce("decide() admits a connection if no rule is against it", () => {
-  const newcomer = { addr: addr("192.0.2.1"), connections: 0, tooFast: false };
+  const newcomer = { addr: addr("192.0.2.1"), connections: 0, tooFast: false, penalized: false };
   assertEquals(decide(OPEN, { active: 9, dueMs: 0 }).kind, "admit");
   assertEquals(decide(OPEN, { active: 9, dueMs: 0, newcomer }).kind, "admit");
 });
@@ -71,7 +72,7 @@ testOnce("decide() admits a connection if no rule is against it", () => {
 testOnce("decide() names the first rule that a connection breaks, and its limit", () => {
   const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, allowed: (of: Deno.Addr) => of !== DENIED };
   const of = (active: number, addr: Deno.Addr, connections: number) =>
-    decide(rules, { active, dueMs: 0, newcomer: { addr, connections, tooFast: false } });
+    decide(rules, { active, dueMs: 0, newcomer: { addr, connections, tooFast: false, penalized: false } });
   assertEquals(of(5, DENIED, 2), { kind: "reject", reason: "denied" });
   assertEquals(of(5, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections", limit: 5 });
   assertEquals(of(4, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections-per-ip", limit: 2 });
@@ -114,7 +115,7 @@ testOnce("Admission lets in one connection in four seconds at an acceptRate of a
 
 testOnce("decide() rejects a client above acceptRatePerIp before any rule that costs an error line", () => {
   const rules = { ...OPEN, maxConnections: 5, acceptRatePerIp: 3, allowed: () => false };
-  const newcomer = { addr: DENIED, connections: 0, tooFast: true };
+  const newcomer = { addr: DENIED, connections: 0, tooFast: true, penalized: false };
   const expected = { kind: "reject", reason: "accept-rate-per-ip", limit: 3 } as const;
   assertEquals(decide(rules, { active: 5, dueMs: 0, newcomer }), expected);
 });

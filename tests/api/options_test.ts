@@ -29,10 +29,13 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
   ["acceptRate", [0, -1, NaN], RATE],
   ["acceptRatePerIp", [0, -1, NaN], RATE],
+  ["maxPenaltyMs", [-1, 999, NaN, Infinity, 2 ** 31], /expected 0, or 1000 to 2147483647 ms$/],
   ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5], [Symbol("here")]], /expected/],
   ["deny", [5, ["nowhere"], ["::/129"], [5]], /expected/],
   ["drain", ["", "Linger", 1, null, Symbol("now")], /expected "linger" or "finish"$/],
   ["drainTimeout", [0, -5, NaN, 2 ** 31], TIME],
+  ["drainDelay", [-1, NaN, Infinity, 2 ** 31], /expected 0 to 2147483647 ms$/],
+  ["drainSpread", [-1, NaN, Infinity, 2 ** 31], /expected 0 to 2147483647 ms$/],
   ["firstLineTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["maxLines", [0, -1, 2.5, NaN], COUNT],
   ["maxLinesPerSecond", [0, -1, NaN], RATE],
@@ -112,9 +115,16 @@ test("shutdown() refuses wrong options, and the server goes on", async () => {
   await using t = startServer();
   assertThrows(() => t.server.shutdown({ drain: "now" as "finish" }), TypeError, `Cannot use drain "now"`);
   assertThrows(() => t.server.shutdown({ drainTimeout: 0 }), RangeError, "Cannot use drainTimeout 0");
+  assertThrows(() => t.server.shutdown({ delay: -1 }), RangeError, "Cannot use delay -1: expected 0 to 2147483647 ms");
+  assertThrows(() => t.server.shutdown({ spread: Infinity }), RangeError, "Cannot use spread Infinity: expected 0 to");
   assertThrows(() => t.server.shutdown(null as unknown as object), TypeError, "Cannot use shutdown options");
   assertEquals(t.server.state, "listening");
   assertEquals(await t.talk("still here\n"), "STILL HERE\n");
+});
+
+test("serve() refuses a drainSpread that is longer than the drain", () => {
+  const message = "Cannot use drainSpread 2000: expected at most drainTimeout, 1000 ms";
+  assertThrows(() => serve({ drainSpread: 2000, drainTimeout: 1000 }), RangeError, message);
 });
 
 test("serve() throws what listening throws", () => {

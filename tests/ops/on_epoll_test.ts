@@ -1,7 +1,7 @@
 /** Runs on `epoll` the tests that other files run on Deno's sockets. */
 import "../kit/on_epoll.ts";
 import "../server/accept_test.ts";
-import "../server/admission_test.ts";
+import "../admission/admission_test.ts";
 import "../server/conn_limits_test.ts";
 import "../client/connect_test.ts";
 import "../client/connect_tls_test.ts";
@@ -22,7 +22,7 @@ import "./proxy_haproxy_test.ts";
 import "./proxy_protocol_test.ts";
 import "../server/no_delay_test.ts";
 import "../server/other_protocols_test.ts";
-import "../server/rate_limits_test.ts";
+import "../admission/rate_limits_test.ts";
 import "../server/shutdown_finish_test.ts";
 import "../server/shutdown_test.ts";
 import "../server/sockets_test.ts";

@@ -1,7 +1,8 @@
 import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms } from "../../internal/time/alarms.ts";
-import { ConnectionClocks, type Expiry, type Timeouts } from "../../internal/time/conn_clocks.ts";
+import { ConnectionClocks } from "../../internal/time/conn_clocks.ts";
+import type { Expiry, Timeouts } from "../../internal/time/expiry.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 

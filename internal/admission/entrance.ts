@@ -1,0 +1,169 @@
+/**
+ * The way of each accepted connection into the server, or out of it.
+ *
+ * @module
+ */
+
+import { checkOptions } from "../api/check.ts";
+import { AcceptRejection } from "../api/errors.ts";
+import { type ConnLimits, mergeLimits, resolveConnOptions } from "../api/conn_options.ts";
+import type { ResolvedFraming } from "../api/framing.ts";
+import type { AdmissionRejectReason } from "../api/reasons.ts";
+import type { Clock, ServeOptions, ServerLimits } from "../api/serve_options.ts";
+import { closeQuietly, type Transport } from "../api/transport.ts";
+import { encodeLine } from "../lines/text.ts";
+import { Admission, type AdmissionLimits, admissionRules, resolveAdmission } from "./admission.ts";
+import { Candidates, type Verdict } from "./candidates.ts";
+import { Rejects } from "./rejects.ts";
+
+/** The server behind the entrance. */
+export interface EntranceHost {
+  /** The connections that are open. */
+  readonly open: Iterable<{ readonly remoteAddr: Deno.Addr }>;
+  readonly framing: ResolvedFraming;
+  readonly reports: EntranceReports;
+  /** A connection is admitted. */
+  serve(transport: Transport, limits: ConnLimits): void;
+  /** A connection that was counted has not been admitted, so there is room for another. */
+  madeRoom(): void;
+}
+
+/** Who is told. */
+interface EntranceReports {
+  acceptFailed(error: unknown, retryMs: number): void;
+  rejected(event: { remoteAddr: Deno.Addr; reason: AdmissionRejectReason; limit: number; error: unknown }): void;
+  hookFailed(): void;
+  lastWords(reason: AdmissionRejectReason, limit: number): string | null;
+}
+
+/**
+ * Admits or rejects accepted connections, by the server's rules and then by the hook `admit`. It owns a transport until
+ * it has given it to the server.
+ */
+export class Entrance {
+  readonly #host: EntranceHost;
+  readonly #admit: ServeOptions["admit"];
+  readonly #admission: Admission;
+  readonly #candidates: Candidates;
+  readonly #rejects: Rejects;
+  #rules: AdmissionLimits;
+  #limits: ConnLimits;
+  #closed = false;
+  /** Whether no connection is accepted for now. */
+  paused = false;
+
+  /**
+   * @param options The options of the server, which are checked here.
+   * @param clock The source of time.
+   * @param host The server.
+   */
+  constructor(options: Omit<ServeOptions, "data">, clock: Clock, host: EntranceHost) {
+    this.#host = host;
+    this.#admit = options.admit;
+    this.#limits = resolveConnOptions(options);
+    this.#rules = resolveAdmission(options);
+    this.#admission = new Admission(admissionRules(this.#rules), () => clock.now());
+    this.#candidates = new Candidates(clock, options.admitTimeout ?? 5000);
+    this.#rejects = new Rejects(clock);
+  }
+
+  /** What holds now. */
+  get limits(): Readonly<ServerLimits> {
+    return { ...this.#limits, ...this.#rules };
+  }
+
+  /**
+   * Changes limits: the rules from now on, those of connections from the next one.
+   *
+   * @throws {RangeError | TypeError} If a limit is wrong; nothing has changed then.
+   */
+  setLimits(changes: ServerLimits): void {
+    checkOptions("limits", changes);
+    const given = Object.entries(changes).filter(([, value]) => value !== undefined);
+    const rules = resolveAdmission({ ...this.#rules, ...Object.fromEntries(given) });
+    const compiled = admissionRules(rules);
+    this.#limits = mergeLimits(this.#limits, changes);
+    this.#rules = rules;
+    this.#admission.setRules(compiled, this.#counted());
+  }
+
+  /** The addresses of the connections that count in the limits. */
+  *#counted(): Iterable<Deno.Addr> {
+    for (const { remoteAddr } of this.#host.open) yield remoteAddr;
+    yield* this.#candidates.addrs;
+  }
+
+  /** The number of connections about which `admit` has not decided. */
+  get queued(): number {
+    return this.#candidates.size;
+  }
+
+  /** How many milliseconds to wait before the next connection is accepted; `Infinity` until there is room. */
+  delay(): number {
+    return this.paused ? Infinity : this.#admission.delay();
+  }
+
+  /** Admits or rejects a connection. If its address cannot be read, it alone is closed, and accepting goes on. */
+  enter(transport: Transport): void {
+    try {
+      this.#enter(transport);
+    } catch (error) {
+      closeQuietly(transport);
+      this.#host.reports.acceptFailed(error, 0);
+    }
+  }
+
+  /** Accepting has failed, or the listener has rejected a connection. */
+  acceptFailed(error: unknown, retryMs: number): void {
+    if (error instanceof AcceptRejection) this.#admission.rejected(error.remoteAddr, error.reason);
+    this.#host.reports.acceptFailed(error, retryMs);
+  }
+
+  /** An admitted connection has ended. */
+  leave(addr: Deno.Addr): void {
+    this.#admission.leave(addr);
+  }
+
+  /** Rejects the connections that are not admitted yet: the server has stopped accepting. */
+  close(): void {
+    this.#closed = true;
+    this.#rejects.close();
+    this.#candidates.close();
+  }
+
+  #enter(transport: Transport): void {
+    // If a shutdown has begun since this was accepted, its list of connections is complete already.
+    if (this.#closed) return closeQuietly(transport);
+    const { remoteAddr } = transport;
+    const decision = this.#admission.enter(remoteAddr);
+    if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
+    const admit = this.#admit;
+    if (admit === undefined) return this.#host.serve(transport, this.#limits);
+    const { localAddr } = transport;
+    const verdict = this.#candidates.ask(remoteAddr, this.#limits, () => admit({ remoteAddr, localAddr }));
+    verdict.then((verdict) => this.#decided(transport, remoteAddr, verdict));
+  }
+
+  /** Serves or rejects a connection about which the hook `admit` has decided. */
+  #decided(transport: Transport, remoteAddr: Deno.Addr, { limits, error }: Verdict): void {
+    if (!this.#closed && limits !== undefined) return this.#host.serve(transport, limits);
+    if (error !== undefined) this.#host.reports.hookFailed();
+    this.leave(remoteAddr);
+    if (this.#closed) closeQuietly(transport);
+    else this.#reject(transport, "refused", undefined, error);
+    this.#host.madeRoom();
+  }
+
+  #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number, error?: unknown): void {
+    const { reports, framing } = this.#host;
+    const { remoteAddr } = transport;
+    this.#admission.rejected(remoteAddr, reason);
+    reports.rejected({ remoteAddr, reason, limit: limit!, error });
+    if (AT_ONCE.has(reason)) return closeQuietly(transport);
+    const word = reports.lastWords(reason, limit ?? 0);
+    this.#rejects.add(transport, word === null ? "" : encodeLine(word, framing, true));
+  }
+}
+
+/** The reasons for which a connection is closed without an error line: a storm of these must cost little. */
+const AT_ONCE: ReadonlySet<AdmissionRejectReason> = new Set<AdmissionRejectReason>(["accept-rate-per-ip", "penalty"]);

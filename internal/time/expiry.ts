@@ -1,0 +1,41 @@
+/**
+ * What the clocks of a connection measure, and which of them expire.
+ *
+ * @module
+ */
+
+import type { ConnLimits } from "../api/conn_options.ts";
+
+/** The time limit of each clock of a connection, and what the clocks go by. */
+export type Timeouts = Pick<
+  ConnLimits,
+  | ("firstLineTimeout" | "idleTimeout" | "lineTimeout" | "writeTimeout" | "handlerTimeout" | "halfCloseTimeout")
+  | ("maxAge" | "idleOn" | "minBytesPerSecond")
+>;
+
+/**
+ * The clock that has expired. Most names are the close reason of the same name. The others:
+ *
+ * - `stuck`: the peer has not taken a large block for a while, so the block's memory counts from now on
+ * - `listen`: the handler has worked for a while, and the peer may have reset the connection since
+ * - `overdue`: the handler still works long after `maxAge`
+ * - `read-timeout`: the time of one read is up, which ends that read alone
+ * - `closing`: the time of a step of the connection's end is up
+ */
+export type Expiry =
+  | "first-line-timeout"
+  | "idle"
+  | "line-timeout"
+  | "read-rate"
+  | "deadline"
+  | "write-timeout"
+  | "stuck"
+  | "handler-timeout"
+  | "max-age"
+  | "listen"
+  | "overdue"
+  | "read-timeout"
+  | "closing";
+
+/** What has begun: a line, or a body of which the given number of bytes has come, which may be 0. */
+export type Awaited = "line" | number;

@@ -1,0 +1,85 @@
+import { assertEquals } from "@std/assert";
+import { Penalties } from "../../internal/admission/penalties.ts";
+import { testOnce } from "../kit/bounded.ts";
+import { inMemory, startServer } from "../kit/server.ts";
+
+/** Rejects a client so often that the next rejection is its first penalty. */
+function rejectTenTimes(penalties: Penalties, client: string, now = 0): void {
+  for (let i = 0; i < 10; i++) penalties.rejected(client, now);
+}
+
+testOnce(
+  "ten rejections of a client do no harm, and each further one shuts it out twice as long as the one before",
+  () => {
+    const penalties = new Penalties(60_000);
+    rejectTenTimes(penalties, "a");
+    assertEquals(penalties.applies("a", 0), false);
+    let now = 0;
+    for (const penalty of [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]) {
+      penalties.rejected("a", now);
+      assertEquals(penalties.applies("a", now + penalty - 1), true);
+      assertEquals(penalties.applies("a", now += penalty), false);
+    }
+  },
+);
+
+testOnce("a penalty of one client concerns no other", () => {
+  const penalties = new Penalties(60_000);
+  rejectTenTimes(penalties, "a");
+  penalties.rejected("a", 0);
+  penalties.rejected("b", 0);
+  assertEquals([penalties.applies("a", 1), penalties.applies("b", 1)], [true, false]);
+});
+
+testOnce("a client that behaves for the longest penalty begins anew, and takes no memory then", () => {
+  const penalties = new Penalties(5000);
+  rejectTenTimes(penalties, "a");
+  penalties.rejected("a", 0);
+  assertEquals(penalties.size, 1);
+  penalties.rejected("b", 6000);
+  assertEquals(penalties.size, 1, "Only the client that was rejected last is remembered");
+  penalties.rejected("a", 6000);
+  assertEquals(penalties.applies("a", 6000), false);
+});
+
+testOnce("at most ten thousand clients are remembered", () => {
+  const penalties = new Penalties(60_000);
+  for (let i = 0; i < 20_000; i++) penalties.rejected(`client ${i}`, 0);
+  assertEquals(penalties.size, 10_000);
+});
+
+testOnce(
+  "maxPenaltyMs shuts a client out after its eleventh rejection, without a word, and lets it in again",
+  async () => {
+    const { listener, clock } = inMemory();
+    await using t = startServer({
+      listener,
+      clock,
+      maxConnectionsPerIp: 1,
+      maxPenaltyMs: 60_000,
+      idleTimeout: Infinity,
+    });
+    const first = await t.admitted();
+    for (let i = 1; i <= 11; i++) {
+      const text = await (await t.connect()).readAll();
+      assertEquals(text, "error: more than 1 connection from one address\n", `Rejection ${i}`);
+    }
+    assertEquals(await (await t.connect()).readAll(), "");
+    const reasons = () => t.all("rejected").map(({ reason, limit }) => `${reason} ${limit}`);
+    assertEquals(reasons().at(-1), "penalty 60000");
+    first.close();
+    await t.closed();
+    assertEquals(await (await t.connect()).readAll(), "", "There is room, but the client is shut out");
+    await clock.advance(1000);
+    assertEquals(await t.talk("back\n"), "BACK\n");
+    assertEquals(t.stats.rejected, 13);
+  },
+);
+
+testOnce("rejections that are not the client's doing have no penalty", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxConnections: 1, maxPenaltyMs: 60_000, idleTimeout: Infinity });
+  await t.admitted();
+  for (let i = 0; i < 15; i++) await (await t.connect()).readAll();
+  assertEquals(new Set(t.all("rejected").map(({ reason }) => reason)), new Set(["max-connections"]));
+});

@@ -1,0 +1,95 @@
+import { assertEquals } from "@std/assert";
+import { test, testOnce } from "../kit/bounded.ts";
+import { inMemory, startConversations, startServer } from "../kit/server.ts";
+
+testOnce("shutdown({ delay }) goes on accepting and serving until the time is up, and then drains", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity });
+  const stopped = t.server.shutdown({ delay: 3000, drain: "finish" });
+  assertEquals([t.server.state, t.all("lame-duck").map(({ delayMs }) => delayMs)], ["lame-duck", [3000]]);
+  await clock.advance(2999);
+  assertEquals(await t.talk("late\n"), "LATE\n");
+  assertEquals([t.server.state, t.all("draining").length], ["lame-duck", 0]);
+  const client = await t.admitted();
+  await clock.advance(1);
+  assertEquals(t.server.state, "draining");
+  assertEquals(await client.readAll(), "");
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
+
+testOnce("a further shutdown() only shortens the delay, and no call makes it longer", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, drainDelay: 10_000 });
+  t.server.shutdown();
+  await clock.advance(5000);
+  t.server.shutdown({ delay: 60_000 });
+  t.server.shutdown();
+  assertEquals(t.all("lame-duck").length, 1);
+  t.server.shutdown({ delay: 1000 });
+  await clock.advance(999);
+  assertEquals(t.server.state, "lame-duck");
+  await clock.advance(1);
+  assertEquals(t.server.state, "closed");
+});
+
+testOnce("shutdown({ delay: 0 }) ends a delay at once, with the mode and the deadline of both calls", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity });
+  const client = await t.admitted();
+  t.server.shutdown({ delay: 5000, drain: "finish" });
+  const stopped = t.server.shutdown({ delay: 0 });
+  assertEquals(await client.readAll(), "");
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
+
+test("the option drainDelay holds for the signal, too", async () => {
+  const stop = new AbortController();
+  await using t = startServer({ drainDelay: 300, signal: stop.signal });
+  stop.abort();
+  assertEquals(t.server.state, "lame-duck");
+  assertEquals(await t.talk("still here\n"), "STILL HERE\n");
+  await t.until("stopped");
+  assertEquals(t.all("lame-duck").length, 1);
+});
+
+for (const drain of ["finish", "linger"] as const) {
+  testOnce(`shutdown({ spread }) ends the connections one after another with ${drain}`, async () => {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, idleTimeout: Infinity });
+    const clients = await Promise.all(Array.from({ length: 50 }, () => t.admitted()));
+    const perSecond = Array<number>(10).fill(0);
+    let now = 0;
+    for (const { finishing, signal } of t.server.connections) {
+      const asked = drain === "finish" ? finishing : signal;
+      asked.addEventListener("abort", () => perSecond[Math.ceil(now / 1000) - 1]++);
+    }
+    t.server.shutdown({ drain, drainTimeout: 10_000, spread: 4000 });
+    while (now < 10_000) {
+      now += 100;
+      await clock.advance(100);
+    }
+    const spread = drain === "finish" ? perSecond.slice(0, 4) : perSecond.slice(6);
+    assertEquals(spread.reduce((sum, count) => sum + count), 50, `Ends per second: ${perSecond}`);
+    assertEquals(spread.every((count) => count >= 10 && count <= 15), true, `Ends per second: ${perSecond}`);
+    for (const client of clients) client.close();
+  });
+}
+
+testOnce("a connection that ends by itself while the ends are spread is not ended again", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
+    for await (const line of conn.lines) await conn.write(line);
+  });
+  const clients = await Promise.all(Array.from({ length: 10 }, () => t.admitted()));
+  const stopped = t.server.shutdown({ drain: "finish", spread: 5000 });
+  for (const client of clients.splice(0, 5)) client.close();
+  await t.closed(5);
+  await clock.advance(5000);
+  for (const client of clients) {
+    assertEquals(await client.readAll(), "");
+    client.close();
+  }
+  assertEquals((await stopped).closed, { end: 5, drained: 5 });
+});

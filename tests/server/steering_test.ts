@@ -1,0 +1,165 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { test, testOnce } from "../kit/bounded.ts";
+import { inMemory, startConversations, startServer } from "../kit/server.ts";
+
+test("pause() leaves new connections waiting, the open ones go on, and resume() lets them in", async () => {
+  await using t = startServer();
+  const before = await t.admitted();
+  t.server.pause();
+  t.server.pause();
+  assertEquals([t.server.paused, t.server.state], [true, "listening"]);
+  const waiting = await Promise.all([t.connect(), t.connect(), t.connect()]);
+  for (const client of waiting) await client.write("waiting\n");
+  await before.write("still served\n");
+  assertEquals(await before.readLine(), "STILL SERVED");
+  assertEquals(t.stats.accepted, 1);
+  t.server.resume();
+  for (const client of waiting) assertEquals(await client.readLine(), "WAITING");
+  assertEquals(t.server.paused, false);
+  assertEquals([t.all("paused").length, t.all("resumed").length], [1, 1]);
+});
+
+test("shutdown() ends a paused server, and frees the port", async () => {
+  await using t = startServer();
+  t.server.pause();
+  using waiting = await t.connect();
+  await t.server.shutdown();
+  assertEquals(await waiting.readAll().catch(() => ""), "");
+  using again = Deno.listen({ hostname: "127.0.0.1", port: t.port });
+  assertEquals((again.addr as Deno.NetAddr).port, t.port);
+  t.server.resume();
+  t.server.pause();
+  assertEquals(t.server.paused, true, "A server that is closed stays as it is");
+  assertEquals(t.all("resumed").length, 0);
+});
+
+testOnce("a paused server without connections keeps its process alive", async () => {
+  const script = `
+    import { serve } from ${JSON.stringify(new URL("../../mod.ts", import.meta.url).href)};
+    const server = serve({ hostname: "127.0.0.1", port: 0 });
+    server.pause();
+    const conn = await Deno.connect({ port: server.addr.port });
+    conn.close();
+    // The accept that was outstanding has taken this connection, so none is outstanding any more.
+    const second = await Deno.connect({ port: server.addr.port });
+    second.unref?.();
+    Deno.unrefTimer(setTimeout(() => server.resume(), 300));
+    await server.finished;
+  `;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--allow-net", "--no-check", "-"],
+    stdin: "piped",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(script));
+  await writer.close();
+  // It ends by itself, with an error, if nothing keeps it alive; otherwise it lives until the signal.
+  const ended = child.status.then(({ code }) => code);
+  const lives = new Promise<string>((resolve) => setTimeout(() => resolve("alive"), 1500));
+  assertEquals(await Promise.race([ended, lives]), "alive");
+  child.kill("SIGKILL");
+  await Promise.all([child.status, child.stderr.cancel()]);
+});
+
+testOnce("setLimits() changes the rules of admission at once, for connections that are open already too", async () => {
+  await using t = startServer({ ...inMemory(), idleTimeout: Infinity });
+  const clients = [await t.admitted(), await t.admitted()];
+  t.server.setLimits({ maxConnectionsPerIp: 2 });
+  assertEquals(await (await t.connect()).readAll(), "error: more than 2 connections from one address\n");
+  clients[0].close();
+  await t.closed();
+  await t.admitted();
+  t.server.setLimits({ maxConnectionsPerIp: Infinity, maxConnections: 2 });
+  assertEquals(await (await t.connect()).readAll(), "error: more than 2 connections\n");
+  t.server.setLimits({ maxConnections: 10, deny: ["127.0.0.0/8"] });
+  assertEquals(await (await t.connect()).readAll(), "error: address not allowed\n");
+  t.server.setLimits({ deny: null, acceptRatePerIp: 1 });
+  await t.admitted();
+  assertEquals(await (await t.connect()).readAll(), "");
+  assertEquals(t.all("rejected").at(-1)!.reason, "accept-rate-per-ip");
+});
+
+testOnce("setLimits() makes room for a connection that waits", async () => {
+  await using t = startServer({ ...inMemory(), maxConnections: 1, atCapacity: "wait", idleTimeout: Infinity });
+  await t.admitted();
+  const waiting = await t.connect();
+  await waiting.write("in\n");
+  t.server.setLimits({ maxConnections: 2 });
+  assertEquals(await waiting.readLine(), "IN");
+});
+
+testOnce("setLimits() changes the limits of the next connections, and not those of an open one", async () => {
+  await using t = startServer({ ...inMemory() });
+  const open = await t.admitted();
+  t.server.setLimits({ maxLineBytes: 3 });
+  await open.write("four\n");
+  assertEquals(await open.readLine(), "FOUR");
+  assertEquals(await t.talk("four\n"), "error: line longer than 3 bytes\n");
+  assertEquals(t.server.limits.maxLineBytes, 3);
+});
+
+testOnce("setLimits() refuses a wrong limit by name, and changes nothing then", async () => {
+  await using t = startServer({ ...inMemory(), maxConnections: 5 });
+  const { limits } = t.server;
+  const refuse = (changes: object, message: string) => {
+    assertThrows(() => t.server.setLimits(changes), Error, message);
+    assertEquals(t.server.limits, limits);
+  };
+  refuse({ maxConnections: 0 }, "Cannot use maxConnections 0: expected a whole number of at least 1, or Infinity");
+  refuse({ maxConnections: 9, idleTimeout: 0 }, "Cannot use idleTimeout 0: expected");
+  refuse({ maxLineBytes: 10, allow: ["nowhere"] }, `Cannot use allow "nowhere": expected`);
+  assertThrows(() => t.server.setLimits(5 as never), TypeError, "Cannot use limits: expected an object, got 5");
+});
+
+testOnce("server.limits has every limit, with its default", async () => {
+  await using t = startServer({ ...inMemory() });
+  const { limits } = t.server;
+  assertEquals([limits.maxConnections, limits.maxPenaltyMs, limits.allow], [10_000, 0, null]);
+  assertEquals([limits.idleTimeout, limits.lineTimeout, limits.maxLineBytes], [10_000, 10_000, 65_536]);
+  assertEquals(Object.values(limits).filter((limit) => limit === undefined), []);
+});
+
+testOnce("conn.stats() tells what a connection has done, and what it waits for", async () => {
+  const { listener, clock } = inMemory();
+  const release = Promise.withResolvers<void>();
+  await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
+    for await (const line of conn.lines) {
+      if (line === "work") await release.promise;
+      if (line === "body") await conn.readExactly(3);
+      if (line === "deadline") conn.setDeadline(60_000, "login");
+      await conn.write(`${line}\n`);
+    }
+  });
+  const client = await t.admitted();
+  const [conn] = t.server.connections;
+  const is = () => `${conn.stats().phase} ${conn.stats().waitsFor}`;
+  assertEquals(is(), "open first-byte");
+  await clock.advance(1000);
+  const { ageMs, idleMs, lines, bytesIn, bytesOut } = conn.stats();
+  assertEquals([ageMs, idleMs, lines, bytesIn, bytesOut], [1000, 1000, 0, 0, 0]);
+  await client.write("one\n");
+  assertEquals(await client.readLine(), "one");
+  await clock.advance(500);
+  assertEquals([is(), conn.stats().idleMs, conn.stats().lines], ["open peer", 500, 1]);
+  await client.write("bo");
+  await clock.advance(1);
+  assertEquals(is(), "open line");
+  await client.write("dy\n1");
+  await clock.advance(1);
+  assertEquals(is(), "open body");
+  await client.write("23work\n");
+  assertEquals(await client.readLine(), "body");
+  await clock.advance(1);
+  assertEquals([is(), conn.stats().idleMs], ["open handler", 0]);
+  release.resolve();
+  assertEquals(await client.readLine(), "work");
+  await client.write("deadline\n");
+  assertEquals(await client.readLine(), "deadline");
+  const { detail, bytesIn: inAll, bytesOut: outAll, lines: counted } = conn.stats();
+  assertEquals([detail, inAll, outAll, counted], ["login", 4 + 5 + 3 + 5 + 9, 4 + 5 + 5 + 9, 4]);
+  client.close();
+  await t.closed();
+  assertEquals(is(), "closed close");
+});
