@@ -23,10 +23,10 @@ testOnce("a further shutdown() only shortens the delay, and no call makes it lon
   await using t = startServer({ listener, clock, drainDelay: 10_000 });
   t.server.shutdown();
   await clock.advance(5000);
-  t.server.shutdown({ delay: 60_000 });
-  t.server.shutdown();
   assertEquals(t.all("lame-duck").length, 1);
   t.server.shutdown({ delay: 1000 });
+  t.server.shutdown({ delay: 60_000 });
+  t.server.shutdown();
   await clock.advance(999);
   assertEquals(t.server.state, "lame-duck");
   await clock.advance(1);

@@ -1,4 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { type Clock, serve, type Server } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
+import { socketsTurn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
@@ -33,34 +36,45 @@ test("shutdown() ends a paused server, and frees the port", async () => {
   assertEquals(t.all("resumed").length, 0);
 });
 
-testOnce("a paused server without connections keeps its process alive", async () => {
-  const script = `
-    import { serve } from ${JSON.stringify(new URL("../../mod.ts", import.meta.url).href)};
-    const server = serve({ hostname: "127.0.0.1", port: 0 });
-    server.pause();
-    const conn = await Deno.connect({ port: server.addr.port });
-    conn.close();
-    // The accept that was outstanding has taken this connection, so none is outstanding any more.
-    const second = await Deno.connect({ port: server.addr.port });
-    second.unref?.();
-    Deno.unrefTimer(setTimeout(() => server.resume(), 300));
-    await server.finished;
-  `;
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--allow-net", "--no-check", "-"],
-    stdin: "piped",
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(script));
-  await writer.close();
-  // It ends by itself, with an error, if nothing keeps it alive; otherwise it lives until the signal.
-  const ended = child.status.then(({ code }) => code);
-  const lives = new Promise<string>((resolve) => setTimeout(() => resolve("alive"), 1500));
-  assertEquals(await Promise.race([ended, lives]), "alive");
-  child.kill("SIGKILL");
-  await Promise.all([child.status, child.stderr.cancel()]);
+/** A clock that counts the timers that keep the process alive. */
+class CountingClock implements Clock {
+  readonly #timers = new Set<symbol>();
+
+  get keepingAlive(): number {
+    return this.#timers.size;
+  }
+
+  now(): number {
+    return 0;
+  }
+
+  setTimer(_callback: () => void, _delay: number, keepAlive: boolean): () => void {
+    const id = Symbol();
+    if (keepAlive) this.#timers.add(id);
+    return () => void this.#timers.delete(id);
+  }
+}
+
+testOnce("a paused server keeps its process alive, whether or not a connection waits in it", async () => {
+  for (const early of [true, false]) {
+    const [clock, listener] = [new CountingClock(), new MemoryListener()];
+    // Either the server is paused before it accepts once more, or its outstanding accept takes a connection.
+    const pause = (): void => void (early && server.pause());
+    const server: Server = serve({
+      clock,
+      listener,
+      idleTimeout: Infinity,
+      onEvent: ({ type }) => type === "accepted" && pause(),
+    });
+    if (!early) server.pause();
+    const client = listener.connect();
+    for (let turns = 3; turns > 0; turns--) await socketsTurn();
+    assertEquals(clock.keepingAlive, 1, `Paused early: ${early}`);
+    client.close();
+    server.unref();
+    assertEquals(clock.keepingAlive, 0, "unref() holds for the pause, too");
+    await server.shutdown();
+  }
 });
 
 testOnce("setLimits() changes the rules of admission at once, for connections that are open already too", async () => {
