@@ -9,6 +9,7 @@
 import { checkListener } from "../../internal/api/check.ts";
 import { IAC, MARK_ANSWER, TelnetFilter } from "./filter.ts";
 import { Forwarding, type Listener, type Transport } from "../../internal/api/transport.ts";
+import { queuedIn } from "../preparing_listener.ts";
 import { LINE_WORK, TURNS } from "../../internal/time/turns.ts";
 
 /** Maximum bytes of unsent answers before the connection stops reading until they have been sent. */
@@ -66,6 +67,10 @@ class TelnetListener implements Listener {
 
   get addr(): Deno.Addr {
     return this.#listener.addr;
+  }
+
+  get queued(): number {
+    return queuedIn(this.#listener);
   }
 
   async accept(): Promise<Transport> {

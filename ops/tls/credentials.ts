@@ -10,6 +10,7 @@ import { setImmediate } from "node:timers";
 import { createSecureContext, type SecureContext, type SecureContextOptions, TLSSocket } from "node:tls";
 import { checkWord, show } from "../../internal/api/check.ts";
 import { type CertificateInfo, datesProblem, infoOf } from "./certificate.ts";
+import type { OnHandshake } from "./observed.ts";
 import { ClientVerifier } from "./peer/clients.ts";
 import { fieldsOf } from "./peer/peer.ts";
 import type { Security } from "./transport.ts";
@@ -63,6 +64,11 @@ export interface TlsCredentials {
    * @default {10_000}
    */
   handshakeTimeout?: number | undefined;
+  /**
+   * Called when a handshake begins and when it ends, that of a listener or of `conn.startTls`; such as `onHandshake` of
+   * {@linkcode ServerMetrics}. What it throws is ignored. A reload does not change it.
+   */
+  onHandshake?: OnHandshake | undefined;
 }
 
 /** One certificate of {@linkcode TlsCredentials.sni}. */

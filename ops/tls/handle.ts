@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions, checkTimeout } from "../../internal/api/check.ts";
+import { checkFunction, checkOptions, checkTimeout } from "../../internal/api/check.ts";
 import {
   HANDSHAKE_TIMEOUT,
   type TlsCredentialsHandle,
@@ -15,6 +15,7 @@ import type { CertificateInfo } from "./certificate.ts";
 import { loadCredentials, type LoadedCredentials, type TlsCredentials } from "./credentials.ts";
 import { PrefixedTransport } from "../prefixed_transport.ts";
 import { readHello } from "./hello.ts";
+import { observe, type OnHandshake } from "./observed.ts";
 import { isFor } from "./peer/names.ts";
 import { type Security, TlsTransport } from "./transport.ts";
 
@@ -79,17 +80,27 @@ export async function tlsCredentials(options: TlsCredentials): Promise<TlsServer
   checkOptions("tlsCredentials options", options);
   const { handshakeTimeout = HANDSHAKE_TIMEOUT } = options;
   checkTimeout("handshakeTimeout", handshakeTimeout);
+  checkFunction("onHandshake", options.onHandshake, true);
   const credentials = onlyCredentials(options);
-  return new Credentials(handshakeTimeout, credentials, await loadCredentials(credentials));
+  return new Credentials(options, handshakeTimeout, credentials, await loadCredentials(credentials));
 }
+
+type Secure = Transport & { readonly tls: TlsInfo };
 
 class Credentials implements TlsServerCredentials {
   readonly handshakeTimeout: number;
+  readonly #onHandshake: OnHandshake | undefined;
   #credentials: TlsCredentials;
   #loaded: LoadedCredentials;
   #reloading = Promise.resolve();
 
-  constructor(handshakeTimeout: number, credentials: TlsCredentials, loaded: LoadedCredentials) {
+  constructor(
+    { onHandshake }: Pick<TlsCredentials, "onHandshake">,
+    handshakeTimeout: number,
+    credentials: TlsCredentials,
+    loaded: LoadedCredentials,
+  ) {
+    this.#onHandshake = onHandshake;
     this.handshakeTimeout = handshakeTimeout;
     this.#credentials = credentials;
     this.#loaded = loaded;
@@ -99,7 +110,12 @@ class Credentials implements TlsServerCredentials {
     return this.#loaded.certificate;
   }
 
-  async accept(transport: Transport, firstBytes: Uint8Array): Promise<Transport & { readonly tls: TlsInfo }> {
+  accept(transport: Transport, firstBytes: Uint8Array): Promise<Secure> {
+    if (this.#onHandshake === undefined) return this.#accept(transport, firstBytes);
+    return observe(() => this.#accept(transport, firstBytes), this.#onHandshake);
+  }
+
+  async #accept(transport: Transport, firstBytes: Uint8Array): Promise<Secure> {
     const loaded = this.#loaded;
     if (loaded.sni.length === 0) return await TlsTransport.accept(behind(firstBytes.slice(), transport), loaded);
     const { bytes, serverName } = await readHello(transport, firstBytes);

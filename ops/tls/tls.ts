@@ -31,8 +31,8 @@ import { tlsCredentials, type TlsServerCredentials } from "./handle.ts";
 /** Options of {@linkcode listenTls}. */
 export interface ListenTlsOptions extends Partial<TlsCredentials> {
   /**
-   * Credentials that {@linkcode tlsCredentials} has loaded, in place of `cert`, `key`, `sni`, `clientCa`, `clientAuth` and
-   * `alpnProtocols`. Several listeners, and `conn.startTls`, can share them.
+   * Credentials that {@linkcode tlsCredentials} has loaded, in place of `cert`, `key`, `sni`, `clientCa`, `clientAuth`,
+   * `alpnProtocols` and `onHandshake`. Several listeners, and `conn.startTls`, can share them.
    */
   credentials?: TlsServerCredentials | undefined;
   /**
@@ -140,7 +140,7 @@ export async function listenTls(options: ListenTlsOptions): Promise<TlsListener>
   return new SecureListener(listener, { handshakeTimeout, maxHandshakes, clock }, credentials);
 }
 
-const OWN_CREDENTIALS = ["cert", "key", "sni", "clientCa", "clientAuth", "alpnProtocols"] as const;
+const OWN_CREDENTIALS = ["cert", "key", "sni", "clientCa", "clientAuth", "alpnProtocols", "onHandshake"] as const;
 
 /** The given credentials, or new ones of the options. */
 function credentialsOf(options: ListenTlsOptions): Promise<TlsServerCredentials> {
