@@ -17,6 +17,7 @@ import { answer } from "./cli/help.ts";
 import type { Target, UnixTarget } from "./cli/kinds.ts";
 import { neededToListen, type Opened, openListeners } from "./cli/listen.ts";
 import { type Log, openLog } from "./cli/log.ts";
+import { measure } from "./cli/metrics.ts";
 import { formatTarget } from "./cli/net.ts";
 import { type Given, parse, type Values } from "./cli/parse.ts";
 import { keepOnly } from "./cli/permissions.ts";
@@ -26,6 +27,7 @@ import { onHangup, onSignals } from "./cli/signals.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
 import type { Server } from "./internal/server/running.ts";
+import { shout } from "./internal/lines/shout.ts";
 import { serve } from "./server.ts";
 
 /**
@@ -94,10 +96,15 @@ async function serveUntilStopped({ values, given, ignored }: Given<typeof SERVE.
   for (const line of ignored) log.write("warn", () => line);
   log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
   try {
-    opened.resolve(await openListeners(options, given, log));
+    const { metrics, traceOf } = await measure() ?? {};
+    opened.resolve(await openListeners({ ...options, onHandshake: metrics?.onHandshake }, given, log));
     const { listeners: listener, secure } = await opened.promise;
-    const onEvent = (event: ServerEvent) => report(log, event, secure);
-    const server = serve({ ...options, listener, signal: stop.signal, onEvent });
+    const onEvent = (event: ServerEvent) => {
+      metrics?.onEvent(event);
+      report(log, event, { secure, traceOf });
+    };
+    const server = serve({ ...options, listener, signal: stop.signal, onEvent }, metrics?.timed(shout));
+    metrics?.watch(server, ...listener);
     return await exitCodeOf(server, log);
   } finally {
     await log.flush();

@@ -7,8 +7,17 @@
 import type { ClosedEvent, RejectedEvent, ServerEvent } from "../internal/api/events.ts";
 import { formatAddr } from "../internal/api/transport.ts";
 import { count, quote } from "../internal/api/errors.ts";
+import type { Trace } from "../ops/metrics/spans.ts";
 import { reasonOf } from "./errors.ts";
 import type { Level, Log } from "./log.ts";
+
+/** What the log's lines say that the events do not. */
+export interface Context {
+  /** The addresses of the listeners that speak TLS. */
+  readonly secure?: ReadonlySet<string>;
+  /** Finds a connection in the traces of OpenTelemetry, by its number. */
+  readonly traceOf?: ((connId: number) => Trace | undefined) | undefined;
+}
 
 /** How one type of event is logged. */
 interface Report<Event> {
@@ -98,13 +107,20 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
  *
  * @param log The log.
  * @param event The event.
- * @param secure The addresses of the listeners that speak TLS.
+ * @param context What the lines say that the event does not.
  */
-export function report(log: Log, event: ServerEvent, secure: ReadonlySet<string> = new Set()): void {
+export function report(log: Log, event: ServerEvent, { secure = NONE, traceOf }: Context = {}): void {
   const { level, text, fields } = REPORTS[event.type] as Report<ServerEvent>;
   if (event.type === "stopped") reportCut(log, event.report.closed["drain-timeout"]);
-  log.write(level, () => text(event, secure), () => ({ event: event.type, ...fields(event, secure) }));
+  // The names of OpenTelemetry's fields, by which collectors join log lines and traces.
+  const trace = () => {
+    const found = "conn" in event ? traceOf?.(event.conn.id) : undefined;
+    return found && { trace_id: found.traceId, span_id: found.spanId };
+  };
+  log.write(level, () => text(event, secure), () => ({ event: event.type, ...fields(event, secure), ...trace() }));
 }
+
+const NONE: ReadonlySet<string> = new Set();
 
 /** Warns of connections that the drain timeout closed: their clients may have lost replies. */
 function reportCut(log: Log, cut = 0): void {

@@ -16,10 +16,9 @@ import type { Log } from "./log.ts";
 import type { Values } from "./parse.ts";
 
 /** The values of the flags about TLS. */
-export type TlsFlags = Pick<
-  Values<typeof SERVE.flags>,
-  "tlsCert" | "tlsKey" | "tlsClientCa" | "tlsHandshakeTimeout"
->;
+export type TlsFlags =
+  & Pick<Values<typeof SERVE.flags>, "tlsCert" | "tlsKey" | "tlsClientCa" | "tlsHandshakeTimeout">
+  & { readonly onHandshake?: TlsCredentials["onHandshake"] };
 
 /** The flag that names each file. */
 const FLAGS = { cert: "tlsCert", key: "tlsKey", clientCa: "tlsClientCa" } as const;
@@ -47,8 +46,8 @@ export async function loadSecurity(flags: TlsFlags, log: Log): Promise<Security>
     import("../ops/tls/tls.ts"),
     import("../ops/tls/handle.ts"),
   ]);
-  const handshakeTimeout = flags.tlsHandshakeTimeout;
-  const credentials = await named(flags, tlsCredentials({ ...files, handshakeTimeout }));
+  const { tlsHandshakeTimeout: handshakeTimeout, onHandshake } = flags;
+  const credentials = await named(flags, tlsCredentials({ ...files, handshakeTimeout, onHandshake }));
   tell(credentials, flags, log, "using");
   const reload = async () => {
     try {

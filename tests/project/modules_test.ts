@@ -27,6 +27,7 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "client.ts": ["./ops/tls/client.ts"],
   "cli/dial.ts": ["../ops/tls/credentials.ts"],
   "mod.ts": ["./cli/deno_version.ts", "./cli.ts"],
+  "cli/metrics.ts": ["../ops/metrics/metrics.ts", "../ops/metrics/telemetry.ts"],
   "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts", "../ops/tls/credentials.ts"],
   // The name of a package from npm, in a variable: Deno asks the registry for each that an import names, at the start.
   "ops/metrics/prometheus.ts": ["PACKAGE"],

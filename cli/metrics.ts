@@ -1,0 +1,42 @@
+/**
+ * Figures about the server, if somebody asks for them: Deno's telemetry, if the environment switches it on.
+ *
+ * @module
+ */
+
+import type { ServerMetrics } from "../ops/metrics/metrics.ts";
+import type { Trace } from "../ops/metrics/spans.ts";
+
+/** What counts the server's events, and finds its connections in the traces. */
+export interface Measured {
+  readonly metrics: ServerMetrics;
+  /** Finds a connection by its number; without telemetry, none is found. */
+  traceOf(connId: number): Trace | undefined;
+}
+
+/**
+ * Begins to count and time what the server does.
+ *
+ * @param wanted Whether somebody else than Deno's telemetry asks for the figures.
+ * @returns What counts them; undefined if nobody asks, which costs nothing.
+ */
+export async function measure(wanted = false): Promise<Measured | undefined> {
+  const exporting = isTelemetryOn();
+  if (!wanted && !exporting) return undefined;
+  const { ServerMetrics } = await import("../ops/metrics/metrics.ts");
+  const metrics = new ServerMetrics();
+  if (!exporting) return { metrics, traceOf: () => undefined };
+  const { exportTelemetry } = await import("../ops/metrics/telemetry.ts");
+  const { traceOf } = exportTelemetry(metrics);
+  return { metrics, traceOf };
+}
+
+/** Whether `OTEL_DENO` is `true`: reading the variable would need a permission that only this would need. */
+function isTelemetryOn(): boolean {
+  try {
+    Deno.telemetry.meterProvider.getMeter("shouty");
+    return true;
+  } catch {
+    return false;
+  }
+}
