@@ -1,0 +1,296 @@
+import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { CLOSE_REASONS, type CloseReason } from "../../internal/api/reasons.ts";
+import { type ConnInfo, shout } from "@x/shouty";
+import { type Attributes, type Instrument, listenTls, proxyProtocol, ServerMetrics, withTelnet } from "@x/shouty/ops";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
+import { IDENTITY } from "../kit/tls.ts";
+
+const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 } as const;
+const CONN: ConnInfo = { id: 1, remoteAddr: addr, localAddr: addr };
+
+/** Values by an instrument's Prometheus name, and the value of its attribute, if it has one. */
+function values(metrics: ServerMetrics): Record<string, number> {
+  const all: Record<string, number> = {};
+  for (const { instrument, series } of metrics.read()) {
+    for (const { attributes, value, buckets } of series) {
+      const count = buckets.reduce((sum, count) => sum + count, 0);
+      const name = [instrument.prometheus, ...Object.values(attributes ?? {})].join(" ");
+      all[name] = instrument.kind === "histogram" ? count : value;
+    }
+  }
+  return all;
+}
+
+/** Checks the figures against the server's own counters, at any time. */
+function checkFigures(metrics: ServerMetrics, { stats }: TestServer): void {
+  const figures = values(metrics);
+  const closed = CLOSE_REASONS.map((reason) => figures[`shouty_closed_connections_total ${reason}`]);
+  const accepted = figures.shouty_accepted_connections_total;
+  assertEquals(accepted, figures.shouty_active_connections + closed.reduce((sum, count) => sum + count));
+  assertEquals(closed, CLOSE_REASONS.map((reason) => stats.closed[reason]));
+  const rejected = Object.entries(figures).filter(([name]) => name.startsWith("shouty_rejected_connections_total "));
+  assertEquals({
+    accepted,
+    active: figures.shouty_active_connections,
+    rejected: rejected.reduce((sum, [, count]) => sum + count, 0),
+    gone: figures.shouty_gone_connections_total,
+    handlers: figures.shouty_active_handlers,
+    hookErrors: figures.shouty_hook_errors_total,
+    lines: figures.shouty_lines_total,
+    bytesIn: figures["shouty_network_io_bytes_total receive"],
+    bytesOut: figures["shouty_network_io_bytes_total transmit"],
+  }, {
+    ...{ accepted: stats.accepted, active: stats.active, rejected: stats.rejected, gone: stats.gone },
+    ...{ handlers: stats.handlers, hookErrors: stats.hookErrors },
+    ...{ lines: stats.lines, bytesIn: stats.bytesIn, bytesOut: stats.bytesOut },
+  });
+}
+
+test("The figures are those of the server's counters while connections come, talk and go", async () => {
+  const metrics = new ServerMetrics();
+  const options = { maxConnections: 3, maxLineBytes: 20, onEvent: metrics.onEvent };
+  await using t = startServer(
+    options,
+    metrics.timed((line) => {
+      if (line === "throw") throw new RangeError("asked for it");
+      return shout(line);
+    }),
+  );
+  metrics.watch(t.server);
+  checkFigures(metrics, t);
+  const first = await t.admitted();
+  await first.write("one\ntwo\n");
+  assertEquals([await first.readLine(), await first.readLine()], ["ONE", "TWO"]);
+  checkFigures(metrics, t);
+  assertEquals(await t.talk("three\n"), "THREE\n");
+  const thrower = await t.admitted();
+  await thrower.write("throw\n");
+  await thrower.readAll();
+  thrower.close();
+  const long = await t.admitted();
+  await long.write("this line is much too long\n");
+  await long.readAll();
+  await long.closeWrite();
+  await t.closed(3);
+  const more = [await t.admitted(), await t.admitted()];
+  const refused = await t.connect();
+  await refused.readAll();
+  refused.close();
+  await t.until("rejected");
+  checkFigures(metrics, t);
+  assertEquals(metrics.snapshot().active, 3);
+  assertEquals(metrics.snapshot().rejected, { "max-connections": 1 });
+  for (const client of [first, ...more]) await client.closeWrite();
+  await t.closed(6);
+  checkFigures(metrics, t);
+  const figures = values(metrics);
+  assertEquals(figures["shouty_connection_duration_seconds handler-error"], 1);
+  assertEquals(figures["shouty_connection_duration_seconds line-too-long"], 1);
+  assertEquals(figures["shouty_connection_duration_seconds"], 4);
+  assertEquals(figures["shouty_handler_duration_seconds"], 3);
+  assertEquals(figures["shouty_handler_duration_seconds RangeError"], 1);
+  assertEquals(figures["shouty_handler_errors_total"], 1);
+});
+
+test("What is not exported before the end is exported at the end", async () => {
+  const metrics = new ServerMetrics();
+  const sink = new Sums();
+  metrics.addSink(sink);
+  const t = startServer({ onEvent: metrics.onEvent });
+  metrics.watch(t.server);
+  assertEquals(await t.talk("hello\n"), "HELLO\n");
+  await t[Symbol.asyncDispose]();
+  assertEquals(sink.sums["shouty.lines"], 1);
+  assertEquals(sink.sums["shouty.network.io receive"], 6);
+  assertEquals(sink.sums["shouty.active_connections"], 0);
+  assertEquals(sink.sums["shouty.connection.duration"] > 0, true);
+});
+
+/** An exporter that adds up what it gets. */
+class Sums {
+  readonly sums: Record<string, number> = {};
+  readonly events: string[] = [];
+
+  add({ name }: Instrument, amount: number, attributes: Attributes): void {
+    const key = [name, ...Object.values(attributes ?? {})].join(" ");
+    this.sums[key] = (this.sums[key] ?? 0) + amount;
+  }
+
+  record(instrument: Instrument, seconds: number, attributes: Attributes): void {
+    this.add(instrument, seconds, attributes);
+  }
+
+  event({ type }: { type: string }): void {
+    this.events.push(type);
+  }
+}
+
+testOnce("An exporter that comes late gets what was counted before, but not the durations", () => {
+  const metrics = new ServerMetrics();
+  metrics.onEvent({ type: "accepted", conn: CONN });
+  metrics.onEvent(closed("idle"));
+  const sink = new Sums();
+  metrics.addSink(sink);
+  metrics.onEvent({ type: "accepted", conn: CONN });
+  assertEquals(sink.sums, {
+    "shouty.accepted_connections": 2,
+    "shouty.active_connections": 1,
+    "shouty.closed_connections idle": 1,
+  });
+  assertEquals(sink.events, ["accepted"]);
+});
+
+function closed(reason: CloseReason) {
+  return { type: "closed", conn: CONN, reason, lines: 0, bytesIn: 0, bytesOut: 0, durationMs: 1500 } as const;
+}
+
+testOnce("An ordinary end of a connection has no error type, and every other end has its reason", () => {
+  const metrics = new ServerMetrics();
+  for (const reason of CLOSE_REASONS) metrics.onEvent(closed(reason));
+  const figures = values(metrics);
+  const ordinary = CLOSE_REASONS.filter((reason) => !(`shouty_connection_duration_seconds ${reason}` in figures));
+  assertEquals(ordinary, ["end", "closed", "max-age", "max-lines", "drained"]);
+  assertEquals(figures.shouty_connection_duration_seconds, 5);
+  const { instrument, series } = metrics.read().find(({ instrument }) => instrument.unit === "s")!;
+  assertEquals([instrument.name, series[0].value], ["shouty.connection.duration", 7.5]);
+  // 1.5 s lie between the boundaries of 1 s and of 2 s.
+  assertEquals(series[0].buckets.indexOf(5), instrument.boundaries!.indexOf(2));
+});
+
+testOnce("A duration that is exactly a boundary belongs to the bucket below it", () => {
+  const metrics = new ServerMetrics();
+  metrics.onEvent({ ...closed("end"), durationMs: 2000 });
+  metrics.onEvent({ ...closed("end"), durationMs: 1e9 });
+  const { instrument, series } = metrics.read().find(({ instrument }) => instrument.unit === "s")!;
+  const full = series[0].buckets.flatMap((count, i) => count > 0 ? [instrument.boundaries![i]] : []);
+  assertEquals(full, [2, undefined]);
+});
+
+/** Times calls on a clock that each call moves by as many milliseconds as its line says. */
+function timing() {
+  let ms = 0;
+  const metrics = new ServerMetrics({ clock: { now: () => ms } });
+  const spend = (line: string) => {
+    ms += Number(line);
+    if (Number(line) === 13) throw new TypeError("13 is bad luck");
+  };
+  const times = () => {
+    const { series } = metrics.read().find(({ instrument }) => instrument.name === "shouty.handler.duration")!;
+    const count = (buckets: number[]) => buckets.reduce((sum, count) => sum + count, 0);
+    return series.map(({ attributes, value, buckets }) => [attributes?.["error.type"] ?? "", count(buckets), value]);
+  };
+  return { metrics, spend, times };
+}
+
+testOnce("Handlers are timed: sync, async, blocks, conversations, and also when they throw", async () => {
+  const { metrics, spend, times } = timing();
+  const reply = (line: string) => (spend(line), line);
+  const later = async (line: string) => (await Promise.resolve(), spend(line), line);
+  const handlers = {
+    sync: metrics.timed(reply),
+    async: metrics.timed(later),
+    block: metrics.timed(Object.assign(reply, { block: (lines: string) => (spend(lines), lines) })).block,
+  };
+  const expected = [2000, 3000, 5000].map((ms) => ms / 1000);
+  let sum = 0;
+  for (const [i, handler] of Object.values(handlers).entries()) {
+    assertEquals(await handler(`${1000 * expected[i]}`), `${1000 * expected[i]}`);
+    sum += expected[i];
+    assertEquals(times()[0], ["", i + 1, sum]);
+    const error = await Promise.try(() => handler("13")).catch((error) => error);
+    assertEquals(error.message, "13 is bad luck");
+    assertEquals(times()[1].slice(0, 2), ["TypeError", i + 1]);
+  }
+  await using t = startConversations(inMemory(), metrics.timed(async (conn) => spend((await conn.readLine())!)));
+  const client = await t.admitted();
+  await client.write("7000\n");
+  client.close();
+  await t.closed();
+  assertEquals(times()[0], ["", 4, sum + 7]);
+});
+
+test("A timed handler answers as the handler does, with each of its ways to answer", async () => {
+  const metrics = new ServerMetrics();
+  const text = `${"hello, straße\n".repeat(2000)}bye`;
+  const methods: string[] = [];
+  const watched = Object.assign((line: string) => (methods.push("line"), shout(line)), {
+    block: (lines: string) => (methods.push("block"), shout.block(lines)),
+  });
+  for (
+    const handler of [shout, watched, (line: string) => shout(line), (line: string) => Promise.resolve(shout(line))]
+  ) {
+    const before = metrics.snapshot().handlerMs.count;
+    await using t = startServer({}, metrics.timed(handler));
+    assertEquals(await t.talk(text), `${shout.block(text)}\n`);
+    assertEquals(metrics.snapshot().handlerMs.count > before, true);
+  }
+  assertEquals(methods.includes("block"), true);
+});
+
+testOnce("Classes of errors are counted by themselves up to thirty, and as others from then on", () => {
+  const metrics = new ServerMetrics();
+  const fail = metrics.timed((name: string) => {
+    throw Object.assign(new Error("failed"), { name });
+  });
+  for (let i = 0; i < 40; i++) assertThrows(() => fail(`E${i}`));
+  const failNot = metrics.timed(() => {
+    throw "text";
+  });
+  assertThrows(() => failNot());
+  const figures = Object.entries(values(metrics)).filter(([name]) =>
+    name.startsWith("shouty_handler_duration_seconds ")
+  );
+  assertEquals(figures.length, 31);
+  assertEquals(values(metrics)["shouty_handler_duration_seconds _OTHER"], 11);
+});
+
+testOnce("The page's quantiles are those of the last minutes, and null without any", () => {
+  let ms = 0;
+  const metrics = new ServerMetrics({ clock: { now: () => ms } });
+  const handler = metrics.timed((line: string) => {
+    ms += Number(line);
+  });
+  assertEquals(metrics.snapshot().handlerMs, { count: 0, p50: null, p90: null, p99: null });
+  for (let i = 0; i < 100; i++) handler(i < 80 ? "1" : i < 95 ? "10" : "100");
+  const { count, p50, p90, p99 } = metrics.snapshot().handlerMs;
+  assertEquals(count, 100);
+  for (const [value, exact] of [[p50, 1], [p90, 10], [p99, 100]]) assertAlmostEquals(value! / exact!, 1, 0.15);
+  ms += 60_000;
+  assertEquals(metrics.snapshot().handlerMs.count, 100);
+  ms += 60_000;
+  assertEquals(metrics.snapshot().handlerMs.count, 0);
+});
+
+testOnce(
+  "Connections are queued while they wait for a PROXY header or a handshake, through every wrapper",
+  async () => {
+    const clock = new FakeClock();
+    const below = new MemoryListener();
+    const proxied = proxyProtocol(below, { from: "127.0.0.0/8", clock });
+    const listener = withTelnet(await listenTls({ ...IDENTITY, listener: proxied, clock }));
+    const metrics = new ServerMetrics();
+    await using t = startServer({ listener, clock, onEvent: metrics.onEvent });
+    metrics.watch(t.server, listener);
+    assertEquals(metrics.snapshot().queued, 0);
+    using waiting = below.connect(addr);
+    using proxy = below.connect(addr);
+    await clock.advance(1);
+    assertEquals(metrics.snapshot().queued, 2);
+    await proxy.write("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n");
+    await clock.advance(1);
+    assertEquals(metrics.snapshot().queued, 2);
+    waiting.close();
+    await proxy.write("no TLS at all\n");
+    await t.until("rejected");
+    await t.until("gone");
+    assertEquals(metrics.snapshot().queued, 0);
+  },
+);
+
+testOnce("Wrong arguments are refused", () => {
+  const metrics = new ServerMetrics();
+  assertThrows(() => metrics.timed(1 as never), TypeError, "Cannot use handler: expected a function, got 1");
+  assertThrows(() => metrics.watch({} as never), TypeError, "Cannot use server: expected a server, got");
+});
