@@ -7,17 +7,20 @@
 import type { ClosedEvent, ConnInfo, ServerEvent } from "../../internal/api/events.ts";
 import { errorTypeOf } from "./metrics.ts";
 
+/** The value of an attribute. Deno exports a number as a floating-point one, and OpenTelemetry's ports are whole. */
+type Value = string | bigint;
+
 /** The part of OpenTelemetry's `Span` that is used. */
 interface Span {
   spanContext(): Trace;
-  setAttribute(name: string, value: string | number): unknown;
+  setAttribute(name: string, value: Value): unknown;
   setStatus(status: { code: number }): unknown;
   end(): void;
 }
 
 /** The part of OpenTelemetry's `Tracer` that is used. */
 export interface Tracer {
-  startSpan(name: string, options: { kind: number; root: boolean; attributes: Record<string, string | number> }): Span;
+  startSpan(name: string, options: { kind: number; root: boolean; attributes: Record<string, Value> }): Span;
 }
 
 /** Where a connection is found in the traces. */
@@ -56,7 +59,7 @@ export class Spans {
   }
 
   #begin(conn: ConnInfo): void {
-    const attributes = { "shouty.connection.id": conn.id, ...addressesOf(conn) };
+    const attributes = { "shouty.connection.id": BigInt(conn.id), ...addressesOf(conn) };
     this.#spans.set(conn.id, this.#tracer.startSpan("connection", { kind: SERVER, root: true, attributes }));
   }
 
@@ -68,9 +71,9 @@ export class Spans {
     const error = errorTypeOf(event);
     span.setAttribute("shouty.close.reason", reason);
     if (detail !== undefined) span.setAttribute("shouty.close.detail", detail);
-    span.setAttribute("shouty.lines", lines);
-    span.setAttribute("shouty.bytes_in", bytesIn);
-    span.setAttribute("shouty.bytes_out", bytesOut);
+    span.setAttribute("shouty.lines", BigInt(lines));
+    span.setAttribute("shouty.bytes_in", BigInt(bytesIn));
+    span.setAttribute("shouty.bytes_out", BigInt(bytesOut));
     if (error !== undefined) span.setAttribute("error.type", error);
     if (error !== undefined) span.setStatus({ code: ERROR });
     span.end();
@@ -82,7 +85,7 @@ export class Spans {
 const SETTLED = Promise.resolve();
 
 /** Both ends of a connection, by OpenTelemetry's names. */
-function addressesOf({ remoteAddr, localAddr }: ConnInfo): Record<string, string | number> {
+function addressesOf({ remoteAddr, localAddr }: ConnInfo): Record<string, Value> {
   return {
     ...named("network.peer.address", "network.peer.port", remoteAddr),
     ...named("server.address", "server.port", localAddr),
@@ -92,7 +95,7 @@ function addressesOf({ remoteAddr, localAddr }: ConnInfo): Record<string, string
 }
 
 /** A client of a Unix socket has no address. */
-function named(address: string, port: string, addr: Deno.Addr): Record<string, string | number> {
-  if ("hostname" in addr) return { [address]: addr.hostname, [port]: addr.port };
+function named(address: string, port: string, addr: Deno.Addr): Record<string, Value> {
+  if ("hostname" in addr) return { [address]: addr.hostname, [port]: BigInt(addr.port) };
   return "path" in addr && addr.path ? { [address]: addr.path } : {};
 }
