@@ -261,6 +261,9 @@ testOnce("The page's quantiles are those of the last minutes, and null without a
   assertEquals(metrics.snapshot().handlerMs.count, 100);
   ms += 60_000;
   assertEquals(metrics.snapshot().handlerMs.count, 0);
+  handler("1");
+  ms += 120_000;
+  assertEquals(metrics.snapshot().handlerMs.count, 0);
 });
 
 testOnce(

@@ -106,7 +106,7 @@ test(
   missing,
 );
 
-test("The command asks npm for nothing, and a package that cannot be loaded is one clear error", async () => {
+test("The command and the library ask npm for nothing, and a package that cannot be loaded is one clear error", async () => {
   let asked = 0;
   const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
   await using registry = Deno.serve(options, () => {
@@ -123,9 +123,12 @@ test("The command asks npm for nothing, and a package that cannot be loaded is o
     await using server = deno("--allow-net", `${ROOT}mod.ts`, "--hostname", "127.0.0.1", "--port", "0");
     const [, port] = await server.stderrMatch(/listening on 127\.0\.0\.1:(\d+)/);
     assertEquals(await converse({ hostname: "127.0.0.1", port: Number(port) }, "hello\n"), "HELLO\n");
-    assertEquals(asked, 0);
     const script = `${folder}/load.js`;
     const ops = JSON.stringify(`file://${ROOT}ops/mod.ts`);
+    await Deno.writeTextFile(script, `import ${ops};`);
+    await using importing = deno(script);
+    assertEquals(await importing.outcome(), { code: 0, stdout: "", stderr: "" });
+    assertEquals(asked, 0);
     await Deno.writeTextFile(
       script,
       `import { prometheus, ServerMetrics } from ${ops};
