@@ -36,6 +36,7 @@ const REJECTED: Readonly<Record<RejectReason, true>> = {
   "max-connections": true,
   "max-connections-per-ip": true,
   "accept-rate-per-ip": true,
+  "penalty": true,
   "denied": true,
   "refused": true,
   "proxy-header": true,

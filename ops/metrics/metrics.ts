@@ -189,7 +189,7 @@ export class ServerMetrics {
   collect(): void {
     const figures = this.#figures;
     if (this.#server === undefined) return;
-    const { lines, bytesIn, bytesOut, handlers, hookErrors, queued = 0 } = this.#server.stats() as Counts;
+    const { lines, bytesIn, bytesOut, handlers, hookErrors, queued } = this.#server.stats();
     figures.set(INSTRUMENTS.lines, lines);
     figures.set(INSTRUMENTS.bytes, bytesIn, RECEIVE);
     figures.set(INSTRUMENTS.bytes, bytesOut, TRANSMIT);
@@ -249,8 +249,6 @@ export class ServerMetrics {
 const OTHER = "_OTHER";
 const RECEIVE = { "network.io.direction": "receive" };
 const TRANSMIT = { "network.io.direction": "transmit" };
-
-type Counts = ReturnType<Server["stats"]> & { queued?: number };
 
 /** Values by an attribute; those that are 0, and series without the attribute, are left out. */
 function byAttribute(name: string, series: readonly Series[], valueOf: (series: Series) => number) {

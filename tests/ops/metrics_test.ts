@@ -38,12 +38,13 @@ function checkFigures(metrics: ServerMetrics, { stats }: TestServer): void {
     gone: figures.shouty_gone_connections_total,
     handlers: figures.shouty_active_handlers,
     hookErrors: figures.shouty_hook_errors_total,
+    queued: figures.shouty_queued_connections,
     lines: figures.shouty_lines_total,
     bytesIn: figures["shouty_network_io_bytes_total receive"],
     bytesOut: figures["shouty_network_io_bytes_total transmit"],
   }, {
     ...{ accepted: stats.accepted, active: stats.active, rejected: stats.rejected, gone: stats.gone },
-    ...{ handlers: stats.handlers, hookErrors: stats.hookErrors },
+    ...{ handlers: stats.handlers, hookErrors: stats.hookErrors, queued: stats.queued },
     ...{ lines: stats.lines, bytesIn: stats.bytesIn, bytesOut: stats.bytesOut },
   });
 }
@@ -289,8 +290,26 @@ testOnce(
     await t.until("rejected");
     await t.until("gone");
     assertEquals(metrics.snapshot().queued, 0);
+    checkFigures(metrics, t);
+    const { shouty_gone_connections_total: gone, ...figures } = values(metrics);
+    assertEquals([gone, figures["shouty_rejected_connections_total tls-handshake"]], [1, 1]);
   },
 );
+
+testOnce("Connections are queued while admit decides", async () => {
+  const { listener, clock } = inMemory();
+  const admitted = Promise.withResolvers<void>();
+  const metrics = new ServerMetrics();
+  await using t = startServer({ listener, clock, admit: () => admitted.promise, onEvent: metrics.onEvent });
+  metrics.watch(t.server, listener);
+  const client = await t.connect();
+  await clock.advance(1);
+  assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [1, 0]);
+  admitted.resolve();
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+  assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [0, 1]);
+});
 
 testOnce("Wrong arguments are refused", () => {
   const metrics = new ServerMetrics();
