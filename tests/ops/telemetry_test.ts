@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { exportTelemetry, ServerMetrics } from "@x/shouty/ops";
 import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
+import { Spans } from "../../ops/metrics/spans.ts";
 import { test } from "../kit/bounded.ts";
 import { ask, converse, signalTest, startServer, Subprocess } from "../kit/command.ts";
 import { OtlpReceiver } from "../kit/otlp.ts";
+import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -164,6 +166,40 @@ signalTest("With OTEL_DENO=true, the command exports by itself, and its log line
     assertEquals([line.trace_id, line.span_id], ofConn ? [traceId, spanId] : [undefined, undefined]);
   }
   assertEquals(receiver.points("shouty.handler.duration")[0].count > 0, true);
+});
+
+test("The command exports its TLS handshakes", async () => {
+  await using receiver = new OtlpReceiver();
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${folder}/both.pem`, IDENTITY.cert + IDENTITY.key);
+  const options = { env: receiver.env, permissions: ["--allow-net", "--allow-read"] };
+  await using server = await startServer(["--tls-cert", `${folder}/both.pem`], options);
+  const conn = await Deno.connectTls({ port: server.port, caCerts: [AUTHORITY.cert] });
+  await conn.handshake();
+  await receiver.until(() => receiver.points("shouty.tls_handshake.duration").length > 0);
+  const [{ attributes, count }] = receiver.points("shouty.tls_handshake.duration");
+  assertEquals([attributes, count], ["tls.protocol.version=1.3", 1]);
+  conn.close();
+  await Deno.remove(folder, { recursive: true });
+});
+
+test("A span has the addresses of both ends, as far as there are any", () => {
+  const addressesOf = (remoteAddr: Deno.Addr, localAddr: Deno.Addr) => {
+    let seen: Record<string, unknown> = {};
+    const startSpan = (_: string, { attributes }: { attributes: Record<string, unknown> }) => (seen = attributes, {});
+    new Spans({ startSpan } as never).event({ type: "accepted", conn: { id: 1, remoteAddr, localAddr } });
+    return seen;
+  };
+  const tcp = (port: number) => ({ transport: "tcp", hostname: "2001:db8::1", port }) as const;
+  assertEquals(addressesOf(tcp(1), tcp(2)), {
+    ...{ "shouty.connection.id": 1n, "network.transport": "tcp", "network.type": "ipv6" },
+    ...{ "network.peer.address": "2001:db8::1", "network.peer.port": 1n },
+    ...{ "server.address": "2001:db8::1", "server.port": 2n },
+  });
+  const unix = (path: string | null) => ({ transport: "unix", path }) as Deno.UnixAddr;
+  assertEquals(addressesOf(unix(null), unix("/run/shouty.sock")), {
+    ...{ "shouty.connection.id": 1n, "network.transport": "unix", "server.address": "/run/shouty.sock" },
+  });
 });
 
 signalTest("Without OTEL_DENO=true, the command's log lines carry no trace", async () => {
