@@ -63,7 +63,7 @@ export function errorTypeOf({ reason }: Pick<ClosedEvent, "reason">): string | u
 /**
  * Counts and times what one server does, for the exporters {@linkcode exportTelemetry} and {@linkcode prometheus}.
  *
- * It costs a few microseconds per connection, and with {@linkcode ServerMetrics.timed} less than one per call of the
+ * It costs less than a microsecond for each connection, and, with {@linkcode ServerMetrics.timed}, for each call of the
  * handler. Figures without a source stay 0: lines, bytes, queued connections and handlers need
  * {@linkcode ServerMetrics.watch}; times of handlers `timed`; handshakes `onHandshake`.
  *

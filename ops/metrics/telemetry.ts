@@ -45,7 +45,8 @@ type Change = (value: number, attributes?: Attributes) => void;
  * package, a flag or a permission, if the environment variable `OTEL_DENO` is `true`; further variables such as
  * `OTEL_EXPORTER_OTLP_ENDPOINT` say how and where to.
  *
- * Call it before the server starts: durations and connections from before are not exported.
+ * It costs about 20 microseconds for each connection, nearly all of that for its span, and a tenth of a microsecond for
+ * each call of a timed handler. Call it before the server starts: durations and connections from before are not exported.
  *
  * @param metrics What counts the server's events; one server's, as spans are found by the numbers of connections.
  * @returns The export.
