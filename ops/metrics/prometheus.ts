@@ -18,10 +18,11 @@ export interface PrometheusMetrics {
 }
 
 /**
- * What writes the text. A variable, and not the text of an `import`, because Deno asks the registry for each package
- * that an `import` names, at the start and also for those that are never imported.
+ * The name and version of what writes the text, below `npm:@prometheus-io/`. A variable, and not part of the text of the
+ * `import`: Deno asks the registry for each package that an `import` names in full, at the start, and also for those that
+ * are never imported.
  */
-const PACKAGE = "npm:@prometheus-io/client@0.16.1";
+const CLIENT = "client@0.16.1";
 
 /** The part of the package that is used. Its own metrics of the process are not: one of them fails on Deno. */
 interface Client {
@@ -91,10 +92,10 @@ export async function prometheus(metrics: ServerMetrics): Promise<PrometheusMetr
 
 async function load(): Promise<Client> {
   try {
-    return await import(PACKAGE);
+    return await import(`npm:@prometheus-io/${CLIENT}`);
   } catch (cause) {
     const [reason] = `${cause instanceof Error ? cause.message : cause}`.split("\n");
-    throw new Error(`Cannot load ${PACKAGE}: ${reason}`, { cause });
+    throw new Error(`Cannot load npm:@prometheus-io/${CLIENT}: ${reason}`, { cause });
   }
 }
 
