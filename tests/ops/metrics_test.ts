@@ -1,27 +1,13 @@
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { CLOSE_REASONS, type CloseReason } from "../../internal/api/reasons.ts";
 import { type ConnInfo, shout } from "@x/shouty";
-import { type Attributes, type Instrument, listenTls, proxyProtocol, ServerMetrics, withTelnet } from "@x/shouty/ops";
-import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { type Attributes, type Instrument, ServerMetrics } from "@x/shouty/ops";
 import { test, testOnce } from "../kit/bounded.ts";
-import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
-import { IDENTITY } from "../kit/tls.ts";
+import { values } from "../kit/figures.ts";
+import { startServer, type TestServer } from "../kit/server.ts";
 
 const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 } as const;
 const CONN: ConnInfo = { id: 1, remoteAddr: addr, localAddr: addr };
-
-/** Values by an instrument's Prometheus name, and the value of its attribute, if it has one. */
-function values(metrics: ServerMetrics): Record<string, number> {
-  const all: Record<string, number> = {};
-  for (const { instrument, series } of metrics.read()) {
-    for (const { attributes, value, buckets } of series) {
-      const count = buckets.reduce((sum, count) => sum + count, 0);
-      const name = [instrument.prometheus, ...Object.values(attributes ?? {})].join(" ");
-      all[name] = instrument.kind === "histogram" ? count : value;
-    }
-  }
-  return all;
-}
 
 /** Checks the figures against the server's own counters, at any time. */
 function checkFigures(metrics: ServerMetrics, { stats }: TestServer): void {
@@ -169,67 +155,6 @@ testOnce("A duration that is exactly a boundary belongs to the bucket below it",
   assertEquals(full, [2, undefined]);
 });
 
-/** Times calls on a clock that each call moves by as many milliseconds as its line says. */
-function timing() {
-  let ms = 0;
-  const metrics = new ServerMetrics({ clock: { now: () => ms } });
-  const spend = (line: string) => {
-    ms += Number(line);
-    if (Number(line) === 13) throw new TypeError("13 is bad luck");
-  };
-  const times = () => {
-    const { series } = metrics.read().find(({ instrument }) => instrument.name === "shouty.handler.duration")!;
-    const count = (buckets: number[]) => buckets.reduce((sum, count) => sum + count, 0);
-    return series.map(({ attributes, value, buckets }) => [attributes?.["error.type"] ?? "", count(buckets), value]);
-  };
-  return { metrics, spend, times };
-}
-
-testOnce("Handlers are timed: sync, async, blocks, conversations, and also when they throw", async () => {
-  const { metrics, spend, times } = timing();
-  const reply = (line: string) => (spend(line), line);
-  const later = async (line: string) => (await Promise.resolve(), spend(line), line);
-  const handlers = {
-    sync: metrics.timed(reply),
-    async: metrics.timed(later),
-    block: metrics.timed(Object.assign(reply, { block: (lines: string) => (spend(lines), lines) })).block,
-  };
-  const expected = [2000, 3000, 5000].map((ms) => ms / 1000);
-  let sum = 0;
-  for (const [i, handler] of Object.values(handlers).entries()) {
-    assertEquals(await handler(`${1000 * expected[i]}`), `${1000 * expected[i]}`);
-    sum += expected[i];
-    assertEquals(times()[0], ["", i + 1, sum]);
-    const error = await Promise.try(() => handler("13")).catch((error) => error);
-    assertEquals(error.message, "13 is bad luck");
-    assertEquals(times()[1].slice(0, 2), ["TypeError", i + 1]);
-  }
-  await using t = startConversations(inMemory(), metrics.timed(async (conn) => spend((await conn.readLine())!)));
-  const client = await t.admitted();
-  await client.write("7000\n");
-  client.close();
-  await t.closed();
-  assertEquals(times()[0], ["", 4, sum + 7]);
-});
-
-test("A timed handler answers as the handler does, with each of its ways to answer", async () => {
-  const metrics = new ServerMetrics();
-  const text = `${"hello, straße\n".repeat(2000)}bye`;
-  const methods: string[] = [];
-  const watched = Object.assign((line: string) => (methods.push("line"), shout(line)), {
-    block: (lines: string) => (methods.push("block"), shout.block(lines)),
-  });
-  for (
-    const handler of [shout, watched, (line: string) => shout(line), (line: string) => Promise.resolve(shout(line))]
-  ) {
-    const before = metrics.snapshot().handlerMs.count;
-    await using t = startServer({}, metrics.timed(handler));
-    assertEquals(await t.talk(text), `${shout.block(text)}\n`);
-    assertEquals(metrics.snapshot().handlerMs.count > before, true);
-  }
-  assertEquals(methods.includes("block"), true);
-});
-
 testOnce("Classes of errors are counted by themselves up to thirty, and as others from then on", () => {
   const metrics = new ServerMetrics();
   const fail = metrics.timed((name: string) => {
@@ -265,50 +190,6 @@ testOnce("The page's quantiles are those of the last minutes, and null without a
   handler("1");
   ms += 120_000;
   assertEquals(metrics.snapshot().handlerMs.count, 0);
-});
-
-testOnce(
-  "Connections are queued while they wait for a PROXY header or a handshake, through every wrapper",
-  async () => {
-    const clock = new FakeClock();
-    const below = new MemoryListener();
-    const proxied = proxyProtocol(below, { from: "127.0.0.0/8", clock });
-    const listener = withTelnet(await listenTls({ ...IDENTITY, listener: proxied, clock }));
-    const metrics = new ServerMetrics();
-    await using t = startServer({ listener, clock, onEvent: metrics.onEvent });
-    metrics.watch(t.server, listener);
-    assertEquals(metrics.snapshot().queued, 0);
-    using waiting = below.connect(addr);
-    using proxy = below.connect(addr);
-    await clock.advance(1);
-    assertEquals(metrics.snapshot().queued, 2);
-    await proxy.write("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n");
-    await clock.advance(1);
-    assertEquals(metrics.snapshot().queued, 2);
-    waiting.close();
-    await proxy.write("no TLS at all\n");
-    await t.until("rejected");
-    await t.until("gone");
-    assertEquals(metrics.snapshot().queued, 0);
-    checkFigures(metrics, t);
-    const { shouty_gone_connections_total: gone, ...figures } = values(metrics);
-    assertEquals([gone, figures["shouty_rejected_connections_total tls-handshake"]], [1, 1]);
-  },
-);
-
-testOnce("Connections are queued while admit decides", async () => {
-  const { listener, clock } = inMemory();
-  const admitted = Promise.withResolvers<void>();
-  const metrics = new ServerMetrics();
-  await using t = startServer({ listener, clock, admit: () => admitted.promise, onEvent: metrics.onEvent });
-  metrics.watch(t.server, listener);
-  const client = await t.connect();
-  await clock.advance(1);
-  assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [1, 0]);
-  admitted.resolve();
-  await client.write("hello\n");
-  assertEquals(await client.readLine(), "HELLO");
-  assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [0, 1]);
 });
 
 testOnce("Wrong arguments are refused", () => {

@@ -31,6 +31,7 @@ import "../server/unfinished_lines_test.ts";
 import "../time/stall_test.ts";
 import "./taken_threads_test.ts";
 import "./telnet_test.ts";
+import "./timed_test.ts";
 import "./tls_client_ca_test.ts";
 import "./tls_cut_test.ts";
 import "./tls_handshake_test.ts";

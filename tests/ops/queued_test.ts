@@ -1,0 +1,52 @@
+import { assertEquals } from "@std/assert";
+import { listenTls, proxyProtocol, ServerMetrics, withTelnet } from "@x/shouty/ops";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { test } from "../kit/bounded.ts";
+import { values } from "../kit/figures.ts";
+import { inMemory, startServer } from "../kit/server.ts";
+import { IDENTITY } from "../kit/tls.ts";
+
+const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 } as const;
+
+test(
+  "Connections are queued while they wait for a PROXY header or a handshake, through every wrapper",
+  async () => {
+    const clock = new FakeClock();
+    const below = new MemoryListener();
+    const proxied = proxyProtocol(below, { from: "127.0.0.0/8", clock });
+    const listener = withTelnet(await listenTls({ ...IDENTITY, listener: proxied, clock }));
+    const metrics = new ServerMetrics();
+    await using t = startServer({ listener, clock, onEvent: metrics.onEvent });
+    metrics.watch(t.server, listener);
+    assertEquals(metrics.snapshot().queued, 0);
+    using waiting = below.connect(addr);
+    using proxy = below.connect(addr);
+    await clock.advance(1);
+    assertEquals(metrics.snapshot().queued, 2);
+    await proxy.write("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n");
+    await clock.advance(1);
+    assertEquals(metrics.snapshot().queued, 2);
+    waiting.close();
+    await proxy.write("no TLS at all\n");
+    await t.until("rejected");
+    await t.until("gone");
+    assertEquals(metrics.snapshot().queued, 0);
+    const { shouty_gone_connections_total: gone, ...figures } = values(metrics);
+    assertEquals([gone, figures["shouty_rejected_connections_total tls-handshake"]], [1, 1]);
+  },
+);
+
+test("Connections are queued while admit decides", async () => {
+  const { listener, clock } = inMemory();
+  const admitted = Promise.withResolvers<void>();
+  const metrics = new ServerMetrics();
+  await using t = startServer({ listener, clock, admit: () => admitted.promise, onEvent: metrics.onEvent });
+  metrics.watch(t.server, listener);
+  const client = await t.connect();
+  await clock.advance(1);
+  assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [1, 0]);
+  admitted.resolve();
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+  assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [0, 1]);
+});
