@@ -3,12 +3,8 @@ import { prometheus, ServerMetrics } from "@x/shouty/ops";
 import { CLOSE_REASONS } from "../../internal/api/reasons.ts";
 import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
 import { test } from "../kit/bounded.ts";
-import { converse, Subprocess } from "../kit/command.ts";
-import { load } from "../kit/npm.ts";
+import { missingProgram } from "../kit/foreign.ts";
 import { startServer } from "../kit/server.ts";
-
-const ROOT = new URL("../../", import.meta.url).pathname;
-const { missing } = await load("npm:@prometheus-io/client@0.16.1");
 
 /** A text of Prometheus, read by its own rules. */
 function parse(text: string) {
@@ -29,18 +25,18 @@ test(
   "The text for Prometheus has the server's own counters, and each sum holds",
   async () => {
     const metrics = new ServerMetrics();
-    const { text, contentType } = await prometheus(metrics);
+    const { text, contentType } = prometheus(metrics);
     assertEquals(contentType, "text/plain; version=0.0.4; charset=utf-8");
     await using t = startServer({ maxConnections: 1, onEvent: metrics.onEvent }, metrics.timed((line) => line));
     metrics.watch(t.server);
-    assertEquals(parse(await text()).values.shouty_accepted_connections_total, 0);
+    assertEquals(parse(text()).values.shouty_accepted_connections_total, 0);
     await t.talk("one\ntwo\n");
     await t.closed();
     const open = await t.admitted();
     const refused = await t.connect();
     await refused.readAll();
     await t.until("rejected");
-    const { types, values } = parse(await text());
+    const { types, values } = parse(text());
     assertEquals(
       types,
       Object.fromEntries(Object.values(INSTRUMENTS).map(({ prometheus, kind }) => [prometheus, kind])),
@@ -60,8 +56,6 @@ test(
     assertEquals(values['shouty_handler_duration_seconds_bucket{le="+Inf"}'], 2);
     open.close();
   },
-  60,
-  missing,
 );
 
 test(
@@ -74,7 +68,7 @@ test(
     }
     metrics.onHandshake({ type: "begun" });
     metrics.onHandshake({ type: "ended", durationMs: 6, tls: { version: "TLSv1.2" } as never });
-    const { values } = parse(await (await prometheus(metrics)).text());
+    const { values } = parse(prometheus(metrics).text());
     const name = "shouty_tls_handshake_duration_seconds";
     const failed = Object.entries(values).filter(([series]) => series.includes('error_type="refused"'));
     const buckets = failed.flatMap(([series, count]) => series.startsWith(`${name}_bucket`) ? [count] : []);
@@ -84,87 +78,47 @@ test(
     assertEquals(values[`${name}_bucket{tls_protocol_version="1.2",le="0.01"}`], 1);
     assertEquals(values[`${name}_bucket{tls_protocol_version="1.2",le="0.005"}`], 0);
   },
-  60,
-  missing,
 );
 
 test(
   "A text is safe from names of errors, and exporters do not disturb each other",
   async () => {
     const metrics = new ServerMetrics();
-    const [first, second] = [await prometheus(metrics), await prometheus(metrics)];
+    const [first, second] = [prometheus(metrics), prometheus(metrics)];
     const fail = metrics.timed(() => {
       throw Object.assign(new Error("failed"), { name: 'a"} 1\nforged 2' });
     });
     await assertRejects(() => Promise.try(fail));
-    const text = await first.text();
-    assertEquals(text, await second.text());
+    const text = first.text();
+    assertEquals(text, second.text());
     assertEquals(/^forged/m.test(text), false);
     assertMatch(text, /error_type="a\\"} 1\\nforged 2"/);
   },
-  60,
-  missing,
 );
-
-test("The command and the library ask npm for nothing, and a package that cannot be loaded is one clear error", async () => {
-  let asked = 0;
-  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
-  await using registry = Deno.serve(options, () => {
-    asked++;
-    return new Response("not here", { status: 404 });
-  });
-  const folder = await Deno.makeTempDir();
-  try {
-    const env = { DENO_DIR: folder, NPM_CONFIG_REGISTRY: `http://127.0.0.1:${registry.addr.port}` };
-    const deno = (...args: string[]) => {
-      const command = ["run", "--no-prompt", "--no-check", "--config", `${ROOT}deno.json`, ...args];
-      return new Subprocess(Deno.execPath(), command, { env });
-    };
-    await using server = deno("--allow-net", `${ROOT}mod.ts`, "--hostname", "127.0.0.1", "--port", "0");
-    const [, port] = await server.stderrMatch(/listening on 127\.0\.0\.1:(\d+)/);
-    assertEquals(await converse({ hostname: "127.0.0.1", port: Number(port) }, "hello\n"), "HELLO\n");
-    const script = `${folder}/load.js`;
-    const ops = JSON.stringify(`file://${ROOT}ops/mod.ts`);
-    await Deno.writeTextFile(script, `import ${ops};`);
-    await using importing = deno(script);
-    assertEquals(await importing.outcome(), { code: 0, stdout: "", stderr: "" });
-    assertEquals(asked, 0);
-    await Deno.writeTextFile(
-      script,
-      `import { prometheus, ServerMetrics } from ${ops};
-      console.log((await prometheus(new ServerMetrics()).catch((error) => error)).message);`,
-    );
-    await using loading = deno(script);
-    const { code, stdout, stderr } = await loading.outcome();
-    assertEquals(code, 0, stderr);
-    assertMatch(stdout, /^Cannot load npm:@prometheus-io\/client@0\.16\.1: [^\n]+\n$/);
-    assertEquals(asked > 0, true);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-});
 
 test(
-  "The package is loaded without any permission",
+  "promtool finds nothing wrong with the text",
   async () => {
-    const ops = JSON.stringify(new URL("../../ops/mod.ts", import.meta.url));
-    const code = `const { prometheus, ServerMetrics } = await import(${ops});
-      const names = ["ffi", "run", "sys", "import", "env", "write", "read", "net"];
-      for (const name of names) Deno.permissions.revokeSync({ name });
-      console.log((await (await prometheus(new ServerMetrics())).text()).length > 1000);`;
-    const file = await Deno.makeTempFile({ suffix: ".js" });
-    await Deno.writeTextFile(file, code);
-    const args = ["run", "--no-prompt", "--no-check", "--allow-all", "--config", `${ROOT}deno.json`, file];
-    await using process = new Subprocess(Deno.execPath(), args);
-    const { stdout, stderr } = await process.outcome();
-    assertEquals(stdout, "true\n", stderr);
-    await Deno.remove(file);
+    const metrics = new ServerMetrics();
+    await using t = startServer({ onEvent: metrics.onEvent }, metrics.timed((line) => line));
+    metrics.watch(t.server);
+    await t.talk("one\n");
+    await t.closed();
+    metrics.onHandshake({ type: "begun" });
+    metrics.onHandshake({ type: "ended", durationMs: 1, failure: "refused" });
+    const child = new Deno.Command("promtool", {
+      args: ["check", "metrics"],
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(prometheus(metrics).text()));
+    await writer.close();
+    const { code, stdout, stderr } = await child.output();
+    const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+    assertEquals([code, said], [0, ""]);
   },
   60,
-  missing,
+  await missingProgram("promtool", "--version"),
 );
-
-test("Prometheus needs figures", async () => {
-  const wrong = "Cannot use metrics: expected a ServerMetrics, got";
-  await assertRejects(() => prometheus({} as never), TypeError, wrong);
-});

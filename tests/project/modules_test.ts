@@ -29,8 +29,6 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "mod.ts": ["./cli/deno_version.ts", "./cli.ts"],
   "cli/metrics.ts": ["../ops/metrics/metrics.ts", "../ops/metrics/telemetry.ts"],
   "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts", "../ops/tls/credentials.ts"],
-  // A package from npm, not named in full: Deno asks the registry for each that an import names, at the start.
-  "ops/metrics/prometheus.ts": ["`npm:@prometheus-io/${CLIENT}`"],
   "testing/test_client.ts": ["../ops/tls/client.ts"],
 };
 

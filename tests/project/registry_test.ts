@@ -1,7 +1,6 @@
 import { assertEquals, assertNotMatch } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
 import { type Outcome, shoutAndDrain, Subprocess } from "../kit/command.ts";
-import { load } from "../kit/npm.ts";
 import { type Package, Registry } from "../kit/registry.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
@@ -125,22 +124,6 @@ Deno.test("Importing the published package starts nothing, and does without what
   await Deno.writeTextFile(`${place.dir}/user.ts`, `${imports.join("\n")}\nconsole.log(${names});\n`);
   const { code, stdout, stderr } = await place.deno(["run", "--quiet", "--no-prompt", "user.ts"]);
   assertEquals([code, stdout, stderr], [0, `${ENTRIES.map(() => true).join(" ")}\n`, ""]);
-});
-
-const { missing } = await load("npm:@prometheus-io/client@0.16.1");
-
-Deno.test({
-  name: `The published package loads Prometheus's client without a permission${missing}`,
-  ignore: missing !== "",
-  async fn() {
-    await using registry = await registryWithPackage();
-    await using place = await emptyPlace(registry);
-    const program = `import { prometheus, ServerMetrics } from "jsr:${NAME}/ops";
-      console.log((await (await prometheus(new ServerMetrics())).text()).includes("shouty_lines_total 0"));`;
-    await Deno.writeTextFile(`${place.dir}/user.ts`, program);
-    const { code, stdout, stderr } = await place.deno(["run", "--quiet", "--no-prompt", "user.ts"]);
-    assertEquals([code, stdout], [0, "true\n"], stderr);
-  },
 });
 
 const USER_PROGRAM = `
