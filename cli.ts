@@ -24,6 +24,7 @@ import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
+import { warnOfTrace } from "./cli/trace.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
 import type { Server } from "./internal/server/running.ts";
@@ -85,16 +86,18 @@ function complain(message: string): void {
 
 /** Serves until a signal comes and the connections have ended after it; returns the exit code. */
 async function serveUntilStopped({ values, given, ignored }: Given<typeof SERVE.flags>): Promise<number> {
-  const { logLevel, logFormat, ...options } = values;
+  const { logLevel, logFormat, logSample, ...options } = values;
   // First of all: nothing that follows needs another permission.
   keepOnly(...neededToListen(options));
-  const log = openLog(logLevel, logFormat);
+  const log = openLog(logLevel, logFormat, Deno.stderr, { most: logSample });
   const stop = new AbortController();
   const opened = Promise.withResolvers<Opened>();
   // Before anything is opened: handling signals, and even exiting without having done so, needs a free descriptor.
   watchSignals(log, stop, options.tlsCert === null ? undefined : opened.promise);
-  for (const line of ignored) log.write("warn", () => line);
-  log.write("debug", () => `options are ${JSON.stringify(options, (_, value) => value === Infinity ? "off" : value)}`);
+  if (options.trace) warnOfTrace(log);
+  for (const { variables, text } of ignored) log.write("warn", "ignored-variable", () => text, () => ({ variables }));
+  const shown = () => JSON.stringify(options, (_, value) => value === Infinity ? "off" : value);
+  log.write("debug", "options", () => `options are ${shown()}`, () => ({ options: JSON.parse(shown()) }));
   try {
     const { metrics, traceOf } = await measure() ?? {};
     opened.resolve(await openListeners({ ...options, onHandshake: metrics?.onHandshake }, given, log));
@@ -117,7 +120,8 @@ async function exitCodeOf(server: Server, log: Log): Promise<number> {
     await server.finished;
     return 0;
   } catch (error) {
-    log.write("error", () => `cannot accept any more: ${reasonOf(error)}`);
+    const reason = reasonOf(error);
+    log.write("error", "failed", () => `cannot accept any more: ${reason}`, () => ({ error: reason }));
     await server.shutdown();
     return 1;
   }
@@ -126,16 +130,24 @@ async function exitCodeOf(server: Server, log: Log): Promise<number> {
 /** Handles signals from now on. SIGHUP reloads the certificate of `reloadable`, once that is open; without it, nothing. */
 function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opened> | undefined): void {
   onSignals((signal) => {
-    log.write("debug", () => `received ${signal}`);
+    log.write("debug", "signal", () => `received ${signal}`, () => ({ signal }));
     stop.abort();
   }, async (signal, after, exitCode) => {
-    log.write("warn", () => `ending at once: ${signal}, ${Math.ceil(after)} ms after the first signal`);
+    const afterMs = Math.ceil(after);
+    const text = `ending at once: ${signal}, ${afterMs} ms after the first signal`;
+    log.write("warn", "ending", () => text, () => ({ signal, afterMs, exitCode }));
     await log.flush();
     Deno.exit(exitCode);
   });
   onHangup(async () => {
-    if (reloadable === undefined) log.write("info", () => "ignored SIGHUP: there is no certificate to read again");
-    // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.
+    if (reloadable === undefined) {
+      log.write(
+        "info",
+        "ignored-signal",
+        () => "ignored SIGHUP: there is no certificate to read again",
+        () => ({ signal: "SIGHUP" }),
+      );
+    } // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.
     else await (await reloadable).reload?.();
   });
 }

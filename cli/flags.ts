@@ -69,14 +69,14 @@ export type ServeFlags =
     | ("drainTimeout" | "drainDelay" | "drainSpread" | "maxPenaltyMs")
     | ("maxLines" | "maxLineBytes" | "maxConnectionBytes" | "maxBufferedBytes")
     | ("maxLinesPerSecond" | "maxBytesPerSecond" | "acceptRate" | "acceptRatePerIp")
-    | ("maxConnections" | "maxConnectionsPerIp")
+    | ("maxConnections" | "maxConnectionsPerIp" | "logSample")
     | ("port" | "proxyHeaderTimeout" | "unixMode" | "tlsHandshakeTimeout")
   >
   & FlagsOf<string, "hostname">
   & FlagsOf<number | null, "tlsPort">
   & FlagsOf<string | null, "unix" | "tlsCert" | "tlsKey" | "tlsClientCa">
   & FlagsOf<readonly string[] | null, "allow" | "deny" | "proxyProtocol">
-  & FlagsOf<boolean, "answerMisdirected" | "telnet">
+  & FlagsOf<boolean, "answerMisdirected" | "telnet" | "trace">
   & FlagsOf<"linger" | "finish", "drain">
   & FlagsOf<"reject" | "wait", "atCapacity">
   & FlagsOf<"deno" | "epoll", "engine">
@@ -135,6 +135,8 @@ export const SERVE: Command<ServeFlags> = {
     engine: flag(oneOf("deno", "epoll"), "deno", "epoll: Linux only, needs --allow-ffi"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "one text line or JSON object per event"),
+    logSample: flag(orOff(whole(1)), "off", "most lines of a kind in a second"),
+    trace: flag(SWITCH, "off", "log all that clients send: for developers"),
   },
 };
 

@@ -9,6 +9,7 @@ import { isIP } from "node:net";
 import { closeQuietly, formatAddr, type Listener } from "../internal/api/transport.ts";
 import { listenEpoll } from "../ops/epoll/epoll.ts";
 import { proxyProtocol } from "../ops/proxy/protocol.ts";
+import { withTrace } from "../ops/trace.ts";
 import { withTelnet } from "../ops/telnet/telnet.ts";
 import { listenUnix } from "../ops/unix.ts";
 import { CommandError } from "./errors.ts";
@@ -20,6 +21,7 @@ import { failed, formatTarget, requireNet } from "./net.ts";
 import type { Values } from "./parse.ts";
 import { keepOnly, type PermissionName } from "./permissions.ts";
 import { loadSecurity, type TlsFlags } from "./tls.ts";
+import { traceTo } from "./trace.ts";
 
 /** The values of the flags about listening. */
 export type ListenFlags =
@@ -36,6 +38,7 @@ export type ListenFlags =
     | "proxyProtocol"
     | "proxyHeaderTimeout"
     | "telnet"
+    | "trace"
   >;
 
 /** The open listeners. */
@@ -68,7 +71,8 @@ export async function openListeners(flags: ListenFlags, given: ReadonlySet<strin
   checkTogether(flags, places);
   const bound: Listener[] = [];
   try {
-    if (places.some(isTcp)) log.write("debug", () => `engine is ${flags.engine}`);
+    const { engine } = flags;
+    if (places.some(isTcp)) log.write("debug", "engine", () => `engine is ${engine}`, () => ({ engine }));
     for (const place of places) bound.push(behindProxies(place, await bind(place, flags), flags));
     return await wrap(bound, places, flags, log);
   } catch (error) {
@@ -133,13 +137,14 @@ function canProxy(proxies: readonly string[], place: Place): boolean {
   return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp(place));
 }
 
-/** Adds TLS, where it is spoken, and Telnet. It replaces the elements of the list, which the caller closes after an error. */
+/** Adds TLS, where it is spoken, the trace and Telnet. It replaces the elements of the list, which the caller closes after an error. */
 async function wrap(listeners: Listener[], places: Place[], flags: ListenFlags, log: Log): Promise<Opened> {
   const security = flags.tlsCert === null ? undefined : await loadSecurity(flags, log);
   const secure = new Set<string>();
   for (const [i, { tls }] of places.entries()) {
     if (tls) listeners[i] = await security!.wrap(listeners[i]);
     if (tls) secure.add(formatAddr(listeners[i].addr));
+    if (flags.trace) listeners[i] = withTrace(listeners[i], traceTo(log));
     if (flags.telnet) listeners[i] = withTelnet(listeners[i]);
   }
   return { listeners, secure, ...(security !== undefined && { reload: () => security.reload() }) };

@@ -7,11 +7,22 @@
 import type { FormatterFunction } from "@std/log/base-handler";
 import type { LevelName } from "@std/log/levels";
 import { Logger } from "@std/log/logger";
-import { escapeUnsafe } from "../internal/api/errors.ts";
+import { count, escapeUnsafe } from "../internal/api/errors.ts";
+import type { ServerEvent } from "../internal/api/events.ts";
+import type { Clock } from "../internal/api/serve_options.ts";
+import { SYSTEM_CLOCK } from "../internal/time/clock.ts";
 import { BufferedHandler, type Sink } from "./log_handler.ts";
+import { Sampler } from "./log_sampler.ts";
 
 /** The levels, as the flag `--log-level` names them. */
 export type Level = "debug" | "info" | "warn" | "error";
+
+/** What a line tells of: an event of the server, or one of the command. `docs/logs.md` describes each. */
+export type LogEvent =
+  | ServerEvent["type"]
+  | ("options" | "engine" | "ignored-variable" | "certificate" | "certificate-dates" | "certificate-kept")
+  | ("signal" | "ignored-signal" | "ending" | "cut" | "failed")
+  | ("tracing" | "wire" | "left-out" | "dropped");
 
 /** Makes an event's fields, which only the format `json` writes. */
 export type Fields = () => Record<string, unknown>;
@@ -22,10 +33,13 @@ export interface Log {
    * Logs one line, if its level is on.
    *
    * @param level The line's level.
-   * @param text Makes the line's text; called only if the level is on.
+   * @param event What it tells of.
+   * @param text Makes the line's text; called only if the line is written.
    * @param fields Makes its fields; called only if they are written.
+   * @param kind The kind of a line of which thousands may come in a second: `--log-sample` counts each kind for itself,
+   * and leaves lines out. By default the line is always written.
    */
-  write(level: Level, text: () => string, fields?: Fields): void;
+  write(level: Level, event: LogEvent, text: () => string, fields?: Fields, kind?: string): void;
   /** Writes the lines that wait, for {@linkcode LAST_FLUSH_MS} at most. */
   flush(): Promise<void>;
 }
@@ -37,10 +51,19 @@ const LAST_FLUSH_MS = 250;
 const FORMATTERS: Readonly<Record<"text" | "json", FormatterFunction>> = {
   text: ({ datetime, levelName, msg }) => `${iso(datetime)} ${levelName.toLowerCase()} ${escapeUnsafe(msg)}`,
   json({ datetime, levelName, msg, args }) {
-    const fields = (args[0] as Fields | undefined)?.();
-    return escapeUnsafe(JSON.stringify({ time: iso(datetime), level: levelName.toLowerCase(), msg, ...fields }));
+    const [event, fields] = args as [LogEvent, Fields | undefined];
+    const line = { time: iso(datetime), level: levelName.toLowerCase(), msg, event, ...fields?.() };
+    return escapeUnsafe(JSON.stringify(line));
   },
 };
+
+/** How many lines of one kind are written in a second. */
+export interface Sampling {
+  /** The number; `Infinity` for all. */
+  readonly most: number;
+  /** Tells when a second is over. */
+  readonly clock?: Clock;
+}
 
 /**
  * Opens the log. Each line is formatted at once, and only its text is queued: queued events kept their connections in
@@ -49,15 +72,30 @@ const FORMATTERS: Readonly<Record<"text" | "json", FormatterFunction>> = {
  * @param level The least level that is logged.
  * @param format The form of a line.
  * @param sink Where the bytes go.
+ * @param sampling How many lines of one kind are written in a second.
  * @returns The log.
  */
-export function openLog(level: Level, format: keyof typeof FORMATTERS, sink: Sink = Deno.stderr): Log {
+export function openLog(
+  level: Level,
+  format: keyof typeof FORMATTERS,
+  sink: Sink = Deno.stderr,
+  { most, clock = SYSTEM_CLOCK }: Sampling = { most: Infinity },
+): Log {
   const levelName = level.toUpperCase() as LevelName;
   const handler = new BufferedHandler(levelName, FORMATTERS[format], sink);
   const logger = new Logger("shouty", levelName, { handlers: [handler] });
+  const sampler = new Sampler(most, clock, (level, kind, lines, ms) => {
+    const text = () => `left out ${count(lines, "line")} of the kind "${kind}" in ${(ms / 1000).toFixed(1)} s`;
+    logger[level](text, "left-out", () => ({ kind, lines, durationMs: Math.round(ms) }));
+  });
   return {
-    write: (level, text, fields) => logger[level](text, fields),
-    flush: () => within(LAST_FLUSH_MS, handler.flush()),
+    write(level, event, text, fields, kind) {
+      if (kind === undefined || sampler.takes(level, kind)) logger[level](text, event, fields);
+    },
+    flush() {
+      sampler.tell();
+      return within(LAST_FLUSH_MS, handler.flush());
+    },
   };
 }
 

@@ -125,9 +125,11 @@ export class BufferedHandler extends BaseHandler {
 
   #tellDropped(): void {
     if (this.#dropped === 0) return;
-    const msg = `dropped ${count(this.#dropped, "log line")}`;
+    const lines = this.#dropped;
+    const msg = `dropped ${count(lines, "log line")}`;
+    const args = ["dropped", () => ({ lines })];
     this.#dropped = 0;
-    this.log(this.format(new LogRecord({ msg, args: [], level: LogLevels.WARN, loggerName: "shouty" })));
+    this.log(this.format(new LogRecord({ msg, args, level: LogLevels.WARN, loggerName: "shouty" })));
     this.#due = true;
   }
 }

@@ -18,8 +18,14 @@ export interface Given<F extends Flags> {
   readonly values: Values<F>;
   /** The options whose values are not defaults: flags or variables set them. */
   readonly given: ReadonlySet<string>;
-  /** A line for each variable that was ignored. */
-  readonly ignored: readonly string[];
+  /** What was ignored. */
+  readonly ignored: readonly Ignored[];
+}
+
+/** Environment variables that set nothing, and the line that says so. */
+export interface Ignored {
+  readonly variables: readonly string[];
+  readonly text: string;
 }
 
 /** A parsed command line: a switch, which overrides everything else, or values. */
@@ -52,7 +58,7 @@ export function parse<F extends Flags, Operand = undefined>(
     const flags = names.map((name) => `--${name}`).join(", ");
     throw new CommandError(`unknown flag ${quote(unknown)}: expected one of ${flags}`, 2);
   }
-  const ignored: string[] = [];
+  const ignored: Ignored[] = [];
   const variables = withoutKubernetes(environment, ignored);
   return { ...readFlags(command, given, variables), operand: readOperand(command, operands), ignored };
 }
@@ -61,11 +67,12 @@ export function parse<F extends Flags, Operand = undefined>(
 const SERVICE_ADDRESS = /^(tcp|udp|sctp):\/\//;
 
 /** Ignores the variables that hold the address of a Kubernetes Service, and adds a line about each to `ignored`. */
-function withoutKubernetes(environment: Environment, ignored: string[]): Environment {
+function withoutKubernetes(environment: Environment, ignored: Ignored[]): Environment {
   return (name) => {
     const text = environment(name);
     if (text === undefined || !SERVICE_ADDRESS.test(text)) return text;
-    ignored.push(`ignored ${name} ${quote(text)}: Kubernetes sets it to the address of a Service`);
+    const said = `ignored ${name} ${quote(text)}: Kubernetes sets it to the address of a Service`;
+    ignored.push({ variables: [name], text: said });
   };
 }
 

@@ -102,6 +102,15 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
   },
 };
 
+/** The events of which thousands may come in a second, because peers cause them. */
+const STORMS: ReadonlySet<ServerEvent["type"]> = new Set(["accepted", "closed", "rejected", "gone", "accept-error"]);
+
+/** What lines have to have in common for `--log-sample` to count them together; `undefined` if none is left out. */
+function kindOf(event: ServerEvent): string | undefined {
+  if (!STORMS.has(event.type)) return undefined;
+  return "reason" in event ? `${event.type} ${event.reason}` : event.type;
+}
+
 /**
  * Logs an event.
  *
@@ -117,14 +126,15 @@ export function report(log: Log, event: ServerEvent, { secure = NONE, traceOf }:
     const found = "conn" in event ? traceOf?.(event.conn.id) : undefined;
     return found && { trace_id: found.traceId, span_id: found.spanId };
   };
-  log.write(level, () => text(event, secure), () => ({ event: event.type, ...fields(event, secure), ...trace() }));
+  const all = () => ({ ...fields(event, secure), ...trace() });
+  log.write(level, event.type, () => text(event, secure), all, kindOf(event));
 }
 
 const NONE: ReadonlySet<string> = new Set();
 
 /** Warns of connections that the drain timeout closed: their clients may have lost replies. */
 function reportCut(log: Log, cut = 0): void {
-  if (cut > 0) log.write("warn", () => `cut ${count(cut, "connection")} at the drain timeout`, () => ({ cut }));
+  if (cut > 0) log.write("warn", "cut", () => `cut ${count(cut, "connection")} at the drain timeout`, () => ({ cut }));
 }
 
 function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string {

@@ -54,7 +54,8 @@ export async function loadSecurity(flags: TlsFlags, log: Log): Promise<Security>
       await named(flags, credentials.reload(await readCredentials(flags)));
       tell(credentials, flags, log, "took new");
     } catch (error) {
-      log.write("error", () => `kept the old certificate: ${reasonOf(error)}`);
+      const text = `kept the old certificate: ${reasonOf(error)}`;
+      log.write("error", "certificate-kept", () => text, () => ({ error: reasonOf(error) }));
     }
   };
   let last = Promise.resolve();
@@ -91,8 +92,14 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
 function tell({ certificate }: TlsServerCredentials, { tlsCert }: TlsFlags, log: Log, what: string): void {
   const { subject, validFrom, validTo } = certificate;
   const fields = () => ({ subject, validFrom: validFrom.toISOString(), validTo: validTo.toISOString() });
-  log.write("info", () => `${what} certificate ${subject}, valid until ${validTo.toISOString()}`, fields);
+  log.write(
+    "info",
+    "certificate",
+    () => `${what} certificate ${subject}, valid until ${validTo.toISOString()}`,
+    fields,
+  );
   const problem = datesProblem(certificate);
   if (problem === undefined) return;
-  log.write("warn", () => `clients may refuse the certificate in ${quote(String(tlsCert))}: it ${problem}`, fields);
+  const text = `clients may refuse the certificate in ${quote(String(tlsCert))}: it ${problem}`;
+  log.write("warn", "certificate-dates", () => text, fields);
 }

@@ -1,6 +1,6 @@
 /**
- * Opt-in listeners: TLS, Unix sockets and `epoll` in place of `Deno.listen`; the PROXY protocol and Telnet around another
- * listener. And figures about a server, for OpenTelemetry and for Prometheus.
+ * Opt-in listeners: TLS, Unix sockets and `epoll` in place of `Deno.listen`; the PROXY protocol, Telnet and a trace
+ * around another listener. And figures about a server, for OpenTelemetry and for Prometheus.
  *
  * @module
  */
@@ -16,6 +16,7 @@ export { ProxyHeaderError } from "./proxy/errors.ts";
 export { listenEpoll, type ListenEpollOptions } from "./epoll/epoll.ts";
 export { proxyProtocol, type ProxyProtocolOptions } from "./proxy/protocol.ts";
 export { withTelnet } from "./telnet/telnet.ts";
+export { formatTrace, type TraceEntry, type TraceOptions, withTrace } from "./trace.ts";
 export { listenTls, type ListenTlsOptions, type TlsListener } from "./tls/tls.ts";
 export type { CertificateInfo } from "./tls/certificate.ts";
 export {

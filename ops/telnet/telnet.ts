@@ -8,9 +8,9 @@
 
 import { checkListener } from "../../internal/api/check.ts";
 import { IAC, MARK_ANSWER, TelnetFilter } from "./filter.ts";
-import { Forwarding, type Listener, type Transport } from "../../internal/api/transport.ts";
-import { queuedIn } from "../preparing_listener.ts";
+import { Forwarding, type Listener } from "../../internal/api/transport.ts";
 import { LINE_WORK, TURNS } from "../../internal/time/turns.ts";
+import { WrappingListener } from "../wrapping_listener.ts";
 
 /** Maximum bytes of unsent answers before the connection stops reading until they have been sent. */
 const MAX_ANSWER_BYTES = 1024;
@@ -55,39 +55,7 @@ const ESCAPE_BYTES = 4096;
  */
 export function withTelnet(listener: Listener): Listener {
   checkListener(listener);
-  return new TelnetListener(listener);
-}
-
-class TelnetListener implements Listener {
-  readonly #listener: Listener;
-
-  constructor(listener: Listener) {
-    this.#listener = listener;
-  }
-
-  get addr(): Deno.Addr {
-    return this.#listener.addr;
-  }
-
-  get queued(): number {
-    return queuedIn(this.#listener);
-  }
-
-  async accept(): Promise<Transport> {
-    return new TelnetTransport(await this.#listener.accept());
-  }
-
-  close(): void | Promise<void> {
-    return this.#listener.close();
-  }
-
-  ref(): void {
-    this.#listener.ref?.();
-  }
-
-  unref(): void {
-    this.#listener.unref?.();
-  }
+  return new WrappingListener(listener, (transport) => new TelnetTransport(transport));
 }
 
 /** A connection without Telnet's commands. The answers to them go out between the server's writes. */

@@ -43,6 +43,8 @@ const DEFAULTS = {
   engine: "deno",
   logLevel: "info",
   logFormat: "text",
+  logSample: Infinity,
+  trace: false,
 } as const;
 
 function values(args: string, env: Record<string, string> = {}) {
@@ -142,7 +144,7 @@ Deno.test("A variable that Kubernetes sets to the address of a Service is ignore
   const address = "tcp://10.96.0.12:8080";
   const { values, ignored } = read({ SHOUTY_PORT: address, SHOUTY_UNIX: "udp://[fd00::1]:53", SHOUTY_DRAIN: "finish" });
   assertEquals([values.port, values.unix, values.drain], [8080, null, "finish"]);
-  assertEquals(ignored, [
+  assertEquals(ignored.map(({ text }) => text), [
     `ignored SHOUTY_PORT "${address}": Kubernetes sets it to the address of a Service`,
     `ignored SHOUTY_UNIX "udp://[fd00::1]:53": Kubernetes sets it to the address of a Service`,
   ]);

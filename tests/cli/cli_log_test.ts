@@ -2,8 +2,8 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { openLog } from "../../cli/log.ts";
 import { report } from "../../cli/report.ts";
 import type { ConnInfo, ServerEvent } from "../../mod.ts";
+import { FakeStderr, TIME } from "../kit/fake_stderr.ts";
 
-const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z /;
 const loopback = (port: number) => ({ transport: "tcp", hostname: "127.0.0.1", port }) as const;
 const conn: ConnInfo = { id: 7, remoteAddr: loopback(51234), localAddr: loopback(8080) };
 const closed = {
@@ -15,33 +15,6 @@ const closed = {
   bytesOut: 21,
   durationMs: 10_004,
 } as const;
-
-/** A stderr whose writes can wait or fail. */
-class FakeStderr {
-  text = "";
-  calls = 0;
-  /** Called for each write; resolves to the number of bytes that are written, or throws. */
-  behave: (bytes: Uint8Array) => Promise<number> = (bytes) => Promise.resolve(bytes.length);
-  #next = Promise.withResolvers<void>();
-
-  async write(bytes: Uint8Array): Promise<number> {
-    this.calls++;
-    this.#next.resolve();
-    this.#next = Promise.withResolvers();
-    const count = await this.behave(bytes);
-    this.text += new TextDecoder().decode(bytes.subarray(0, count));
-    return count;
-  }
-
-  get lines(): string[] {
-    return this.text.trimEnd().split("\n").map((line) => line.replace(TIME, ""));
-  }
-
-  /** Settles at the next write. */
-  get written(): Promise<void> {
-    return this.#next.promise;
-  }
-}
 
 async function logged(event: ServerEvent): Promise<string> {
   const stderr = new FakeStderr();
@@ -131,10 +104,10 @@ Deno.test("Nothing is worked out for a level that is off, nor fields for text", 
   const never = () => {
     throw new Error("Worked out in vain");
   };
-  log.write("debug", never, never);
-  log.write("info", never, never);
-  log.write("warn", () => "one", never);
-  log.write("error", () => "two", never);
+  log.write("debug", "signal", never, never);
+  log.write("info", "signal", never, never);
+  log.write("warn", "signal", () => "one", never);
+  log.write("error", "signal", () => "two", never);
   await log.flush();
   assertEquals(stderr.lines, ["warn one", "error two"]);
 });
@@ -145,7 +118,7 @@ Deno.test("Lines are written together, within 100 ms", async () => {
   // Timers fire in the order of their times, however late: the log's fires before one of a second.
   const { promise: second, resolve } = Promise.withResolvers<string>();
   const timer = setTimeout(() => resolve("a second"), 1000);
-  for (let i = 0; i < 100; i++) log.write("info", () => `line ${i}`);
+  for (let i = 0; i < 100; i++) log.write("info", "signal", () => `line ${i}`);
   assertEquals(stderr.calls, 0);
   assertEquals(await Promise.race([stderr.written.then(() => "the lines"), second]), "the lines");
   clearTimeout(timer);
@@ -157,7 +130,7 @@ Deno.test("Lines are written together, within 100 ms", async () => {
 Deno.test("A line is made at once, so that what it tells of is not kept", async () => {
   const log = openLog("info", "json", new FakeStderr());
   const made: string[] = [];
-  log.write("info", () => made.push("text").toString(), () => ({ fields: made.push("fields") }));
+  log.write("info", "signal", () => made.push("text").toString(), () => ({ fields: made.push("fields") }));
   assertEquals(made, ["text", "fields"]);
   await log.flush();
 });
@@ -165,7 +138,7 @@ Deno.test("A line is made at once, so that what it tells of is not kept", async 
 Deno.test("A full chunk does not wait for others", () => {
   const stderr = new FakeStderr();
   const log = openLog("info", "text", stderr);
-  for (let i = 0; i < 70; i++) log.write("info", () => "x".repeat(1000));
+  for (let i = 0; i < 70; i++) log.write("info", "signal", () => "x".repeat(1000));
   assertEquals(stderr.calls, 1);
   return log.flush();
 });
@@ -176,18 +149,18 @@ async function writingSlowly() {
   const slow = Promise.withResolvers<void>();
   stderr.behave = (bytes) => slow.promise.then(() => bytes.length);
   const log = openLog("info", "text", stderr);
-  log.write("info", () => "one");
+  log.write("info", "signal", () => "one");
   await stderr.written;
-  log.write("info", () => "two");
+  log.write("info", "signal", () => "two");
   return { stderr, slow, log };
 }
 
 Deno.test("Lines that come while others are being written wait for company too, and are not forgotten", async () => {
   const { stderr, slow, log } = await writingSlowly();
-  log.write("info", () => "three");
+  log.write("info", "signal", () => "three");
   slow.resolve();
   await stderr.written;
-  log.write("info", () => "four");
+  log.write("info", "signal", () => "four");
   await stderr.written;
   await log.flush();
   assertEquals(stderr.lines, ["info one", "info two", "info three", "info four"]);
@@ -207,7 +180,7 @@ Deno.test("With a stuck reader, lines beyond 1 MiB are dropped, and their number
   const stuck = Promise.withResolvers<void>();
   stderr.behave = (bytes) => stuck.promise.then(() => bytes.length);
   const log = openLog("info", "text", stderr);
-  for (let i = 0; i < 5000; i++) log.write("info", () => `${i} ${"x".repeat(1000)}`);
+  for (let i = 0; i < 5000; i++) log.write("info", "signal", () => `${i} ${"x".repeat(1000)}`);
   await log.flush(); // Times out, as it does at the command's end.
   stuck.resolve();
   await log.flush();
@@ -225,8 +198,8 @@ Deno.test("Partial writes and a pipe that would block lose nothing", async () =>
       ? Promise.reject(new Deno.errors.WouldBlock("Resource temporarily unavailable"))
       : Promise.resolve(Math.min(bytes.length, 7));
   const log = openLog("info", "text", stderr);
-  log.write("info", () => "one");
-  log.write("info", () => "grüße");
+  log.write("info", "signal", () => "one");
+  log.write("info", "signal", () => "grüße");
   await log.flush();
   await log.flush(); // The first flush may have timed out.
   assertEquals(stderr.lines, ["info one", "info grüße"]);
@@ -236,13 +209,13 @@ Deno.test("A write that fails loses its lines, which are counted, and the next o
   const stderr = new FakeStderr();
   const log = openLog("info", "text", stderr);
   stderr.behave = () => Promise.reject(new Deno.errors.BrokenPipe("Broken pipe (os error 32)"));
-  log.write("info", () => "one");
-  log.write("info", () => "two");
+  log.write("info", "signal", () => "one");
+  log.write("info", "signal", () => "two");
   await log.flush();
-  log.write("info", () => "three");
+  log.write("info", "signal", () => "three");
   await log.flush();
   stderr.behave = (bytes) => Promise.resolve(bytes.length);
-  log.write("info", () => "four");
+  log.write("info", "signal", () => "four");
   await log.flush();
   assertEquals(stderr.lines, ["info four", "warn dropped 3 log lines"]);
 });
@@ -254,7 +227,7 @@ Deno.test("A line of the log is one line, and shows what is in it, whatever an e
     const stderr = new FakeStderr();
     const log = openLog("debug", format, stderr);
     report(log, { type: "handler-error", conn, error });
-    log.write("info", () => "two\nlines");
+    log.write("info", "signal", () => "two\nlines");
     await log.flush();
     const [first, second, ...more] = stderr.text.trimEnd().split("\n");
     assertEquals(more, []);

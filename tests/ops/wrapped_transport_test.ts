@@ -2,7 +2,7 @@ import { once } from "node:events";
 import tls from "node:tls";
 import { assertEquals } from "@std/assert";
 import type { Transport } from "@x/shouty";
-import { listenTls, proxyProtocol } from "@x/shouty/ops";
+import { listenTls, proxyProtocol, withTrace } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
 import { resetQuietly } from "../../internal/api/transport.ts";
 import { test } from "../kit/bounded.ts";
@@ -35,6 +35,14 @@ const WRAPPERS: Record<string, Wrap> = {
     client.on("error", () => {});
     await once(client, "secureConnect");
     const transport = await accepting;
+    await listener.close();
+    return transport;
+  },
+  "a trace": async (below) => {
+    const memory = new MemoryListener();
+    const listener = withTrace(tapped(memory, below), { write() {} });
+    memory.connect();
+    const transport = await listener.accept();
     await listener.close();
     return transport;
   },

@@ -162,6 +162,7 @@ test("mod.ts exports these values and no others", () => {
     "ServerMetrics",
     "TlsCredentialsError",
     "exportTelemetry",
+    "formatTrace",
     "listenEpoll",
     "listenTls",
     "listenUnix",
@@ -169,6 +170,7 @@ test("mod.ts exports these values and no others", () => {
     "proxyProtocol",
     "tlsCredentials",
     "withTelnet",
+    "withTrace",
   ]);
   assertEquals(Object.keys(testing).toSorted(), ["FakeClock", "MemoryListener", "MemoryTls", "TestClient"]);
 });

@@ -1,0 +1,47 @@
+/**
+ * A listener that puts each connection of another listener in a wrapper. Telnet and the trace are built on it.
+ *
+ * @module
+ */
+
+import type { Listener, Transport } from "../internal/api/transport.ts";
+import { queuedIn } from "./preparing_listener.ts";
+
+/** Wraps the connections of another listener, which it owns. */
+export class WrappingListener implements Listener {
+  readonly #listener: Listener;
+  readonly #wrap: (transport: Transport) => Transport;
+
+  /**
+   * @param listener The other listener.
+   * @param wrap Wraps one connection; it does not throw.
+   */
+  constructor(listener: Listener, wrap: (transport: Transport) => Transport) {
+    this.#listener = listener;
+    this.#wrap = wrap;
+  }
+
+  get addr(): Deno.Addr {
+    return this.#listener.addr;
+  }
+
+  get queued(): number {
+    return queuedIn(this.#listener);
+  }
+
+  async accept(): Promise<Transport> {
+    return this.#wrap(await this.#listener.accept());
+  }
+
+  close(): void | Promise<void> {
+    return this.#listener.close();
+  }
+
+  ref(): void {
+    this.#listener.ref?.();
+  }
+
+  unref(): void {
+    this.#listener.unref?.();
+  }
+}

@@ -1,0 +1,177 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { type LogEvent, openLog } from "../../cli/log.ts";
+import { report } from "../../cli/report.ts";
+import schema from "../../docs/log_schema.json" with { type: "json" };
+import { CLOSE_REASONS, type RejectReason } from "../../internal/api/reasons.ts";
+import { makeIdentity } from "../kit/certificates.ts";
+import { ask, listening, NO_SIGNALS, type StartOptions, startServer, Subprocess } from "../kit/command.ts";
+import { FakeStderr } from "../kit/fake_stderr.ts";
+import { load } from "../kit/npm.ts";
+import { IDENTITY } from "../kit/tls.ts";
+
+interface Validator {
+  (line: unknown): boolean;
+  errors?: unknown;
+}
+
+const { module: ajv, missing } = await load<
+  { Ajv2020: new (options: object) => { compile(schema: object): Validator } }
+>(
+  "npm:ajv@8.20.0/dist/2020.js",
+);
+const MISSING = missing + NO_SIGNALS;
+
+/** Every event of the log. `deno check` sees to it that none is missing. */
+const EVENTS: Record<LogEvent, true> = {
+  ...{ "listening": true, "accepted": true, "closed": true, "rejected": true, "gone": true, "accept-error": true },
+  ...{ "handler-error": true, "draining": true, "waiting": true, "stopped": true, "cut": true, "failed": true },
+  ...{ "options": true, "engine": true, "ignored-variable": true, "signal": true, "ignored-signal": true },
+  ...{ "certificate": true, "certificate-dates": true, "certificate-kept": true, "ending": true },
+  ...{ "tracing": true, "wire": true, "left-out": true, "dropped": true },
+};
+/** The events that no run of the command shows at will: a defect, a listener that breaks, a reader that stops and goes on. */
+const NOT_RUN = ["dropped", "failed", "handler-error"];
+
+const seen = new Set<string>();
+
+/** Checks each line of a log, and returns their events. */
+function checkLines(stderr: string): string[] {
+  const validate = new ajv.Ajv2020({ strict: true, strictTypes: false, strictRequired: false }).compile(schema);
+  const lines = stderr.trimEnd().split("\n");
+  return lines.map((text) => {
+    assert(validate(JSON.parse(text)), `${text}\n${JSON.stringify(validate.errors, undefined, 2)}`);
+    const { event } = JSON.parse(text);
+    seen.add(event);
+    return event;
+  });
+}
+
+/** Starts the command on the loopback with its log in JSON, at the level `debug`. */
+async function start(args: string[], options: StartOptions = {}) {
+  const json = ["--log-format", "json", "--log-level", "debug"];
+  return await startServer([...json, ...args], options);
+}
+
+async function end(server: Subprocess, signal: Deno.Signal = "SIGTERM"): Promise<string[]> {
+  server.signal(signal);
+  return checkLines((await server.outcome()).stderr);
+}
+
+function test(name: string, fn: () => void | Promise<void>): void {
+  Deno.test({ name: name + MISSING, ignore: MISSING !== "", fn });
+}
+
+test("The log of clients that are served, refused and left out is as its schema says", async () => {
+  const env = { SHOUTY_UNIX: "tcp://10.96.0.12:8080" };
+  const args = ["--trace", "--log-sample", "1", "--max-connections", "1"];
+  await using server = await start(args, { env, permissions: ["--allow-net", "--allow-env=SHOUTY_*"] });
+  using first = await Deno.connect({ port: server.port });
+  assertEquals(await ask(first, "hello\n"), "HELLO\n");
+  for (let i = 0; i < 3; i++) {
+    using conn = await Deno.connect({ port: server.port });
+    await new Response(conn.readable).text();
+  }
+  await server.stderrMatch(/"left-out"/);
+  server.signal("SIGHUP");
+  await server.stderrMatch(/"ignored-signal"/);
+  first.close();
+  await server.stderrMatch(/"closed"/);
+  const events = await end(server);
+  assertEquals(events.filter((event) => event === "tracing").length, 1);
+});
+
+test("The log of certificates is as its schema says", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const cert = `${folder}/cert.pem`;
+    const write = ({ cert: text, key } = IDENTITY) => Deno.writeTextFile(cert, text + key);
+    await write(makeIdentity("old", { days: [-9, -1] }));
+    await using server = await start(["--tls-cert", cert], { permissions: ["--allow-net", `--allow-read=${cert}`] });
+    await server.stderrMatch(/"certificate-dates"/);
+    server.signal("SIGHUP");
+    await server.stderrMatch(/"certificate-kept"/);
+    await write();
+    server.signal("SIGHUP");
+    await server.stderrMatch(/took new certificate/);
+    (await Deno.connect({ port: server.port })).close();
+    await server.stderrMatch(/"gone"/);
+    assertEquals((await end(server)).filter((event) => event === "certificate").length, 2);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+test("The log of a shutdown that takes too long, and of one that a second signal ends, is as its schema says", async () => {
+  {
+    await using server = await start(["--drain-timeout", "700ms"]);
+    using _ = await Deno.connect({ port: server.port });
+    await server.stderrMatch(/"accepted"/);
+    const events = await end(server);
+    assertEquals(events.slice(-3).toSorted(), ["closed", "cut", "stopped"]);
+  }
+  await using server = await start(["--drain-timeout", "off"]);
+  using _ = await Deno.connect({ port: server.port });
+  await server.stderrMatch(/"accepted"/);
+  server.signal("SIGTERM");
+  await server.stderrMatch(/"waiting"/); // 500 ms later, so that the next signal is a second one.
+  assertEquals((await end(server)).at(-1), "ending");
+});
+
+test("The log of a server without a free descriptor is as its schema says", async () => {
+  const args = "run --allow-net mod.ts --hostname 127.0.0.1 --port 0 --log-format json";
+  const command = `ulimit -n 40; exec "${Deno.execPath()}" ${args}`;
+  await using server = await listening(new Subprocess("sh", ["-c", command]));
+  const clients = await Promise.all(Array.from({ length: 60 }, () => Deno.connect({ port: server.port })));
+  await server.stderrMatch(/"accept-error"/);
+  for (const client of clients) client.close();
+  await end(server);
+});
+
+test("The lines that no run shows at will are as the schema says, too", async () => {
+  const stderr = new FakeStderr();
+  const log = openLog("info", "json", stderr);
+  const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 } as const;
+  stderr.behave = () => Promise.reject(new Deno.errors.BrokenPipe());
+  log.write("warn", "tracing", () => "lost");
+  await log.flush();
+  stderr.behave = (bytes) => Promise.resolve(bytes.length);
+  report(log, {
+    type: "handler-error",
+    conn: { id: 1, remoteAddr: addr, localAddr: addr },
+    error: new Error("\x1b[31m\n\u202e"),
+  });
+  log.write("error", "failed", () => "cannot accept any more: closed", () => ({ error: "closed" }));
+  await log.flush();
+  assertEquals(checkLines(stderr.text).toSorted(), NOT_RUN);
+  assertMatch(stderr.text, /^[ -~\n]+$/);
+});
+
+test("The schema has every event, and each of them has been seen here", () => {
+  assertEquals([...seen].toSorted(), Object.keys(EVENTS).toSorted());
+  assertEquals(schema.oneOf.map(({ title }) => title).toSorted(), Object.keys(EVENTS).toSorted());
+});
+
+test("The schema refuses a line that it does not describe", () => {
+  const line = { time: "2026-01-02T03:04:05.678Z", level: "info", msg: "shutting down", event: "draining", active: 1 };
+  const validate = new ajv.Ajv2020({ strictTypes: false, strictRequired: false }).compile(schema);
+  const wrong = [
+    { ...line, active: "1" },
+    { ...line, more: 1 },
+    { ...line, event: "other" },
+    { ...line, level: "warn" },
+    { ...line, time: "now" },
+    { ...line, active: undefined },
+  ];
+  assertEquals([validate(line), ...wrong.map((line) => validate(line))], [true, ...wrong.map(() => false)]);
+});
+
+Deno.test("The schema has every reason, and docs/logs.md every event", async () => {
+  const rejected: Record<RejectReason, true> = {
+    ...{ "max-connections": true, "max-connections-per-ip": true, "accept-rate-per-ip": true, "denied": true },
+    ...{ "refused": true, "proxy-header": true, "tls-handshake": true },
+  };
+  assertEquals(schema.$defs.closeReason.enum.toSorted(), CLOSE_REASONS.toSorted());
+  assertEquals(schema.$defs.rejectReason.enum.toSorted(), Object.keys(rejected).toSorted());
+  const text = await Deno.readTextFile(new URL("../../docs/logs.md", import.meta.url));
+  assertEquals(Object.keys(EVENTS).filter((event) => !text.includes(`\`${event}\``)), []);
+});
