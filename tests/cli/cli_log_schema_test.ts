@@ -27,10 +27,11 @@ const EVENTS: Record<LogEvent, true> = {
   ...{ "handler-error": true, "draining": true, "waiting": true, "stopped": true, "cut": true, "failed": true },
   ...{ "options": true, "engine": true, "ignored-variable": true, "signal": true, "ignored-signal": true },
   ...{ "certificate": true, "certificate-dates": true, "certificate-kept": true, "ending": true },
+  ...{ "paused": true, "resumed": true, "lame-duck": true },
   ...{ "tracing": true, "wire": true, "left-out": true, "dropped": true },
 };
-/** The events that no run of the command shows at will: a defect, a listener that breaks, a reader that stops and goes on. */
-const NOT_RUN = ["dropped", "failed", "handler-error"];
+/** What no run of the command shows at will: a defect, a listener that breaks, a reader that stops and goes on, a pause. */
+const NOT_RUN = ["dropped", "failed", "handler-error", "paused", "resumed"];
 
 const seen = new Set<string>();
 
@@ -103,7 +104,7 @@ test("The log of certificates is as its schema says", async () => {
 
 test("The log of a shutdown that takes too long, and of one that a second signal ends, is as its schema says", async () => {
   {
-    await using server = await start(["--drain-timeout", "700ms"]);
+    await using server = await start(["--drain-timeout", "700ms", "--drain-delay", "1ms"]);
     using _ = await Deno.connect({ port: server.port });
     await server.stderrMatch(/"accepted"/);
     const events = await end(server);
@@ -140,6 +141,8 @@ test("The lines that no run shows at will are as the schema says, too", async ()
     conn: { id: 1, remoteAddr: addr, localAddr: addr },
     error: new Error("\x1b[31m\n\u202e"),
   });
+  report(log, { type: "paused" });
+  report(log, { type: "resumed" });
   log.write("error", "failed", () => "cannot accept any more: closed", () => ({ error: "closed" }));
   await log.flush();
   assertEquals(checkLines(stderr.text).toSorted(), NOT_RUN);
@@ -168,7 +171,7 @@ test("The schema refuses a line that it does not describe", () => {
 Deno.test("The schema has every reason, and docs/logs.md every event", async () => {
   const rejected: Record<RejectReason, true> = {
     ...{ "max-connections": true, "max-connections-per-ip": true, "accept-rate-per-ip": true, "denied": true },
-    ...{ "refused": true, "proxy-header": true, "tls-handshake": true },
+    ...{ "penalty": true, "refused": true, "proxy-header": true, "tls-handshake": true },
   };
   assertEquals(schema.$defs.closeReason.enum.toSorted(), CLOSE_REASONS.toSorted());
   assertEquals(schema.$defs.rejectReason.enum.toSorted(), Object.keys(rejected).toSorted());
