@@ -2,28 +2,33 @@
  * The command's entry point. Only this file and `cli/` use arguments, the environment, signals, standard streams and exit
  * codes.
  *
- * `cli/` holds its parts: flags and their values (`flags.ts`, `kinds.ts`, `parse.ts`, `help.ts`), opening the listeners
- * (`listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `report.ts`), the client (`dial.ts`, `client.ts`), and
- * small files that these share.
+ * `cli/` holds its parts: commands, flags and their values (`commands.ts`, `flags.ts`, `kinds.ts`, `parse.ts`,
+ * `environment.ts`, `together.ts`), the texts that are made of them (`help.ts`, `man.ts`, `completions.ts` with `shells/`),
+ * opening the listeners (`places.ts`, `listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `log_sampler.ts`,
+ * `report.ts`, `trace.ts`), the client (`dial.ts`, `client.ts`), and small files that these share.
  *
  * @module
  */
 
 import { talk } from "./cli/client.ts";
+import { COMPLETIONS, MAN } from "./cli/commands.ts";
+import { completions } from "./cli/completions.ts";
 import { dial, neededToConnect } from "./cli/dial.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
-import { CONNECT, SERVE } from "./cli/flags.ts";
+import { type Command, CONNECT, type Flags, SERVE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
 import type { Target, UnixTarget } from "./cli/kinds.ts";
 import { neededToListen, type Opened, openListeners } from "./cli/listen.ts";
 import { type Log, openLog } from "./cli/log.ts";
+import { manPage } from "./cli/man.ts";
 import { measure } from "./cli/metrics.ts";
 import { formatTarget } from "./cli/net.ts";
-import { type Given, parse, type Values } from "./cli/parse.ts";
+import { type Given, parse } from "./cli/parse.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onHangup, onSignals } from "./cli/signals.ts";
+import { checkTogether } from "./cli/together.ts";
 import { warnOfTrace } from "./cli/trace.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
@@ -34,12 +39,14 @@ import { serve } from "./server.ts";
 /**
  * Runs the command and ends the process.
  *
- * @param args The command line: flags of the server, or `connect` and the client's arguments.
+ * @param args The command line: flags of the server, or a subcommand and its arguments.
  */
 export async function main(args: string[]): Promise<void> {
   let exitCode: number;
   try {
-    exitCode = args[0] === "connect" ? await runClient(args.slice(1)) : await runServer(args);
+    const [word, ...rest] = args;
+    const subcommand = Object.hasOwn(SUBCOMMANDS, word ?? "") ? SUBCOMMANDS[word] : undefined;
+    exitCode = await (subcommand === undefined ? SERVER(args) : subcommand(rest));
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     exitCode = error.exitCode;
@@ -48,31 +55,45 @@ export async function main(args: string[]): Promise<void> {
   Deno.exit(exitCode);
 }
 
-async function runClient(args: string[]): Promise<number> {
-  const parsed = parse(CONNECT, args);
-  if (parsed.ask === undefined) await connectTo(parsed.operand, parsed.values);
-  else await say(answer(parsed.ask, CONNECT));
-  return 0;
+/** Runs a command with the arguments behind its name; returns the exit code. */
+type Run = (args: string[]) => Promise<number>;
+
+const SERVER: Run = runOf(SERVE, serveUntilStopped);
+
+/** The subcommands, by the words that call them. */
+const SUBCOMMANDS: Readonly<Record<string, Run>> = {
+  connect: runOf(CONNECT, connectTo),
+  completions: runOf(COMPLETIONS, ({ operand }) => say(completions(operand))),
+  man: runOf(MAN, () => say(manPage())),
+};
+
+/** Makes what parses a command's arguments, and then answers a switch or does the command's work. */
+function runOf<F extends Flags, Operand>(
+  command: Command<F, Operand>,
+  work: (given: Given<F> & { readonly operand: Operand }) => Promise<number>,
+): Run {
+  return async (args) => {
+    const parsed = parse(command, args, readVariable, namesOfVariables());
+    if (parsed.ask === undefined) return await work(parsed);
+    return await say(answer(parsed.ask, command as Command, Deno.stdout.isTerminal() && !Deno.noColor));
+  };
 }
 
 /** Connects to a server, and talks with it to the end. */
-async function connectTo(target: Target | UnixTarget, flags: Values<typeof CONNECT.flags>): Promise<void> {
+async function connectTo(
+  { operand: target, values: flags }: Given<typeof CONNECT.flags> & { readonly operand: Target | UnixTarget },
+): Promise<number> {
   keepOnly(...neededToConnect(target, flags));
   const conn = await dial(target, flags);
   // What the server sends can make the client do nothing more than it does already.
   keepOnly();
   await talk(conn, formatTarget(target), flags.timeout);
-}
-
-async function runServer(args: string[]): Promise<number> {
-  const parsed = parse(SERVE, args, readVariable);
-  if (parsed.ask === undefined) return await serveUntilStopped(parsed);
-  await say(answer(parsed.ask, SERVE));
   return 0;
 }
 
-async function say(text: string): Promise<void> {
+async function say(text: string): Promise<number> {
   await print(new TextEncoder().encode(`${text}\n`));
+  return 0;
 }
 
 /** Writes an error to stderr. */
@@ -85,7 +106,8 @@ function complain(message: string): void {
 }
 
 /** Serves until a signal comes and the connections have ended after it; returns the exit code. */
-async function serveUntilStopped({ values, given, ignored }: Given<typeof SERVE.flags>): Promise<number> {
+async function serveUntilStopped({ values, given, written, ignored }: Given<typeof SERVE.flags>): Promise<number> {
+  checkTogether(values, given, written);
   const { logLevel, logFormat, logSample, ...options } = values;
   // First of all: nothing that follows needs another permission.
   keepOnly(...neededToListen(options));
@@ -150,6 +172,12 @@ function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opene
     } // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.
     else await (await reloadable).reload?.();
   });
+}
+
+/** The names of all environment variables, if the command may list them: `--allow-env=SHOUTY_*` does not suffice. */
+function namesOfVariables(): string[] {
+  const { state } = Deno.permissions.querySync({ name: "env" });
+  return state === "granted" ? Object.keys(Deno.env.toObject()) : [];
 }
 
 /** Reads an environment variable if the permission is granted; without it, Deno would prompt on a terminal. */

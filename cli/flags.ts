@@ -54,8 +54,14 @@ export interface Command<F extends Flags = Flags, Operand = unknown> {
   /** The one argument that is not a flag; `undefined` if the command takes none. */
   readonly operand?: Kind<Operand>;
   readonly flags: F;
+  /** The headings in `--help`, each at the first flag of its group; the table has the flags of a group together. */
+  readonly groups?: Readonly<Partial<Record<keyof F & string, string>>>;
   /** The prefix of the names of its environment variables; `undefined` if the command reads none. */
   readonly variables?: string;
+  /** Variables with this prefix that it reads besides those of its flags. */
+  readonly otherVariables?: readonly string[];
+  /** Sentences at the end of `--help`. */
+  readonly notes?: readonly string[];
 }
 
 /** The switches that every command takes, and what each does. */
@@ -90,31 +96,38 @@ export const SERVE: Command<ServeFlags> = {
   name: "shouty",
   summary: "serves TCP clients: each line comes back in upper case",
   variables: "SHOUTY_",
+  groups: {
+    hostname: "Where to listen",
+    idleTimeout: "Time",
+    maxLineBytes: "Size and rate",
+    maxConnections: "Who is served",
+    tlsCert: "TLS",
+    proxyProtocol: "Other protocols",
+    drainTimeout: "Shutdown",
+    logLevel: "Log",
+  },
   flags: {
     hostname: flag(HOST, DEFAULT_HOSTNAME, "address or name to listen on"),
     port: flag(whole(0, 65_535), `${DEFAULT_PORT}`, "port to listen on; 0 picks a free one"),
+    unix: flag(FILE, "off", "listen on a Unix socket, not on port 8080"),
+    unixMode: flag(MODE, { says: "by umask" }, "mode of the socket's file"),
+    engine: flag(oneOf("deno", "epoll"), "deno", "epoll: Linux only, needs --allow-ffi"),
     idleTimeout: flag(orOff(TIME), "10s", "close a connection silent for this long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if replies are not read"),
     firstLineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if no first line has begun"),
+    maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
     keepAliveMs: flag(
       orOff(time(LEAST_KEEP_ALIVE_MS, MOST_KEEP_ALIVE_MS)),
       "15s",
       "TCP keep-alive: probe silent clients",
     ),
-    maxAge: flag(orOff(TIME), "off", "end older connections, at a line's end"),
-    maxLines: flag(orOff(whole(1)), "off", "end connections that sent this many lines"),
-    drainTimeout: flag(orOff(TIME), "8s", "how long a shutdown waits for clients"),
-    drainDelay: flag(orNone(TIME), "off", "how long a shutdown goes on accepting first"),
-    drainSpread: flag(orNone(TIME), "off", "spread the ends of a shutdown over this time"),
-    drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish a line only"),
     maxLineBytes: flag(size(LARGEST_BYTES), "65536", "longest line"),
     maxConnectionBytes: flag(orOff(size()), "off", "most that one client may send"),
+    maxLines: flag(orOff(whole(1)), "off", "end connections that sent this many lines"),
     maxLinesPerSecond: flag(orOff(whole(1)), "off", "most lines read per client and second"),
     maxBytesPerSecond: flag(orOff(size()), "off", "most bytes read per client and second"),
     maxBufferedBytes: flag(orOff(size()), "128MiB", "most memory for unfinished lines"),
-    answerMisdirected: flag(SWITCH, "on", "answer HTTP and TLS with an error"),
-    telnet: flag(SWITCH, "off", "remove and answer Telnet's commands"),
     maxConnections: flag(orOff(whole(1)), "10000", "most connections at a time"),
     atCapacity: flag(oneOf("reject", "wait"), "reject", "reject the next one, or let it wait"),
     maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most per IPv4 address or IPv6 /64"),
@@ -123,16 +136,19 @@ export const SERVE: Command<ServeFlags> = {
     acceptRate: flag(orOff(whole(1)), "off", "most new connections a second"),
     acceptRatePerIp: flag(orOff(whole(1)), "off", "the same per IPv4 address or IPv6 /64"),
     maxPenaltyMs: flag(orNone(time(1000, LONGEST_MS)), "off", "shut out clients that keep being rejected"),
-    proxyProtocol: flag(PROXIES, "off", "proxies, which have to send PROXY headers"),
-    proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long a PROXY header may take"),
-    unix: flag(FILE, "off", "listen on a Unix socket, not on port 8080"),
-    unixMode: flag(MODE, { says: "by umask" }, "mode of the socket's file"),
     tlsCert: flag(FILE, "off", "speak TLS, with this certificate (PEM)"),
     tlsKey: flag(FILE, "off", "the private key, if not in --tls-cert"),
     tlsClientCa: flag(FILE, "off", "accept only clients certified by these"),
     tlsPort: flag(PORT, "off", "speak TLS on this port only, not on --port"),
     tlsHandshakeTimeout: flag(orOff(TIME), "10s", "how long a TLS handshake may take"),
-    engine: flag(oneOf("deno", "epoll"), "deno", "epoll: Linux only, needs --allow-ffi"),
+    proxyProtocol: flag(PROXIES, "off", "proxies, which have to send PROXY headers"),
+    proxyHeaderTimeout: flag(orOff(TIME), "5s", "how long a PROXY header may take"),
+    answerMisdirected: flag(SWITCH, "on", "answer HTTP and TLS with an error"),
+    telnet: flag(SWITCH, "off", "remove and answer Telnet's commands"),
+    drainTimeout: flag(orOff(TIME), "8s", "how long a shutdown waits for clients"),
+    drainDelay: flag(orNone(TIME), "off", "how long a shutdown goes on accepting first"),
+    drainSpread: flag(orNone(TIME), "off", "spread the ends of a shutdown over this time"),
+    drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish a line only"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "one text line or JSON object per event"),
     logSample: flag(orOff(whole(1)), "off", "most lines of a kind in a second"),

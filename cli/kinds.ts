@@ -15,6 +15,10 @@ export interface Kind<T> {
   readonly legend?: readonly string[];
   /** The value of a flag that is given without one; by default a flag needs a value. */
   readonly bare?: string;
+  /** The values that are words, which a shell can complete; by default there are none. */
+  readonly words?: readonly string[];
+  /** Whether the other values are names of files. */
+  readonly files?: boolean;
   /** The allowed values, to be read after "expected". */
   readonly allowed: string;
   /**
@@ -100,6 +104,7 @@ export function size(most: number = Infinity): Kind<number> {
 export function oneOf<const Word extends string>(...words: readonly Word[]): Kind<Word> {
   return {
     symbol: words.join("|"),
+    words,
     allowed: `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`,
     read: (text) => words.find((word) => word === text),
   };
@@ -108,6 +113,7 @@ export function oneOf<const Word extends string>(...words: readonly Word[]): Kin
 /** `on` or `off`; without either, a switch is on. */
 export const SWITCH: Kind<boolean> = {
   symbol: "[on|off]",
+  words: ["on", "off"],
   bare: "on",
   allowed: "on or off",
   read: (text) => text === "on" ? true : text === "off" ? false : undefined,
@@ -116,6 +122,7 @@ export const SWITCH: Kind<boolean> = {
 /** A list of addresses and networks; `off` is `null`, no list. */
 export const NETWORKS: Kind<readonly string[] | null> = {
   symbol: "LIST|off",
+  words: ["off"],
   legend: ["LIST is addresses and networks such as 127.0.0.1,10.0.0.0/8,::1."],
   allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or off",
   read(text) {
@@ -133,6 +140,7 @@ export const NETWORKS: Kind<readonly string[] | null> = {
 /** A list of proxies; `off` is `null`, no proxies. */
 export const PROXIES: Kind<readonly string[] | null> = {
   symbol: "PROXIES|off",
+  words: ["off"],
   legend: ["PROXIES is such a LIST, or unix for those on a Unix socket, or both."],
   allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or unix, or off",
   read(text) {
@@ -150,6 +158,7 @@ export const PROXIES: Kind<readonly string[] | null> = {
 /** A port; `off` is `null`, no port. */
 export const PORT: Kind<number | null> = {
   symbol: "NUMBER|off",
+  words: ["off"],
   allowed: `${whole(0, 65_535).allowed}, or off`,
   read: (text) => text === "off" ? null : whole(0, 65_535).read(text),
 };
@@ -157,6 +166,8 @@ export const PORT: Kind<number | null> = {
 /** A file's name; `off` is `null`, no file. */
 export const FILE: Kind<string | null> = {
   symbol: "FILE|off",
+  words: ["off"],
+  files: true,
   allowed: "a file's name, or off",
   read: (text) => text === "off" ? null : text === "" ? undefined : text,
 };
@@ -173,6 +184,7 @@ export const MODE: Kind<number> = {
 export function orOff(kind: Kind<number>): Kind<number> {
   return {
     symbol: `${kind.symbol}|off`,
+    words: ["off"],
     legend: [...kind.legend ?? [], "off means without a limit."],
     allowed: `${kind.allowed}, or off`,
     read: (text) => text === "off" ? Infinity : kind.read(text),
@@ -183,6 +195,7 @@ export function orOff(kind: Kind<number>): Kind<number> {
 export function orNone(kind: Kind<number>): Kind<number> {
   return {
     symbol: `${kind.symbol}|off`,
+    words: ["off"],
     legend: kind.legend ?? [],
     allowed: `${kind.allowed}, or off`,
     read: (text) => text === "off" ? 0 : kind.read(text),

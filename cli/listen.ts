@@ -12,13 +12,13 @@ import { proxyProtocol } from "../ops/proxy/protocol.ts";
 import { withTrace } from "../ops/trace.ts";
 import { withTelnet } from "../ops/telnet/telnet.ts";
 import { listenUnix } from "../ops/unix.ts";
-import { CommandError } from "./errors.ts";
 import { requireFile } from "./files.ts";
-import { flagName, type SERVE } from "./flags.ts";
+import type { SERVE } from "./flags.ts";
 import type { Target } from "./kinds.ts";
 import type { Log } from "./log.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
 import type { Values } from "./parse.ts";
+import { canProxy, isTcp, type Place, placesOf } from "./places.ts";
 import { keepOnly, type PermissionName } from "./permissions.ts";
 import { loadSecurity, type TlsFlags } from "./tls.ts";
 import { traceTo } from "./trace.ts";
@@ -50,13 +50,6 @@ export interface Opened {
   readonly reload?: () => Promise<void>;
 }
 
-/** One place to listen at: a port, or a Unix socket. */
-interface Place {
-  readonly port?: number;
-  readonly unix?: string;
-  readonly tls: boolean;
-}
-
 /**
  * Listens wherever the flags say, and gives up the permissions that serving does not need.
  *
@@ -64,11 +57,10 @@ interface Place {
  * @param given The options that the user has set.
  * @param log The log, for messages about certificates.
  * @returns The listeners.
- * @throws {CommandError} (As a rejection.) If the flags contradict each other, or listening fails anywhere.
+ * @throws {CommandError} (As a rejection.) If listening fails anywhere.
  */
 export async function openListeners(flags: ListenFlags, given: ReadonlySet<string>, log: Log): Promise<Opened> {
   const places = placesOf(flags, given);
-  checkTogether(flags, places);
   const bound: Listener[] = [];
   try {
     const { engine } = flags;
@@ -95,20 +87,6 @@ export function neededToListen({ engine, unix, tlsCert }: ListenFlags): Permissi
   return needed;
 }
 
-/** Without a port for TLS alone, a certificate makes every place speak TLS: no place is left open by mistake. */
-function placesOf({ port, tlsPort, unix, tlsCert }: ListenFlags, given: ReadonlySet<string>): Place[] {
-  const tls = tlsCert !== null && tlsPort === null;
-  const places: Place[] = [];
-  if (given.has("port") || unix === null && tlsPort === null) places.push({ port, tls });
-  if (tlsPort !== null) places.push({ port: tlsPort, tls: true });
-  if (unix !== null) places.push({ unix, tls });
-  return places;
-}
-
-function isTcp({ unix }: Place): boolean {
-  return unix === undefined;
-}
-
 async function bind({ port, unix }: Place, flags: ListenFlags): Promise<Listener> {
   const target = { hostname: flags.hostname, port: port! };
   const address = unix === undefined ? formatTarget(target) : `unix:${unix}`;
@@ -130,11 +108,6 @@ async function bind({ port, unix }: Place, flags: ListenFlags): Promise<Listener
 function behindProxies(place: Place, listener: Listener, flags: ListenFlags): Listener {
   const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
   return from !== null && canProxy(from, place) ? proxyProtocol(listener, { from, headerTimeout }) : listener;
-}
-
-/** On a Unix socket peers have no address, and on TCP each has one. */
-function canProxy(proxies: readonly string[], place: Place): boolean {
-  return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp(place));
 }
 
 /** Adds TLS, where it is spoken, the trace and Telnet. It replaces the elements of the list, which the caller closes after an error. */
@@ -188,34 +161,4 @@ async function addressesOf(engine: ListenFlags["engine"], { hostname, port }: Ta
 /** Whether the permission for a host is granted, so that Deno will not prompt for it. */
 function mayUse(host: string): boolean {
   return Deno.permissions.querySync({ name: "net", host }).state === "granted";
-}
-
-/** Throws if a flag has no meaning without another that is missing, or contradicts another. */
-function checkTogether(flags: ListenFlags, places: readonly Place[]): void {
-  const { engine, tlsCert, tlsKey, tlsClientCa, tlsPort, unix, unixMode } = flags;
-  checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
-  checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
-  checkPair(tlsPort !== null && tlsCert === null, "tlsPort", "without", "tlsCert");
-  checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
-  checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
-  const [first, second] = places.filter(isTcp);
-  if (second !== undefined && first.port === second.port && first.port !== 0) {
-    throw new CommandError(`cannot use --port ${first.port} with --tls-port ${second.port}: expected two ports`, 2);
-  }
-  checkProxies(flags.proxyProtocol, places);
-}
-
-/** Throws if no peer can be on the list, wherever the command listens. */
-function checkProxies(proxies: ListenFlags["proxyProtocol"], places: readonly Place[]): void {
-  if (proxies === null || places.some((place) => canProxy(proxies, place))) return;
-  const flags = (relation: string) => `cannot use --proxy-protocol ${proxies.join(",")} ${relation} --unix`;
-  if (places.some(isTcp)) throw new CommandError(`${flags("without")}: expected both`, 2);
-  throw new CommandError(`${flags("with")}: expected unix in the list`, 2);
-}
-
-function checkPair(wrong: boolean, option: string, relation: "with" | "without", other: string): void {
-  if (!wrong) return;
-  const expected = relation === "with" ? "one of them" : "both";
-  const flags = `--${flagName(option)} ${relation} --${flagName(other)}`;
-  throw new CommandError(`cannot use ${flags}: expected ${expected}`, 2);
 }

@@ -6,8 +6,11 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { quote } from "../internal/api/errors.ts";
+import { closest } from "./closest.ts";
+import { COMMANDS, wordOf } from "./commands.ts";
+import { type Environment, type Ignored, Variables } from "./environment.ts";
 import { CommandError } from "./errors.ts";
-import { type Command, type Flag, flagName, type Flags, SWITCHES, variableName } from "./flags.ts";
+import { type Command, type Flag, flagName, type Flags, SWITCHES } from "./flags.ts";
 import type { Kind } from "./kinds.ts";
 
 /** The values of flags, by the names of their options. */
@@ -18,14 +21,10 @@ export interface Given<F extends Flags> {
   readonly values: Values<F>;
   /** The options whose values are not defaults: flags or variables set them. */
   readonly given: ReadonlySet<string>;
+  /** The options that flags set: what a user has just written, and means. */
+  readonly written: ReadonlySet<string>;
   /** What was ignored. */
   readonly ignored: readonly Ignored[];
-}
-
-/** Environment variables that set nothing, and the line that says so. */
-export interface Ignored {
-  readonly variables: readonly string[];
-  readonly text: string;
 }
 
 /** A parsed command line: a switch, which overrides everything else, or values. */
@@ -33,15 +32,13 @@ export type Parsed<F extends Flags, Operand> =
   | { readonly ask: keyof typeof SWITCHES }
   | Given<F> & { readonly ask?: undefined; readonly operand: Operand };
 
-/** Looks up an environment variable. */
-export type Environment = (name: string) => string | undefined;
-
 /**
  * Parses a command line.
  *
  * @param command The command, with its flags.
  * @param args The arguments.
  * @param environment Looks up the command's environment variables; a flag overrides its variable.
+ * @param names The names of all environment variables; empty if the command may not list them.
  * @returns The switch or the values.
  * @throws {CommandError} If an argument or variable is wrong, in one line that names it and what is allowed.
  */
@@ -49,31 +46,24 @@ export function parse<F extends Flags, Operand = undefined>(
   command: Command<F, Operand>,
   args: readonly string[],
   environment: Environment = () => undefined,
+  names: readonly string[] = [],
 ): Parsed<F, Operand> {
   const kinds = kindsOf(command);
-  const names = [...kinds.keys()];
   const { given, unknown, operands } = split(args, kinds);
   for (const ask of ["help", "version"] as const) if (given(ask).length > 0) return { ask };
-  if (unknown !== undefined) {
-    const flags = names.map((name) => `--${name}`).join(", ");
-    throw new CommandError(`unknown flag ${quote(unknown)}: expected one of ${flags}`, 2);
-  }
-  const ignored: Ignored[] = [];
-  const variables = withoutKubernetes(environment, ignored);
-  return { ...readFlags(command, given, variables), operand: readOperand(command, operands), ignored };
+  if (unknown !== undefined) throw unknownFlag(unknown, command, kinds);
+  const variables = new Variables(command as Command, environment);
+  const read = readFlags(command, given, variables);
+  return { ...read, operand: readOperand(command, operands), ignored: variables.ignored(names) };
 }
 
-/** Values that Kubernetes sets for each Service in every pod: `SHOUTY_PORT=tcp://10.96.0.12:8080` for one named `shouty`. */
-const SERVICE_ADDRESS = /^(tcp|udp|sctp):\/\//;
-
-/** Ignores the variables that hold the address of a Kubernetes Service, and adds a line about each to `ignored`. */
-function withoutKubernetes(environment: Environment, ignored: Ignored[]): Environment {
-  return (name) => {
-    const text = environment(name);
-    if (text === undefined || !SERVICE_ADDRESS.test(text)) return text;
-    const said = `ignored ${name} ${quote(text)}: Kubernetes sets it to the address of a Service`;
-    ignored.push({ variables: [name], text: said });
-  };
+/** The error for a flag that the command does not have. Its value may be secret, so the error has only its name. */
+function unknownFlag(arg: string, { name }: Pick<Command, "name">, kinds: Kinds): CommandError {
+  const [flag] = arg.split("=");
+  const [, negated = ""] = /^--no-(.+)/.exec(flag) ?? [];
+  const meant = kinds.get(negated)?.bare === undefined ? closest(flag, [...kinds.keys()]) : `${negated} off`;
+  const hint = meant === undefined ? `see ${name} --help` : `did you mean --${meant}?`;
+  return new CommandError(`unknown flag ${quote(flag)}: ${hint}`, 2);
 }
 
 /** The parts of a command line. */
@@ -138,8 +128,10 @@ function readOperand<Operand>({ name, operand }: Command<Flags, Operand>, given:
   const [first, second] = given;
   const stray = operand === undefined ? first : second;
   if (stray !== undefined) {
+    const meant = operand === undefined ? meantBy(stray) : undefined;
     const allowed = operand === undefined ? "only flags" : `only one ${operand.symbol}`;
-    throw new CommandError(`cannot use argument ${quote(stray)}: expected ${allowed}`, 2);
+    const hint = meant === undefined ? `expected ${allowed}` : `did you mean ${meant}?`;
+    throw new CommandError(`cannot use argument ${quote(stray)}: ${hint}`, 2);
   }
   if (operand === undefined) return undefined as Operand;
   if (first === undefined) {
@@ -148,28 +140,34 @@ function readOperand<Operand>({ name, operand }: Command<Flags, Operand>, given:
   return read(operand, first, "argument");
 }
 
+/** The subcommand that a word was meant to be, if it is close to one. */
+function meantBy(word: string): string | undefined {
+  const name = closest(word, COMMANDS.map(wordOf).filter(Boolean));
+  return name === undefined ? undefined : `shouty ${name}`;
+}
+
 function readFlags<F extends Flags>(
-  { flags, variables }: Command<F>,
+  { flags }: Command<F>,
   given: Words["given"],
-  environment: Environment,
-): { values: Values<F>; given: ReadonlySet<string> } {
+  variables: Variables,
+): Pick<Given<F>, "values" | "given" | "written"> {
   const values: Record<string, unknown> = {};
-  const set = new Set<string>();
+  const [set, written] = [new Set<string>(), new Set<string>()];
   for (const [option, flag] of Object.entries(flags)) {
     const name = `--${flagName(option)}`;
     const [text, again] = given(flagName(option));
     if (again !== undefined) {
       throw new CommandError(`cannot use ${name} twice, with ${quote(text)} and ${quote(again)}: expected it once`, 2);
     }
-    const variable = variables === undefined ? "" : variableName(variables, option);
-    const inherited = text === undefined && variable !== "" ? environment(variable) : undefined;
-    if (text !== undefined || inherited !== undefined) set.add(option);
+    const inherited = text === undefined ? variables.read(option) : undefined;
+    if (text !== undefined) written.add(option);
+    if (text !== undefined || inherited?.text !== undefined) set.add(option);
     if (text !== undefined) values[option] = read(flag.kind, text, name);
-    else if (inherited !== undefined) values[option] = read(flag.kind, inherited, variable);
+    else if (inherited?.text !== undefined) values[option] = read(flag.kind, inherited.text, inherited.name);
     else if (typeof flag.default === "string") values[option] = flag.kind.read(flag.default);
     else if ("as" in flag.default) values[option] = values[flag.default.as];
   }
-  return { values: values as Values<F>, given: set };
+  return { values: values as Values<F>, given: set, written };
 }
 
 function read<T>(kind: Kind<T>, text: string, name: string): T {

@@ -16,21 +16,23 @@ const SAME_MS = 300;
  * Handles signals until the end of the process.
  *
  * @param stop Called at the first signal.
- * @param quit Called at each later signal that is not the first one arriving twice, with the time since the first in
- * milliseconds and the exit code that the signal stands for.
+ * @param quit Called once, at the first later signal that is not the first one arriving twice, with the time since the
+ * first in milliseconds and the exit code that the signal stands for. The second one arrives twice, too.
  */
 export function onSignals(
   stop: (signal: string) => void,
   quit: (signal: string, after: number, exitCode: number) => void,
 ): void {
   let first: number | undefined;
+  let quitting = false;
   for (const [signal, number] of Object.entries(SIGNALS)) {
     Deno.addSignalListener(signal as Deno.Signal, () => {
       const now = performance.now();
       if (first === undefined) {
         first = now;
         stop(signal);
-      } else if (now - first > SAME_MS) {
+      } else if (now - first > SAME_MS && !quitting) {
+        quitting = true;
         quit(signal, now - first, 128 + number);
       }
     });

@@ -26,8 +26,9 @@ type Folder = Awaited<ReturnType<typeof withFolder>>;
 
 /** Starts the command on the loopback, with flags or with variables. */
 function start({ permissions }: Folder, args: string[], env: Record<string, string> = {}): Subprocess {
-  const all = ["--hostname", "127.0.0.1", ...args];
-  return startCommand(all, { permissions: [...permissions, "--allow-env=SHOUTY_*"], env });
+  // As a variable: the flag is refused where the only place to listen at is a Unix socket.
+  const variables = { SHOUTY_HOSTNAME: "127.0.0.1", ...env };
+  return startCommand(args, { permissions: [...permissions, "--allow-env=SHOUTY_*"], env: variables });
 }
 
 /** Waits until the command listens on this many addresses; returns them as its log has them, without their ports. */

@@ -6,7 +6,7 @@ const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
 Deno.test("The address of a Service in a variable is a warning, and the server starts", async () => {
   const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
   await using server = await startServer([], { env, permissions: WITH_ENV });
-  assertMatch(server.stderr, /^\S+ warn ignored SHOUTY_MAX_AGE "tcp:\/\/10\.96\.0\.12:8080": Kubernetes sets it/);
+  assertMatch(server.stderr, /^\S+ warn ignored SHOUTY_MAX_AGE: Kubernetes sets them/);
 });
 
 Deno.test("A warning about a variable is not lost where the server cannot start", async () => {
@@ -15,7 +15,7 @@ Deno.test("A warning about a variable is not lost where the server cannot start"
   const args = ["--hostname", "127.0.0.1", "--port", `${taken.addr.port}`];
   const { code, stderr } = await runCommand(args, { env, permissions: WITH_ENV });
   assertEquals(code, 1);
-  assertMatch(stderr, /warn ignored SHOUTY_MAX_AGE .*\nshouty: cannot listen on .*: address already in use\n$/);
+  assertMatch(stderr, /warn ignored SHOUTY_MAX_AGE: .*\nshouty: cannot listen on .*: address already in use\n$/);
 });
 
 signalTest("A closed stderr does not end the server", async () => {

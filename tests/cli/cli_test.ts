@@ -92,7 +92,7 @@ signalTest("With --log-level debug, the options, the engine and the signal are l
   const log = lines((await server.outcome()).stderr);
   assertEquals(log[1], "debug engine is deno");
   assertEquals(log.toSpliced(0, 3), ["debug received SIGTERM", "info shutting down", "info all connections closed"]);
-  assertMatch(log[0], /^debug options are {"hostname":"127.0.0.1","port":0,"idleTimeout":"off","lineTimeout":"off",/);
+  assertMatch(log[0], /^debug options are {"hostname":"127.0.0.1","port":0,"unix":null,.*"idleTimeout":"off",/);
 });
 
 for (
@@ -131,7 +131,7 @@ Deno.test("An environment variable stands for its flag, and the flag wins", asyn
 
 Deno.test("A command line that is wrong ends it with 2 and one line", async () => {
   for (
-    const args of [["--port", "70000"], ["--prot"], ["--port"], ["--drain=now"], ["stray"], ["connect", "nowhere"]]
+    const args of [["--port", "70000"], ["--port"], ["--drain=now"], ["stray"], ["connect", "nowhere"], ["completions"]]
   ) {
     const { code, stdout, stderr } = await runCommand(args);
     assertEquals([code, stdout], [2, ""]);
