@@ -162,15 +162,10 @@ function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opene
     Deno.exit(exitCode);
   });
   onHangup(async () => {
-    if (reloadable === undefined) {
-      log.write(
-        "info",
-        "ignored-signal",
-        () => "ignored SIGHUP: there is no certificate to read again",
-        () => ({ signal: "SIGHUP" }),
-      );
-    } // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.
-    else await (await reloadable).reload?.();
+    // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.
+    if (reloadable !== undefined) return await (await reloadable).reload?.();
+    const text = "ignored SIGHUP: there is no certificate to read again";
+    log.write("info", "ignored-signal", () => text, () => ({ signal: "SIGHUP" }));
   });
 }
 

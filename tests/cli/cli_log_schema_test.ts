@@ -136,17 +136,16 @@ test("The lines that no run shows at will are as the schema says, too", async ()
   log.write("warn", "tracing", () => "lost");
   await log.flush();
   stderr.behave = (bytes) => Promise.resolve(bytes.length);
-  report(log, {
-    type: "handler-error",
-    conn: { id: 1, remoteAddr: addr, localAddr: addr },
-    error: new Error("\x1b[31m\n\u202e"),
-  });
+  const conn = { id: 1, remoteAddr: addr, localAddr: addr };
+  const traceOf = () => ({ traceId: "0123456789abcdef".repeat(2), spanId: "0123456789abcdef" });
+  report(log, { type: "handler-error", conn, error: new Error("\x1b[31m\n\u202e") }, { traceOf });
   report(log, { type: "paused" });
   report(log, { type: "resumed" });
   log.write("error", "failed", () => "cannot accept any more: closed", () => ({ error: "closed" }));
   await log.flush();
   assertEquals(checkLines(stderr.text).toSorted(), NOT_RUN);
   assertMatch(stderr.text, /^[ -~\n]+$/);
+  assertMatch(stderr.text, /"trace_id":"[0-9a-f]{32}"/);
 });
 
 test("The schema has every event, and each of them has been seen here", () => {

@@ -20,7 +20,7 @@ async function format(program: string, ...args: string[]): Promise<{ warnings: s
 }
 
 for (
-  const [program, ...args] of [["groff", "-ww", "-man", "-Tutf8"], ["man", "--warnings", "-l"], ["mandoc", "-Tlint"]]
+  const [program, ...args] of [["groff", "-ww", "-man", "-Tutf8"], ["man", "--warnings", "-l"]]
 ) {
   const missing = await missingProgram(program, "--version");
   Deno.test({

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { listenTls, proxyProtocol, ServerMetrics, withTelnet } from "@x/shouty/ops";
+import { listenTls, proxyProtocol, ServerMetrics, withTelnet, withTrace } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { values } from "../kit/figures.ts";
@@ -14,7 +14,8 @@ test(
     const clock = new FakeClock();
     const below = new MemoryListener();
     const proxied = proxyProtocol(below, { from: "127.0.0.0/8", clock });
-    const listener = withTelnet(await listenTls({ ...IDENTITY, listener: proxied, clock }));
+    const secure = await listenTls({ ...IDENTITY, listener: proxied, clock });
+    const listener = withTelnet(withTrace(secure, { write() {} }));
     const metrics = new ServerMetrics();
     await using t = startServer({ listener, clock, onEvent: metrics.onEvent });
     metrics.watch(t.server, listener);
