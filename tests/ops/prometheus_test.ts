@@ -60,7 +60,7 @@ test(
 
 test(
   "The buckets of a histogram add up, and each combination of attributes has its own",
-  async () => {
+  () => {
     const metrics = new ServerMetrics();
     for (const durationMs of [1, 30, 60, 100_000]) {
       metrics.onHandshake({ type: "begun" });

@@ -98,19 +98,20 @@ test("The name is found in a first message of ten kilobytes", async () => {
 
 test("With a choice of certificates, damaged first messages get an alert, and leaving early is no failure", async () => {
   const credentials = await tlsCredentials({ ...IDENTITY, sni: [MAIL] });
-  const play = async (bytes: Uint8Array) => {
+  const play = async (bytes: Uint8Array, alert = new Uint8Array(0)) => {
     const [serverEnd, clientEnd] = pipe();
     await clientEnd.write(bytes);
     await clientEnd.closeWrite();
     const error = await assertRejects(() => credentials.accept(serverEnd, NO_BYTES), Error);
     serverEnd.close();
-    const alert = new Uint8Array(10);
-    const count = await clientEnd.read(alert);
+    // Only where all input has been read: what is unread makes the close a reset, which may destroy an alert.
+    if (alert.length > 0) await clientEnd.read(alert);
     clientEnd.close();
-    return { error, alert: count === null ? undefined : [...alert.subarray(0, 2)] };
+    return { error, alert: [...alert] };
   };
-  assertEquals((await play(new TextEncoder().encode("hello\n"))).alert, [21, 3]);
-  assertEquals((await play(Uint8Array.of(22, 3, 1, 0, 5, 1, 0, 0, 1, 9))).alert, [21, 3]);
+  const alert = () => new Uint8Array(2);
+  assertEquals((await play(new TextEncoder().encode("hello\n"), alert())).alert, [21, 3]);
+  assertEquals((await play(Uint8Array.of(22, 3, 1, 0, 5, 1, 0, 0, 1, 9), alert())).alert, [21, 3]);
   // A message that announces more than any that is searched for a name.
   const long = new Uint8Array(20_000);
   for (let at = 0; at < 20_000; at += 5000) long.set([22, 3, 1, 5000 - 5 >> 8, 5000 - 5 & 255], at);
