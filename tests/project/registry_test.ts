@@ -1,6 +1,6 @@
-import { assertEquals, assertNotMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
-import { type Outcome, shoutAndDrain, Subprocess } from "../kit/command.ts";
+import { converse, type Outcome, shoutAndDrain, Subprocess } from "../kit/command.ts";
 import { type Package, Registry } from "../kit/registry.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
@@ -124,6 +124,31 @@ Deno.test("Importing the published package starts nothing, and does without what
   await Deno.writeTextFile(`${place.dir}/user.ts`, `${imports.join("\n")}\nconsole.log(${names});\n`);
   const { code, stdout, stderr } = await place.deno(["run", "--quiet", "--no-prompt", "user.ts"]);
   assertEquals([code, stdout, stderr], [0, `${ENTRIES.map(() => true).join(" ")}\n`, ""]);
+});
+
+Deno.test("deno create makes a project whose tests pass, and whose server starts, answers and drains", async () => {
+  await using registry = await registryWithPackage();
+  await using place = await emptyPlace(registry);
+  const made = await place.deno(["create", "--yes", `jsr:${NAME}`, "--", "my-server"]);
+  assertEquals(made.code, 0, made.stderr);
+  const files = Array.from(Deno.readDirSync(`${place.dir}/my-server`), ({ name }) => name);
+  assertEquals(files.toSorted(), ["Dockerfile", "README.md", "deno.json", "main.ts", "main_test.ts"]);
+  const tested = await place.deno(["task", "--cwd", "my-server", "test"]);
+  assertEquals([tested.code, /2 passed/.test(tested.stdout)], [0, true], tested.stdout + tested.stderr);
+  for (const args of [["fmt", "--check", "my-server"], ["lint", "my-server"]]) {
+    const { code, stderr } = await place.deno(args);
+    assertEquals(code, 0, `${args}: ${stderr}`);
+  }
+  const again = await place.deno(["create", "--yes", `jsr:${NAME}`, "--", "my-server"]);
+  assertEquals(again.code, 1);
+  assertMatch(again.stderr, /^create: my-server has a main\.ts, .* already: expected a new folder$/m);
+  await using server = place.start(Deno.execPath(), ["task", "--cwd", "my-server", "start"], { PORT: "0" });
+  const [, port] = await server.stdoutMatch(/listening on 0\.0\.0\.0:(\d+)/);
+  const said = await converse({ hostname: "127.0.0.1", port: Number(port) }, "Ada\nquit\n");
+  assertEquals(said, "hello, what is your name?\ngood to see you, Ada\n");
+  if (ON_WINDOWS) return; // It has no SIGTERM.
+  server.signal("SIGTERM");
+  assertEquals(await server.exitCode(), 0);
 });
 
 const USER_PROGRAM = `
