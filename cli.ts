@@ -4,18 +4,20 @@
  *
  * `cli/` holds its parts: commands, flags and their values (`commands.ts`, `flags.ts`, `kinds.ts`, `parse.ts`,
  * `environment.ts`, `together.ts`), the texts that are made of them (`help.ts`, `man.ts`, `completions.ts` with `shells/`),
- * opening the listeners (`places.ts`, `listen.ts`, `tls.ts`), the log (`log.ts`, `log_handler.ts`, `log_sampler.ts`,
- * `report.ts`, `trace.ts`), the client (`dial.ts`, `client.ts`), and small files that these share.
+ * opening the listeners and the admin port (`places.ts`, `listen.ts`, `tls.ts`, `admin_port.ts`), the log (`log.ts`, `log_handler.ts`, `log_sampler.ts`,
+ * `report.ts`, `trace.ts`), the client (`dial.ts`, `client.ts`), that of the admin port (`admin.ts`, `admin_*.ts`), and small files that these share.
  *
  * @module
  */
 
+import { runAdmin } from "./cli/admin.ts";
+import { neededToAdmin, openAdminPort } from "./cli/admin_port.ts";
 import { talk } from "./cli/client.ts";
 import { COMPLETIONS, MAN } from "./cli/commands.ts";
 import { completions } from "./cli/completions.ts";
 import { dial, neededToConnect } from "./cli/dial.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
-import { type Command, CONNECT, type Flags, SERVE } from "./cli/flags.ts";
+import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
 import type { Target, UnixTarget } from "./cli/kinds.ts";
 import { neededToListen, type Opened, openListeners } from "./cli/listen.ts";
@@ -34,6 +36,7 @@ import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
 import type { Server } from "./internal/server/running.ts";
 import { shout } from "./internal/lines/shout.ts";
+import type { AdminPort } from "./ops/admin/port.ts";
 import { serve } from "./server.ts";
 
 /**
@@ -63,6 +66,7 @@ const SERVER: Run = runOf(SERVE, serveUntilStopped);
 /** The subcommands, by the words that call them. */
 const SUBCOMMANDS: Readonly<Record<string, Run>> = {
   connect: runOf(CONNECT, connectTo),
+  admin: (args) => runAdmin(args, readVariable),
   completions: runOf(COMPLETIONS, ({ operand }) => say(completions(operand))),
   man: runOf(MAN, () => say(manPage())),
 };
@@ -109,8 +113,10 @@ function complain(message: string): void {
 async function serveUntilStopped({ values, given, written, ignored }: Given<typeof SERVE.flags>): Promise<number> {
   checkTogether(values, given, written);
   const { logLevel, logFormat, logSample, ...options } = values;
+  // Not among the options, which the log shows.
+  const adminToken = readVariable(TOKEN_VARIABLE);
   // First of all: nothing that follows needs another permission.
-  keepOnly(...neededToListen(options));
+  keepOnly(...neededToListen(options), ...neededToAdmin(options));
   const log = openLog(logLevel, logFormat, Deno.stderr, { most: logSample });
   const stop = new AbortController();
   const opened = Promise.withResolvers<Opened>();
@@ -120,8 +126,10 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
   for (const { variables, text } of ignored) log.write("warn", "ignored-variable", () => text, () => ({ variables }));
   const shown = () => JSON.stringify(options, (_, value) => value === Infinity ? "off" : value);
   log.write("debug", "options", () => `options are ${shown()}`, () => ({ options: JSON.parse(shown()) }));
+  let admin: AdminPort | undefined;
   try {
-    const { metrics, traceOf } = await measure() ?? {};
+    const { metrics, traceOf } = await measure(options.admin !== null) ?? {};
+    admin = await openAdminPort({ ...options, adminToken }, metrics, log);
     opened.resolve(await openListeners({ ...options, onHandshake: metrics?.onHandshake }, given, log));
     const { listeners: listener, secure } = await opened.promise;
     const onEvent = (event: ServerEvent) => {
@@ -130,8 +138,13 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
     };
     const server = serve({ ...options, listener, signal: stop.signal, onEvent }, metrics?.timed(shout));
     metrics?.watch(server, ...listener);
+    admin?.attach(server, (options) => {
+      log.write("debug", "admin-drain", () => "received POST /drain");
+      return server.shutdown(options);
+    });
     return await exitCodeOf(server, log);
   } finally {
+    await admin?.close();
     await log.flush();
   }
 }

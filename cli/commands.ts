@@ -4,6 +4,7 @@
  * @module
  */
 
+import { ADMIN_COMMAND } from "./admin_flags.ts";
 import { type Command, CONNECT, type Flags, SERVE } from "./flags.ts";
 import { oneOf } from "./kinds.ts";
 
@@ -32,7 +33,7 @@ export const MAN: Command<Flags, undefined> = {
 };
 
 /** The server, and then the subcommands. */
-export const COMMANDS: readonly Command[] = [SERVE, CONNECT, COMPLETIONS, MAN] as readonly Command[];
+export const COMMANDS: readonly Command[] = [SERVE, CONNECT, ADMIN_COMMAND, COMPLETIONS, MAN] as readonly Command[];
 
 /** The word after `shouty` that calls a command; empty for the server. */
 export function wordOf({ name }: Command): string {

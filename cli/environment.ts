@@ -45,8 +45,8 @@ export class Variables {
 
   /** Looks up the variable of an option; one that holds the address of a Service counts as not set. */
   read(option: string): { readonly name: string; readonly text: string | undefined } {
-    const { variables } = this.#command;
-    if (variables === undefined) return { name: "", text: undefined };
+    const { variables, variablesOf } = this.#command;
+    if (variables === undefined || variablesOf?.includes(option) === false) return { name: "", text: undefined };
     const name = variableName(variables, option);
     const text = this.#environment(name);
     if (text === undefined || !SERVICE_ADDRESS.test(text)) return { name, text };

@@ -13,10 +13,12 @@ import {
   MOST_KEEP_ALIVE_MS,
 } from "../internal/api/check.ts";
 import {
+  ADMIN,
   FILE,
   HOST,
   type Kind,
   MODE,
+  NAMES,
   NETWORKS,
   oneOf,
   orNone,
@@ -32,6 +34,9 @@ import {
   type UnixTarget,
   whole,
 } from "./kinds.ts";
+
+/** The variable that holds the token of the admin port. */
+export const TOKEN_VARIABLE = "SHOUTY_ADMIN_TOKEN";
 
 /** A flag, which is named after the option that it sets: `--idle-timeout` after `idleTimeout`. */
 export interface Flag<T> {
@@ -58,6 +63,8 @@ export interface Command<F extends Flags = Flags, Operand = unknown> {
   readonly groups?: Readonly<Partial<Record<keyof F & string, string>>>;
   /** The prefix of the names of its environment variables; `undefined` if the command reads none. */
   readonly variables?: string;
+  /** The options that have a variable; by default all. */
+  readonly variablesOf?: readonly string[];
   /** Variables with this prefix that it reads besides those of its flags. */
   readonly otherVariables?: readonly string[];
   /** Sentences at the end of `--help`. */
@@ -80,8 +87,9 @@ export type ServeFlags =
   >
   & FlagsOf<string, "hostname">
   & FlagsOf<number | null, "tlsPort">
-  & FlagsOf<string | null, "unix" | "tlsCert" | "tlsKey" | "tlsClientCa">
-  & FlagsOf<readonly string[] | null, "allow" | "deny" | "proxyProtocol">
+  & FlagsOf<string | null, "unix" | "tlsCert" | "tlsKey" | "tlsClientCa" | "adminTokenFile">
+  & FlagsOf<Target | UnixTarget | null, "admin">
+  & FlagsOf<readonly string[] | null, "allow" | "deny" | "proxyProtocol" | "adminHost">
   & FlagsOf<boolean, "answerMisdirected" | "telnet" | "trace">
   & FlagsOf<"linger" | "finish", "drain">
   & FlagsOf<"reject" | "wait", "atCapacity">
@@ -89,13 +97,16 @@ export type ServeFlags =
   & FlagsOf<"debug" | "info" | "warn" | "error", "logLevel">
   & FlagsOf<"text" | "json", "logFormat">;
 
-type FlagsOf<T, Name extends string> = Readonly<Record<Name, Flag<T>>>;
+/** Flags of one type, by their names. */
+export type FlagsOf<T, Name extends string> = Readonly<Record<Name, Flag<T>>>;
 
 /** The server's command. */
 export const SERVE: Command<ServeFlags> = {
   name: "shouty",
   summary: "serves TCP clients: each line comes back in upper case",
   variables: "SHOUTY_",
+  // Not the variable of a flag: other users of the machine can read command lines.
+  otherVariables: [TOKEN_VARIABLE],
   groups: {
     hostname: "Where to listen",
     idleTimeout: "Time",
@@ -104,6 +115,7 @@ export const SERVE: Command<ServeFlags> = {
     tlsCert: "TLS",
     proxyProtocol: "Other protocols",
     drainTimeout: "Shutdown",
+    admin: "Admin port",
     logLevel: "Log",
   },
   flags: {
@@ -149,6 +161,9 @@ export const SERVE: Command<ServeFlags> = {
     drainDelay: flag(orNone(TIME), "off", "how long a shutdown goes on accepting first"),
     drainSpread: flag(orNone(TIME), "off", "spread the ends of a shutdown over this time"),
     drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish a line only"),
+    admin: flag(ADMIN, "off", "for health, metrics, a page and shouty admin"),
+    adminTokenFile: flag(FILE, "off", "the token that its clients have to send"),
+    adminHost: flag(NAMES, "off", "names by which browsers address it"),
     logLevel: flag(oneOf("debug", "info", "warn", "error"), "info", "least level to log, on stderr"),
     logFormat: flag(oneOf("text", "json"), "text", "one text line or JSON object per event"),
     logSample: flag(orOff(whole(1)), "off", "most lines of a kind in a second"),
@@ -188,6 +203,7 @@ export function variableName(prefix: string, option: string): string {
   return prefix + flagName(option).toUpperCase().replaceAll("-", "_");
 }
 
-function flag<T>(kind: Kind<T>, fallback: Flag<T>["default"], help: string): Flag<T> {
+/** Makes a flag. */
+export function flag<T>(kind: Kind<T>, fallback: Flag<T>["default"], help: string): Flag<T> {
   return { kind, default: fallback, help };
 }

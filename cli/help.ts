@@ -56,12 +56,15 @@ export function groupsOf({ flags, groups = {} }: Command): Group[] {
 }
 
 /** How to write the values of a command's flags, and which environment variables set them. */
-export function notesOf({ flags, variables, notes = [] }: Command): string[] {
+export function notesOf({ flags, variables, variablesOf, notes = [] }: Command): string[] {
   const lines = [...new Set(Object.values(flags).flatMap(({ kind }) => kind.legend ?? []))];
   if (variables !== undefined) {
-    const [option] = Object.keys(flags);
-    const example = `${variableName(variables, option)} for --${flagName(option)}`;
-    lines.push(`Each flag has an environment variable, ${example}; the flag wins.`);
+    const standsFor = (option: string) => `${variableName(variables, option)} for --${flagName(option)}`;
+    lines.push(
+      variablesOf === undefined
+        ? `Each flag has an environment variable, ${standsFor(Object.keys(flags)[0])}; the flag wins.`
+        : `Environment variables are ${variablesOf.map(standsFor).join(" and ")}; the flag wins.`,
+    );
     lines.push(`Deno lets the command read them with --allow-env=${variables}*`);
   }
   return [...lines, ...notes];

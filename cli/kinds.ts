@@ -68,6 +68,33 @@ export const TARGET: Kind<Target | UnixTarget> = {
   },
 };
 
+/** Where the admin port listens: as {@linkcode TARGET}, with any port; `off` is `null`, no admin port. */
+export const ADMIN: Kind<Target | UnixTarget | null> = {
+  symbol: `${TARGET.symbol}|off`,
+  allowed: "a host and a port, such as 127.0.0.1:9090 or [::1]:9090, or unix: and the path of a socket, or off",
+  read(text) {
+    if (text === "off") return null;
+    const [, host] = /^(.+):0+$/.exec(text) ?? [];
+    const target = TARGET.read(host === undefined || text.startsWith("unix:") ? text : `${host}:1`);
+    return host === undefined || target === undefined || "path" in target ? target : { ...target, port: 0 };
+  },
+};
+
+/** A list of host names; `off` is `null`, no list. */
+export const NAMES: Kind<readonly string[] | null> = {
+  symbol: "NAMES|off",
+  legend: ["NAMES is host names such as admin.example,shouty.internal."],
+  allowed: "host names such as admin.example,shouty.internal, or off",
+  read(text) {
+    if (text === "off") return null;
+    const names = text.split(",");
+    return names.every((name) => /^[\w.-]+$/.test(name)) ? names : undefined;
+  },
+};
+
+/** A text; it may be empty. */
+export const TEXT: Kind<string> = { symbol: "TEXT", allowed: "a text", read: (text) => text };
+
 /** A whole number from `least` to `most`. */
 export function whole(least: number, most: number = Infinity): Kind<number> {
   return amount({ symbol: "NUMBER", what: "a whole number", units: { "": 1 }, least, most });

@@ -21,6 +21,7 @@ export type Level = "debug" | "info" | "warn" | "error";
 export type LogEvent =
   | ServerEvent["type"]
   | ("options" | "engine" | "ignored-variable" | "certificate" | "certificate-dates" | "certificate-kept")
+  | ("admin" | "admin-drain")
   | ("signal" | "ignored-signal" | "ending" | "cut" | "failed")
   | ("tracing" | "wire" | "left-out" | "dropped");
 

@@ -37,6 +37,9 @@ export function checkTogether(values: ServeValues, given: ReadonlySet<string>, w
     "without",
     "proxyProtocol",
   );
+  for (const option of ["adminTokenFile", "adminHost"]) {
+    checkPair(written.has(option) && values.admin === null, option, "without", "admin");
+  }
   checkCancelled(values, places, written);
 }
 

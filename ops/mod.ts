@@ -1,10 +1,12 @@
 /**
  * Opt-in listeners: TLS, Unix sockets and `epoll` in place of `Deno.listen`; the PROXY protocol, Telnet and a trace
- * around another listener. And figures about a server, for OpenTelemetry and for Prometheus.
+ * around another listener. Figures about a server, for OpenTelemetry and for Prometheus; and an admin port, to see and
+ * steer a server.
  *
  * @module
  */
 
+export { type Admin, type AdminOptions, type AdminPortOptions, serveAdmin } from "./admin/admin.ts";
 export { type MetricsSnapshot, ServerMetrics } from "./metrics/metrics.ts";
 export type { Instrument } from "./metrics/instruments.ts";
 export type { Attributes, Reading, Series, Sink } from "./metrics/figures.ts";

@@ -85,12 +85,12 @@ function bind(path: string, mode: number | undefined): Listener {
   }
 }
 
-function mayChangeUmask(): boolean {
+export function mayChangeUmask(): boolean {
   return Deno.build.os !== "windows" && Deno.permissions.querySync({ name: "sys" }).state === "granted";
 }
 
 /** Deletes the file of a crashed server; throws if the file is anything else. */
-async function removeDead(path: string): Promise<void> {
+export async function removeDead(path: string): Promise<void> {
   const file = statOf(path);
   if (file === undefined) return;
   if (!file.isSocket) {

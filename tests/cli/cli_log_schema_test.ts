@@ -28,6 +28,7 @@ const EVENTS: Record<LogEvent, true> = {
   ...{ "options": true, "engine": true, "ignored-variable": true, "signal": true, "ignored-signal": true },
   ...{ "certificate": true, "certificate-dates": true, "certificate-kept": true, "ending": true },
   ...{ "paused": true, "resumed": true, "lame-duck": true },
+  ...{ "admin": true, "admin-drain": true },
   ...{ "tracing": true, "wire": true, "left-out": true, "dropped": true },
 };
 /** What no run of the command shows at will: a defect, a listener that breaks, a reader that stops and goes on, a pause. */
@@ -79,6 +80,15 @@ test("The log of clients that are served, refused and left out is as its schema 
   await server.stderrMatch(/"closed"/);
   const events = await end(server);
   assertEquals(events.filter((event) => event === "tracing").length, 1);
+});
+
+test("The log of a server that its admin port ends is as its schema says", async () => {
+  await using server = await start(["--admin", "127.0.0.1:0"]);
+  const [, port] = await server.stderrMatch(/"admin","addr":"127\.0\.0\.1:(\d+)"/);
+  const drained = await fetch(`http://127.0.0.1:${port}/drain`, { method: "POST" });
+  assertEquals([drained.status, (await drained.json()).state], [202, "draining"]);
+  const events = checkLines((await server.outcome()).stderr);
+  assertEquals([events.includes("admin-drain"), events.at(-1)], [true, "stopped"]);
 });
 
 test("The log of certificates is as its schema says", async () => {

@@ -60,6 +60,8 @@ Deno.test("The command keeps no permission but that to read a certificate again"
   assertEquals(await serving(...folder.tls), "read");
   if (!NO_EPOLL) assertEquals(await serving("--engine", "epoll"), "");
   if (!NO_UNIX) assertEquals(await serving("--unix", folder.socket), "");
+  assertEquals(await serving("--admin", "127.0.0.1:0"), "");
+  if (!NO_UNIX) assertEquals(await serving("--admin", `unix:${folder.socket}`), "");
   if (!NO_UNIX) assertEquals(await serving("--unix", folder.socket, "--tls-port", "0", ...folder.tls), "read");
 });
 
@@ -73,6 +75,11 @@ Deno.test("Without --engine epoll the command gives foreign code up before anyth
     const both = await folder.granted(["-A"], "--unix", folder.socket, "--tls-port", "0", ...folder.tls);
     assertEquals(both.slice(0, 2), ["net read write sys", "net read write sys"]);
   }
+  const admin = await folder.granted(["-A"], "--port", "0", "--admin", "127.0.0.1:0");
+  assertEquals(admin.slice(0, 2), ["net", "net"]);
+  const token = ["--admin", "127.0.0.1:0", "--admin-token-file", `${folder.files[0]}.token`];
+  await Deno.writeTextFile(token[3], "a-token-for-tests-only");
+  assertEquals((await folder.granted(["-A"], "--port", "0", ...token))[0], "net read");
   if (!NO_EPOLL) {
     const epoll = await folder.granted(["-A"], "--port", "0", "--engine", "epoll");
     assertEquals(epoll.slice(0, 2), ["net ffi", "net ffi"]);

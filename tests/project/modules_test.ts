@@ -29,6 +29,12 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "mod.ts": ["./cli/deno_version.ts", "./cli.ts"],
   "cli/metrics.ts": ["../ops/metrics/metrics.ts", "../ops/metrics/telemetry.ts"],
   "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts", "../ops/tls/credentials.ts"],
+  // `node:http` and the page are for those alone who open an admin port.
+  "ops/admin/bind.ts": ["node:dns/promises"],
+  "ops/admin/carrier.ts": ["node:http"],
+  "ops/admin/port.ts": ["./page.ts"],
+  "cli/admin_client.ts": ["node:http"],
+  "cli/admin_port.ts": ["../ops/admin/admin.ts", "../ops/admin/bind.ts"],
   "testing/test_client.ts": ["../ops/tls/client.ts"],
 };
 
@@ -117,20 +123,31 @@ test("only the command touches arguments, signals, the environment, exit and the
 });
 
 test("importing the package evaluates no part of the command", async () => {
-  const { modules, redirects } = JSON.parse(await deno("info", "--json", "mod.ts"));
+  const names = await evaluated("mod.ts");
+  assertEquals(names.filter((name) => /@std\/(cli|log)|^\.\/(cli\.ts|cli\/|ops\/)/.test(name)), []);
+  assertEquals(names.includes("./internal/lines/limiter.ts"), true, "The graph is read wrongly");
+});
+
+test("importing ops evaluates neither node:http nor the page of the admin port", async () => {
+  const names = await evaluated("ops/mod.ts");
+  assertEquals(names.filter((name) => /^node:http|^npm:|page/.test(name)), []);
+  assertEquals(names.includes("./ops/admin/carrier.ts"), true, "The graph is read wrongly");
+});
+
+/** The modules that are evaluated when one is imported. */
+async function evaluated(entry: string): Promise<string[]> {
+  const { modules, redirects } = JSON.parse(await deno("info", "--json", entry));
   const dependencies = new Map<string, { code?: { specifier: string }; isDynamic?: boolean }[]>(
     modules.map((module: { specifier: string; dependencies?: [] }) => [module.specifier, module.dependencies ?? []]),
   );
-  const reached = new Set([new URL("mod.ts", ROOT).href]);
+  const reached = new Set([new URL(entry, ROOT).href]);
   for (const specifier of reached) {
     for (const { code, isDynamic } of dependencies.get(specifier) ?? []) {
       if (code !== undefined && !isDynamic) reached.add(redirects[code.specifier] ?? code.specifier);
     }
   }
-  const names = [...reached].map((name) => name.replace(ROOT.href, "./"));
-  assertEquals(names.filter((name) => /@std\/(cli|log)|^\.\/(cli\.ts|cli\/|ops\/)/.test(name)), []);
-  assertEquals(names.includes("./internal/lines/limiter.ts"), true, "The graph is read wrongly");
-});
+  return [...reached].map((name) => name.replace(ROOT.href, "./"));
+}
 
 test("importing the package starts nothing, needs no permission, and prints nothing", async () => {
   const script = `import ${JSON.stringify(new URL("mod.ts", ROOT).href)};`;
@@ -168,6 +185,7 @@ test("mod.ts exports these values and no others", () => {
     "listenUnix",
     "prometheus",
     "proxyProtocol",
+    "serveAdmin",
     "tlsCredentials",
     "withTelnet",
     "withTrace",

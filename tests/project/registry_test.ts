@@ -151,6 +151,26 @@ Deno.test("deno create makes a project whose tests pass, and whose server starts
   assertEquals(await server.exitCode(), 0);
 });
 
+Deno.test("The page of the admin port comes with the published package", async () => {
+  await using registry = await registryWithPackage();
+  await using place = await emptyPlace(registry);
+  await Deno.writeTextFile(`${place.dir}/user.ts`, ADMIN_PROGRAM);
+  const { code, stdout, stderr } = await place.deno(["run", "--allow-net", "user.ts"]);
+  assertEquals([code, stdout], [0, "text/html; charset=utf-8\n"], stderr);
+});
+
+const ADMIN_PROGRAM = `
+import { serve } from "jsr:${NAME}";
+import { serveAdmin } from "jsr:${NAME}/ops";
+
+await using server = serve({ hostname: "127.0.0.1", port: 0 });
+await using admin = await serveAdmin({ server, port: 0 });
+const { port } = admin.addr as Deno.NetAddr;
+const response = await fetch(\`http://127.0.0.1:\${port}/\`);
+await response.text();
+console.log(response.headers.get("content-type"));
+`;
+
 const USER_PROGRAM = `
 import { type Conn, serve, serveConnections, type Server } from "jsr:${NAME}";
 

@@ -1,0 +1,112 @@
+/**
+ * One admin port: its parts, and its life from binding to the end of its server.
+ *
+ * @module
+ */
+
+import type { ServerEvent } from "../../internal/api/events.ts";
+import { harmless } from "../../internal/api/errors.ts";
+import type { Clock, ShutdownOptions } from "../../internal/api/serve_options.ts";
+import type { Server } from "../../internal/server/running.ts";
+import type { ServerMetrics } from "../metrics/metrics.ts";
+import { prometheus } from "../metrics/prometheus.ts";
+import { Access } from "./access.ts";
+import type { Admin } from "./admin.ts";
+import { bind, type Place } from "./bind.ts";
+import { BOUNDS, type Bounds } from "./bounds.ts";
+import { Carrier } from "./carrier.ts";
+import { Readiness } from "./readiness.ts";
+import { Routes } from "./routes.ts";
+import { StatusReport } from "./status.ts";
+import { Streams } from "./streams.ts";
+import { Token } from "./token.ts";
+
+/** What a port is made of, checked. */
+export interface PortParts {
+  readonly place: Place;
+  readonly token: string | undefined;
+  readonly hosts: readonly string[];
+  readonly name: string;
+  readonly version: string | undefined;
+  readonly clock: Clock;
+  readonly metrics: ServerMetrics | undefined;
+  /** Other bounds, for tests that cannot wait. */
+  readonly bounds?: Partial<Bounds>;
+}
+
+/** A bound port. It says that the server starts until it gets one. */
+export class AdminPort implements Admin {
+  readonly addr: Deno.Addr;
+  readonly #parts: PortParts;
+  readonly #carrier: Carrier;
+  readonly #routes: Routes;
+  readonly #readiness: Readiness;
+  #closed: Promise<void> | undefined;
+
+  private constructor(addr: Deno.Addr, parts: PortParts, carrier: Carrier, routes: Routes, readiness: Readiness) {
+    this.addr = addr;
+    this.#parts = parts;
+    this.#carrier = carrier;
+    this.#routes = routes;
+    this.#readiness = readiness;
+  }
+
+  /**
+   * Loads everything that the port can use, and binds it: what cannot be loaded fails now, and nothing needs a
+   * permission later.
+   *
+   * @param parts What it is made of.
+   */
+  static async open(parts: PortParts): Promise<AdminPort> {
+    const { place, token, hosts, clock, metrics, bounds } = parts;
+    const { loadPage } = await import("./page.ts");
+    const readiness = new Readiness(clock);
+    const routes = new Routes({
+      access: new Access(token === undefined ? undefined : await Token.from(token, clock), hosts),
+      readiness,
+      page: await loadPage(),
+      prometheus: metrics && prometheus(metrics),
+    });
+    const limits = { ...BOUNDS, ...bounds };
+    const streams = new Streams(() => routes.status(), clock, limits);
+    const carrier = await Carrier.make((request) => routes.answer(request), streams, clock, limits);
+    const addr = await bind(carrier.server, place, token !== undefined);
+    return new AdminPort(addr, parts, carrier, routes, readiness);
+  }
+
+  /**
+   * Gives the port its server, at whose end it closes.
+   *
+   * @param server The server.
+   * @param drain Begins the end of the server.
+   */
+  attach(server: Server<unknown>, drain?: (options: ShutdownOptions) => unknown): void {
+    const { metrics, name, version, clock } = this.#parts;
+    const status = new StatusReport({
+      server,
+      metrics,
+      readiness: this.#readiness,
+      name,
+      version,
+      clock,
+    });
+    metrics?.addSink({ event: this.#readiness.onEvent, add() {}, record() {} });
+    this.#routes.attach({ server, status, drain: drain ?? ((options) => server.shutdown(options)) });
+    // A listener that failed has begun a shutdown, too, which this call joins.
+    const stopped = server.finished.catch(() => server.shutdown());
+    harmless(stopped.then(() => this.close()));
+  }
+
+  /** Notes an event of the server; for those who have no metrics. */
+  onEvent(event: ServerEvent): void {
+    this.#readiness.onEvent(event);
+  }
+
+  close(): Promise<void> {
+    return this.#closed ??= this.#carrier.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

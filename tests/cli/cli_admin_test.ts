@@ -1,0 +1,356 @@
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { ask, TOKEN } from "../kit/admin.ts";
+import { NO_SIGNALS, runCommand, type ServerProcess, startServer, type Subprocess } from "../kit/command.ts";
+
+const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
+
+function test(name: string, fn: () => Promise<void>, missing = ""): void {
+  Deno.test({ name: name + missing, ignore: missing !== "", fn });
+}
+
+const PERMISSIONS = ["--allow-net", "--allow-read", "--allow-write", "--allow-env=SHOUTY_*"];
+
+/** A server with an admin port, and its address. */
+async function start(
+  args: string[] = [],
+  env: Record<string, string> = {},
+): Promise<{ server: ServerProcess; addr: Deno.NetAddr; at: string }> {
+  const server = await startServer(["--admin", "127.0.0.1:0", ...args], { permissions: PERMISSIONS, env });
+  const [, port] = await server.stderrMatch(/ info admin on 127\.0\.0\.1:(\d+)\n/);
+  const addr = { transport: "tcp", hostname: "127.0.0.1", port: Number(port) } as const;
+  return { server, addr, at: `127.0.0.1:${port}` };
+}
+
+/** Runs `shouty admin`. */
+function admin(at: string, ...args: string[]) {
+  return runCommand(["admin", ...args, "--admin", at], { permissions: PERMISSIONS });
+}
+
+async function ended(server: Subprocess): Promise<number> {
+  if (NO_SIGNALS === "") server.signal("SIGTERM");
+  else server[Symbol.asyncDispose]();
+  return (await server.outcome()).code;
+}
+
+test("The command opens an admin port, which outlives its permissions, and logs where", async () => {
+  const { server, addr } = await start();
+  await using _ = server;
+  assertEquals((await ask(addr, "GET /readyz")).body, "ready\n");
+  assertMatch(server.stderr, /^\S+ info admin on 127\.0\.0\.1:\d+\n\S+ info listening on 127\.0\.0\.1:\d+\n$/);
+  const { status, body } = await ask(addr, "GET /metrics");
+  assertEquals(status, 200);
+  assertStringIncludes(body, "\nshouty_lines_total 0\n");
+  assertMatch((await ask(addr, "GET /")).body, /^<!doctype html>/i);
+  if (NO_SIGNALS === "") assertEquals(await ended(server), 0);
+});
+
+test("A drain over HTTP ends the command as SIGTERM does, and the admin port answers until then", async () => {
+  const { server, addr } = await start(["--drain-timeout", "60s", "--log-level", "debug"]);
+  await using _ = server;
+  using client = await Deno.connect({ port: server.port });
+  await server.stderrMatch(/accepted/);
+  const { status, body } = await ask(addr, "POST /drain");
+  assertEquals([status, JSON.parse(body).state], [202, "draining"]);
+  await server.stderrMatch(/debug received POST \/drain\n.*info shutting down\n/);
+  for (let i = 0; i < 3; i++) {
+    const { status, body } = await ask(addr, "GET /readyz");
+    assertEquals([status, body], [503, "not ready: draining\n"]);
+  }
+  assertEquals((await ask(addr, "GET /healthz")).body, "ok\n");
+  await client.write(new TextEncoder().encode("bye\n"));
+  await client.closeWrite();
+  assertEquals(await new Response(client.readable).text(), "BYE\n");
+  const { code, stderr } = await server.outcome();
+  assertEquals(code, 0);
+  assertMatch(stderr, /info all connections closed\n$/);
+  await assertRejects(() => ask(addr, "GET /healthz"), Deno.errors.ConnectionRefused);
+});
+
+test("A drain without connections is answered before the command ends", async () => {
+  const { server, addr } = await start();
+  await using _ = server;
+  assertEquals((await ask(addr, "POST /drain")).status, 202);
+  assertEquals((await server.outcome()).code, 0);
+});
+
+test("In lame duck, the command is not ready and still serves", async () => {
+  const { server, addr } = await start(["--drain-delay", "60s"]);
+  await using _ = server;
+  assertEquals((await ask(addr, "POST /drain")).status, 202);
+  assertEquals((await ask(addr, "GET /readyz")).body, "not ready: lame duck\n");
+  using client = await Deno.connect({ port: server.port });
+  await client.write(new TextEncoder().encode("still?\n"));
+  await client.closeWrite();
+  assertEquals(await new Response(client.readable).text(), "STILL?\n");
+  assertEquals((await ask(addr, "POST /drain", { body: '{"delay":0}' })).status, 202);
+  assertEquals((await server.outcome()).code, 0);
+});
+
+test("The token is in no log line, error or answer", async () => {
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(file, `${TOKEN}\n`);
+  for (
+    const [args, env] of [
+      [["--admin-token-file", file], {}],
+      [[], { SHOUTY_ADMIN_TOKEN: TOKEN }],
+      [[], { SHOUTY_ADMIN_TOKEN_FILE: file, SHOUTY_ADMIN_TOKEN: "another-one-entirely" }],
+    ] as [string[], Record<string, string>][]
+  ) {
+    const { server, addr, at } = await start(["--log-level", "debug", ...args], env);
+    await using _ = server;
+    await server.stderrMatch(/debug options are .*"admin"/);
+    const answers = [
+      await ask(addr, "GET /status"),
+      await ask(addr, "GET /status", { token: TOKEN }),
+      await ask(addr, "GET /status", { token: `${TOKEN}x` }),
+      await ask(addr, "GET /limits", { token: TOKEN }),
+      await ask(addr, "GET /connections?sort=x", { token: TOKEN }),
+      await ask(addr, "GET /metrics", { token: TOKEN }),
+      await ask(addr, "GET /"),
+      await ask(addr, "POST /login", { body: `token=${TOKEN}` }),
+      await ask(addr, "POST /login", { body: `token=${TOKEN}x` }),
+    ];
+    assertEquals(answers.map(({ status }) => status), [401, 200, 401, 200, 400, 200, 200, 204, 401]);
+    const told = answers.map(({ headers, body }) => JSON.stringify([...headers]) + body).join("");
+    const options = { permissions: PERMISSIONS, env: { ...env, SHOUTY_ADMIN: at } };
+    const clients = [
+      await runCommand(["admin", "status", ...args], options),
+      await runCommand(["admin", "status", "--json", ...args], options),
+      await runCommand(["admin", "close", "7", ...args], options),
+    ];
+    assertEquals(clients.map(({ code }) => code), [0, 0, 1]);
+    if (NO_SIGNALS === "") await ended(server);
+    const all = told + server.stdout + server.stderr + clients.map(({ stdout, stderr }) => stdout + stderr).join("");
+    assertEquals(all.includes(TOKEN), false);
+  }
+  await Deno.remove(file);
+});
+
+test("The command words in one line why it opens no admin port", async () => {
+  const file = await Deno.makeTempFile();
+  const says = async (code: number, args: string[], expected: string, env: Record<string, string> = {}) => {
+    const command = ["--hostname", "127.0.0.1", "--port", "0", ...args];
+    const outcome = await runCommand(command, { permissions: PERMISSIONS, env });
+    assertEquals([outcome.stderr, outcome.code], [`shouty: ${expected}\n`, code]);
+  };
+  const needs = "without a token: expected --admin-token-file, or SHOUTY_ADMIN_TOKEN, or a loopback address";
+  await says(2, ["--admin", "0.0.0.0:0"], `cannot use --admin 0.0.0.0:0 ${needs}`);
+  await says(2, ["--admin", "[::]:0"], `cannot use --admin [::]:0 ${needs}`);
+  const expected =
+    "expected a host and a port, such as 127.0.0.1:9090 or [::1]:9090, or unix: and the path of a socket, or off";
+  await says(2, ["--admin", "9090"], `cannot use --admin "9090": ${expected}`);
+  await says(2, [], `cannot use SHOUTY_ADMIN "on": ${expected}`, { SHOUTY_ADMIN: "on" });
+  await says(2, ["--admin-token-file", file], "cannot use --admin-token-file without --admin: expected both");
+  await says(2, ["--admin-host", "a.example"], "cannot use --admin-host without --admin: expected both");
+  const token = "expected 16 to 1024 visible characters of ASCII";
+  const variable = { SHOUTY_ADMIN_TOKEN: "se cret" };
+  await says(2, ["--admin", "127.0.0.1:0"], `cannot use SHOUTY_ADMIN_TOKEN: ${token}`, variable);
+  const withFile = ["--admin", "127.0.0.1:0", "--admin-token-file", file];
+  await says(1, withFile, `cannot use --admin-token-file "${file}": ${token}`);
+  await Deno.writeTextFile(file, "se\ncret-secret-secret-secret");
+  await says(1, withFile, `cannot use --admin-token-file "${file}": ${token}`);
+  await Deno.remove(file);
+  await says(1, withFile, `cannot read --admin-token-file "${file}": no such file or directory`);
+  const { server, at } = await start();
+  await using _ = server;
+  await says(1, ["--admin", at], `cannot open the admin port on ${at}: address already in use`);
+  // A server that cannot listen leaves no admin port behind.
+  const taken = ["--hostname", "127.0.0.1", "--admin", "127.0.0.1:0", "--port", `${server.port}`];
+  const { code, stderr } = await runCommand(taken, { permissions: PERMISSIONS });
+  assertEquals(code, 1);
+  assertMatch(stderr, /info admin on .*\nshouty: cannot listen on 127\.0\.0\.1:\d+: address already in use\n$/);
+});
+
+test("A token opens the port to the network", async () => {
+  const env = { SHOUTY_ADMIN_TOKEN: TOKEN };
+  const args = ["--admin", "0.0.0.0:0", "--admin-host", "admin.example"];
+  await using server = await startServer(args, { permissions: PERMISSIONS, env });
+  const [, port] = await server.stderrMatch(/ info admin on 0\.0\.0\.0:(\d+)\n/);
+  const addr = { transport: "tcp", hostname: "127.0.0.1", port: Number(port) } as const;
+  assertEquals((await ask(addr, "GET /readyz", { host: "admin.example" })).status, 200);
+  assertEquals((await ask(addr, "GET /readyz", { host: "evil.example" })).status, 403);
+  assertEquals((await ask(addr, "GET /status", { token: TOKEN })).status, 200);
+});
+
+test("shouty admin shows a server and steers it", async () => {
+  const { server, at } = await start();
+  await using _ = server;
+  using client = await Deno.connect({ port: server.port });
+  await client.write(new TextEncoder().encode("one\ntwo"));
+  await client.read(new Uint8Array(4));
+  const status = await admin(at, "status");
+  assertEquals([status.code, status.stderr], [0, ""]);
+  assertMatch(status.stdout, /^server {7}shouty [\d.]+, process \d+, up \d+\.\d s\nstate {8}ready\nlistening {4}127\./);
+  assertMatch(
+    status.stdout,
+    /\nconnections {2}1 open, 1 accepted, 0 rejected, 0 gone\ntraffic {6}1 line, 7 B in, 4 B out\n/,
+  );
+  const list = await admin(at, "connections", "--sort=-age", "--filter", "127.0.0.1", "--waits-for", "line");
+  assertMatch(
+    list.stdout,
+    /^ID +PEER +AGE .* WAITS FOR +DETAIL\n1 +127\.0\.0\.1:\d+ .* open +line\n1 of 1 connection\n$/,
+  );
+  assertEquals((await admin(at, "connections", "--phase", "leaving")).stdout, "0 of 0 connections, 1 in all\n");
+  const { connections: [row] } = JSON.parse((await admin(at, "connections", "--json")).stdout);
+  assertEquals([row.id, row.lines], [1, 1]);
+  assertEquals((await admin(at, "pause")).stdout, "paused: the server accepts no more connections\n");
+  assertMatch((await admin(at, "status")).stdout, /\nstate {8}not ready: paused\n/);
+  assertEquals((await admin(at, "resume")).stdout, "resumed: the server accepts connections\n");
+  const limits = await admin(at, "limits", "--max-connections", "5", "--idle-timeout=1500ms", "--max-lines", "off");
+  assertMatch(limits.stdout, /^--idle-timeout +1500ms\n(.*\n)*--max-connections +5\n/);
+  assertMatch((await admin(at, "limits")).stdout, /\n--max-lines +off\n(.*\n)*--max-connections +5\n/);
+  assertEquals((await admin(at, "close", "1", "--detail", "bye")).stdout, "closing connection 1\n");
+  await client.closeWrite();
+  await server.stderrMatch(/closing connection from .* \(closed "bye", /);
+  assertEquals((await admin(at, "drain", "--drain", "finish")).stdout, "draining: 0 open\n");
+  assertEquals((await server.outcome()).code, 0);
+});
+
+test("shouty admin makes what peers and handlers say safe to show", async () => {
+  const { connectionsText } = await import("../../cli/admin_text.ts");
+  const row = { id: 1, peer: "unix", local: "unix:/run/s", lines: 0, bytesIn: 0, bytesOut: 0, ageMs: 1, idleMs: 1 };
+  const connections = [{ ...row, phase: "open", waitsFor: "peer", detail: "\x1b[31mred\n\u202e" } as const];
+  const text = connectionsText({ total: 1, matched: 1, connections });
+  assertStringIncludes(text, "\\u001b[31mred\\u000a\\u202e\n1 of 1 connection");
+});
+
+test("shouty admin words in one line what fails", async () => {
+  const fails = async (code: number, args: string[], expected: string | RegExp, env: Record<string, string> = {}) => {
+    const outcome = await runCommand(["admin", ...args], { permissions: PERMISSIONS, env });
+    assertEquals([outcome.code, outcome.stdout], [code, ""], outcome.stderr);
+    if (typeof expected === "string") assertEquals(outcome.stderr, `shouty: ${expected}\n`);
+    else assertMatch(outcome.stderr, expected);
+  };
+  const symbol = "status|connections|drain|pause|resume|close|limits";
+  const verbs = "expected status, connections, drain, pause, resume, close or limits";
+  await fails(2, [], `cannot use shouty admin without ${symbol}: ${verbs}`);
+  await fails(2, ["stop"], `cannot use argument "stop": ${verbs}`);
+  await fails(2, ["connection"], 'cannot use argument "connection": did you mean shouty admin connections?');
+  await fails(2, ["--json", "status"], 'cannot use "--json" here: expected the flags behind status');
+  await fails(2, ["close"], "cannot use shouty admin close without ID: expected a whole number of at least 1");
+  await fails(2, ["close", "x"], 'cannot use argument "x": expected a whole number of at least 1');
+  await fails(2, ["status", "now"], 'cannot use argument "now": expected only flags');
+  await fails(
+    2,
+    ["limits", "--port", "1"],
+    'unknown flag "--port": see shouty admin limits --help',
+  );
+  await fails(
+    2,
+    ["connections", "--sort", "size"],
+    /^shouty: cannot use --sort "size": expected one of id, age, .*\n$/,
+  );
+  await fails(2, ["status"], /^shouty: cannot use SHOUTY_ADMIN "off": expected a host and a port/, {
+    SHOUTY_ADMIN: "off",
+  });
+  await fails(2, ["status"], /^shouty: cannot use SHOUTY_ADMIN_TOKEN: expected 16/, { SHOUTY_ADMIN_TOKEN: "x" });
+  await fails(1, ["status", "--admin", "127.0.0.1:9"], "cannot ask 127.0.0.1:9: connection refused");
+  await fails(1, ["status", "--admin", "unix:/nowhere/s"], "cannot ask unix:/nowhere/s: no such file or directory");
+  const { server, at } = await start([], { SHOUTY_ADMIN_TOKEN: TOKEN });
+  await using _ = server;
+  const needs = "it needs a token, from --admin-token-file or SHOUTY_ADMIN_TOKEN";
+  await fails(1, ["status", "--admin", at], `cannot ask ${at}: ${needs}`);
+  const wrong = { SHOUTY_ADMIN_TOKEN: "wrong-wrong-wrong-wrong" };
+  await fails(1, ["status", "--admin", at], "cannot answer: wrong token", wrong);
+  const right = { SHOUTY_ADMIN_TOKEN: TOKEN };
+  await fails(1, ["close", "9", "--admin", at], "cannot close connection 9: there is none", right);
+  const other = `127.0.0.1:${server.port}`;
+  await fails(1, ["status", "--admin", other], `cannot ask ${other}: the answer is not that of an admin port`);
+});
+
+test("shouty admin gives up on a server that does not answer", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const at = `127.0.0.1:${listener.addr.port}`;
+  const { code, stderr } = await admin(at, "status", "--timeout", "200ms");
+  assertEquals([code, stderr], [1, `shouty: cannot ask ${at}: no answer within 0.2 s\n`]);
+});
+
+test("shouty admin shows its help", async () => {
+  const help = async (...args: string[]) => {
+    const { code, stdout } = await runCommand(["admin", ...args]);
+    assertEquals(code, 0);
+    return stdout;
+  };
+  assertMatch(
+    await help("--help"),
+    /^shouty admin asks a server's admin port, .*\.\n\nUsage: shouty admin status\|.*\n(.*\n)*\nshouty admin limits\n/,
+  );
+  assertMatch(
+    await help("close", "--help"),
+    /^shouty admin close closes .*\n\nUsage: shouty admin close ID \[FLAG...\]\n/,
+  );
+  const note = "Environment variables are SHOUTY_ADMIN for --admin and SHOUTY_ADMIN_TOKEN_FILE for --admin-token-file";
+  assertStringIncludes(await help("limits", "--help"), note);
+  assertMatch(await help("--version"), /^shouty \d/);
+});
+
+test("The limits of the server's own variables are not those that shouty admin limits sets", async () => {
+  const { server, at } = await start();
+  await using _ = server;
+  const env = { SHOUTY_MAX_CONNECTIONS: "3", SHOUTY_ADMIN: at };
+  const { stdout } = await runCommand(["admin", "limits"], { permissions: PERMISSIONS, env });
+  assertMatch(stdout, /\n--max-connections +10000\n/);
+});
+
+test("The admin port of the command, and its client, use a Unix socket", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/admin.sock`;
+  const only = ["--allow-net", `--allow-read=${path}`, `--allow-write=${path}`];
+  {
+    await using server = await startServer(["--admin", `unix:${path}`], { permissions: only });
+    assertMatch(server.stderr, new RegExp(` info admin on unix:${path}\n`));
+    assertEquals((await Deno.lstat(path)).mode! & 0o777, 0o600);
+    const { code, stdout } = await runCommand(["admin", "status", "--admin", `unix:${path}`], { permissions: only });
+    assertEquals(code, 0);
+    assertMatch(stdout, /\nstate {8}ready\n/);
+    server.signal("SIGTERM");
+    assertEquals((await server.outcome()).code, 0);
+    await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  }
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const args = ["--hostname", "127.0.0.1", "--port", `${taken.addr.port}`, "--admin", `unix:${path}`];
+  assertEquals((await runCommand(args, { permissions: only })).code, 1);
+  await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  const missing = await runCommand(["--port", "0", "--admin", `unix:${path}`], { permissions: ["--allow-net"] });
+  const grants = `which --allow-read=${path} --allow-write=${path} grants`;
+  const expected = `cannot open the admin port on unix:${path}: no permission to read and write it, ${grants}`;
+  assertEquals([missing.code, missing.stderr], [1, `shouty: ${expected}\n`]);
+  await Deno.remove(folder, { recursive: true });
+}, NO_UNIX);
+
+/** Whether curl is installed. */
+const NO_CURL = await hasCurl() ? "" : " (skipped: curl is not installed)";
+
+async function hasCurl(): Promise<boolean> {
+  try {
+    return (await new Deno.Command("curl", { args: ["--version"] }).output()).success;
+  } catch {
+    return false;
+  }
+}
+
+test("curl asks the admin port over IPv4, IPv6 and a Unix socket", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/admin.sock`;
+  const curl = async (...args: string[]) => {
+    const options = { args: ["--silent", "--max-time", "30", "--write-out", " %{http_code}", ...args] };
+    return new TextDecoder().decode((await new Deno.Command("curl", options).output()).stdout);
+  };
+  for (const place of ["127.0.0.1:0", "[::1]:0", `unix:${path}`]) {
+    const env = { SHOUTY_ADMIN_TOKEN: TOKEN };
+    await using server = await startServer(["--admin", place], { permissions: PERMISSIONS, env });
+    const [, at] = await server.stderrMatch(/ info admin on (\S+)\n/);
+    const base = at.startsWith("unix:") ? ["--unix-socket", path] : [];
+    const url = at.startsWith("unix:") ? "http://localhost" : `http://${at}`;
+    const header = ["--header", `Authorization: Bearer ${TOKEN}`];
+    assertEquals(await curl(...base, `${url}/readyz`), "ready\n 200");
+    assertMatch(await curl(...base, `${url}/limits`), /without the token"\}\n 401$/);
+    assertMatch(await curl(...base, ...header, `${url}/limits`), / 200$/);
+    const patch = ["--request", "PATCH", "--data", '{"maxConnections":12}', "--header", "Expect: 100-continue"];
+    assertMatch(await curl(...base, ...header, ...patch, `${url}/limits`), /"maxConnections":12,.* 200$/s);
+    assertMatch(await curl(...base, ...header, "--request", "POST", `${url}/drain`), /"draining".* 202$/s);
+    const { code } = await server.outcome();
+    assert(code === 0);
+  }
+  await Deno.remove(folder, { recursive: true });
+}, NO_UNIX || NO_CURL);

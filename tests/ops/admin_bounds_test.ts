@@ -1,0 +1,225 @@
+import { assert, assertEquals, assertLess, assertMatch, assertStringIncludes } from "@std/assert";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
+import { bind } from "../../ops/admin/bind.ts";
+import { BOUNDS, type Bounds } from "../../ops/admin/bounds.ts";
+import { type Answer, Carrier } from "../../ops/admin/carrier.ts";
+import { Streams } from "../../ops/admin/streams.ts";
+import { connectTo, parse, readAll, send, startAdmin } from "../kit/admin.ts";
+import { test } from "../kit/bounded.ts";
+
+const ENCODER = new TextEncoder();
+const READY = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+test("a client that sends a request slowly loses its place, and is told", async () => {
+  await using admin = await startAdmin({ bounds: { headMs: 200, requestMs: 400 } });
+  const beginnings = [
+    "",
+    "GET /readyz HTTP/1.1\r\nHost: loc",
+    "POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
+    "POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nto",
+  ];
+  const answers = await Promise.all(beginnings.map((beginning) => send(admin.port.addr, beginning)));
+  for (const [i, text] of answers.entries()) {
+    const { status, body } = parse(text);
+    assertEquals([status, body], [408, '{"error":"Cannot read the request: too slow"}\n'], beginnings[i]);
+  }
+  assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
+});
+
+test("a client that keeps its connection and asks no more loses its place", async () => {
+  await using admin = await startAdmin({ bounds: { idleMs: 100, headMs: 300 } });
+  const text = await send(admin.port.addr, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  assertStringIncludes(text, "ready\n");
+});
+
+test("a client that keeps its connection can ask again", async () => {
+  await using admin = await startAdmin();
+  using conn = await connectTo(admin.port.addr);
+  const request = ENCODER.encode("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  for (let i = 0; i < 3; i++) {
+    await conn.write(request);
+    const buffer = new Uint8Array(4096);
+    let text = "";
+    while (!text.endsWith("\r\n\r\nok\n")) {
+      text += new TextDecoder().decode(buffer.subarray(0, (await conn.read(buffer))!));
+    }
+  }
+});
+
+test("silent clients, however many, keep nobody out: the one that is silent for longest makes room", async () => {
+  await using admin = await startAdmin({ bounds: { connections: 4 } });
+  const silent: Deno.Conn[] = [];
+  try {
+    for (let i = 0; i < 4; i++) silent.push(await connectTo(admin.port.addr));
+    for (let i = 0; i < 3; i++) assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
+    assertEquals(await readAll(silent[0]), "");
+    for (let i = 0; i < 20; i++) silent.push(await connectTo(admin.port.addr));
+    await Promise.all(silent.slice(0, 18).map(readAll));
+    assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
+  } finally {
+    silent.forEach((conn) => conn.close());
+  }
+});
+
+test("a head of more than 8 KiB and a body of more than 64 KiB are refused, and smaller ones are not", async () => {
+  await using admin = await startAdmin();
+  const padding = (bytes: number) => ({ headers: { "X-Padding": "x".repeat(bytes) } });
+  assertEquals((await admin.ask("GET /readyz", padding(7 * 1024))).status, 200);
+  const { status, body } = await admin.ask("GET /readyz", padding(9 * 1024));
+  assertEquals([status, body], [431, '{"error":"Cannot read the request: too large"}\n']);
+  assertEquals((await admin.ask(`GET /${"x".repeat(9 * 1024)}`)).status, 431);
+  const refusal = '{"error":"Cannot use a body of more than 65536 bytes"}\n';
+  const blank = (bytes: number) => ({ body: " ".repeat(bytes) });
+  assertEquals((await admin.ask("PATCH /limits", blank(65_536))).status, 200);
+  const large = await admin.ask("PATCH /limits", blank(65_537));
+  assertEquals([large.status, large.body], [413, refusal]);
+  const head = "PATCH /limits HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+  const chunk = (bytes: number) => `${bytes.toString(16)}\r\n${" ".repeat(bytes)}\r\n`;
+  // The second one never ends: it is refused as soon as it is too long.
+  for (const text of [`${chunk(40_000)}${chunk(40_000)}0\r\n\r\n`, chunk(65_537)]) {
+    const { status, headers, body } = parse(await send(admin.port.addr, head + text));
+    assertEquals([status, headers.get("connection"), body], [413, "close", refusal]);
+  }
+});
+
+test("what is no request is refused", async () => {
+  await using admin = await startAdmin();
+  for (const text of ["hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"]) {
+    const { status, body } = parse(await send(admin.port.addr, text));
+    assertEquals([status, body], [400, '{"error":"Cannot read the request: not HTTP"}\n'], text);
+  }
+  assertEquals(parse(await send(admin.port.addr, "CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n")).status || 0, 0);
+  const upgrade =
+    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n";
+  assertEquals(parse(await send(admin.port.addr, upgrade)).body, "ok\n");
+});
+
+test("a client that sends the next request before the answer loses its connection", async () => {
+  await using admin = await startAdmin();
+  const text = await send(admin.port.addr, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000));
+  // One answer may have been on its way.
+  assertLess(text.split("HTTP/1.1 ").length, 3);
+  assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
+});
+
+/** A carrier with small bounds. */
+async function startCarrier(answer: Answer, event: () => unknown, bounds: Partial<Bounds>) {
+  const all = { ...BOUNDS, ...bounds };
+  const carrier = await Carrier.make(answer, new Streams(event, SYSTEM_CLOCK, all), SYSTEM_CLOCK, all);
+  const addr = await bind(carrier.server, { hostname: "127.0.0.1", port: 0 }, false);
+  return { addr, [Symbol.asyncDispose]: () => carrier.close() };
+}
+
+const LARGE = 32 * 1024 * 1024;
+
+test("a client that does not take its answer loses its connection", async () => {
+  const large = "x".repeat(LARGE);
+  const answer = () => Promise.resolve({ status: 200, body: large });
+  await using carrier = await startCarrier(answer, () => 0, { replyMs: 300 });
+  using conn = await connectTo(carrier.addr);
+  await conn.write(ENCODER.encode(READY));
+  // It begins to read when the time is up.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  assertLess((await readAll(conn)).length, LARGE);
+});
+
+test("an answer that never comes takes its client's connection with it", async () => {
+  await using carrier = await startCarrier(() => new Promise(() => {}), () => 0, { replyMs: 100 });
+  assertEquals(await send(carrier.addr, READY), "");
+});
+
+test("an answer that fails is one of 500", async () => {
+  await using carrier = await startCarrier(() => Promise.reject(new Error("No figures")), () => 0, {});
+  const { status, body } = parse(await send(carrier.addr, READY));
+  assertEquals([status, body], [500, '{"error":"Cannot answer: No figures"}\n']);
+});
+
+test("a client that does not take its events loses its stream, and at most one event waits for it", async () => {
+  const large = "x".repeat(LARGE);
+  let events = 0;
+  const event = () => ++events && large;
+  await using carrier = await startCarrier(() => Promise.resolve("stream"), event, { eventMs: 20, eventTakenMs: 200 });
+  using stuck = await connectTo(carrier.addr);
+  await stuck.write(ENCODER.encode(READY));
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  assertLess((await readAll(stuck)).length, LARGE);
+  assertEquals(events, 1);
+});
+
+test("a stream ends after its time, and the next one begins", async () => {
+  await using carrier = await startCarrier(() => Promise.resolve("stream"), () => 0, { eventMs: 20, streamMs: 100 });
+  const text = await send(carrier.addr, READY);
+  assertStringIncludes(text, "retry: 1000");
+  assertStringIncludes(text, "event: status\ndata: 0\n\n");
+});
+
+test("an admin port sends events to ten clients and no more, and a last one at its end", async () => {
+  await using admin = await startAdmin({ bounds: { eventMs: 60_000 } });
+  const ask = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const streams = Array.from({ length: 10 }, () => connectTo(admin.port.addr));
+  const texts = [];
+  for (const stream of streams) {
+    const conn = await stream;
+    await conn.write(ENCODER.encode(ask));
+    const buffer = new Uint8Array(65_536);
+    const first = new TextDecoder().decode(buffer.subarray(0, (await conn.read(buffer))!));
+    texts.push(
+      readAll(conn).then((rest) => {
+        conn.close();
+        return first + rest;
+      }),
+    );
+  }
+  const { status, headers, body } = parse(
+    await send(admin.port.addr, ask.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")),
+  );
+  assertEquals([status, headers.get("retry-after")], [503, "10"]);
+  assertEquals(body, '{"error":"Cannot send events: 10 clients get them already"}\n');
+  const head = await admin.ask("HEAD /events");
+  assertEquals([head.status, head.body], [200, ""]);
+  await admin.t.server.shutdown();
+  await admin.port.close();
+  for (const text of await Promise.all(texts)) {
+    assertMatch(text, /^HTTP\/1\.1 200 OK\r\n/);
+    assertMatch(text, /\r\ncontent-type: text\/event-stream\r\n/i);
+    const states = Array.from(text.matchAll(/^event: status\ndata: (.*)\n\n/gm), ([, data]) => JSON.parse(data).state);
+    assertEquals([states[0], states.at(-1)], ["listening", "closed"]);
+  }
+});
+
+test("an admin port that closes waits for no client that is silent, and half a second for one that takes its answer", async () => {
+  const admin = await startAdmin({ bounds: { headMs: 120_000, requestMs: 120_000, replyMs: 120_000 } });
+  const beginnings = ["", "GET /rea", "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\ntoken"];
+  const conns: Deno.Conn[] = [];
+  for (const beginning of beginnings) {
+    const conn = await connectTo(admin.port.addr);
+    await conn.write(ENCODER.encode(beginning));
+    conns.push(conn);
+  }
+  assertEquals((await admin.ask("GET /readyz")).status, 200);
+  await admin.port.close();
+  for (const conn of conns) {
+    assertEquals(await readAll(conn), "");
+    conn.close();
+  }
+  await admin[Symbol.asyncDispose]();
+});
+
+test("a client that leaves its stream makes room for the next", async () => {
+  await using admin = await startAdmin({ bounds: { streams: 1 } });
+  const ask = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  for (let i = 0; i < 3; i++) {
+    let text = "";
+    // The port may hear of the end of the stream before only now.
+    while (!text.includes("event: status")) {
+      using conn = await connectTo(admin.port.addr);
+      await conn.write(ENCODER.encode(ask));
+      const buffer = new Uint8Array(65_536);
+      text = new TextDecoder().decode(buffer.subarray(0, (await conn.read(buffer)) ?? 0));
+      assert(/^HTTP\/1\.1 (200|503) /.test(text));
+      while (text.startsWith("HTTP/1.1 200") && !text.includes("data: ")) {
+        text += new TextDecoder().decode(buffer.subarray(0, (await conn.read(buffer)) ?? 0));
+      }
+    }
+  }
+});

@@ -1,0 +1,373 @@
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { type Conn, serve } from "@x/shouty";
+import { type Admin, serveAdmin, ServerMetrics } from "@x/shouty/ops";
+import { FakeClock } from "@x/shouty/testing";
+import { ask, openPort, startAdmin } from "../kit/admin.ts";
+import { test } from "../kit/bounded.ts";
+
+test("an admin port says that the process is alive, and whether the server is ready, and why not", async () => {
+  await using admin = await startAdmin({}, { maxConnections: 1 });
+  const readiness = async () => {
+    const { status, body } = await admin.ask("GET /readyz");
+    return [status, body];
+  };
+  const { status, body, headers } = await admin.ask("GET /healthz");
+  assertEquals([status, body, headers.get("content-type")], [200, "ok\n", "text/plain; charset=utf-8"]);
+  assertEquals(await readiness(), [200, "ready\n"]);
+  admin.t.server.pause();
+  assertEquals(await readiness(), [503, "not ready: paused\n"]);
+  admin.t.server.resume();
+  using client = await admin.t.admitted();
+  assertEquals(await readiness(), [503, "not ready: at capacity: 1 of 1 connections\n"]);
+  admin.t.server.setLimits({ maxConnections: 2 });
+  assertEquals(await readiness(), [200, "ready\n"]);
+  admin.t.server.shutdown({ delay: 60_000, drainTimeout: 60_000 });
+  assertEquals(await readiness(), [503, "not ready: lame duck\n"]);
+  admin.t.server.shutdown({ delay: 0 });
+  assertEquals(await readiness(), [503, "not ready: draining\n"]);
+  assertEquals((await admin.ask("GET /healthz")).status, 200);
+  await client.closeWrite();
+});
+
+test("an admin port says that accepting fails until a connection is accepted or its error is old", async () => {
+  const clock = new FakeClock();
+  await using admin = await startAdmin({ clock });
+  const fails = () => {
+    const error = new Error("Too many open files (os error 24)");
+    admin.port.onEvent({ type: "accept-error", error, retryMs: 1000 });
+  };
+  const readiness = async () => (await admin.ask("GET /readyz")).body;
+  admin.port.onEvent({ type: "accept-error", error: new Error("One peer's"), retryMs: 0 });
+  assertEquals(await readiness(), "ready\n");
+  fails();
+  assertEquals(await readiness(), "not ready: accepting fails: Too many open files (os error 24)\n");
+  using _client = await admin.t.admitted();
+  assertEquals(await readiness(), "ready\n");
+  fails();
+  await clock.advance(2999);
+  assertMatch(await readiness(), /accepting fails/);
+  await clock.advance(1);
+  assertEquals(await readiness(), "ready\n");
+});
+
+test("an admin port without a server says that it starts, and closes with the server", async () => {
+  const port = await openPort();
+  const starts = async (what: string) => {
+    const { status, body } = await ask(port.addr, what);
+    return [status, body];
+  };
+  assertEquals(await starts("GET /healthz"), [200, "ok\n"]);
+  assertEquals(await starts("GET /readyz"), [503, "not ready: starting\n"]);
+  for (const what of ["GET /status", "GET /events", "GET /connections", "POST /drain", "POST /pause", "GET /limits"]) {
+    assertEquals(await starts(what), [503, '{"error":"Cannot answer yet: the server starts"}\n'], what);
+  }
+  const server = serve({ hostname: "127.0.0.1", port: 0 });
+  port.attach(server);
+  assertEquals(await starts("GET /readyz"), [200, "ready\n"]);
+  await server.shutdown();
+  // It closes by itself.
+  while (await ask(port.addr, "GET /healthz").then(() => true, () => false));
+  await assertRejects(() => ask(port.addr, "GET /healthz"), Deno.errors.ConnectionRefused);
+  await port.close();
+});
+
+test("an admin port tells the status of the server", async () => {
+  await using admin = await startAdmin({ name: "mail", version: "3.1" }, { maxConnections: 7 });
+  assertEquals(await admin.t.talk("hello\n"), "HELLO\n");
+  await admin.t.closed();
+  const status = await admin.json("GET /status");
+  assertEquals(Object.keys(status), [
+    ...["name", "version", "pid", "state", "paused", "ready", "reasons", "startedAt", "uptimeMs", "addrs", "limits"],
+    ...["stats", "metrics"],
+  ]);
+  const { name, version, pid, state, paused, ready, reasons, addrs, limits, stats, metrics } = status;
+  assertEquals([name, version, pid, state], ["mail", "3.1", Deno.pid, "listening"]);
+  assertEquals([paused, ready, reasons, metrics], [false, true, [], null]);
+  assertEquals(addrs, [`127.0.0.1:${admin.t.port}`]);
+  assertEquals([limits.maxConnections, limits.maxLines, limits.idleTimeout], [7, null, 10_000]);
+  assertEquals([stats.lines, stats.accepted, stats.closed.end], [1, 1, 1]);
+  assertEquals(new Date(status.startedAt).toISOString(), status.startedAt);
+});
+
+test("an admin port pauses and resumes the server, and shows the status after it", async () => {
+  await using admin = await startAdmin();
+  const { paused, reasons } = await admin.json("POST /pause");
+  assertEquals([paused, reasons, admin.t.server.paused], [true, ["paused"], true]);
+  assertEquals((await admin.json("POST /resume")).paused, false);
+  assertEquals(admin.t.server.paused, false);
+});
+
+test("an admin port drains the server, and answers until its end", async () => {
+  await using admin = await startAdmin();
+  using client = await admin.t.admitted();
+  const bad = await admin.ask("POST /drain", { body: '{"drainTimeout":-1}' });
+  assertEquals([bad.status, JSON.parse(bad.body).error.slice(0, 29)], [400, "Cannot use drainTimeout -1: e"]);
+  const unknown = await admin.json("POST /drain", { body: '{"now":true}' });
+  assertEquals(unknown, { error: 'Cannot use "now": expected one of drain, drainTimeout, delay, spread' });
+  assertEquals(admin.t.server.state, "listening");
+  const { status, body } = await admin.ask("POST /drain", { body: '{"drainTimeout":null,"delay":0}' });
+  assertEquals([status, JSON.parse(body).state], [202, "draining"]);
+  assertEquals((await admin.ask("GET /readyz")).body, "not ready: draining\n");
+  await client.closeWrite();
+  await admin.t.server.finished;
+  await admin.port.close();
+  await assertRejects(() => admin.ask("GET /healthz"), Deno.errors.ConnectionRefused);
+});
+
+test("an admin port calls a drain of the program's own", async () => {
+  await using server = serve({ hostname: "127.0.0.1", port: 0 });
+  const calls: unknown[] = [];
+  const drain = (options: unknown) => {
+    calls.push(options);
+    return Promise.reject(new Error("Nobody waits for this"));
+  };
+  await using admin = await serveAdmin({ server, port: 0, drain });
+  assertEquals((await ask(admin.addr, "POST /drain", { body: '{"spread":5}' })).status, 202);
+  assertEquals((await ask(admin.addr, "POST /drain")).status, 202);
+  assertEquals([calls, server.state], [[{ spread: 5 }, {}], "listening"]);
+});
+
+test("an admin port closes one connection, with a word for the log", async () => {
+  await using admin = await startAdmin();
+  const clients = [await admin.t.admitted(), await admin.t.admitted()];
+  const { status, body } = await admin.ask("POST /connections/2/close", { body: '{"detail":"too noisy"}' });
+  assertEquals([status, body], [202, '{"id":2}\n']);
+  assertEquals(await clients[1].readAll(), "");
+  await clients[1].closeWrite();
+  const { conn, reason, detail } = await admin.t.closed();
+  assertEquals([conn.id, reason, detail], [2, "closed", "too noisy"]);
+  assertEquals((await admin.ask("POST /connections/1/close")).status, 202);
+  await clients[0].closeWrite();
+  assertEquals((await admin.t.closed(2)).detail, "admin");
+  const gone = await admin.ask("POST /connections/2/close");
+  assertEquals([gone.status, gone.body], [404, '{"error":"Cannot close connection 2: there is none"}\n']);
+  const wrong = await admin.ask("POST /connections/1/close", { body: '{"detail":5}' });
+  assertEquals([wrong.status, wrong.body], [400, '{"error":"Cannot use detail: expected a string, got 5"}\n']);
+});
+
+test("an admin port changes limits, all or none", async () => {
+  await using admin = await startAdmin();
+  const patch = async (body: string) => {
+    const { status, body: text } = await admin.ask("PATCH /limits", { body });
+    return [status, JSON.parse(text).error ?? ""];
+  };
+  const before = await admin.json("GET /limits");
+  assertEquals([before.maxConnections, before.maxLines, before.allow], [10_000, null, null]);
+  assertEquals(await patch('{"maxConnections":5,"idleTimeout":null,"atCapacity":"wait"}'), [200, ""]);
+  const { maxConnections, idleTimeout, atCapacity } = admin.t.server.limits;
+  assertEquals([maxConnections, idleTimeout, atCapacity], [5, Infinity, "wait"]);
+  assertEquals(await patch('{"deny":["192.0.2.0/24"]}'), [200, ""]);
+  assertEquals(await patch('{"deny":null}'), [200, ""]);
+  assertEquals(await patch(""), [200, ""]);
+  for (
+    const [body, error] of [
+      ['{"maxConnections":0}', /^Cannot use maxConnections 0: expected a whole number of at least 1/],
+      ['{"maxConnections":"5"}', /^Cannot use maxConnections "5": expected a number$/],
+      ['{"maxLines":1,"lineTimeout":-1}', /^Cannot use lineTimeout -1/],
+      ['{"deny":["nonsense"]}', /nonsense/],
+      ['{"port":80}', /^Cannot use "port": expected one of idleTimeout, /],
+      ['{"__proto__":{}}', /^Cannot use "__proto__"/],
+      ["[1]", /^Cannot use the body: expected a JSON object$/],
+      ["null", /^Cannot use the body: expected a JSON object$/],
+      ["{", /^Cannot use the body: expected JSON$/],
+    ] as const
+  ) {
+    const [status, message] = await patch(body);
+    assertEquals(status, 400, body);
+    assertMatch(message, error);
+  }
+  assertEquals(admin.t.server.limits.maxLines, Infinity);
+});
+
+test("an admin port sorts, filters and limits the list of connections", async () => {
+  await using admin = await startAdmin();
+  const clients = [];
+  for (const lines of [3, 1, 2]) {
+    const client = await admin.t.admitted();
+    clients.push(client);
+    await client.write("x\n".repeat(lines));
+    for (let i = 0; i < lines; i++) await client.readLine();
+  }
+  await clients[1].write("half a li");
+  const list = async (query: string) => {
+    const { total, matched, connections } = await admin.json(`GET /connections${query}`);
+    return [total, matched, connections.map(({ id }: Conn) => id)];
+  };
+  const [first] = (await admin.json("GET /connections")).connections;
+  const { port } = clients[0].addr as Deno.NetAddr;
+  assertEquals([first.id, first.peer, first.local], [1, `127.0.0.1:${port}`, `127.0.0.1:${admin.t.port}`]);
+  assertEquals([first.lines, first.bytesIn, first.bytesOut], [3, 6, 6]);
+  assertEquals([first.phase, first.waitsFor], ["open", "peer"]);
+  assert(Number.isInteger(first.ageMs) && Number.isInteger(first.idleMs));
+  assertEquals(await list(""), [3, 3, [1, 2, 3]]);
+  assertEquals(await list("?sort=-id"), [3, 3, [3, 2, 1]]);
+  assertEquals(await list("?sort=lines"), [3, 3, [2, 3, 1]]);
+  assertEquals(await list("?sort=-bytesIn&limit=1"), [3, 3, [2]]);
+  assertEquals(await list("?sort=-age&limit=1&offset=1"), [3, 3, [2]]);
+  assertEquals(await list("?offset=3"), [3, 3, []]);
+  assertEquals(await list(`?filter=:${port}`), [3, 1, [1]]);
+  assertEquals(await list("?filter=NOBODY"), [3, 0, []]);
+  assertEquals(await list("?waitsFor=line"), [3, 1, [2]]);
+  assertEquals(await list("?phase=open&waitsFor=peer&sort=peer&limit=1000"), [3, 2, peersInOrder(clients, [1, 3])]);
+  assertEquals(await list("?phase=leaving"), [3, 0, []]);
+});
+
+/** The numbers of connections, in the order of their peers as texts. */
+function peersInOrder(clients: { addr: Deno.Addr }[], ids: number[]): number[] {
+  const peer = (id: number) => String((clients[id - 1].addr as Deno.NetAddr).port);
+  return ids.toSorted((a, b) => peer(a) < peer(b) ? -1 : 1);
+}
+
+test("an admin port finds connections by what their handlers say of them", async () => {
+  await using admin = await startAdmin();
+  using _client = await admin.t.admitted();
+  const [conn] = admin.t.server.connections;
+  conn.setDeadline(60_000, "No Greeting");
+  assertEquals((await admin.json("GET /connections?filter=GREET")).connections[0].detail, "No Greeting");
+});
+
+test("an admin port names what is wrong with the list that is asked for", async () => {
+  await using admin = await startAdmin();
+  for (
+    const [query, error] of [
+      ["sort=size", 'Cannot use sort "size": expected one of id, age, idle, lines, bytesIn, bytesOut, peer, or'],
+      ["sort=__proto__", 'Cannot use sort "__proto__": expected one of id,'],
+      ["phase=gone", 'Cannot use phase "gone": expected one of open, ending, leaving, lingering, closed'],
+      ["waitsFor=x", 'Cannot use waitsFor "x": expected one of first-byte, peer, line, body, '],
+      ["limit=0", 'Cannot use limit "0": expected a whole number from 1 to 1000'],
+      ["limit=1001", 'Cannot use limit "1001": expected a whole number from 1 to 1000'],
+      ["limit=", 'Cannot use limit "": expected a whole number from 1 to 1000'],
+      ["offset=-1", 'Cannot use offset "-1": expected a whole number from 0'],
+      ["offset=1e3", 'Cannot use offset "1e3": expected a whole number from 0'],
+      ["order=id", 'Cannot use parameter "order": expected sort, filter, phase, waitsFor, limit, offset'],
+      ["limit=1&limit=2", "Cannot use limit twice: expected it once"],
+    ]
+  ) {
+    const { status, body } = await admin.ask(`GET /connections?${query}`);
+    assertEquals(status, 400, query);
+    assertStringIncludes(JSON.parse(body).error, error);
+  }
+});
+
+test("an admin port names the methods of a path, and knows no other paths", async () => {
+  await using admin = await startAdmin();
+  for (
+    const [what, allowed] of [
+      ["POST /status", "GET, HEAD"],
+      ["DELETE /limits", "GET, HEAD, PATCH"],
+      ["GET /drain", "POST"],
+      ["OPTIONS /healthz", "GET, HEAD"],
+      ["GET /connections/1/close", "POST"],
+    ]
+  ) {
+    const { status, headers, body } = await admin.ask(what);
+    assertEquals([status, headers.get("allow")], [405, allowed], what);
+    assertEquals(JSON.parse(body).error.startsWith("Cannot use method"), true);
+  }
+  for (const path of ["/nothing", "/status/", "//status", "/connections/x/close", "/connections/-1/close", "/%2e"]) {
+    assertEquals((await admin.ask(`GET ${path}`)).status, 404, path);
+  }
+  assertEquals((await admin.ask("GET http://elsewhere.example/status")).status, 400);
+  assertEquals((await admin.ask("GET /metrics")).body, '{"error":"Cannot find metrics: this server counts none"}\n');
+  const head = await admin.ask("HEAD /healthz");
+  assertEquals([head.status, head.headers.get("content-length"), head.body], [200, "3", ""]);
+});
+
+test("an admin port serves a page that may load nothing from elsewhere, and lets no answer be kept", async () => {
+  await using admin = await startAdmin();
+  const { status, headers, body } = await admin.ask("GET /");
+  assertEquals([status, headers.get("content-type")], [200, "text/html; charset=utf-8"]);
+  assertMatch(body, /^<!doctype html>/i);
+  const policy = headers.get("content-security-policy")!;
+  const frozen = ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "connect-src 'self'"];
+  for (const rule of frozen) assertStringIncludes(policy, rule);
+  assertEquals(/unsafe|\*|http/.test(policy), false, policy);
+  for (const path of ["/", "/healthz", "/status", "/nothing"]) {
+    const { headers } = await admin.ask(`GET ${path}`);
+    const names = ["cache-control", "x-content-type-options", "referrer-policy", "x-frame-options"];
+    assertEquals(names.map((name) => headers.get(name)), ["no-store", "nosniff", "no-referrer", "DENY"], path);
+    assertEquals(headers.get("access-control-allow-origin"), null);
+  }
+});
+
+for (const hostname of ["127.0.0.1", "::1", "localhost"]) {
+  test(`an admin port listens on ${hostname}`, async () => {
+    await using server = serve({ hostname: "127.0.0.1", port: 0 });
+    await using admin = await serveAdmin({ server, hostname, port: 0 });
+    assertEquals((await ask(admin.addr, "GET /readyz")).body, "ready\n");
+    const { port } = admin.addr as Deno.NetAddr;
+    const taken = () => serveAdmin({ server, hostname, port });
+    await assertRejects(taken, Deno.errors.AddrInUse);
+  });
+}
+
+test("an admin port listens on a Unix socket that its user alone can reach, and replaces a dead one", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/admin.sock`;
+  const server = serve({ hostname: "127.0.0.1", port: 0 });
+  await using admin = await serveAdmin({ server, path });
+  assertEquals(admin.addr, { transport: "unix", path });
+  assertEquals((await Deno.lstat(path)).mode! & 0o777, 0o600);
+  assertEquals((await ask(admin.addr, "GET /readyz")).body, "ready\n");
+  await assertRejects(() => serveAdmin({ server, path }), Deno.errors.AddrInUse);
+  await admin.close();
+  await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  await leaveDeadSocket(path);
+  await using next: Admin = await serveAdmin({ server, path, mode: 0o660 });
+  assertEquals((await Deno.lstat(path)).mode! & 0o777, 0o660);
+  await server.shutdown();
+  await next.close();
+  await Deno.writeTextFile(path, "precious");
+  await assertRejects(() => serveAdmin({ server, path }), Deno.errors.AlreadyExists);
+  await Deno.remove(folder, { recursive: true });
+});
+
+/** Leaves the file of a socket on which nobody listens, as a crashed server does. */
+async function leaveDeadSocket(path: string): Promise<void> {
+  const script = `Deno.listen({ transport: "unix", path: ${JSON.stringify(path)} }); Deno.kill(Deno.pid, "SIGKILL");`;
+  await new Deno.Command(Deno.execPath(), { args: ["eval", script] }).output();
+}
+
+test("an admin port refuses wrong options before anything is bound, and shows no token", async () => {
+  await using server = serve({ hostname: "127.0.0.1", port: 0 });
+  const refuses = async (options: object, message: string) => {
+    const error = await assertRejects(() => serveAdmin({ server, port: 0, ...options }));
+    assert(error instanceof TypeError || error instanceof RangeError);
+    assertStringIncludes(error.message, message);
+  };
+  await refuses({ server: 5 }, "Cannot use server: expected a server, got 5");
+  await refuses({ port: 70_000 }, "Cannot use port 70000: expected a whole number from 0 to 65535");
+  await refuses({ hostname: "" }, 'Cannot use hostname ""');
+  await refuses({ path: "" }, 'Cannot use path "": expected a file\'s name');
+  await refuses({ mode: 0o1000 }, "Cannot use mode 512");
+  await refuses({ drain: 5 }, "Cannot use drain: expected a function, got 5");
+  await refuses({ hosts: "a.example" }, 'Cannot use hosts: expected a list of names, got "a.example"');
+  await refuses({ metrics: {} }, "Cannot use metrics: expected a ServerMetrics, got an object");
+  await refuses({ clock: 5 }, "Cannot use clock: expected a clock, got 5");
+  const allowed = "Cannot use token: expected 16 to 1024 visible characters of ASCII";
+  for (const token of ["", "short", "with a space in it", "with-a-line-end-at-last\n", "x".repeat(1025)]) {
+    const error = await assertRejects(() => serveAdmin({ server, port: 0, token }), TypeError);
+    assertEquals(error.message, allowed);
+  }
+  for (const hostname of ["0.0.0.0", "::"]) {
+    const address = hostname.includes(":") ? `[${hostname}]:0` : `${hostname}:0`;
+    const expected = "expected one, or a loopback address or a Unix socket";
+    await refuses({ hostname }, `Cannot listen on ${address} without a token: ${expected}`);
+  }
+});
+
+test(
+  "an admin port shows its metrics to Prometheus, and notes the events that they pass on",
+  async () => {
+    const metrics = new ServerMetrics();
+    await using server = serve({ hostname: "127.0.0.1", port: 0, onEvent: metrics.onEvent });
+    metrics.watch(server);
+    await using admin = await serveAdmin({ server, metrics, port: 0 });
+    metrics.onEvent({ type: "accept-error", error: new Error("No buffers"), retryMs: 5 });
+    assertEquals((await ask(admin.addr, "GET /readyz")).body, "not ready: accepting fails: No buffers\n");
+    const { status, headers, body } = await ask(admin.addr, "GET /metrics");
+    assertEquals([status, headers.get("content-type")?.split(";")[0]], [200, "text/plain"]);
+    assertStringIncludes(body, "shouty_lines_total 0\n");
+    assertEquals(JSON.parse((await ask(admin.addr, "GET /status")).body).metrics.handlerMs.count, 0);
+  },
+);
