@@ -23,10 +23,8 @@ export class Carrier {
   readonly #streams: Streams;
   readonly #clock: Clock;
   readonly #bounds: Bounds;
-  /** The connections without a request to answer; that which has waited longest is first. */
-  readonly #waiting = new Set<Socket>();
-  /** The connections whose request is being answered. */
-  readonly #busy = new Set<Socket>();
+  /** The connections, each with its request, if it has one; that which has been as it is for longest is first. */
+  readonly #sockets = new Map<Socket, IncomingMessage | undefined>();
   #closing = false;
 
   private constructor(server: Server, answer: Answer, streams: Streams, clock: Clock, bounds: Bounds) {
@@ -66,29 +64,37 @@ export class Carrier {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.server.close(() => resolve());
     this.#streams.close();
-    for (const socket of this.#waiting) socket.destroy();
-    const end = () => this.#busy.forEach((socket) => socket.destroy());
+    for (const [socket, request] of this.#sockets) if (request === undefined) socket.destroy();
+    const end = () => this.#sockets.forEach((_, socket) => socket.destroy());
     const cancel = this.#clock.setTimer(end, this.#bounds.closeMs, true);
     await promise;
     cancel();
   }
 
   #enter(socket: Socket): void {
-    this.#waiting.add(socket);
-    socket.once("close", () => {
-      this.#waiting.delete(socket);
-      this.#busy.delete(socket);
-    });
-    // Not the newcomer is dropped, but the one that has been silent for longest: silent ones cannot keep others out.
-    if (this.#waiting.size + this.#busy.size > this.#bounds.connections) this.#waiting.values().next().value?.destroy();
+    this.#sockets.set(socket, undefined);
+    socket.once("close", () => this.#sockets.delete(socket));
+    if (this.#sockets.size > this.#bounds.connections) this.#makeRoom();
+  }
+
+  /**
+   * Ends the connection that has kept its place for longest without a whole request. If that was the newcomer, clients
+   * that send nothing, or send slowly, could keep all others out.
+   */
+  #makeRoom(): void {
+    for (const [socket, request] of this.#sockets) {
+      if (request?.complete) continue;
+      // Not when it has closed, which takes a turn: another newcomer would find it here again.
+      this.#sockets.delete(socket);
+      return void socket.destroy();
+    }
   }
 
   async #handle(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
     const { socket } = incoming;
     // No client that is in use sends the next request before the answer. One that did could make many answers wait.
-    if (this.#busy.has(socket)) return void socket.destroy();
-    this.#waiting.delete(socket);
-    this.#busy.add(socket);
+    if (this.#sockets.get(socket) !== undefined || socket.destroyed) return void socket.destroy();
+    this.#note(socket, incoming);
     const cancel = this.#clock.setTimer(() => socket.destroy(), this.#bounds.replyMs, false);
     response.once("close", () => {
       cancel();
@@ -106,9 +112,15 @@ export class Carrier {
 
   /** An answer has been written, or its client has left. */
   #rest(socket: Socket): void {
-    if (!this.#busy.delete(socket) || socket.destroyed) return;
+    if (socket.destroyed) return;
     if (this.#closing) socket.destroySoon();
-    else this.#waiting.add(socket);
+    else this.#note(socket, undefined);
+  }
+
+  /** Notes what a connection does from now on. */
+  #note(socket: Socket, request: IncomingMessage | undefined): void {
+    this.#sockets.delete(socket);
+    this.#sockets.set(socket, request);
   }
 
   async #replyTo(incoming: IncomingMessage): Promise<Reply | "stream"> {

@@ -33,12 +33,6 @@ export interface Reply {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Server-sent events in place of an answer. */
-export interface Stream {
-  /** Sends events until the client or the port ends. */
-  readonly stream: true;
-}
-
 /** A request that is refused: its status, and the reason that the client gets. */
 export class Refusal extends Error {
   readonly status: number;

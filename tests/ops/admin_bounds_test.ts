@@ -4,7 +4,7 @@ import { bind } from "../../ops/admin/bind.ts";
 import { BOUNDS, type Bounds } from "../../ops/admin/bounds.ts";
 import { type Answer, Carrier } from "../../ops/admin/carrier.ts";
 import { Streams } from "../../ops/admin/streams.ts";
-import { connectTo, parse, readAll, send, startAdmin } from "../kit/admin.ts";
+import { connectTo, parse, readAll, send, startAdmin, TOKEN } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 
 const ENCODER = new TextEncoder();
@@ -58,6 +58,22 @@ test("silent clients, however many, keep nobody out: the one that is silent for 
     assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
   } finally {
     silent.forEach((conn) => conn.close());
+  }
+});
+
+test("clients that send their bodies slowly keep nobody out", async () => {
+  await using admin = await startAdmin({ token: TOKEN, bounds: { connections: 3 } });
+  const slow: Deno.Conn[] = [];
+  try {
+    for (let i = 0; i < 3; i++) {
+      const conn = await connectTo(admin.port.addr);
+      await conn.write(ENCODER.encode("POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90\r\n\r\ntoken="));
+      slow.push(conn);
+    }
+    for (let i = 0; i < 5; i++) assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
+    assertEquals(await readAll(slow[0]), "");
+  } finally {
+    slow.forEach((conn) => conn.close());
   }
 });
 
