@@ -5,7 +5,7 @@
  */
 
 import { MOST_ROWS, PHASES, SORTS, WAITS } from "../ops/admin/connections.ts";
-import { type Command, type Flag, flag, type Flags, type FlagsOf, SERVE } from "./flags.ts";
+import { type Command, type Flag, flag, type Flags, type FlagsOf, SERVE, TOKEN_NOTE } from "./flags.ts";
 import {
   FILE,
   type Kind,
@@ -57,8 +57,21 @@ const LIMITS: Flags = {
   independentLines: flag(SWITCH, AS_IS, "give each line memory of its own"),
 };
 
+const PHASE: Kind<string> = {
+  ...oneOf<string>(...PHASES),
+  symbol: "PHASE",
+  legend: [`PHASE is ${oneOf(...PHASES).allowed}.`],
+};
+
+const WAIT: Kind<string> = {
+  ...oneOf<string>(...WAITS),
+  symbol: "STATE",
+  legend: [`STATE is ${oneOf(...WAITS).allowed}.`],
+};
+
 const SORT: Kind<string> = {
   symbol: "COLUMN",
+  words: SORTS,
   legend: [`COLUMN is one of ${SORTS.join(", ")}; --sort=-age is in descending order.`],
   allowed: `one of ${SORTS.join(", ")}, or one of them after a -`,
   read: (text) => SORTS.includes(text.replace(/^-/, "")) ? text : undefined,
@@ -73,8 +86,8 @@ export type AdminCommand = Command<CommonFlags & Flags, number | undefined>;
 const CONNECTIONS: Flags = {
   sort: flag(SORT, "id", "the order"),
   filter: flag(TEXT, { says: "all" }, "those whose peer or detail has this text"),
-  phase: flag<string>(oneOf(...PHASES), { says: "all" }, "those in this phase"),
-  waitsFor: flag<string>(oneOf(...WAITS), { says: "all" }, "those that wait for this"),
+  phase: flag(PHASE, { says: "all" }, "those in this phase"),
+  waitsFor: flag(WAIT, { says: "all" }, "those that wait for this"),
   limit: flag(whole(1, MOST_ROWS), "100", "how many to show"),
   offset: flag(whole(0), "0", "how many to leave out before"),
 };
@@ -112,7 +125,7 @@ export const ADMIN_COMMAND: Command<Flags, Verb> = {
 };
 
 function command(verb: string, summary: string, flags: Flags = {}): AdminCommand {
-  const variables = { variables: "SHOUTY_", variablesOf: ["admin", "adminTokenFile"] };
+  const variables = { variables: "SHOUTY_", variablesOf: ["admin", "adminTokenFile"], notes: [TOKEN_NOTE] };
   return { name: `shouty admin ${verb}`.trim(), summary, flags: { ...COMMON, ...flags }, ...variables };
 }
 

@@ -38,6 +38,9 @@ import {
 /** The variable that holds the token of the admin port. */
 export const TOKEN_VARIABLE = "SHOUTY_ADMIN_TOKEN";
 
+/** A sentence about it in `--help`. */
+export const TOKEN_NOTE: string = `${TOKEN_VARIABLE} is the token of the admin port itself, in place of a file.`;
+
 /** A flag, which is named after the option that it sets: `--idle-timeout` after `idleTimeout`. */
 export interface Flag<T> {
   readonly kind: Kind<T>;
@@ -107,6 +110,7 @@ export const SERVE: Command<ServeFlags> = {
   variables: "SHOUTY_",
   // Not the variable of a flag: other users of the machine can read command lines.
   otherVariables: [TOKEN_VARIABLE],
+  notes: [TOKEN_NOTE],
   groups: {
     hostname: "Where to listen",
     idleTimeout: "Time",

@@ -71,6 +71,7 @@ export const TARGET: Kind<Target | UnixTarget> = {
 /** Where the admin port listens: as {@linkcode TARGET}, with any port; `off` is `null`, no admin port. */
 export const ADMIN: Kind<Target | UnixTarget | null> = {
   symbol: `${TARGET.symbol}|off`,
+  words: ["off"],
   allowed: "a host and a port, such as 127.0.0.1:9090 or [::1]:9090, or unix: and the path of a socket, or off",
   read(text) {
     if (text === "off") return null;
@@ -83,6 +84,7 @@ export const ADMIN: Kind<Target | UnixTarget | null> = {
 /** A list of host names; `off` is `null`, no list. */
 export const NAMES: Kind<readonly string[] | null> = {
   symbol: "NAMES|off",
+  words: ["off"],
   legend: ["NAMES is host names such as admin.example,shouty.internal."],
   allowed: "host names such as admin.example,shouty.internal, or off",
   read(text) {
