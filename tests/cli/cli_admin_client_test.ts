@@ -1,0 +1,124 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { TOKEN } from "../kit/admin.ts";
+import { admin, PERMISSIONS, start, test } from "../kit/admin_command.ts";
+import { runCommand } from "../kit/command.ts";
+
+test("shouty admin shows a server and steers it", async () => {
+  const { server, at } = await start();
+  await using _ = server;
+  using client = await Deno.connect({ port: server.port });
+  await client.write(new TextEncoder().encode("one\ntwo"));
+  await client.read(new Uint8Array(4));
+  const status = await admin(at, "status");
+  assertEquals([status.code, status.stderr], [0, ""]);
+  assertMatch(status.stdout, /^server {7}shouty [\d.]+, process \d+, up \d+\.\d s\nstate {8}ready\nlistening {4}127\./);
+  assertMatch(
+    status.stdout,
+    /\nconnections {2}1 open, 1 accepted, 0 rejected, 0 gone\ntraffic {6}1 line, 7 B in, 4 B out\n/,
+  );
+  const list = await admin(at, "connections", "--sort=-age", "--filter", "127.0.0.1", "--waits-for", "line");
+  assertMatch(
+    list.stdout,
+    /^ID +PEER +AGE .* WAITS FOR +DETAIL\n1 +127\.0\.0\.1:\d+ .* open +line\n1 of 1 connection\n$/,
+  );
+  assertEquals((await admin(at, "connections", "--phase", "leaving")).stdout, "0 of 0 connections, 1 in all\n");
+  const { connections: [row] } = JSON.parse((await admin(at, "connections", "--json")).stdout);
+  assertEquals([row.id, row.lines], [1, 1]);
+  assertEquals((await admin(at, "pause")).stdout, "paused: the server accepts no more connections\n");
+  assertMatch((await admin(at, "status")).stdout, /\nstate {8}not ready: paused\n/);
+  assertEquals((await admin(at, "resume")).stdout, "resumed: the server accepts connections\n");
+  const limits = await admin(at, "limits", "--max-connections", "5", "--idle-timeout=1500ms", "--max-lines", "off");
+  assertMatch(limits.stdout, /^--idle-timeout +1500ms\n(.*\n)*--max-connections +5\n/);
+  assertMatch((await admin(at, "limits")).stdout, /\n--max-lines +off\n(.*\n)*--max-connections +5\n/);
+  assertEquals((await admin(at, "close", "1", "--detail", "bye")).stdout, "closing connection 1\n");
+  await client.closeWrite();
+  await server.stderrMatch(/closing connection from .* \(closed "bye", /);
+  assertEquals((await admin(at, "drain", "--drain", "finish")).stdout, "draining: 0 open\n");
+  assertEquals((await server.outcome()).code, 0);
+});
+
+test("shouty admin makes what peers and handlers say safe to show", async () => {
+  const { connectionsText } = await import("../../cli/admin_text.ts");
+  const row = { id: 1, peer: "unix", local: "unix:/run/s", lines: 0, bytesIn: 0, bytesOut: 0, ageMs: 1, idleMs: 1 };
+  const connections = [{ ...row, phase: "open", waitsFor: "peer", detail: "\x1b[31mred\n\u202e" } as const];
+  const text = connectionsText({ total: 1, matched: 1, connections });
+  assertStringIncludes(text, "\\u001b[31mred\\u000a\\u202e\n1 of 1 connection");
+});
+
+test("shouty admin words in one line what fails", async () => {
+  const fails = async (code: number, args: string[], expected: string | RegExp, env: Record<string, string> = {}) => {
+    const outcome = await runCommand(["admin", ...args], { permissions: PERMISSIONS, env });
+    assertEquals([outcome.code, outcome.stdout], [code, ""], outcome.stderr);
+    if (typeof expected === "string") assertEquals(outcome.stderr, `shouty: ${expected}\n`);
+    else assertMatch(outcome.stderr, expected);
+  };
+  const symbol = "status|connections|drain|pause|resume|close|limits";
+  const verbs = "expected status, connections, drain, pause, resume, close or limits";
+  await fails(2, [], `cannot use shouty admin without ${symbol}: ${verbs}`);
+  await fails(2, ["stop"], `cannot use argument "stop": ${verbs}`);
+  await fails(2, ["connection"], 'cannot use argument "connection": did you mean shouty admin connections?');
+  await fails(2, ["--json", "status"], 'cannot use "--json" here: expected the flags behind status');
+  await fails(2, ["close"], "cannot use shouty admin close without ID: expected a whole number of at least 1");
+  await fails(2, ["close", "x"], 'cannot use argument "x": expected a whole number of at least 1');
+  await fails(2, ["status", "now"], 'cannot use argument "now": expected only flags');
+  await fails(
+    2,
+    ["limits", "--port", "1"],
+    'unknown flag "--port": see shouty admin limits --help',
+  );
+  await fails(
+    2,
+    ["connections", "--sort", "size"],
+    /^shouty: cannot use --sort "size": expected one of id, age, .*\n$/,
+  );
+  await fails(2, ["status"], /^shouty: cannot use SHOUTY_ADMIN "off": expected a host and a port/, {
+    SHOUTY_ADMIN: "off",
+  });
+  await fails(2, ["status"], /^shouty: cannot use SHOUTY_ADMIN_TOKEN: expected 16/, { SHOUTY_ADMIN_TOKEN: "x" });
+  await fails(1, ["status", "--admin", "127.0.0.1:9"], "cannot ask 127.0.0.1:9: connection refused");
+  await fails(1, ["status", "--admin", "unix:/nowhere/s"], "cannot ask unix:/nowhere/s: no such file or directory");
+  const { server, at } = await start([], { SHOUTY_ADMIN_TOKEN: TOKEN });
+  await using _ = server;
+  const needs = "it needs a token, from --admin-token-file or SHOUTY_ADMIN_TOKEN";
+  await fails(1, ["status", "--admin", at], `cannot ask ${at}: ${needs}`);
+  const wrong = { SHOUTY_ADMIN_TOKEN: "wrong-wrong-wrong-wrong" };
+  await fails(1, ["status", "--admin", at], "cannot answer: wrong token", wrong);
+  const right = { SHOUTY_ADMIN_TOKEN: TOKEN };
+  await fails(1, ["close", "9", "--admin", at], "cannot close connection 9: there is none", right);
+  const other = `127.0.0.1:${server.port}`;
+  await fails(1, ["status", "--admin", other], `cannot ask ${other}: the answer is not that of an admin port`);
+});
+
+test("shouty admin gives up on a server that does not answer", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const at = `127.0.0.1:${listener.addr.port}`;
+  const { code, stderr } = await admin(at, "status", "--timeout", "200ms");
+  assertEquals([code, stderr], [1, `shouty: cannot ask ${at}: no answer within 0.2 s\n`]);
+});
+
+test("shouty admin shows its help", async () => {
+  const help = async (...args: string[]) => {
+    const { code, stdout } = await runCommand(["admin", ...args]);
+    assertEquals(code, 0);
+    return stdout;
+  };
+  assertMatch(
+    await help("--help"),
+    /^shouty admin asks a server's admin port, .*\.\n\nUsage: shouty admin status\|.*\n(.*\n)*\nshouty admin limits\n/,
+  );
+  assertMatch(
+    await help("close", "--help"),
+    /^shouty admin close closes .*\n\nUsage: shouty admin close ID \[FLAG...\]\n/,
+  );
+  const note = "Environment variables are SHOUTY_ADMIN for --admin and SHOUTY_ADMIN_TOKEN_FILE for --admin-token-file";
+  assertStringIncludes(await help("limits", "--help"), note);
+  assertMatch(await help("--version"), /^shouty \d/);
+});
+
+test("The limits of the server's own variables are not those that shouty admin limits sets", async () => {
+  const { server, at } = await start();
+  await using _ = server;
+  const env = { SHOUTY_MAX_CONNECTIONS: "3", SHOUTY_ADMIN: at };
+  const { stdout } = await runCommand(["admin", "limits"], { permissions: PERMISSIONS, env });
+  assertMatch(stdout, /\n--max-connections +10000\n/);
+});
