@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import { type Conn, serve } from "@x/shouty";
+import { serve } from "@x/shouty";
 import { type Admin, serveAdmin, ServerMetrics } from "@x/shouty/ops";
 import { FakeClock } from "@x/shouty/testing";
 import { ask, openPort, startAdmin } from "../kit/admin.ts";
