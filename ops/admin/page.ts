@@ -18,6 +18,8 @@ export async function loadPage(): Promise<Reply> {
     "form-action 'self'",
     "frame-ancestors 'none'",
     "base-uri 'none'",
+    // No text becomes markup: the page shows what clients have sent.
+    "require-trusted-types-for 'script'",
   ];
   const headers = { "Content-Security-Policy": policy.join("; ") };
   return { status: 200, type: "text/html; charset=utf-8", body: page, headers };
