@@ -1,12 +1,9 @@
 import { assertEquals } from "@std/assert";
 import { serve, shout } from "@x/shouty";
-import { prometheus, serveAdmin, ServerMetrics } from "@x/shouty/ops";
+import { serveAdmin, ServerMetrics } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { NO_BROWSER, type Page, shows, TestBrowser } from "../kit/browser.ts";
-
-/** Loads what writes metrics before the test: what its package opens stays open. */
-const NO_METRICS = await prometheus(new ServerMetrics()).then(() => "", ({ message }) => ` (skipped: ${message})`);
 
 const TOKEN = "the-token-of-this-test";
 
@@ -63,7 +60,7 @@ test(
     browser.check(url);
   },
   120,
-  NO_BROWSER || NO_METRICS,
+  NO_BROWSER,
 );
 
 async function signIn(page: Page): Promise<void> {
