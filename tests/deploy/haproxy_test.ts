@@ -21,6 +21,13 @@ const UNPRIVILEGED = {
   "maxconn 20000": "maxconn 500",
 };
 
+/** Times that a slow machine could pass while a test goes on. */
+const PATIENT = {
+  "timeout client 15s": "timeout client 10m",
+  "timeout server 15s": "timeout server 10m",
+  "timeout check 1s": "timeout check 1m",
+};
+
 test(
   "HAProxy accepts its configuration as it is shipped",
   async () => {
@@ -70,13 +77,13 @@ async function start(): Promise<Running> {
   }
 }
 
-/** The flags are the file's, but for addresses and a token, which the loopback needs not, and a delay that no test outlasts. */
+/** The flags are the file's, but for addresses, the token, which a loopback address needs not, and times. */
 async function startInstance(): Promise<ServerProcess> {
   const line = adapted(INSTANCE.join(" "), {
     "10.0.0.0/24": "127.0.0.1",
     "0.0.0.0:9090": "127.0.0.1:0",
     "--admin-token-file /etc/shouty/token": "",
-    "--drain-delay 5s": "--drain-delay 10m",
+    "--drain-delay 5s": "--drain-delay 10m --idle-timeout 10m",
   });
   return await startServer(line.split(/\s+/), { permissions: ["--allow-net"] });
 }
@@ -87,7 +94,7 @@ function configFor(port: number, instances: readonly ServerProcess[]): string {
     return `127.0.0.1:${instance.port} port ${admin}`;
   });
   const addresses = { "bind :8080": `bind 127.0.0.1:${port}`, "10.0.0.11:8080": one, "10.0.0.12:8080": two };
-  return adapted(CONFIG, { ...UNPRIVILEGED, ...addresses });
+  return adapted(CONFIG, { ...UNPRIVILEGED, ...PATIENT, ...addresses });
 }
 
 function freePort(): number {

@@ -23,7 +23,7 @@ function commandLine(): string[] {
   const words = setting(SERVICE, "ExecStart").split(" ");
   assertEquals(words.shift(), "/usr/local/bin/shouty");
   const flag = words.indexOf("--listen-fd");
-  assertEquals(words[flag + 1], "3");
+  assertEquals(words[flag + 1], "systemd");
   return "listenFd" in SERVE.flags ? words : words.toSpliced(flag, 2);
 }
 

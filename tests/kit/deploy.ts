@@ -9,7 +9,7 @@ import { SERVE } from "../../cli/flags.ts";
 import { parse, type Values } from "../../cli/parse.ts";
 
 /** The project's folder. */
-export const PROJECT = `${import.meta.dirname}/../..`;
+export const PROJECT: string = `${import.meta.dirname}/../..`;
 
 /** Reads a file of `deploy/`. */
 export function shipped(path: string): string {

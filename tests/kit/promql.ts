@@ -10,16 +10,16 @@ import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
 const OF_PROMETHEUS = ["job", "instance"];
 
 /** The names of all series of shouty, and the labels of each. */
-export const SERIES: ReadonlyMap<string, readonly string[]> = new Map(
-  Object.values(INSTRUMENTS).flatMap(({ prometheus, kind, attributes }) => {
-    const labels = [...OF_PROMETHEUS, ...Object.values(attributes)];
-    if (kind !== "histogram") return [[prometheus, labels] as const];
-    return [
-      [`${prometheus}_bucket`, [...labels, "le"]] as const,
-      ...["sum", "count"].map((part) => [`${prometheus}_${part}`, labels] as const),
-    ];
-  }),
-);
+const SERIES = new Map<string, readonly string[]>();
+for (const { prometheus, kind, attributes } of Object.values(INSTRUMENTS)) {
+  const labels = [...OF_PROMETHEUS, ...Object.values(attributes)];
+  if (kind === "histogram") {
+    SERIES.set(`${prometheus}_bucket`, [...labels, "le"]);
+    for (const part of ["sum", "count"]) SERIES.set(`${prometheus}_${part}`, labels);
+  } else {
+    SERIES.set(prometheus, labels);
+  }
+}
 
 /**
  * Finds the uses of metrics in an expression.
