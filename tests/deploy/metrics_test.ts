@@ -2,11 +2,14 @@ import { assertArrayIncludes, assertEquals, assertGreater, assertMatch } from "@
 import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
 import { test } from "../kit/bounded.ts";
 import { ask, flagsOf, makeFolder, PROJECT, shipped } from "../kit/deploy.ts";
-import { missingProgram } from "../kit/foreign.ts";
+import { missingPackage, missingProgram } from "../kit/foreign.ts";
 import { load } from "../kit/npm.ts";
 import { unknownIn, usesOf } from "../kit/promql.ts";
 
 const YAML = await load<{ parse(text: string): unknown }>("npm:yaml@2.9.1");
+/** The fields of a dashboard, as types. */
+const GRAFANA = "@grafana/schema@13.2.3";
+const NO_GRAFANA = await missingPackage(GRAFANA);
 const NO_PROMTOOL = await missingProgram("promtool", "--version");
 const FOLDER = `${PROJECT}/deploy/prometheus`;
 
@@ -168,6 +171,27 @@ test("each metric and label of the dashboard is one of shouty's, and no metric i
     assertEquals(usesOf(query.query).map(({ name }) => name), [INSTRUMENTS.active.prometheus], name);
   }
 });
+
+test(
+  "each field of the dashboard is one that Grafana knows",
+  async () => {
+    await using folder = await makeFolder();
+    const lines = [
+      `import type { Dashboard } from "npm:${GRAFANA}";`,
+      // Its types have enums, for which the compiler takes no text.
+      "type Plain<T> = T extends string ? `${T}` : T extends object ? { [K in keyof T]: Plain<T[K]> } : T;",
+      // The fields of an annotation are those of its data source, which the type does not know.
+      `export const dashboard: Plain<Omit<Dashboard, "annotations">> = ${
+        JSON.stringify({ ...DASHBOARD, annotations: undefined })
+      };`,
+    ];
+    await Deno.writeTextFile(`${folder.path}/dashboard.ts`, lines.join("\n"));
+    const { code, text } = await ask(Deno.execPath(), ["check", "--quiet", "dashboard.ts"], { cwd: folder.path });
+    assertEquals(code, 0, text);
+  },
+  120,
+  NO_GRAFANA,
+);
 
 test("each panel of the dashboard says what to look for, and lies beside the others", () => {
   const taken = new Map<string, string>();
