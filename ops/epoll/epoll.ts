@@ -48,7 +48,7 @@ export interface ListenEpollOptions {
 
 /**
  * Listens on TCP with the Linux kernel's `epoll`, which it calls through the C library: a line, a connection and an idle
- * client cost less than with Deno's own sockets; the README has the figures. It differs from `Deno.listen` in this:
+ * client cost less than with Deno's own sockets; `docs/performance.md` has the figures. It differs from `Deno.listen` in this:
  *
  * - It keeps the process alive while it or one of its connections is open, whatever {@linkcode Server.unref} says.
  * - Nagle's algorithm is off from the start, and TCP keep-alive on.

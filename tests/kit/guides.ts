@@ -54,28 +54,69 @@ export async function documents(): Promise<string[]> {
   return paths.sort();
 }
 
-/** Does what a guide says, in an empty folder beside the project, and checks what each command prints. */
-export async function follow(path: string): Promise<void> {
-  const blocks = blocksOf(await document(path));
-  const parent = await Deno.makeTempDir({ prefix: "shouty_guide_" });
-  const ports = new Map<string, string>();
-  const running: Subprocess[] = [];
-  try {
-    await Deno.symlink(ROOT, `${parent}/shouty`);
-    const cwd = path === "README.md" || path === "docs/command.md" ? ROOT : `${parent}/work`;
-    await Deno.mkdir(`${parent}/work`);
-    const offline = await copyVendor(`${parent}/work`);
-    for (const { comment, language, text } of blocks) {
-      const name = /^file: (.+)/.exec(comment)?.[1];
-      const content = name === "deno.json" && offline ? JSON.stringify({ vendor: true, ...JSON.parse(text) }) : text;
-      if (name !== undefined) await writeFile(`${cwd}/${name}`, replacePorts(content, ports));
-      if (language !== "console" || comment.startsWith("not run: ")) continue;
-      for (const command of commandsOf(replacePorts(text, ports))) await run(command, cwd, running);
-    }
-  } finally {
-    for (const process of running) await process[Symbol.asyncDispose]();
-    await Deno.remove(parent, { recursive: true });
+/** A folder of a reader, beside the project. */
+export class Folder implements AsyncDisposable {
+  readonly path: string;
+  readonly #parent: string;
+  readonly #offline: boolean;
+  readonly #ports = new Map<string, string>();
+
+  private constructor(parent: string, path: string, offline: boolean) {
+    this.#parent = parent;
+    this.path = path;
+    this.#offline = offline;
   }
+
+  /** Makes an empty one; `vendor/` is in it if JSR is not used here. */
+  static async make(): Promise<Folder> {
+    const parent = await Deno.makeTempDir({ prefix: "shouty_guide_" });
+    await Deno.symlink(ROOT, `${parent}/shouty`);
+    await Deno.mkdir(`${parent}/work`);
+    return new Folder(parent, `${parent}/work`, await copyVendor(`${parent}/work`));
+  }
+
+  /** Writes the file that a block is, if it is one. */
+  async write({ comment, text }: Block): Promise<void> {
+    const name = /^file: (.+)/.exec(comment)?.[1];
+    if (name === undefined) return;
+    const vendored = name === "deno.json" && this.#offline;
+    const content = vendored ? JSON.stringify({ vendor: true, ...JSON.parse(text) }) : text;
+    await Deno.writeTextFile(`${this.path}/${name}`, this.withPorts(content));
+  }
+
+  /** The text with free ports in the place of those of the guide. */
+  withPorts(text: string): string {
+    return text.replace(PORTS, (port) => {
+      if (!this.#ports.has(port)) this.#ports.set(port, freePort());
+      return this.#ports.get(port)!;
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.#parent, { recursive: true });
+  }
+}
+
+/** Does what a guide says, in an empty folder or in that of the project, and checks what each command prints. */
+export async function follow(path: string, where: "folder" | "project" = "folder"): Promise<void> {
+  await using folder = await Folder.make();
+  await using running = new AsyncDisposableStack();
+  for (const block of blocksOf(await document(path))) {
+    await folder.write(block);
+    if (block.language !== "console" || block.comment.startsWith("not run: ")) continue;
+    for (const command of commandsOf(folder.withPorts(block.text))) {
+      await run(command, where === "folder" ? folder.path : ROOT, running);
+    }
+  }
+}
+
+/** A folder with files of a guide. */
+export async function folderOf(path: string, files: string[]): Promise<Folder> {
+  const folder = await Folder.make();
+  for (const block of blocksOf(await document(path))) {
+    if (files.includes(block.comment.replace("file: ", ""))) await folder.write(block);
+  }
+  return folder;
 }
 
 /** Copies the modules of `vendor/`, which stand in for JSR; as `docs/offline.md` says. Returns whether there are any. */
@@ -89,11 +130,6 @@ async function copyVendor(to: string): Promise<boolean> {
   return code === 0;
 }
 
-async function writeFile(path: string, text: string): Promise<void> {
-  await Deno.mkdir(path.replace(/\/[^/]*$/, ""), { recursive: true });
-  await Deno.writeTextFile(path, text);
-}
-
 function commandsOf(transcript: string): Command[] {
   const commands: Command[] = [];
   for (const line of transcript.trimEnd().split("\n")) {
@@ -103,10 +139,10 @@ function commandsOf(transcript: string): Command[] {
   return commands;
 }
 
-async function run({ line, output }: Command, cwd: string, running: Subprocess[]): Promise<void> {
+async function run({ line, output }: Command, cwd: string, running: AsyncDisposableStack): Promise<void> {
   const background = line.endsWith(" &");
   const process = start(background ? line.slice(0, -2) : line, cwd);
-  if (background) running.push(process);
+  if (background) running.use(process);
   const interrupted = output.indexOf("^C");
   if (background || interrupted >= 0) await seen(process, background ? output : output.slice(0, interrupted));
   if (background) return;
@@ -145,13 +181,6 @@ function comparable(text: string): string {
     .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME")
     .replace(/127\.0\.0\.1:(?:3[2-9]|[45]\d|6[0-5])\d{3}\b/g, "ADDRESS")
     .replace(/\b[\d.]+ ?(?:ms|s)\b/g, "DURATION");
-}
-
-function replacePorts(text: string, ports: Map<string, string>): string {
-  return text.replace(PORTS, (port) => {
-    if (!ports.has(port)) ports.set(port, freePort());
-    return ports.get(port)!;
-  });
 }
 
 /** A port below those that the system gives to clients, so that none of them takes it meanwhile. */

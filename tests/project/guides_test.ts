@@ -1,7 +1,33 @@
 import { test } from "../kit/bounded.ts";
-import { follow } from "../kit/guides.ts";
+import { assertEquals, assertMatch } from "@std/assert";
+import { Subprocess } from "../kit/command.ts";
+import { blocksOf, document, folderOf, follow } from "../kit/guides.ts";
 
 // The guides are for a shell of Unix.
 const NO_SHELL = Deno.build.os === "windows" ? " (skipped: Windows has no bash)" : "";
 
 test("docs/first_protocol.md prints what it says", () => follow("docs/first_protocol.md"), 240, NO_SHELL);
+test("docs/offline.md prints what it says", () => follow("docs/offline.md"), 240, NO_SHELL);
+
+// No image is built here, which needs a daemon and a registry: the commands of the Dockerfile run in a folder.
+test(
+  "The Dockerfile of docs/container.md copies what its server needs, and starts it",
+  async () => {
+    const dockerfile = blocksOf(await document("docs/container.md")).find(({ comment }) =>
+      comment === "file: Dockerfile"
+    );
+    const instruction = (name: string) => new RegExp(`^${name} (.+)$`, "m").exec(dockerfile!.text)![1];
+    const files = instruction("COPY").split(" ").slice(0, -1);
+    await using folder = await folderOf("docs/first_protocol.md", files);
+    const [program, ...args] = instruction("RUN").split(" ");
+    const cached = await new Deno.Command(program, { args, cwd: folder.path }).output();
+    assertEquals(cached.code, 0, new TextDecoder().decode(cached.stderr));
+    const [entry, ...rest] = JSON.parse(instruction("ENTRYPOINT"));
+    await using server = new Subprocess(entry, rest, { cwd: folder.path });
+    await server.stdoutMatch(/listening/);
+    server.signal("SIGTERM");
+    assertMatch((await server.outcome()).stdout, /all connections closed/);
+  },
+  240,
+  NO_SHELL,
+);

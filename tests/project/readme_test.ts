@@ -1,11 +1,20 @@
-import { assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { CONNECT, SERVE } from "../../cli/flags.ts";
 import { answer } from "../../cli/help.ts";
+import { blocksOf, document, documents, ROOT } from "../kit/guides.ts";
 
-const README = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
+/** All documents for users, by their paths. */
+const DOCUMENTS = new Map<string, string>();
+for (const path of [...await documents(), "examples/README.md", "CONTRIBUTING.md", "SECURITY.md"]) {
+  DOCUMENTS.set(path, await document(path));
+}
+const README = DOCUMENTS.get("README.md")!;
+const GUIDES = [...DOCUMENTS].filter(([path]) => /^README\.md|^docs\//.test(path)).map(([, text]) => text).join("\n");
 
-Deno.test("The README shows the help as it is", () => {
-  for (const command of [SERVE, CONNECT]) assertStringIncludes(README, answer("help", command));
+Deno.test("docs/command.md shows the help as it is", () => {
+  for (const command of [SERVE, CONNECT]) {
+    assertStringIncludes(DOCUMENTS.get("docs/command.md")!, answer("help", command));
+  }
 });
 
 Deno.test("The README begins with the two commands", () => {
@@ -16,7 +25,7 @@ Deno.test("The README begins with the two commands", () => {
   ]);
 });
 
-Deno.test("The README names every option", async () => {
+Deno.test("The guides name every option", async () => {
   const files = ["serve_options.ts", "conn_options.ts"].map((name) =>
     new URL(`../../internal/api/${name}`, import.meta.url)
   );
@@ -24,11 +33,42 @@ Deno.test("The README names every option", async () => {
   const interfaces = source.matchAll(/export interface (?:Serve|Conn)Options\b.*?\n}\n/gs);
   const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
   assertGreater(names.length, 25, "The options are read wrongly");
-  assertEquals(names.filter((name) => !README.includes(`\`${name}\``)), []);
+  assertEquals(names.filter((name) => !GUIDES.includes(`\`${name}\``)), []);
 });
 
-Deno.test("The files that the README points at exist", async () => {
-  const paths = [...README.matchAll(/`((?:internal|testing|ops|examples|bench|cli|tools)\/[\w./]*)`/g)];
-  assertGreater(paths.length, 15, "The README is read wrongly");
-  for (const [, path] of paths) await Deno.stat(new URL(`../../${path}`, import.meta.url));
+Deno.test("The files that the README and the guides point at exist", async () => {
+  const paths = [...GUIDES.matchAll(/`((?:internal|testing|ops|examples|bench|cli|tools)\/[\w./]*)`/g)];
+  assertGreater(paths.length, 15, "The guides are read wrongly");
+  for (const [, path] of paths) await Deno.stat(`${ROOT}${path}`);
 });
+
+Deno.test("Every link from one document to another leads to a file, and to a heading that it has", async () => {
+  let links = 0;
+  for (const [path, text] of DOCUMENTS) {
+    const prose = text.replaceAll(/^ *```.*?^ *```$/gms, "");
+    for (const [, target] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target)) continue;
+      links++;
+      const { pathname, hash } = new URL(target, `file://${ROOT}${path}`);
+      assert((await Deno.stat(pathname)).size > 0, `${path} links to ${target}`);
+      if (hash === "") continue;
+      assert(anchorsOf(await Deno.readTextFile(pathname)).includes(hash.slice(1)), `${path} links to ${target}`);
+    }
+  }
+  assertGreater(links, 30, "The links are read wrongly");
+});
+
+Deno.test("What a guide shows of a file of this project is in that file", async () => {
+  for (const [path, text] of DOCUMENTS) {
+    for (const block of blocksOf(text)) {
+      const file = /^same as: (.+)/.exec(block.comment)?.[1];
+      if (file !== undefined) assertStringIncludes(await document(file), block.text.trimEnd(), path);
+    }
+  }
+});
+
+/** The names by which the headings of a document can be linked to. */
+function anchorsOf(markdown: string): string[] {
+  const headings = markdown.replaceAll(/^ *```.*?^ *```$/gms, "").matchAll(/^#+ (.+)$/gm);
+  return [...headings].map(([, heading]) => heading.toLowerCase().replace(/[^\w\- ]/g, "").replaceAll(" ", "-"));
+}
