@@ -71,3 +71,15 @@ test("bench/peers/by_hand.mjs breaks a character that comes in two pieces", asyn
   const bytes = await conn.read(buffer) ?? 0;
   assertEquals(new TextDecoder().decode(buffer.subarray(0, bytes)), "\ufffd\ufffd\n");
 });
+
+test("node:net loses a reply that is made after the client has ended its side", async () => {
+  const late = `
+    import net from "node:net";
+    const server = net.createServer((socket) => {
+      socket.on("error", () => {});
+      socket.on("data", () => setTimeout(() => socket.write("late"), 200));
+    });
+    server.listen(0, "127.0.0.1", () => console.log("listening on 127.0.0.1:" + server.address().port));`;
+  await using server = new Subprocess(Deno.execPath(), ["eval", late]);
+  assertEquals(await replyBytes(server, "hello\n"), 0);
+});
