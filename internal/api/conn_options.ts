@@ -72,8 +72,8 @@ export interface ConnOptions {
   /**
    * Maximum time that a line handler may take for one line, or a conversation handler between two reads or writes, in
    * milliseconds. The clock starts when the handler starts to work; each write restarts it, and it stands still while a
-   * write waits for the peer. When the time is up, the connection is aborted, with reason `handler-timeout`. The
-   * handler itself goes on; `conn.signal` tells it of the abort. `Infinity` switches it off.
+   * write waits for the peer. When the time is up, the connection is closed, with reason `handler-timeout`. The
+   * handler itself goes on; `conn.signal` tells it of the end. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
@@ -82,7 +82,7 @@ export interface ConnOptions {
    * Maximum time as in `handlerTimeout`, for the time after the peer has ended its side, in milliseconds; the shorter
    * of the two holds then. The clock restarts when the peer ends its side, and with each write. It has a limit of its
    * own because nothing is left to read then, and a peer that is gone looks the same until something is written. When
-   * the time is up, the connection is aborted, with reason `handler-timeout`. `Infinity` switches it off.
+   * the time is up, the connection is closed, with reason `handler-timeout`. `Infinity` switches it off.
    *
    * @default {60_000}
    */

@@ -155,8 +155,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   drain?: DrainMode | undefined;
   /**
    * Maximum time that a shutdown waits for connections and their handlers, in milliseconds. The clock starts when the
-   * shutdown begins; a further call can only bring the deadline forward. When the time is up, the connections that are
-   * left are aborted, with reason `drain-timeout`. `Infinity` waits for ever.
+   * shutdown begins, or at the end of `drainDelay`; a further call can only bring the deadline forward. When the time is
+   * up, the connections that are left are aborted, with reason `drain-timeout`. `Infinity` waits for ever.
    *
    * @default {10_000}
    */
