@@ -104,7 +104,8 @@ export async function follow(path: string, where: "folder" | "project" = "folder
   for (const block of blocksOf(await document(path))) {
     await folder.write(block);
     if (block.language !== "console" || block.comment.startsWith("not run: ")) continue;
-    for (const command of commandsOf(folder.withPorts(block.text))) {
+    // In the project's folder, the guide shows what the command says by itself.
+    for (const command of commandsOf(where === "folder" ? folder.withPorts(block.text) : block.text)) {
       await run(command, where === "folder" ? folder.path : ROOT, running);
     }
   }

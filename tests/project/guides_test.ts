@@ -7,6 +7,9 @@ import { blocksOf, document, folderOf, follow } from "../kit/guides.ts";
 const NO_SHELL = Deno.build.os === "windows" ? " (skipped: Windows has no bash)" : "";
 
 test("docs/first_protocol.md prints what it says", () => follow("docs/first_protocol.md"), 240, NO_SHELL);
+test("docs/command.md prints what it says", () => follow("docs/command.md", "project"), 240, NO_SHELL);
+test("docs/tls.md prints what it says", () => follow("docs/tls.md"), 240, NO_SHELL);
+test("docs/behind_a_proxy.md prints what it says", () => follow("docs/behind_a_proxy.md"), 240, NO_SHELL);
 test("docs/offline.md prints what it says", () => follow("docs/offline.md"), 240, NO_SHELL);
 
 // No image is built here, which needs a daemon and a registry: the commands of the Dockerfile run in a folder.

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
 import { CONNECT, SERVE } from "../../cli/flags.ts";
 import { answer } from "../../cli/help.ts";
 import { blocksOf, document, documents, ROOT } from "../kit/guides.ts";
@@ -64,6 +64,22 @@ Deno.test("What a guide shows of a file of this project is in that file", async 
       const file = /^same as: (.+)/.exec(block.comment)?.[1];
       if (file !== undefined) assertStringIncludes(await document(file), block.text.trimEnd(), path);
     }
+  }
+});
+
+Deno.test("examples/README.md leads to every example", async () => {
+  const index = DOCUMENTS.get("examples/README.md")!;
+  for await (const { name } of Deno.readDir(`${ROOT}examples`)) {
+    if (name.endsWith(".ts")) assertStringIncludes(index, `](${name})`);
+  }
+});
+
+Deno.test("README.md has at most 200 lines, and docs/README.md leads to every guide", async () => {
+  assertLess(README.split("\n").length, 201);
+  const index = DOCUMENTS.get("docs/README.md")!;
+  for (const path of await documents()) {
+    const name = /^docs\/(.+)/.exec(path)?.[1];
+    if (name !== undefined && name !== "README.md") assertStringIncludes(index, `](${name})`);
   }
 });
 
