@@ -103,12 +103,17 @@ export async function follow(path: string, where: "folder" | "project" = "folder
   await using running = new AsyncDisposableStack();
   for (const block of blocksOf(await document(path))) {
     await folder.write(block);
-    if (block.language !== "console" || block.comment.startsWith("not run: ")) continue;
+    if (!isRun(block)) continue;
     // In the project's folder, the guide shows what the command says by itself.
     for (const command of commandsOf(where === "folder" ? folder.withPorts(block.text) : block.text)) {
       await run(command, where === "folder" ? folder.path : ROOT, running);
     }
   }
+}
+
+/** Whether a block is a transcript that is run. */
+export function isRun({ comment, language }: Block): boolean {
+  return language === "console" && !comment.startsWith("not run: ");
 }
 
 /** A folder with files of a guide. */

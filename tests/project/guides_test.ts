@@ -1,16 +1,17 @@
 import { test } from "../kit/bounded.ts";
 import { assertEquals, assertMatch } from "@std/assert";
 import { Subprocess } from "../kit/command.ts";
-import { blocksOf, document, folderOf, follow } from "../kit/guides.ts";
+import { blocksOf, document, documents, folderOf, follow, isRun } from "../kit/guides.ts";
 
 // The guides are for a shell of Unix.
 const NO_SHELL = Deno.build.os === "windows" ? " (skipped: Windows has no bash)" : "";
 
-test("docs/first_protocol.md prints what it says", () => follow("docs/first_protocol.md"), 240, NO_SHELL);
-test("docs/command.md prints what it says", () => follow("docs/command.md", "project"), 240, NO_SHELL);
-test("docs/tls.md prints what it says", () => follow("docs/tls.md"), 240, NO_SHELL);
-test("docs/behind_a_proxy.md prints what it says", () => follow("docs/behind_a_proxy.md"), 240, NO_SHELL);
-test("docs/offline.md prints what it says", () => follow("docs/offline.md"), 240, NO_SHELL);
+for (const path of await documents()) {
+  const transcripts = blocksOf(await document(path)).filter(isRun);
+  if (transcripts.length === 0) continue;
+  const where = path === "docs/command.md" ? "project" : "folder";
+  test(`${path} prints what it says`, () => follow(path, where), 240, NO_SHELL);
+}
 
 // No image is built here, which needs a daemon and a registry: the commands of the Dockerfile run in a folder.
 test(
