@@ -1,7 +1,54 @@
 /**
- * Opt-in listeners: TLS, Unix sockets and `epoll` in place of `Deno.listen`; the PROXY protocol, Telnet and a trace
- * around another listener. Figures about a server, for OpenTelemetry and for Prometheus; and an admin port, to see and
- * steer a server.
+ * What is opt-in: listeners, and what it takes to see and steer a server.
+ *
+ * The listeners are for the option `listener` of `serve` and `serveConnections`. Each is a `Listener` like that of
+ * `Deno.listen`, and several of them can be one server.
+ *
+ * - {@linkcode listenTls}: TLS 1.2 and 1.3, with client certificates, several names, and a reload without a break;
+ *   {@linkcode tlsCredentials} loads a certificate for `conn.startTls`, which begins TLS at a command (STARTTLS)
+ * - {@linkcode listenUnix}: a Unix socket with a mode, which replaces the socket file that a crash has left
+ * - {@linkcode proxyProtocol}: around another listener, reads the PROXY header of a load balancer, so that limits and logs
+ *   see the client's address
+ * - {@linkcode withTelnet}: around another listener, takes the commands of Telnet out of the lines
+ * - {@linkcode listenEpoll}: Linux alone, `epoll` in place of Deno's sockets; needs `--allow-ffi`
+ * - {@linkcode withTrace}: around another listener, shows each read and write, for developers
+ *
+ * To see and steer a server:
+ *
+ * - {@linkcode ServerMetrics}: counts and times what a server does; {@linkcode exportTelemetry} passes that to Deno's
+ *   OpenTelemetry, {@linkcode prometheus} writes it as text
+ * - {@linkcode serveAdmin}: an HTTP port with health checks, figures, the list of connections, a page, and commands to
+ *   pause, drain and limit a running server
+ *
+ * @example Behind a proxy
+ * ```ts
+ * import { connect, formatAddr, serve } from "@x/shouty";
+ * import { proxyProtocol } from "@x/shouty/ops";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const plain = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+ * const listener = proxyProtocol(plain, { from: ["127.0.0.1"] });
+ * await using _server = serve({ listener }, (_line, conn) => {
+ *   return formatAddr(conn.remoteAddr);
+ * });
+ *
+ * await using proxy = await connect({ port: plain.addr.port });
+ * await proxy.write("PROXY TCP4 203.0.113.7 192.0.2.1 501 25\r\n");
+ * await proxy.write("who am I?\n");
+ * assertEquals(await proxy.readLine(), "203.0.113.7:501");
+ * ```
+ *
+ * @example TLS beside plain text, with one shutdown (not run here: it needs a certificate)
+ * ```ts ignore
+ * import { serve } from "@x/shouty";
+ * import { listenTls } from "@x/shouty/ops";
+ *
+ * const cert = await Deno.readTextFile("cert.pem");
+ * const key = await Deno.readTextFile("key.pem");
+ * const encrypted = await listenTls({ port: 8443, cert, key });
+ * const listener = [Deno.listen({ port: 8080 }), encrypted];
+ * serve({ listener }, (line) => line.toUpperCase());
+ * ```
  *
  * @module
  */

@@ -1,12 +1,13 @@
 /**
- * A test kit: connections in memory (`MemoryListener`, `TestClient`), a clock that a test moves by hand (`FakeClock`), and
- * TLS without certificates (`MemoryTls`), so that a handler is tested in microseconds, without a socket and without
- * waiting.
+ * A test kit: connections in memory ({@linkcode MemoryListener}, {@linkcode TestClient}), a clock that a test moves by hand
+ * ({@linkcode FakeClock}), and TLS without certificates ({@linkcode MemoryTls}), so that a handler is tested without a
+ * socket and without waiting: an hour of silence takes no time.
  *
  * Pass the first two to the server: `serve({ listener, clock })`; or to code that connects:
  * `connect({ dial: () => listener.dial(), clock })`. Nothing else is replaced, so a test exercises the real server.
  * What the server spreads over several turns of the event loop (a shutdown with `drain: "finish"`, megabytes at once)
- * still takes a few real milliseconds: the clock does not control turns.
+ * still takes a few real milliseconds: the clock does not control turns. A graceful close waits up to 2 s, on the clock
+ * of the test, for the client to end its side: close each client, as `using` does, or advance the clock.
  *
  * @example Test a line handler
  * ```ts
