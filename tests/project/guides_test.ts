@@ -1,6 +1,6 @@
 import { test } from "../kit/bounded.ts";
 import { assertEquals, assertMatch } from "@std/assert";
-import { Subprocess } from "../kit/command.ts";
+import { converse, Subprocess } from "../kit/command.ts";
 import { blocksOf, document, documents, folderOf, follow, isRun } from "../kit/guides.ts";
 
 // The guides are for a shell of Unix.
@@ -12,6 +12,15 @@ for (const path of await documents()) {
   const where = path === "docs/command.md" ? "project" : "folder";
   test(`${path} prints what it says`, () => follow(path, where), 240, NO_SHELL);
 }
+
+test("The server of the README's first screen runs as it stands", async () => {
+  await using folder = await folderOf("docs/first_protocol.md", ["deno.json"]);
+  for (const block of blocksOf(await document("README.md"))) await folder.write(block);
+  const args = ["run", "--allow-net", "server.ts"];
+  await using server = new Subprocess(Deno.execPath(), args, { cwd: folder.path });
+  const [, port] = await server.stdoutMatch(/listening on 0\.0\.0\.0:(\d+)/);
+  assertEquals(await converse({ hostname: "127.0.0.1", port: Number(port) }, "hello\n"), "You said hello\n");
+}, 240);
 
 // No image is built here, which needs a daemon and a registry: the commands of the Dockerfile run in a folder.
 test(
