@@ -7,6 +7,8 @@
  * - {@linkcode listenTls}: TLS 1.2 and 1.3, with client certificates, several names, and a reload without a break;
  *   {@linkcode tlsCredentials} loads a certificate for `conn.startTls`, which begins TLS at a command (STARTTLS)
  * - {@linkcode listenUnix}: a Unix socket with a mode, which replaces the socket file that a crash has left
+ * - {@linkcode listenFd}: a socket that another process has opened, such as systemd or an older version of the program, so
+ *   that no client is refused at a restart
  * - {@linkcode proxyProtocol}: around another listener, reads the PROXY header of a load balancer, so that limits and logs
  *   see the client's address
  * - {@linkcode withTelnet}: around another listener, takes the commands of Telnet out of the lines
@@ -63,6 +65,8 @@ export { exportTelemetry, type Telemetry } from "./metrics/telemetry.ts";
 export type { Trace } from "./metrics/spans.ts";
 export { ProxyHeaderError } from "./proxy/errors.ts";
 export { listenEpoll, type ListenEpollOptions } from "./epoll/epoll.ts";
+export { listenFd, type ListenFdOptions } from "./fd/fd.ts";
+export type { FdListener } from "./fd/fd_listener.ts";
 export { proxyProtocol, type ProxyProtocolOptions } from "./proxy/protocol.ts";
 export { withTelnet } from "./telnet/telnet.ts";
 export { formatTrace, type TraceEntry, type TraceOptions, withTrace } from "./trace.ts";

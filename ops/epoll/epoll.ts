@@ -2,7 +2,8 @@
  * TCP sockets on the Linux kernel's `epoll`, without Deno's own sockets.
  *
  * This folder holds that engine: the listener (here), one connection (`socket.ts`), the loop that asks the kernel
- * (`poller.ts`), the thread that waits for it (`waiter.ts`), and the C library's functions (`libc.ts`).
+ * (`poller.ts`), the thread that waits for it (`waiter.ts`), and the C library's functions (`libc.ts`) and errors
+ * (`errno.ts`).
  *
  * @module
  */
@@ -16,10 +17,12 @@ import {
   DEFAULT_PORT,
   show,
 } from "../../internal/api/check.ts";
-import type { Listener, Transport } from "../../internal/api/transport.ts";
+import type { Transport } from "../../internal/api/transport.ts";
+import type { FdListener } from "../fd/fd_listener.ts";
 import { type Pollable, Poller } from "./poller.ts";
 import { EpollSocket } from "./socket.ts";
-import { checked, EAGAIN, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
+import { checked, EAGAIN } from "./errno.ts";
+import { AF_UNIX, EPOLLET, EPOLLIN, Libc } from "./libc.ts";
 
 /** Maximum number of connections that the kernel keeps until they are accepted; Deno's is the same. */
 const BACKLOG = 511;
@@ -80,7 +83,7 @@ export interface ListenEpollOptions {
  * serve({ listener });
  * ```
  */
-export function listenEpoll(options: ListenEpollOptions = {}): Listener {
+export function listenEpoll(options: ListenEpollOptions = {}): FdListener {
   checkOptions("listenEpoll options", options);
   const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, keepAliveMs = 15_000 } = options;
   checkString("hostname", hostname);
@@ -93,7 +96,26 @@ export function listenEpoll(options: ListenEpollOptions = {}): Listener {
   }
   checked(fd);
   if (keepAliveMs !== Infinity) libc.keepAlive(fd, keepAliveMs);
-  return new EpollListener(libc, fd);
+  return new EpollListener(libc, fd, false);
+}
+
+/**
+ * Accepts the connections of a TCP socket that listens already.
+ *
+ * @param fd The descriptor, which the listener owns from now on; if this throws, it stays as it was.
+ * @param keepAliveMs The keep-alive time, as in {@linkcode ListenEpollOptions}.
+ * @returns The listener; `undefined` if the descriptor is no listening socket.
+ * @throws {Deno.errors.NotSupported} On a system without epoll, and for a Unix socket.
+ * @throws {Deno.errors.NotCapable} Without the permission.
+ */
+export function adoptEpoll(fd: number, keepAliveMs: number): FdListener | undefined {
+  const libc = load();
+  const family = libc.listens(fd);
+  if (family === undefined) return undefined;
+  if (family === AF_UNIX) throw new Deno.errors.NotSupported("No Unix socket on epoll");
+  libc.adopt(fd);
+  if (keepAliveMs !== Infinity) libc.keepAlive(fd, keepAliveMs);
+  return new EpollListener(libc, fd, true);
 }
 
 let loaded: Libc | undefined;
@@ -120,20 +142,29 @@ function checkPermission(): void {
   throw new Deno.errors.NotCapable("No permission for foreign code, which --allow-ffi without a list grants");
 }
 
-class EpollListener implements Listener, Pollable {
+class EpollListener implements FdListener, Pollable {
   readonly addr: Deno.NetAddr;
   readonly #libc: Libc;
   readonly #poller: Poller;
-  /** The descriptor; negative once the listener is closed. */
+  /** The descriptor; negative once it is closed. */
   #fd: number;
+  /** Whether other processes may have the socket too: nothing may be done to it then that ends it for them. */
+  #shared: boolean;
   readonly #everywhere: boolean;
   #accepting: PromiseWithResolvers<Transport> | undefined;
+  #closed = false;
 
-  constructor(libc: Libc, fd: number) {
+  /**
+   * @param libc The C library.
+   * @param fd The descriptor of a bound socket; it is closed if this throws, unless it was adopted.
+   * @param adopted Whether the socket came from another process, and listens already.
+   */
+  constructor(libc: Libc, fd: number, adopted: boolean) {
     this.#libc = libc;
     this.#fd = fd;
+    this.#shared = adopted;
     try {
-      checked(libc.listen(fd, BACKLOG));
+      if (!adopted) checked(libc.listen(fd, BACKLOG));
       checked(libc.getsockname(fd));
       this.addr = libc.address;
       this.#everywhere = WILDCARDS.includes(this.addr.hostname);
@@ -141,13 +172,23 @@ class EpollListener implements Listener, Pollable {
       this.#poller = poller ??= new Poller(libc, () => poller = undefined);
       this.#poller.add(fd, EPOLLIN | EPOLLET, this);
     } catch (error) {
-      libc.close(fd);
+      if (!adopted) libc.close(fd);
       throw error;
     }
   }
 
+  get fd(): number {
+    if (this.#fd < 0) throw new Deno.errors.BadResource("The listener is closed");
+    return this.#fd;
+  }
+
+  inherit(inherited: boolean): void {
+    this.#libc.inherit(this.fd, inherited);
+    this.#shared ||= inherited;
+  }
+
   accept(): Promise<Transport> {
-    if (this.#fd < 0) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
+    if (this.#closed) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
     if (this.#accepting !== undefined) {
       return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
     }
@@ -156,20 +197,27 @@ class EpollListener implements Listener, Pollable {
     return promise;
   }
 
-  close(): Promise<void> | undefined {
-    if (this.#fd < 0) throw new Deno.errors.BadResource("The listener is closed");
+  release(): void {
+    if (this.#fd < 0) return;
     const fd = this.#fd;
     this.#fd = -1;
-    this.#libc.unlisten(fd);
+    if (this.#shared) this.#poller.forget(fd);
+    else this.#libc.unlisten(fd);
     this.#libc.close(fd);
     this.#poller.remove(fd);
+  }
+
+  close(): Promise<void> | undefined {
+    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    this.#closed = true;
+    this.release();
     this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
     this.#accepting = undefined;
     return this.#poller.ended;
   }
 
   ready(): void {
-    if (this.#accepting === undefined) return;
+    if (this.#accepting === undefined || this.#fd < 0) return;
     const { resolve, reject } = this.#accepting;
     try {
       const transport = this.#accept();

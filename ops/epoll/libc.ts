@@ -1,19 +1,19 @@
 /**
  * The functions of the C library that sockets on `epoll` need. Each returns the C function's result, or `-errno` in place
- * of -1. Besides this file, only the program in `waiter.ts` passes memory to foreign code; every length that is passed
- * along with memory is that memory's own.
+ * of -1. Besides this file, only the program in `waiter.ts` and `../fd/notify_socket.ts` pass memory to foreign code; every
+ * length that is passed along with memory is that memory's own.
  *
  * @module
  */
 
 import { isIP } from "node:net";
-import { getSystemErrorMap } from "node:util";
 
 const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   // Variadic in C: on x86-64 and ARM64 that makes no difference to a call without floating-point arguments.
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },
@@ -39,14 +39,24 @@ const SYMBOLS = {
 } as const;
 
 const LIBRARY = "libc.so.6";
+export const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK_STREAM = 1;
 /** `SOCK_…` and `EFD_…`: calls never block, and child processes do not inherit the descriptor. */
 const NONBLOCK_CLOEXEC = 0o2004000;
 const EPOLL_CLOEXEC = 0o2000000;
-const [EPOLL_CTL_ADD, EPOLL_CTL_MOD] = [1, 3];
-const [SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_KEEPALIVE, SO_LINGER] = [1, 2, 4, 9, 13];
+const [EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD] = [1, 2, 3];
+const [SOL_SOCKET, SO_REUSEADDR, SO_ERROR, SO_KEEPALIVE, SO_LINGER, SO_ACCEPTCONN, SO_DOMAIN] = [
+  1,
+  2,
+  4,
+  9,
+  13,
+  30,
+  39,
+];
+const [F_SETFD, FD_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK] = [2, 1, 3, 4, 0o4000];
 const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT] = [6, 1, 4, 5, 6, 18];
 /** System call number of `pidfd_open`, the same on every architecture, and its flag for a thread (since Linux 6.9). */
 const [PIDFD_OPEN, PIDFD_THREAD] = [434n, 0o200];
@@ -76,8 +86,6 @@ export const EPOLLERR = 0x8;
 export const EPOLLRDHUP = 0x2000;
 export const EPOLLONESHOT: number = 1 << 30;
 export const EPOLLET: number = 1 << 31;
-
-export const EAGAIN = -11;
 
 /** The memory that `epoll_wait` fills with events. */
 export class Events {
@@ -157,6 +165,31 @@ export class Libc {
     this.#set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (1 + KEEP_ALIVE_PROBES) * 1000 * seconds);
   }
 
+  /** Returns the address family of a stream socket that listens; `undefined` if it does not, or is something else. */
+  listens(fd: number): number | undefined {
+    return this.#get(fd, SO_ACCEPTCONN) > 0 ? this.#get(fd, SO_DOMAIN) : undefined;
+  }
+
+  /** Prepares a listening socket of another process: it does not block, and connections get the options of ours. */
+  adopt(fd: number): void {
+    this.#c.fcntl(fd, F_SETFL, this.#c.fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+    this.inherit(fd, false);
+    this.#set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  }
+
+  /** Sets whether child processes that are started from now on have the descriptor too. */
+  inherit(fd: number, inherited: boolean): void {
+    this.#c.fcntl(fd, F_SETFD, inherited ? 0 : FD_CLOEXEC);
+  }
+
+  /** Returns an option of a socket, or a negative result. */
+  #get(fd: number, option: number): number {
+    this.#int[0] = 0;
+    this.#intSize[0] = this.#intBytes.length;
+    const result = this.#result(this.#c.getsockopt(fd, SOL_SOCKET, option, this.#intBytes, this.#intSize));
+    return result < 0 ? result : this.#int[0];
+  }
+
   #set(fd: number, level: number, option: number, value: number): void {
     this.#int[0] = value;
     this.#c.setsockopt(fd, level, option, this.#intBytes, this.#intBytes.length);
@@ -211,10 +244,7 @@ export class Libc {
 
   /** Returns and clears the connection's error, if no other call has returned it; 0 for none. */
   takeError(fd: number): number {
-    this.#int[0] = 0;
-    this.#intSize[0] = this.#intBytes.length;
-    this.#c.getsockopt(fd, SOL_SOCKET, SO_ERROR, this.#intBytes, this.#intSize);
-    return -this.#int[0];
+    return -Math.max(0, this.#get(fd, SO_ERROR));
   }
 
   /** Makes `close` reset the connection. */
@@ -264,6 +294,10 @@ export class Libc {
     this.#c.epoll_ctl(epoll, EPOLL_CTL_MOD, fd, this.#event.bytes);
   }
 
+  epollDelete(epoll: number, fd: number): void {
+    this.#c.epoll_ctl(epoll, EPOLL_CTL_DEL, fd, this.#event.bytes);
+  }
+
   /** Fills `events` with what is ready now, without waiting; returns how many there are. */
   epollWait(epoll: number, events: Events): number {
     return this.#result(this.#c.epoll_wait(epoll, events.bytes, events.length, 0));
@@ -291,28 +325,4 @@ export class Libc {
     this.#c.inet_ntop(AF_INET6, ipv6, text, text.length);
     return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
   }
-}
-
-const CLASSES: Readonly<Record<string, new (message: string) => Error>> = {
-  EACCES: Deno.errors.PermissionDenied,
-  EADDRINUSE: Deno.errors.AddrInUse,
-  EADDRNOTAVAIL: Deno.errors.AddrNotAvailable,
-  ECONNABORTED: Deno.errors.ConnectionAborted,
-  ECONNRESET: Deno.errors.ConnectionReset,
-  ENOTCONN: Deno.errors.NotConnected,
-  EPIPE: Deno.errors.BrokenPipe,
-  ETIMEDOUT: Deno.errors.TimedOut,
-};
-
-/** Turns a negative result into the error that Deno's own sockets would throw. */
-export function errorOf(result: number): Error {
-  const [code, text] = getSystemErrorMap().get(result) ?? ["UNKNOWN", "unknown error"];
-  const message = `${text[0].toUpperCase()}${text.slice(1)} (os error ${-result})`;
-  return Object.assign(new (CLASSES[code] ?? Error)(message), { code });
-}
-
-/** Returns a result that is no error; throws otherwise. */
-export function checked(result: number): number {
-  if (result < 0) throw errorOf(result);
-  return result;
 }

@@ -7,7 +7,8 @@
 import { setImmediate } from "node:timers";
 import { registerAsker, turn } from "../../internal/time/turns.ts";
 import { Waiter } from "./waiter.ts";
-import { checked, Events, type Libc } from "./libc.ts";
+import { checked } from "./errno.ts";
+import { Events, type Libc } from "./libc.ts";
 
 /** A listener or a connection, whose descriptor a poller watches. */
 export interface Pollable {
@@ -80,6 +81,14 @@ export class Poller {
   /** Reports the descriptor's present state once more, as an event of a later turn. */
   again(fd: number, flags: number): void {
     this.#libc.epollAgain(this.#epoll, fd, flags);
+  }
+
+  /**
+   * Stops watching a descriptor that is about to be closed here and stays open in another process: the kernel would go on
+   * to report its events, under a number that may be another descriptor's then.
+   */
+  forget(fd: number): void {
+    this.#libc.epollDelete(this.#epoll, fd);
   }
 
   /** Forgets a descriptor that was closed; the last one ends the poller. */

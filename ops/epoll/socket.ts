@@ -6,7 +6,8 @@
 
 import type { Transport } from "../../internal/api/transport.ts";
 import type { Pollable, Poller } from "./poller.ts";
-import { EAGAIN, EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, errorOf, type Libc } from "./libc.ts";
+import { EAGAIN, errorOf } from "./errno.ts";
+import { EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, type Libc } from "./libc.ts";
 
 /** Edge-triggered: one event each time that input or room for output has come, the peer has ended, or sent urgent data. */
 const INTEREST = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { checked, EPOLLIN, EPOLLONESHOT, FD_WORD, type Libc } from "./libc.ts";
+import { checked } from "./errno.ts";
+import { EPOLLIN, EPOLLONESHOT, FD_WORD, type Libc } from "./libc.ts";
 
 /** Indexes of the numbers that both threads share: the thread's state, and how many times it has woken the event loop. */
 const [STATE, WAKES] = [0, 1];

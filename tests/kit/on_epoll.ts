@@ -15,6 +15,7 @@ SOCKETS.listen = (address) => {
   listeners++;
   return listenEpoll(address);
 };
+SOCKETS.tellResets = true;
 VARIANT.suffix = `, on epoll${NO_EPOLL}`;
 VARIANT.ignore = NO_EPOLL !== "";
 VARIANT.check = () => {

@@ -24,7 +24,11 @@ import { shoutLines } from "../../examples/shout_stream.ts";
 import { shoutStreams } from "../../examples/streams.ts";
 
 /** Makes the listeners of the tests, if it is set; `Deno.listen` does by default. */
-export const SOCKETS: { listen?: (address: { hostname: string; port: number }) => Listener } = {};
+export const SOCKETS: {
+  listen?: (address: { hostname: string; port: number }) => Listener;
+  /** Whether they tell of a reset while nothing is read. */
+  tellResets?: boolean;
+} = {};
 
 /** Listens on a free port of the loopback. */
 export function listenLoopback(): Listener {

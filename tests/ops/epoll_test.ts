@@ -3,7 +3,7 @@ import { serve } from "@x/shouty";
 import { listenEpoll } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { socketsTurn } from "../../internal/time/turns.ts";
-import { errorOf } from "../../ops/epoll/libc.ts";
+import { errorOf } from "../../ops/epoll/errno.ts";
 import { broken, descriptors, disposable, LOOPBACK, pair, RawPeer, readText, test } from "../kit/epoll_peers.ts";
 
 const { AddrInUse, AddrNotAvailable, BadResource, BrokenPipe, Busy, ConnectionReset, Interrupted } = Deno.errors;

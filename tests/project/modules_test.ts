@@ -181,6 +181,7 @@ test("mod.ts exports these values and no others", () => {
     "exportTelemetry",
     "formatTrace",
     "listenEpoll",
+    "listenFd",
     "listenTls",
     "listenUnix",
     "prometheus",

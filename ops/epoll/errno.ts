@@ -1,0 +1,33 @@
+/**
+ * The errors of the C library, as those of Deno's own sockets.
+ *
+ * @module
+ */
+
+import { getSystemErrorMap } from "node:util";
+
+export const EAGAIN = -11;
+
+const CLASSES: Readonly<Record<string, new (message: string) => Error>> = {
+  EACCES: Deno.errors.PermissionDenied,
+  EADDRINUSE: Deno.errors.AddrInUse,
+  EADDRNOTAVAIL: Deno.errors.AddrNotAvailable,
+  ECONNABORTED: Deno.errors.ConnectionAborted,
+  ECONNRESET: Deno.errors.ConnectionReset,
+  ENOTCONN: Deno.errors.NotConnected,
+  EPIPE: Deno.errors.BrokenPipe,
+  ETIMEDOUT: Deno.errors.TimedOut,
+};
+
+/** Turns a negative result into the error that Deno's own sockets would throw. */
+export function errorOf(result: number): Error {
+  const [code, text] = getSystemErrorMap().get(result) ?? ["UNKNOWN", "unknown error"];
+  const message = `${text[0].toUpperCase()}${text.slice(1)} (os error ${-result})`;
+  return Object.assign(new (CLASSES[code] ?? Error)(message), { code });
+}
+
+/** Returns a result that is no error; throws otherwise. */
+export function checked(result: number): number {
+  if (result < 0) throw errorOf(result);
+  return result;
+}

@@ -1,0 +1,23 @@
+/**
+ * The errors of Node's sockets, as those of Deno's own sockets.
+ *
+ * @module
+ */
+
+const CLASSES: Readonly<Record<string, new (message: string, options?: ErrorOptions) => Error>> = {
+  EACCES: Deno.errors.PermissionDenied,
+  ECONNABORTED: Deno.errors.ConnectionAborted,
+  ECONNRESET: Deno.errors.ConnectionReset,
+  ENOTCONN: Deno.errors.NotConnected,
+  EPIPE: Deno.errors.BrokenPipe,
+  ETIMEDOUT: Deno.errors.TimedOut,
+  // A write that was begun after the peer had reset the connection.
+  ERR_STREAM_DESTROYED: Deno.errors.BrokenPipe,
+  ERR_STREAM_WRITE_AFTER_END: Deno.errors.BrokenPipe,
+};
+
+/** Turns an error of `node:net` into the one that Deno's own sockets would throw; any other stays as it is. */
+export function ofDeno(error: Error & { code?: string }): Error {
+  const kind = CLASSES[error.code ?? ""];
+  return kind === undefined ? error : new kind(error.message, { cause: error });
+}

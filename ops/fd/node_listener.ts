@@ -1,0 +1,156 @@
+/**
+ * A listener on `node:net`.
+ *
+ * @module
+ */
+
+import type { AddressInfo, Server, Socket } from "node:net";
+import { setImmediate } from "node:timers";
+import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
+import type { FdListener } from "./fd_listener.ts";
+import { ofDeno } from "./node_errors.ts";
+import { NodeSocket } from "./node_socket.ts";
+
+/** Maximum number of connections that the kernel keeps until they are accepted; it lowers this to its own maximum. */
+export const LISTEN_BACKLOG = 4096;
+
+/** Maximum number of connections that wait to be accepted; the kernel's own queue is as long for Deno's listeners. */
+const BACKLOG = 511;
+
+/** What a server of `node:net` keeps to itself: the socket that listens. */
+interface Handle {
+  readonly _handle?: { listen?(backlog: number): number } | null;
+}
+
+/**
+ * Accepts the connections of a server of `node:net`. Node accepts each connection as soon as the kernel has it, and
+ * cannot be told to wait, so they wait here, unread; when {@linkcode BACKLOG} wait, further ones are reset.
+ */
+export class NodeListener implements FdListener {
+  readonly addr: Deno.Addr;
+  readonly #server: Server;
+  /** What no `accept` has returned yet: connections, and errors. */
+  readonly #outcomes: (Transport | Error)[] = [];
+  #accepting: PromiseWithResolvers<Transport> | undefined;
+  readonly #fd: number;
+  #released = false;
+  #closed = false;
+  #goesOn = false;
+
+  /**
+   * @param server The server, which listens, with `allowHalfOpen` and `pauseOnConnect`.
+   * @param fd Its descriptor.
+   */
+  constructor(server: Server, fd: number) {
+    this.#server = server;
+    this.#fd = fd;
+    this.addr = addressOf(server.address());
+    server.on("connection", (socket) => this.#add(socket));
+    server.on("error", (error) => this.#deliver(ofDeno(error)));
+  }
+
+  accept(): Promise<Transport> {
+    if (this.#closed) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
+    if (this.#accepting !== undefined) {
+      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
+    }
+    const { promise } = this.#accepting = Promise.withResolvers<Transport>();
+    this.#settle();
+    return promise;
+  }
+
+  /** The number of connections that it has accepted and the server has not got yet. */
+  get queued(): number {
+    return this.#outcomes.length;
+  }
+
+  get fd(): number {
+    if (this.#released) throw new Deno.errors.BadResource("The listener is closed");
+    return this.#fd;
+  }
+
+  inherit(): void {
+    // Node leaves it as it came, and no descriptor that comes from another process is closed when a child is started.
+  }
+
+  release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    // Closes the descriptor now; a callback would be called only when all connections have ended as well.
+    this.#server.close();
+  }
+
+  close(): void {
+    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    this.#closed = true;
+    this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
+    this.#accepting = undefined;
+    for (const outcome of this.#outcomes.splice(0)) if (!(outcome instanceof Error)) closeQuietly(outcome);
+    this.release();
+  }
+
+  ref(): void {
+    this.#server.ref();
+  }
+
+  unref(): void {
+    this.#server.unref();
+  }
+
+  #add(socket: Socket): void {
+    socket.once("close", () => this.#goOn());
+    if (this.#closed || this.#outcomes.length >= BACKLOG) socket.resetAndDestroy();
+    else this.#deliver(this.#wrap(socket) ?? new Deno.errors.NotConnected("The peer has reset the connection"));
+  }
+
+  /** Makes the transport; `undefined` if the peer has reset the connection, whose addresses are unknown then. */
+  #wrap(socket: Socket): Transport | undefined {
+    if (!("hostname" in this.addr)) return new NodeSocket(socket, this.addr, this.addr);
+    const { remoteAddress, remotePort, localAddress, localPort } = socket;
+    if (remoteAddress === undefined || localAddress === undefined) {
+      socket.destroy();
+      return undefined;
+    }
+    const remoteAddr = { transport: "tcp", hostname: remoteAddress, port: remotePort! } as const;
+    return new NodeSocket(socket, remoteAddr, { transport: "tcp", hostname: localAddress, port: localPort! });
+  }
+
+  /**
+   * Has Deno accept again, since a descriptor is free: when none was, Deno's `node:net` stops for good, and tells nobody.
+   * Telling the socket again to listen changes nothing else.
+   */
+  #goOn(): void {
+    if (this.#goesOn || this.#released || this.addr.transport !== "tcp") return;
+    this.#goesOn = true;
+    setImmediate(() => {
+      this.#goesOn = false;
+      if (this.#released) return;
+      (this.#server as Handle)._handle?.listen?.(LISTEN_BACKLOG);
+      const { addr } = this;
+      const now = addressOf(this.#server.address());
+      if (addr.transport === "tcp" && now.transport === "tcp" && now.port === addr.port) return;
+      // A Deno that does something else must not do it unnoticed: this ends the server.
+      this.#deliver(new Deno.errors.BadResource(`The descriptor ${this.#fd} is listening elsewhere`));
+    });
+  }
+
+  #deliver(outcome: Transport | Error): void {
+    this.#outcomes.push(outcome);
+    this.#settle();
+  }
+
+  #settle(): void {
+    if (this.#accepting === undefined || this.#outcomes.length === 0) return;
+    const { resolve, reject } = this.#accepting;
+    this.#accepting = undefined;
+    const outcome = this.#outcomes.shift()!;
+    if (outcome instanceof Error) reject(outcome);
+    else resolve(outcome);
+  }
+}
+
+/** The address of a server. A Unix socket that came as a descriptor does not tell its path. */
+function addressOf(address: AddressInfo | string | null): Deno.Addr {
+  if (address === null || typeof address === "string") return { transport: "unix", path: address ?? "" };
+  return { transport: "tcp", hostname: address.address, port: address.port };
+}
