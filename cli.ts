@@ -19,21 +19,24 @@ import { dial, neededToConnect } from "./cli/dial.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/flags.ts";
 import { answer } from "./cli/help.ts";
+import { Host } from "./cli/host.ts";
+import { openLate } from "./cli/late_admin.ts";
 import type { Target, UnixTarget } from "./cli/kinds.ts";
-import { neededToListen, type Opened, openListeners } from "./cli/listen.ts";
+import { neededToAccept, neededToListen, type Opened, openListeners } from "./cli/listen.ts";
 import { type Log, openLog } from "./cli/log.ts";
 import { manPage } from "./cli/man.ts";
-import { measure } from "./cli/metrics.ts";
+import { measure, type Measured } from "./cli/metrics.ts";
 import { formatTarget } from "./cli/net.ts";
 import { type Given, parse } from "./cli/parse.ts";
 import { keepOnly } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
-import { onHangup, onSignals } from "./cli/signals.ts";
+import { onOthers, onSignals } from "./cli/signals.ts";
 import { checkTogether } from "./cli/together.ts";
 import { warnOfTrace } from "./cli/trace.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
+import type { ServeOptions } from "./internal/api/serve_options.ts";
 import type { Server } from "./internal/server/running.ts";
 import { shout } from "./internal/lines/shout.ts";
 import type { AdminPort } from "./ops/admin/port.ts";
@@ -111,48 +114,73 @@ function complain(message: string): void {
 
 /** Serves until a signal comes and the connections have ended after it; returns the exit code. */
 async function serveUntilStopped({ values, given, written, ignored }: Given<typeof SERVE.flags>): Promise<number> {
-  checkTogether(values, given, written);
-  const { logLevel, logFormat, logSample, ...options } = values;
+  const host = new Host(values, readVariable);
+  const { logLevel, logFormat, logSample, ...options } = { ...values, listenFd: host.listenFd };
+  checkTogether({ ...values, ...options }, given, written);
   // Not among the options, which the log shows.
   const adminToken = readVariable(TOKEN_VARIABLE);
   // First of all: nothing that follows needs another permission.
-  keepOnly(...neededToListen(options), ...neededToAdmin(options));
+  keepOnly(...neededToListen(options), ...neededToAdmin(options), ...host.neededToOpen);
   const log = openLog(logLevel, logFormat, Deno.stderr, { most: logSample });
   const stop = new AbortController();
   const opened = Promise.withResolvers<Opened>();
   // Before anything is opened: handling signals, and even exiting without having done so, needs a free descriptor.
-  watchSignals(log, stop, options.tlsCert === null ? undefined : opened.promise);
-  if (options.trace) warnOfTrace(log);
-  for (const { variables, text } of ignored) log.write("warn", "ignored-variable", () => text, () => ({ variables }));
-  const shown = () => JSON.stringify(options, (_, value) => value === Infinity ? "off" : value);
-  log.write("debug", "options", () => `options are ${shown()}`, () => ({ options: JSON.parse(shown()) }));
+  watchSignals(log, stop, host, options.tlsCert === null ? undefined : opened.promise);
+  logStart(log, options, ignored);
   let admin: AdminPort | undefined;
   try {
-    const { metrics, traceOf } = await measure(options.admin !== null) ?? {};
-    admin = await openAdminPort({ ...options, adminToken }, metrics, log);
-    opened.resolve(await openListeners({ ...options, onHandshake: metrics?.onHandshake }, given, log));
-    const { listeners: listener, secure } = await opened.promise;
-    const onEvent = (event: ServerEvent) => {
-      metrics?.onEvent(event);
-      report(log, event, { secure, traceOf });
-    };
-    const server = serve({ ...options, listener, signal: stop.signal, onEvent }, metrics?.timed(shout));
-    metrics?.watch(server, ...listener);
-    admin?.attach(server, (options) => {
-      log.write("debug", "admin-drain", () => "received POST /drain");
-      return server.shutdown(options);
-    });
-    return await exitCodeOf(server, log);
+    const measured = await measure(options.admin !== null);
+    const openAdmin = () => openAdminPort({ ...options, adminToken }, measured?.metrics, log);
+    if (!host.takesOver) admin = await openAdmin();
+    await host.open(log);
+    const kept = [...neededToAccept(options), ...host.neededToRun, ...host.takesOver ? neededToAdmin(options) : []];
+    opened.resolve(await openListeners({ ...options, kept, onHandshake: measured?.metrics.onHandshake }, given, log));
+    const server = start({ ...options, signal: stop.signal }, await opened.promise, measured, log);
+    const parts = { server, handedOver: () => admin?.close(), stop: stop.signal, log };
+    await host.serving(await opened.promise, parts);
+    if (host.takesOver) admin = await openLate(openAdmin, stop.signal, log);
+    keepOnly(...neededToAccept(options), ...host.neededToRun);
+    attachAdmin(admin, server, log);
+    return await exitCodeOf(server, host, log);
   } finally {
     await admin?.close();
     await log.flush();
   }
 }
 
-/** Waits until the server has stopped; returns the exit code. */
-async function exitCodeOf(server: Server, log: Log): Promise<number> {
+/** Starts the server, whose events are logged and counted. */
+function start(options: ServeOptions, opened: Opened, { metrics, traceOf }: Partial<Measured> = {}, log: Log): Server {
+  const { listeners: listener, secure } = opened;
+  const onEvent = (event: ServerEvent) => {
+    metrics?.onEvent(event);
+    report(log, event, { secure, traceOf });
+  };
+  const server = serve({ ...options, listener, onEvent }, metrics?.timed(shout));
+  metrics?.watch(server, ...listener);
+  return server;
+}
+
+/** Logs what holds from the start on. */
+function logStart(log: Log, options: { trace: boolean }, ignored: Given<typeof SERVE.flags>["ignored"]): void {
+  if (options.trace) warnOfTrace(log);
+  for (const { variables, text } of ignored) log.write("warn", "ignored-variable", () => text, () => ({ variables }));
+  const shown = () => JSON.stringify(options, (_, value) => value === Infinity ? "off" : value);
+  log.write("debug", "options", () => `options are ${shown()}`, () => ({ options: JSON.parse(shown()) }));
+}
+
+/** Has the admin port show the server, and steer it. */
+function attachAdmin(admin: AdminPort | undefined, server: Server, log: Log): void {
+  admin?.attach(server, (options) => {
+    log.write("debug", "admin-drain", () => "received POST /drain");
+    return server.shutdown(options);
+  });
+}
+
+/** Waits until the server has stopped, and no other process depends on this one; returns the exit code. */
+async function exitCodeOf(server: Server, host: Host, log: Log): Promise<number> {
   try {
     await server.finished;
+    await host.over;
     return 0;
   } catch (error) {
     const reason = reasonOf(error);
@@ -162,8 +190,11 @@ async function exitCodeOf(server: Server, log: Log): Promise<number> {
   }
 }
 
-/** Handles signals from now on. SIGHUP reloads the certificate of `reloadable`, once that is open; without it, nothing. */
-function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opened> | undefined): void {
+/**
+ * Handles signals from now on. SIGHUP reloads the certificate of `reloadable`, once that is open; without it, nothing.
+ * SIGUSR2 has another process take over.
+ */
+function watchSignals(log: Log, stop: AbortController, host: Host, reloadable: Promise<Opened> | undefined): void {
   onSignals((signal) => {
     log.write("debug", "signal", () => `received ${signal}`, () => ({ signal }));
     stop.abort();
@@ -174,12 +205,12 @@ function watchSignals(log: Log, stop: AbortController, reloadable: Promise<Opene
     await log.flush();
     Deno.exit(exitCode);
   });
-  onHangup(async () => {
+  onOthers(async () => {
     // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.
     if (reloadable !== undefined) return await (await reloadable).reload?.();
     const text = "ignored SIGHUP: there is no certificate to read again";
     log.write("info", "ignored-signal", () => text, () => ({ signal: "SIGHUP" }));
-  });
+  }, () => host.upgrade());
 }
 
 /** The names of all environment variables, if the command may list them: `--allow-env=SHOUTY_*` does not suffice. */

@@ -12,6 +12,7 @@ import {
   LONGEST_MS,
   MOST_KEEP_ALIVE_MS,
 } from "../internal/api/check.ts";
+import { type Descriptor, DESCRIPTORS, UPGRADE } from "./descriptors.ts";
 import {
   ADMIN,
   FILE,
@@ -86,7 +87,7 @@ export type ServeFlags =
     | ("maxLines" | "maxLineBytes" | "maxConnectionBytes" | "maxBufferedBytes")
     | ("maxLinesPerSecond" | "maxBytesPerSecond" | "acceptRate" | "acceptRatePerIp")
     | ("maxConnections" | "maxConnectionsPerIp" | "logSample")
-    | ("port" | "proxyHeaderTimeout" | "unixMode" | "tlsHandshakeTimeout")
+    | ("port" | "proxyHeaderTimeout" | "unixMode" | "tlsHandshakeTimeout" | "upgradeTimeout")
   >
   & FlagsOf<string, "hostname">
   & FlagsOf<number | null, "tlsPort">
@@ -94,6 +95,8 @@ export type ServeFlags =
   & FlagsOf<Target | UnixTarget | null, "admin">
   & FlagsOf<readonly string[] | null, "allow" | "deny" | "proxyProtocol" | "adminHost">
   & FlagsOf<boolean, "answerMisdirected" | "telnet" | "trace">
+  & FlagsOf<readonly Descriptor[] | "systemd" | null, "listenFd">
+  & FlagsOf<"on" | "off" | "child", "upgrade">
   & FlagsOf<"linger" | "finish", "drain">
   & FlagsOf<"reject" | "wait", "atCapacity">
   & FlagsOf<"deno" | "epoll", "engine">
@@ -118,7 +121,7 @@ export const SERVE: Command<ServeFlags> = {
     maxConnections: "Who is served",
     tlsCert: "TLS",
     proxyProtocol: "Other protocols",
-    drainTimeout: "Shutdown",
+    drainTimeout: "Shutdown and restart",
     admin: "Admin port",
     logLevel: "Log",
   },
@@ -127,6 +130,7 @@ export const SERVE: Command<ServeFlags> = {
     port: flag(whole(0, 65_535), `${DEFAULT_PORT}`, "port to listen on; 0 picks a free one"),
     unix: flag(FILE, "off", "listen on a Unix socket, not on port 8080"),
     unixMode: flag(MODE, { says: "by umask" }, "mode of the socket's file"),
+    listenFd: flag(DESCRIPTORS, "off", "listen on sockets that are open already"),
     engine: flag(oneOf("deno", "epoll"), "deno", "epoll: Linux only, needs --allow-ffi"),
     idleTimeout: flag(orOff(TIME), "10s", "close a connection silent for this long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if one line takes longer"),
@@ -165,6 +169,8 @@ export const SERVE: Command<ServeFlags> = {
     drainDelay: flag(orNone(TIME), "off", "how long a shutdown goes on accepting first"),
     drainSpread: flag(orNone(TIME), "off", "spread the ends of a shutdown over this time"),
     drain: flag(oneOf("linger", "finish"), "linger", "let clients go on, or finish a line only"),
+    upgrade: flag(UPGRADE, "off", "at SIGUSR2, a new process takes over"),
+    upgradeTimeout: flag(time(100, LONGEST_MS), "30s", "how long that may take to be ready"),
     admin: flag(ADMIN, "off", "for health, metrics, a page and shouty admin"),
     adminTokenFile: flag(FILE, "off", "the token that its clients have to send"),
     adminHost: flag(NAMES, "off", "names by which browsers address it"),

@@ -8,17 +8,20 @@ import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { closeQuietly, formatAddr, type Listener } from "../internal/api/transport.ts";
 import { listenEpoll } from "../ops/epoll/epoll.ts";
+import { listenFd } from "../ops/fd/fd.ts";
 import { proxyProtocol } from "../ops/proxy/protocol.ts";
 import { withTrace } from "../ops/trace.ts";
 import { withTelnet } from "../ops/telnet/telnet.ts";
 import { listenUnix } from "../ops/unix.ts";
+import type { Descriptor } from "./descriptors.ts";
+import { CommandError } from "./errors.ts";
 import { requireFile } from "./files.ts";
 import type { SERVE } from "./flags.ts";
 import type { Target } from "./kinds.ts";
 import type { Log } from "./log.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
 import type { Values } from "./parse.ts";
-import { canProxy, isTcp, type Place, placesOf } from "./places.ts";
+import { isProxied, isTcp, type Place, placesOf } from "./places.ts";
 import { keepOnly, type PermissionName } from "./permissions.ts";
 import { loadSecurity, type TlsFlags } from "./tls.ts";
 import { traceTo } from "./trace.ts";
@@ -39,10 +42,22 @@ export type ListenFlags =
     | "proxyHeaderTimeout"
     | "telnet"
     | "trace"
-  >;
+  >
+  & {
+    /** The descriptors to listen on; `null` for none. */
+    readonly listenFd: readonly Descriptor[] | null;
+  };
+
+/** A listening socket. */
+export interface Bound {
+  readonly listener: Listener;
+  readonly tls: boolean;
+}
 
 /** The open listeners. */
 export interface Opened {
+  /** The sockets, without what is around them. */
+  readonly bound: readonly Bound[];
   readonly listeners: readonly Listener[];
   /** The addresses of those that speak TLS, as the log writes them. */
   readonly secure: ReadonlySet<string>;
@@ -53,27 +68,30 @@ export interface Opened {
 /**
  * Listens wherever the flags say, and gives up the permissions that serving does not need.
  *
- * @param flags The flags' values.
+ * @param flags The flags' values, and the permissions that stay.
  * @param given The options that the user has set.
  * @param log The log, for messages about certificates.
  * @returns The listeners.
  * @throws {CommandError} (As a rejection.) If listening fails anywhere.
  */
-export async function openListeners(flags: ListenFlags, given: ReadonlySet<string>, log: Log): Promise<Opened> {
+export async function openListeners(
+  flags: ListenFlags & { readonly kept: readonly PermissionName[] },
+  given: ReadonlySet<string>,
+  log: Log,
+): Promise<Opened> {
   const places = placesOf(flags, given);
-  const bound: Listener[] = [];
+  const bound: Bound[] = [];
   try {
     const { engine } = flags;
     if (places.some(isTcp)) log.write("debug", "engine", () => `engine is ${engine}`, () => ({ engine }));
-    for (const place of places) bound.push(behindProxies(place, await bind(place, flags), flags));
-    return await wrap(bound, places, flags, log);
+    for (const place of places) bound.push({ listener: await bind(place, flags), tls: place.tls });
+    return { bound, ...await wrap(bound, flags, log) };
   } catch (error) {
     // A Unix socket's file would stay otherwise.
-    for (const listener of bound) closeQuietly(listener);
+    for (const { listener } of bound) closeQuietly(listener);
     throw error;
   } finally {
-    // SIGHUP reads the certificate's files again.
-    keepOnly(...flags.tlsCert === null ? [] : ["read"] as const);
+    keepOnly(...flags.kept);
   }
 }
 
@@ -87,7 +105,13 @@ export function neededToListen({ engine, unix, tlsCert }: ListenFlags): Permissi
   return needed;
 }
 
-async function bind({ port, unix }: Place, flags: ListenFlags): Promise<Listener> {
+/** The permissions that the listeners need while the server runs: SIGHUP reads the certificate's files again. */
+export function neededToAccept({ tlsCert }: ListenFlags): PermissionName[] {
+  return tlsCert === null ? [] : ["read"];
+}
+
+async function bind({ port, unix, fd }: Place, flags: ListenFlags): Promise<Listener> {
+  if (fd !== undefined) return adopt(fd, flags);
   const target = { hostname: flags.hostname, port: port! };
   const address = unix === undefined ? formatTarget(target) : `unix:${unix}`;
   requireNet("listen on", address);
@@ -104,21 +128,35 @@ async function bind({ port, unix }: Place, flags: ListenFlags): Promise<Listener
   }
 }
 
-/** Adds the PROXY protocol where a peer can be on the list. */
-function behindProxies(place: Place, listener: Listener, flags: ListenFlags): Listener {
-  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
-  return from !== null && canProxy(from, place) ? proxyProtocol(listener, { from, headerTimeout }) : listener;
+/** Listens on a socket that another process has opened. */
+function adopt(fd: number, { engine, keepAliveMs }: ListenFlags): Listener {
+  try {
+    return listenFd({ fd, engine, keepAliveMs });
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw failed("use", `--listen-fd ${fd}`, error);
+    throw new CommandError(`cannot use --listen-fd ${fd}: expected a listening socket`, 2);
+  }
 }
 
-/** Adds TLS, where it is spoken, the trace and Telnet. It replaces the elements of the list, which the caller closes after an error. */
-async function wrap(listeners: Listener[], places: Place[], flags: ListenFlags, log: Log): Promise<Opened> {
+/** Adds the PROXY protocol where a peer can be on the list. */
+function behindProxies(listener: Listener, flags: ListenFlags): Listener {
+  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
+  const isTcp = listener.addr.transport === "tcp";
+  return from !== null && isProxied(from, isTcp) ? proxyProtocol(listener, { from, headerTimeout }) : listener;
+}
+
+/** Adds the PROXY protocol and TLS, where they are spoken, the trace and Telnet. */
+async function wrap(bound: readonly Bound[], flags: ListenFlags, log: Log): Promise<Omit<Opened, "bound">> {
   const security = flags.tlsCert === null ? undefined : await loadSecurity(flags, log);
   const secure = new Set<string>();
-  for (const [i, { tls }] of places.entries()) {
-    if (tls) listeners[i] = await security!.wrap(listeners[i]);
-    if (tls) secure.add(formatAddr(listeners[i].addr));
-    if (flags.trace) listeners[i] = withTrace(listeners[i], traceTo(log));
-    if (flags.telnet) listeners[i] = withTelnet(listeners[i]);
+  const listeners = [];
+  for (const { listener: inner, tls } of bound) {
+    let listener = behindProxies(inner, flags);
+    if (tls) listener = await security!.wrap(listener);
+    if (tls) secure.add(formatAddr(listener.addr));
+    if (flags.trace) listener = withTrace(listener, traceTo(log));
+    if (flags.telnet) listener = withTelnet(listener);
+    listeners.push(listener);
   }
   return { listeners, secure, ...(security !== undefined && { reload: () => security.reload() }) };
 }

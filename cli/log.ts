@@ -23,6 +23,7 @@ export type LogEvent =
   | ("options" | "engine" | "ignored-variable" | "certificate" | "certificate-dates" | "certificate-kept")
   | ("admin" | "admin-drain")
   | ("signal" | "ignored-signal" | "ending" | "cut" | "failed")
+  | ("upgrade-begun" | "upgraded" | "upgrade-failed" | "systemd-error" | "admin-failed")
   | ("tracing" | "wire" | "left-out" | "dropped");
 
 /** Makes an event's fields, which only the format `json` writes. */

@@ -4,15 +4,23 @@
  * @module
  */
 
+import { type Descriptor, FIRST_FD } from "./descriptors.ts";
 import type { SERVE } from "./flags.ts";
 import type { Values } from "./parse.ts";
 
-/** One place to listen at: a port, or a Unix socket. */
+/** One place to listen at: a port, a Unix socket, or a descriptor of either. */
 export interface Place {
   readonly port?: number;
   readonly unix?: string;
+  readonly fd?: number;
   readonly tls: boolean;
 }
+
+/** The values of the flags that name places. */
+export type PlaceFlags = Pick<Values<typeof SERVE.flags>, "port" | "tlsPort" | "unix" | "tlsCert" | "listenFd">;
+
+/** Stands for the descriptors of systemd, before their number is known. */
+const UNKNOWN: readonly Descriptor[] = [{ fd: FIRST_FD, tls: false }];
 
 /**
  * The places that the flags name. Without a port for TLS alone, a certificate makes every place speak TLS: no place is left
@@ -22,9 +30,14 @@ export interface Place {
  * @param given The options that the user has set.
  */
 export function placesOf(
-  { port, tlsPort, unix, tlsCert }: Pick<Values<typeof SERVE.flags>, "port" | "tlsPort" | "unix" | "tlsCert">,
+  { port, tlsPort, unix, tlsCert, listenFd }: PlaceFlags,
   given: ReadonlySet<string>,
 ): Place[] {
+  if (listenFd !== null) {
+    const descriptors = listenFd === "systemd" ? UNKNOWN : listenFd;
+    const all = tlsCert !== null && !descriptors.some(({ tls }) => tls);
+    return descriptors.map(({ fd, tls }) => ({ fd, tls: tls || all }));
+  }
   const tls = tlsCert !== null && tlsPort === null;
   const places: Place[] = [];
   if (given.has("port") || unix === null && tlsPort === null) places.push({ port, tls });
@@ -33,12 +46,17 @@ export function placesOf(
   return places;
 }
 
-/** Whether it is a port. */
+/** Whether it can be a port. Which kind of socket a descriptor is turns out when it is used. */
 export function isTcp({ unix }: Place): boolean {
   return unix === undefined;
 }
 
-/** Whether a peer there can be on the list: on a Unix socket peers have no address, and on TCP each has one. */
+/** Whether a peer there can be on the list. */
 export function canProxy(proxies: readonly string[], place: Place): boolean {
-  return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp(place));
+  return place.fd !== undefined || isProxied(proxies, isTcp(place));
+}
+
+/** Whether a peer of such a socket can be on the list: on a Unix socket peers have no address, and on TCP each has one. */
+export function isProxied(proxies: readonly string[], isTcp: boolean): boolean {
+  return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp);
 }

@@ -1,5 +1,5 @@
 /**
- * Handles the signals that stop the server or reload its certificate.
+ * Handles the signals that stop the server, reload its certificate, or start its successor.
  *
  * @module
  */
@@ -40,10 +40,13 @@ export function onSignals(
 }
 
 /**
- * Handles SIGHUP, which would otherwise end the process without a drain.
+ * Handles signals that would otherwise end the process without a drain.
  *
  * @param hangup Called at each SIGHUP.
+ * @param upgrade Called at each SIGUSR2.
  */
-export function onHangup(hangup: () => void): void {
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", hangup);
+export function onOthers(hangup: () => void, upgrade: () => void): void {
+  if (Deno.build.os === "windows") return;
+  Deno.addSignalListener("SIGHUP", hangup);
+  Deno.addSignalListener("SIGUSR2", upgrade);
 }

@@ -28,6 +28,7 @@ export function checkTogether(values: ServeValues, given: ReadonlySet<string>, w
   checkPair(written.has("tlsHandshakeTimeout") && tlsCert === null, "tlsHandshakeTimeout", "without", "tlsCert");
   checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
   checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
+  checkDescriptors(values, given);
   const places = placesOf(values, given);
   checkPorts(places);
   checkProxies(proxyProtocol, places);
@@ -44,9 +45,21 @@ export function checkTogether(values: ServeValues, given: ReadonlySet<string>, w
 }
 
 function checkPorts(places: readonly Place[]): void {
-  const [first, second] = places.filter(isTcp);
+  const [first, second] = places.filter(({ port }) => port !== undefined);
   if (second === undefined || first.port !== second.port || first.port === 0) return;
   throw new CommandError(`cannot use --port ${first.port} with --tls-port ${second.port}: expected two ports`, 2);
+}
+
+/** Throws if descriptors are to be listened on, and other places too. */
+function checkDescriptors({ listenFd, tlsCert, upgrade }: ServeValues, given: ReadonlySet<string>): void {
+  if (listenFd === null) return;
+  const secure = listenFd === "systemd" ? undefined : listenFd.find(({ tls }) => tls);
+  checkPair(tlsCert === null && secure !== undefined, `listenFd ${secure?.fd}:tls`, "without", "tlsCert");
+  // The new process of an upgrade gets the sockets, and the old one's flags.
+  if (upgrade === "child") return;
+  for (const other of ["hostname", "port", "tlsPort", "unix"]) {
+    checkPair(given.has(other), "listenFd", "with", other);
+  }
 }
 
 /** Throws if no peer can be on the list, wherever the command listens. */

@@ -43,6 +43,9 @@ const DEFAULTS = {
   tlsClientCa: null,
   tlsPort: null,
   tlsHandshakeTimeout: 10_000,
+  listenFd: null,
+  upgrade: "off",
+  upgradeTimeout: 30_000,
   engine: "deno",
   admin: null,
   adminTokenFile: null,
@@ -216,7 +219,7 @@ Deno.test("What is no flag is refused, with the flag that it may have been, and 
       "--max-conn": "--max-connection-bytes",
       "-port": "--port",
     },
-    ...{ "--timeout": undefined, "--tls-certificate": "--tls-cert", "--hlep": "--help", "--listen": undefined },
+    ...{ "--timeout": undefined, "--tls-certificate": "--tls-cert", "--hlep": "--help", "--listen": "--listen-fd" },
   };
   for (const [flag, other] of Object.entries(meant)) {
     const hint = other === undefined ? "see shouty --help" : `did you mean ${other}?`;

@@ -5,9 +5,11 @@ import schema from "../../docs/log_schema.json" with { type: "json" };
 import { CLOSE_REASONS, type RejectReason } from "../../internal/api/reasons.ts";
 import { makeIdentity } from "../kit/certificates.ts";
 import { ask, listening, NO_SIGNALS, type StartOptions, startServer, Subprocess } from "../kit/command.ts";
+import { NO_EPOLL } from "../kit/epoll.ts";
 import { FakeStderr } from "../kit/fake_stderr.ts";
 import { load } from "../kit/npm.ts";
 import { IDENTITY } from "../kit/tls.ts";
+import { Lineage } from "../kit/upgrades.ts";
 
 interface Validator {
   (line: unknown): boolean;
@@ -29,10 +31,11 @@ const EVENTS: Record<LogEvent, true> = {
   ...{ "certificate": true, "certificate-dates": true, "certificate-kept": true, "ending": true },
   ...{ "paused": true, "resumed": true, "lame-duck": true },
   ...{ "admin": true, "admin-drain": true },
+  ...{ "upgrade-begun": true, "upgraded": true, "upgrade-failed": true, "systemd-error": true, "admin-failed": true },
   ...{ "tracing": true, "wire": true, "left-out": true, "dropped": true },
 };
 /** What no run of the command shows at will: a defect, a listener that breaks, a reader that stops and goes on, a pause. */
-const NOT_RUN = ["dropped", "failed", "handler-error", "paused", "resumed"];
+const NOT_RUN = ["admin-failed", "dropped", "failed", "handler-error", "paused", "resumed"];
 
 const seen = new Set<string>();
 
@@ -89,6 +92,30 @@ test("The log of a server that its admin port ends is as its schema says", async
   assertEquals([drained.status, (await drained.json()).state], [202, "draining"]);
   const events = checkLines((await server.outcome()).stderr);
   assertEquals([events.includes("admin-drain"), events.at(-1)], [true, "stopped"]);
+});
+
+test("The log of upgrades is as its schema says", async () => {
+  // What cannot be run here has not been seen to differ.
+  if (NO_EPOLL !== "") {
+    return ["systemd-error", "upgrade-begun", "upgrade-failed", "upgraded"].forEach((e) => seen.add(e));
+  }
+  const env = { NOTIFY_SOCKET: "/run/nowhere" };
+  const permissions = ["--allow-net", "--allow-ffi", "--allow-run", "--allow-env=NOTIFY_SOCKET"];
+  const folder = await Deno.makeTempDir();
+  const program = `${folder}/program`;
+  await Deno.symlink(Deno.execPath(), program);
+  const args = ["run", ...permissions, "mod.ts", "--engine", "epoll", "--hostname", "127.0.0.1", "--port", "0"];
+  const command = [...args, "--log-format", "json", "--upgrade"];
+  await using servers = new Lineage(new Subprocess(program, command, { env }));
+  await servers.port();
+  await Deno.remove(program);
+  Deno.kill(servers.first.pid, "SIGUSR2");
+  await servers.first.stderrMatch(/"upgrade-failed"/);
+  await Deno.symlink(Deno.execPath(), program);
+  const second = await servers.upgrade(servers.first.pid);
+  const events = checkLines(await servers.stop(second));
+  assertEquals(events.filter((event) => event === "upgraded").length, 1);
+  await Deno.remove(folder, { recursive: true });
 });
 
 test("The log of certificates is as its schema says", async () => {
@@ -152,6 +179,7 @@ test("The lines that no run shows at will are as the schema says, too", async ()
   report(log, { type: "paused" });
   report(log, { type: "resumed" });
   log.write("error", "failed", () => "cannot accept any more: closed", () => ({ error: "closed" }));
+  log.write("error", "admin-failed", () => "cannot open the admin port", () => ({ error: "address already in use" }));
   await log.flush();
   assertEquals(checkLines(stderr.text).toSorted(), NOT_RUN);
   assertMatch(stderr.text, /^[ -~\n]+$/);
