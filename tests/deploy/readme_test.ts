@@ -39,8 +39,6 @@ test("deploy/README.md lists each folder, and points at no file that is missing"
 test("each flag that deploy/ names is one of shouty's", async () => {
   const commands = [SERVE, ...Object.values(ADMIN_COMMANDS)];
   const known = new Set([...OF_OTHERS, ...commands.flatMap(({ flags }) => Object.keys(flags).map(flagName))]);
-  // Until the command can listen on a socket that systemd has opened.
-  known.add("listen-fd");
   let count = 0;
   for (const file of await files()) {
     for (const [, name] of shipped(file).matchAll(/(?<![\w-])--([a-z][a-z-]*)/g)) {

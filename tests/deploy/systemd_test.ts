@@ -1,5 +1,4 @@
 import { assertEquals, assertGreater, assertLess, assertMatch } from "@std/assert";
-import { SERVE } from "../../cli/flags.ts";
 import { test } from "../kit/bounded.ts";
 import { adapted, ask, flagsOf, makeFolder, milliseconds, shipped } from "../kit/deploy.ts";
 import { missingProgram } from "../kit/foreign.ts";
@@ -18,13 +17,12 @@ function setting(unit: string, name: string): string {
   return values[0];
 }
 
-/** The command line of the service, without the flag that takes the port from systemd if the command has none yet. */
+/** The command line of the service, without the program. */
 function commandLine(): string[] {
   const words = setting(SERVICE, "ExecStart").split(" ");
   assertEquals(words.shift(), "/usr/local/bin/shouty");
-  const flag = words.indexOf("--listen-fd");
-  assertEquals(words[flag + 1], "systemd");
-  return "listenFd" in SERVE.flags ? words : words.toSpliced(flag, 2);
+  assertEquals(words[words.indexOf("--listen-fd") + 1], "systemd");
+  return words;
 }
 
 /** The units in a folder, with a program that is there. */
