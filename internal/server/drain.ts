@@ -40,6 +40,8 @@ export class Drain {
   #beginAt = Infinity;
   #begun = false;
   #deadline = Infinity;
+  /** When the last connection is asked to finish, in the mode `finish`. */
+  #finishedBy = -Infinity;
   readonly #finishing: Spread;
   readonly #aborting: Spread;
   #cancelDelay = () => {};
@@ -73,8 +75,8 @@ export class Drain {
     this.#timeout = Math.min(this.#timeout, drainTimeout!);
     this.#spread = Math.min(this.#spread, spread!);
     if (!this.#begun) return this.#beginAfter(delay!, now);
-    if (finish) this.#finish(now);
     this.#endBy(now + drainTimeout!, now);
+    if (finish || this.#deadline < this.#finishedBy) this.#finish(now);
   }
 
   /** Cancels the timers, because no connection is left. */
@@ -101,25 +103,34 @@ export class Drain {
     this.#reportLater();
     this.#hooks.begin();
     const now = this.#clock.now();
-    if (this.#mode === "finish") this.#finish(now);
+    // First the deadline: the spread must not be longer.
     this.#endBy(now + this.#timeout, now);
+    if (this.#mode === "finish") this.#finish(now);
   }
 
+  /** Asks the connections to finish, one after another, the last one at the deadline at the latest. */
   #finish(now: number): void {
-    this.#finishing.start(this.#conns, Math.min(this.#spread, this.#deadline - now));
+    const first = this.#finishedBy === -Infinity;
+    this.#finishedBy = Math.min(first ? now + this.#spread : this.#finishedBy, this.#deadline);
+    this.#finishing.start(this.#conns, this.#finishedBy - now);
+    // While the drain lingered, it was to abort connections from before the deadline on. They have until then now.
+    this.#aborting.stop();
+    this.#abortAfter(Math.max(0, this.#deadline - now), 0);
   }
 
   /** Brings the deadline forward. */
   #endBy(deadline: number, now: number): void {
     if (deadline >= this.#deadline) return;
     this.#deadline = deadline;
-    this.#cancelDeadline();
     const spread = this.#mode === "finish" ? 0 : Math.min(this.#spread, deadline - now);
-    this.#cancelDeadline = this.#clock.setTimer(
-      () => this.#aborting.start(this.#conns, spread),
-      deadline - spread - now,
-      true,
-    );
+    this.#abortAfter(deadline - spread - now, spread);
+  }
+
+  /** Aborts the connections that are open after a time, in milliseconds, one after another over `spread`. */
+  #abortAfter(delay: number, spread: number): void {
+    this.#cancelDeadline();
+    if (delay === Infinity) return;
+    this.#cancelDeadline = this.#clock.setTimer(() => this.#aborting.start(this.#conns, spread), delay, true);
   }
 
   #reportLater(): void {

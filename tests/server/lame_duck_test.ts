@@ -93,3 +93,52 @@ testOnce("a connection that ends by itself while the ends are spread is not ende
   }
   assertEquals((await stopped).closed, { end: 5, drained: 5 });
 });
+
+testOnce("with a spread longer than the drain, all connections are asked to finish before the deadline", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity });
+  const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+  let asked = 0;
+  for (const { finishing } of t.server.connections) finishing.addEventListener("abort", () => asked++);
+  t.server.shutdown({ drain: "finish", drainTimeout: 4000, spread: 60_000 });
+  assertEquals(asked, 0);
+  await clock.advance(2000);
+  assertEquals(asked, 10);
+  await clock.advance(1990);
+  assertEquals(asked, 20);
+  for (const client of clients) client.close();
+});
+
+testOnce("a deadline that is brought forward brings forward when connections are asked to finish", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity });
+  const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+  let asked = 0;
+  for (const { finishing } of t.server.connections) finishing.addEventListener("abort", () => asked++);
+  t.server.shutdown({ drain: "finish", drainTimeout: 60_000, spread: 40_000 });
+  t.server.shutdown({ drainTimeout: 50_000 });
+  assertEquals(asked, 0, "The deadline is still later than the spread's end");
+  t.server.shutdown({ drainTimeout: 4000 });
+  await clock.advance(2000);
+  assertEquals(asked, 10);
+  await clock.advance(1990);
+  assertEquals(asked, 20);
+  for (const client of clients) client.close();
+});
+
+testOnce("a drain that turns from linger into finish aborts no connection before the deadline", async () => {
+  const { listener, clock } = inMemory();
+  const answer = Promise.withResolvers<string>();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity }, () => answer.promise);
+  const client = await t.admitted();
+  await client.write("busy\n");
+  t.server.shutdown({ drain: "linger", drainTimeout: 10_000, spread: 8000 });
+  await clock.advance(1000);
+  const stopped = t.server.shutdown({ drain: "finish" });
+  for (let now = 1000; now < 9900; now += 100) await clock.advance(100);
+  assertEquals(t.all("closed").length, 0);
+  answer.resolve("answered");
+  assertEquals(await client.readAll(), "answered\n");
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
