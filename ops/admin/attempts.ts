@@ -26,7 +26,7 @@ export class Attempts {
   }
 
   /**
-   * Counts a try, before it is known whether it succeeds: many at a time would pass a count that is made afterwards.
+   * Counts a try, before it is known whether it succeeds.
    *
    * @param client Who tries.
    * @throws {Refusal} If the client has to wait.
