@@ -157,7 +157,8 @@ export class Entrance {
   #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number, error?: unknown): void {
     const { reports, framing } = this.#host;
     const { remoteAddr } = transport;
-    this.#admission.rejected(remoteAddr, reason);
+    // With an error, the hook has failed: after an outage of what it depends on, no client must be shut out for that.
+    if (error === undefined) this.#admission.rejected(remoteAddr, reason);
     reports.rejected({ remoteAddr, reason, limit: limit!, error });
     if (AT_ONCE.has(reason)) return closeQuietly(transport);
     const word = reports.lastWords(reason, limit ?? 0);

@@ -4,7 +4,10 @@
  * @module
  */
 
-/** The number of rejections in a row that have no penalty: a client may be unlucky, or have a bug that is soon mended. */
+/**
+ * The number of rejections that have no penalty: a client may be unlucky, or have a bug that is soon mended. Connections
+ * that are admitted in between do not change the count: behind one address there may be an offender among many others.
+ */
 const FREE_REJECTIONS = 10;
 
 /** The first penalty, in milliseconds; each further rejection doubles it. */

@@ -83,3 +83,19 @@ testOnce("rejections that are not the client's doing have no penalty", async () 
   for (let i = 0; i < 15; i++) await (await t.connect()).readAll();
   assertEquals(new Set(t.all("rejected").map(({ reason }) => reason)), new Set(["max-connections"]));
 });
+
+testOnce("an admit that fails shuts no client out, and one that refuses does", async () => {
+  const { listener, clock } = inMemory();
+  let refuses = false;
+  const admit = (): false => {
+    if (refuses) return false;
+    throw new Error("The database is away");
+  };
+  await using t = startServer({ listener, clock, admit, maxPenaltyMs: 60_000 });
+  for (let i = 0; i < 15; i++) await (await t.connect()).readAll();
+  const reasons = () => new Set(t.all("rejected").map(({ reason }) => reason));
+  assertEquals(reasons(), new Set(["refused"]));
+  refuses = true;
+  for (let i = 0; i < 12; i++) await (await t.connect()).readAll();
+  assertEquals(reasons(), new Set(["refused", "penalty"]));
+});
