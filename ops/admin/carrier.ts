@@ -23,8 +23,11 @@ export class Carrier {
   readonly #streams: Streams;
   readonly #clock: Clock;
   readonly #bounds: Bounds;
-  /** The connections, each with its request, if it has one; that which has been as it is for longest is first. */
-  readonly #sockets = new Map<Socket, IncomingMessage | undefined>();
+  /**
+   * The connections, each with its request, if it has one, or `"stream"` if it gets events; that which has been as it is
+   * for longest is first.
+   */
+  readonly #sockets = new Map<Socket, IncomingMessage | "stream" | undefined>();
   #closing = false;
 
   private constructor(server: Server, answer: Answer, streams: Streams, clock: Clock, bounds: Bounds) {
@@ -74,20 +77,21 @@ export class Carrier {
   #enter(socket: Socket): void {
     this.#sockets.set(socket, undefined);
     socket.once("close", () => this.#sockets.delete(socket));
-    if (this.#sockets.size > this.#bounds.connections) this.#makeRoom();
+    if (this.#sockets.size > this.#bounds.connections) this.#makeRoom(socket);
   }
 
   /**
-   * Ends the connection that has kept its place for longest without a whole request. If that was the newcomer, clients
-   * that send nothing, or send slowly, could keep all others out.
+   * Ends the connection that has kept its place for longest without a whole request, or, if all have one, without taking
+   * its answer. If that was the newcomer, clients that send or read slowly, or not at all, could keep all others out.
    */
-  #makeRoom(): void {
-    for (const [socket, request] of this.#sockets) {
-      if (request?.complete) continue;
-      // Not when it has closed, which takes a turn: another newcomer would find it here again.
-      this.#sockets.delete(socket);
-      return void socket.destroy();
-    }
+  #makeRoom(newcomer: Socket): void {
+    // Streams have a limit of their own, and each client of one has to go on reading.
+    const others = [...this.#sockets].filter(([socket, state]) => socket !== newcomer && state !== "stream");
+    const waiting = others.find(([, state]) => state !== "stream" && !state?.complete);
+    const [socket] = waiting ?? others[0] ?? [newcomer];
+    // Not when it has closed, which takes a turn: another newcomer would find it here again.
+    this.#sockets.delete(socket);
+    socket.destroy();
   }
 
   async #handle(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -104,6 +108,7 @@ export class Carrier {
     if (response.destroyed || socket.destroyed) return;
     if (reply === "stream") {
       cancel();
+      this.#note(socket, "stream");
       this.#streams.add(response);
     } else {
       send(response, reply, this.#closing || !incoming.complete);
@@ -118,9 +123,9 @@ export class Carrier {
   }
 
   /** Notes what a connection does from now on. */
-  #note(socket: Socket, request: IncomingMessage | undefined): void {
+  #note(socket: Socket, state: IncomingMessage | "stream" | undefined): void {
     this.#sockets.delete(socket);
-    this.#sockets.set(socket, request);
+    this.#sockets.set(socket, state);
   }
 
   async #replyTo(incoming: IncomingMessage): Promise<Reply | "stream"> {

@@ -139,6 +139,36 @@ test("a client that does not take its answer loses its connection", async () => 
   assertLess((await readAll(conn)).length, LARGE);
 });
 
+test("clients that do not take their answers keep nobody out, and take no place of a stream", async () => {
+  const large = "x".repeat(LARGE);
+  const answer: Answer = ({ path }) => {
+    if (path === "/stream") return Promise.resolve("stream");
+    return Promise.resolve({ status: 200, body: path === "/large" ? large : "small" });
+  };
+  await using carrier = await startCarrier(answer, () => 0, { connections: 4, eventMs: 20 });
+  const get = (path: string) => ENCODER.encode(`GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`);
+  const conns: Deno.Conn[] = [];
+  try {
+    for (const path of ["/stream", "/large", "/large", "/large"]) {
+      const conn = await connectTo(carrier.addr);
+      conns.push(conn);
+      await conn.write(get(path));
+      // The answer has begun, so the request is whole.
+      await conn.read(new Uint8Array(1));
+    }
+    for (let i = 0; i < 3; i++) {
+      assertEquals(parse(await send(carrier.addr, new TextDecoder().decode(get("/small")))).body, "small");
+    }
+    assertLess((await readAll(conns[1])).length, LARGE);
+    const text = new TextDecoderStream();
+    const events = conns[0].readable.pipeThrough(text).getReader();
+    for (let i = 0, all = ""; i < 3; i = all.split("event: status").length) all += (await events.read()).value;
+    await events.cancel();
+  } finally {
+    for (const conn of conns.slice(1)) conn.close();
+  }
+});
+
 test("an answer that never comes takes its client's connection with it", async () => {
   await using carrier = await startCarrier(() => new Promise(() => {}), () => 0, { replyMs: 100 });
   assertEquals(await send(carrier.addr, READY), "");
