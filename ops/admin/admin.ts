@@ -113,7 +113,7 @@ export interface Admin extends AsyncDisposable {
  * | `GET /connections`             | open connections: `sort`, `filter`, `phase`, `waitsFor`, `limit`, `offset`          |
  * | `POST /connections/ID/close`   | 202, and closes a connection; `{"detail": "…"}` is the word for it                  |
  * | `GET /limits`, `PATCH /limits` | the limits that hold; `null` is `Infinity`                                          |
- * | `POST /pause`, `POST /resume`  | the status, after the server has stopped or begun to accept                         |
+ * | `POST /pause`, `POST /resume`  | the status, after the server has stopped or begun to accept; 409 while it drains    |
  * | `POST /drain`                  | 202, and shuts the server down; the body can have the options of `shutdown`         |
  * | `GET /events`                  | server-sent events: the status, every second                                        |
  * | `POST /login`, `POST /logout`  | 204, and a cookie in place of the header, for the page; `{"token": "…"}` is the body |

@@ -107,8 +107,8 @@ export class Routes {
         PATCH: async (request) => json(200, await patchLimits(this.#need().server, request)),
       }),
       own("/drain", { POST: (request) => this.#drain(request) }),
-      own("/pause", { POST: () => this.#set((server) => server.pause()) }),
-      own("/resume", { POST: () => this.#set((server) => server.resume()) }),
+      own("/pause", { POST: () => this.#set("pause") }),
+      own("/resume", { POST: () => this.#set("resume") }),
     ];
   }
 
@@ -127,8 +127,13 @@ export class Routes {
     return json(code, this.#need().status.now());
   }
 
-  #set(change: (server: Server<unknown>) => void): Reply {
-    change(this.#need().server);
+  #set(command: "pause" | "resume"): Reply {
+    const { server } = this.#need();
+    // The server would ignore it, and nobody should believe that it accepts connections again.
+    if (server.state === "draining" || server.state === "closed") {
+      throw new Refusal(409, `Cannot ${command}: the server is ${server.state}`);
+    }
+    server[command]();
     return this.#report(200);
   }
 

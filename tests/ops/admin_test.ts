@@ -97,6 +97,22 @@ test("an admin port pauses and resumes the server, and shows the status after it
   assertEquals(admin.t.server.paused, false);
 });
 
+test("an admin port neither pauses nor resumes a server that drains, and does in lame duck", async () => {
+  await using admin = await startAdmin();
+  using client = await admin.t.admitted();
+  await admin.ask("POST /drain", { body: '{"delay":600000,"drainTimeout":null}' });
+  assertEquals((await admin.json("POST /pause")).paused, true);
+  const { state, paused } = await admin.json("POST /resume");
+  assertEquals([state, paused], ["lame-duck", false]);
+  await admin.ask("POST /drain", { body: '{"delay":0}' });
+  for (const command of ["pause", "resume"]) {
+    const { status, body } = await admin.ask(`POST /${command}`);
+    assertEquals([status, body], [409, `{"error":"Cannot ${command}: the server is draining"}\n`]);
+  }
+  await client.closeWrite();
+  await admin.t.server.finished;
+});
+
 test("an admin port drains the server, and answers until its end", async () => {
   await using admin = await startAdmin();
   using client = await admin.t.admitted();
