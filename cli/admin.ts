@@ -16,7 +16,7 @@ import type { Environment } from "./environment.ts";
 import { requireFile } from "./files.ts";
 import { type Command, TOKEN_VARIABLE } from "./flags.ts";
 import { answer } from "./help.ts";
-import { formatTarget, requireNet } from "./net.ts";
+import { failed, formatTarget, requireNet } from "./net.ts";
 import { type Given, parse } from "./parse.ts";
 import { keepOnly, type PermissionName } from "./permissions.ts";
 import { print } from "./print.ts";
@@ -98,7 +98,16 @@ async function run(
   requireNet("ask", formatTarget(target));
   if ("path" in target) requireFile(`ask ${formatTarget(target)}`, target.path, ["read", "write"]);
   const answered = await ask(port, method, path, body);
-  return await say(json ? answered.trimEnd() : text(JSON.parse(answered)));
+  return await say(json ? answered.trimEnd() : worded(answered, text, formatTarget(target)));
+}
+
+/** Words an answer. What is JSON and lacks what an answer has comes from another server. */
+function worded(answer: string, text: Exchange["text"], address: string): string {
+  try {
+    return text(JSON.parse(answer));
+  } catch {
+    throw failed("ask", address, "the answer is not that of an admin port");
+  }
 }
 
 /** The parameters of the list. The server has the same defaults. */

@@ -89,6 +89,17 @@ test("shouty admin words in one line what fails", async () => {
   await fails(1, ["status", "--admin", other], `cannot ask ${other}: the answer is not that of an admin port`);
 });
 
+test("shouty admin says that another server's JSON is not the answer of an admin port", async () => {
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+  await using other = Deno.serve(options, () => Response.json({ connections: [{ id: 1 }] }));
+  const at = `127.0.0.1:${other.addr.port}`;
+  for (const command of ["status", "connections", "drain"]) {
+    const { code, stdout, stderr } = await admin(at, command);
+    const expected = `shouty: cannot ask ${at}: the answer is not that of an admin port\n`;
+    assertEquals([code, stdout, stderr], [1, "", expected], command);
+  }
+});
+
 test("shouty admin gives up on a server that does not answer", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const at = `127.0.0.1:${listener.addr.port}`;
