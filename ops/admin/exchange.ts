@@ -5,7 +5,7 @@
  */
 
 import type { IncomingHttpHeaders } from "node:http";
-import { quote } from "../../internal/api/errors.ts";
+import { escapeUnsafe, quote } from "../../internal/api/errors.ts";
 
 /** A request. */
 export interface Request {
@@ -65,9 +65,12 @@ export function plain(status: number, text: string): Reply {
   return { status, type: "text/plain; charset=utf-8", body: `${text}\n` };
 }
 
-/** Makes an answer of JSON, in which `Infinity` is `null`. */
+/**
+ * Makes an answer of JSON, in which `Infinity` is `null`. It may be shown on a terminal, as `curl` does: characters that
+ * would act there, and are in a peer's path or a handler's word, are escaped.
+ */
 export function json(status: number, value: unknown, headers: Reply["headers"] = {}): Reply {
-  return { status, type: "application/json", body: `${JSON.stringify(value)}\n`, headers };
+  return { status, type: "application/json", body: `${escapeUnsafe(JSON.stringify(value))}\n`, headers };
 }
 
 /** Makes the answer to a refused request. */

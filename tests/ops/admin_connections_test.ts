@@ -102,6 +102,17 @@ test("an admin port finds connections by what their handlers say of them", async
   assertEquals((await admin.json("GET /connections?filter=GREET")).connections[0].detail, "No Greeting");
 });
 
+test("what handlers say cannot act on the terminal on which an answer is shown", async () => {
+  await using admin = await startAdmin();
+  using _client = await admin.t.admitted();
+  const [conn] = admin.t.server.connections;
+  const detail = "\x9b31mred \u202ereversed\u2028";
+  conn.setDeadline(60_000, detail);
+  const { body } = await admin.ask("GET /connections");
+  assertStringIncludes(body, String.raw`"detail":"\u009b31mred \u202ereversed\u2028"`);
+  assertEquals(JSON.parse(body).connections[0].detail, detail);
+});
+
 test("an admin port names what is wrong with the list that is asked for", async () => {
   await using admin = await startAdmin();
   for (
