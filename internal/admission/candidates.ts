@@ -45,9 +45,15 @@ export class Candidates {
    * @param addr The peer's address.
    * @param limits The limits of the server, which the hook can change.
    * @param ask Calls the hook.
-   * @returns The decision; never rejects.
+   * @param decided Gets the decision, in the moment in which the connection is no longer one of these: changed limits
+   * count each connection either here or as an open one.
    */
-  async ask(addr: Deno.Addr, limits: ConnLimits, ask: () => AdmitResult | Promise<AdmitResult>): Promise<Verdict> {
+  async ask(
+    addr: Deno.Addr,
+    limits: ConnLimits,
+    ask: () => AdmitResult | Promise<AdmitResult>,
+    decided: (verdict: Verdict) => void,
+  ): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<Verdict>();
     const timeout = this.#timeout;
     const late = () => resolve({ error: new Deno.errors.TimedOut(`No decision of admit within ${timeout} ms`) });
@@ -58,7 +64,7 @@ export class Candidates {
     const verdict = await promise;
     this.#drops.delete(drop);
     cancel();
-    return verdict;
+    decided(verdict);
   }
 
   async #verdictOf(limits: ConnLimits, ask: () => AdmitResult | Promise<AdmitResult>): Promise<Verdict> {

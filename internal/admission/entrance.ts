@@ -140,8 +140,8 @@ export class Entrance {
     const admit = this.#admit;
     if (admit === undefined) return this.#host.serve(transport, this.#limits);
     const { localAddr } = transport;
-    const verdict = this.#candidates.ask(remoteAddr, this.#limits, () => admit({ remoteAddr, localAddr }));
-    verdict.then((verdict) => this.#decided(transport, remoteAddr, verdict));
+    const ask = () => admit({ remoteAddr, localAddr });
+    this.#candidates.ask(remoteAddr, this.#limits, ask, (verdict) => this.#decided(transport, remoteAddr, verdict));
   }
 
   /** Serves or rejects a connection about which the hook `admit` has decided. */

@@ -95,6 +95,26 @@ testOnce("setLimits() changes the rules of admission at once, for connections th
   assertEquals(t.all("rejected").at(-1)!.reason, "accept-rate-per-ip");
 });
 
+testOnce(
+  "setLimits() counts a connection once, at whatever step between the decision of admit and its serving",
+  async () => {
+    for (let steps = 0; steps < 20; steps++) {
+      const { listener, clock } = inMemory();
+      const decide = Promise.withResolvers<void>();
+      await using t = startServer({ listener, clock, idleTimeout: Infinity, admit: () => decide.promise });
+      const first = await t.connect();
+      await clock.advance(0);
+      decide.resolve();
+      for (let step = 0; step < steps; step++) await undefined;
+      t.server.setLimits({ maxConnectionsPerIp: 1 });
+      await t.until("accepted");
+      const second = await t.connect();
+      assertEquals(await second.readAll(), "error: more than 1 connection from one address\n", `After ${steps} steps`);
+      first.close();
+    }
+  },
+);
+
 testOnce("setLimits() makes room for a connection that waits", async () => {
   await using t = startServer({ ...inMemory(), maxConnections: 1, atCapacity: "wait", idleTimeout: Infinity });
   await t.admitted();
