@@ -42,6 +42,13 @@ export function checkTogether(values: ServeValues, given: ReadonlySet<string>, w
     checkPair(written.has(option) && values.admin === null, option, "without", "admin");
   }
   checkCancelled(values, places, written);
+  checkSpread(values);
+}
+
+function checkSpread({ drainSpread, drainTimeout }: ServeValues): void {
+  if (drainSpread <= drainTimeout) return;
+  const flags = `--drain-spread ${drainSpread}ms with --drain-timeout ${drainTimeout}ms`;
+  throw new CommandError(`cannot use ${flags}: expected a spread of at most the timeout`, 2);
 }
 
 function checkPorts(places: readonly Place[]): void {

@@ -47,6 +47,10 @@ const CANCELLED: [args: string, says: string | undefined, env?: Record<string, s
     "--at-capacity wait --max-connections off",
     "cannot use --at-capacity with --max-connections off: expected a number of connections",
   ],
+  [
+    "--drain-spread 20s",
+    "cannot use --drain-spread 20000ms with --drain-timeout 8000ms: expected a spread of at most the timeout",
+  ],
   ["--trace --log-level error", "cannot use --trace with --log-level error: expected debug or info"],
   ["--trace --log-level debug", undefined],
 ];
