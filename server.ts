@@ -164,9 +164,11 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
     checkOptions("shutdown options", options);
     const { drain = this.#options.drain ?? "linger", drainTimeout = this.#options.drainTimeout ?? 10_000 } = options;
-    const { delay = this.#options.drainDelay ?? 0, spread = this.#options.drainSpread ?? 0 } = options;
+    const { delay = this.#options.drainDelay ?? 0, spread } = options;
     checkDrain({ drain, drainTimeout, delay, spread });
-    if (this.#state !== "closed") this.#drain.hurry({ drain, drainTimeout, delay, spread });
+    // A further call that says nothing of a spread, such as that of a signal, leaves it as it is.
+    const own = this.#state === "listening" ? this.#options.drainSpread ?? 0 : Infinity;
+    if (this.#state !== "closed") this.#drain.hurry({ drain, drainTimeout, delay, spread: spread ?? own });
     return this.#report.promise;
   }
 

@@ -60,8 +60,8 @@ export interface Server<Data = undefined> extends AsyncDisposable {
   setLimits(limits: ServerLimits): void;
   /**
    * Stops accepting, at once or after a delay, and ends the connections. A later call can only make the first one faster:
-   * it can turn `linger` into `finish`, bring the deadline forward, or shorten the delay. A handler may call it, but must not await it: the shutdown
-   * waits for the handler.
+   * it can turn `linger` into `finish`, bring the deadline forward, or shorten the delay; without a spread, it leaves that
+   * of the first call. A handler may call it, but must not await it: the shutdown waits for the handler.
    *
    * @param options How to drain, and how long at most.
    * @returns How the connections ended; every port is free again when it resolves.

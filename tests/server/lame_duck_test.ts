@@ -109,6 +109,23 @@ testOnce("with a spread longer than the drain, all connections are asked to fini
   for (const client of clients) client.close();
 });
 
+testOnce("a further shutdown() without a spread leaves that of the first", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity });
+  const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+  let asked = 0;
+  for (const { finishing } of t.server.connections) finishing.addEventListener("abort", () => asked++);
+  t.server.shutdown({ drain: "finish", delay: 5000, spread: 4000 });
+  // As a signal does that comes in lame duck.
+  t.server.shutdown();
+  assertEquals([t.server.state, asked], ["draining", 0]);
+  await clock.advance(2000);
+  assertEquals(asked, 10);
+  await clock.advance(2000);
+  assertEquals(asked, 20);
+  for (const client of clients) client.close();
+});
+
 testOnce("a deadline that is brought forward brings forward when connections are asked to finish", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, idleTimeout: Infinity });
