@@ -15,6 +15,15 @@ import type { Streams } from "./streams.ts";
 /** Answers a request; `"stream"` sends it events. */
 export type Answer = (request: Request) => Promise<Reply | "stream">;
 
+/** Time between two calls that make the port go on listening, in milliseconds. */
+const LISTEN_MS = 1000;
+
+/** Maximum number of connections in the kernel's queue; `node:net` has the same. */
+const BACKLOG = 511;
+
+/** The part of `node:net` that makes a socket listen. It is not documented, so it may be missing. */
+type Listening = { readonly _handle?: { listen?(backlog: number): unknown } | null };
+
 /** What carries the requests of one port. */
 export class Carrier {
   /** The server, which does not listen yet. */
@@ -29,6 +38,7 @@ export class Carrier {
    */
   readonly #sockets = new Map<Socket, IncomingMessage | "stream" | undefined>();
   #closing = false;
+  #cancelListening = () => {};
 
   private constructor(server: Server, answer: Answer, streams: Streams, clock: Clock, bounds: Bounds) {
     this.server = server;
@@ -37,6 +47,7 @@ export class Carrier {
     this.#clock = clock;
     this.#bounds = bounds;
     server.keepAliveTimeout = bounds.idleMs;
+    server.once("listening", () => this.#goOnListening());
     server.on("connection", (socket: Socket) => this.#enter(socket));
     server.on("request", (request, response) => this.#handle(request, response));
     server.on("clientError", (error: Error & { code?: string }, socket: Socket) => this.#misread(error, socket));
@@ -64,6 +75,7 @@ export class Carrier {
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
+    this.#cancelListening();
     const { promise, resolve } = Promise.withResolvers<void>();
     this.server.close(() => resolve());
     this.#streams.close();
@@ -72,6 +84,20 @@ export class Carrier {
     const cancel = this.#clock.setTimer(end, this.#bounds.closeMs, true);
     await promise;
     cancel();
+  }
+
+  /**
+   * Listens again from time to time. When the process is out of descriptors, one `accept` of Deno's `node:net` fails, and
+   * it makes no other, without a word: the port would be dead for ever, health checks included. Listening again on the
+   * socket makes a TCP port go on, and changes nothing for one that accepts. A Unix socket cannot be helped this way.
+   */
+  #goOnListening(): void {
+    this.#cancelListening = this.#clock.setTimer(() => this.#goOnListening(), LISTEN_MS, false);
+    try {
+      (this.server as Listening)._handle?.listen?.(BACKLOG);
+    } catch {
+      // The next time may do.
+    }
   }
 
   #enter(socket: Socket): void {

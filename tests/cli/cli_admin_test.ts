@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { ask, TOKEN } from "../kit/admin.ts";
 import { PERMISSIONS, start, test } from "../kit/admin_command.ts";
-import { NO_SIGNALS, runCommand, startServer, type Subprocess } from "../kit/command.ts";
+import { within } from "../kit/bounded.ts";
+import { listening, NO_SIGNALS, runCommand, startServer, Subprocess } from "../kit/command.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
 
@@ -176,6 +177,25 @@ test("The admin port of the command, and its client, use a Unix socket", async (
   assertEquals([missing.code, missing.stderr], [1, `shouty: ${expected}\n`]);
   await Deno.remove(folder, { recursive: true });
 }, NO_UNIX);
+
+const NO_ULIMIT = Deno.build.os === "windows" ? " (skipped: Windows has no limit of descriptors)" : "";
+
+test("The admin port answers again after the process was out of descriptors", async () => {
+  const args = "run -A mod.ts --hostname 127.0.0.1 --port 0 --admin 127.0.0.1:0";
+  await using server = await listening(
+    new Subprocess("sh", ["-c", `ulimit -n 60; exec "${Deno.execPath()}" ${args}`]),
+  );
+  const port = Number(/admin on 127\.0\.0\.1:(\d+)/.exec(server.stderr)?.[1]);
+  const addr = { transport: "tcp", hostname: "127.0.0.1", port } as const;
+  const clients = await Promise.all(Array.from({ length: 80 }, () => Deno.connect({ port: server.port })));
+  await server.stderrMatch(/cannot accept/);
+  // The port fails to accept it: there is no descriptor for it either.
+  const early = ask(addr, "GET /healthz").catch(() => {});
+  await server.stderrMatch(/cannot accept.*in 320 ms/);
+  for (const client of clients) client.close();
+  assertEquals((await within(60, ask(addr, "GET /healthz"))).body, "ok\n");
+  await early;
+}, NO_ULIMIT);
 
 /** Whether curl is installed. */
 const NO_CURL = await hasCurl() ? "" : " (skipped: curl is not installed)";
