@@ -44,8 +44,9 @@ export interface Server<Data = undefined> extends AsyncDisposable {
   broadcast(data: string | Uint8Array, options?: { except?: Conn<Data> | undefined }): void;
   /**
    * Accepts no more connections until {@linkcode resume}. The port stays bound: the kernel completes connections up to
-   * its backlog, and they wait there; each listener may have accepted one more, which waits unread. Open connections go
-   * on, and the paused server keeps the process alive. A shutdown ends the pause.
+   * its backlog, and they wait there; each listener may have accepted one more, which waits unread. Under TLS and behind
+   * a proxy, handshakes and headers that had begun are finished first, and these connections wait, too. Open connections
+   * go on, and the paused server keeps the process alive. A shutdown ends the pause.
    */
   pause(): void;
   /** Accepts connections again after {@linkcode pause}. */
