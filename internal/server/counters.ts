@@ -10,6 +10,9 @@ import { CLOSE_REASONS, type CloseReason } from "../api/reasons.ts";
 /** Maximum number of details that are counted by themselves: a handler could make them of what its peer sends. */
 const MAX_DETAILS = 100;
 
+/** Maximum length of such a detail, in characters: it is kept until the server's end, and each status has it. */
+const MAX_DETAIL_LENGTH = 100;
+
 /** The input and output of one or more connections. */
 export interface Traffic {
   /** The number of whole lines read. */
@@ -31,8 +34,8 @@ export interface ServerStats extends Traffic {
   /** The number of accepted connections that have ended, by reason. */
   readonly closed: Readonly<Record<CloseReason, number>>;
   /**
-   * The number of them that have ended with a detail of the handler's own, by detail: the first 100 details, and
-   * `other` for the rest.
+   * The number of them that have ended with a detail of the handler's own, by detail: the first 100 details of at
+   * most 100 characters, and `other` for the rest.
    */
   readonly details: Readonly<Record<string, number>>;
   /** The number of connections rejected by the server or its listener. */
@@ -73,7 +76,8 @@ export class Counters {
     this.closed[reason]++;
     addTo(this.#traffic, traffic);
     if (detail === undefined) return;
-    const name = this.#details.has(detail) || this.#details.size < MAX_DETAILS ? detail : "other";
+    const fits = detail.length <= MAX_DETAIL_LENGTH && this.#details.size < MAX_DETAILS;
+    const name = fits || this.#details.has(detail) ? detail : "other";
     this.#details.set(name, (this.#details.get(name) ?? 0) + 1);
   }
 

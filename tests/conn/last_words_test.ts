@@ -138,6 +138,13 @@ test("the counters keep the first 100 details, and the rest as other", async () 
   assertEquals([Object.keys(details).length, details["7"], details["99"], details.other], [101, 3, 1, 5]);
 });
 
+test("the counters keep no detail of more than 100 characters", async () => {
+  await using t = startServer(inMemory(), (line, conn) => conn.close({ detail: line }));
+  for (const length of [100, 101, 60_000]) await t.talk(`${"x".repeat(length)}\n`);
+  await t.closed(3);
+  assertEquals(t.stats.details, { ["x".repeat(100)]: 1, other: 2 });
+});
+
 test("closeWrite ends this side alone: the peer reads the end, what it still sends is read, and writes are refused", async () => {
   await using t = startConversations(inMemory(), async (conn) => {
     conn.write("all\n");
