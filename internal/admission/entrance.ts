@@ -134,12 +134,13 @@ export class Entrance {
   #enter(transport: Transport): void {
     // If a shutdown has begun since this was accepted, its list of connections is complete already.
     if (this.#closed) return closeQuietly(transport);
+    const admit = this.#admit;
     const { remoteAddr } = transport;
+    // Both are read before the connection is counted: a transport can throw instead, and nothing would uncount it.
+    const localAddr = admit === undefined ? remoteAddr : transport.localAddr;
     const decision = this.#admission.enter(remoteAddr);
     if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
-    const admit = this.#admit;
     if (admit === undefined) return this.#host.serve(transport, this.#limits);
-    const { localAddr } = transport;
     const ask = () => admit({ remoteAddr, localAddr });
     this.#candidates.ask(remoteAddr, this.#limits, ask, (verdict) => this.#decided(transport, remoteAddr, verdict));
   }

@@ -193,3 +193,24 @@ test("a client that leaves while admit decides ends like any other, and a peer i
   const { reason } = await t.closed();
   assertEquals(["end", "reset"].includes(reason), true, reason);
 });
+
+test("a connection whose own address cannot be read is closed, and takes no place", async () => {
+  const { listener, clock } = inMemory();
+  const accept = listener.accept.bind(listener);
+  let broken = true;
+  listener.accept = async () => {
+    const transport = await accept();
+    if (!broken) return transport;
+    broken = false;
+    return Object.defineProperty(transport, "localAddr", {
+      get() {
+        throw new Deno.errors.NotConnected("The address is gone");
+      },
+    });
+  };
+  await using t = startServer({ listener, clock, maxConnections: 1, admit: () => {} });
+  const first = await t.connect();
+  await first.readAll().catch(() => {});
+  assertInstanceOf((await t.until("accept-error")).error, Deno.errors.NotConnected);
+  assertEquals(await t.talk("served\n"), "SERVED\n");
+});

@@ -46,7 +46,8 @@ Deno.test({
     const bytes = new TextDecoder("latin1").decode(await Deno.readFile(output));
     const { allow_import: _, ...permissions } = JSON.parse(/"permissions":(\{.*?\})/.exec(bytes)![1]);
     const granted = Object.entries(permissions).filter(([, value]) => value !== null);
-    const allowed = { allow_net: [], allow_env: ["SHOUTY_*"], allow_read: [], allow_write: [], allow_ffi: [] };
+    const allow_env = ["SHOUTY_*", "LISTEN_*", "NOTIFY_SOCKET", "WATCHDOG_*"];
+    const allowed = { allow_net: [], allow_env, allow_read: [], allow_write: [], allow_ffi: [] };
     assertEquals(Object.fromEntries(granted), { ...allowed, prompt: false });
   },
 });
