@@ -22,24 +22,26 @@ import { answer } from "./cli/help.ts";
 import { Host } from "./cli/host.ts";
 import { openLate } from "./cli/late_admin.ts";
 import type { Target, UnixTarget } from "./cli/kinds.ts";
-import { neededToAccept, neededToListen, type Opened, openListeners } from "./cli/listen.ts";
+import { type ListenFlags, neededToAccept, neededToListen, type Opened, openListeners } from "./cli/listen.ts";
 import { type Log, openLog } from "./cli/log.ts";
 import { manPage } from "./cli/man.ts";
 import { measure, type Measured } from "./cli/metrics.ts";
 import { formatTarget } from "./cli/net.ts";
 import { type Given, parse } from "./cli/parse.ts";
-import { keepOnly } from "./cli/permissions.ts";
+import { keepOnly, type PermissionName } from "./cli/permissions.ts";
 import { print } from "./cli/print.ts";
 import { report } from "./cli/report.ts";
 import { onOthers, onSignals } from "./cli/signals.ts";
 import { checkTogether } from "./cli/together.ts";
 import { warnOfTrace } from "./cli/trace.ts";
+import type { serveByWorkers, Surroundings } from "./cli/workers.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
 import type { ServeOptions } from "./internal/api/serve_options.ts";
 import type { Server } from "./internal/server/running.ts";
 import { shout } from "./internal/lines/shout.ts";
 import type { AdminPort } from "./ops/admin/port.ts";
+import type { WorkersServer } from "./ops/workers/workers.ts";
 import { serve } from "./server.ts";
 
 /**
@@ -134,10 +136,10 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
     if (!host.takesOver) admin = await openAdmin();
     await host.open(log);
     const kept = [...neededToAccept(options), ...host.neededToRun, ...host.takesOver ? neededToAdmin(options) : []];
-    opened.resolve(await openListeners({ ...options, kept, onHandshake: measured?.metrics.onHandshake }, given, log));
-    const server = start({ ...options, signal: stop.signal }, await opened.promise, measured, log);
-    const parts = { server, handedOver: () => admin?.close(), stop: stop.signal, log };
-    await host.serving(await opened.promise, parts);
+    const running = await serveAs({ ...options, kept }, given, around(log, stop.signal, measured));
+    opened.resolve(running.opened);
+    const { server } = running;
+    await host.serving(running.opened, { server, handedOver: () => admin?.close(), stop: stop.signal, log });
     if (host.takesOver) admin = await openLate(openAdmin, stop.signal, log);
     keepOnly(...neededToAccept(options), ...host.neededToRun);
     attachAdmin(admin, server, log);
@@ -148,16 +150,40 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
   }
 }
 
-/** Starts the server, whose events are logged and counted. */
-function start(options: ServeOptions, opened: Opened, { metrics, traceOf }: Partial<Measured> = {}, log: Log): Server {
-  const { listeners: listener, secure } = opened;
+/** Logs and counts the events of a server. */
+function around(log: Log, signal: AbortSignal, { metrics, traceOf }: Partial<Measured> = {}): Surroundings {
+  const secure = new Set<string>();
   const onEvent = (event: ServerEvent) => {
     metrics?.onEvent(event);
     report(log, event, { secure, traceOf });
   };
-  const server = serve({ ...options, listener, onEvent }, metrics?.timed(shout));
-  metrics?.watch(server, ...listener);
-  return server;
+  return { log, signal, metrics, secure, onEvent };
+}
+
+/** Serves in this isolate or in workers. */
+async function serveAs(
+  options: Parameters<typeof serveAlone>[0] & Parameters<typeof serveByWorkers>[0],
+  given: ReadonlySet<string>,
+  around: Surroundings,
+): Promise<{ readonly server: Server | WorkersServer; readonly opened: Opened }> {
+  const running =
+    await (options.workers === null
+      ? serveAlone(options, given, around)
+      : (await import("./cli/workers.ts")).serveByWorkers(options, given, around));
+  around.metrics?.watch(running.server, ...running.opened.listeners);
+  return running;
+}
+
+/** Serves in this isolate. */
+async function serveAlone(
+  options: ListenFlags & Omit<ServeOptions, "listener"> & { readonly kept: readonly PermissionName[] },
+  given: ReadonlySet<string>,
+  { log, signal, metrics, secure, onEvent }: Surroundings,
+): Promise<{ readonly server: Server; readonly opened: Opened }> {
+  const opened = await openListeners({ ...options, onHandshake: metrics?.onHandshake }, given, log);
+  for (const addr of opened.secure) secure.add(addr);
+  const server = serve({ ...options, listener: opened.listeners, signal, onEvent }, metrics?.timed(shout));
+  return { server, opened };
 }
 
 /** Logs what holds from the start on. */
@@ -169,7 +195,7 @@ function logStart(log: Log, options: { trace: boolean }, ignored: Given<typeof S
 }
 
 /** Has the admin port show the server, and steer it. */
-function attachAdmin(admin: AdminPort | undefined, server: Server, log: Log): void {
+function attachAdmin(admin: AdminPort | undefined, server: Server | WorkersServer, log: Log): void {
   admin?.attach(server, (options) => {
     log.write("debug", "admin-drain", () => "received POST /drain");
     return server.shutdown(options);
@@ -177,7 +203,7 @@ function attachAdmin(admin: AdminPort | undefined, server: Server, log: Log): vo
 }
 
 /** Waits until the server has stopped, and no other process depends on this one; returns the exit code. */
-async function exitCodeOf(server: Server, host: Host, log: Log): Promise<number> {
+async function exitCodeOf(server: Server | WorkersServer, host: Host, log: Log): Promise<number> {
   try {
     await server.finished;
     await host.over;

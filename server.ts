@@ -19,6 +19,7 @@ import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/api/ev
 import type { Conn, ConnHandler, LineHandler } from "./internal/api/handlers.ts";
 import { MisdirectedTransport } from "./internal/lines/misdirected.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
+import { numberOf } from "./internal/server/numbers.ts";
 import type { Server, ServerState } from "./internal/server/running.ts";
 import { checkData } from "./internal/lines/text.ts";
 import { Reports } from "./internal/server/reports.ts";
@@ -236,7 +237,8 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     // With a shorter `idleTimeout`, the server notices a vanished peer before keep-alive would.
     if (this.keepAliveMs < limits.idleTimeout) keepAlive(transport);
     const seen = limits.answerMisdirected ? new MisdirectedTransport(transport) : transport;
-    const conn = new Connection<Data>(this.#counters.accepted + 1, seen, this, limits);
+    const id = numberOf(transport) ?? this.#counters.accepted + 1;
+    const conn = new Connection<Data>(id, seen, this, limits);
     this.#counters.accepted++;
     this.#conns.add(conn);
     if (this.#unref) conn.unref();

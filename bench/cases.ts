@@ -31,6 +31,8 @@ export interface Case {
   unit: "lines/s" | "conns/s" | "bytes" | "×";
   /** What the servers have to speak; lines by default. */
   protocol?: "redis";
+  /** Whether it is for the servers that may use all cores. */
+  allCores?: true;
   /** The servers that take part; all that speak the protocol by default. */
   servers?: string[];
   /** Maximum number of rounds, for a case that takes long. */
@@ -189,6 +191,11 @@ function life(setting: Setting, spec: ServerSpec): Promise<Sample> {
   });
 }
 
+/** The same case for the servers that may use all cores, as the load may. */
+function onAllCores(name: string, test: Case): Case {
+  return { ...test, name, title: `all cores, which the load shares: ${test.title}`, allCores: true };
+}
+
 /** Every case, in the order of the table. */
 export const CASES: Case[] = [
   speed("single", "50 clients, one 16-byte line at a time", "lines", BUSY),
@@ -198,6 +205,15 @@ export const CASES: Case[] = [
   redisGet("redis-get", "Redis: 50 clients, one GET at a time", 1),
   redisGet("redis-pipeline", "Redis: 50 clients, 16 GETs pipelined", 16),
   speed("churn", "connect, one line, close; 50 at a time", "churn", { clients: 50, bytes: 16 }),
+  onAllCores("cores-single", speed("single", "50 clients, one 16-byte line at a time", "lines", BUSY)),
+  onAllCores(
+    "cores-pipeline",
+    speed("pipeline", "50 clients, 100 lines of 16 bytes pipelined", "lines", { ...BUSY, pipeline: 100 }),
+  ),
+  onAllCores(
+    "cores-churn",
+    speed("churn", "connect, one line, close; 50 at a time", "churn", { clients: 50, bytes: 16 }),
+  ),
   {
     name: "memory",
     title: "memory per idle connection, after a 100-byte exchange",

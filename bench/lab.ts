@@ -27,6 +27,8 @@ export interface LoadResult {
 export interface Running {
   pid: number;
   port: number;
+  /** Whether it and the load may use all cores. */
+  allCores: boolean;
   stop(): Promise<void>;
 }
 
@@ -129,7 +131,9 @@ export class Lab {
   async start(spec: ServerSpec, roomy: boolean): Promise<Running> {
     if (this.#closing) throw new Error("The lab is closing");
     const log = `${this.#dir}/${spec.name}-${this.#logs++}.log`;
-    const command = this.#pin("server", spec.command(ROOT + spec.source, `${this.#dir}/${spec.name}`, roomy));
+    const plain = spec.command(ROOT + spec.source, `${this.#dir}/${spec.name}`, roomy);
+    const allCores = spec.allCores === true;
+    const command = allCores ? plain : this.#pin("server", plain);
     // The shell gives the server a plain file to log to: with a pipe, this process would have to keep up with it.
     const child = new Deno.Command("sh", {
       args: ["-c", 'exec "$@" 2>"$0"', log, ...command],
@@ -138,7 +142,7 @@ export class Lab {
       stdin: "null",
       stdout: "null",
     }).spawn();
-    const running = { pid: child.pid, port: 0, ended: false, stop: () => stopChild(child, running) };
+    const running = { pid: child.pid, port: 0, allCores, ended: false, stop: () => stopChild(child, running) };
     child.status.then(() => {
       running.ended = true;
       this.#started.delete(running);
@@ -171,7 +175,8 @@ export class Lab {
     const args = Object.entries({ port: server.port, ...options }).flatMap((
       [name, value],
     ) => [`--${name}`, `${value}`]);
-    const text = await output(this.#pin("load", [`${this.#dir}/load`, mode, ...args]));
+    const command = [`${this.#dir}/load`, mode, ...args];
+    const text = await output(server.allCores ? command : this.#pin("load", command));
     return JSON.parse(text);
   }
 

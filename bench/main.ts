@@ -76,7 +76,8 @@ function roundsOf(test: Case, options: Options): number {
 }
 
 function takesPart(test: Case, spec: ServerSpec): boolean {
-  return test.protocol === spec.protocol && (test.servers?.includes(spec.name) ?? true);
+  return test.protocol === spec.protocol && test.allCores === spec.allCores &&
+    (test.servers?.includes(spec.name) ?? true);
 }
 
 /** Runs all rounds. The first server changes from round to round, because the first place may be faster or slower. */

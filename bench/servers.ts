@@ -10,6 +10,8 @@ export interface ServerSpec {
   tool: string[];
   /** What it speaks; lines in upper case by default. */
   protocol?: "redis";
+  /** Whether it and the load may use all cores, for the cases about that; other servers have one core, and the load another. */
+  allCores?: true;
   /** The server's source file, below the project's root. */
   source: string;
   /** The command that builds the executable `out`. */
@@ -91,7 +93,30 @@ export const SERVERS: ServerSpec[] = [
     command: (source) => ["node", source, "0"],
   },
   redis("redis-raw", "the same by hand on Deno.listen", "bench/peers/redis_raw.ts"),
+  ...[1, 2].map((workers) => onAllCores("workers", workers, "the command with --engine epoll", "--engine", "epoll")),
+  ...[1, 2].map((workers) => onAllCores("deno-workers", workers, "the command on Deno's sockets")),
+  ...[1, 2].map(goOnAllCores),
 ];
+
+/** Shouty's command with workers. */
+function onAllCores(name: string, workers: number, title: string, ...flags: string[]): ServerSpec {
+  const all = [...flags, "--workers", `${workers}`];
+  const spec = command(`${name}${workers}`, `${title} and --workers ${workers}`, ["--allow-read", "--allow-ffi"], all);
+  return { ...spec, allCores: true };
+}
+
+/** The article's server with as many threads for its goroutines. */
+function goOnAllCores(threads: number): ServerSpec {
+  return {
+    name: `go${threads}`,
+    title: `the article's server in Go with GOMAXPROCS=${threads}`,
+    tool: ["go", "version"],
+    allCores: true,
+    source: "bench/peers/article.go",
+    build: (source, out) => ["go", "build", "-o", out, source],
+    command: (_, out, roomy) => ["env", `GOMAXPROCS=${threads}`, out, "0", ...(roomy ? [ROOMY_MS] : [])],
+  };
+}
 
 function redis(name: string, title: string, source: string, ...permissions: string[]): ServerSpec {
   const command = (source: string) => [DENO, "run", "--allow-net", ...permissions, source, "0"];

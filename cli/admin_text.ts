@@ -23,6 +23,10 @@ export function statusText(status: Status): string {
     ["closed", counts(stats.closed)],
     ...metrics === null ? [] : [["rejected", counts(metrics.rejected)]],
     ["traffic", `${count(lines, "line")}, ${size(bytesIn)} in, ${size(bytesOut)} out`],
+    ...status.workers?.map(({ worker, state, active, accepted, crashes, lines }) => {
+      const crashed = crashes === 0 ? "" : `, crashed ${count(crashes, "time")}`;
+      return [`worker ${worker}`, `${state}, ${active} open, ${accepted} accepted, ${count(lines, "line")}${crashed}`];
+    }) ?? [],
     ["handlers", `${handlers} at work${metrics === null ? "" : quantiles(metrics)}`],
   ];
   return table(rows.filter(([, text]) => text !== ""));

@@ -34,6 +34,7 @@ import {
   time,
   type UnixTarget,
   whole,
+  WORKERS,
 } from "./kinds.ts";
 
 /** The variable that holds the token of the admin port. */
@@ -100,6 +101,7 @@ export type ServeFlags =
   & FlagsOf<"linger" | "finish", "drain">
   & FlagsOf<"reject" | "wait", "atCapacity">
   & FlagsOf<"deno" | "epoll", "engine">
+  & FlagsOf<number | "auto" | null, "workers">
   & FlagsOf<"debug" | "info" | "warn" | "error", "logLevel">
   & FlagsOf<"text" | "json", "logFormat">;
 
@@ -132,6 +134,7 @@ export const SERVE: Command<ServeFlags> = {
     unixMode: flag(MODE, { says: "by umask" }, "mode of the socket's file"),
     listenFd: flag(DESCRIPTORS, "off", "listen on sockets that are open already"),
     engine: flag(oneOf("deno", "epoll"), "deno", "epoll: Linux only, needs --allow-ffi"),
+    workers: flag(WORKERS, "off", "use several cores; needs --allow-read"),
     idleTimeout: flag(orOff(TIME), "10s", "close a connection silent for this long"),
     lineTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if one line takes longer"),
     writeTimeout: flag(orOff(TIME), { as: "idleTimeout" }, "close it if replies are not read"),

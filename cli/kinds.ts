@@ -6,6 +6,7 @@
 
 import { parseCidrs, parsePeers } from "../internal/admission/cidr.ts";
 import { LONGEST_MS } from "../internal/api/check.ts";
+import { MOST_WORKERS } from "../ops/workers/options.ts";
 
 /** One kind of value. */
 export interface Kind<T> {
@@ -190,6 +191,14 @@ export const PORT: Kind<number | null> = {
   words: ["off"],
   allowed: `${whole(0, 65_535).allowed}, or off`,
   read: (text) => text === "off" ? null : whole(0, 65_535).read(text),
+};
+
+/** A number of workers, or one per processor; `off` is `null`, no workers. */
+export const WORKERS: Kind<number | "auto" | null> = {
+  symbol: "NUMBER|auto|off",
+  legend: ["auto means one per processor."],
+  allowed: `${whole(1, MOST_WORKERS).allowed}, auto or off`,
+  read: (text) => text === "off" ? null : text === "auto" ? text : whole(1, MOST_WORKERS).read(text),
 };
 
 /** A file's name; `off` is `null`, no file. */

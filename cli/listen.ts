@@ -32,6 +32,7 @@ export type ListenFlags =
   & Pick<
     Values<typeof SERVE.flags>,
     | "engine"
+    | "workers"
     | "hostname"
     | "port"
     | "keepAliveMs"
@@ -96,35 +97,41 @@ export async function openListeners(
 }
 
 /** The permissions that {@linkcode openListeners} can use with these flags. */
-export function neededToListen({ engine, unix, tlsCert }: ListenFlags): PermissionName[] {
+export function neededToListen({ engine, unix, tlsCert, workers }: ListenFlags): PermissionName[] {
   const needed: PermissionName[] = ["net"];
   // With `sys`, the umask gives a Unix socket's file its mode from the start.
   if (unix !== null) needed.push("read", "write", "sys");
   if (tlsCert !== null) needed.push("read");
   if (engine === "epoll") needed.push("ffi");
+  // For the modules of workers.
+  if (workers !== null) needed.push("read", "import");
   return needed;
 }
 
-/** The permissions that the listeners need while the server runs: SIGHUP reads the certificate's files again. */
-export function neededToAccept({ tlsCert }: ListenFlags): PermissionName[] {
+/**
+ * The permissions that the listeners need while the server runs: SIGHUP reads the certificate's files again, and a worker
+ * that replaces another needs what the first one had.
+ */
+export function neededToAccept({ engine, tlsCert, workers }: ListenFlags): PermissionName[] {
+  if (workers !== null) return ["read", "import", engine === "epoll" ? "ffi" : "net"];
   return tlsCert === null ? [] : ["read"];
 }
 
 async function bind({ port, unix, fd }: Place, flags: ListenFlags): Promise<Listener> {
   if (fd !== undefined) return adopt(fd, flags);
-  const target = { hostname: flags.hostname, port: port! };
-  const address = unix === undefined ? formatTarget(target) : `unix:${unix}`;
+  if (unix !== undefined) return await bindUnix(unix, flags);
+  return await bindFirst({ hostname: flags.hostname, port: port! }, flags, (target) => listenTcp(target, flags));
+}
+
+async function bindUnix(path: string, { unixMode: mode }: ListenFlags): Promise<Listener> {
+  const address = `unix:${path}`;
   requireNet("listen on", address);
-  if (unix !== undefined) requireFile(`listen on ${address}`, unix, ["read", "write"]);
+  requireFile(`listen on ${address}`, path, ["read", "write"]);
   try {
-    if (unix !== undefined) return await listenUnix({ path: unix, mode: flags.unixMode });
-    return await listenTcp(target, flags);
+    return await listenUnix({ path, mode });
   } catch (error) {
-    throw failed(
-      "listen on",
-      address,
-      error instanceof Deno.errors.AlreadyExists ? "there is a file that is not a socket" : error,
-    );
+    const reason = error instanceof Deno.errors.AlreadyExists ? "there is a file that is not a socket" : error;
+    throw failed("listen on", address, reason);
   }
 }
 
@@ -161,20 +168,41 @@ async function wrap(bound: readonly Bound[], flags: ListenFlags, log: Log): Prom
   return { listeners, secure, ...(security !== undefined && { reload: () => security.reload() }) };
 }
 
-/** Listens on the first of the host's addresses that can be bound, in the resolver's order. */
-async function listenTcp({ hostname, port }: Target, { engine, keepAliveMs }: ListenFlags): Promise<Listener> {
-  const listen = (target: Target): Listener =>
-    engine === "epoll" ? listenEpoll({ ...target, keepAliveMs }) : Deno.listen(target);
+function listenTcp(target: Target, { engine, keepAliveMs }: ListenFlags): Listener {
+  return engine === "epoll" ? listenEpoll({ ...target, keepAliveMs }) : Deno.listen(target);
+}
+
+/**
+ * Listens on the first of the host's addresses that can be bound, in the resolver's order.
+ *
+ * @param target The host and the port.
+ * @param flags The engine.
+ * @param listen Listens on one address.
+ * @returns What `listen` has returned.
+ * @throws {CommandError} (As a rejection.) If none can be bound.
+ */
+export async function bindFirst<T>(
+  target: Target,
+  { engine }: Pick<ListenFlags, "engine">,
+  listen: (target: Target) => T,
+): Promise<T> {
+  const address = formatTarget(target);
+  requireNet("listen on", address);
   const errors: unknown[] = [];
-  for (const address of await addressesOf(engine, { hostname, port })) {
-    try {
-      return listen({ hostname: address, port });
-    } catch (error) {
-      errors.push(error);
+  try {
+    for (const hostname of await addressesOf(engine, target)) {
+      try {
+        return listen({ hostname, port: target.port });
+      } catch (error) {
+        errors.push(error);
+      }
     }
+  } catch (error) {
+    // The host is unknown.
+    errors.push(error);
   }
   // "Address in use" tells the user more than that the machine lacks another of the addresses.
-  throw errors.find((error) => error instanceof Deno.errors.AddrInUse) ?? errors[0];
+  throw failed("listen on", address, errors.find((error) => error instanceof Deno.errors.AddrInUse) ?? errors[0]);
 }
 
 /**

@@ -11,6 +11,7 @@ import { count, escapeUnsafe } from "../internal/api/errors.ts";
 import type { ServerEvent } from "../internal/api/events.ts";
 import type { Clock } from "../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../internal/time/clock.ts";
+import type { WorkerEvent } from "../ops/workers/options.ts";
 import { BufferedHandler, type Sink } from "./log_handler.ts";
 import { Sampler } from "./log_sampler.ts";
 
@@ -20,6 +21,7 @@ export type Level = "debug" | "info" | "warn" | "error";
 /** What a line tells of: an event of the server, or one of the command. `docs/logs.md` describes each. */
 export type LogEvent =
   | ServerEvent["type"]
+  | WorkerEvent["type"]
   | ("options" | "engine" | "ignored-variable" | "certificate" | "certificate-dates" | "certificate-kept")
   | ("admin" | "admin-drain")
   | ("signal" | "ignored-signal" | "ending" | "cut" | "failed")

@@ -27,6 +27,8 @@ const FLAGS = { cert: "tlsCert", key: "tlsKey", clientCa: "tlsClientCa" } as con
 export interface Security {
   /** Wraps a listener with TLS; the new listener owns it. */
   wrap(listener: Listener): Promise<Listener>;
+  /** What was read at the start. */
+  readonly files: TlsCredentials;
   /** Reads the files again, and logs the outcome; never rejects. Called at SIGHUP. */
   reload(): Promise<void>;
 }
@@ -36,10 +38,15 @@ export interface Security {
  *
  * @param flags The flags' values.
  * @param log The log, for messages about certificates.
+ * @param passOn Gives what has been read again to others who need it.
  * @returns What wraps the listeners.
  * @throws {CommandError} (As a rejection.) If a file cannot be read or used.
  */
-export async function loadSecurity(flags: TlsFlags, log: Log): Promise<Security> {
+export async function loadSecurity(
+  flags: TlsFlags,
+  log: Log,
+  passOn?: (files: TlsCredentials) => Promise<void>,
+): Promise<Security> {
   const files = await readCredentials(flags);
   // Imported only if it is used: loading it takes longer than all the rest of the command.
   const [{ listenTls }, { tlsCredentials }] = await Promise.all([
@@ -51,7 +58,9 @@ export async function loadSecurity(flags: TlsFlags, log: Log): Promise<Security>
   tell(credentials, flags, log, "using");
   const reload = async () => {
     try {
-      await named(flags, credentials.reload(await readCredentials(flags)));
+      const read = await readCredentials(flags);
+      await named(flags, credentials.reload(read));
+      await passOn?.(read);
       tell(credentials, flags, log, "took new");
     } catch (error) {
       const text = `kept the old certificate: ${reasonOf(error)}`;
@@ -61,6 +70,7 @@ export async function loadSecurity(flags: TlsFlags, log: Log): Promise<Security>
   let last = Promise.resolve();
   return {
     wrap: (listener) => listenTls({ listener, credentials }),
+    files,
     reload: () => last = last.then(reload),
   };
 }

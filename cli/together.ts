@@ -29,6 +29,7 @@ export function checkTogether(values: ServeValues, given: ReadonlySet<string>, w
   checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
   checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
   checkDescriptors(values, given);
+  checkWorkers(values);
   const places = placesOf(values, given);
   checkPorts(places);
   checkProxies(proxyProtocol, places);
@@ -67,6 +68,15 @@ function checkDescriptors({ listenFd, tlsCert, upgrade }: ServeValues, given: Re
   for (const other of ["hostname", "port", "tlsPort", "unix"]) {
     checkPair(given.has(other), "listenFd", "with", other);
   }
+}
+
+/** Throws if workers cannot do what another flag asks for. */
+function checkWorkers({ workers, unix, trace, listenFd, upgrade }: ServeValues): void {
+  if (workers === null) return;
+  checkPair(unix !== null, "workers", "with", "unix");
+  checkPair(trace, "workers", "with", "trace");
+  checkPair(listenFd !== null, "workers", "with", "listenFd");
+  checkPair(upgrade !== "off", "workers", "with", "upgrade");
 }
 
 /** Throws if no peer can be on the list, wherever the command listens. */

@@ -42,7 +42,7 @@ export interface UpgradeParts {
   readonly bound: readonly Bound[];
   /** The listeners on them, with their wrappers. */
   readonly listeners: readonly Listener[];
-  readonly server: Server;
+  readonly server: Pick<Server, "shutdown">;
   readonly notifier: Notifier;
   /** Called when another process has taken over: it frees what that process opens then. */
   readonly handedOver: () => unknown;

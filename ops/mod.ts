@@ -81,4 +81,15 @@ export {
 export type { HandshakeBegunEvent, HandshakeEndedEvent, HandshakeEvent, HandshakeFailure } from "./tls/observed.ts";
 export type { OnHandshake } from "./tls/observed.ts";
 export { tlsCredentials, type TlsServerCredentials } from "./tls/handle.ts";
+export { serveInWorker, type WorkerService } from "./workers/in_worker.ts";
+export type { ServeWorkersOptions, WorkerEvent } from "./workers/options.ts";
+export type {
+  WorkerCrashedEvent,
+  WorkersAloneEvent,
+  WorkerStartedEvent,
+  WorkerStoppedEvent,
+} from "./workers/options.ts";
+export type { WorkerConn } from "./workers/remote_conn.ts";
+export type { WorkerState } from "./workers/slot.ts";
+export { serveWorkers, type WorkerInfo, type WorkersServer } from "./workers/workers.ts";
 export { listenUnix, type ListenUnixOptions } from "./unix.ts";

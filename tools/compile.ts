@@ -22,6 +22,8 @@ const { success, error } = await deno([
   "--no-prompt",
   ...config.tasks.start.command.split(" ").filter((word) => word.startsWith("--allow-")),
   ...output === undefined ? ["--output", `dist/shouty${target === undefined ? "" : `-${target}`}`] : [],
+  // The module of its workers, which no import names.
+  ...["--include", "cli/worker.ts"],
   ...Deno.args,
   "mod.ts",
 ]);

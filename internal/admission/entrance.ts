@@ -161,11 +161,15 @@ export class Entrance {
     // With an error, the hook has failed: after an outage of what it depends on, no client must be shut out for that.
     if (error === undefined) this.#admission.rejected(remoteAddr, reason);
     reports.rejected({ remoteAddr, reason, limit: limit!, error });
-    if (AT_ONCE.has(reason)) return closeQuietly(transport);
+    if (isAtOnce(reason)) return closeQuietly(transport);
     const word = reports.lastWords(reason, limit ?? 0);
     this.#rejects.add(transport, word === null ? "" : encodeLine(word, framing, true));
   }
 }
 
-/** The reasons for which a connection is closed without an error line: a storm of these must cost little. */
+/** Whether a rejected connection is closed without an error line: a storm of these must cost little. */
+export function isAtOnce(reason: AdmissionRejectReason): boolean {
+  return AT_ONCE.has(reason);
+}
+
 const AT_ONCE: ReadonlySet<AdmissionRejectReason> = new Set<AdmissionRejectReason>(["accept-rate-per-ip", "penalty"]);

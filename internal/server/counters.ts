@@ -104,6 +104,14 @@ export class Counters {
   }
 }
 
+/** Adds the input and output of connections to that of others. */
+export function addTraffic(some: Traffic, more: Traffic): Traffic {
+  const { lines, bytesIn, bytesOut } = some;
+  const sum = { lines, bytesIn, bytesOut };
+  addTo(sum, more);
+  return sum;
+}
+
 function addTo(sum: { -readonly [Name in keyof Traffic]: number }, more: Traffic): void {
   sum.lines += more.lines;
   sum.bytesIn += more.bytesIn;

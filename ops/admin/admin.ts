@@ -24,6 +24,8 @@ import type { Server } from "../../internal/server/running.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { ServerMetrics } from "../metrics/metrics.ts";
 import { AdminPort } from "./port.ts";
+import type { WorkersServer } from "../workers/workers.ts";
+import type { Steered } from "./steered.ts";
 import { isToken, TOKEN_ALLOWED } from "./token.ts";
 
 /** Options of {@linkcode serveAdmin} about the port itself. */
@@ -79,7 +81,7 @@ export interface AdminPortOptions {
 /** Options of {@linkcode serveAdmin}. */
 export interface AdminOptions<Data = undefined> extends AdminPortOptions {
   /** The server to show and steer. */
-  server: Server<Data>;
+  server: Server<Data> | WorkersServer;
   /**
    * Called by `POST /drain`, with the options that it carries. It is not awaited. The default is
    * {@linkcode Server.shutdown}.
@@ -151,7 +153,7 @@ export async function serveAdmin<Data = undefined>(options: AdminOptions<Data>):
   checkMethods("server", options.server, "a server", ["shutdown", "stats"]);
   checkFunction("drain", options.drain, true);
   const port = await openAdmin(options);
-  port.attach(options.server as unknown as Server<unknown>, options.drain);
+  port.attach(options.server as unknown as Steered, options.drain);
   return port;
 }
 

@@ -5,10 +5,10 @@
  */
 
 import { quote } from "../../internal/api/errors.ts";
-import type { Conn, ConnStats } from "../../internal/api/handlers.ts";
+import type { ConnStats } from "../../internal/api/handlers.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
-import type { Server } from "../../internal/server/running.ts";
 import { Refusal } from "./exchange.ts";
+import type { Steered, SteeredConn } from "./steered.ts";
 
 /** One open connection. */
 export interface Row extends ConnStats {
@@ -26,7 +26,7 @@ export interface ConnectionList {
 
 /** An open connection before it is a row: of thousands, only few become one. */
 interface Entry {
-  readonly conn: Conn<unknown>;
+  readonly conn: SteeredConn;
   readonly stats: ConnStats;
   /** The peer's address as text, if something has asked for it. */
   peer?: string;
@@ -71,7 +71,7 @@ const PARAMETERS = ["sort", "filter", "phase", "waitsFor", "limit", "offset"] as
  * @param query The parameters of the request.
  * @throws {Refusal} If one of them is wrong.
  */
-export function listConnections(server: Server<unknown>, query: URLSearchParams): ConnectionList {
+export function listConnections(server: Steered, query: URLSearchParams): ConnectionList {
   const get = readerOf(query);
   const order = orderOf(get("sort") ?? "id");
   const filter = get("filter")?.toLowerCase() ?? "";
@@ -100,7 +100,7 @@ export function listConnections(server: Server<unknown>, query: URLSearchParams)
  * @param detail The word for the end; by default `admin`.
  * @throws {Refusal} If there is no such connection.
  */
-export function closeConnection(server: Server<unknown>, id: number, detail: string): void {
+export function closeConnection(server: Steered, id: number, detail: string): void {
   for (const conn of server.connections) {
     if (conn.id !== id) continue;
     conn.close({ detail });

@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { Server } from "../../internal/server/running.ts";
 import { checked, readObject, type Request } from "./exchange.ts";
+import type { Steered } from "./steered.ts";
 
 /**
  * Changes the limits that a request names.
@@ -15,7 +15,7 @@ import { checked, readObject, type Request } from "./exchange.ts";
  * @returns All limits that hold now.
  * @throws {Refusal} (As a rejection.) If one of them is wrong; nothing has changed then.
  */
-export async function patchLimits(server: Server<unknown>, request: Request): Promise<Server["limits"]> {
+export async function patchLimits(server: Steered, request: Request): Promise<Steered["limits"]> {
   const { limits } = server;
   const given = await readObject(request, Object.keys(limits));
   const changes = Object.entries(given).map(([name, value]) => {

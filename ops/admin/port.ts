@@ -7,7 +7,6 @@
 import type { ServerEvent } from "../../internal/api/events.ts";
 import { harmless } from "../../internal/api/errors.ts";
 import type { Clock, ShutdownOptions } from "../../internal/api/serve_options.ts";
-import type { Server } from "../../internal/server/running.ts";
 import type { ServerMetrics } from "../metrics/metrics.ts";
 import { prometheus } from "../metrics/prometheus.ts";
 import { Access } from "./access.ts";
@@ -20,6 +19,7 @@ import { Routes } from "./routes.ts";
 import { StatusReport } from "./status.ts";
 import { Streams } from "./streams.ts";
 import { Token } from "./token.ts";
+import type { Steered } from "./steered.ts";
 
 /** What a port is made of, checked. */
 export interface PortParts {
@@ -80,7 +80,7 @@ export class AdminPort implements Admin {
    * @param server The server.
    * @param drain Begins the end of the server.
    */
-  attach(server: Server<unknown>, drain?: (options: ShutdownOptions) => unknown): void {
+  attach(server: Steered, drain?: (options: ShutdownOptions) => unknown): void {
     const { metrics, name, version, clock } = this.#parts;
     const status = new StatusReport({
       server,

@@ -6,7 +6,7 @@
 
 import type { ServerEvent } from "../../internal/api/events.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
-import type { Server } from "../../internal/server/running.ts";
+import type { Steered } from "./steered.ts";
 
 /** Time after the next try, in milliseconds, in which a new error of `accept` would have come if it failed again. */
 const GRACE_MS = 2000;
@@ -34,19 +34,20 @@ export class Readiness {
   };
 
   /** Returns why the server is not ready, in a few words each; nothing if it is. */
-  reasons(server: Server<unknown>): string[] {
+  reasons(server: Steered): string[] {
     const reasons: string[] = [];
     if (server.state !== "listening") reasons.push(server.state === "lame-duck" ? "lame duck" : server.state);
     if (server.paused) reasons.push("paused");
     const { maxConnections = Infinity } = server.limits;
     const active = activeOf(server);
     if (active >= maxConnections) reasons.push(`at capacity: ${active} of ${maxConnections} connections`);
+    if (server.workers?.every(({ state }) => state !== "serving") === true) reasons.push("no worker serves");
     if (this.#clock.now() < this.#failsUntil) reasons.push(`accepting fails: ${this.#failure}`);
     return reasons;
   }
 }
 
 /** Anybody may ask, and `stats` visits each connection: this package's own server knows the number without that. */
-function activeOf(server: Server<unknown> & { readonly active?: number }): number {
+function activeOf(server: Steered): number {
   return server.active ?? server.stats().active;
 }

@@ -7,7 +7,6 @@
 import { quote } from "../../internal/api/errors.ts";
 import { checkString } from "../../internal/api/check.ts";
 import type { ShutdownOptions } from "../../internal/api/serve_options.ts";
-import type { Server } from "../../internal/server/running.ts";
 import type { PrometheusMetrics } from "../metrics/prometheus.ts";
 import type { Access, Level } from "./access.ts";
 import { closeConnection, listConnections } from "./connections.ts";
@@ -15,10 +14,11 @@ import { checked, json, plain, readObject, Refusal, type Reply, type Request } f
 import { patchLimits } from "./limits.ts";
 import type { Readiness } from "./readiness.ts";
 import type { Status, StatusReport } from "./status.ts";
+import type { Steered } from "./steered.ts";
 
 /** What the answers are about, once there is a server. */
 export interface Subject {
-  readonly server: Server<unknown>;
+  readonly server: Steered;
   readonly status: StatusReport;
   /** Begins the end of the server. */
   readonly drain: (options: ShutdownOptions) => unknown;
@@ -97,10 +97,12 @@ export class Routes {
 
   #ownRoutes(): Route[] {
     return [
-      own("/metrics", { GET: () => this.#metrics() }),
-      own("/status", { GET: () => this.#report(200) }),
+      own("/metrics", { GET: () => this.#fresh(() => this.#metrics()) }),
+      own("/status", { GET: () => this.#fresh(() => this.#report(200)) }),
       own("/events", { GET: ({ method }) => this.#need() && method === "HEAD" ? { status: 200 } : "stream" }),
-      own("/connections", { GET: ({ query }) => json(200, listConnections(this.#need().server, query)) }),
+      own("/connections", {
+        GET: ({ query }) => this.#fresh(({ server }) => json(200, listConnections(server, query))),
+      }),
       own(/^\/connections\/(\d{1,15})\/close$/, { POST: (request, id) => this.#close(request, id) }),
       own("/limits", {
         GET: () => json(200, this.#need().server.limits),
@@ -115,6 +117,13 @@ export class Routes {
   #readiness(): Reply {
     const reasons = this.#subject === undefined ? ["starting"] : this.#basis.readiness.reasons(this.#subject.server);
     return reasons.length === 0 ? plain(200, "ready") : plain(503, `not ready: ${reasons.join(", ")}`);
+  }
+
+  /** Answers with the figures of now: workers have to be asked for them. */
+  async #fresh(answer: (subject: Subject) => Reply): Promise<Reply> {
+    const subject = this.#need();
+    await subject.server.refresh?.();
+    return answer(subject);
   }
 
   #metrics(): Reply {

@@ -7,9 +7,11 @@
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
 import type { ServerStats } from "../../internal/server/counters.ts";
-import type { Server, ServerState } from "../../internal/server/running.ts";
+import type { ServerState } from "../../internal/server/running.ts";
 import type { ServerMetrics } from "../metrics/metrics.ts";
+import type { WorkerInfo } from "../workers/workers.ts";
 import type { Readiness } from "./readiness.ts";
+import type { Steered } from "./steered.ts";
 
 /** The state of a server. */
 export interface Status {
@@ -27,15 +29,17 @@ export interface Status {
   readonly startedAt: string;
   readonly uptimeMs: number;
   readonly addrs: readonly string[];
-  readonly limits: Server["limits"];
+  readonly limits: Steered["limits"];
   readonly stats: ServerStats;
+  /** The workers, if the server has any. */
+  readonly workers?: readonly WorkerInfo[];
   /** What the metrics know; `null` without any. */
   readonly metrics: unknown;
 }
 
 /** What a status is made of. */
 export interface Observed {
-  readonly server: Server<unknown>;
+  readonly server: Steered;
   readonly metrics: ServerMetrics | undefined;
   readonly readiness: Readiness;
   readonly name: string;
@@ -64,6 +68,7 @@ export class StatusReport {
       ...{ ready: reasons.length === 0, reasons },
       ...{ startedAt: this.#startedAt, uptimeMs: Math.round(clock.now() - this.#since) },
       ...{ addrs: server.addrs.map(formatAddr), limits: server.limits, stats: server.stats() },
+      ...server.workers !== undefined && { workers: server.workers },
       metrics: metrics?.snapshot() ?? null,
     };
   }

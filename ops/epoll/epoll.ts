@@ -90,13 +90,64 @@ export function listenEpoll(options: ListenEpollOptions = {}): FdListener {
   checkWhole("port", port, 0, 65_535);
   checkKeepAlive(keepAliveMs);
   const libc = load();
+  return new EpollListener(libc, bound(libc, hostname, port, keepAliveMs), false);
+}
+
+function bound(libc: Libc, hostname: string, port: number, keepAliveMs: number): number {
   const fd = libc.bound(hostname, port);
   if (fd === undefined) {
     throw new RangeError(`Cannot use hostname ${show(hostname)}: expected an IP address without a zone`);
   }
   checked(fd);
   if (keepAliveMs !== Infinity) libc.keepAlive(fd, keepAliveMs);
-  return new EpollListener(libc, fd, false);
+  return fd;
+}
+
+/** A socket that listens, and from which workers of this process accept. */
+export interface SharedSocket {
+  readonly addr: Deno.NetAddr;
+  /** Its descriptor, which means the same in every worker. */
+  readonly fd: number;
+  /** Lets go of it. It listens until the last worker has done so, too. */
+  close(): void;
+}
+
+/**
+ * Listens on a port for several workers: a descriptor belongs to the process, so each of them can accept from the one
+ * socket. The caller accepts nothing itself, and starts no thread.
+ *
+ * @param options Where to listen, and the keep-alive time.
+ * @returns The socket, which listens already: what connects before the first worker does waits for it.
+ * @throws {unknown} As {@linkcode listenEpoll}.
+ */
+export function shareEpoll({ hostname, port, keepAliveMs }: Required<ListenEpollOptions>): SharedSocket {
+  const libc = load();
+  const fd = bound(libc, hostname!, port!, keepAliveMs!);
+  try {
+    checked(libc.listen(fd, BACKLOG));
+    checked(libc.getsockname(fd));
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+  return { addr: libc.address, fd, close: () => libc.close(fd) };
+}
+
+/**
+ * Accepts connections from a socket of {@linkcode shareEpoll}. Closing the listener leaves the socket to the others.
+ *
+ * @param fd The socket's descriptor.
+ * @throws {unknown} As {@linkcode listenEpoll}.
+ */
+export function listenShared(fd: number): FdListener {
+  const libc = load();
+  const own = checked(libc.duplicate(fd));
+  try {
+    return new EpollListener(libc, own, true);
+  } catch (error) {
+    libc.close(own);
+    throw error;
+  }
 }
 
 /**
@@ -148,7 +199,7 @@ class EpollListener implements FdListener, Pollable {
   readonly #poller: Poller;
   /** The descriptor; negative once it is closed. */
   #fd: number;
-  /** Whether other processes may have the socket too: nothing may be done to it then that ends it for them. */
+  /** Whether other processes or workers may have the socket too: nothing may be done to it then that ends it for them. */
   #shared: boolean;
   readonly #everywhere: boolean;
   #accepting: PromiseWithResolvers<Transport> | undefined;
@@ -157,7 +208,7 @@ class EpollListener implements FdListener, Pollable {
   /**
    * @param libc The C library.
    * @param fd The descriptor of a bound socket; it is closed if this throws, unless it was adopted.
-   * @param adopted Whether the socket came from another process, and listens already.
+   * @param adopted Whether the socket came from another process or isolate, and listens already.
    */
   constructor(libc: Libc, fd: number, adopted: boolean) {
     this.#libc = libc;

@@ -63,6 +63,8 @@ const [PIDFD_OPEN, PIDFD_THREAD] = [434n, 0o200];
 /** `ioctl` request: number of bytes in the send queue that the peer has not acknowledged. */
 const SIOCOUTQ = 0x5411;
 const [SHUT_RD, SHUT_WR] = [0, 1];
+/** `fcntl` command: duplicate a descriptor; child processes do not inherit the duplicate. */
+const F_DUPFD_CLOEXEC = 1030;
 const MSG_NOSIGNAL = 0x4000;
 /** `struct linger` with a time of 0: closing resets the connection. */
 const RESETTING = new Uint8Array(new Int32Array([1, 0]).buffer);
@@ -264,6 +266,11 @@ export class Libc {
 
   close(fd: number): void {
     this.#c.close(fd);
+  }
+
+  /** Returns another descriptor of the same socket. */
+  duplicate(fd: number): number {
+    return this.#result(this.#c.fcntl(fd, F_DUPFD_CLOEXEC, 0));
   }
 
   eventfd(): number {

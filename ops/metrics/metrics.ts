@@ -96,7 +96,7 @@ export class ServerMetrics {
   readonly #handshakeTimes = new RecentTimes();
   readonly #errorTypes = new Set<string>();
   readonly #now: () => number;
-  #server: Server<unknown> | undefined;
+  #server: Pick<Server<unknown>, "stats"> | undefined;
   #listeners: readonly Listener[] = [];
 
   /**
@@ -141,7 +141,7 @@ export class ServerMetrics {
    * @throws {TypeError} If it is no server.
    */
   // deno-lint-ignore no-explicit-any
-  watch(server: Server<any>, ...listeners: Listener[]): void {
+  watch(server: Pick<Server<any>, "stats">, ...listeners: Listener[]): void {
     checkMethods("server", server, "a server", ["stats"]);
     this.#server = server;
     this.#listeners = listeners;

@@ -50,6 +50,7 @@ const DEFAULTS = {
   admin: null,
   adminTokenFile: null,
   adminHost: null,
+  workers: null,
   logLevel: "info",
   logFormat: "text",
   logSample: Infinity,
@@ -89,6 +90,10 @@ Deno.test("Times have a unit, and are switched off by a word", () => {
   const times = ["1ms", "500ms", "10s", "2m", "1h", "2147483647ms", "off"].map((time) => `--drain-timeout=${time}`);
   const expected = [1, 500, 10_000, 120_000, 3_600_000, 2 ** 31 - 1, Infinity];
   assertEquals(times.map((flag) => values(flag).drainTimeout), expected);
+});
+
+Deno.test("Workers are a number, one per processor, or none", () => {
+  assertEquals(["1", "128", "auto", "off"].map((word) => values(`--workers ${word}`).workers), [1, 128, "auto", null]);
 });
 
 Deno.test("Lists are addresses and networks, or none", () => {

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type LogEvent, openLog } from "../../cli/log.ts";
 import { report } from "../../cli/report.ts";
+import { reportWorker } from "../../cli/workers.ts";
 import schema from "../../docs/log_schema.json" with { type: "json" };
 import { CLOSE_REASONS, type RejectReason } from "../../internal/api/reasons.ts";
 import { makeIdentity } from "../kit/certificates.ts";
@@ -32,10 +33,13 @@ const EVENTS: Record<LogEvent, true> = {
   ...{ "paused": true, "resumed": true, "lame-duck": true },
   ...{ "admin": true, "admin-drain": true },
   ...{ "upgrade-begun": true, "upgraded": true, "upgrade-failed": true, "systemd-error": true, "admin-failed": true },
+  ...{ "worker-started": true, "worker-crashed": true, "worker-stopped": true, "workers-alone": true },
   ...{ "tracing": true, "wire": true, "left-out": true, "dropped": true },
 };
 /** What no run of the command shows at will: a defect, a listener that breaks, a reader that stops and goes on, a pause. */
-const NOT_RUN = ["admin-failed", "dropped", "failed", "handler-error", "paused", "resumed"];
+const NOT_RUN = [
+  ...["admin-failed", "dropped", "failed", "handler-error", "paused", "resumed", "worker-crashed", "workers-alone"],
+];
 
 const seen = new Set<string>();
 
@@ -118,6 +122,11 @@ test("The log of upgrades is as its schema says", async () => {
   await Deno.remove(folder, { recursive: true });
 });
 
+test("The log of workers is as its schema says", async () => {
+  await using server = await start(["--workers", "2"], { permissions: ["--allow-net", "--allow-read"] });
+  assertEquals((await end(server)).filter((event) => event.startsWith("worker-")).length, 4);
+});
+
 test("The log of certificates is as its schema says", async () => {
   const folder = await Deno.makeTempDir();
   try {
@@ -178,6 +187,8 @@ test("The lines that no run shows at will are as the schema says, too", async ()
   report(log, { type: "handler-error", conn, error: new Error("\x1b[31m\n\u202e") }, { traceOf });
   report(log, { type: "paused" });
   report(log, { type: "resumed" });
+  reportWorker(log, { type: "worker-crashed", worker: 1, error: new Error("\x1b[31m\n"), lost: 2, retryMs: 100 });
+  reportWorker(log, { type: "workers-alone", problem: "no permission" });
   log.write("error", "failed", () => "cannot accept any more: closed", () => ({ error: "closed" }));
   log.write("error", "admin-failed", () => "cannot open the admin port", () => ({ error: "address already in use" }));
   await log.flush();

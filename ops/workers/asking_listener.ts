@@ -1,0 +1,128 @@
+/**
+ * A worker's listener: each connection that it accepts, it asks about.
+ *
+ * @module
+ */
+
+import { closeQuietly, type Listener, type Transport } from "../../internal/api/transport.ts";
+import { setNumber } from "../../internal/server/numbers.ts";
+import type { Verdict } from "./wire.ts";
+
+/** Who decides. */
+export interface Judge {
+  /** Maximum number of connections about which a listener may be asking. */
+  readonly most: number;
+  /** Settles when the listener may accept the next connection; undefined if it may now. */
+  readonly turn: Promise<void> | undefined;
+  /** Asks about a connection from this address. */
+  ask(addr: Deno.Addr): Promise<Verdict>;
+  /** Ends a connection that was rejected; it owns the transport. */
+  reject(transport: Transport, verdict: Exclude<Verdict, { id: number } | { drop: true }>): void;
+}
+
+/** What the next `accept` gets. */
+type Next = { readonly transport: Transport } | { readonly error: unknown };
+
+/**
+ * Accepts connections from another listener, which it owns, and returns those that are admitted, with their numbers.
+ *
+ * It accepts further connections while it waits for an answer, as far as the judge allows: a busy worker gets its answers
+ * once in a turn of its event loop.
+ */
+export class AskingListener implements Listener {
+  readonly addr: Deno.Addr;
+  readonly #inner: Listener;
+  readonly #judge: Judge;
+  readonly #asked = new Set<Transport>();
+  readonly #next: Next[] = [];
+  #waiting: PromiseWithResolvers<Transport> | undefined;
+  #accepting = false;
+  #closed = false;
+
+  /**
+   * @param inner The listener.
+   * @param judge Who decides.
+   */
+  constructor(inner: Listener, judge: Judge) {
+    this.addr = inner.addr;
+    this.#inner = inner;
+    this.#judge = judge;
+  }
+
+  accept(): Promise<Transport> {
+    if (this.#closed) return Promise.reject(closed());
+    const waiting = this.#waiting = Promise.withResolvers<Transport>();
+    const next = this.#next.shift();
+    if (next !== undefined) this.#deliver(next);
+    else this.#acceptMore();
+    return waiting.promise;
+  }
+
+  close(): void | Promise<void> {
+    this.#closed = true;
+    for (const transport of this.#asked) closeQuietly(transport);
+    for (const next of this.#next.splice(0)) if ("transport" in next) closeQuietly(next.transport);
+    this.#waiting?.reject(closed());
+    this.#waiting = undefined;
+    return this.#inner.close();
+  }
+
+  ref(): void {
+    this.#inner.ref?.();
+  }
+
+  unref(): void {
+    this.#inner.unref?.();
+  }
+
+  async #acceptMore(): Promise<void> {
+    if (this.#accepting) return;
+    this.#accepting = true;
+    while (this.#waiting !== undefined && this.#asked.size < this.#judge.most) {
+      try {
+        for (let turn; (turn = this.#judge.turn) !== undefined;) await turn;
+        if (this.#closed) break;
+        const transport = await this.#inner.accept();
+        if (this.#closed) closeQuietly(transport);
+        else this.#ask(transport);
+      } catch (error) {
+        this.#deliver({ error });
+      }
+    }
+    this.#accepting = false;
+  }
+
+  async #ask(transport: Transport): Promise<void> {
+    this.#asked.add(transport);
+    try {
+      this.#enter(transport, await this.#judge.ask(transport.remoteAddr));
+    } catch (error) {
+      // The address of this connection cannot be read.
+      closeQuietly(transport);
+      this.#deliver({ error });
+    }
+    this.#asked.delete(transport);
+    this.#acceptMore();
+  }
+
+  #enter(transport: Transport, verdict: Verdict): void {
+    if (this.#closed) return;
+    if ("drop" in verdict) return closeQuietly(transport);
+    if (!("id" in verdict)) return this.#judge.reject(transport, verdict);
+    setNumber(transport, verdict.id);
+    this.#deliver({ transport });
+  }
+
+  #deliver(next: Next): void {
+    if (this.#closed) return;
+    const waiting = this.#waiting;
+    if (waiting === undefined) return void this.#next.push(next);
+    this.#waiting = undefined;
+    if ("transport" in next) waiting.resolve(next.transport);
+    else waiting.reject(next.error);
+  }
+}
+
+function closed(): Error {
+  return new Deno.errors.BadResource("The listener is closed");
+}

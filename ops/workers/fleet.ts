@@ -1,0 +1,219 @@
+/**
+ * Several workers that are one server to the outside.
+ *
+ * @module
+ */
+
+import { checkOptions } from "../../internal/api/check.ts";
+import type { ServerEvent, ShutdownReport } from "../../internal/api/events.ts";
+import { checkDrain, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
+import { checkData } from "../../internal/lines/text.ts";
+import type { ServerStats } from "../../internal/server/counters.ts";
+import { Drain } from "../../internal/server/drain.ts";
+import type { ServerState } from "../../internal/server/running.ts";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
+import { Crew, type CrewParts } from "./crew.ts";
+import type { WorkerEvent } from "./options.ts";
+import type { WorkerConn } from "./remote_conn.ts";
+import type { WorkerInfo, WorkersServer } from "./workers.ts";
+
+/** Time in milliseconds that workers have beyond the drain timeout, before they are ended. */
+const GRACE_MS = 5000;
+
+/** Minimum time between two questions to the workers that nobody waits for, in milliseconds. */
+const REFRESH_MS = 250;
+
+/** The workers as one server. */
+export class Fleet implements WorkersServer {
+  readonly addrs: readonly Deno.Addr[];
+  /** Resolves when all workers serve; rejects if one cannot. */
+  readonly started: Promise<void>;
+  readonly #parts: CrewParts;
+  readonly #crew: Crew;
+  readonly #drain: Drain;
+  readonly #finished = Promise.withResolvers<void>();
+  readonly #report = Promise.withResolvers<ShutdownReport>();
+  /** The shutdowns that were asked for before the drain began. */
+  readonly #asked: ShutdownOptions[] = [];
+  #state: ServerState = "listening";
+  #since = 0;
+  #closedBefore: ServerStats["closed"] | undefined;
+  #refreshedAt = -Infinity;
+  #cancelGrace = () => {};
+
+  /** @param parts The options, and where the workers listen. */
+  constructor(parts: CrewParts) {
+    this.#parts = parts;
+    this.addrs = parts.shared.map(({ place: { hostname, port } }) => ({ transport: "tcp", hostname, port }));
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.started = promise;
+    this.#crew = new Crew(parts, { serving: resolve, failed: reject, ended: () => this.#ended() });
+    this.#drain = new Drain([], SYSTEM_CLOCK, {
+      delayed: (delayMs) => this.#enterState("lame-duck", { type: "lame-duck", delayMs }),
+      begin: () => this.#begin(),
+      waiting: () => this.#crew.reports.emit({ type: "waiting", active: this.active }),
+    });
+    this.#crew.start();
+    promise.then(() => this.#serving(), () => {});
+  }
+
+  get addr(): Deno.Addr {
+    return this.addrs[0];
+  }
+
+  get state(): ServerState {
+    return this.#state;
+  }
+
+  get finished(): Promise<void> {
+    return this.#finished.promise;
+  }
+
+  get workers(): readonly WorkerInfo[] {
+    return this.#crew.slots.map(({ index, state, crashes, accepted, active, totals: { lines, bytesIn, bytesOut } }) => {
+      return { worker: index, state, crashes, accepted, active, lines, bytesIn, bytesOut };
+    });
+  }
+
+  get connections(): Iterable<WorkerConn> {
+    this.#refreshSoon();
+    return this.#crew.census.open.values().toArray();
+  }
+
+  /** The number of open connections; see `Readiness`. */
+  get active(): number {
+    return this.#crew.census.open.size;
+  }
+
+  get paused(): boolean {
+    return this.#crew.gate.paused;
+  }
+
+  get limits(): Readonly<ServerLimits> {
+    return this.#crew.limits;
+  }
+
+  stats(): ServerStats {
+    this.#refreshSoon();
+    return this.#crew.census.stats(this.#crew.slots);
+  }
+
+  pause(): void {
+    if (!this.paused && this.#accepts) this.#setPaused(true);
+  }
+
+  resume(): void {
+    if (this.paused && this.#accepts) this.#setPaused(false);
+  }
+
+  setLimits(limits: ServerLimits): void {
+    this.#crew.setLimits(limits);
+  }
+
+  broadcast(data: string | Uint8Array, { except }: Parameters<WorkersServer["broadcast"]>[1] = {}): void {
+    checkData(data);
+    this.#crew.send({ type: "broadcast", data, except: except?.id });
+  }
+
+  async refresh(): Promise<void> {
+    this.#refreshedAt = SYSTEM_CLOCK.now();
+    await this.#crew.refresh();
+  }
+
+  reload(data: unknown): Promise<void> {
+    return this.#crew.reload(data);
+  }
+
+  shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
+    checkOptions("shutdown options", options);
+    const defaults = this.#parts.options;
+    const { drain = defaults.drain ?? "linger", drainTimeout = defaults.drainTimeout ?? 10_000 } = options;
+    const { delay = defaults.drainDelay ?? 0, spread = defaults.drainSpread ?? 0 } = options;
+    checkDrain({ drain, drainTimeout, delay, spread });
+    if (this.#state === "closed") return this.#report.promise;
+    const now = { drain, drainTimeout, delay: 0, spread };
+    if (this.#state === "draining") this.#crew.send({ type: "shutdown", options: now });
+    else this.#asked.push(now);
+    this.#drain.hurry({ drain, drainTimeout, delay, spread });
+    return this.#report.promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  ref(): void {
+    for (const slot of this.#crew.slots) slot.ref();
+  }
+
+  unref(): void {
+    for (const slot of this.#crew.slots) slot.unref();
+  }
+
+  /** Calls the hook about workers. */
+  tell(event: WorkerEvent): void {
+    this.#crew.tell(event);
+  }
+
+  /** Ends everything at once, because a worker could not begin. */
+  abandon(): void {
+    this.#crew.stop();
+  }
+
+  get #accepts(): boolean {
+    return this.#state === "listening" || this.#state === "lame-duck";
+  }
+
+  #serving(): void {
+    for (const addr of this.addrs) this.#crew.reports.listening(addr);
+    const { signal } = this.#parts.options;
+    if (signal === undefined) return;
+    const stop = () => this.shutdown();
+    if (signal.aborted) stop();
+    signal.addEventListener("abort", stop);
+    this.#report.promise.then(() => signal.removeEventListener("abort", stop));
+  }
+
+  #setPaused(paused: boolean): void {
+    const { gate, reports } = this.#crew;
+    gate.paused = paused;
+    this.#crew.send({ type: paused ? "pause" : "resume" });
+    reports.emit({ type: paused ? "paused" : "resumed" });
+    gate.letIn();
+  }
+
+  /** What nobody waits for is answered with what is known; the next answer knows more. */
+  #refreshSoon(): void {
+    if (SYSTEM_CLOCK.now() - this.#refreshedAt >= REFRESH_MS) this.refresh();
+  }
+
+  #enterState(state: ServerState, event: ServerEvent): void {
+    this.#state = state;
+    this.#crew.reports.emit(event);
+  }
+
+  /** The drain begins. */
+  #begin(): void {
+    this.#since = SYSTEM_CLOCK.now();
+    this.#closedBefore = { ...this.#crew.census.counters.closed };
+    this.#enterState("draining", { type: "draining", active: this.active });
+    for (const options of this.#asked) this.#crew.send({ type: "shutdown", options });
+    this.#crew.end();
+    this.#drain.over.then(() => {
+      if (this.#state === "closed") return;
+      this.#cancelGrace = SYSTEM_CLOCK.setTimer(() => this.#crew.stop(), GRACE_MS, false);
+    });
+  }
+
+  #ended(): void {
+    this.#drain.stop();
+    this.#cancelGrace();
+    this.#state = "closed";
+    const { census, handlersLeft, reports } = this.#crew;
+    const closed = census.counters.closedSince(this.#closedBefore!);
+    const report = { closed, handlersLeft, durationMs: SYSTEM_CLOCK.now() - this.#since };
+    reports.emit({ type: "stopped", report });
+    this.#report.resolve(report);
+    this.#finished.resolve();
+  }
+}

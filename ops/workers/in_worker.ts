@@ -1,0 +1,236 @@
+/**
+ * What runs in a worker: one server, which the main isolate steers.
+ *
+ * @module
+ */
+
+import { checkFunction, checkOptions } from "../../internal/api/check.ts";
+import type { ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
+import type { ServeOptions } from "../../internal/api/serve_options.ts";
+import { closeQuietly, type Listener } from "../../internal/api/transport.ts";
+import type { Server } from "../../internal/server/running.ts";
+import { serve, serveConnections } from "../../server.ts";
+import { listenShared } from "../epoll/epoll.ts";
+import { queuedIn } from "../preparing_listener.ts";
+import { AskingListener } from "./asking_listener.ts";
+import { WorkerJudge } from "./judge.ts";
+import { Post } from "./post.ts";
+import { listenBalanced } from "./sharing.ts";
+import { isOfConnection, packError, packEvent, type Place, type Setup, type ToMain, type ToWorker } from "./wire.ts";
+import type { Totals } from "./wire.ts";
+
+/** What a worker serves: functions, which cannot be sent to it. All plain options are those of {@linkcode serveWorkers}. */
+export interface WorkerService<Data = undefined> extends Pick<ServeOptions<Data>, "data" | "admit" | "lastWords"> {
+  /** Answers a line, as in `serve`. Without a handler, the worker shouts. */
+  handler?: LineHandler<Data> | undefined;
+  /** Talks with one client, as in `serveConnections`, in place of `handler`. */
+  conversation?: ConnHandler<Data> | undefined;
+  /**
+   * Wraps a listener, with `listenTls`, for example. It is called once for each place, in their order.
+   *
+   * @param listener The listener, which listens already; the new one owns it.
+   * @param index The number of the place, from 0.
+   */
+  wrap?: ((listener: Listener, index: number) => Listener | Promise<Listener>) | undefined;
+  /**
+   * Takes new data, such as a certificate; see `server.reload`.
+   *
+   * @param data The data, a copy of what `reload` was given.
+   */
+  reload?: ((data: unknown) => void | Promise<void>) | undefined;
+}
+
+/**
+ * Serves in a worker that {@linkcode serveWorkers} has started. The worker's module calls it once.
+ *
+ * @param make Makes what the worker serves of the data that `serveWorkers` was given, a copy for each worker.
+ * @throws {TypeError} If this is no worker.
+ *
+ * @example The module of a worker, which greets with a word that the main program has chosen (not run: it needs a worker)
+ * ```ts ignore
+ * import { serveInWorker } from "@x/shouty/ops";
+ *
+ * serveInWorker((word) => ({ handler: (name) => `${word}, ${name}!` }));
+ * ```
+ */
+export async function serveInWorker<Data = undefined>(
+  // deno-lint-ignore no-explicit-any
+  make: (data: any) => WorkerService<Data> | Promise<WorkerService<Data>>,
+): Promise<void> {
+  checkFunction("make", make);
+  const { parentPort } = await import("node:worker_threads");
+  if (parentPort === null) throw new TypeError("Cannot serve in a worker: this is none");
+  const worker = new InWorker<Data>(make, new Post((messages) => parentPort.postMessage(messages)));
+  parentPort.on("message", (messages: readonly ToWorker[]) => messages.forEach((message) => worker.take(message)));
+}
+
+/** Time between two messages with the totals, in milliseconds. */
+const TOTALS_MS = 1000;
+
+class InWorker<Data> {
+  readonly #make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>;
+  readonly #post: Post<ToMain>;
+  #service: WorkerService<Data> = {};
+  #judge!: WorkerJudge;
+  #server: Server<Data> | undefined;
+  #listeners: Listener[] = [];
+  readonly #wrapped: Listener[] = [];
+  #failed = false;
+  readonly #early: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>[] = [];
+  #lastTotals = "";
+
+  constructor(make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>, post: Post<ToMain>) {
+    this.#make = make;
+    this.#post = post;
+    // An error that nothing has caught ends this worker and no other. The main isolate starts another in its place.
+    addEventListener("error", (event) => this.#crash(event, event.error ?? event.message));
+    addEventListener("unhandledrejection", (event) => this.#crash(event, event.reason));
+    post.add({ type: "hello" });
+  }
+
+  take(message: ToWorker): void {
+    if (message.type === "ping") return this.#post.add({ type: "pong" });
+    if (message.type === "start") return void this.#start(message.setup);
+    if (message.type === "verdict") return this.#judge.answer(message.key, message.verdict);
+    // What has changed since the setup was made holds as soon as the server is there.
+    if (this.#server === undefined) this.#early.push(message);
+    else this.#obey(this.#server, message);
+  }
+
+  #obey(server: Server<Data>, message: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>): void {
+    switch (message.type) {
+      case "hold":
+        this.#judge.held = message.held;
+        return;
+      case "pause":
+        return server.pause();
+      case "resume":
+        return server.resume();
+      case "limits":
+        this.#judge.waits = message.waits;
+        return server.setLimits(message.limits);
+      case "shutdown":
+        return void server.shutdown(message.options);
+      case "reload":
+        return void this.#reload(message.key, message.data);
+      case "refresh":
+        return this.#refresh(server, message.key);
+      case "close":
+        return find(server, message.id)?.close(message.options);
+      case "broadcast":
+        return server.broadcast(message.data, { except: find(server, message.except) });
+    }
+  }
+
+  async #start(setup: Setup): Promise<void> {
+    try {
+      const service = this.#service = await this.#make(setup.data);
+      checkService(service);
+      const { framing } = setup.options;
+      this.#judge = new WorkerJudge((key, addr) => this.#post.add({ type: "ask", key, addr }), service, framing);
+      this.#judge.waits = setup.waits;
+      const listener = await this.#listen(setup);
+      const server = this.#server = this.#serve(setup, listener);
+      if (setup.paused) server.pause();
+      for (const message of this.#early.splice(0)) this.take(message);
+      this.#post.add({ type: "ready", addrs: server.addrs });
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #listen({ places, shared }: Setup): Promise<Listener[]> {
+    const listeners = this.#listeners = places.map((place) => listen(place, shared));
+    for (const [i, listener] of listeners.entries()) {
+      const wrapped = await this.#service.wrap?.(listener, i) ?? listener;
+      this.#wrapped.push(wrapped);
+      listeners[i] = new AskingListener(wrapped, this.#judge);
+    }
+    return listeners;
+  }
+
+  #serve({ options }: Setup, listener: Listener[]): Server<Data> {
+    const { handler, conversation, data, admit, lastWords } = this.#service;
+    const all: ServeOptions<Data> = {
+      ...{ ...options, data, admit, lastWords, listener },
+      // These hold for all workers together, and the main isolate sees to that.
+      maxConnections: Infinity,
+      onEvent: (event) => {
+        if (isOfConnection(event)) this.#post.add({ type: "event", event: packEvent(event) });
+        else if (event.type === "stopped") this.#stopped(event.report.handlersLeft);
+      },
+    };
+    const server = conversation !== undefined ? serveConnections(all, conversation) : serve(all, handler);
+    server.finished.catch((error) => this.#fail(error));
+    Deno.unrefTimer(setInterval(() => this.#tellTotals(server), TOTALS_MS));
+    return server;
+  }
+
+  #stopped(handlersLeft: number): void {
+    this.#judge.close();
+    this.#post.add({ type: "stopped", handlersLeft, totals: this.#totals(this.#server!) });
+  }
+
+  #tellTotals(server: Server<Data>): void {
+    const totals = this.#totals(server);
+    const text = JSON.stringify(totals);
+    if (text !== this.#lastTotals) this.#post.add({ type: "totals", totals });
+    this.#lastTotals = text;
+  }
+
+  #totals(server: Server<Data>): Totals {
+    const { lines, bytesIn, bytesOut, handlers, hookErrors, queued } = server.stats();
+    // Those whose TLS handshake or PROXY header is not complete wait in their listeners.
+    const waiting = this.#wrapped.reduce((sum, listener) => sum + queuedIn(listener), queued);
+    return { lines, bytesIn, bytesOut, handlers, hookErrors, queued: waiting };
+  }
+
+  #refresh(server: Server<Data>, key: number): void {
+    const conns = Array.from(server.connections, (conn) => [conn.id, conn.stats()] as const);
+    this.#post.add({ type: "refreshed", key, totals: this.#totals(server), conns });
+  }
+
+  async #reload(key: number, data: unknown): Promise<void> {
+    try {
+      await this.#service.reload?.(data);
+      this.#post.add({ type: "reloaded", key });
+    } catch (error) {
+      this.#post.add({ type: "reloaded", key, error: packError(error) });
+    }
+  }
+
+  #crash(event: Event, error: unknown): void {
+    event.preventDefault();
+    this.#fail(error);
+  }
+
+  /** The main isolate ends this worker when it reads this. Until then, others are to accept what connects. */
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    for (const listener of this.#listeners) closeQuietly(listener);
+    this.#post.add({ type: "failed", error: packError(error) });
+    this.#post.flush();
+  }
+}
+
+function checkService<Data>(service: WorkerService<Data>): void {
+  checkOptions("what a worker serves", service);
+  const { handler, conversation, wrap, reload } = service;
+  for (const [name, value] of Object.entries({ handler, conversation, wrap, reload })) {
+    checkFunction(name, value, true);
+  }
+  if (handler !== undefined && conversation !== undefined) {
+    throw new TypeError("Cannot use handler with conversation: expected one of them");
+  }
+}
+
+function listen({ hostname, port, fd }: Place, shared: boolean): Listener {
+  if (fd !== undefined) return listenShared(fd);
+  return shared ? listenBalanced({ hostname, port }) : Deno.listen({ hostname, port });
+}
+
+function find<Data>(server: Server<Data>, id: number | undefined) {
+  if (id === undefined) return undefined;
+  for (const conn of server.connections) if (conn.id === id) return conn;
+}

@@ -1,0 +1,29 @@
+/**
+ * Sends messages from one isolate to another, many at a time.
+ *
+ * @module
+ */
+
+/** Collects the messages of one turn, and sends them together: each sending costs as much as a small line. */
+export class Post<Message> {
+  readonly #send: (messages: readonly Message[]) => void;
+  #waiting: Message[] = [];
+
+  /** @param send Sends messages. */
+  constructor(send: (messages: readonly Message[]) => void) {
+    this.#send = send;
+  }
+
+  /** Sends a message at the end of this turn. */
+  add(message: Message): void {
+    this.#waiting.push(message);
+    if (this.#waiting.length === 1) queueMicrotask(() => this.flush());
+  }
+
+  /** Sends what waits, now. */
+  flush(): void {
+    const messages = this.#waiting;
+    this.#waiting = [];
+    if (messages.length > 0) this.#send(messages);
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * One server on several processors: workers that share one port.
+ *
+ * This folder holds the call that starts them (here), its options (`options.ts`), the server as its caller sees it
+ * (`fleet.ts`), the place of each worker (`slot.ts`), their connections (`census.ts`, `remote_conn.ts`), the decisions
+ * about new ones (`gate.ts`), who gets the next (`balance.ts`), the port (`sharing.ts`), the messages (`wire.ts`, `post.ts`), and what runs in a worker
+ * (`in_worker.ts`, `asking_listener.ts`, `judge.ts`).
+ *
+ * @module
+ */
+
+import type { ConnInfo } from "../../internal/api/events.ts";
+import type { Server } from "../../internal/server/running.ts";
+import { admissionRules, resolveAdmission } from "../../internal/admission/admission.ts";
+import { resolveConnOptions } from "../../internal/api/conn_options.ts";
+import { Fleet } from "./fleet.ts";
+import { type Resolved, resolveWorkers, type ServeWorkersOptions } from "./options.ts";
+import type { WorkerConn } from "./remote_conn.ts";
+import { findPlace, type SharedPlace, sharePlace, sharingProblem } from "./sharing.ts";
+import type { WorkerState } from "./slot.ts";
+
+/** One of the workers. */
+export interface WorkerInfo {
+  /** Its number, from 0. */
+  readonly worker: number;
+  /** Its state; in `waiting`, the last one has crashed, and the next begins soon. */
+  readonly state: WorkerState;
+  /** How many workers with this number have crashed. */
+  readonly crashes: number;
+  /** The number of connections that workers with this number have served. */
+  readonly accepted: number;
+  /** The number of those that are open. */
+  readonly active: number;
+  /** The number of whole lines that they have read. */
+  readonly lines: number;
+  /** The number of bytes that they have read. */
+  readonly bytesIn: number;
+  /** The number of bytes that they have written. */
+  readonly bytesOut: number;
+}
+
+/**
+ * A running server with several workers. It is a {@linkcode Server}, except that its connections are the workers': the
+ * main isolate can see and close them, but not read or write. What workers tell of lines and bytes is up to a second
+ * old, unless {@linkcode WorkersServer.refresh} has asked for it; all other counters are exact.
+ */
+export interface WorkersServer extends Omit<Server, "connections" | "broadcast"> {
+  /** The open connections of all workers. */
+  readonly connections: Iterable<WorkerConn>;
+  /** The workers. */
+  readonly workers: readonly WorkerInfo[];
+  /**
+   * Writes to all open connections of all workers, as `server.broadcast` does.
+   *
+   * @param data The text or bytes; no line end is added.
+   * @param options A connection that is left out.
+   */
+  broadcast(data: string | Uint8Array, options?: { except?: Pick<ConnInfo, "id"> | undefined }): void;
+  /** Asks all workers for the figures of now, for `stats` and the `stats` of connections; waits at most a second. */
+  refresh(): Promise<void>;
+  /**
+   * Gives all workers new data, such as a certificate; those that begin later get the same.
+   *
+   * @param data The data; each worker gets a copy.
+   * @returns When all workers have taken it. Rejects with the first error of a worker that has not.
+   */
+  reload(data: unknown): Promise<void>;
+}
+
+/**
+ * Serves with several workers, each in an isolate and a thread of its own, on one port.
+ *
+ * All limits hold for all workers together, exactly: this isolate decides about each connection, and a worker asks it.
+ * (`maxBufferedBytes` alone is divided among them.) An error that nothing catches ends one worker: its connections close
+ * with reason `transport-error`, the others go on, and another worker takes its place, at first after 100 ms, then after
+ * twice as long each time, at most 30 s. A shutdown drains all workers, and has one report. Connections have numbers that
+ * are unique in all workers.
+ *
+ * The workers share one socket, on both engines, so whichever has time accepts the next connection; one
+ * that has more connections than others leaves the next to them. A port that another
+ * socket has is refused, also if that would share it. Connections that the kernel has completed wait for the next worker
+ * when one crashes. Unix sockets cannot be shared.
+ *
+ * Permissions are the process's: what any isolate gives up, all have given up. A worker needs permission to read its
+ * modules, and on `epoll` to call foreign code, whenever it replaces another.
+ *
+ * @param options The module, the number of workers, where to listen, the limits, and the hooks.
+ * @returns The running server; all workers serve.
+ * @throws {RangeError | TypeError} (As a rejection.) If an option is wrong; nothing is bound then.
+ * @throws {Deno.errors.AddrInUse} (As a rejection.) If another socket has the port.
+ * @throws {Error} (As a rejection.) If a worker cannot be started.
+ *
+ * @example Two workers (not run: it needs a module for them)
+ * ```ts ignore
+ * import { serveWorkers } from "@x/shouty/ops";
+ *
+ * const server = await serveWorkers({
+ *   module: new URL("./worker.ts", import.meta.url), // which calls serveInWorker
+ *   workers: 2,
+ *   port: 8080,
+ *   maxConnections: 1000, // of both together
+ * });
+ * console.log(server.workers.map(({ lines }) => lines));
+ * ```
+ */
+export async function serveWorkers(options: ServeWorkersOptions): Promise<WorkersServer> {
+  const resolved = resolveWorkers(options);
+  const limits = { conn: resolveConnOptions(options), rules: resolveAdmission(options) };
+  // Also before anything is bound.
+  admissionRules(limits.rules);
+  const { places, engine } = resolved;
+  const shared: SharedPlace[] = [];
+  let fleet: Fleet | undefined;
+  try {
+    const problem = engine === "deno" ? await sharingProblem() : undefined;
+    const alone = problem !== undefined;
+    const keepAliveMs = options.keepAliveMs ?? 15_000;
+    for (const place of places) shared.push(alone ? findPlace(place) : sharePlace(place, engine, keepAliveMs));
+    const workers = alone ? 1 : resolved.workers;
+    const maxHeapMb = await heapOf(resolved);
+    fleet = new Fleet({ options, shared, limits, workers, alone, module: resolved.module, maxHeapMb });
+    if (problem !== undefined && resolved.workers > 1) fleet.tell({ type: "workers-alone", problem });
+    await fleet.started;
+    return fleet;
+  } catch (error) {
+    fleet?.abandon();
+    for (const place of shared) place.close();
+    throw error;
+  }
+}
+
+async function heapOf({ maxHeapMb }: Resolved): Promise<number> {
+  if (maxHeapMb !== undefined) return maxHeapMb;
+  const { getHeapStatistics } = await import("node:v8");
+  return Math.floor(getHeapStatistics().heap_size_limit / 2 ** 20);
+}

@@ -1,0 +1,51 @@
+/** A worker for tests: it shouts, and obeys a few words. */
+
+import { serveInWorker } from "@x/shouty/ops";
+
+/** What the tests give to it. */
+export interface Given {
+  /** What it says before each line. */
+  prefix?: string;
+  /** It fails to begin. */
+  broken?: boolean;
+  /** It begins only when the first number is 0; the second counts how many workers have come here. */
+  gate?: Int32Array;
+  /** The word `block` blocks until the first number is not 0; the second is not 0 from then on. */
+  cell?: Int32Array;
+}
+
+serveInWorker((given: Given | undefined) => {
+  if (given?.broken) throw new RangeError("broken on purpose");
+  if (given?.gate !== undefined) {
+    Atomics.add(given.gate, 1, 1);
+    Atomics.wait(given.gate, 0, 1, 30_000);
+  }
+  let prefix = given?.prefix ?? "";
+  return {
+    reload(data) {
+      const next = (data as Given).prefix;
+      if (next === undefined) throw new TypeError("no prefix");
+      prefix = next;
+    },
+    admit: ({ remoteAddr }) => given?.prefix !== "nobody" || remoteAddr.transport !== "tcp" ? undefined : false,
+    handler(line, conn) {
+      if (line === "id") return `${conn.id}`;
+      if (line === "block") Atomics.store(given!.cell!, 1, 1), Atomics.wait(given!.cell!, 0, 0, 600_000);
+      if (line === "throw later") setTimeout(() => throwNow());
+      if (line === "reject") Promise.reject(new TypeError("rejected on purpose"));
+      if (line === "fill memory") setInterval(fill, 1);
+      if (line === "end") close();
+      return prefix + line.toUpperCase();
+    },
+  };
+});
+
+function throwNow(): never {
+  throw new RangeError("thrown on purpose");
+}
+
+const kept: unknown[] = [];
+
+function fill(): void {
+  for (let i = 0; i < 200_000; i++) kept.push({ i, text: `x${i}` });
+}

@@ -1,0 +1,74 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { ask, testEngines, TestWorkers } from "../kit/workers.ts";
+
+testEngines("A shutdown drains all workers, with one report, and frees the port", async (engine) => {
+  await using t = await TestWorkers.start({ engine, drainTimeout: 60_000 });
+  const clients = await t.connectMany(6);
+  const report = t.server.shutdown();
+  assertEquals(t.server.state, "draining");
+  await assertRejects(async () => {
+    // The workers close the port when they have read the message.
+    for (;;) {
+      const conn = await Deno.connect({ hostname: "127.0.0.1", port: t.port }).catch((error) => {
+        // It had connected just before the port was closed.
+        if (!(error instanceof Deno.errors.ConnectionReset)) throw error;
+      });
+      conn?.close();
+    }
+  }, Deno.errors.ConnectionRefused);
+  for (const client of clients.slice(2)) assertEquals(await ask(client, "last"), "LAST");
+  for (const client of clients.slice(2)) await client.closeWrite();
+  await t.untilSeen("closed", 4);
+  t.server.shutdown({ drainTimeout: 1 });
+  const { closed, handlersLeft } = await report;
+  assertEquals([closed, handlersLeft], [{ "end": 4, "drain-timeout": 2 }, 0]);
+  assertEquals(t.server.state, "closed");
+  await t.server.finished;
+  assertEquals(t.all("stopped").map(({ report }) => report.closed), [closed]);
+  Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+});
+
+testEngines("A drain that finishes ends the idle connections of all workers", async (engine) => {
+  await using t = await TestWorkers.start({ engine, drain: "finish", drainTimeout: 60_000, drainSpread: 100 });
+  await t.connectMany(10);
+  assertEquals((await t.server.shutdown()).closed, { "drained": 10 });
+});
+
+testEngines("As a lame duck, all workers go on accepting until the delay is over or cut short", async (engine) => {
+  await using t = await TestWorkers.start({ engine });
+  const report = t.server.shutdown({ delay: 1_000_000, drain: "finish" });
+  assertEquals([t.server.state, t.all("lame-duck").length], ["lame-duck", 1]);
+  await t.connectMany(4);
+  t.server.shutdown({ delay: 0 });
+  assertEquals((await report).closed, { "drained": 4 });
+});
+
+testEngines("A worker that crashes during a drain is not replaced, and does not hold it up", async (engine) => {
+  await using t = await TestWorkers.start({ engine, drainTimeout: Infinity });
+  const clients = await t.connectMany(2);
+  const workers = Array.from(t.server.connections, ({ worker }) => worker);
+  const report = t.server.shutdown();
+  await clients[0].write("throw later\n");
+  const [crash] = await t.untilSeen("worker-crashed");
+  assertEquals([crash.worker, crash.retryMs], [workers[0], undefined]);
+  for (const client of clients) client[Symbol.dispose]();
+  assert((await report).closed["transport-error"]! >= 1);
+});
+
+testEngines("A worker whose handler never returns is ended some seconds after the drain timeout", async (engine) => {
+  const cell = new Int32Array(new SharedArrayBuffer(8));
+  await using t = await TestWorkers.start({ engine, data: { cell }, drainTimeout: 10 });
+  const [first] = await t.connectMany(1);
+  await first.write("block\n");
+  const { closed } = await t.server.shutdown();
+  assertEquals(closed, { "transport-error": 1 });
+});
+
+testEngines("A signal that aborts shuts all workers down", async (engine) => {
+  const stop = new AbortController();
+  await using t = await TestWorkers.start({ engine, signal: stop.signal });
+  await t.connectMany(2);
+  stop.abort();
+  await t.server.finished;
+  assertThrows(() => t.server.shutdown({ drainTimeout: -1 }), RangeError, "drainTimeout");
+});
