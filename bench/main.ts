@@ -3,6 +3,7 @@
 import { type Case, CASES, type Sample, type Setting } from "./cases.ts";
 import { Lab, maxFiles, versionOf } from "./lab.ts";
 import { plot } from "./plot.ts";
+import { Progress } from "../tools/progress.ts";
 import { amount, type Failure, figuresOf, type Report, table } from "./report.ts";
 import { SERVERS, type ServerSpec } from "./servers.ts";
 
@@ -87,19 +88,23 @@ async function measure(setting: Setting, options: Options, servers: ServerSpec[]
     const names = servers.filter((spec) => takesPart(test, spec)).map((spec) => spec.name);
     return [test, new Map(names.map((name) => [name, [] as Sample[]]))];
   }));
+  const total = [...samples].reduce((sum, [test, bySpec]) => sum + roundsOf(test, options) * bySpec.size, 0);
+  using progress = new Progress({ total });
   for (let round = 0; round < options.rounds; round++) {
     const order = servers.map((_, i) => servers[(i + round) % servers.length]);
     for (const test of options.cases.filter((test) => round < roundsOf(test, options))) {
       for (const spec of order.filter((spec) => takesPart(test, spec))) {
         const label = `round ${round + 1}/${roundsOf(test, options)}  ${test.name} ${spec.name}`;
+        progress.show(label);
         try {
           const sample = await test.measure(setting, spec);
           samples.get(test)!.get(spec.name)!.push(sample);
-          console.error(`${label}: ${amount(sample.value, test.unit)}${test.unit === "bytes" ? "" : ` ${test.unit}`}`);
+          const unit = test.unit === "bytes" ? "" : ` ${test.unit}`;
+          progress.step(`${label}: ${amount(sample.value, test.unit)}${unit}`);
         } catch (error) {
           const message = error instanceof Error ? error.message : String(error);
           failures.push({ case: test.name, server: spec.name, message });
-          console.error(`${label}: failed: ${message}`);
+          progress.step(`${label}: failed: ${message}`);
         }
       }
     }

@@ -1,6 +1,7 @@
 // `deno task chaos`: 500 bad clients beside 50 good ones, which must lose no reply and may only get it later.
 
 import { riot } from "./chaos/crowd.ts";
+import { Progress } from "./progress.ts";
 import { talk } from "./chaos/good.ts";
 import { Pulse } from "./chaos/pulse.ts";
 import { type Findings, report, type Round } from "./chaos/report.ts";
@@ -107,6 +108,8 @@ async function run(options: Options, victim: Victim, spared: Victim): Promise<Fi
     return { good: here, bystanders: there };
   };
   const half = Math.ceil(seconds / 2);
+  using progress = new Progress({ total: rounds });
+  progress.show("a riot that does not count");
   // A first run and riot do not count: code is compiled, and the runtime grows buffers that it keeps for later ones.
   await watch(1);
   const cold = await victim.footprint();
@@ -115,12 +118,18 @@ async function run(options: Options, victim: Victim, spared: Victim): Promise<Fi
   const [quiet, riots, times]: [Round[], Round[], Record<string, number>[]] = [[], [], []];
   const { peak, stop } = watchPeak(victim);
   const pulse = new Pulse();
-  for (let round = 0; round < rounds; round++) {
+  for (let round = 1; round <= rounds; round++) {
+    progress.show(`round ${round} of ${rounds}: quiet`);
     quiet.push(await watch(half));
+    progress.show(`round ${round} of ${rounds}: riot`);
     const [seen, came] = await Promise.all([watch(seconds), riot(victim.port, bad, seconds)]);
     riots.push(seen);
     times.push(came);
+    progress.step(
+      `round ${round} of ${rounds}: ${[seen.good, seen.bystanders].flatMap(({ losses }) => losses).length} lost`,
+    );
   }
+  progress.show("until memory and descriptors are as before");
   stop();
   const slowness = await pulse.stop();
   return { quiet, riots, slowness, times, footprints: { cold, before, peak, after: await recover(victim, before) } };

@@ -3,6 +3,7 @@
 import { anyBytes, anyCut, cutInput, feed } from "./fuzz/bytes.ts";
 import { anyOutgoing, anyScenario, anyUpgrade, toJson } from "./fuzz/scenario.ts";
 import { play } from "./fuzz/world.ts";
+import { Progress } from "./progress.ts";
 import { fc } from "../tests/kit/property.ts";
 
 const USAGE = `Usage: deno task fuzz [options]
@@ -89,19 +90,23 @@ async function playRound(kind: Kind, seed: number): Promise<string | undefined> 
 async function fuzz({ seed, seconds, kinds }: Options): Promise<number> {
   console.log(`seed ${seed}`);
   const counts: Record<Kind, number> = { bytes: 0, lines: 0, connections: 0, upgrades: 0, outgoing: 0 };
-  const until = performance.now() + 1000 * seconds;
+  const [start, until] = [performance.now(), performance.now() + 1000 * seconds];
+  // The cases leave a timer no time to draw: each round does.
+  using progress = new Progress({ total: seconds });
   for (let round = 0; performance.now() < until; round++) {
+    const cases = Object.values(counts).reduce((sum, count) => sum + count);
+    progress.show(`${cases} cases`, Math.min(seconds, Math.floor((performance.now() - start) / 1000)));
     const kind = kinds[round % kinds.length];
     const failure = await playRound(kind, (seed + Math.floor(round / kinds.length)) % SEEDS);
     if (failure !== undefined) {
-      console.error(failure);
+      progress.print(failure);
       return 1;
     }
     counts[kind] += ROUND[kind];
   }
   const { bytes, lines, connections, upgrades, outgoing } = counts;
   const whole = `${connections} of whole connections, ${upgrades} that begin TLS, ${outgoing} that this side opens`;
-  console.log(`${bytes} cases of bytes, ${lines} of lines, ${whole}: all went well`);
+  progress.print(`${bytes} cases of bytes, ${lines} of lines, ${whole}: all went well`, console.log);
   return 0;
 }
 

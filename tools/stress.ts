@@ -1,5 +1,6 @@
 // `deno task stress`: runs the tests again and again on a busy machine, and lists every test that failed at least once.
 
+import { Progress } from "./progress.ts";
 import { Load } from "./stress/load.ts";
 import { type Failure, runSuite, type Selection } from "./stress/suite.ts";
 
@@ -61,19 +62,22 @@ function parseFile(path: string): string {
 /** Runs the tests, and prints each failure when its run has ended. */
 async function stress({ runs, ...selection }: Options, signal: AbortSignal): Promise<number> {
   await using _load = new Load();
+  using progress = new Progress({ total: runs });
   const failedIn = new Map<string, number[]>();
   for (let run = 1; run <= runs; run++) {
     const start = performance.now();
+    progress.show(`run ${run} of ${runs}`);
     const failures = await runSuite(selection, signal);
     if (signal.aborted) return 130;
     const seconds = Math.round((performance.now() - start) / 1000);
-    console.log(`run ${run} of ${runs}: ${failures.length === 0 ? "green" : `${failures.length} red`}, ${seconds} s`);
+    const found = failures.length === 0 ? "green" : `${failures.length} red`;
+    progress.step(`run ${run} of ${runs}: ${found}, ${seconds} s`, console.log);
     for (const failure of failures) {
-      console.log(describe(failure));
+      progress.print(describe(failure), console.log);
       failedIn.set(failure.name, [...failedIn.get(failure.name) ?? [], run]);
     }
   }
-  console.log(summary(failedIn, runs));
+  progress.print(summary(failedIn, runs), console.log);
   return failedIn.size > 0 ? 1 : 0;
 }
 
