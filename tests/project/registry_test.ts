@@ -1,6 +1,7 @@
 import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
-import { converse, type Outcome, shoutAndDrain, Subprocess } from "../kit/command.ts";
+import { converse, shoutAndDrain } from "../kit/command.ts";
+import { copyProject, emptyPlace } from "../kit/place.ts";
 import { type Package, Registry } from "../kit/registry.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
@@ -20,48 +21,16 @@ async function publish(): Promise<Package> {
   await using registry = new Registry();
   await using place = await emptyPlace(registry);
   // A copy, so that vendor/ gets the modules of this registry. Without provenance, which only a workflow can sign.
-  await copy(ROOT, place.dir);
+  await copyProject(place.dir);
   const { code, stderr } = await place.deno(["publish", "--no-provenance", "--token", registry.token]);
   assertEquals(code, 0, stderr);
   assertNotMatch(stderr, /warn/i);
   return registry.packages.get(NAME)!;
 }
 
-/** Copies the project's files, without its history and generated folders. */
-async function copy(from: string, to: string): Promise<void> {
-  for await (const { name, isDirectory } of Deno.readDir(from)) {
-    if (/^(\.git|vendor|dist|node_modules)$/.test(name)) continue;
-    if (!isDirectory) {
-      await Deno.copyFile(`${from}/${name}`, `${to}/${name}`);
-      continue;
-    }
-    await Deno.mkdir(`${to}/${name}`);
-    await copy(`${from}/${name}`, `${to}/${name}`);
-  }
-}
-
 /** A registry with the package. */
 async function registryWithPackage(unknown: string[] = []): Promise<Registry> {
   return new Registry({ packages: [[NAME, await published()]], unknown });
-}
-
-/** An empty folder and an empty cache, for a user with this registry in place of JSR. */
-async function emptyPlace(registry: Registry) {
-  const dir = await Deno.makeTempDir({ prefix: "shouty_registry_" });
-  const env = { JSR_URL: registry.url, NO_PROXY: "127.0.0.1", DENO_DIR: `${dir}/cache`, DENO_NO_UPDATE_CHECK: "1" };
-  await Deno.mkdir(`${dir}/work`);
-  return {
-    dir: `${dir}/work`,
-    start: (program: string, args: string[], extra: Record<string, string> = {}) =>
-      new Subprocess(program, args, { cwd: `${dir}/work`, env: { ...env, ...extra } }),
-    async deno(args: string[]): Promise<Outcome> {
-      const options = { args, cwd: `${dir}/work`, env: { ...env, NO_COLOR: "1" } };
-      const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), options).output();
-      const decoder = new TextDecoder();
-      return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
-    },
-    [Symbol.asyncDispose]: () => Deno.remove(dir, { recursive: true }),
-  };
 }
 
 /** The paths of the modules that the entry points import, as they are published. */
