@@ -1,6 +1,6 @@
 /**
  * The steps of a release, which `.github/workflows/release.yml` runs one by one: `deno task release`. A test rehearses
- * them (`tests/project/release_test.ts`).
+ * them (`tests/release/release_test.ts`).
  *
  * @module
  */

@@ -7,6 +7,7 @@
 import type { AddressInfo, Server, Socket } from "node:net";
 import { setImmediate } from "node:timers";
 import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
+import { socketsTurn } from "../../internal/time/turns.ts";
 import type { FdListener } from "./fd_listener.ts";
 import { ofDeno } from "./node_errors.ts";
 import { NodeSocket } from "./node_socket.ts";
@@ -80,13 +81,16 @@ export class NodeListener implements FdListener {
     this.#server.close();
   }
 
-  close(): void {
+  async close(): Promise<void> {
     if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
     this.#closed = true;
     this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
     this.#accepting = undefined;
     for (const outcome of this.#outcomes.splice(0)) if (!(outcome instanceof Error)) closeQuietly(outcome);
     this.release();
+    // Deno closes the descriptor when it next looks at the `accept` that was outstanding: only then is the port free.
+    await socketsTurn();
+    await socketsTurn();
   }
 
   ref(): void {

@@ -35,7 +35,7 @@ testEngines("A drain that finishes ends the idle connections of all workers", as
 });
 
 testEngines("As a lame duck, all workers go on accepting until the delay is over or cut short", async (engine) => {
-  await using t = await TestWorkers.start({ engine });
+  await using t = await TestWorkers.start({ engine, drainTimeout: 60_000 });
   const report = t.server.shutdown({ delay: 1_000_000, drain: "finish" });
   assertEquals([t.server.state, t.all("lame-duck").length], ["lame-duck", 1]);
   await t.connectMany(4);
