@@ -75,7 +75,9 @@ function umbrella(args: readonly string[]): string {
   if (meant !== undefined && !verb.startsWith("-")) {
     throw new CommandError(`cannot use argument ${quote(verb)}: did you mean shouty admin ${meant}?`, 2);
   }
-  const parsed = parse(command, args);
+  // The first argument is no command. The ones after it would only hide that in the error, except --help.
+  const asks = (arg: string) => ["-h", "--help", "--version"].includes(arg);
+  const parsed = parse(command, args.filter((arg, i) => i === 0 || verb.startsWith("-") || asks(arg)));
   if (parsed.ask !== undefined) return answerOf(parsed.ask, command);
   // A flag came before the command: with no value of its own, it could take the command for one.
   throw new CommandError(`cannot use ${quote(verb)} here: expected the flags behind ${parsed.operand}`, 2);

@@ -56,6 +56,10 @@ test("shouty admin words in one line what fails", async () => {
   const verbs = "expected status, connections, drain, pause, resume, close or limits";
   await fails(2, [], `cannot use shouty admin without ${symbol}: ${verbs}`);
   await fails(2, ["stop"], `cannot use argument "stop": ${verbs}`);
+  // The address comes behind the command, as --admin; the error once named "status" instead.
+  const misplaced = `cannot use argument "127.0.0.1:9190": ${verbs}`;
+  await fails(2, ["127.0.0.1:9190", "status"], misplaced);
+  await fails(2, ["127.0.0.1:9190", "close", "--admin", "127.0.0.1:9190"], misplaced);
   await fails(2, ["connection"], 'cannot use argument "connection": did you mean shouty admin connections?');
   await fails(2, ["--json", "status"], 'cannot use "--json" here: expected the flags behind status');
   await fails(2, ["close"], "cannot use shouty admin close without ID: expected a whole number of at least 1");
