@@ -1,7 +1,7 @@
 import { test } from "../kit/bounded.ts";
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { converse, Subprocess } from "../kit/command.ts";
-import { blocksOf, document, documents, folderOf, follow, isRun } from "../kit/guides.ts";
+import { blocksOf, document, documents, folderOf, follow, isRun, ROOT } from "../kit/guides.ts";
 
 // The guides are for a shell of Unix.
 const NO_SHELL = Deno.build.os === "windows" ? " (skipped: Windows has no bash)" : "";
@@ -16,11 +16,19 @@ for (const path of await documents()) {
 test("The server of the README's first screen runs as it stands", async () => {
   await using folder = await folderOf("docs/first_protocol.md", ["deno.json"]);
   for (const block of blocksOf(await document("README.md"))) await folder.write(block);
-  const args = ["run", "--allow-net", "server.ts"];
+  const args = ["run", "--allow-net", "hello.ts"];
   await using server = new Subprocess(Deno.execPath(), args, { cwd: folder.path });
   const [, port] = await server.stdoutMatch(/listening on 0\.0\.0\.0:(\d+)/);
   assertEquals(await converse({ hostname: "127.0.0.1", port: Number(port) }, "hello\n"), "You said hello\n");
 }, 240);
+
+// A reader who wrote the README's first server as server.ts into the clone replaced the library's own file.
+test("No file that the README asks for in the clone is a file of the project", async () => {
+  const files = blocksOf(await document("README.md")).map(({ comment }) => /^file: (.+)/.exec(comment)?.[1]);
+  for (const file of files.filter((name) => name !== undefined)) {
+    await assertRejects(() => Deno.stat(`${ROOT}${file}`), Deno.errors.NotFound);
+  }
+}, 60);
 
 // No image is built here, which needs a daemon and a registry: the commands of the Dockerfile run in a folder.
 test(
