@@ -1,7 +1,8 @@
 // What is measured: the speed cases, memory, and the cases in which a cost has to stay flat.
 
-import { cpuSeconds, type Lab, type Running, settledBytes } from "./lab.ts";
-import type { ServerSpec } from "./servers.ts";
+import type { Lab, Running } from "./lab.ts";
+import { cpuSeconds, settledBytes } from "./process.ts";
+import type { Protocol, ServerSpec } from "./servers.ts";
 
 /** One reading. */
 export interface Sample {
@@ -21,6 +22,8 @@ export interface Setting {
   lab: Lab;
   seconds: number;
   idle: number;
+  /** Maximum number of runs for one sample, of which the least disturbed counts. */
+  tries: number;
 }
 
 /** One row block of the table. */
@@ -28,9 +31,10 @@ export interface Case {
   /** The name for `--case`. */
   name: string;
   title: string;
+  /** More `lines/s` and `conns/s` are better, and fewer `bytes`; of a ratio, `×`, its title says what is. */
   unit: "lines/s" | "conns/s" | "bytes" | "×";
   /** What the servers have to speak; lines by default. */
-  protocol?: "redis";
+  protocol?: Protocol;
   /** Whether it is for the servers that may use all cores. */
   allCores?: true;
   /** The servers that take part; all that speak the protocol by default. */
@@ -42,21 +46,27 @@ export interface Case {
 
 // A run's first part, in which just-in-time compilers catch up, is not in its figures.
 const WARMUP = 0.5;
-const BUSY = { clients: 50, pipeline: 1, bytes: 16 };
+export const BUSY: Record<"clients" | "pipeline" | "bytes", number> = { clients: 50, pipeline: 1, bytes: 16 };
 const MILLION = 1_000_000;
 const UNDISTURBED = 0.8;
-const TRIES = 3;
 
 /** One run of the load, with the server's own processor time: on a busy machine that varies less. */
-async function run(setting: Setting, server: Running, mode: string, options: Record<string, number>): Promise<Sample> {
+export async function run(
+  setting: Setting,
+  server: Running,
+  mode: string,
+  options: Record<string, number>,
+): Promise<Sample> {
   const start = await cpuSeconds(server.pid);
   const result = await setting.lab.load(server, mode, { seconds: setting.seconds, warmup: WARMUP, ...options });
   const used = await cpuSeconds(server.pid) - start;
   if (result.errors > 0) throw new Error(`${result.errors} connections were lost`);
   if (result.count === 0) throw new Error(`no reply in ${setting.seconds} s`);
+  const { resume = 0, warmup = WARMUP } = options;
+  if (resume === 1 && result.resumed < result.total / 2) throw new Error("most sessions were not resumed");
   return {
     ...{ value: result.rate, p50: result.p50_us, p99: result.p99_us, load: result.cpu },
-    server: mode === "trickle" ? undefined : used / (setting.seconds + WARMUP), // a trickle ends with its line
+    server: mode === "trickle" ? undefined : used / (setting.seconds + warmup), // a trickle ends with its line
     cpu: used / result.total * 1e9,
   };
 }
@@ -74,9 +84,9 @@ function shareOf({ server, load }: Pick<Sample, "server" | "load">): number {
 }
 
 /** Repeats a disturbed run, and returns the sample that was disturbed least. */
-async function retry(measureOnce: () => Promise<Sample>): Promise<Sample> {
+async function retry(most: number, measureOnce: () => Promise<Sample>): Promise<Sample> {
   let best = await measureOnce();
-  for (let tries = 1; tries < TRIES && isDisturbed(best); tries++) {
+  for (let tries = 1; tries < most && isDisturbed(best); tries++) {
     const next = await measureOnce();
     if (shareOf(next) > shareOf(best)) best = next;
   }
@@ -84,14 +94,21 @@ async function retry(measureOnce: () => Promise<Sample>): Promise<Sample> {
 }
 
 /** A case of plain speed, on the server that stays up for all rounds. */
-function speed(name: string, title: string, mode: "lines" | "churn", options: Record<string, number>): Case {
+export function speed(
+  name: string,
+  title: string,
+  mode: "lines" | "churn",
+  options: Record<string, number>,
+  protocol?: Protocol,
+): Case {
   return {
     name,
     title,
+    ...(protocol === undefined ? {} : { protocol }),
     unit: mode === "churn" ? "conns/s" : "lines/s",
     measure: async (setting, spec) => {
       const server = await setting.lab.shared(spec);
-      return await retry(() => run(setting, server, mode, options));
+      return await retry(setting.tries, () => run(setting, server, mode, options));
     },
   };
 }
@@ -117,8 +134,13 @@ function redisGet(name: string, title: string, pipeline: number): Case {
 }
 
 /** Starts a server for `use` alone, and ends it afterwards. */
-async function onFresh<T>(setting: Setting, spec: ServerSpec, use: (server: Running) => Promise<T>): Promise<T> {
-  const server = await setting.lab.start(spec, true);
+export async function onFresh<T>(
+  setting: Setting,
+  spec: ServerSpec,
+  use: (server: Running) => Promise<T>,
+  env?: Record<string, string>,
+): Promise<T> {
+  const server = await setting.lab.start(spec, true, env);
   try {
     return await use(server);
   } finally {
@@ -136,7 +158,8 @@ async function whileHeld<T>(setting: Setting, server: Running, clients: number, 
   }
 }
 
-function memory(setting: Setting, spec: ServerSpec): Promise<Sample> {
+/** The growth of resident memory with each quiet connection. */
+export function memory(setting: Setting, spec: ServerSpec): Promise<Sample> {
   return onFresh(setting, spec, async (server) => {
     // A server grows once under its first load, which is no cost of a connection; short connections cause that here.
     await run(setting, server, "churn", { clients: 50, bytes: 16 });
@@ -219,7 +242,7 @@ export const CASES: Case[] = [
     title: "memory per idle connection, after a 100-byte exchange",
     unit: "bytes",
     rounds: 3,
-    servers: ["shouty", "deno", "go", "c", "node", "bun", "naive"], // the example behind "lines" has no flag for its limits
+    servers: ["shouty", "deno", "lines", "lines-epoll", "go", "c", "node", "bun", "naive"],
     measure: memory,
   },
   {

@@ -1,8 +1,9 @@
 // Builds and starts servers and the load generator on pinned cores, and measures their processes.
 
+import { atInterrupt, delay, isThere, lastLines, output, ROOT, versionOf } from "./process.ts";
+import { needsTls, onUnixSocket, wayTo, writeFiles } from "./secure_servers.ts";
 import type { ServerSpec } from "./servers.ts";
 
-const ROOT = new URL("..", import.meta.url).pathname;
 const START_DEADLINE_MS = 30_000;
 const STOP_DEADLINE_MS = 5_000;
 const POLL_MS = 10;
@@ -21,6 +22,8 @@ export interface LoadResult {
   errors: number;
   /** The load's own share of its core, from 0 to 1. */
   cpu: number;
+  /** TLS handshakes that resumed a session. */
+  resumed: number;
 }
 
 /** A started server. */
@@ -29,6 +32,12 @@ export interface Running {
   port: number;
   /** Whether it and the load may use all cores. */
   allCores: boolean;
+  /** The load generator's options for it. */
+  way: string[];
+  /** The load generator's executable for it. */
+  load: string;
+  /** The file with what the server has printed on stdout. */
+  printed: string;
   stop(): Promise<void>;
 }
 
@@ -36,33 +45,6 @@ export interface Running {
 export interface Held {
   /** Closes them. */
   release(): Promise<void>;
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-function lastLines(text: string): string {
-  return text.trimEnd().split("\n").slice(-3).join(" / ") || "no output";
-}
-
-/** Runs a program to its end and returns its output; throws with the last lines of its errors if it fails. */
-export async function output([program, ...args]: string[]): Promise<string> {
-  const { code, stdout, stderr } = await new Deno.Command(program, { args, cwd: ROOT, stdin: "null" }).output();
-  const decoder = new TextDecoder();
-  if (code !== 0) throw new Error(`${program} failed (${code}): ${lastLines(decoder.decode(stderr))}`);
-  return decoder.decode(stdout);
-}
-
-/** The first line of a tool's version, or `null` if the tool is not there. */
-export async function versionOf(tool: string[]): Promise<string | null> {
-  try {
-    const version = (await output(tool)).split("\n")[0];
-    // Without Node.js, Deno runs "node" as itself, which would measure Deno again.
-    return version.startsWith("deno ") && tool[0] !== Deno.execPath() ? null : version;
-  } catch {
-    return null;
-  }
 }
 
 /** Reads `0-2,5` as `[0, 1, 2, 5]`. */
@@ -88,22 +70,32 @@ async function chooseCores(): Promise<{ server: number; load: number } | null> {
 export class Lab {
   readonly cores: { server: number; load: number } | null;
   readonly #dir: string;
+  readonly #root: string;
   readonly #started = new Set<Running>();
   readonly #byName = new Map<string, Running>();
+  readonly #forget: () => void = atInterrupt(() => this.close());
   #logs = 0;
+  /** Why there is no load generator that speaks TLS; `null` if there is one. */
+  #withoutTls: string | null = null;
   #closing = false;
 
-  private constructor(dir: string, cores: { server: number; load: number } | null) {
+  private constructor(dir: string, root: string, cores: { server: number; load: number } | null) {
     this.#dir = dir;
+    this.#root = root;
     this.cores = cores;
   }
 
-  /** Creates the folder, and compiles the load generator into it. */
-  static async open(): Promise<Lab> {
+  /**
+   * Creates the folder, and compiles the load generator into it.
+   *
+   * @param root The folder of the project whose servers it starts; another revision's, to compare with.
+   */
+  static async open(root: string = ROOT): Promise<Lab> {
     if (await versionOf(["cc", "--version"]) === null) throw new Error("The load generator needs a C compiler (cc)");
-    const lab = new Lab(await Deno.makeTempDir({ prefix: "shouty-bench-" }), await chooseCores());
+    const lab = new Lab(await Deno.makeTempDir({ prefix: "shouty-bench-" }), root, await chooseCores());
     try {
-      await output(["cc", "-O2", "-o", `${lab.#dir}/load`, `${ROOT}bench/load.c`]);
+      await lab.#compile();
+      await writeFiles(lab.#dir);
     } catch (error) {
       await lab.close();
       throw error;
@@ -111,15 +103,22 @@ export class Lab {
     return lab;
   }
 
+  async #compile(): Promise<void> {
+    const [program, source] = [`${this.#dir}/load`, `${ROOT}bench/load.c`];
+    await output(["cc", "-O2", "-o", program, source]);
+    try {
+      await output(["cc", "-O2", "-DTLS", "-o", `${program}-tls`, source, "-lssl", "-lcrypto"]);
+    } catch (error) {
+      this.#withoutTls = `the load generator has no TLS, which needs the headers of OpenSSL: ${error}`;
+    }
+  }
+
   /** Builds a server's executable. Returns why it cannot take part, or `null`. */
   async prepare(spec: ServerSpec): Promise<string | null> {
-    try {
-      await Deno.stat(ROOT + spec.source);
-    } catch {
-      return `${spec.source} is not there`;
-    }
+    if (!await isThere(this.#root + spec.source)) return `${spec.source} is not there`;
     if (await versionOf(spec.tool) === null) return `${spec.tool[0]} is not installed`;
-    if (spec.build) await output(spec.build(ROOT + spec.source, `${this.#dir}/${spec.name}`));
+    if (needsTls(spec.protocol) && this.#withoutTls !== null) return this.#withoutTls;
+    if (spec.build) await output(spec.build(this.#root + spec.source, `${this.#dir}/${spec.name}`));
     return null;
   }
 
@@ -127,28 +126,43 @@ export class Lab {
     return this.cores ? ["taskset", "-c", String(this.cores[core]), ...command] : command;
   }
 
-  /** Starts a server for the caller alone, and waits until it listens. */
-  async start(spec: ServerSpec, roomy: boolean): Promise<Running> {
+  /**
+   * Starts a server for the caller alone, and waits until it listens.
+   *
+   * @param env Environment variables, besides `NO_COLOR`.
+   */
+  async start(spec: ServerSpec, roomy: boolean, env: Record<string, string> = {}): Promise<Running> {
     if (this.#closing) throw new Error("The lab is closing");
-    const log = `${this.#dir}/${spec.name}-${this.#logs++}.log`;
-    const plain = spec.command(ROOT + spec.source, `${this.#dir}/${spec.name}`, roomy);
+    const out = `${this.#dir}/${spec.name}`;
+    const log = `${out}-${this.#logs++}.log`;
     const allCores = spec.allCores === true;
+    const plain = spec.command(this.#root + spec.source, out, roomy, this.#dir);
     const command = allCores ? plain : this.#pin("server", plain);
-    // The shell gives the server a plain file to log to: with a pipe, this process would have to keep up with it.
+    // The shell gives the server plain files to log to: with a pipe, this process would have to keep up with it.
     const child = new Deno.Command("sh", {
-      args: ["-c", 'exec "$@" 2>"$0"', log, ...command],
-      cwd: ROOT,
-      env: { NO_COLOR: "1" }, // the report may show the server's last lines
+      args: ["-c", 'exec "$@" 2>"$0" >"$0.out"', log, ...command],
+      cwd: this.#root,
+      env: { NO_COLOR: "1", ...env }, // the report may show the server's last lines
       stdin: "null",
-      stdout: "null",
     }).spawn();
-    const running = { pid: child.pid, port: 0, allCores, ended: false, stop: () => stopChild(child, running) };
+    const load = `${this.#dir}/load${needsTls(spec.protocol) ? "-tls" : ""}`;
+    const running = {
+      pid: child.pid,
+      port: 0,
+      allCores,
+      way: [] as string[],
+      load,
+      printed: `${log}.out`,
+      ended: false,
+      stop: () => stopChild(child, running),
+    };
     child.status.then(() => {
       running.ended = true;
       this.#started.delete(running);
     });
     this.#started.add(running);
-    running.port = await portOf(spec.name, log, running);
+    running.port = await portOf(spec.name, log, running, onUnixSocket(spec.protocol));
+    running.way = wayTo(spec.protocol, running.port, `${out}.sock`, this.#dir);
     return running;
   }
 
@@ -172,10 +186,8 @@ export class Lab {
 
   /** Runs the load generator once. */
   async load(server: Running, mode: string, options: Record<string, number>): Promise<LoadResult> {
-    const args = Object.entries({ port: server.port, ...options }).flatMap((
-      [name, value],
-    ) => [`--${name}`, `${value}`]);
-    const command = [`${this.#dir}/load`, mode, ...args];
+    const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, `${value}`]);
+    const command = [server.load, mode, ...server.way, ...args];
     const text = await output(server.allCores ? command : this.#pin("load", command));
     return JSON.parse(text);
   }
@@ -183,8 +195,7 @@ export class Lab {
   /** Opens `clients` connections, one exchange on each, and holds them. */
   async hold(server: Running, clients: number): Promise<Held> {
     const [program, ...args] = this.#pin("load", [
-      ...[`${this.#dir}/load`, "idle"],
-      ...["--port", `${server.port}`, "--clients", `${clients}`],
+      ...[server.load, "idle", ...server.way, "--clients", `${clients}`],
     ]);
     const child = new Deno.Command(program, { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
     const errors = new Response(child.stderr).text();
@@ -204,10 +215,16 @@ export class Lab {
     };
   }
 
-  /** Ends every server that this lab has started, and removes its folder. */
+  /** Ends every server that this lab has started. */
+  async stopAll(): Promise<void> {
+    await Promise.all([...this.#started].map((running) => running.stop()));
+  }
+
+  /** Ends every server, and removes the folder. */
   async close(): Promise<void> {
     this.#closing = true; // otherwise an interrupted round would start the next server
-    await Promise.all([...this.#started].map((running) => running.stop()));
+    this.#forget();
+    await this.stopAll();
     await Deno.remove(this.#dir, { recursive: true });
   }
 }
@@ -219,12 +236,20 @@ async function stopChild(child: Deno.ChildProcess, running: { readonly ended: bo
   clearTimeout(timer);
 }
 
-/** Waits until a server's log tells its port; stops the server and throws if that takes too long. */
-async function portOf(name: string, log: string, server: { readonly ended: boolean; stop(): Promise<void> }) {
+/**
+ * Waits until a server's log tells its port, or that it listens on its Unix socket, which is port 0; stops the server
+ * and throws if that takes too long.
+ */
+async function portOf(
+  name: string,
+  log: string,
+  server: { readonly ended: boolean; stop(): Promise<void> },
+  unix: boolean,
+): Promise<number> {
   for (const deadline = Date.now() + START_DEADLINE_MS;;) {
     const text = await Deno.readTextFile(log).catch(() => "");
     const port = Number(text.match(/listening on \S*:(\d+)/)?.[1] ?? 0);
-    if (port !== 0) return port;
+    if (port !== 0 || (unix && text.includes("listening on "))) return port;
     if (server.ended || Date.now() > deadline) {
       const what = server.ended ? "ended" : "did not listen";
       await server.stop();
@@ -232,34 +257,4 @@ async function portOf(name: string, log: string, server: { readonly ended: boole
     }
     await delay(POLL_MS);
   }
-}
-
-/** Resident memory of a process, in bytes. */
-async function residentBytes(pid: number): Promise<number> {
-  const text = await Deno.readTextFile(`/proc/${pid}/smaps_rollup`);
-  return Number(text.match(/^Rss:\s+(\d+) kB/m)?.[1]) * 1024;
-}
-
-/** Resident memory once four readings in a row, a quarter of a second apart, differ by less than 1 %. */
-export async function settledBytes(pid: number): Promise<number> {
-  const readings: number[] = [];
-  for (const deadline = Date.now() + 10_000; Date.now() < deadline; await delay(250)) {
-    readings.push(await residentBytes(pid));
-    const last = readings.slice(-4);
-    if (last.length === 4 && Math.max(...last) < Math.min(...last) * 1.01) break;
-  }
-  return readings[readings.length - 1];
-}
-
-/** Processor time that a process has used, in seconds, all its threads together. */
-export async function cpuSeconds(pid: number): Promise<number> {
-  const stat = await Deno.readTextFile(`/proc/${pid}/stat`);
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" "); // the name before it may hold spaces
-  return (Number(fields[11]) + Number(fields[12])) / 100; // USER_HZ is 100 on every Linux that Deno runs on
-}
-
-/** Maximum number of descriptors of a process. */
-export async function maxFiles(): Promise<number> {
-  const limits = await Deno.readTextFile("/proc/self/limits");
-  return Number(limits.match(/^Max open files\s+\S+\s+(\d+)/m)?.[1] ?? 1024);
 }

@@ -6,22 +6,25 @@
 //   load idle    --port N            open --clients, one exchange on each, say "ready", hold until stdin ends
 //   load trickle --port N            one line of --bytes, a byte at a time
 //
+// Instead of --port, --unix PATH. For all but trickle: --tls 1, with --resume 1 and --cert FILE (a certificate and its
+// key); --proxy 1 sends a PROXY header first, and --starttls 1 begins TLS at a command.
+//
 // --bytes is a line's text without its line end. Every reply byte is compared with the right answer; a wrong
 // one ends the program with status 1. Lost connections are counted as errors. Figures start after --warmup.
 #define _GNU_SOURCE
 #include "load.h"
 
-#include <arpa/inet.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <unistd.h>
+
+#include "wire.h"
 
 enum { TALKING, CLOSING, HELD, DEAD };
-enum { SOURCES = 250, AT_ONCE = 64, ENDLESS_BLOCK = 32 * 1024, CHUNK = 256 * 1024 };
+enum { AT_ONCE = 64, ENDLESS_BLOCK = 32 * 1024, CHUNK = 256 * 1024 };
 
 typedef struct {
-  int fd, state, endless;
+  Wire wire;
+  int state, endless;
   long first;               // index of the batch's first line; it advances, so that no two batches are equal
   size_t block;             // bytes in one batch; an endless client repeats it
   size_t limit, sent, got;  // bytes after which to stop; bytes written; bytes received and checked
@@ -29,7 +32,7 @@ typedef struct {
 } Conn;
 
 static int ep, stopping;
-static long live, opened;
+static long live;
 static size_t width;               // a line with its LF
 static char *asked, *answered;     // the same lines as they are sent and as they must come back
 static char scratch[CHUNK];
@@ -58,26 +61,10 @@ static void check(const char *got, const char *want, size_t size) {
   fail(1, "wrong reply: byte 0x%02x where 0x%02x was due", got[at] & 255, want[at] & 255);
 }
 
-// Many source addresses: one alone runs out of ephemeral ports while closed connections sit in TIME_WAIT.
-static int dial(int flags) {
-  struct sockaddr_in from = {.sin_family = AF_INET}, to = {.sin_family = AF_INET, .sin_port = htons(port)};
-  from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + opened++ % SOURCES);
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int fd = socket(AF_INET, SOCK_STREAM | flags, 0), one = 1;
-  if (fd < 0) fail(1, "socket: %s", strerror(errno));
-  // A batch that the kernel cuts into segments must not wait for an acknowledgement. Churn sends only once.
-  if (mode != CHURN) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  // The port is chosen at connect(), where it need be free only towards this server.
-  setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-  if (bind(fd, (void *)&from, sizeof from)) fail(1, "bind: %s", strerror(errno));
-  if (connect(fd, (void *)&to, sizeof to) && errno != EINPROGRESS) fail(1, "connect: %s", strerror(errno));
-  return fd;
-}
-
 static void open_conn(Conn *c);
 
 static void close_conn(Conn *c) {
-  close(c->fd);
+  close_wire(&c->wire);
   c->state = DEAD;
   if (mode == CHURN && !stopping) open_conn(c);
   else live--;
@@ -93,9 +80,9 @@ static void pump_out(Conn *c) {
   while (c->sent < c->limit) {
     size_t at = c->sent % c->block, size = c->block - at;
     if (size > c->limit - c->sent) size = c->limit - c->sent;
-    ssize_t n = send(c->fd, asked + c->first * width + at, size, MSG_NOSIGNAL);
+    ssize_t n = wire_send(&c->wire, asked + c->first * width + at, size);
     if (n < 0 && errno == EAGAIN) return;
-    if (n < 0) return lose(c, strerror(errno));
+    if (n <= 0) return lose(c, n ? strerror(errno) : "the server closed it");
     c->sent += n;
     if (c->endless) return;
   }
@@ -110,12 +97,12 @@ static void start_batch(Conn *c) {
 
 static void open_conn(Conn *c) {
   c->start = now();
-  c->fd = dial(SOCK_NONBLOCK);
+  open_wire(&c->wire, dial(SOCK_NONBLOCK));
   c->state = TALKING;
   // Edge-triggered, so that no epoll_ctl is paid per batch. An endless client does one bounded step per event
   // instead, so that it cannot hold up the clients whose latency is measured.
   struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | (c->endless ? 0 : EPOLLET), .data.ptr = c};
-  if (epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &e)) fail(1, "epoll_ctl: %s", strerror(errno));
+  if (epoll_ctl(ep, EPOLL_CTL_ADD, c->wire.fd, &e)) fail(1, "epoll_ctl: %s", strerror(errno));
   start_batch(c);  // on loopback the handshake is done by now; otherwise EAGAIN, and EPOLLOUT comes later
 }
 
@@ -125,7 +112,7 @@ static void open_conn(Conn *c) {
 static void finish_batch(Conn *c) {
   if (stopping && mode != CHURN) {
     c->state = CLOSING;
-    shutdown(c->fd, SHUT_WR);
+    end_wire(&c->wire);
     return;
   }
   record(now() - c->start);
@@ -138,7 +125,7 @@ static void finish_batch(Conn *c) {
 
 static void pump_in(Conn *c) {
   for (;;) {
-    ssize_t n = recv(c->fd, scratch, c->endless ? ENDLESS_BLOCK : CHUNK, 0);
+    ssize_t n = wire_recv(&c->wire, scratch, c->endless ? ENDLESS_BLOCK : CHUNK);
     if (n < 0 && errno == EAGAIN) return;
     if (n < 0) return lose(c, strerror(errno));
     if (n == 0 && c->state == CLOSING) return close_conn(c);
@@ -152,11 +139,12 @@ static void pump_in(Conn *c) {
       c->got += size;
       if (c->endless) endless_bytes += size;
     }
-    // A short read means that there is no more for now (epoll(7)); but a closing client waits for the end.
+    // A short read means that there is no more for now (epoll(7)), but of TLS only that a record has ended; and a closing
+    // client waits for the end.
     if (c->got == c->limit) {
       finish_batch(c);
       if (c->state != CLOSING) return;
-    } else if (c->endless || n < CHUNK) return;
+    } else if (c->endless || (n < CHUNK && !tls)) return;
   }
 }
 

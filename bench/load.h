@@ -11,10 +11,12 @@
 enum { LINES, CHURN, IDLE, TRICKLE, ENDLESS };
 static const char *MODES[] = {"lines", "churn", "idle", "trickle", "endless"};
 static int mode;
-static long port = 0, clients = 50, pipeline = 1, bytes = 16, endless = 0;
+static long port = 0, clients = 50, pipeline = 1, bytes = 16, endless = 0, tls = 0, resume = 0, proxy = 0, starttls = 0;
+static const char *path, *cert;  // of the Unix socket; of the file with the client's certificate and key
 static double seconds = 2, warmup = 0.2;
 
 static long done, total, errors;    // batches or connections since begin(), since the start; connections lost
+static long resumed;                // TLS handshakes since the start that resumed a session
 static uint64_t endless_bytes;      // bytes that the endless clients received since begin()
 static uint32_t buckets[64 * 128];  // latencies in ns: 64 steps per power of two, so within 1.6 %
 static uint64_t worst, began, cpu_began;
@@ -69,9 +71,9 @@ static void end(long count, const char *unit) {
   double elapsed = (now() - began) / 1e9, cpu = (cpu_time() - cpu_began) / 1e9;
   snprintf(result, sizeof result,
            "{\"mode\":\"%s\",\"unit\":\"%s/s\",\"rate\":%.1f,\"count\":%ld,\"total\":%ld,\"seconds\":%.3f,\"p50_us\":%.1f,"
-           "\"p99_us\":%.1f,\"max_us\":%.1f,\"errors\":%ld,\"cpu\":%.3f}",
+           "\"p99_us\":%.1f,\"max_us\":%.1f,\"errors\":%ld,\"cpu\":%.3f,\"resumed\":%ld}",
            MODES[mode], unit, count / elapsed, count, total * pipeline, elapsed, percentile_us(0.5), percentile_us(0.99), worst / 1000.0,
-           errors, cpu / elapsed);
+           errors, cpu / elapsed, resumed);
 }
 
 static double number(const char *name, const char *text, double least, double most) {
@@ -82,24 +84,38 @@ static double number(const char *name, const char *text, double least, double mo
   return value;
 }
 
+static const struct {
+  const char *name;
+  long *into;
+  double least, most;
+} NUMBERS[] = {
+    {"--port", &port, 1, 65535},    {"--clients", &clients, 1, 1e6}, {"--pipeline", &pipeline, 1, 1e6},
+    {"--bytes", &bytes, 0, 1e7},    {"--endless", &endless, 0, 1000}, {"--tls", &tls, 0, 1},
+    {"--resume", &resume, 0, 1},    {"--proxy", &proxy, 0, 1},       {"--starttls", &starttls, 0, 1},
+};
+
+static void read_option(const char *name, const char *value) {
+  for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++) {
+    if (strcmp(name, NUMBERS[i].name)) continue;
+    *NUMBERS[i].into = number(name, value, NUMBERS[i].least, NUMBERS[i].most);
+    return;
+  }
+  if (!strcmp(name, "--seconds")) seconds = number(name, value, 0, 1e6);
+  else if (!strcmp(name, "--warmup")) warmup = number(name, value, 0, 1e6);
+  else if (!strcmp(name, "--unix") && value) path = value;
+  else if (!strcmp(name, "--cert") && value) cert = value;
+  else fail(2, "unknown option %s", name);
+}
+
 static void read_args(int argc, char **argv) {
   for (mode = 0; mode < 5 && (argc < 2 || strcmp(argv[1], MODES[mode])); mode++);
   if (mode == 5) fail(2, "usage: load lines|churn|idle|trickle|endless --port N [--clients N] [--pipeline N] [--bytes N] "
-                         "[--seconds N] [--warmup N] [--endless N]");
+                         "[--seconds N] [--warmup N] [--endless N] [--unix PATH] [--tls 1] [--resume 1] [--cert FILE] "
+                         "[--proxy 1] [--starttls 1]");
   if (mode == IDLE) bytes = 100;
   if (mode == TRICKLE) bytes = 64 * 1024;
-  for (int i = 2; i < argc; i += 2) {
-    const char *name = argv[i], *value = argv[i + 1];
-    if (!strcmp(name, "--port")) port = number(name, value, 1, 65535);
-    else if (!strcmp(name, "--clients")) clients = number(name, value, 1, 1e6);
-    else if (!strcmp(name, "--pipeline")) pipeline = number(name, value, 1, 1e6);
-    else if (!strcmp(name, "--bytes")) bytes = number(name, value, 0, 1e7);
-    else if (!strcmp(name, "--seconds")) seconds = number(name, value, 0, 1e6);
-    else if (!strcmp(name, "--warmup")) warmup = number(name, value, 0, 1e6);
-    else if (!strcmp(name, "--endless")) endless = number(name, value, 0, 1000);
-    else fail(2, "unknown option %s", name);
-  }
-  if (!port) fail(2, "--port is missing");
+  for (int i = 2; i < argc; i += 2) read_option(argv[i], argv[i + 1]);
+  if (!port && !path) fail(2, "--port or --unix is missing");
   if (mode == CHURN || mode == IDLE) pipeline = 1, endless = 0;
   if (mode == ENDLESS) clients = 0, endless = endless ? endless : 1;
 }

@@ -1,65 +1,18 @@
 // `deno task bench`: shouty against its peers, in alternating rounds, on this machine.
 
-import { type Case, CASES, type Sample, type Setting } from "./cases.ts";
-import { Lab, maxFiles, versionOf } from "./lab.ts";
+import { against, againstTable, type Plan } from "./against.ts";
+import { takesPart } from "./all.ts";
+import type { Case, Sample, Setting } from "./cases.ts";
+import { formatHistory, parseHistory, rowOf, withRow } from "./history.ts";
+import { Lab } from "./lab.ts";
+import { type Options, parseOptions, USAGE, UsageError } from "./options.ts";
 import { plot } from "./plot.ts";
+import { interruptible, isThere, maxFiles, output, ROOT, versionOf } from "./process.ts";
 import { Progress } from "../tools/progress.ts";
 import { amount, type Failure, figuresOf, type Report, table } from "./report.ts";
-import { SERVERS, type ServerSpec } from "./servers.ts";
+import type { ServerSpec } from "./servers.ts";
 
-const USAGE = `Usage: deno task bench [options]
-
-  --rounds N      alternating rounds (default 5)
-  --seconds N     length of one run (default 2)
-  --case A,B      only these cases: ${CASES.map((test) => test.name).join(", ")}
-  --peer A,B      only these servers: ${SERVERS.map((spec) => spec.name).join(", ")}
-  --json FILE     write every figure and sample
-  --plot FILE     draw the medians as an SVG
-  --help          show this`;
-
-interface Options {
-  rounds: number;
-  seconds: number;
-  cases: Case[];
-  servers: ServerSpec[];
-  json?: string;
-  plot?: string;
-}
-
-class UsageError extends Error {
-  override name = "UsageError";
-}
-
-function parseNumber(name: string, value: string, least: number, most: number): number {
-  const number = /^\d+(\.\d+)?$/.test(value) ? Number(value) : NaN;
-  if (number >= least && number <= most) return number;
-  throw new UsageError(`${name} wants a number from ${least} to ${most}, not "${value}"`);
-}
-
-function pick<T extends { name: string }>(option: string, value: string, known: T[]): T[] {
-  const names = value.split(",");
-  const unknown = names.find((name) => !known.some((item) => item.name === name));
-  if (unknown === undefined) return known.filter((item) => names.includes(item.name));
-  throw new UsageError(`${option} has no "${unknown}", only ${known.map((item) => item.name).join(", ")}`);
-}
-
-function parseOptions(args: string[]): Options {
-  const options: Options = { rounds: 5, seconds: 2, cases: CASES, servers: SERVERS };
-  for (let i = 0; i < args.length; i += 2) {
-    const [name, value] = [args[i], args[i + 1]];
-    if (!["--rounds", "--seconds", "--case", "--peer", "--json", "--plot"].includes(name)) {
-      throw new UsageError(`Unknown option "${name}"; --help lists what there is`);
-    }
-    if (!value) throw new UsageError(`${name} wants a value`);
-    if (name === "--rounds") options.rounds = Math.trunc(parseNumber(name, value, 1, 1000));
-    else if (name === "--seconds") options.seconds = parseNumber(name, value, 0.1, 600);
-    else if (name === "--case") options.cases = pick(name, value, CASES);
-    else if (name === "--peer") options.servers = pick(name, value, SERVERS);
-    else if (name === "--json") options.json = value;
-    else options.plot = value;
-  }
-  return options;
-}
+const HISTORY = `${ROOT}bench/history.jsonl`;
 
 /** Builds the servers; prints which cannot take part, and why. */
 async function prepare(lab: Lab, servers: ServerSpec[]): Promise<ServerSpec[]> {
@@ -74,11 +27,6 @@ async function prepare(lab: Lab, servers: ServerSpec[]): Promise<ServerSpec[]> {
 
 function roundsOf(test: Case, options: Options): number {
   return Math.min(options.rounds, test.rounds ?? Infinity);
-}
-
-function takesPart(test: Case, spec: ServerSpec): boolean {
-  return test.protocol === spec.protocol && test.allCores === spec.allCores &&
-    (test.servers?.includes(spec.name) ?? true);
 }
 
 /** Runs all rounds. The first server changes from round to round, because the first place may be faster or slower. */
@@ -117,29 +65,75 @@ async function describeMachine(): Promise<string> {
   return `${cpu}, ${navigator.hardwareConcurrency} cores, Linux ${Deno.osRelease()}`;
 }
 
+/** How many connections "10 000" are here: both ends need a descriptor, each in its own process. */
+async function idleConnections(options: Options): Promise<number> {
+  const wanted = options.quick ? 1000 : 10_000;
+  const idle = Math.min(wanted, await maxFiles() - 200); // a few descriptors are taken already
+  if (idle < wanted) console.error(`${idle} idle connections instead of ${wanted}: raise "ulimit -n"`);
+  return idle;
+}
+
 async function bench(lab: Lab, options: Options): Promise<Report> {
-  const servers = await prepare(lab, options.servers);
+  const wanted = options.servers.filter((spec) => options.cases.some((test) => takesPart(test, spec)));
+  const servers = await prepare(lab, wanted);
   const versions: Record<string, string> = {};
   for (const spec of servers) versions[spec.name] = await versionOf(spec.tool) ?? "";
   if (!lab.cores) console.error("not pinned: without two cores and taskset, server and load share what there is");
-  // Both ends of every connection need a descriptor, each in its own process; a few more are taken already.
-  const idle = Math.min(10_000, await maxFiles() - 200);
-  if (idle < 10_000) console.error(`${idle} idle connections instead of 10 000: raise "ulimit -n"`);
-  const { samples, failures } = await measure({ lab, seconds: options.seconds, idle }, options, servers);
+  const { seconds, rounds, quick } = options;
+  const setting = { lab, seconds, idle: await idleConnections(options), tries: quick ? 1 : 3 };
+  const { samples, failures } = await measure(setting, options, servers);
   const figures = options.cases.flatMap((test) => {
     const measured = new Map([...samples.get(test)!].filter(([_, list]) => list.length > 0));
     return figuresOf(test, measured);
   });
+  const date = new Date().toISOString();
   return {
-    date: new Date().toISOString(),
+    date,
     machine: await describeMachine(),
     pinned: lab.cores !== null,
-    rounds: options.rounds,
-    seconds: options.seconds,
+    rounds,
+    seconds,
     versions,
     figures,
     failures,
   };
+}
+
+/** Writes the report's medians into the history. */
+async function record(report: Report): Promise<void> {
+  const { version } = JSON.parse(await Deno.readTextFile(`${ROOT}deno.json`));
+  const changed = await output(["git", "status", "--porcelain", "--untracked-files=no"]) !== "";
+  const commit = (await output(["git", "rev-parse", "HEAD"])).trim() + (changed ? "+" : "");
+  const rows = await isThere(HISTORY) ? parseHistory(await Deno.readTextFile(HISTORY)) : [];
+  await Deno.writeTextFile(HISTORY, formatHistory(withRow(rows, rowOf(report, version, commit))));
+}
+
+async function benchAll(options: Options): Promise<number> {
+  const lab = await Lab.open();
+  try {
+    const report = await bench(lab, options);
+    console.log(`${report.machine}; ${report.rounds} rounds of ${report.seconds} s`);
+    for (const [name, version] of Object.entries(report.versions)) console.log(`  ${name}: ${version}`);
+    console.log(`\n${table(report)}`);
+    if (options.json) await Deno.writeTextFile(options.json, JSON.stringify(report, null, 2) + "\n");
+    if (options.plot) await Deno.writeTextFile(options.plot, plot(report));
+    if (options.record) await record(report);
+    return report.failures.length > 0 ? 1 : 0;
+  } finally {
+    await lab.close();
+  }
+}
+
+async function benchAgainst(revision: string, options: Options): Promise<number> {
+  const cases = options.cases.filter(({ unit }) => unit !== "×"); // which of them is better depends on the case
+  const plan: Plan = { ...options, revision, cases, idle: await idleConnections(options) };
+  const outcomes = await against(plan, (outcome) => {
+    const { case: test, server, comparison, missing } = outcome;
+    console.error(`${test} ${server}: ${comparison?.verdict ?? `failed: ${missing}`}`);
+  });
+  console.log(againstTable(plan, outcomes));
+  if (options.json) await Deno.writeTextFile(options.json, JSON.stringify(outcomes, null, 2) + "\n");
+  return outcomes.some(({ comparison }) => comparison?.verdict === "slower") ? 1 : 0;
 }
 
 async function main(args: string[]): Promise<number> {
@@ -151,23 +145,8 @@ async function main(args: string[]): Promise<number> {
   if (Deno.build.os !== "linux") throw new UsageError("The load generator needs Linux (epoll)");
   // The servers run with their default flags: the caller's environment variables must not change them.
   for (const name of Object.keys(Deno.env.toObject())) if (name.startsWith("SHOUTY_")) Deno.env.delete(name);
-  const lab = await Lab.open();
-  const interrupt = () => void lab.close().finally(() => Deno.exit(130));
-  Deno.addSignalListener("SIGINT", interrupt);
-  Deno.addSignalListener("SIGTERM", interrupt);
-  try {
-    const report = await bench(lab, options);
-    console.log(`${report.machine}; ${report.rounds} rounds of ${report.seconds} s`);
-    for (const [name, version] of Object.entries(report.versions)) console.log(`  ${name}: ${version}`);
-    console.log(`\n${table(report)}`);
-    if (options.json) await Deno.writeTextFile(options.json, JSON.stringify(report, null, 2) + "\n");
-    if (options.plot) await Deno.writeTextFile(options.plot, plot(report));
-    return report.failures.length > 0 ? 1 : 0;
-  } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
-    Deno.removeSignalListener("SIGTERM", interrupt);
-    await lab.close();
-  }
+  const { against: revision } = options;
+  return await interruptible(() => revision === undefined ? benchAll(options) : benchAgainst(revision, options));
 }
 
 if (import.meta.main) {

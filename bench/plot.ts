@@ -1,18 +1,19 @@
 // The figures as an SVG: one panel per case, one bar per server, a whisker for the spread.
 
+import { ALL_SERVERS, isOwn } from "./all.ts";
 import { amount, type Figure, type Report } from "./report.ts";
 
 const WIDTH = 880;
 const COLUMNS = 2;
 const GAP = 24;
 const PANEL = (WIDTH - GAP * (COLUMNS + 1)) / COLUMNS;
-const NAME_WIDTH = 56;
+const NAME_WIDTH = 112;
 const VALUE_WIDTH = 84;
 const BAR = 14;
 const STEP = 22;
 const HEAD = 30;
 const TOP = 64;
-const OWN = ["shouty", "deno", "lines"];
+const OWN = ALL_SERVERS.filter(isOwn).map(({ name }) => name);
 const LEGEND =
   "deno: shouty on Deno's sockets; lines: the same, by its conversation handler. go: the article's server. " +
   "c: bare epoll, no lines, no limits. naive: Deno's web streams.";

@@ -1,6 +1,7 @@
 // From samples to figures, and from figures to the table.
 
 import { type Case, isDisturbed, type Sample } from "./cases.ts";
+import { median } from "./statistics.ts";
 
 /** The figures of one server in one case. */
 export interface Figure {
@@ -54,13 +55,6 @@ export interface Report {
 // Above this share of its core the load generator may be the limit.
 const BOUND = 0.9;
 
-/** The middle value, or the mean of the two in the middle. */
-export function median(values: number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
 function medianOf(samples: Sample[], key: "p50" | "p99" | "load" | "server" | "cpu"): number | undefined {
   const values = samples.map((sample) => sample[key]).filter((value) => value !== undefined);
   return values.length > 0 ? median(values) : undefined;
@@ -85,7 +79,7 @@ export function figuresOf(test: Case, samples: Map<string, Sample[]>): Figure[] 
     };
   });
   if (test.unit === "×") return figures; // a ratio of ratios would say nothing
-  const go = figures.find((figure) => figure.server === "go");
+  const go = figures.find((figure) => /(^|-)go$/.test(figure.server)); // `tls-go` is the Go of the cases of TLS
   const c = figures.find((figure) => figure.server === "c");
   return figures.map((figure) => ({
     ...figure,
@@ -126,20 +120,24 @@ function row(figure: Figure): string[] {
   ];
 }
 
+/** Lays rows out in columns: those at the indices `left` begin at the left, the others end at the right. */
+export function columns(rows: string[][], left: number[]): string[] {
+  const widths = rows[0].map((_, i) => Math.max(...rows.map((cells) => cells[i].length)));
+  return rows.map((cells) => {
+    const padded = cells.map((cell, i) => left.includes(i) ? cell.padEnd(widths[i]) : cell.padStart(widths[i]));
+    return padded.join("  ").trimEnd();
+  });
+}
+
 /** The one table: a heading per case, a row per server. */
 export function table(report: Report): string {
-  const rows = report.figures.map(row);
-  const widths = HEADS.map((head, i) => Math.max(head.length, ...rows.map((cells) => cells[i].length)));
-  const line = (cells: string[]) =>
-    cells.map((cell, i) => i === 0 || i === HEADS.length - 1 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join(
-      "  ",
-    ).trimEnd();
-  const lines = [line(HEADS)];
+  const [head, ...rows] = columns([HEADS, ...report.figures.map(row)], [0, HEADS.length - 1]);
+  const lines = [head];
   report.figures.forEach((figure, i) => {
     if (figure.case !== report.figures[i - 1]?.case) {
       lines.push("", `${figure.case}: ${figure.title}${figure.unit === "×" ? "" : `, ${figure.unit}`}`);
     }
-    lines.push(line(rows[i]));
+    lines.push(rows[i]);
   });
   for (const failure of report.failures) {
     lines.push("", `failed: ${failure.case}, ${failure.server}: ${failure.message}`);

@@ -1,5 +1,8 @@
 // The servers to measure: shouty with each kind of handler, and its peers.
 
+/** What a server speaks, if not lines in upper case over TCP. */
+export type Protocol = "redis" | "unix" | "riot" | "tls" | "tls-proxy" | "tls-unix" | "tls-client" | "starttls";
+
 /** One server: how it is built, and how it is started on a free port. */
 export interface ServerSpec {
   /** The name for `--peer` and in the table. */
@@ -9,7 +12,7 @@ export interface ServerSpec {
   /** The command that prints the version of the program that the server needs. */
   tool: string[];
   /** What it speaks; lines in upper case by default. */
-  protocol?: "redis";
+  protocol?: Protocol;
   /** Whether it and the load may use all cores, for the cases about that; other servers have one core, and the load another. */
   allCores?: true;
   /** The server's source file, below the project's root. */
@@ -17,27 +20,25 @@ export interface ServerSpec {
   /** The command that builds the executable `out`. */
   build?(source: string, out: string): string[];
   /**
-   * The command that starts it. `roomy` raises the limits that the cases with 10 000 connections would run into.
+   * The command that starts it. `roomy` raises the limits that the cases with 10 000 connections would run into. `out`
+   * is also where it makes its Unix socket, with `.sock` behind it; `files` is the folder of {@linkcode writeFiles}.
    */
-  command(source: string, out: string, roomy: boolean): string[];
+  command(source: string, out: string, roomy: boolean, files: string): string[];
 }
 
 // Long enough for any case, short enough to end a forgotten server's connections.
-const ROOMY_MS = "600000";
+export const ROOMY_MS = "600000";
 const ROOMY_FLAGS = ["--max-connections", "20000", "--idle-timeout", "10m"];
-const DENO = Deno.execPath();
+export const DENO: string = Deno.execPath();
 
 /** Every server, in the order of the table. */
 export const SERVERS: ServerSpec[] = [
   command("shouty", "shouty, line handler: the command with --engine epoll", ["--allow-ffi"], ["--engine", "epoll"]),
   command("deno", "the same on Deno's sockets: the command with its default flags", []),
-  {
-    name: "lines",
-    title: "shouty, conversation handler: conn.lines",
-    tool: [DENO, "--version"],
-    source: "examples/shout_stream.ts",
-    command: (source) => [DENO, "run", "--allow-net", source, "0"],
-  },
+  library("lines", "shouty, conversation handler: conn.lines", "lines", "deno"),
+  library("lines-epoll", "the same on epoll", "lines", "epoll"),
+  library("handler", "shouty, a line handler that is not shout, with lines kept apart, on epoll", "handler", "epoll"),
+  library("handler-deno", "the same on Deno's sockets", "handler", "deno"),
   {
     name: "streams",
     title: "shouty, conversation handler: lineStream(conn.readable) piped to conn.writable",
@@ -118,13 +119,27 @@ function goOnAllCores(threads: number): ServerSpec {
   };
 }
 
+/** Shouty as a library, with a kind of handler on an engine. */
+function library(name: string, title: string, kind: string, engine: string): ServerSpec {
+  return {
+    name,
+    title,
+    tool: [DENO, "--version"],
+    source: "bench/peers/shouty.ts",
+    command: (source, _, roomy) => {
+      const permissions = ["--allow-net", ...(engine === "epoll" ? ["--allow-ffi"] : [])];
+      return [DENO, "run", ...permissions, source, kind, engine, "0", ...(roomy ? [ROOMY_MS] : [])];
+    },
+  };
+}
+
 function redis(name: string, title: string, source: string, ...permissions: string[]): ServerSpec {
   const command = (source: string) => [DENO, "run", "--allow-net", ...permissions, source, "0"];
   return { name, title, protocol: "redis", tool: [DENO, "--version"], source, command };
 }
 
 /** Shouty's command, with more permissions and flags than it needs for its defaults. */
-function command(name: string, title: string, permissions: string[], flags: string[] = []): ServerSpec {
+export function command(name: string, title: string, permissions: string[], flags: string[] = []): ServerSpec {
   return {
     name,
     title,

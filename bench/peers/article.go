@@ -3,11 +3,14 @@
 // per line, tracked connections, and a shutdown that polls until they are gone. It logs each connection to stderr as
 // the article's does; shouty logs too, and the bench gives both a file.
 //
-// Usage: article [PORT [IDLE_MS]]
+// Usage: article [PORT|PATH [IDLE_MS [CERT KEY [CLIENT_CA]]]], with the path of a Unix socket, and the files of a
+// certificate, of its key, and of the authority whose certificates clients have to show.
 package main
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log"
 	"net"
@@ -116,6 +119,41 @@ func (s *server) shutdown() {
 	}
 }
 
+// argument returns the argument at an index, or "".
+func argument(index int) string {
+	if len(os.Args) <= index {
+		return ""
+	}
+	return os.Args[index]
+}
+
+// listen opens the TCP port or the Unix socket, with TLS if there is a certificate.
+func listen() (net.Listener, error) {
+	network, address := "tcp", "127.0.0.1:"+argument(1)
+	if strings.Contains(argument(1), "/") {
+		network, address = "unix", argument(1)
+	}
+	listener, err := net.Listen(network, address)
+	if err != nil || argument(3) == "" {
+		return listener, err
+	}
+	pair, err := tls.LoadX509KeyPair(argument(3), argument(4))
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}}
+	if argument(5) != "" {
+		authority, err := os.ReadFile(argument(5))
+		if err != nil {
+			return nil, err
+		}
+		config.ClientCAs = x509.NewCertPool()
+		config.ClientCAs.AppendCertsFromPEM(authority)
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return tls.NewListener(listener, config), nil
+}
+
 func number(index, fallback int) int {
 	if len(os.Args) <= index {
 		return fallback
@@ -128,7 +166,7 @@ func number(index, fallback int) int {
 }
 
 func main() {
-	listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(number(1, 0)))
+	listener, err := listen()
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,8 +1,10 @@
 // Bun's `Bun.listen` at its best: one set of handlers for all sockets, whole blocks of lines, one write per block,
 // `pause()` when the kernel takes only a part, a timeout for the idle and a limit on a line.
 //
-// Usage: bun bun.ts [PORT [IDLE_MS]]
+// Usage: bun bun.ts [PORT|PATH [IDLE_MS [CERT KEY]]], with the path of a Unix socket, and the files of a certificate and
+// of its key.
 import { Buffer } from "node:buffer";
+import { readFileSync } from "node:fs";
 import process from "node:process";
 
 interface State {
@@ -26,7 +28,7 @@ interface Socket {
 declare const Bun: { listen(options: Record<string, unknown>): { port: number } };
 
 const MAX_LINE_BYTES = 65_536;
-const [port = "0", idleMs = "10000"] = process.argv.slice(2);
+const [address = "0", idleMs = "10000", cert, key] = process.argv.slice(2);
 const idleSeconds = Math.ceil(Number(idleMs) / 1000);
 
 /** Upper-cases whole lines; removes one CR before an LF. */
@@ -49,9 +51,11 @@ function send(socket: Socket, reply: string): void {
   socket.pause();
 }
 
+const where = address.includes("/") ? { unix: address } : { hostname: "127.0.0.1", port: Number(address) };
+const credentials = cert && key ? { tls: { cert: readFileSync(cert), key: readFileSync(key) } } : {};
 const server = Bun.listen({
-  hostname: "127.0.0.1",
-  port: Number(port),
+  ...where,
+  ...credentials,
   allowHalfOpen: true,
   socket: {
     open(socket: Socket) {
@@ -97,4 +101,4 @@ const server = Bun.listen({
     },
   },
 });
-console.error(`listening on 127.0.0.1:${server.port}`);
+console.error(`listening on ${where.unix ?? `127.0.0.1:${server.port}`}`);

@@ -1,13 +1,16 @@
 // Node's `net` at its best: whole blocks of lines, one string and one write per block, `pause()` when the peer
 // does not read, a timeout for the idle and a limit on a line.
 //
-// Usage: node node.mjs [PORT [IDLE_MS]]
+// Usage: node node.mjs [PORT|PATH [IDLE_MS [CERT KEY [CLIENT_CA]]]], with the path of a Unix socket, and the files of a
+// certificate, of its key, and of the authority whose certificates clients have to show.
 import { Buffer } from "node:buffer";
-import { createServer } from "node:net";
+import { readFileSync } from "node:fs";
+import net from "node:net";
 import process from "node:process";
+import tls from "node:tls";
 
 const MAX_LINE_BYTES = 65_536;
-const [port = "0", idleMs = "10000"] = process.argv.slice(2);
+const [address = "0", idleMs = "10000", cert, key, ca] = process.argv.slice(2);
 
 /** Upper-cases whole lines; removes one CR before an LF. */
 function shout(block) {
@@ -44,7 +47,15 @@ function serve(socket) {
   });
 }
 
-const server = createServer({ allowHalfOpen: true, noDelay: true }, serve);
-server.listen({ port: Number(port), host: "127.0.0.1", backlog: 4096 }, () => {
-  console.error(`listening on 127.0.0.1:${server.address().port}`);
+const credentials = cert && {
+  cert: readFileSync(cert),
+  key: readFileSync(key),
+  ...(ca ? { ca: readFileSync(ca), requestCert: true, rejectUnauthorized: true } : {}),
+};
+const options = { allowHalfOpen: true, noDelay: true, ...credentials };
+const server = credentials ? tls.createServer(options, serve) : net.createServer(options, serve);
+server.on("tlsClientError", () => {}); // its socket is destroyed by then
+const where = address.includes("/") ? { path: address } : { port: Number(address), host: "127.0.0.1" };
+server.listen({ ...where, backlog: 4096 }, () => {
+  console.error(`listening on ${where.path ?? `127.0.0.1:${server.address().port}`}`);
 });

@@ -7,10 +7,9 @@
 import { PROXY_ADDRESS } from "./bad.ts";
 
 /** Timeouts are short, so that a short run reaches all of them; rates and budgets are those of a public server. */
-const FLAGS = [
-  ...["--hostname", "127.0.0.1", "--port", "0", "--idle-timeout", "2s", "--log-level", "warn"],
+export const PUBLIC_FLAGS: readonly string[] = [
+  ...["--idle-timeout", "2s", "--drain-timeout", "2s"],
   ...["--max-bytes-per-second", "256KiB", "--max-buffered-bytes", "16MiB", "--proxy-protocol", PROXY_ADDRESS],
-  ...["--drain-timeout", "2s", "--engine", "epoll"],
 ];
 
 /** What a process uses. */
@@ -35,9 +34,9 @@ export class Victim implements AsyncDisposable {
     using probe = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const { port } = probe.addr;
     probe.close();
-    const flags = FLAGS.map((flag, i) => FLAGS[i - 1] === "--port" ? `${port}` : flag);
+    const where = ["--hostname", "127.0.0.1", "--port", `${port}`, "--engine", "epoll", "--log-level", "warn"];
     const root = new URL("../../", import.meta.url);
-    const args = ["run", "--allow-net", "--allow-ffi", "mod.ts", ...flags];
+    const args = ["run", "--allow-net", "--allow-ffi", "mod.ts", ...where, ...PUBLIC_FLAGS];
     const child = new Deno.Command(Deno.execPath(), { args, cwd: root, stdin: "null", stdout: "null", stderr: "null" });
     const victim = new Victim(child.spawn(), port);
     await victim.#answers();
