@@ -14,7 +14,7 @@ import { PeerLeft } from "../preparing_listener.ts";
 import { checkPair, checkProtocols, createContext, parseCertificates, TlsCredentialsError } from "./credentials.ts";
 import { canonicalName } from "./peer/names.ts";
 import { ServerVerifier } from "./peer/servers.ts";
-import { TlsTransport } from "./transport.ts";
+import { TlsTransport } from "./streams/transport.ts";
 
 /** What a TLS client trusts, shows and speaks, and the server's host name or IP address, which has to be known. */
 export type ClientTlsOptions = ConnectTlsOptions & { serverName: string };

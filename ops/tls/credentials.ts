@@ -13,7 +13,7 @@ import { type CertificateInfo, datesProblem, infoOf } from "./certificate.ts";
 import type { OnHandshake } from "./observed.ts";
 import { ClientVerifier } from "./peer/clients.ts";
 import { fieldsOf } from "./peer/peer.ts";
-import type { Security } from "./transport.ts";
+import type { Security } from "./streams/transport.ts";
 
 /** A TLS server's certificate and key, and the authorities that its clients' certificates have to be signed by. */
 export interface TlsCredentials {

@@ -17,7 +17,7 @@ import { PrefixedTransport } from "../prefixed_transport.ts";
 import { readHello } from "./hello.ts";
 import { observe, type OnHandshake } from "./observed.ts";
 import { isFor } from "./peer/names.ts";
-import { type Security, TlsTransport } from "./transport.ts";
+import { type Security, TlsTransport } from "./streams/transport.ts";
 
 /** Credentials of a TLS server that can be replaced; {@linkcode tlsCredentials} loads them. */
 export interface TlsServerCredentials extends TlsCredentialsHandle {

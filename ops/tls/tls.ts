@@ -1,7 +1,7 @@
 /**
  * A listener whose connections are encrypted with TLS.
  *
- * This folder holds the listener (here), one connection (`transport.ts`) and its encrypted side (`wire.ts`), the client's
+ * This folder holds the listener (here), one connection (`streams/`), the client's
  * side of a handshake (`client.ts`), the loading of certificates and keys (`credentials.ts`, `certificate.ts`, and
  * `handle.ts`, which can replace them), the choice of one by the name that a client asks for (`hello.ts`), and the
  * verification of peers (`peer/`).

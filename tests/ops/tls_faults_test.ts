@@ -5,7 +5,7 @@ import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { serve } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { Wire } from "../../ops/tls/wire.ts";
+import { Wire } from "../../ops/tls/streams/wire.ts";
 import { testOnce } from "../kit/bounded.ts";
 import { type Faults, faulty, type Method } from "../kit/faults.ts";
 import { check, fc } from "../kit/property.ts";

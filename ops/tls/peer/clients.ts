@@ -5,11 +5,10 @@
  */
 
 import { X509Certificate } from "node:crypto";
-import type { TLSSocket } from "node:tls";
 import type { PeerCertificate } from "../../../internal/api/transport.ts";
 import { datesProblem, infoOf } from "../certificate.ts";
 import { CLIENT_AUTH } from "./der.ts";
-import { fieldsOf, handleOf, NOT_VERSION_3, peerOf, type PeerVerifier } from "./peer.ts";
+import { fieldsOf, handleOf, NOT_VERSION_3, peerOf, type PeerVerifier, type VerifiedSocket } from "./peer.ts";
 
 /**
  * Maximum number of verified client certificates that are remembered for resumed sessions. Beyond it, the one that was
@@ -65,13 +64,13 @@ export class ClientVerifier implements PeerVerifier {
   }
 
   /** Refuses a certificate as soon as it is known to be invalid: a session that has not begun cannot be resumed. */
-  checkEarly(socket: TLSSocket): void {
+  checkEarly(socket: VerifiedSocket): void {
     const code = this.#required ? handleOf(socket).verifyError?.() : "";
     const certificate = code ? socket.getPeerX509Certificate() : undefined;
     if (certificate !== undefined) throw refusal(problemOf(certificate, code!));
   }
 
-  check(socket: TLSSocket): PeerCertificate | undefined {
+  check(socket: VerifiedSocket): PeerCertificate | undefined {
     const certificate = socket.getPeerX509Certificate();
     if (certificate === undefined) {
       if (this.#required) throw refusal(socket.isSessionReused() ? UNVERIFIED_SESSION : "it has sent none");
@@ -85,7 +84,7 @@ export class ClientVerifier implements PeerVerifier {
   }
 
   /** Says why a certificate is not valid; remembers it if it is. */
-  #problemOf(socket: TLSSocket, certificate: X509Certificate): string | undefined {
+  #problemOf(socket: VerifiedSocket, certificate: X509Certificate): string | undefined {
     if (socket.isSessionReused()) return this.#resumedProblem(certificate);
     const { verifyError, getPeerCertificateChain } = handleOf(socket);
     if (verifyError === undefined) return "there is no way to verify it";

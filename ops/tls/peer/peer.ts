@@ -5,27 +5,34 @@
  */
 
 import type { X509Certificate } from "node:crypto";
-import type { TLSSocket } from "node:tls";
 import type { PeerCertificate } from "../../../internal/api/transport.ts";
 import { type CertificateFields, readCertificate } from "./der.ts";
+
+/** What a verifier asks about a connection: a `TLSSocket`, or an engine. */
+export interface VerifiedSocket {
+  /** Whether the handshake has resumed a session. */
+  isSessionReused(): boolean;
+  /** The peer's certificate; undefined if it has sent none, or none yet. */
+  getPeerX509Certificate(): X509Certificate | undefined;
+}
 
 /** Verifies the peer of a TLS connection. */
 export interface PeerVerifier {
   /**
    * Refuses a peer before the handshake is finished, if its certificate is known by then.
    *
-   * @param socket The TLS socket, after each record of its handshake.
+   * @param socket The TLS connection, after each record of its handshake.
    * @throws {Error} If the peer is refused.
    */
-  checkEarly(socket: TLSSocket): void;
+  checkEarly(socket: VerifiedSocket): void;
   /**
    * Accepts or refuses the peer at the end of the handshake.
    *
-   * @param socket The TLS socket, before it sends anything that follows the handshake, such as session tickets.
+   * @param socket The TLS connection, before it sends anything that follows the handshake, such as session tickets.
    * @returns The peer's certificate, if it has shown one.
    * @throws {Error} If the peer is refused.
    */
-  check(socket: TLSSocket): PeerCertificate | undefined;
+  check(socket: VerifiedSocket): PeerCertificate | undefined;
 }
 
 /** The object beneath a `TLSSocket`, which `node:tls` does not declare. */
@@ -37,8 +44,8 @@ export interface Handle {
 }
 
 /** The object beneath a socket. */
-export function handleOf(socket: TLSSocket): Handle {
-  return (socket as TLSSocket & { ssl?: Handle }).ssl ?? {};
+export function handleOf(socket: VerifiedSocket): Handle {
+  return (socket as VerifiedSocket & { ssl?: Handle }).ssl ?? {};
 }
 
 /** What is wrong with a certificate that is not of X.509 version 3, to be read after "it". */

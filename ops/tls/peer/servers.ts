@@ -5,14 +5,13 @@
  */
 
 import { X509Certificate } from "node:crypto";
-import type { TLSSocket } from "node:tls";
 import { escapeUnsafe } from "../../../internal/api/errors.ts";
 import type { PeerCertificate } from "../../../internal/api/transport.ts";
 import { datesProblem, infoOf } from "../certificate.ts";
 import { type CertificateFields, SERVER_AUTH } from "./der.ts";
 import { isSignedBy, isSignedByAny } from "./issuers.ts";
 import { isFor } from "./names.ts";
-import { fieldsOf, handleOf, NOT_VERSION_3, peerOf, type PeerVerifier } from "./peer.ts";
+import { fieldsOf, handleOf, NOT_VERSION_3, peerOf, type PeerVerifier, type VerifiedSocket } from "./peer.ts";
 
 /**
  * Refuses a server whose certificate was not signed by one of the authorities, is not valid now, or is not for the name
@@ -34,11 +33,11 @@ export class ServerVerifier implements PeerVerifier {
   }
 
   /** Refuses a server before this side answers with its own certificate. */
-  checkEarly(socket: TLSSocket): void {
+  checkEarly(socket: VerifiedSocket): void {
     if (this.#peer === undefined && socket.getPeerX509Certificate() !== undefined) this.check(socket);
   }
 
-  check(socket: TLSSocket): PeerCertificate {
+  check(socket: VerifiedSocket): PeerCertificate {
     if (this.#peer !== undefined) return this.#peer;
     const handle = handleOf(socket);
     const chain = handle.getPeerCertificateChain?.()?.certificates.map(parse) ?? [];

@@ -6,7 +6,7 @@
 
 import { setImmediate } from "node:timers";
 import { type SecureContext, TLSSocket } from "node:tls";
-import { peerLeftOr } from "../preparing_listener.ts";
+import { peerLeftOr } from "../../preparing_listener.ts";
 import {
   closeQuietly,
   dontDelay,
@@ -15,10 +15,10 @@ import {
   resetQuietly,
   type TlsInfo,
   type Transport,
-} from "../../internal/api/transport.ts";
-import { turn } from "../../internal/time/turns.ts";
-import type { ClientVerifier } from "./peer/clients.ts";
-import type { PeerVerifier } from "./peer/peer.ts";
+} from "../../../internal/api/transport.ts";
+import { turn } from "../../../internal/time/turns.ts";
+import type { ClientVerifier } from "../peer/clients.ts";
+import type { PeerVerifier } from "../peer/peer.ts";
 import { Wire } from "./wire.ts";
 
 /**

@@ -5,15 +5,9 @@
  */
 
 import { Duplex } from "node:stream";
-import type { Transport } from "../../internal/api/transport.ts";
-import { TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
-
-/** Bounds of the read buffer in bytes. It starts small: most connections wait for their peer most of the time. */
-const SMALLEST_READ = 1024;
-const LARGEST_READ = 64 * 1024;
-
-/** Time of decrypting, in milliseconds, that counts as the work of one turn; the read buffer grows only below it. */
-const TURN_MS = 1;
+import type { Transport } from "../../../internal/api/transport.ts";
+import { TURNS } from "../../../internal/time/turns.ts";
+import { ReadBuffer, RecordCutter } from "../engine/encrypted_input.ts";
 
 /**
  * A transport in the form of the Node.js stream that `TLSSocket` reads and writes.
@@ -22,9 +16,7 @@ const TURN_MS = 1;
  */
 export class Wire extends Duplex {
   readonly #transport: Transport;
-  #buffer = new Uint8Array(SMALLEST_READ);
-  /** The work of the last read, in bytes, if it filled the buffer; 0 otherwise. */
-  #work = 0;
+  readonly #buffer = new ReadBuffer();
   /** Settles when the last write has; `node:tls` encrypts more after that. */
   #sending = Promise.resolve();
   /** Number of unfinished writes, of their unsent bytes, and of all bytes sent. */
@@ -73,7 +65,7 @@ export class Wire extends Duplex {
 
   /** Number of bytes by which the read buffer is larger than at the start. */
   get grownBytes(): number {
-    return this.#buffer.length - SMALLEST_READ;
+    return this.#buffer.grownBytes;
   }
 
   /** Makes no further calls to the transport, which is closed or has failed. */
@@ -88,17 +80,17 @@ export class Wire extends Duplex {
    * @returns Whether bytes came; `false` is the end of input.
    */
   async pull(): Promise<boolean> {
-    if (this.#work > 0) {
-      await TURNS.take(this.#work);
+    if (this.#buffer.work > 0) {
+      await TURNS.take(this.#buffer.work);
       this.#check("read");
     }
-    const count = await this.#transport.read(this.#buffer);
+    const count = await this.#transport.read(this.#buffer.bytes);
     if (count === null) return false;
     this.#received += count;
     const start = performance.now();
     // A copy: the stream may hold it for later, and the next read reuses the buffer.
-    this.#decrypt(this.#buffer.slice(0, count));
-    this.#adapt(count, performance.now() - start);
+    this.#decrypt(this.#buffer.bytes.slice(0, count));
+    this.#buffer.adapt(count, performance.now() - start);
     return true;
   }
 
@@ -147,43 +139,5 @@ export class Wire extends Duplex {
 
   #check(what: "read" | "write"): void {
     if (this.#stopped) throw new Deno.errors.BadResource(`Cannot ${what}: the connection is closed`);
-  }
-
-  /** Sets the read's work and the next buffer's size by what the last read took. */
-  #adapt(count: number, ms: number): void {
-    const { length } = this.#buffer;
-    const full = count === length;
-    this.#work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
-    const size = full && ms < TURN_MS ? Math.min(4 * length, LARGEST_READ) : Math.max(length / 4, SMALLEST_READ);
-    if (size !== length) this.#buffer = new Uint8Array(size);
-  }
-}
-
-/** Length of a TLS record's header in bytes: type, version, and the length of its content. */
-const HEADER_BYTES = 5;
-
-/** Cuts a stream of bytes at the ends of TLS records. */
-class RecordCutter {
-  /** Number of bytes received of the present record, and its length, which the header tells. */
-  #received = 0;
-  #length = HEADER_BYTES;
-
-  /** Cuts the next bytes. Each part ends at the end of a record, except the last, which may be unfinished. */
-  *cut(bytes: Uint8Array): Generator<Uint8Array> {
-    let start = 0;
-    for (let at = 0; at < bytes.length;) {
-      // The header is read byte by byte, the content at once.
-      const step = this.#received < HEADER_BYTES ? 1 : Math.min(this.#length - this.#received, bytes.length - at);
-      if (this.#received === 3) this.#length += bytes[at] << 8;
-      if (this.#received === 4) this.#length += bytes[at];
-      this.#received += step;
-      at += step;
-      if (this.#received < this.#length) continue;
-      this.#received = 0;
-      this.#length = HEADER_BYTES;
-      yield bytes.subarray(start, at);
-      start = at;
-    }
-    if (start < bytes.length) yield bytes.subarray(start);
   }
 }

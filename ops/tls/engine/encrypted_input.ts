@@ -1,0 +1,73 @@
+/**
+ * Encrypted input: the buffer for it, which grows while the peer sends much, and where its records end.
+ *
+ * @module
+ */
+
+import { TURN_BYTES } from "../../../internal/time/turns.ts";
+
+/** Bounds of the buffer in bytes. It starts small: most connections wait for their peer most of the time. */
+const SMALLEST_READ = 1024;
+const LARGEST_READ = 64 * 1024;
+
+/** Time of decrypting, in milliseconds, that counts as the work of one turn; the buffer grows only below it. */
+const TURN_MS = 1;
+
+/**
+ * A buffer whose size follows what the last read took. The work of a read is measured by its time: a message that changes
+ * the keys has some 30 bytes, and takes as long as a hundred kilobytes of text.
+ */
+export class ReadBuffer {
+  /** Where the next read puts its bytes. */
+  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(SMALLEST_READ);
+  /** The work of the last read, in bytes, if it filled the buffer; 0 otherwise. */
+  work = 0;
+
+  /** Number of bytes by which the buffer is larger than at the start. */
+  get grownBytes(): number {
+    return this.bytes.length - SMALLEST_READ;
+  }
+
+  /**
+   * Sets the work and the size of the next read.
+   *
+   * @param count The number of bytes that the last read got.
+   * @param ms How long it took to decrypt them, in milliseconds; of no matter unless they fill the buffer.
+   */
+  adapt(count: number, ms: number): void {
+    const { length } = this.bytes;
+    const full = count === length;
+    this.work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
+    const size = full && ms < TURN_MS ? Math.min(4 * length, LARGEST_READ) : Math.max(length / 4, SMALLEST_READ);
+    if (size !== length) this.bytes = new Uint8Array(size);
+  }
+}
+
+/** Length of a TLS record's header in bytes: type, version, and the length of its content. */
+const HEADER_BYTES = 5;
+
+/** Cuts a stream of bytes at the ends of TLS records. */
+export class RecordCutter {
+  /** Number of bytes received of the present record, and its length, which the header tells. */
+  #received = 0;
+  #length = HEADER_BYTES;
+
+  /** Cuts the next bytes. Each part ends at the end of a record, except the last, which may be unfinished. */
+  *cut(bytes: Uint8Array): Generator<Uint8Array> {
+    let start = 0;
+    for (let at = 0; at < bytes.length;) {
+      // The header is read byte by byte, the content at once.
+      const step = this.#received < HEADER_BYTES ? 1 : Math.min(this.#length - this.#received, bytes.length - at);
+      if (this.#received === 3) this.#length += bytes[at] << 8;
+      if (this.#received === 4) this.#length += bytes[at];
+      this.#received += step;
+      at += step;
+      if (this.#received < this.#length) continue;
+      this.#received = 0;
+      this.#length = HEADER_BYTES;
+      yield bytes.subarray(start, at);
+      start = at;
+    }
+    if (start < bytes.length) yield bytes.subarray(start);
+  }
+}
