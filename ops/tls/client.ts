@@ -6,7 +6,7 @@
 
 import type { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
-import { connect, type SecureContext } from "node:tls";
+import type { SecureContext } from "node:tls";
 import { checkOptions, show } from "../../internal/api/check.ts";
 import type { TlsInfo, Transport } from "../../internal/api/transport.ts";
 import type { ConnectTlsOptions } from "../../internal/client/connect_options.ts";
@@ -14,7 +14,7 @@ import { PeerLeft } from "../preparing_listener.ts";
 import { checkPair, checkProtocols, createContext, parseCertificates, TlsCredentialsError } from "./credentials.ts";
 import { canonicalName } from "./peer/names.ts";
 import { ServerVerifier } from "./peer/servers.ts";
-import { TlsTransport } from "./streams/transport.ts";
+import { connectTls } from "./security.ts";
 
 /** What a TLS client trusts, shows and speaks, and the server's host name or IP address, which has to be known. */
 export type ClientTlsOptions = ConnectTlsOptions & { serverName: string };
@@ -60,18 +60,10 @@ export async function connectTlsOver(
   options: ClientTlsOptions,
 ): Promise<Transport & { readonly tls: TlsInfo }> {
   const { name, authorities, secureContext, alpnProtocols } = load(options);
-  const servername = isIP(name) === 0 ? name : undefined;
+  const verifier = new ServerVerifier(name, authorities);
+  const asked = { secureContext, serverName: isIP(name) === 0 ? name : undefined, alpnProtocols };
   try {
-    return await TlsTransport.open(transport, (socket) =>
-      connect({
-        socket,
-        secureContext,
-        ...(servername === undefined ? {} : { servername }),
-        ...(alpnProtocols === undefined ? {} : { ALPNProtocols: [...alpnProtocols] }),
-        // Both are done by the verifier, which can say what is wrong.
-        rejectUnauthorized: false,
-        checkServerIdentity: () => undefined,
-      }), new ServerVerifier(name, authorities));
+    return await connectTls(transport, asked, verifier);
   } catch (error) {
     throw explained(error);
   }

@@ -10,10 +10,13 @@ import { setImmediate } from "node:timers";
 import { createSecureContext, type SecureContext, type SecureContextOptions, TLSSocket } from "node:tls";
 import { checkWord, show } from "../../internal/api/check.ts";
 import { type CertificateInfo, datesProblem, infoOf } from "./certificate.ts";
+import { contextOf } from "./engine/engine.ts";
+import { testEngine } from "./engine/self_test.ts";
+import type { TlsWrapClass } from "./engine/wrap.ts";
 import type { OnHandshake } from "./observed.ts";
 import { ClientVerifier } from "./peer/clients.ts";
 import { fieldsOf } from "./peer/peer.ts";
-import type { Security } from "./streams/transport.ts";
+import type { Security, ServerEngine } from "./security.ts";
 
 /** A TLS server's certificate and key, and the authorities that its clients' certificates have to be signed by. */
 export interface TlsCredentials {
@@ -131,16 +134,16 @@ export async function loadCredentials(credentials: TlsCredentials, fresh = false
   const clients = newVerifier(authorities, clientAuth);
   // A copy: the caller may change the array.
   const shared = { clients, alpnProtocols: alpnProtocols && [...alpnProtocols] };
-  const { leaf, secureContext } = await loadPair({ cert, key }, clientCa, fresh);
+  const { leaf, ...main } = await loadPair({ cert, key }, clientCa, fresh, clients);
   if (!Array.isArray(sni)) throw new TypeError(`Cannot use sni: expected an array, got ${typeof sni}`);
   const named: NamedSecurity[] = [];
   for (const [index, pair] of sni.entries()) {
-    const loaded = await loadPair(pair, clientCa, fresh).catch((error) => {
+    const { leaf, ...own } = await loadPair(pair, clientCa, fresh, clients).catch((error) => {
       throw inSni(error, index);
     });
-    named.push({ ...shared, secureContext: loaded.secureContext, altNames: fieldsOf(loaded.leaf)?.altNames ?? [] });
+    named.push({ ...shared, ...own, altNames: fieldsOf(leaf)?.altNames ?? [] });
   }
-  return { ...shared, secureContext, certificate: infoOf(leaf), sni: named };
+  return { ...shared, ...main, certificate: infoOf(leaf), sni: named };
 }
 
 /** Names the certificate in an error. */
@@ -187,13 +190,23 @@ export function checkProtocols(protocols: readonly string[] | undefined): void {
 }
 
 /** Checks one certificate and its key, and loads them for a server. */
-async function loadPair({ cert, key }: SniCertificate, clientCa: string | undefined, fresh: boolean) {
+async function loadPair(
+  { cert, key }: SniCertificate,
+  clientCa: string | undefined,
+  fresh: boolean,
+  clients: ClientVerifier | undefined,
+) {
   const { leaf, pem, chain, where } = checkPair(cert, key);
   const problem = fresh ? datesProblem(infoOf(leaf)) : undefined;
   if (problem !== undefined) throw new TlsCredentialsError("cert", `it ${problem}`);
   const secureContext = createContext({ cert: chain, key: pem, ca: clientCa }, where);
-  await tryOut(secureContext, where);
-  return { leaf, secureContext };
+  const Wrap = testEngine(secureContext);
+  if (Wrap === undefined) await tryOut(secureContext, where);
+  return { leaf, secureContext, engine: Wrap && engineOf(Wrap, secureContext, clients) };
+}
+
+function engineOf(Wrap: TlsWrapClass, secureContext: SecureContext, clients: ClientVerifier | undefined): ServerEngine {
+  return { Wrap, context: contextOf(secureContext, clients !== undefined, clients?.required !== false) };
 }
 
 /**

@@ -17,7 +17,7 @@ import { PrefixedTransport } from "../prefixed_transport.ts";
 import { readHello } from "./hello.ts";
 import { observe, type OnHandshake } from "./observed.ts";
 import { isFor } from "./peer/names.ts";
-import { type Security, TlsTransport } from "./streams/transport.ts";
+import { acceptTls, type Security } from "./security.ts";
 
 /** Credentials of a TLS server that can be replaced; {@linkcode tlsCredentials} loads them. */
 export interface TlsServerCredentials extends TlsCredentialsHandle {
@@ -117,9 +117,9 @@ class Credentials implements TlsServerCredentials {
 
   async #accept(transport: Transport, firstBytes: Uint8Array): Promise<Secure> {
     const loaded = this.#loaded;
-    if (loaded.sni.length === 0) return await TlsTransport.accept(behind(firstBytes.slice(), transport), loaded);
+    if (loaded.sni.length === 0) return await acceptTls(behind(firstBytes.slice(), transport), loaded);
     const { bytes, serverName } = await readHello(transport, firstBytes);
-    return await TlsTransport.accept(behind(bytes, transport), choose(loaded, serverName));
+    return await acceptTls(behind(bytes, transport), choose(loaded, serverName));
   }
 
   /** Reloads run one after the other, because each starts from the credentials that the one before has left. */

@@ -7,18 +7,19 @@
 import { socketsTurn } from "../../internal/time/turns.ts";
 
 /**
- * How a file runs the tests of other files once more: the suffix of their names, whether they are skipped, and a check
- * after each.
+ * How a file runs the tests of other files once more: the suffix of their names, whether those of `testOnce` are among
+ * them, whether they are skipped, and a check after each.
  */
-export const VARIANT: { suffix: string; ignore: boolean; check: () => void } = {
+export const VARIANT: { suffix: string; all: boolean; ignore: boolean; check: () => void } = {
   suffix: "",
+  all: false,
   ignore: false,
   check: () => {},
 };
 
-/** Registers a test that no variant runs once more, because it uses nothing that a variant changes. */
+/** Registers a test that a variant runs once more only if it changes more than sockets. */
 export function testOnce(name: string, body: () => void | Promise<void>, seconds?: number, missing?: string): void {
-  if (VARIANT.suffix === "") test(name, body, seconds, missing);
+  if (VARIANT.suffix === "" || VARIANT.all) test(name, body, seconds, missing);
 }
 
 /**

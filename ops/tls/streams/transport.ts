@@ -5,7 +5,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import { type SecureContext, TLSSocket } from "node:tls";
+import { TLSSocket } from "node:tls";
 import { peerLeftOr } from "../../preparing_listener.ts";
 import {
   closeQuietly,
@@ -17,8 +17,8 @@ import {
   type Transport,
 } from "../../../internal/api/transport.ts";
 import { turn } from "../../../internal/time/turns.ts";
-import type { ClientVerifier } from "../peer/clients.ts";
 import type { PeerVerifier } from "../peer/peer.ts";
+import type { Security } from "../security.ts";
 import { Wire } from "./wire.ts";
 
 /**
@@ -26,15 +26,6 @@ import { Wire } from "./wire.ts";
  * copy, and report no progress, until the peer has taken all of it.
  */
 const LARGEST_WRITE = 3 * 16 * 1024;
-
-/** What a server needs for a handshake. */
-export interface Security {
-  readonly secureContext: SecureContext;
-  /** Verifies the client's certificate; without it, the client is not asked for one. */
-  readonly clients?: ClientVerifier | undefined;
-  /** The protocols that the server speaks, the one that it prefers first; undefined for no choice. */
-  readonly alpnProtocols?: readonly string[] | undefined;
-}
 
 /** Makes a TLS socket that encrypts and decrypts a wire, and begins the handshake. */
 export type SocketMaker = (wire: Wire) => TLSSocket;
