@@ -1,5 +1,6 @@
 /**
- * Chooses what performs a handshake: an engine, or `node:tls` over a stream.
+ * Chooses what performs a handshake: an engine, or `node:tls` over a stream. The stream is for a Deno in which the
+ * self-test of engines does not pass, and is to go when engines have been in one release.
  *
  * Other ways were tried, and are not fit for this:
  *
