@@ -81,7 +81,7 @@ export class NodeListener implements FdListener {
     this.#server.close();
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
     if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
     this.#closed = true;
     this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
@@ -89,8 +89,7 @@ export class NodeListener implements FdListener {
     for (const outcome of this.#outcomes.splice(0)) if (!(outcome instanceof Error)) closeQuietly(outcome);
     this.release();
     // Deno closes the descriptor when it next looks at the `accept` that was outstanding: only then is the port free.
-    await socketsTurn();
-    await socketsTurn();
+    return socketsTurn().then(socketsTurn);
   }
 
   ref(): void {

@@ -76,7 +76,9 @@ test("Every case of the bench has a server that is shouty; Go, C, Node.js, Bun a
     const own = ALL_SERVERS.filter((spec) => isOwn(spec) && takesPart(item, spec));
     assertGreater(own.length, 0, item.name);
   }
-  const peers = ALL_SERVERS.filter((spec) => !isOwn(spec)).map(({ name }) => name.split("-").at(-1)!.replace(/\d$/, ""));
+  const peers = ALL_SERVERS.filter((spec) => !isOwn(spec)).map(({ name }) =>
+    name.split("-").at(-1)!.replace(/\d$/, "")
+  );
   assertEquals(new Set(peers), new Set(["go", "c", "node", "bun", "naive", "raw"]));
 });
 
