@@ -2,39 +2,39 @@
  * The command's entry point. Only this file and `cli/` use arguments, the environment, signals, standard streams and exit
  * codes.
  *
- * `cli/` holds its parts: commands, flags and their values (`commands.ts`, `flags.ts`, `kinds.ts`, `parse.ts`,
- * `environment.ts`, `together.ts`), the texts that are made of them (`help.ts`, `man.ts`, `completions.ts` with `shells/`),
- * opening the listeners and the admin port (`places.ts`, `listen.ts`, `tls.ts`, `admin_port.ts`), the log (`log.ts`, `log_handler.ts`, `log_sampler.ts`,
- * `report.ts`, `trace.ts`), the client (`dial.ts`, `client.ts`), that of the admin port (`admin.ts`, `admin_*.ts`), and small files that these share.
+ * `cli/` holds its parts: the command line (`line/`: commands, flags, their values), the texts that are made of it
+ * (`help/`), opening the listeners (`listen.ts`, `tls.ts`), the admin port and the client that asks it (`admin/`), the log
+ * (`log/`), this process and those around it (`process/`: signals, permissions, workers, upgrades, systemd), the client
+ * (`dial.ts`, `client.ts`), and small files that these share.
  *
  * @module
  */
 
-import { runAdmin } from "./cli/admin.ts";
-import { neededToAdmin, openAdminPort } from "./cli/admin_port.ts";
+import { runAdmin } from "./cli/admin/admin.ts";
+import { neededToAdmin, openAdminPort } from "./cli/admin/port.ts";
 import { talk } from "./cli/client.ts";
-import { COMPLETIONS, MAN } from "./cli/commands.ts";
-import { completions } from "./cli/completions.ts";
+import { COMPLETIONS, MAN } from "./cli/line/commands.ts";
+import { completions } from "./cli/help/completions.ts";
 import { dial, neededToConnect } from "./cli/dial.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
-import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/flags.ts";
-import { answer } from "./cli/help.ts";
-import { Host } from "./cli/host.ts";
-import { openLate } from "./cli/late_admin.ts";
-import type { Target, UnixTarget } from "./cli/kinds.ts";
+import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/line/flags.ts";
+import { answer } from "./cli/help/help.ts";
+import { Host } from "./cli/process/host.ts";
+import { openLate } from "./cli/admin/late.ts";
+import type { Target, UnixTarget } from "./cli/line/kinds.ts";
 import { type ListenFlags, neededToAccept, neededToListen, type Opened, openListeners } from "./cli/listen.ts";
-import { type Log, openLog } from "./cli/log.ts";
-import { manPage } from "./cli/man.ts";
+import { type Log, openLog } from "./cli/log/log.ts";
+import { manPage } from "./cli/help/man.ts";
 import { measure, type Measured } from "./cli/metrics.ts";
 import { formatTarget } from "./cli/net.ts";
-import { type Given, parse } from "./cli/parse.ts";
-import { keepOnly, type PermissionName } from "./cli/permissions.ts";
+import { type Given, parse } from "./cli/line/parse.ts";
+import { keepOnly, type PermissionName } from "./cli/process/permissions.ts";
 import { print } from "./cli/print.ts";
-import { report } from "./cli/report.ts";
-import { onOthers, onSignals } from "./cli/signals.ts";
-import { checkTogether } from "./cli/together.ts";
-import { warnOfTrace } from "./cli/trace.ts";
-import type { serveByWorkers, Surroundings } from "./cli/workers.ts";
+import { report } from "./cli/log/report.ts";
+import { onOthers, onSignals } from "./cli/process/signals.ts";
+import { checkTogether } from "./cli/line/together.ts";
+import { warnOfTrace } from "./cli/log/trace.ts";
+import type { serveByWorkers, Surroundings } from "./cli/process/workers.ts";
 import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
 import type { ServeOptions } from "./internal/api/serve_options.ts";
@@ -169,7 +169,7 @@ async function serveAs(
   const running =
     await (options.workers === null
       ? serveAlone(options, given, around)
-      : (await import("./cli/workers.ts")).serveByWorkers(options, given, around));
+      : (await import("./cli/process/workers.ts")).serveByWorkers(options, given, around));
   around.metrics?.watch(running.server, ...running.opened.listeners);
   return running;
 }

@@ -11,11 +11,11 @@ import { quote } from "../internal/api/errors.ts";
 import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
 import { CommandError } from "./errors.ts";
 import { readFile, requireFile } from "./files.ts";
-import { type CONNECT, flagName } from "./flags.ts";
-import type { Target, UnixTarget } from "./kinds.ts";
+import { type CONNECT, flagName } from "./line/flags.ts";
+import type { Target, UnixTarget } from "./line/kinds.ts";
 import { failed, formatTarget, reasonOfPeer, requireNet } from "./net.ts";
-import type { Values } from "./parse.ts";
-import type { PermissionName } from "./permissions.ts";
+import type { Values } from "./line/parse.ts";
+import type { PermissionName } from "./process/permissions.ts";
 
 /** The values of the client's flags. */
 export type ClientFlags = Values<typeof CONNECT.flags>;

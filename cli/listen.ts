@@ -13,18 +13,18 @@ import { proxyProtocol } from "../ops/proxy/protocol.ts";
 import { withTrace } from "../ops/trace.ts";
 import { withTelnet } from "../ops/telnet/telnet.ts";
 import { listenUnix } from "../ops/unix.ts";
-import type { Descriptor } from "./descriptors.ts";
+import type { Descriptor } from "./process/descriptors.ts";
 import { CommandError } from "./errors.ts";
 import { requireFile } from "./files.ts";
-import type { SERVE } from "./flags.ts";
-import type { Target } from "./kinds.ts";
-import type { Log } from "./log.ts";
+import type { SERVE } from "./line/flags.ts";
+import type { Target } from "./line/kinds.ts";
+import type { Log } from "./log/log.ts";
 import { failed, formatTarget, requireNet } from "./net.ts";
-import type { Values } from "./parse.ts";
-import { isProxied, isTcp, type Place, placesOf } from "./places.ts";
-import { keepOnly, type PermissionName } from "./permissions.ts";
+import type { Values } from "./line/parse.ts";
+import { isProxied, isTcp, type Place, placesOf } from "./line/places.ts";
+import { keepOnly, type PermissionName } from "./process/permissions.ts";
 import { loadSecurity, type TlsFlags } from "./tls.ts";
-import { traceTo } from "./trace.ts";
+import { traceTo } from "./log/trace.ts";
 
 /** The values of the flags about listening. */
 export type ListenFlags =

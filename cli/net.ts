@@ -6,7 +6,7 @@
 
 import { formatAddr } from "../internal/api/transport.ts";
 import { CommandError, reasonOf } from "./errors.ts";
-import type { Target, UnixTarget } from "./kinds.ts";
+import type { Target, UnixTarget } from "./line/kinds.ts";
 
 /** An address as text, in the form that Deno's permissions have too. */
 export function formatTarget(target: Target | UnixTarget): string {

@@ -11,9 +11,9 @@ import type { TlsCredentials } from "../ops/tls/credentials.ts";
 import type { TlsServerCredentials } from "../ops/tls/handle.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import { readFile } from "./files.ts";
-import { flagName, type SERVE } from "./flags.ts";
-import type { Log } from "./log.ts";
-import type { Values } from "./parse.ts";
+import { flagName, type SERVE } from "./line/flags.ts";
+import type { Log } from "./log/log.ts";
+import type { Values } from "./line/parse.ts";
 
 /** The values of the flags about TLS. */
 export type TlsFlags =

@@ -1,10 +1,10 @@
 /**
  * The admin port: a small HTTP server beside the server, for health checks, metrics, a page, and those who operate it.
  *
- * This folder holds the port and its life (here), where it listens (`bind.ts`), HTTP and its bounds (`carrier.ts`,
- * `bounds.ts`), requests and answers (`exchange.ts`), who may ask (`access.ts`, `token.ts`, `attempts.ts`), the paths
- * (`routes.ts`), and what they answer (`readiness.ts`, `status.ts`, `connections.ts`, `limits.ts`, `streams.ts`,
- * `page.ts`).
+ * This folder holds the port and its life (here and in `port.ts`), the paths (`routes.ts`), and what they answer
+ * (`readiness.ts`, `status.ts`, `connections.ts`, `limits.ts`, `page.ts`). `http/` carries requests and answers within
+ * bounds (`bind.ts`, `carrier.ts`, `bounds.ts`, `exchange.ts`, `streams.ts`), and knows who may ask (`access.ts`,
+ * `token.ts`, `attempts.ts`).
  *
  * @module
  */
@@ -26,7 +26,7 @@ import type { ServerMetrics } from "../metrics/metrics.ts";
 import { AdminPort } from "./port.ts";
 import type { WorkersServer } from "../workers/workers.ts";
 import type { Steered } from "./steered.ts";
-import { isToken, TOKEN_ALLOWED } from "./token.ts";
+import { isToken, TOKEN_ALLOWED } from "./http/token.ts";
 
 /** Options of {@linkcode serveAdmin} about the port itself. */
 export interface AdminPortOptions {

@@ -7,7 +7,7 @@
 import { quote } from "../../internal/api/errors.ts";
 import type { ConnStats } from "../../internal/api/handlers.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
-import { Refusal } from "./exchange.ts";
+import { Refusal } from "./http/exchange.ts";
 import type { Steered, SteeredConn } from "./steered.ts";
 
 /** One open connection. */

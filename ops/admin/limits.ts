@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checked, readObject, type Request } from "./exchange.ts";
+import { checked, readObject, type Request } from "./http/exchange.ts";
 import type { Steered } from "./steered.ts";
 
 /**

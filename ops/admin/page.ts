@@ -5,7 +5,7 @@
  */
 
 import page from "./page.html" with { type: "text" };
-import type { Reply } from "./exchange.ts";
+import type { Reply } from "./http/exchange.ts";
 
 /** Makes the answer that carries the page. Its scripts and styles may run because the policy has their digests. */
 export async function loadPage(): Promise<Reply> {

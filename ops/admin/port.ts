@@ -9,16 +9,16 @@ import { harmless } from "../../internal/api/errors.ts";
 import type { Clock, ShutdownOptions } from "../../internal/api/serve_options.ts";
 import type { ServerMetrics } from "../metrics/metrics.ts";
 import { prometheus } from "../metrics/prometheus.ts";
-import { Access } from "./access.ts";
+import { Access } from "./http/access.ts";
 import type { Admin } from "./admin.ts";
-import { bind, type Place } from "./bind.ts";
-import { BOUNDS, type Bounds } from "./bounds.ts";
-import { Carrier } from "./carrier.ts";
+import { bind, type Place } from "./http/bind.ts";
+import { BOUNDS, type Bounds } from "./http/bounds.ts";
+import { Carrier } from "./http/carrier.ts";
 import { Readiness } from "./readiness.ts";
 import { Routes } from "./routes.ts";
 import { StatusReport } from "./status.ts";
-import { Streams } from "./streams.ts";
-import { Token } from "./token.ts";
+import { Streams } from "./http/streams.ts";
+import { Token } from "./http/token.ts";
 import type { Steered } from "./steered.ts";
 
 /** What a port is made of, checked. */

@@ -38,7 +38,7 @@ test("shouty admin shows a server and steers it", async () => {
 });
 
 test("shouty admin makes what peers and handlers say safe to show", async () => {
-  const { connectionsText } = await import("../../cli/admin_text.ts");
+  const { connectionsText } = await import("../../cli/admin/text.ts");
   const row = { id: 1, peer: "unix", local: "unix:/run/s", lines: 0, bytesIn: 0, bytesOut: 0, ageMs: 1, idleMs: 1 };
   const connections = [{ ...row, phase: "open", waitsFor: "peer", detail: "\x1b[31mred\n\u202e" } as const];
   const text = connectionsText({ total: 1, matched: 1, connections });

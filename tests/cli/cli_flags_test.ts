@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { CommandError, reasonOf } from "../../cli/errors.ts";
-import { CONNECT, SERVE } from "../../cli/flags.ts";
-import { answer } from "../../cli/help.ts";
-import { parse } from "../../cli/parse.ts";
+import { CONNECT, SERVE } from "../../cli/line/flags.ts";
+import { answer } from "../../cli/help/help.ts";
+import { parse } from "../../cli/line/parse.ts";
 import manifest from "../../deno.json" with { type: "json" };
 import { serve } from "../../server.ts";
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { openLog } from "../../cli/log.ts";
-import { report } from "../../cli/report.ts";
+import { openLog } from "../../cli/log/log.ts";
+import { report } from "../../cli/log/report.ts";
 import type { ConnInfo, ServerEvent } from "../../mod.ts";
 import { FakeStderr, TIME } from "../kit/fake_stderr.ts";
 

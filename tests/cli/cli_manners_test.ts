@@ -1,9 +1,9 @@
 import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
-import { closest } from "../../cli/closest.ts";
+import { closest } from "../../cli/line/closest.ts";
 import { CommandError } from "../../cli/errors.ts";
-import { SERVE } from "../../cli/flags.ts";
-import { parse } from "../../cli/parse.ts";
-import { checkTogether } from "../../cli/together.ts";
+import { SERVE } from "../../cli/line/flags.ts";
+import { parse } from "../../cli/line/parse.ts";
+import { checkTogether } from "../../cli/line/together.ts";
 import { HAS_SCRIPT, runCommand, startInTerminal, startServer } from "../kit/command.ts";
 
 const NO_TERMINAL = HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)";

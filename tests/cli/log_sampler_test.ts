@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
-import { openLog } from "../../cli/log.ts";
-import { report } from "../../cli/report.ts";
+import { openLog } from "../../cli/log/log.ts";
+import { report } from "../../cli/log/report.ts";
 import type { ServerEvent } from "../../mod.ts";
 import { startServer } from "../kit/command.ts";
 import { FakeStderr } from "../kit/fake_stderr.ts";

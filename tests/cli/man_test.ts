@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { COMMANDS } from "../../cli/commands.ts";
-import { flagName } from "../../cli/flags.ts";
-import { manPage } from "../../cli/man.ts";
+import { COMMANDS } from "../../cli/line/commands.ts";
+import { flagName } from "../../cli/line/flags.ts";
+import { manPage } from "../../cli/help/man.ts";
 import { runCommand } from "../kit/command.ts";
 import { missingProgram } from "../kit/foreign.ts";
 

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { onSignals } from "../../cli/signals.ts";
+import { onSignals } from "../../cli/process/signals.ts";
 import { NO_SIGNALS } from "../kit/command.ts";
 
 Deno.test({

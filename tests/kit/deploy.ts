@@ -5,8 +5,8 @@
  */
 
 import { CommandError } from "../../cli/errors.ts";
-import { SERVE } from "../../cli/flags.ts";
-import { parse, type Values } from "../../cli/parse.ts";
+import { SERVE } from "../../cli/line/flags.ts";
+import { parse, type Values } from "../../cli/line/parse.ts";
 
 /** The project's folder. */
 export const PROJECT: string = `${import.meta.dirname}/../..`;

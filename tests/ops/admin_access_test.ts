@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
-import { FAILURE_MS, FREE_FAILURES } from "../../ops/admin/attempts.ts";
-import { Token } from "../../ops/admin/token.ts";
+import { FAILURE_MS, FREE_FAILURES } from "../../ops/admin/http/attempts.ts";
+import { Token } from "../../ops/admin/http/token.ts";
 import { type AskOptions, send, startAdmin, type TestAdmin, TOKEN } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 

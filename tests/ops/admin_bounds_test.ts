@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertLess, assertMatch, assertStringIncludes } from "@std/assert";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { bind } from "../../ops/admin/bind.ts";
-import { BOUNDS, type Bounds } from "../../ops/admin/bounds.ts";
-import { type Answer, Carrier } from "../../ops/admin/carrier.ts";
-import { Streams } from "../../ops/admin/streams.ts";
+import { bind } from "../../ops/admin/http/bind.ts";
+import { BOUNDS, type Bounds } from "../../ops/admin/http/bounds.ts";
+import { type Answer, Carrier } from "../../ops/admin/http/carrier.ts";
+import { Streams } from "../../ops/admin/http/streams.ts";
 import { connectTo, parse, readAll, send, startAdmin, TOKEN } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 

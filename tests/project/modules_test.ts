@@ -28,18 +28,18 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "cli/dial.ts": ["../ops/tls/credentials.ts"],
   "mod.ts": ["./cli/deno_version.ts", "./cli.ts"],
   "cli/metrics.ts": ["../ops/metrics/metrics.ts", "../ops/metrics/telemetry.ts"],
-  "cli.ts": ["./cli/workers.ts"],
-  "cli/worker.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts"],
+  "cli.ts": ["./cli/process/workers.ts"],
+  "cli/process/worker.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
   "ops/workers/in_worker.ts": ["node:worker_threads"],
   "ops/workers/slot.ts": ["node:worker_threads"],
   "ops/workers/workers.ts": ["node:v8"],
   "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts", "../ops/tls/credentials.ts"],
   // `node:http` and the page are for those alone who open an admin port.
-  "ops/admin/bind.ts": ["node:dns/promises"],
-  "ops/admin/carrier.ts": ["node:http"],
+  "ops/admin/http/bind.ts": ["node:dns/promises"],
+  "ops/admin/http/carrier.ts": ["node:http"],
   "ops/admin/port.ts": ["./page.ts"],
-  "cli/admin_client.ts": ["node:http"],
-  "cli/admin_port.ts": ["../ops/admin/admin.ts", "../ops/admin/bind.ts"],
+  "cli/admin/client.ts": ["node:http"],
+  "cli/admin/port.ts": ["../../ops/admin/admin.ts", "../../ops/admin/http/bind.ts"],
   "testing/test_client.ts": ["../ops/tls/client.ts"],
 };
 
@@ -136,7 +136,7 @@ test("importing the package evaluates no part of the command", async () => {
 test("importing ops evaluates neither node:http nor the page of the admin port", async () => {
   const names = await evaluated("ops/mod.ts");
   assertEquals(names.filter((name) => /^node:http|^npm:|page/.test(name)), []);
-  assertEquals(names.includes("./ops/admin/carrier.ts"), true, "The graph is read wrongly");
+  assertEquals(names.includes("./ops/admin/http/carrier.ts"), true, "The graph is read wrongly");
 });
 
 /** The modules that are evaluated when one is imported. */

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
-import { CONNECT, SERVE } from "../../cli/flags.ts";
-import { answer } from "../../cli/help.ts";
+import { CONNECT, SERVE } from "../../cli/line/flags.ts";
+import { answer } from "../../cli/help/help.ts";
 import { blocksOf, document, documents, ROOT } from "../kit/guides.ts";
 
 /** All documents for users, by their paths. */

@@ -1,0 +1,79 @@
+/**
+ * Opens the admin port, if the flags ask for one.
+ *
+ * @module
+ */
+
+import { formatAddr } from "../../internal/api/transport.ts";
+import type { AdminPort } from "../../ops/admin/port.ts";
+import type { ServerMetrics } from "../../ops/metrics/metrics.ts";
+import manifest from "../../deno.json" with { type: "json" };
+import { readToken } from "./token.ts";
+import { CommandError } from "../errors.ts";
+import { requireFile } from "../files.ts";
+import type { SERVE } from "../line/flags.ts";
+import type { Log } from "../log/log.ts";
+import { failed, formatTarget, requireNet } from "../net.ts";
+import type { Values } from "../line/parse.ts";
+import type { PermissionName } from "../process/permissions.ts";
+
+/** The values of the flags about the admin port, and the token of the environment. */
+export type AdminFlags =
+  & Pick<Values<typeof SERVE.flags>, "admin" | "adminTokenFile" | "adminHost">
+  & { readonly adminToken: string | undefined };
+
+/** The permissions that {@linkcode openAdminPort} can use with these flags. */
+export function neededToAdmin({ admin, adminTokenFile }: Omit<AdminFlags, "adminToken">): PermissionName[] {
+  if (admin === null) return [];
+  if ("path" in admin) return ["net", "read", "write", "sys"];
+  return adminTokenFile === null ? ["net"] : ["net", "read"];
+}
+
+/**
+ * Opens the admin port. It is open before the server, so that nothing is served if it cannot be, and says that the server
+ * starts.
+ *
+ * @param flags The flags' values.
+ * @param metrics What counts the server's events.
+ * @param log The log, which gets the address.
+ * @returns The port, which waits for its server; undefined if the flags ask for none.
+ * @throws {CommandError} (As a rejection.) If it cannot be opened.
+ */
+export async function openAdminPort(
+  flags: AdminFlags,
+  metrics: ServerMetrics | undefined,
+  log: Log,
+): Promise<AdminPort | undefined> {
+  const { admin, adminHost, adminTokenFile } = flags;
+  if (admin === null) return undefined;
+  const token = await readToken(adminTokenFile, flags.adminToken);
+  const address = formatTarget(admin);
+  const action = "open the admin port on";
+  requireNet(action, address);
+  if ("path" in admin) requireFile(`${action} ${address}`, admin.path, ["read", "write"]);
+  // Imported only if it is used.
+  const [{ openAdmin }, { TokenNeeded }] = await Promise.all([
+    import("../../ops/admin/admin.ts"),
+    import("../../ops/admin/http/bind.ts"),
+  ]);
+  try {
+    const options = { ...admin, token, hosts: adminHost ?? [], metrics, version: manifest.version };
+    const port = await openAdmin(options);
+    log.write(
+      "info",
+      "admin",
+      () => `admin on ${formatAddr(port.addr)}`,
+      () => ({ addr: formatAddr(port.addr) }),
+    );
+    return port;
+  } catch (error) {
+    if (error instanceof TokenNeeded) throw tokenNeeded(address);
+    const reason = error instanceof Deno.errors.AlreadyExists ? "there is a file that is not a socket" : error;
+    throw failed(action, address, reason);
+  }
+}
+
+function tokenNeeded(address: string): CommandError {
+  const expected = "expected --admin-token-file, or SHOUTY_ADMIN_TOKEN, or a loopback address";
+  return new CommandError(`cannot use --admin ${address} without a token: ${expected}`, 2);
+}

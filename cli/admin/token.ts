@@ -1,0 +1,30 @@
+/**
+ * The token of the admin port, for the server and for its client. It is never in a message.
+ *
+ * @module
+ */
+
+import { quote } from "../../internal/api/errors.ts";
+import { isToken, TOKEN_ALLOWED } from "../../ops/admin/http/token.ts";
+import { CommandError } from "../errors.ts";
+import { readFile } from "../files.ts";
+import { TOKEN_VARIABLE } from "../line/flags.ts";
+
+/**
+ * Reads the token.
+ *
+ * @param path The file that a flag or a variable names; it overrides the variable.
+ * @param variable The content of {@linkcode TOKEN_VARIABLE}.
+ * @returns The token; undefined if there is none.
+ * @throws {CommandError} (As a rejection.) If the file cannot be read, or what is found cannot be a token.
+ */
+export async function readToken(path: string | null, variable: string | undefined): Promise<string | undefined> {
+  if (path === null) {
+    // An empty variable is how some systems unset one.
+    if (variable === undefined || variable === "" || isToken(variable)) return variable || undefined;
+    throw new CommandError(`cannot use ${TOKEN_VARIABLE}: expected ${TOKEN_ALLOWED}`, 2);
+  }
+  const token = (await readFile("--admin-token-file", path)).replace(/\r?\n$/, "");
+  if (isToken(token)) return token;
+  throw new CommandError(`cannot use --admin-token-file ${quote(path)}: expected ${TOKEN_ALLOWED}`, 1);
+}

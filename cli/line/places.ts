@@ -1,0 +1,62 @@
+/**
+ * The places where the server listens.
+ *
+ * @module
+ */
+
+import { type Descriptor, FIRST_FD } from "../process/descriptors.ts";
+import type { SERVE } from "./flags.ts";
+import type { Values } from "./parse.ts";
+
+/** One place to listen at: a port, a Unix socket, or a descriptor of either. */
+export interface Place {
+  readonly port?: number;
+  readonly unix?: string;
+  readonly fd?: number;
+  readonly tls: boolean;
+}
+
+/** The values of the flags that name places. */
+export type PlaceFlags = Pick<Values<typeof SERVE.flags>, "port" | "tlsPort" | "unix" | "tlsCert" | "listenFd">;
+
+/** Stands for the descriptors of systemd, before their number is known. */
+const UNKNOWN: readonly Descriptor[] = [{ fd: FIRST_FD, tls: false }];
+
+/**
+ * The places that the flags name. Without a port for TLS alone, a certificate makes every place speak TLS: no place is left
+ * open by mistake.
+ *
+ * @param flags The flags' values.
+ * @param given The options that the user has set.
+ */
+export function placesOf(
+  { port, tlsPort, unix, tlsCert, listenFd }: PlaceFlags,
+  given: ReadonlySet<string>,
+): Place[] {
+  if (listenFd !== null) {
+    const descriptors = listenFd === "systemd" ? UNKNOWN : listenFd;
+    const all = tlsCert !== null && !descriptors.some(({ tls }) => tls);
+    return descriptors.map(({ fd, tls }) => ({ fd, tls: tls || all }));
+  }
+  const tls = tlsCert !== null && tlsPort === null;
+  const places: Place[] = [];
+  if (given.has("port") || unix === null && tlsPort === null) places.push({ port, tls });
+  if (tlsPort !== null) places.push({ port: tlsPort, tls: true });
+  if (unix !== null) places.push({ unix, tls });
+  return places;
+}
+
+/** Whether it can be a port. Which kind of socket a descriptor is turns out when it is used. */
+export function isTcp({ unix }: Place): boolean {
+  return unix === undefined;
+}
+
+/** Whether a peer there can be on the list. */
+export function canProxy(proxies: readonly string[], place: Place): boolean {
+  return place.fd !== undefined || isProxied(proxies, isTcp(place));
+}
+
+/** Whether a peer of such a socket can be on the list: on a Unix socket peers have no address, and on TCP each has one. */
+export function isProxied(proxies: readonly string[], isTcp: boolean): boolean {
+  return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp);
+}

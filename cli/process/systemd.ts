@@ -1,0 +1,131 @@
+/**
+ * What systemd says to a service by environment variables, and what the command says to systemd.
+ *
+ * @module
+ */
+
+import { openNotifySocket, type SendMessage } from "../../ops/fd/notify_socket.ts";
+import { type Descriptor, FIRST_FD } from "./descriptors.ts";
+import type { Environment } from "../line/environment.ts";
+import { CommandError, reasonOf } from "../errors.ts";
+import type { Log } from "../log/log.ts";
+import type { PermissionName } from "./permissions.ts";
+
+/** The name of a descriptor that speaks TLS: `FileDescriptorName=tls` in the socket's unit. */
+const TLS_NAME = "tls";
+
+/** What systemd has said. It names the process, since the variables are inherited by other processes too. */
+export interface Systemd {
+  /** The socket for messages; undefined if systemd wants none. */
+  readonly notifySocket: string | undefined;
+  /** Time in milliseconds after which systemd restarts a silent service; undefined if it does not. */
+  readonly watchdogMs: number | undefined;
+  /**
+   * Returns the descriptors that systemd has opened.
+   *
+   * @throws {CommandError} If it has opened none.
+   */
+  descriptors(): readonly Descriptor[];
+}
+
+/** Reads systemd's variables, which takes the permission for them. */
+export function readSystemd(environment: Environment): Systemd {
+  const read = (name: string) => environment(name) || undefined;
+  const [count, names] = [read("LISTEN_FDS"), read("LISTEN_FDNAMES")];
+  const [listenPid, watchdogPid] = [read("LISTEN_PID"), read("WATCHDOG_PID")];
+  const watchdogUsec = Number(read("WATCHDOG_USEC"));
+  const watched = watchdogUsec > 0 && (watchdogPid === undefined || Number(watchdogPid) === Deno.pid);
+  return {
+    notifySocket: read("NOTIFY_SOCKET"),
+    watchdogMs: watched ? watchdogUsec / 1000 : undefined,
+    descriptors: () => descriptorsOf(count, listenPid, names?.split(":") ?? []),
+  };
+}
+
+function descriptorsOf(count: string | undefined, pid: string | undefined, names: string[]): Descriptor[] {
+  const refused = (why: string) => new CommandError(`cannot use --listen-fd systemd: ${why}`, 2);
+  if (count === undefined || pid === undefined) {
+    throw refused("expected the variables LISTEN_FDS and LISTEN_PID, which --allow-env=LISTEN_* lets it read");
+  }
+  if (Number(pid) !== Deno.pid) throw refused(`LISTEN_PID is ${pid}, and this process is ${Deno.pid}`);
+  const length = Number(count);
+  if (!(Number.isInteger(length) && length > 0)) throw refused(`LISTEN_FDS is ${count}, expected at least 1`);
+  return Array.from({ length }, (_, i) => ({ fd: FIRST_FD + i, tls: names[i] === TLS_NAME }));
+}
+
+/** How messages are sent to systemd: by a socket of our own, or by a program, as far as that is permitted. */
+function senderFor(notifySocket: string): SendMessage | undefined {
+  if (isGranted("ffi")) return openNotifySocket(notifySocket);
+  if (!isGranted("run")) return undefined;
+  return (text) => {
+    const output = { stdin: "null", stdout: "null", stderr: "null" } as const;
+    const child = new Deno.Command("systemd-notify", { args: text.split("\n"), ...output }).spawn();
+    child.unref();
+    return true;
+  };
+}
+
+/** The permissions that messages to systemd take while the server runs. */
+export function neededToNotify({ notifySocket }: Systemd): PermissionName[] {
+  return notifySocket === undefined || isGranted("ffi") ? [] : ["run"];
+}
+
+/** The permissions to open what sends them. */
+export function neededToOpenNotifier({ notifySocket }: Systemd): PermissionName[] {
+  return notifySocket === undefined ? [] : ["ffi", "run"];
+}
+
+function isGranted(name: "ffi" | "run"): boolean {
+  const { state, partial } = Deno.permissions.querySync({ name });
+  return state === "granted" && !partial;
+}
+
+/** Tells systemd about the server. Each method does nothing if systemd wants no messages. */
+export interface Notifier {
+  /** The server listens; from now on, systemd's watchdog is told that it works. */
+  ready(): void;
+  /** The server stops. */
+  stopping(): void;
+  /** Another process goes on in place of this one, which says no more. */
+  handOver(pid: number): void;
+}
+
+/** Opens what tells systemd. A failure is one line in the log. */
+export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): Notifier {
+  const send = sender(notifySocket, log);
+  let timer: ReturnType<typeof setInterval> | undefined;
+  let over = send === undefined;
+  const say = (text: string) => {
+    if (over || send!(text)) return;
+    const shown = text.replaceAll("\n", " ");
+    log.write("warn", "systemd-error", () => `systemd did not take the message ${shown}`);
+  };
+  return {
+    ready() {
+      say(`READY=1\nMAINPID=${Deno.pid}`);
+      if (over || watchdogMs === undefined) return;
+      // Half of the interval, as systemd's manual says.
+      timer = setInterval(() => say("WATCHDOG=1"), watchdogMs / 2);
+      Deno.unrefTimer(timer);
+    },
+    // The watchdog goes on: a drain that hangs is a server that hangs.
+    stopping: () => say("STOPPING=1"),
+    handOver(pid) {
+      say(`MAINPID=${pid}`);
+      clearInterval(timer);
+      over = true;
+    },
+  };
+}
+
+function sender(notifySocket: string | undefined, log: Log): SendMessage | undefined {
+  if (notifySocket === undefined) return undefined;
+  const failed = (why: string) => log.write("warn", "systemd-error", () => `cannot tell systemd anything: ${why}`);
+  try {
+    const send = senderFor(notifySocket);
+    if (send === undefined) failed("that takes --allow-ffi, or --allow-run for the program systemd-notify");
+    return send;
+  } catch (error) {
+    failed(reasonOf(error));
+  }
+}
