@@ -1,25 +1,17 @@
-/** Runs on `epoll` the tests that other files run on Deno's sockets. */
+/** Runs on `epoll` the tests that other files run on Deno's sockets; `tests/release/on_epoll_test.ts` runs those of TLS and of the examples. */
 import "../kit/on_epoll.ts";
 import "../server/accept_test.ts";
 import "../admission/admission_test.ts";
 import "../server/conn_limits_test.ts";
 import "../client/connect_test.ts";
-import "../client/connect_tls_test.ts";
 import "../client/pool_test.ts";
 import "../conn/gone_test.ts";
-import "../examples/example_byte_proxy_test.ts";
-import "../examples/example_memcached_test.ts";
-import "../examples/example_redis_test.ts";
-import "../examples/example_irc_test.ts";
-import "../examples/example_pop3_test.ts";
-import "../examples/example_smtp_test.ts";
 import "../conn/many_reads_test.ts";
 import "./metrics_test.ts";
 import "../server/drain_conversations_test.ts";
 import "../server/left_early_test.ts";
 import "../server/listeners_test.ts";
 import "../server/many_sockets_test.ts";
-import "./proxy_haproxy_test.ts";
 import "./proxy_protocol_test.ts";
 import "../server/no_delay_test.ts";
 import "../server/other_protocols_test.ts";
@@ -32,11 +24,3 @@ import "../time/stall_test.ts";
 import "./taken_threads_test.ts";
 import "./telnet_test.ts";
 import "./timed_test.ts";
-import "./tls_client_ca_test.ts";
-import "./tls_cut_test.ts";
-import "./tls_handshake_test.ts";
-import "./tls_hook_test.ts";
-import "./tls_openssl_test.ts";
-import "./tls_reload_test.ts";
-import "./tls_resumption_test.ts";
-import "./tls_test.ts";
