@@ -18,7 +18,7 @@ export interface Measured {
  * Begins to count and time what the server does.
  *
  * @param wanted Whether somebody else than Deno's telemetry asks for the figures.
- * @returns What counts them; undefined if nobody asks, which costs nothing.
+ * @returns What counts them; undefined if neither telemetry nor an admin port is asked for, which costs nothing.
  */
 export async function measure(wanted = false): Promise<Measured | undefined> {
   const exporting = isTelemetryOn();
