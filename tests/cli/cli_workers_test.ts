@@ -217,5 +217,8 @@ Deno.test({
     // On a terminal, stderr is stdout.
     const [, what] = await server.stdoutMatch(/(listening on|requests|Allow\?)/);
     assertEquals(what, "listening on", server.stdout);
+    // It outlives its terminal, as a server should: only a signal ends it.
+    await server.type("\x03");
+    await server.exitCode();
   },
 });
