@@ -148,7 +148,14 @@ function commandsOf(transcript: string): Command[] {
 async function run({ line, output }: Command, cwd: string, running: AsyncDisposableStack): Promise<void> {
   const background = line.endsWith(" &");
   const process = start(background ? line.slice(0, -2) : line, cwd);
-  if (background) running.use(process);
+  if (background) {
+    running.use(process);
+    // `deno task` passes this signal on; if it were killed, the server that it has started would stay.
+    running.defer(async () => {
+      process.signal("SIGTERM");
+      await process.exitCode();
+    });
+  }
   const interrupted = output.indexOf("^C");
   if (background || interrupted >= 0) await seen(process, background ? output : output.slice(0, interrupted));
   if (background) return;
@@ -174,7 +181,7 @@ function start(line: string, cwd: string): Subprocess {
   const path = `${Deno.execPath().replace(/\/[^/]*$/, "")}:${Deno.env.get("PATH")}`;
   const env = { PATH: path, DENO_NO_UPDATE_CHECK: "1" };
   // The shell gives its place to the last command, so that a signal reaches it.
-  const script = /^[\w-]+( [^|;&<>]*)?$/.test(line) && !/^(cd|export) /.test(line) ? `exec ${line}` : line;
+  const script = /^[\w-]+( ([^|;&]|>&)*)?$/.test(line) && !/^(cd|export) /.test(line) ? `exec ${line}` : line;
   return new Subprocess("bash", ["-c", `exec 2>&1; ${script}`], { cwd, env });
 }
 
