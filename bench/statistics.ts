@@ -24,7 +24,7 @@ export interface Comparison {
   verdict: Verdict;
 }
 
-/** Maximum probability that chance alone puts so many pairs on one side; 6 pairs reach it if all agree, 15 if 12 do. */
+/** Maximum probability that chance alone puts that number of pairs on one side; 6 pairs reach it if all agree, 15 if 12 do. */
 const CHANCE = 0.02;
 
 /** The probability that at least `hits` of `count` throws of a coin are heads. */
@@ -39,7 +39,7 @@ export function chanceOf(hits: number, count: number): number {
 
 /**
  * Judges ratios of what the new code takes to what the old takes, each of one pair of runs. `slower` and `faster` need a
- * median beyond the tolerance, and so many pairs on that side of 1 as chance would put there once in fifty times; `same`
+ * median beyond the tolerance, and more pairs lie on that side of 1 than chance puts there once in fifty times; `same`
  * needs a median within the tolerance, and the middle half of the ratios within twice that. All else is `unclear`: more
  * pairs or a quieter machine may tell.
  *

@@ -28,7 +28,7 @@ export interface EntranceHost {
   madeRoom(): void;
 }
 
-/** Who is told. */
+/** Counts what happens at the entrance, and tells the caller of the server. */
 interface EntranceReports {
   acceptFailed(error: unknown, retryMs: number): void;
   rejected(event: { remoteAddr: Deno.Addr; reason: AdmissionRejectReason; limit: number; error: unknown }): void;
