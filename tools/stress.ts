@@ -9,7 +9,7 @@ const USAGE = `Usage: deno task stress [options] [files]
 Runs the test suite several times beside two processes that compute without a pause and one
 that starts children, one after the other. A test that fails once fails the whole.
 
-  files          run only these test files (default: all tests)
+  files          run only these test files or folders (default: what deno task test runs)
   --runs N       how many runs, from 1 to 1000 (default 5)
   --filter TEXT  run only tests with this text, or /regular expression/, in their names
   --help         show this

@@ -1,6 +1,7 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Load } from "../../tools/stress/load.ts";
-import { failures } from "../../tools/stress/suite.ts";
+import { failures, SUITE } from "../../tools/stress/suite.ts";
+import project from "../../deno.json" with { type: "json" };
 import { test } from "../kit/bounded.ts";
 import { NO_SIGNALS } from "../kit/command.ts";
 
@@ -41,6 +42,11 @@ test("stress fails and names a test that is red in one of its runs", async () =>
     await Deno.remove(folder, { recursive: true });
   }
 }, 120);
+
+test("stress runs what deno task test runs", () => {
+  const { jobs, flags, ignore } = SUITE;
+  assertEquals(project.tasks.test.command, `DENO_JOBS=${jobs} deno test ${[...flags, ignore].join(" ")}`);
+});
 
 test("stress refuses what it does not know, with what is allowed", async () => {
   const cases: [args: string[], error: string][] = [
