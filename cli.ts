@@ -19,6 +19,7 @@ import { dial, neededToConnect } from "./cli/dial.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/line/flags.ts";
 import { answer } from "./cli/help/help.ts";
+import { endProcess } from "./cli/process/end.ts";
 import { Host } from "./cli/process/host.ts";
 import { openLate } from "./cli/admin/late.ts";
 import type { Target, UnixTarget } from "./cli/line/kinds.ts";
@@ -60,7 +61,7 @@ export async function main(args: string[]): Promise<void> {
     exitCode = error.exitCode;
     complain(error.message);
   }
-  Deno.exit(exitCode);
+  endProcess(exitCode);
 }
 
 /** Runs a command with the arguments behind its name; returns the exit code. */

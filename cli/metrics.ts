@@ -32,7 +32,7 @@ export async function measure(wanted = false): Promise<Measured | undefined> {
 }
 
 /** Whether `OTEL_DENO` is `true`: reading the variable would need a permission that only this would need. */
-function isTelemetryOn(): boolean {
+export function isTelemetryOn(): boolean {
   try {
     Deno.telemetry.meterProvider.getMeter("shouty");
     return true;

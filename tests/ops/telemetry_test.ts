@@ -3,7 +3,7 @@ import { exportTelemetry, ServerMetrics } from "@x/shouty/ops";
 import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
 import { Spans } from "../../ops/metrics/spans.ts";
 import { test } from "../kit/bounded.ts";
-import { ask, converse, signalTest, startServer, Subprocess } from "../kit/command.ts";
+import { ask, converse, runCommand, signalTest, startServer, Subprocess } from "../kit/command.ts";
 import { OtlpReceiver } from "../kit/otlp.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
@@ -200,6 +200,20 @@ test("A span has the addresses of both ends, as far as there are any", () => {
   assertEquals(addressesOf(unix(null), unix("/run/shouty.sock")), {
     ...{ "shouty.connection.id": 1n, "network.transport": "unix", "server.address": "/run/shouty.sock" },
   });
+});
+
+signalTest("With OTEL_DENO=true, the command ends without Deno.exit, which may hang during an export", async () => {
+  await using receiver = new OtlpReceiver();
+  const preload = `${await Deno.makeTempDir()}/no_exit.js`;
+  await Deno.writeTextFile(preload, `Deno.exit = () => console.log("Deno.exit was called");`);
+  const options = { env: receiver.env, permissions: ["--allow-net", `--preload=${preload}`] };
+  await using server = await startServer([], options);
+  assertEquals(await converse(server, "one\n"), "ONE\n");
+  server.signal("SIGTERM");
+  const refused = await runCommand(["--prot", "1"], options);
+  const stopped = await server.outcome();
+  assertEquals([stopped.code, stopped.stdout, refused.code, refused.stdout], [0, "", 2, ""]);
+  await Deno.remove(preload.replace("/no_exit.js", ""), { recursive: true });
 });
 
 signalTest("Without OTEL_DENO=true, the command's log lines carry no trace", async () => {

@@ -1,0 +1,23 @@
+/**
+ * Ending the process.
+ *
+ * @module
+ */
+
+import { isTelemetryOn } from "../metrics.ts";
+
+/** Maximum time in milliseconds for which something that is still open can keep the process alive. */
+const GRACE_MS = 1000;
+
+/**
+ * Ends the process.
+ *
+ * @param exitCode The exit code.
+ */
+export function endProcess(exitCode: number): void {
+  if (!isTelemetryOn()) Deno.exit(exitCode);
+  // While Deno exports telemetry, `Deno.exit` may never return. A process with nothing left to do ends by itself, after
+  // the last export.
+  Deno.exitCode = exitCode;
+  Deno.unrefTimer(setTimeout(() => Deno.exit(exitCode), GRACE_MS));
+}
