@@ -166,7 +166,8 @@ test("The log of a shutdown that takes too long, and of one that a second signal
 
 test("The log of a server without a free descriptor is as its schema says", async () => {
   const args = "run --allow-net mod.ts --hostname 127.0.0.1 --port 0 --log-format json";
-  const command = `ulimit -n 40; exec "${Deno.execPath()}" ${args}`;
+  // Deno would read these certificates late, and warn in its own words that it has no descriptor for their file.
+  const command = `unset NODE_EXTRA_CA_CERTS; ulimit -n 40; exec "${Deno.execPath()}" ${args}`;
   await using server = await listening(new Subprocess("sh", ["-c", command]));
   const clients = await Promise.all(Array.from({ length: 60 }, () => Deno.connect({ port: server.port })));
   await server.stderrMatch(/"accept-error"/);
