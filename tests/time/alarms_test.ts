@@ -74,3 +74,18 @@ test("Alarms wake a sleeper in time that has replaced a dropped one in another b
   await clock.advance(200);
   assertEquals(woken, [1, 2, 3, 50, 100, 102].map((at) => `${at} at ${at}`));
 });
+
+test("Alarms let other callbacks run when many thousand sleepers are due at once, and wake them all at that time", async () => {
+  const clock = new FakeClock();
+  const alarms = new Alarms(clock);
+  const woken: number[] = [];
+  for (let i = 0; i < 5000; i++) {
+    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => 10, wake: (now) => void woken.push(now) }, 10);
+  }
+  let wokenBefore = 0;
+  clock.setTimer(() => wokenBefore = woken.length, 10);
+  await clock.advance(10);
+  assertEquals(woken, Array<number>(5000).fill(10));
+  assertEquals(wokenBefore > 0 && wokenBefore < 5000, true, `${wokenBefore} were woken before another timer`);
+  assertEquals(clock.pending, 0);
+});
