@@ -19,7 +19,10 @@ const EACH = 0x01010101;
 const LOW = 0x7f * EACH;
 const TOP = 0x80 * EACH;
 
-/** No words: bytes whose offset is not a multiple of four are handled one by one. */
+/** Minimum number of bytes that are handled as words: for fewer, it takes longer to make words of them. */
+const MIN_BYTES = 24;
+
+/** No words: few bytes, and those whose offset is not a multiple of four, are handled one by one. */
 const NONE = new Int32Array(0);
 
 /**
@@ -68,7 +71,9 @@ export function countLineFeeds(bytes: Uint8Array): number {
 }
 
 function wordsOf(bytes: Uint8Array): Int32Array {
-  return bytes.byteOffset % 4 === 0 ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2) : NONE;
+  return bytes.byteOffset % 4 === 0 && bytes.length >= MIN_BYTES
+    ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+    : NONE;
 }
 
 /** Returns a word that has the top bit set in each byte in which the given word has a zero byte. */

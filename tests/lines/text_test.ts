@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { resolveFraming } from "../../internal/api/framing.ts";
-import { decode, encode } from "../../internal/lines/text.ts";
+import { decode, decodeShort, encode } from "../../internal/lines/text.ts";
+import { Blocks } from "../../internal/memory/blocks.ts";
 
 const LATIN1 = resolveFraming({ encoding: "latin1" });
 
@@ -24,6 +25,55 @@ for (
 Deno.test("under latin1, a character beyond U+00FF is an error that names it", () => {
   for (const [text, name] of [["aĀ", "U+0100"], ["é💡", "U+1F4A1"]]) {
     assertThrows(() => encode(text, "latin1"), TypeError, name);
+  }
+});
+
+Deno.test("few bytes of ASCII are decoded as the decoder does it, wherever they are, and no others are", () => {
+  for (let length = 0; length <= 40; length++) {
+    const bytes = Uint8Array.from({ length: length + 4 }, (_, at) => at === 1 ? 0 : 0x7f - at);
+    const text = decodeShort(bytes, 2, length + 2);
+    assertEquals(text, length > 32 ? undefined : new TextDecoder().decode(bytes.subarray(2, length + 2)));
+    // Bytes around them do not matter.
+    bytes[1] = bytes[length + 2] = 0x80;
+    assertEquals(decodeShort(bytes, 2, length + 2), text);
+    for (let at = 2; at < length + 2; at++) {
+      const [before] = bytes.slice(at, at + 1);
+      bytes[at] = 0x80;
+      assertEquals(decodeShort(bytes, 2, length + 2), undefined, `a byte beyond ASCII at ${at} of ${length}`);
+      bytes[at] = before;
+    }
+  }
+});
+
+Deno.test("text of any length is encoded as the encoder does it, in pieces and behind other text", () => {
+  for (let length = 0; length <= 40; length++) {
+    for (const character of ["\0", "a", "\x7f", "\x80", "é", "日", "💡", "\ud800"]) {
+      for (const text of [character.repeat(length), "a".repeat(length) + character, character + "b".repeat(length)]) {
+        const blocks = new Blocks();
+        blocks.add(Uint8Array.of(1, 2));
+        for (const piece of [text, text]) {
+          blocks.add(piece);
+          blocks.first();
+        }
+        assertEquals(
+          blocks.first(),
+          Uint8Array.of(1, 2, ...new TextEncoder().encode(text), ...new TextEncoder().encode(text)),
+        );
+      }
+    }
+  }
+});
+
+Deno.test("text that the rest of a block has no room for is in two blocks, and whole", () => {
+  for (let room = 0; room < 40; room++) {
+    const blocks = new Blocks();
+    blocks.add(new Uint8Array(4096 - room));
+    blocks.add("abcdefghijklmnopqrstuvwxyz");
+    let text = "";
+    for (let block; (block = blocks.first()) !== undefined; blocks.left(block.length)) {
+      text += new TextDecoder().decode(block);
+    }
+    assertEquals(text.replaceAll("\0", ""), "abcdefghijklmnopqrstuvwxyz", `${room} bytes of room`);
   }
 });
 
