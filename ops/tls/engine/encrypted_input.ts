@@ -10,6 +10,12 @@ import { TURN_BYTES } from "../../../internal/time/turns.ts";
 const SMALLEST_READ = 1024;
 const LARGEST_READ = 64 * 1024;
 
+/**
+ * Number of reads in a row that take no more than a quarter of the buffer, after which it shrinks. If it shrank at once,
+ * it would grow anew with each record of 16 KiB, and take a tenth of its time.
+ */
+const SMALL_READS = 16;
+
 /** Time of decrypting, in milliseconds, that counts as the work of one turn; the buffer grows only below it. */
 const TURN_MS = 1;
 
@@ -22,6 +28,7 @@ export class ReadBuffer {
   bytes: Uint8Array<ArrayBuffer> = new Uint8Array(SMALLEST_READ);
   /** The work of the last read, in bytes, if it filled the buffer; 0 otherwise. */
   work = 0;
+  #smallReads = 0;
 
   /** Number of bytes by which the buffer is larger than at the start. */
   get grownBytes(): number {
@@ -38,8 +45,15 @@ export class ReadBuffer {
     const { length } = this.bytes;
     const full = count === length;
     this.work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
-    const size = full && ms < TURN_MS ? Math.min(4 * length, LARGEST_READ) : Math.max(length / 4, SMALLEST_READ);
-    if (size !== length) this.bytes = new Uint8Array(size);
+    this.#smallReads = 4 * count <= length ? this.#smallReads + 1 : 0;
+    if (full && ms < TURN_MS) this.#resize(4 * length);
+    else if (full || this.#smallReads === SMALL_READS) this.#resize(length / 4);
+  }
+
+  #resize(bytes: number): void {
+    const size = Math.max(SMALLEST_READ, Math.min(bytes, LARGEST_READ));
+    this.#smallReads = 0;
+    if (size !== this.bytes.length) this.bytes = new Uint8Array(size);
   }
 }
 
