@@ -16,7 +16,8 @@ export class Rate {
 
   /** @param perSecond Maximum events per second; `Infinity` for no limit. */
   constructor(perSecond: number) {
-    this.#interval = 1000 / perSecond;
+    // Of the smallest numbers, the quotient is infinite, which cannot be subtracted from itself.
+    this.#interval = Math.min(1000 / perSecond, Number.MAX_VALUE);
     this.#ahead = Math.max(0, 1000 - this.#interval);
   }
 

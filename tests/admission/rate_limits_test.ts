@@ -16,6 +16,13 @@ testOnce("A rate allows one second's worth at once, then even spacing, and never
   assertEquals([new Rate(0.5).available(0), new Rate(Infinity).available(0)], [1, Infinity]);
 });
 
+Deno.test("the smallest rate there is lets one event pass, and no other", () => {
+  const rate = new Rate(Number.MIN_VALUE);
+  assertEquals([rate.wait(5), rate.available(5)], [0, 1]);
+  rate.take(5, 1);
+  for (const now of [5, 1e15]) assertEquals([rate.wait(now) > 1e300, rate.available(now)], [true, 0]);
+});
+
 testOnce("maxLinesPerSecond answers a second's worth at once and the rest in time, and no clock expires", async () => {
   const { listener, clock } = inMemory();
   const timeouts = { idleTimeout: 50, lineTimeout: 50, firstLineTimeout: 50 };
