@@ -58,12 +58,12 @@ export class Blocks {
       return;
     }
     this.#encode();
-    for (let rest = data; rest.length > 0;) {
-      const room = this.#room(rest.length);
-      const part = rest.subarray(0, room.length);
-      room.set(part);
-      this.#fill(part.length);
-      rest = rest.subarray(part.length);
+    for (let at = 0; at < data.length;) {
+      const room = this.#room(data.length - at);
+      const rest = part(data, at, Math.min(data.length, at + room.length));
+      room.set(rest);
+      this.#fill(rest.length);
+      at += rest.length;
     }
   }
 
@@ -183,9 +183,9 @@ function encodeShort(text: string, into: Uint8Array): boolean {
   return true;
 }
 
-/** Returns a part of a block. For the whole block it makes no view, which would cost 7 % of a short line. */
-function part(block: Uint8Array, start: number, end: number): Uint8Array {
-  return start === 0 && end === block.length ? block : block.subarray(start, end);
+/** Returns a part of some bytes. For the whole it makes no view, which would cost 7 % of a short line. */
+function part(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  return start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end);
 }
 
 /**
