@@ -22,8 +22,7 @@ const COMMAND_BYTES = 16 * 1024 * 1024; // Of a command, which the server holds 
 const INTEGER = /^(0|-?[1-9]\d{0,18})$/;
 const OPTIONS_OF_SET = /^( NX| XX)?( (EX|PX) ([1-9]\d{0,14}))?( NX| XX)?$/;
 const [OK, NIL] = ["+OK\r\n", "$-1\r\n"];
-const SYNTAX_ERROR = "-ERR syntax error\r\n";
-const NOT_INTEGER = "-ERR value is not an integer or out of range\r\n";
+const [SYNTAX_ERROR, NOT_INTEGER] = ["-ERR syntax error\r\n", "-ERR value is not an integer or out of range\r\n"];
 
 /** Bytes; as text, each character is one byte. */
 type Arg = string | Uint8Array;
@@ -51,7 +50,7 @@ export function redis(now: () => number): ConnHandler {
   const channelsOf = new Map<Conn, Set<string>>();
   const find = (key: Arg) => {
     const entry = entries.get(text(key));
-    return entry === undefined || entry.expiresAt > now() ? entry : void entries.delete(text(key));
+    return !entry || entry.expiresAt === Infinity || entry.expiresAt > now() ? entry : void entries.delete(text(key));
   };
   const keys = () => [...entries.keys()].filter(find);
   const set = (key: Arg, value: Arg, expiresAt = Infinity) => entries.set(text(key), { reply: bulk(value), expiresAt });
@@ -154,8 +153,9 @@ async function readCommand(conn: Conn): Promise<Arg[] | null> {
   const line = await conn.readLine();
   if (line?.[0] !== "*") return line?.split(" ").filter((word) => word !== "") ?? null;
   const args: Arg[] = [];
-  for (let left = COMMAND_BYTES; args.length < Number(line.slice(1));) {
-    const size = Number(/^\$(\d{1,9})$/.exec(await conn.readLine() ?? "")?.[1] ?? Infinity);
+  for (let left = COMMAND_BYTES, count = Number(line.slice(1)); args.length < count;) {
+    const head = await conn.readLine() ?? "";
+    const size = /^\$\d{1,9}$/.test(head) ? Number(head.slice(1)) : Infinity;
     // An argument of no bytes takes memory, too.
     if ((left -= size + 256) < 0) return refuse(conn);
     const bytes = size > SHORT_BYTES ? await conn.readExactly(size, { maxBytes: COMMAND_BYTES }) : undefined;
