@@ -18,26 +18,13 @@ export interface Pollable {
   close(): void;
 }
 
-/** A connection that has bytes to send. */
-export interface Sender {
-  /** Sends them. */
-  flush(): void;
-}
-
 /** Maximum events handled in one turn of the event loop; the next turn handles the rest. */
 const EVENTS = 64;
-
-/** Maximum connections that wait to send: an answer waits for that of 15 others at most. */
-const SENDERS = 16;
 
 /**
  * Asks the kernel which descriptors are ready, and calls their owners. While there are events, it asks once per turn of
  * the event loop, which costs one system call for all sockets; once there are none, a thread waits for the next. It also
  * asks whenever {@linkcode askNow} is called.
- *
- * Connections that answer in the same turn send together, one after the other. If each sent when its answer is ready, a
- * client process that waits for all of them would go to sleep between two of them, and to wake it is most of the cost of
- * sending.
  */
 export class Poller {
   readonly #libc: Libc;
@@ -49,9 +36,6 @@ export class Poller {
   readonly #unregister: () => void;
   readonly #release = () => this.#closeAll();
   #ended: Promise<void> | undefined;
-  /** Whether several descriptors have had events in this turn; and the connections that wait to send. */
-  #several = false;
-  readonly #senders: Sender[] = [];
 
   /**
    * @param libc The C library.
@@ -113,21 +97,6 @@ export class Poller {
     this.#endIfUnused();
   }
 
-  /** Whether a connection that answers now may soon be followed by others. */
-  get several(): boolean {
-    return this.#several;
-  }
-
-  /** Has a connection send together with others, at the latest when this turn ends. */
-  flushLater(sender: Sender): void {
-    if (this.#senders.push(sender) === SENDERS) this.#flush();
-  }
-
-  #flush(): void {
-    for (const sender of this.#senders) sender.flush();
-    this.#senders.length = 0;
-  }
-
   /** Has the thread wait for an event, and then asks. */
   async #wait(): Promise<void> {
     await this.#waiter.wait();
@@ -135,12 +104,8 @@ export class Poller {
   }
 
   #poll(): void {
-    this.#flush();
-    this.#several = false;
     if (this.#ended !== undefined) return;
-    const count = this.#ask();
-    this.#several = count > 1;
-    if (count === 0) this.#wait();
+    if (this.#ask() === 0) this.#wait();
     else setImmediate(() => this.#poll());
   }
 

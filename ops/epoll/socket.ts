@@ -5,7 +5,7 @@
  */
 
 import type { Transport } from "../../internal/api/transport.ts";
-import type { Pollable, Poller, Sender } from "./poller.ts";
+import type { Pollable, Poller } from "./poller.ts";
 import { EAGAIN, errorOf } from "./errno.ts";
 import { EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, type Libc } from "./libc.ts";
 
@@ -20,10 +20,9 @@ interface Waiting<T> {
 }
 
 /**
- * A connection. It reads when the kernel has told of input. It tries to write without having been told of room: there is
- * nearly always some.
+ * A connection. It reads when the kernel has told of input, and tries to write at once: there is nearly always room.
  */
-export class EpollSocket implements Transport, Pollable, Sender {
+export class EpollSocket implements Transport, Pollable {
   readonly remoteAddr: Deno.NetAddr;
   readonly localAddr: Deno.NetAddr;
   readonly #libc: Libc;
@@ -72,37 +71,20 @@ export class EpollSocket implements Transport, Pollable, Sender {
   write(bytes: Uint8Array): Promise<number> {
     if (this.#fd < 0) return Promise.reject(closed());
     if (this.#writing !== undefined) return Promise.reject(busy("write"));
-    if (this.#poller.several) {
-      const written = this.#writeLater(bytes);
-      this.#poller.flushLater(this);
-      return written;
-    }
     const count = this.#send(bytes);
     if (count >= 0) return Promise.resolve(count);
     if (count !== EAGAIN) return Promise.reject(errorOf(count));
     this.#countAcknowledged();
-    return this.#writeLater(bytes);
-  }
-
-  #writeLater(bytes: Uint8Array): Promise<number> {
     return new Promise((resolve, reject) => this.#writing = { bytes, resolve, reject });
-  }
-
-  flush(): void {
-    if (this.#writing === undefined) return;
-    this.#goOnWriting(this.#writing);
-    if (this.#writing !== undefined) this.#countAcknowledged();
   }
 
   closeWrite(): Promise<void> {
     if (this.#fd < 0) return Promise.reject(closed());
-    this.flush();
     this.#libc.shutdown(this.#fd);
     return Promise.resolve();
   }
 
   close(): void {
-    this.flush();
     // With unread input, closing sends RST. If FIN goes first, the peer can still read what was sent before it.
     if (!this.#drained && this.#fd >= 0) this.#libc.shutdown(this.#fd);
     this.#free();

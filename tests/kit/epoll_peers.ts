@@ -94,12 +94,6 @@ export class RawPeer {
     return Math.max(0, this.#libc.symbols.recv(this.#fd, new Uint8Array(bytes), bytes, MSG_DONTWAIT));
   }
 
-  /** Whether the other end has input that has not been read. */
-  get arrived(): boolean {
-    const [MSG_PEEK, MSG_DONTWAIT] = [2, 0x40];
-    return this.#libc.symbols.recv(this.otherEnd(), new Uint8Array(1), 1, MSG_PEEK | MSG_DONTWAIT) === 1;
-  }
-
   /** Returns the descriptor of the other end, which is open in this process, too. */
   otherEnd(): number {
     const { getsockname, getpeername } = this.#libc.symbols;
