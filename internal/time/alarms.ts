@@ -10,8 +10,8 @@ import { hasAskers, socketsTurns } from "./turns.ts";
 /** A timer that expires later than this, in milliseconds, shows that the whole process was held up. */
 const LATE_MS = 20;
 
-/** Maximum sleepers that are woken in one turn of the event loop: to close a thousand connections takes some 6 ms. */
-const MOST_WOKEN = 1000;
+/** Maximum sleepers that are checked in one turn of the event loop: to close a thousand connections takes some 6 ms. */
+const MOST_CHECKED = 1000;
 
 /** An object with a deadline. */
 export interface Sleeper {
@@ -82,16 +82,16 @@ export class Alarms {
   }
 
   /**
-   * Wakes the sleepers that are due; if they are many, the rest when other callbacks have run.
+   * Wakes the sleepers that are due; if they are many, some now and the rest when other callbacks have run.
    *
    * @param asked Whether the kernel has been asked about all sockets since the timer expired.
+   * @param now The time at which that was so: what is due later waits for the next timer.
    */
-  #wakeDue(asked: boolean): void {
+  #wakeDue(asked: boolean, now: number = this.clock.now()): void {
     this.#timerAt = Infinity;
-    const now = this.clock.now();
-    for (let left = MOST_WOKEN; left > 0 && this.#heap.length > 0; left--) {
-      const first = this.#heap[0];
-      if (first.wakeAt > now) break;
+    let left = MOST_CHECKED;
+    for (let first = this.#heap[0]; first !== undefined && first.wakeAt <= now; first = this.#heap[0]) {
+      if (--left < 0) return this.#goOn(asked, now);
       const deadline = first.deadline();
       if (deadline <= now && !asked) return void this.#catchUp();
       this.drop(first);
@@ -99,6 +99,13 @@ export class Alarms {
       else this.watch(first, deadline);
     }
     this.#setTimer();
+  }
+
+  #goOn(asked: boolean, now: number): void {
+    this.#cancel?.();
+    // Keeps `watch` from setting a timer meanwhile.
+    this.#timerAt = -Infinity;
+    this.#cancel = this.clock.setTimer(() => this.#wakeDue(asked, now), 0, false);
   }
 
   /**

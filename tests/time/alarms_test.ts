@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms } from "../../internal/time/alarms.ts";
+import { registerAsker } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 
@@ -88,4 +89,77 @@ test("Alarms let other callbacks run when many thousand sleepers are due at once
   assertEquals(woken, Array<number>(5000).fill(10));
   assertEquals(wokenBefore > 0 && wokenBefore < 5000, true, `${wokenBefore} were woken before another timer`);
   assertEquals(clock.pending, 0);
+});
+
+test("Alarms ask about the sockets once for all sleepers that are due together, and anew for those due later", async () => {
+  let [now, asked, woken] = [0, 0, 0];
+  const timers: { ring: () => void; delay: number; cancelled: boolean }[] = [];
+  const setTimer = (ring: () => void, delay: number) => {
+    const timer = { ring, delay, cancelled: false };
+    timers.push(timer);
+    return () => void (timer.cancelled = true);
+  };
+  const alarms = new Alarms({ now: () => now, setTimer });
+  const sleepers = Array.from({ length: 3500 }, (_, i) => ({
+    wakeAt: Infinity,
+    place: 0,
+    deadline: () => i === 3499 ? 20 : 10,
+    wake: () => void woken++,
+  }));
+  for (const sleeper of sleepers) alarms.watch(sleeper, sleeper.deadline());
+  const unregister = registerAsker(() => void asked++);
+  try {
+    now = 10;
+    timers[0].ring();
+    while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+    const [askedBefore, last] = [asked, () => timers.at(-1)!];
+    assertEquals([woken, last().delay], [1000, 0]);
+    // Later than a timer may be, and what has become due meanwhile does not count.
+    now = 500;
+    const seen: number[] = [];
+    for (let i = 0; i < 3; i++) last().ring(), seen.push(woken);
+    assertEquals([seen, asked, timers.length], [[2000, 3000, 3499], askedBefore, 5]);
+    last().ring();
+    assertEquals(woken, 3499);
+    while (woken < 3500) await new Promise((resolve) => setTimeout(resolve, 0));
+    assertEquals(asked > askedBefore, true);
+  } finally {
+    unregister();
+  }
+});
+
+test("Alarms that have sleepers to wake in a later turn wait for nothing once these are dropped", async () => {
+  const clock = new FakeClock();
+  const alarms = new Alarms(clock);
+  let woken = 0;
+  const sleepers = Array.from({ length: 2500 }, () => ({
+    wakeAt: Infinity,
+    place: 0,
+    deadline: () => 10,
+    wake: () => void woken++,
+  }));
+  for (const sleeper of sleepers) alarms.watch(sleeper, 10);
+  // This runs between the first turn and the second.
+  clock.setTimer(() => sleepers.forEach((sleeper) => alarms.drop(sleeper)), 10);
+  await clock.advance(10);
+  assertEquals([woken, clock.pending], [1000, 0]);
+  alarms.watch(sleepers[0], 15);
+  await clock.advance(10);
+  assertEquals([woken, clock.pending], [1001, 0]);
+});
+
+test("Alarms keep one timer when some of very many sleepers are no longer due", async () => {
+  const clock = new FakeClock();
+  const alarms = new Alarms(clock);
+  let woken = 0;
+  for (let i = 0; i < 2500; i++) {
+    let deadline = 10;
+    const sleeper = { wakeAt: Infinity, place: 0, deadline: () => deadline, wake: () => void woken++ };
+    alarms.watch(sleeper, deadline);
+    if (i % 2 === 0) deadline = 50;
+  }
+  await clock.advance(10);
+  assertEquals([woken, clock.pending], [1250, 1]);
+  await clock.advance(40);
+  assertEquals([woken, clock.pending], [2500, 0]);
 });
