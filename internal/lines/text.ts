@@ -42,8 +42,8 @@ export function decode(bytes: Uint8Array<ArrayBuffer>, framing: Readonly<Framing
   }
 }
 
-/** Maximum number of bytes that {@linkcode decodeShort} decodes: for more, the decoder is as fast. */
-const SHORT_BYTES = 32;
+/** Maximum number of bytes that {@linkcode decodeShort} decodes. */
+const SHORT_BYTES = 16;
 
 /**
  * Decodes a few bytes, in a third of the time that the decoder takes.
@@ -52,19 +52,13 @@ const SHORT_BYTES = 32;
  */
 export function decodeShort(bytes: Uint8Array, start: number, end: number): string | undefined {
   if (end - start > SHORT_BYTES) return undefined;
-  let text = "";
-  let at = start;
-  for (; at + 8 <= end; at += 8) {
-    const [a, b, c, d] = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
-    const [e, f, g, h] = [bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]];
-    if ((a | b | c | d | e | f | g | h) >= 0x80) return undefined;
-    text += String.fromCharCode(a, b, c, d, e, f, g, h);
-  }
-  for (; at < end; at++) {
-    if (bytes[at] >= 0x80) return undefined;
-    text += String.fromCharCode(bytes[at]);
-  }
-  return text;
+  for (let at = start; at < end; at++) if (bytes[at] >= 0x80) return undefined;
+  const [a, b, c, d] = [bytes[start], bytes[start + 1], bytes[start + 2], bytes[start + 3]];
+  const [e, f, g, h] = [bytes[start + 4], bytes[start + 5], bytes[start + 6], bytes[start + 7]];
+  const [i, j, k, l] = [bytes[start + 8], bytes[start + 9], bytes[start + 10], bytes[start + 11]];
+  const [m, n, o, p] = [bytes[start + 12], bytes[start + 13], bytes[start + 14], bytes[start + 15]];
+  // Made in one piece, of which the rest is cut off again: text made of pieces takes up to seven times the memory.
+  return String.fromCharCode(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p).slice(0, end - start);
 }
 
 /** Maximum number of arguments of one call: engines limit it. */
