@@ -6,15 +6,18 @@
 
 import { TURN_BYTES } from "../../../internal/time/turns.ts";
 
-/** Bounds of the buffer in bytes. It starts small: most connections wait for their peer most of the time. */
-const SMALLEST_READ = 1024;
-const LARGEST_READ = 64 * 1024;
+/**
+ * The sizes of the buffer in bytes. It starts small: most connections wait for their peer most of the time. The third
+ * has room for the largest record.
+ */
+const SIZES = [1024, 4 * 1024, 17 * 1024, 64 * 1024] as const;
 
 /**
  * Number of reads in a row that take no more than a quarter of the buffer, after which it shrinks. If it shrank at once,
- * it would grow anew with each record of 16 KiB, and take a tenth of its time.
+ * it would grow anew with each record of 16 KiB, which takes a tenth of the time of such a line. The largest size does
+ * shrink at once: a peer that has sent much and is silent then must not hold it.
  */
-const SMALL_READS = 16;
+const SMALL_READS = 4;
 
 /** Time of decrypting, in milliseconds, that counts as the work of one turn; the buffer grows only below it. */
 const TURN_MS = 1;
@@ -25,14 +28,16 @@ const TURN_MS = 1;
  */
 export class ReadBuffer {
   /** Where the next read puts its bytes. */
-  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(SMALLEST_READ);
+  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(SIZES[0]);
   /** The work of the last read, in bytes, if it filled the buffer; 0 otherwise. */
   work = 0;
+  /** The place of the size in the list, and how many small reads there were in a row. */
+  #place = 0;
   #smallReads = 0;
 
   /** Number of bytes by which the buffer is larger than at the start. */
   get grownBytes(): number {
-    return this.bytes.length - SMALLEST_READ;
+    return this.bytes.length - SIZES[0];
   }
 
   /**
@@ -46,13 +51,14 @@ export class ReadBuffer {
     const full = count === length;
     this.work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
     this.#smallReads = 4 * count <= length ? this.#smallReads + 1 : 0;
-    if (full && ms < TURN_MS) this.#resize(4 * length);
-    else if (full || this.#smallReads === SMALL_READS) this.#resize(length / 4);
+    if (full && ms < TURN_MS) this.#resize(this.#place + 1);
+    else if (full || length === SIZES[3] || this.#smallReads === SMALL_READS) this.#resize(this.#place - 1);
   }
 
-  #resize(bytes: number): void {
-    const size = Math.max(SMALLEST_READ, Math.min(bytes, LARGEST_READ));
+  #resize(place: number): void {
     this.#smallReads = 0;
+    this.#place = Math.max(0, Math.min(place, SIZES.length - 1));
+    const size = SIZES[this.#place];
     if (size !== this.bytes.length) this.bytes = new Uint8Array(size);
   }
 }
