@@ -79,7 +79,8 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
   const polite = isPolite(scenario, event) && !isAborted(scenario, event) &&
     !(cut && (BREACHES.includes(reason) || hasTls(scenario) || scenario.outgoing !== undefined));
   if (polite) assertEquals(bytesOut, output.length, note);
-  const elsewhere = redirection(taken, scenario);
+  // Once TLS has begun, nobody asks for another protocol: a request line is a line.
+  const elsewhere = recording === undefined ? redirection(taken, scenario) : undefined;
   if (reason === "misdirected") {
     // A script may have written before.
     const answer = scenario.script === undefined ? latin1(output) : latin1(output).slice(-elsewhere!.length);
