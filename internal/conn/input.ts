@@ -27,9 +27,20 @@ const LONGEST_DELIMITER = 1024;
 /** The next line; null if there are no more. */
 const LINE: Wanted<string | null> = {
   take: (input) => input.cutLine(),
+  isLine: true,
   begun: ({ cutter }) => cutter.begun ? "line" : undefined,
   mostBytes: ({ cutter }) => cutter.mostBytes,
   ended: () => null,
+};
+
+/** The same, as an iterator gives it. */
+const NEXT_LINE: Wanted<IteratorResult<string, undefined>> = {
+  ...LINE,
+  take: (input) => {
+    const value = input.cutLine();
+    return value === undefined ? undefined : { value, done: false };
+  },
+  ended: () => ({ value: undefined, done: true }),
 };
 
 /** The parts of the connection, as the input sees them. */
@@ -80,6 +91,12 @@ export class Input {
   readLine(options?: ReadOptions): Promise<string | null> {
     const line = options === undefined ? this.lineAtHand() : undefined;
     return line === undefined ? this.read(LINE, options) : Promise.resolve(line);
+  }
+
+  /** Reads the next line, for an iterator. */
+  nextLine(): Promise<IteratorResult<string, undefined>> {
+    const line = this.lineAtHand();
+    return line === undefined ? this.read(NEXT_LINE) : Promise.resolve({ value: line, done: false });
   }
 
   /**
@@ -242,22 +259,33 @@ export class Input {
       return Promise.reject(error);
     }
     this.#busy = true;
-    const reading = this.#run(wanted, options?.timeout, options?.signal, body);
+    const { timeout, signal } = options ?? {};
+    const reading = signal === undefined
+      ? this.#run(wanted, timeout, body)
+      : this.#runUntil(signal, wanted, timeout, body);
     if (body !== undefined || wanted.forReadable) this.#reading = reading;
     return reading;
   }
 
-  async #run<T>(wanted: Wanted<T>, timeout?: number, signal?: AbortSignal, body?: Body): Promise<T> {
+  async #runUntil<T>(signal: AbortSignal, wanted: Wanted<T>, timeout?: number, body?: Body): Promise<T> {
+    const abort = () => this.#interrupt(signal.reason);
+    signal.addEventListener("abort", abort);
+    try {
+      return await this.#run(wanted, timeout, body, signal);
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  async #run<T>(wanted: Wanted<T>, timeout?: number, body?: Body, signal?: AbortSignal): Promise<T> {
     const { reader } = this;
-    const abort = signal && (() => this.#interrupt(signal.reason));
-    signal?.addEventListener("abort", abort!);
     this.#begin(timeout, body);
     try {
       signal?.throwIfAborted();
       while (!reader.stopped) {
         const turn = reader.handled();
         if (turn !== undefined) await turn;
-        if (reader.pace !== undefined && wanted === LINE as unknown) await this.#pass();
+        if (reader.pace !== undefined && wanted.isLine) await this.#pass();
         if (this.#interruption !== undefined) throw this.#interruption.error;
         if (reader.stopped) break;
         const result = this.#skipped() ? wanted.take(this) : undefined;
@@ -268,7 +296,6 @@ export class Input {
       }
       return wanted.ended(this);
     } finally {
-      signal?.removeEventListener("abort", abort!);
       this.#settle(timeout);
     }
   }
@@ -305,7 +332,7 @@ export class Input {
     });
     const wait = this.#passing;
     if (wait === undefined) this.#mayPass = true;
-    else await this.reader.ask(() => wait.then(() => true));
+    else await this.reader.ask(wait);
   }
 
   /** Skips what is left of cancelled bodies; returns whether it has all come. */

@@ -28,8 +28,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   /** Returns the next line; `done` when there will be no more, whatever the cause. */
   next(): Promise<IteratorResult<string, undefined>> {
-    const line = this.#input.lineAtHand();
-    return line === undefined ? this.#input.readLine().then(toResult) : Promise.resolve({ value: line, done: false });
+    return this.#input.nextLine();
   }
 
   /** Called by `break`: the lines stay for the next loop. */

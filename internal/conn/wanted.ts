@@ -18,6 +18,8 @@ export interface Wanted<T> {
   /** Returns the result if there is no more input, or throws. */
   readonly ended: (input: Input) => T;
   /** Whether it reads for `conn.readable`. */
+  /** Whether it is a line, of which the pace lets only so many pass. */
+  readonly isLine?: true;
   readonly forReadable?: boolean;
 }
 

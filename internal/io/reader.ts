@@ -205,18 +205,18 @@ export class Reader {
     if (this.over) return Promise.resolve(false);
     this.awaited = awaited;
     this.#mostBytes = mostBytes;
-    return this.ask((waiter) => this.read(undefined, waiter));
+    return new Promise((resolve, reject) => this.#readFor(this.#waiter = { resolve, reject }));
   }
 
   /**
    * Makes a wait of the handler end early if reading is over, with `false`, or if it is interrupted.
    *
-   * @param start Starts the wait.
+   * @param wait What the handler waits for; it never rejects.
    */
-  ask(start: (waiter: Waiter) => Promise<boolean>): Promise<boolean> {
+  ask(wait: Promise<unknown>): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      const waiter = this.#waiter = { resolve, reject };
-      start(waiter).then(resolve);
+      this.#waiter = { resolve, reject };
+      wait.then(() => resolve(true));
     });
   }
 
@@ -250,33 +250,73 @@ export class Reader {
     return TURNS.take(TURN_BYTES);
   }
 
-  /**
-   * Reads until the input ends and, given an answerer, has each read answered. One async function does both: a second
-   * suspended one would cost 480 bytes per connection. Rejects with the answerer's error.
-   *
-   * @param answerer Answers the lines; without one, this reads once.
-   * @param waiter The handler's wait; if it is over before the read begins, there is none.
-   * @returns Whether there is something new.
-   */
-  async read(answerer?: Answerer, waiter?: Waiter): Promise<boolean> {
+  /** Reads once, when it is this connection's turn, unless `listen` has read something before. */
+  #readFor(waiter: Waiter): void {
     const { byteCount } = this;
-    while (!this.over || answerer !== undefined && this.ahead) {
+    this.wanting = true;
+    const turn = this.pace === undefined ? this.#turn() : this.#paced();
+    if (turn === undefined) return this.#readNow(waiter);
+    turn.then(() => {
+      if (this.#waiter !== waiter) return;
+      if (this.byteCount === byteCount) this.#readNow(waiter);
+      else this.#came(waiter);
+    });
+  }
+
+  #readNow(waiter: Waiter): void {
+    const read = this.over ? undefined : this.#wait();
+    if (read === undefined) return waiter.resolve(false);
+    read.then((count) => this.#arrived(waiter, read, count), (error) => this.#readFailed(waiter, error));
+  }
+
+  #arrived(waiter: Waiter, read: Promise<number | null>, count: number | null): void {
+    // An interrupted read leaves its bytes in `outstanding`, for whatever reads next.
+    if (this.#waiter !== waiter) return;
+    try {
+      if (!this.#readSettled(read, count)) return waiter.resolve(false);
+      this.#clocks.rest();
+      this.#came(waiter);
+    } catch (error) {
+      this.#readFailed(waiter, error);
+    }
+  }
+
+  #readFailed(waiter: Waiter, error: unknown): void {
+    this.#failed(error);
+    waiter.resolve(false);
+  }
+
+  /** Something new has come, which the handler gets when there is memory for its replies. */
+  #came(waiter: Waiter): void {
+    this.wanting = false;
+    if (this.#memory.budget.crowded) this.#room().then(() => waiter.resolve(!this.stopped));
+    else waiter.resolve(!this.stopped);
+  }
+
+  async #paced(): Promise<void> {
+    await this.pace?.read();
+    await this.#turn();
+  }
+
+  /**
+   * Reads until the input ends, and has each read answered. Rejects with the answerer's error.
+   *
+   * @param answerer Answers the lines.
+   */
+  async read(answerer: Answerer): Promise<void> {
+    while (!this.over || this.ahead) {
       this.wanting = true;
       if (this.pace !== undefined) await this.pace.read();
       const turn = this.#turn();
       if (turn !== undefined) await turn;
-      if (waiter !== undefined && this.#waiter !== waiter) return false;
       // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
-      if (answerer === undefined ? this.byteCount === byteCount : !this.ahead) {
-        if (answerer !== undefined) this.awaited = answerer.awaited, this.#mostBytes = answerer.mostBytes;
+      if (!this.ahead) {
+        this.awaited = answerer.awaited;
+        this.#mostBytes = answerer.mostBytes;
         const read = this.over ? undefined : this.#wait();
         if (read === undefined) break;
         try {
-          const count = await read;
-          // An interrupted read leaves its bytes in `outstanding`, for whatever reads next.
-          if (waiter !== undefined && this.#waiter !== waiter) return false;
-          if (!this.#readSettled(read, count)) break;
-          if (answerer === undefined) this.#clocks.rest();
+          if (!this.#readSettled(read, await read)) break;
         } catch (error) {
           this.#failed(error);
           break;
@@ -284,13 +324,12 @@ export class Reader {
       }
       this.wanting = false;
       if (this.#memory.budget.crowded) await this.#room();
-      if (answerer === undefined || this.stopped) return !this.stopped;
+      if (this.stopped) break;
       const answered = answerer.answer();
       if (answered !== undefined) await answered;
       this.lent = false;
       if (this.stopped) break;
     }
-    return false;
   }
 
   /** Waits for memory for replies; the block to be answered must stay where it is meanwhile. */
