@@ -230,6 +230,7 @@ function watchSignals(log: Log, stop: AbortController, host: Host, reloadable: P
     const text = `ending at once: ${signal}, ${afterMs} ms after the first signal`;
     log.write("warn", "ending", () => text, () => ({ signal, afterMs, exitCode }));
     await log.flush();
+    // Connections keep the process alive, so it cannot end by itself, as it does after a drain.
     Deno.exit(exitCode);
   });
   onOthers(async () => {

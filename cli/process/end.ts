@@ -16,8 +16,8 @@ const GRACE_MS = 1000;
  */
 export function endProcess(exitCode: number): void {
   if (!isTelemetryOn()) Deno.exit(exitCode);
-  // While Deno exports telemetry, `Deno.exit` may never return. A process with nothing left to do ends by itself, after
-  // the last export.
+  // While Deno exports telemetry, `Deno.exit` may never return, if rarely. A process with nothing left to do ends by
+  // itself, after the last export; `Deno.exit` is for one that something keeps alive, such as an outstanding read.
   Deno.exitCode = exitCode;
   Deno.unrefTimer(setTimeout(() => Deno.exit(exitCode), GRACE_MS));
 }
