@@ -66,6 +66,8 @@ export class Input {
   /** The time limit of the current read, in milliseconds; and the error that interrupts it. */
   #timeout: number | undefined;
   #interruption: { readonly error: unknown } | undefined;
+  /** Takes the listener off the signal of the current read, if it has one. */
+  #disobey: (() => void) | undefined;
   /** The wait for the pace, which an interrupted read leaves to the next one; and whether a line may pass. */
   #passing: Promise<void> | undefined;
   #mayPass = false;
@@ -260,21 +262,17 @@ export class Input {
     }
     this.#busy = true;
     const { timeout, signal } = options ?? {};
-    const reading = signal === undefined
-      ? this.#run(wanted, timeout, body)
-      : this.#runUntil(signal, wanted, timeout, body);
+    if (signal !== undefined) this.#obey(signal);
+    const reading = this.#run(wanted, timeout, body, signal);
     if (body !== undefined || wanted.forReadable) this.#reading = reading;
     return reading;
   }
 
-  async #runUntil<T>(signal: AbortSignal, wanted: Wanted<T>, timeout?: number, body?: Body): Promise<T> {
+  /** Has a signal interrupt the current read. */
+  #obey(signal: AbortSignal): void {
     const abort = () => this.#interrupt(signal.reason);
     signal.addEventListener("abort", abort);
-    try {
-      return await this.#run(wanted, timeout, body, signal);
-    } finally {
-      signal.removeEventListener("abort", abort);
-    }
+    this.#disobey = () => signal.removeEventListener("abort", abort);
   }
 
   async #run<T>(wanted: Wanted<T>, timeout?: number, body?: Body, signal?: AbortSignal): Promise<T> {
@@ -310,6 +308,8 @@ export class Input {
   }
 
   #settle(timeout: number | undefined): void {
+    this.#disobey?.();
+    this.#disobey = undefined;
     this.#busy = false;
     this.#forgetSearch();
     if (timeout !== undefined) this.#clocks.limitRead(undefined);

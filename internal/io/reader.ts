@@ -36,8 +36,11 @@ export interface Answerer {
   answer(): Promise<void> | undefined;
 }
 
-/** A call of a conversation handler that waits for input. */
-type Waiter = Pick<PromiseWithResolvers<boolean>, "resolve" | "reject">;
+/** A call of a conversation handler that waits. */
+interface Waiter extends Pick<PromiseWithResolvers<boolean>, "resolve" | "reject"> {
+  /** The read that it waits for; undefined while it waits for something else. */
+  read: Promise<number | null> | undefined;
+}
 
 /**
  * Maximum bytes handled before the reader yields to other connections, even if no read filled its buffer: a custom
@@ -79,6 +82,8 @@ export class Reader {
   peerEnded = false;
   #finishing: Finishing | undefined;
   #waiter: Waiter | undefined;
+  /** The read that has the callbacks of `#readNow`. */
+  #followed: Promise<number | null> | undefined;
   /** The number of bytes that `holdInput` was last told. */
   #held = 0;
   /** Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. */
@@ -205,7 +210,7 @@ export class Reader {
     if (this.over) return Promise.resolve(false);
     this.awaited = awaited;
     this.#mostBytes = mostBytes;
-    return new Promise((resolve, reject) => this.#readFor(this.#waiter = { resolve, reject }));
+    return new Promise((resolve, reject) => this.#readFor(this.#waiter = { resolve, reject, read: undefined }));
   }
 
   /**
@@ -215,7 +220,7 @@ export class Reader {
    */
   ask(wait: Promise<unknown>): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      this.#waiter = { resolve, reject };
+      this.#waiter = { resolve, reject, read: undefined };
       wait.then(() => resolve(true));
     });
   }
@@ -266,24 +271,32 @@ export class Reader {
   #readNow(waiter: Waiter): void {
     const read = this.over ? undefined : this.#wait();
     if (read === undefined) return waiter.resolve(false);
-    read.then((count) => this.#arrived(waiter, read, count), (error) => this.#readFailed(waiter, error));
+    waiter.read = read;
+    // A read that was interrupted is still outstanding, and has its callbacks: more of them would be kept with it.
+    if (this.#followed === read) return;
+    this.#followed = read;
+    read.then((count) => this.#arrived(read, count), (error) => this.#readFailed(read, error));
   }
 
-  #arrived(waiter: Waiter, read: Promise<number | null>, count: number | null): void {
-    // An interrupted read leaves its bytes in `outstanding`, for whatever reads next.
-    if (this.#waiter !== waiter) return;
+  #arrived(read: Promise<number | null>, count: number | null): void {
+    const waiter = this.#waiter;
+    if (this.#followed === read) this.#followed = undefined;
+    // If nothing waits, the bytes stay in `outstanding`, for whatever reads next.
+    if (waiter?.read !== read) return;
     try {
       if (!this.#readSettled(read, count)) return waiter.resolve(false);
       this.#clocks.rest();
       this.#came(waiter);
     } catch (error) {
-      this.#readFailed(waiter, error);
+      this.#readFailed(read, error);
     }
   }
 
-  #readFailed(waiter: Waiter, error: unknown): void {
+  #readFailed(read: Promise<number | null>, error: unknown): void {
+    const waiter = this.#waiter;
+    if (this.#followed === read) this.#followed = undefined;
     this.#failed(error);
-    waiter.resolve(false);
+    if (waiter?.read === read) waiter.resolve(false);
   }
 
   /** Something new has come, which the handler gets when there is memory for its replies. */

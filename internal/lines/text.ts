@@ -57,7 +57,8 @@ export function decodeShort(bytes: Uint8Array, start: number, end: number): stri
   const [e, f, g, h] = [bytes[start + 4], bytes[start + 5], bytes[start + 6], bytes[start + 7]];
   const [i, j, k, l] = [bytes[start + 8], bytes[start + 9], bytes[start + 10], bytes[start + 11]];
   const [m, n, o, p] = [bytes[start + 12], bytes[start + 13], bytes[start + 14], bytes[start + 15]];
-  // Made in one piece, of which the rest is cut off again: text made of pieces takes up to seven times the memory.
+  // Made in one piece, of which the rest is cut off again: text made of pieces takes up to seven times the memory. Of 13
+  // to 15 characters V8 keeps all 16, which takes 64 bytes in place of 32.
   return String.fromCharCode(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p).slice(0, end - start);
 }
 

@@ -85,7 +85,7 @@ export class Alarms {
    * Wakes the sleepers that are due; if they are many, some now and the rest when other callbacks have run.
    *
    * @param asked Whether the kernel has been asked about all sockets since the timer expired.
-   * @param now The time at which that was so: what is due later waits for the next timer.
+   * @param now Sleepers that are due later than this wait for the next timer.
    */
   #wakeDue(asked: boolean, now: number = this.clock.now()): void {
     this.#timerAt = Infinity;
@@ -98,7 +98,9 @@ export class Alarms {
       if (deadline <= now) first.wake(now);
       else this.watch(first, deadline);
     }
-    this.#setTimer();
+    // No timer was set for these meanwhile that would have shown that they are late.
+    if (this.#heap.length > 0 && this.clock.now() - this.#heap[0].wakeAt > LATE_MS) void this.#catchUp();
+    else this.#setTimer();
   }
 
   #goOn(asked: boolean, now: number): void {

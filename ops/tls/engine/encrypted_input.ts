@@ -8,14 +8,14 @@ import { TURN_BYTES } from "../../../internal/time/turns.ts";
 
 /**
  * The sizes of the buffer in bytes. It starts small: most connections wait for their peer most of the time. The third
- * has room for the largest record.
+ * has room for the largest record of TLS 1.3.
  */
 const SIZES = [1024, 4 * 1024, 17 * 1024, 64 * 1024] as const;
 
 /**
  * Number of reads in a row that take no more than a quarter of the buffer, after which it shrinks. If it shrank at once,
  * it would grow anew with each record of 16 KiB, which takes a tenth of the time of such a line. The largest size does
- * shrink at once: a peer that has sent much and is silent then must not hold it.
+ * shrink at once: a peer that has sent much and is silent then would hold it.
  */
 const SMALL_READS = 4;
 
