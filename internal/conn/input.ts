@@ -67,7 +67,7 @@ export class Input {
   #timeout: number | undefined;
   #interruption: { readonly error: unknown } | undefined;
   /** Takes the listener off the signal of the current read, if it has one. */
-  #disobey: (() => void) | undefined;
+  #removeAbortListener: (() => void) | undefined;
   /** The wait for the pace, which an interrupted read leaves to the next one; and whether a line may pass. */
   #passing: Promise<void> | undefined;
   #mayPass = false;
@@ -262,17 +262,17 @@ export class Input {
     }
     this.#busy = true;
     const { timeout, signal } = options ?? {};
-    if (signal !== undefined) this.#obey(signal);
+    if (signal !== undefined) this.#listenTo(signal);
     const reading = this.#run(wanted, timeout, body, signal);
     if (body !== undefined || wanted.forReadable) this.#reading = reading;
     return reading;
   }
 
   /** Has a signal interrupt the current read. */
-  #obey(signal: AbortSignal): void {
+  #listenTo(signal: AbortSignal): void {
     const abort = () => this.#interrupt(signal.reason);
     signal.addEventListener("abort", abort);
-    this.#disobey = () => signal.removeEventListener("abort", abort);
+    this.#removeAbortListener = () => signal.removeEventListener("abort", abort);
   }
 
   async #run<T>(wanted: Wanted<T>, timeout?: number, body?: Body, signal?: AbortSignal): Promise<T> {
@@ -308,8 +308,8 @@ export class Input {
   }
 
   #settle(timeout: number | undefined): void {
-    this.#disobey?.();
-    this.#disobey = undefined;
+    this.#removeAbortListener?.();
+    this.#removeAbortListener = undefined;
     this.#busy = false;
     this.#forgetSearch();
     if (timeout !== undefined) this.#clocks.limitRead(undefined);
@@ -332,7 +332,7 @@ export class Input {
     });
     const wait = this.#passing;
     if (wait === undefined) this.#mayPass = true;
-    else await this.reader.ask(wait);
+    else await this.reader.interruptible(wait);
   }
 
   /** Skips what is left of cancelled bodies; returns whether it has all come. */

@@ -17,7 +17,7 @@ export interface Wanted<T> {
   readonly mostBytes: (input: Input) => number;
   /** Returns the result if there is no more input, or throws. */
   readonly ended: (input: Input) => T;
-  /** Whether it is a line, of which the pace lets only so many pass. */
+  /** Whether it reads a line: `maxLinesPerSecond` limits lines alone. */
   readonly isLine?: true;
   /** Whether it reads for `conn.readable`. */
   readonly forReadable?: boolean;

@@ -218,7 +218,7 @@ export class Reader {
    *
    * @param wait What the handler waits for; it never rejects.
    */
-  ask(wait: Promise<unknown>): Promise<boolean> {
+  interruptible(wait: Promise<unknown>): Promise<boolean> {
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject, read: undefined };
       wait.then(() => resolve(true));

@@ -79,7 +79,7 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
   const polite = isPolite(scenario, event) && !isAborted(scenario, event) &&
     !(cut && (BREACHES.includes(reason) || hasTls(scenario) || scenario.outgoing !== undefined));
   if (polite) assertEquals(bytesOut, output.length, note);
-  // Once TLS has begun, nobody asks for another protocol: a request line is a line.
+  // Behind STARTTLS, the server does not look for HTTP: a request line is a line.
   const elsewhere = recording === undefined ? redirection(taken, scenario) : undefined;
   if (reason === "misdirected") {
     // A script may have written before.
