@@ -1,10 +1,10 @@
 import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
-import { type Conn, type Listener, serveConnections, type Transport } from "@x/shouty";
+import { type Conn, type Listener, serveConnections, type ServerEvent, type Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 
-/** A listener with one connection, whose peer sends `line` when it is told to. */
-function telling(line: string) {
+/** A listener with one connection, whose peer sends `line` when it is told to, or resets if that is an error. */
+function telling(line: string | Error) {
   const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 } as const;
   const [over, told] = [Promise.withResolvers<Transport>(), Promise.withResolvers<void>()];
   over.promise.catch(() => {});
@@ -14,7 +14,10 @@ function telling(line: string) {
     localAddr: addr,
     read(into) {
       const count: Promise<number | null> = reads++ === 0
-        ? told.promise.then(() => new TextEncoder().encodeInto(line, into).written)
+        ? told.promise.then(() => {
+          if (line instanceof Error) throw line;
+          return new TextEncoder().encodeInto(line, into).written;
+        })
         : Promise.resolve(null);
       const then = count.then.bind(count);
       return Object.assign(count, { then: (...args: Parameters<typeof then>) => (callbacks++, then(...args)) });
@@ -56,6 +59,26 @@ test("bytes that come while no read waits are for the next one, also behind seve
     told.resolve([await conn.readLine(), await conn.readLine(), await conn.readLine()]);
   });
   assertEquals(await told.promise, ["one", "two", null]);
+});
+
+test("a reset while no read waits ends the connection once, however many reads were given up before", async () => {
+  const peer = telling(new Deno.errors.ConnectionReset("reset by the peer"));
+  const told = Promise.withResolvers<unknown>();
+  const ends: unknown[] = [];
+  const onEvent = (event: ServerEvent) => {
+    if (event.type === "closed" || event.type === "handler-error") {
+      ends.push([event.type, "reason" in event && event.reason]);
+    }
+  };
+  await using server = serveConnections({ listener: peer.listener, onEvent }, async (conn: Conn) => {
+    for (let i = 0; i < 3; i++) await assertRejects(() => conn.readLine({ timeout: 1 }), Deno.errors.TimedOut);
+    peer.tell();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    told.resolve([conn.ending, await conn.readLine()]);
+  });
+  assertEquals(await told.promise, ["reset", null]);
+  await server.shutdown();
+  assertEquals(ends, [["closed", "reset"]]);
 });
 
 test("the signal of a read that has settled does not interrupt the next one", async () => {
