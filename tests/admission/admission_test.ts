@@ -5,6 +5,7 @@ import { Admission, type AdmissionRules, decide } from "../../internal/admission
 import { ClientRates } from "../../internal/admission/client_rates.ts";
 import { clientOf } from "../../internal/admission/cidr.ts";
 import { test, testOnce } from "../kit/bounded.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 
 const OPEN: AdmissionRules = {
@@ -210,7 +211,7 @@ test("shutdown() does not wait for a connection that waits in the backlog", asyn
   await using t = startServer({ maxConnections: 1, atCapacity: "wait" });
   using _only = await t.admitted();
   await t.server.shutdown({ drain: "finish" });
-  Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+  await assertFreed(t.port);
 });
 
 testOnce("serve() accepts no faster than acceptRate", async () => {

@@ -5,6 +5,7 @@ import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { dial } from "../../internal/client/dial.ts";
 import { fakeCredentials } from "../kit/fake_tls.ts";
+import { refusingPort } from "../kit/refusing_port.ts";
 import { startConversations, startServer } from "../kit/server.ts";
 
 /** Connects in memory, on a clock that the test moves; returns the connection and the server's end of it. */
@@ -177,9 +178,8 @@ testOnce("startTls is for servers", async () => {
 });
 
 testOnce("a server that nobody is at is named in the error", async () => {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  listener.close();
+  using refusing = await refusingPort();
+  const { port } = refusing;
   const error = await assertRejects(() => connect({ port }), Deno.errors.ConnectionRefused);
   assertEquals(error.message.startsWith(`Cannot connect to 127.0.0.1:${port}: Connection refused`), true);
   await assertRejects(() => connect({ path: "/nowhere/at/all" }), Deno.errors.NotFound, "unix:/nowhere/at/all");

@@ -5,6 +5,7 @@ import { test as bounded, within } from "../kit/bounded.ts";
 import { Subprocess } from "../kit/command.ts";
 import { broken, pair, readText } from "../kit/epoll_peers.ts";
 import { boundFd, closeFd, connectedFd, datagramFd, inheritFd, listeningFd, NO_FD } from "../kit/fd.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { startServer } from "../kit/server.ts";
 
 function test(name: string, body: () => void | Promise<void>): void {
@@ -66,7 +67,7 @@ for (const [kind, listen] of Object.entries(KINDS)) {
     accepting.catch(() => settled = true);
     await listener.release();
     await listener.release();
-    Deno.listen({ hostname: "127.0.0.1", port }).close();
+    await assertFreed(port);
     assertEquals(settled, false);
     await assertRejects(() => listener.accept(), Deno.errors.Busy);
     await listener.close();

@@ -3,6 +3,7 @@ import { type Conn, formatAddr, type Listener, type ServeOptions } from "@x/shou
 import { listenUnix, proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
 import { listenLoopback, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
@@ -233,7 +234,7 @@ test("A shutdown ends the connections whose headers are still awaited, and frees
     // That a later client is served shows that the first has been accepted.
     assertEquals(await t.talk(`${LINE}hi\n`), `hi ${HEADERS[0][2]}\n`);
     await t.server.shutdown({ drainTimeout: 1 });
-    Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+    await assertFreed(t.port);
     await hungUp(client);
     await t[Symbol.asyncDispose]();
   }
@@ -247,7 +248,7 @@ test("A shutdown frees the port though the listener may be accepting below when 
   const client = await t.connect();
   await client.write("hello\n");
   await stopping.promise;
-  Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+  await assertFreed(t.port);
   await t[Symbol.asyncDispose]();
 });
 

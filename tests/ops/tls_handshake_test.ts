@@ -3,6 +3,7 @@ import { formatAddr } from "@x/shouty";
 import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { listenLoopback } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
 
@@ -84,7 +85,7 @@ testOnce("A TLS listener that is closed frees its port, and drops handshakes", a
   await client.write(Uint8Array.of(22));
   listener.close();
   await accepting;
-  Deno.listen({ hostname: "127.0.0.1", port }).close();
+  await assertFreed(port);
 });
 
 testOnce("listenTls() refuses wrong options, and binds nothing", async () => {

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertFreed } from "../kit/freed_port.ts";
 import { ask, testEngines, TestWorkers } from "../kit/workers.ts";
 
 testEngines("A shutdown drains all workers, with one report, and frees the port", async (engine) => {
@@ -25,7 +26,7 @@ testEngines("A shutdown drains all workers, with one report, and frees the port"
   assertEquals(t.server.state, "closed");
   await t.server.finished;
   assertEquals(t.all("stopped").map(({ report }) => report.closed), [closed]);
-  Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+  await assertFreed(t.port);
 });
 
 testEngines("A drain that finishes ends the idle connections of all workers", async (engine) => {

@@ -4,6 +4,7 @@ import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
@@ -63,11 +64,7 @@ test("a drain lets the connections of all listeners go on, and has freed every p
     await client.closeWrite();
   }
   assertEquals((await stopped).closed, { end: 2 });
-  for (const { addr } of listener) {
-    const { port } = addr as Deno.NetAddr;
-    await assertRejects(() => Deno.connect({ port }), Deno.errors.ConnectionRefused);
-    Deno.listen({ hostname: "127.0.0.1", port }).close();
-  }
+  for (const { addr } of listener) await assertFreed((addr as Deno.NetAddr).port);
 });
 
 test("a listener that fails for good ends the server, with the other listeners and a drain for all", async () => {
@@ -84,7 +81,7 @@ test("a listener that fails for good ends the server, with the other listeners a
       await client.closeWrite();
     }
     assertEquals((await t.server.shutdown()).closed, { end: 2 });
-    for (const { addr } of listener) Deno.listen({ hostname: "127.0.0.1", port: (addr as Deno.NetAddr).port }).close();
+    for (const { addr } of listener) await assertFreed((addr as Deno.NetAddr).port);
   }
 });
 

@@ -1,8 +1,9 @@
-import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
+import { assertEquals, assertStrictEquals } from "@std/assert";
 import { serve, type Server, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { inMemory, startServer, type TestServer } from "../kit/server.ts";
 
 testOnce("shutdown() can be called again from a hook that it calls", async () => {
@@ -55,8 +56,7 @@ test("shutdown() has freed the port when it resolves", async () => {
     client?.close();
     await stopped;
     assertEquals(t.server.state, "closed");
-    await assertRejects(() => Deno.connect({ port: t.port }), Deno.errors.ConnectionRefused);
-    Deno.listen({ hostname: "127.0.0.1", port: t.port }).close();
+    await assertFreed(t.port);
   }
 });
 

@@ -3,6 +3,7 @@ import { type Clock, serve, type Server } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { socketsTurn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
 test("pause() leaves new connections waiting, the open ones go on, and resume() lets them in", async () => {
@@ -28,8 +29,7 @@ test("shutdown() ends a paused server, and frees the port", async () => {
   using waiting = await t.connect();
   await t.server.shutdown();
   assertEquals(await waiting.readAll().catch(() => ""), "");
-  using again = Deno.listen({ hostname: "127.0.0.1", port: t.port });
-  assertEquals((again.addr as Deno.NetAddr).port, t.port);
+  await assertFreed(t.port);
   t.server.resume();
   t.server.pause();
   assertEquals(t.server.paused, true, "A server that is closed stays as it is");
