@@ -36,12 +36,20 @@ const LINE: Wanted<string | null> = {
 /** The same, as an iterator gives it. */
 const NEXT_LINE: Wanted<IteratorResult<string, undefined>> = {
   ...LINE,
-  take: (input) => {
-    const value = input.cutLine();
-    return value === undefined ? undefined : { value, done: false };
-  },
+  take: (input) => toResult(input.cutLine()),
   ended: () => ({ value: undefined, done: true }),
 };
+
+/** The lines that have come together, at least one. */
+const NEXT_BATCH: Wanted<IteratorResult<string[], undefined>> = {
+  ...LINE,
+  take: (input) => toResult(input.cutBatch()),
+  ended: () => ({ value: undefined, done: true }),
+};
+
+function toResult<T>(value: T | undefined): IteratorResult<T, undefined> | undefined {
+  return value === undefined ? undefined : { value, done: false };
+}
 
 /** The parts of the connection, as the input sees them. */
 interface InputOwner {
@@ -101,23 +109,19 @@ export class Input {
     return line === undefined ? this.read(NEXT_LINE) : Promise.resolve({ value: line, done: false });
   }
 
-  /**
-   * Returns the next line if it has come, and nothing else is to be done first; otherwise undefined.
-   *
-   * @param leavesLong Whether a line that is too long is left for the next call.
-   */
-  lineAtHand(leavesLong = false): string | undefined {
-    const line = this.#isFree ? this.cutter.next(leavesLong) : undefined;
+  /** Returns the next line if it has come, and nothing else is to be done first; otherwise undefined. */
+  lineAtHand(): string | undefined {
+    const line = this.#atOnce > 0 ? this.cutter.next() : undefined;
     if (line === undefined) return undefined;
     this.#interruption = undefined;
-    this.reader.gaveLine();
+    this.reader.gaveLines(1);
     this.#clocks.handlerActed();
     return line;
   }
 
-  /** Whether a read may have at once what it wants, if that has come. */
-  get #isFree(): boolean {
-    return !this.#busy && this.#body === undefined && this.#toSkip === 0 && this.reader.hasTurn;
+  /** How many reads may have at once what they want, if that has come. */
+  get #atOnce(): number {
+    return !this.#busy && this.#body === undefined && this.#toSkip === 0 ? this.reader.atOnce : 0;
   }
 
   /** Takes the next line from the input, at its end also an unterminated one. */
@@ -129,15 +133,20 @@ export class Input {
     return line;
   }
 
-  /** Reads the lines that have come together, at least one; null if there are no more. */
-  async readBatch(): Promise<string[] | null> {
-    const first = await this.readLine();
-    if (first === null) return null;
+  /** Takes the lines from the input that have come together. */
+  cutBatch(): string[] | undefined {
+    const first = this.cutLine();
+    if (first === undefined) return undefined;
     const batch = [first];
     // What the peer is told of a discarded line comes behind the replies to this batch.
-    for (let line; batch.length < TURN_LINES && (line = this.lineAtHand(true)) !== undefined;) batch.push(line);
-    this.#forgetSearch();
+    this.cutter.nextLines(batch, Math.min(this.reader.atOnce, TURN_LINES - 1));
+    this.reader.gaveLines(batch.length - 1);
     return batch;
+  }
+
+  /** Reads the lines that have come together, for an iterator. */
+  nextBatch(): Promise<IteratorResult<string[], undefined>> {
+    return this.read(NEXT_BATCH);
   }
 
   /** Reads a number of bytes. */
@@ -146,7 +155,7 @@ export class Input {
     checkCount("count", count);
     if (count > maxBytes) throw new LimitError("read-too-long", maxBytes);
     const { input } = this.reader;
-    if (input.size >= count && options.timeout === undefined && options.signal === undefined && this.#isFree) {
+    if (input.size >= count && options.timeout === undefined && options.signal === undefined && this.#atOnce > 0) {
       this.#interruption = undefined;
       this.reader.handled();
       this.#clocks.handlerActed();

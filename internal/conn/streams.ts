@@ -52,7 +52,7 @@ export class Batches implements AsyncIterableIterator<string[], undefined> {
 
   /** Returns the next lines; `done` when there will be no more, whatever the cause. */
   next(): Promise<IteratorResult<string[], undefined>> {
-    return this.#input.readBatch().then(toResult);
+    return this.#input.nextBatch();
   }
 
   /** Called by `break`: the lines stay for the next loop. */
@@ -63,10 +63,6 @@ export class Batches implements AsyncIterableIterator<string[], undefined> {
   [Symbol.asyncIterator](): this {
     return this;
   }
-}
-
-function toResult<T>(value: T | null): IteratorResult<T, undefined> {
-  return value === null ? { value: undefined, done: true } : { value, done: false };
 }
 
 /**

@@ -239,9 +239,9 @@ export class Reader {
     this.#waiter = undefined;
   }
 
-  /** Whether the handler may get another line at once. */
-  get hasTurn(): boolean {
-    return this.#turnLeft > 1 && !this.stopped && this.pace === undefined;
+  /** How many more lines, or other pieces of input, the handler may get in its turn. */
+  get atOnce(): number {
+    return this.stopped || this.pace !== undefined ? 0 : this.#turnLeft - 1;
   }
 
   /**
@@ -428,10 +428,10 @@ export class Reader {
     this.#finishing?.received();
   }
 
-  /** Notes that the handler has got a line without waiting for it. It must have a turn. */
-  gaveLine(): void {
-    this.#turnLeft--;
-    if (++this.lineCount >= this.maxLines) this.#owner.enough();
+  /** Notes that the handler has got lines without waiting for them, not more than it may. */
+  gaveLines(count: number): void {
+    this.#turnLeft -= count;
+    this.came(count);
   }
 
   /** Counts whole lines that have come. */

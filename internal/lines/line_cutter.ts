@@ -119,6 +119,11 @@ export class LineCutter {
     return this.independentLines && to - from > COPIED_LENGTH ? independent(line) : line;
   }
 
+  /** Adds the next lines that have come whole to an array, up to a number, and none that is too long. */
+  nextLines(lines: string[], most: number): void {
+    for (let line; most > 0 && (line = this.next(true)) !== undefined; most--) lines.push(line);
+  }
+
   /** Notes that another line has been cut, of `length` bytes without its delimiter. */
   #take(length: number, withCr: boolean): void {
     this.lastLineEnd = withCr ? "crlf" : this.#lineEnd;
