@@ -132,6 +132,19 @@ test("redis answers a pipeline in order, however it is cut", async () => {
   assertEquals(await client.readAll(), replies);
 });
 
+testOnce("redis runs no more commands while a client does not read the replies", async () => {
+  await using t = start(inMemory());
+  const value = "x".repeat(50_000);
+  await t.talk(encode("SET", "a", value));
+  const client = await t.connect();
+  // So few that the server gets them together.
+  await client.write("GET a\n".repeat(30) + "SET b 1\n");
+  assertEquals(await client.readLine(), "$50000\r");
+  assertEquals(await t.talk("GET b\n"), NIL);
+  await client.closeWrite();
+  assertEquals((await client.readAll()).length, (`$50000\r\n${value}\r\n`.repeat(30) + OK).length - 8);
+});
+
 for (
   const [what, text] of Object.entries({
     "an argument that is none": "*1\r\nPING\r\n",
@@ -194,6 +207,14 @@ test("redis sends what is published to the clients that listen to the channel", 
   bob.close();
   await t.until("closed", 3);
   assertEquals(await t.talk(encode("PUBLISH", "news", "x")), ":0\r\n");
+});
+
+test("redis sends what a client publishes to itself behind the replies to its earlier commands", async () => {
+  await using t = start();
+  const client = await t.connect();
+  const commands = encode("SUBSCRIBE", "news") + encode("ECHO", "one") + encode("PUBLISH", "news", "two") +
+    encode("DBSIZE");
+  assertEquals(await ask(client, commands, 17), "3,9,subscribe,4,news,1,3,one,3,7,message,4,news,3,two,1,0");
 });
 
 testOnce("redis lets a subscriber be silent, but nobody else", async () => {
