@@ -2,6 +2,7 @@ import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert"
 import { serveInWorker, serveWorkers } from "@x/shouty/ops";
 import type { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
+import { assertFreed } from "../kit/freed_port.ts";
 import { ask, SHOUT, testEngines, TestWorkers } from "../kit/workers.ts";
 
 testEngines(
@@ -183,11 +184,13 @@ testEngines("A worker that cannot begin ends the start with its error, and the p
   using finder = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = finder.addr;
   finder.close();
+  await assertFreed(port);
   const options = { module: SHOUT, workers: 2, hostname: "127.0.0.1", port, engine };
   await assertRejects(() => serveWorkers({ ...options, data: { broken: true } }), RangeError, "broken on purpose");
   await assertRejects(() => serveWorkers({ ...options, data: { no: () => {} } }), Error, "could not be cloned");
   const module = new URL("../kit/work.ts", import.meta.url);
   await assertRejects(() => serveWorkers({ ...options, module }), Error, "without having called serveInWorker");
+  await assertFreed(port);
   await using t = await TestWorkers.start({ ...options });
   await t.connectMany(2);
 });
