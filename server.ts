@@ -155,6 +155,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 
   setLimits(limits: ServerLimits): void {
     this.#entrance.setLimits(limits);
+    this.reports.emit({ type: "limits-changed", limits: { ...limits } });
     this.madeRoom();
   }
 

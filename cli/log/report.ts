@@ -5,6 +5,7 @@
  */
 
 import type { ClosedEvent, RejectedEvent, ServerEvent } from "../../internal/api/events.ts";
+import type { ServerLimits } from "../../internal/api/serve_options.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
 import { count, quote } from "../../internal/api/errors.ts";
 import type { Trace } from "../../ops/metrics/spans.ts";
@@ -84,6 +85,11 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
   },
   "paused": { level: "warn", text: () => "paused: accepting no connections", fields: () => ({}) },
   "resumed": { level: "info", text: () => "resumed: accepting connections again", fields: () => ({}) },
+  "limits-changed": {
+    level: "info",
+    text: ({ limits }) => `changed limits: ${shown(limits)}`,
+    fields: ({ limits }) => ({ limits: JSON.parse(shown(limits)) }),
+  },
   "lame-duck": {
     level: "info",
     text: ({ delayMs }) => `shutting down in ${seconds(delayMs)}: still accepting connections`,
@@ -135,6 +141,11 @@ const NONE: ReadonlySet<string> = new Set();
 /** Warns of connections that the drain timeout closed: their clients may have lost replies. */
 function reportCut(log: Log, cut = 0): void {
   if (cut > 0) log.write("warn", "cut", () => `cut ${count(cut, "connection")} at the drain timeout`, () => ({ cut }));
+}
+
+/** Limits in JSON, which has no `Infinity`: there it is `off`, as on the command line. */
+function shown(limits: Readonly<ServerLimits>): string {
+  return JSON.stringify(limits, (_, value) => value === Infinity ? "off" : value);
 }
 
 function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string {

@@ -5,6 +5,7 @@
  */
 
 import type { CloseReason, RejectReason } from "./reasons.ts";
+import type { ServerLimits } from "./serve_options.ts";
 
 /** The connection of an event. */
 export interface ConnInfo {
@@ -120,6 +121,14 @@ export interface ResumedEvent {
   readonly type: "resumed";
 }
 
+/** Limits of the running server have been changed; see `server.setLimits`. */
+export interface LimitsChangedEvent {
+  /** The kind of event. */
+  readonly type: "limits-changed";
+  /** What has changed. */
+  readonly limits: Readonly<ServerLimits>;
+}
+
 /** A shutdown has begun with a delay: the server still accepts connections. */
 export interface LameDuckEvent {
   /** The kind of event. */
@@ -176,6 +185,7 @@ export type ServerEvent =
   | HandlerErrorEvent
   | PausedEvent
   | ResumedEvent
+  | LimitsChangedEvent
   | LameDuckEvent
   | DrainingEvent
   | WaitingEvent

@@ -108,6 +108,7 @@ export class Fleet implements WorkersServer {
 
   setLimits(limits: ServerLimits): void {
     this.#crew.setLimits(limits);
+    this.#crew.reports.emit({ type: "limits-changed", limits: { ...limits } });
   }
 
   broadcast(data: string | Uint8Array, { except }: Parameters<WorkersServer["broadcast"]>[1] = {}): void {

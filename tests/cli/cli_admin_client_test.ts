@@ -29,6 +29,7 @@ test("shouty admin shows a server and steers it", async () => {
   assertEquals((await admin(at, "resume")).stdout, "resumed: the server accepts connections\n");
   const limits = await admin(at, "limits", "--max-connections", "5", "--idle-timeout=1500ms", "--max-lines", "off");
   assertMatch(limits.stdout, /^--idle-timeout +1500ms\n(.*\n)*--max-connections +5\n/);
+  await server.stderrMatch(/ info changed limits: \{"idleTimeout":1500,"maxLines":"off","maxConnections":5\}\n/);
   assertMatch((await admin(at, "limits")).stdout, /\n--max-lines +off\n(.*\n)*--max-connections +5\n/);
   assertEquals((await admin(at, "close", "1", "--detail", "bye")).stdout, "closing connection 1\n");
   await client.closeWrite();

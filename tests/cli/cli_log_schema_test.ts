@@ -30,7 +30,7 @@ const EVENTS: Record<LogEvent, true> = {
   ...{ "handler-error": true, "draining": true, "waiting": true, "stopped": true, "cut": true, "failed": true },
   ...{ "options": true, "engine": true, "ignored-variable": true, "signal": true, "ignored-signal": true },
   ...{ "certificate": true, "certificate-dates": true, "certificate-kept": true, "ending": true },
-  ...{ "paused": true, "resumed": true, "lame-duck": true },
+  ...{ "paused": true, "resumed": true, "limits-changed": true, "lame-duck": true },
   ...{ "admin": true, "admin-drain": true },
   ...{ "upgrade-begun": true, "upgraded": true, "upgrade-failed": true, "systemd-error": true, "admin-failed": true },
   ...{ "worker-started": true, "worker-crashed": true, "worker-stopped": true, "workers-alone": true },
@@ -38,7 +38,8 @@ const EVENTS: Record<LogEvent, true> = {
 };
 /** What no run of the command shows at will: a defect, a listener that breaks, a reader that stops and goes on, a pause. */
 const NOT_RUN = [
-  ...["admin-failed", "dropped", "failed", "handler-error", "paused", "resumed", "worker-crashed", "workers-alone"],
+  ...["admin-failed", "dropped", "failed", "handler-error", "limits-changed", "paused", "resumed"],
+  ...["worker-crashed", "workers-alone"],
 ];
 
 const seen = new Set<string>();
@@ -188,6 +189,7 @@ test("The lines that no run shows at will are as the schema says, too", async ()
   report(log, { type: "handler-error", conn, error: new Error("\x1b[31m\n\u202e") }, { traceOf });
   report(log, { type: "paused" });
   report(log, { type: "resumed" });
+  report(log, { type: "limits-changed", limits: { acceptRate: Infinity, allow: ["\u009b"], maxConnections: 7 } });
   reportWorker(log, { type: "worker-crashed", worker: 1, error: new Error("\x1b[31m\n"), lost: 2, retryMs: 100 });
   reportWorker(log, { type: "workers-alone", problem: "no permission" });
   log.write("error", "failed", () => "cannot accept any more: closed", () => ({ error: "closed" }));

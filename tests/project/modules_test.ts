@@ -239,6 +239,7 @@ const TYPES = [
   "GoneEvent",
   "HandlerErrorEvent",
   "LameDuckEvent",
+  "LimitsChangedEvent",
   "LineEnd",
   "LineHandler",
   "LineStreamOptions",

@@ -92,6 +92,7 @@ testEngines("Limits of connections are set in all workers, also in one that begi
   const [first] = await t.connectMany(1);
   t.server.setLimits({ maxLineBytes: 4, maxConnections: 7 });
   assertEquals([t.server.limits.maxLineBytes, t.server.limits.maxConnections], [4, 7]);
+  assertEquals(t.all("limits-changed").map(({ limits }) => limits), [{ maxLineBytes: 4, maxConnections: 7 }]);
   await first.write("throw later\n");
   await t.untilSeen("worker-started", 3);
   for (let i = 0; i < 6; i++) assertEquals(await ask(await t.connect(), "hello"), "error: line longer than 4 bytes");

@@ -81,6 +81,7 @@ testOnce("setLimits() changes the rules of admission at once, for connections th
   await using t = startServer({ ...inMemory(), idleTimeout: Infinity });
   const clients = [await t.admitted(), await t.admitted()];
   t.server.setLimits({ maxConnectionsPerIp: 2 });
+  assertEquals((await t.until("limits-changed")).limits, { maxConnectionsPerIp: 2 });
   assertEquals(await (await t.connect()).readAll(), "error: more than 2 connections from one address\n");
   clients[0].close();
   await t.closed();
