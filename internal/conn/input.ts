@@ -36,20 +36,22 @@ const LINE: Wanted<string | null> = {
 /** The same, as an iterator gives it. */
 const NEXT_LINE: Wanted<IteratorResult<string, undefined>> = {
   ...LINE,
-  take: (input) => toResult(input.cutLine()),
+  take: (input) => {
+    const value = input.cutLine();
+    return value === undefined ? undefined : { value, done: false };
+  },
   ended: () => ({ value: undefined, done: true }),
 };
 
 /** The lines that have come together, at least one. */
 const NEXT_BATCH: Wanted<IteratorResult<string[], undefined>> = {
   ...LINE,
-  take: (input) => toResult(input.cutBatch()),
+  take: (input) => {
+    const line = input.cutLine();
+    return line === undefined ? undefined : { value: input.batchFrom(line), done: false };
+  },
   ended: () => ({ value: undefined, done: true }),
 };
-
-function toResult<T>(value: T | undefined): IteratorResult<T, undefined> | undefined {
-  return value === undefined ? undefined : { value, done: false };
-}
 
 /** The parts of the connection, as the input sees them. */
 interface InputOwner {
@@ -119,7 +121,7 @@ export class Input {
     return line;
   }
 
-  /** How many reads may have at once what they want, if that has come. */
+  /** How many pieces of input that have come may be taken without waiting for a turn, if the handler may read. */
   get #atOnce(): number {
     return !this.#busy && this.#body === undefined && this.#toSkip === 0 ? this.reader.atOnce : 0;
   }
@@ -133,20 +135,20 @@ export class Input {
     return line;
   }
 
-  /** Takes the lines from the input that have come together. */
-  cutBatch(): string[] | undefined {
-    const first = this.cutLine();
-    if (first === undefined) return undefined;
-    const batch = [first];
-    // What the peer is told of a discarded line comes behind the replies to this batch.
-    this.cutter.nextLines(batch, Math.min(this.reader.atOnce, TURN_LINES - 1));
-    this.reader.gaveLines(batch.length - 1);
-    return batch;
-  }
-
   /** Reads the lines that have come together, for an iterator. */
   nextBatch(): Promise<IteratorResult<string[], undefined>> {
-    return this.read(NEXT_BATCH);
+    const line = this.lineAtHand();
+    return line === undefined ? this.read(NEXT_BATCH) : Promise.resolve({ value: this.batchFrom(line), done: false });
+  }
+
+  /** Takes the lines from the input that have come together with a line that was taken. */
+  batchFrom(line: string): string[] {
+    const batch = [line];
+    // A line that is too long is left for the next read: what the peer is told of it comes behind the replies to these.
+    this.cutter.nextLines(batch, Math.min(this.reader.atOnce, TURN_LINES - 1));
+    this.#forgetSearch();
+    if (batch.length > 1) this.reader.gaveLines(batch.length - 1);
+    return batch;
   }
 
   /** Reads a number of bytes. */

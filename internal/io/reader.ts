@@ -239,7 +239,7 @@ export class Reader {
     this.#waiter = undefined;
   }
 
-  /** How many more lines, or other pieces of input, the handler may get in its turn. */
+  /** How many more lines, or other pieces of input, the handler may get in its turn; none while a pace is set. */
   get atOnce(): number {
     return this.stopped || this.pace !== undefined ? 0 : this.#turnLeft - 1;
   }
@@ -428,7 +428,7 @@ export class Reader {
     this.#finishing?.received();
   }
 
-  /** Notes that the handler has got lines without waiting for them, not more than it may. */
+  /** Notes that the handler has got lines without waiting for them, at most {@linkcode atOnce}. */
   gaveLines(count: number): void {
     this.#turnLeft -= count;
     this.came(count);

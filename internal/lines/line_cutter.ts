@@ -119,7 +119,7 @@ export class LineCutter {
     return this.independentLines && to - from > COPIED_LENGTH ? independent(line) : line;
   }
 
-  /** Adds the next lines that have come whole to an array, up to a number, and none that is too long. */
+  /** Adds the next lines that have come whole to an array, up to a number, or to one that is too long or not text. */
   nextLines(lines: string[], most: number): void {
     for (let line; most > 0 && (line = this.next(true)) !== undefined; most--) lines.push(line);
   }

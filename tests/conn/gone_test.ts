@@ -434,3 +434,22 @@ if (SOCKETS.tellResets) {
     });
   }
 }
+
+testOnce("a peer's reset is noticed while a handler works on batch after batch", async () => {
+  const { listener, clock } = inMemory();
+  const reached = Promise.withResolvers<[at: number, reason: unknown]>();
+  await using t = startConversations(
+    { listener, clock, maxLineBytes: 1, framing: { onLongLine: "truncate" } },
+    async (conn) => {
+      conn.signal.addEventListener("abort", () => reached.resolve([clock.now(), conn.signal.reason]));
+      // Each batch has one line, as the next one is too long.
+      for await (const _ of conn.batches) await new Promise<void>((resolve) => clock.setTimer(resolve, 200));
+    },
+  );
+  const client = await t.connect();
+  await client.write("aaa\n".repeat(30));
+  await clock.advance(300);
+  client.reset();
+  await clock.advance(1000);
+  assertEquals(await reached.promise, [300, "reset"]);
+});
