@@ -188,6 +188,23 @@ test("redis looks for keys in bounded time, whatever the pattern", async () => {
   assertMatch(await t.talk(encode("KEYS", pattern)), /^\*1\r\n/);
 });
 
+test("redis keeps the last byte of a word, though it may be white space elsewhere", async () => {
+  await using t = start();
+  const client = await t.connect();
+  await client.write(latin1("SET k voil\xc3\xa0\r\nGET k\r\n"));
+  const reply = latin1(`${OK}$6\r\nvoil\xc3\xa0\r\n`);
+  assertEquals(await readExactly(client, reply.length), reply);
+});
+
+test("redis refuses a reply that is too long, and a pattern", async () => {
+  await using t = start();
+  const value = "x".repeat(12_000_000);
+  await t.talk(encode("SET", "a", value));
+  const [long, pattern] = ["-ERR reply too long\r\n", "-ERR pattern too long\r\n"];
+  assertEquals(await t.talk(encode("MGET", "a", "a", "a") + encode("KEYS", "a".repeat(1001))), long + pattern);
+  assertEquals(t.all("handler-error"), []);
+});
+
 test("redis sends what is published to the clients that listen to the channel", async () => {
   await using t = start();
   const [ada, bob] = [await t.connect(), await t.connect()];
@@ -222,7 +239,7 @@ testOnce("redis lets a subscriber be silent, but nobody else", async () => {
   await using t = start({ listener, clock });
   const [subscriber, other] = [await t.connect(), await t.connect()];
   await ask(subscriber, encode("SUBSCRIBE", "news"), 6);
-  await ask(other, encode("PING"), 1);
+  await ask(other, encode("UNSUBSCRIBE"), 5);
   await clock.advance(600_000);
   assertEquals(await other.readAll(), "");
   assertEquals((await t.closed()).reason, "idle");
@@ -242,13 +259,15 @@ testOnce("redis keeps no shutdown waiting for a subscriber", async () => {
 });
 
 testOnce("redis breaks off a command that has not come whole when it is shut down", async () => {
-  await using t = start(inMemory());
-  const client = await t.connect();
-  await ask(client, encode("PING") + "*3\r\n$3\r\nSET\r\n", 1);
-  const stopping = t.server.shutdown({ drainTimeout: Infinity });
-  assertEquals(await client.readAll(), "");
-  client.close();
-  assertEquals((await stopping).closed, { drained: 1 });
+  for (const begun of ["*3\r\n$3\r\nSET\r\n", "*3\r\n$3\r\n"]) {
+    await using t = start(inMemory());
+    const client = await t.connect();
+    await ask(client, encode("PING") + begun, 1);
+    const stopping = t.server.shutdown({ drainTimeout: Infinity });
+    assertEquals(await client.readAll(), "");
+    client.close();
+    assertEquals((await stopping).closed, { drained: 1 });
+  }
 });
 
 testOnce("redis aborts a subscriber that does not read, and no other", async () => {
