@@ -83,6 +83,13 @@ export const SERVERS: ServerSpec[] = [
     source: "bench/peers/naive.ts",
     command: (source) => [DENO, "run", "--allow-net", source, "0"],
   },
+  {
+    name: "raw",
+    title: "lines by hand on Deno.listen: no limits, no timeouts",
+    tool: [DENO, "--version"],
+    source: "bench/peers/raw.ts",
+    command: (source) => [DENO, "run", "--allow-net", source, "0"],
+  },
   redis("redis", "examples/redis.ts on epoll", "bench/peers/redis_epoll.ts", "--allow-ffi"),
   redis("redis-deno", "examples/redis.ts on Deno's sockets", "examples/redis.ts"),
   {
