@@ -31,7 +31,8 @@ type Arg = string | Uint8Array;
 const integer = (value: number | bigint) => `:${value}\r\n`;
 const bulk = (value: Arg) => join([`$${value.length}\r\n`, value, "\r\n"]);
 const array = (items: Arg[]) => join([`*${items.length}\r\n`, ...items]);
-const text = (arg: Arg) => typeof arg === "string" ? arg : Array.from(arg, (b) => String.fromCharCode(b)).join("");
+// A `TextDecoder` takes "latin1" for windows-1252, which has other characters.
+const text = (arg: Arg) => typeof arg === "string" ? arg : new TextDecoder("utf-16le").decode(new Uint16Array(arg));
 
 function join(parts: Arg[]): Uint8Array {
   const size = parts.reduce((sum, { length }) => sum + length, 0);

@@ -196,6 +196,17 @@ test("redis keeps the last byte of a word, though it may be white space elsewher
   assertEquals(await readExactly(client, reply.length), reply);
 });
 
+test("redis keeps every byte of a key, whatever its length", async () => {
+  for (const times of [1, 100]) {
+    await using t = start();
+    const key = String.fromCharCode(...Array(256).keys()).repeat(times);
+    const client = await t.connect();
+    await client.write(latin1(encode("SET", key, "1") + encode("GET", key) + encode("KEYS", "*")));
+    const replies = latin1(`${OK}$1\r\n1\r\n*1\r\n$${key.length}\r\n${key}\r\n`);
+    assertEquals(await readExactly(client, replies.length), replies);
+  }
+});
+
 test("redis refuses a reply that is too long, and a pattern", async () => {
   await using t = start();
   const value = "x".repeat(12_000_000);
