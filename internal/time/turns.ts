@@ -55,19 +55,26 @@ export function round(): Promise<void> {
 /** Rounds after which the loop has asked the kernel about Deno's sockets: it does so at least once in 61 rounds. */
 const ROUNDS = 64;
 
-/** Number of these rounds after which the kernel is asked about the other sockets once more; each costs a system call. */
-const ROUNDS_PER_ASK = 32;
+/**
+ * Rounds between two turns on sockets that are asked directly. They are enough for what has been read to be answered;
+ * Deno's sockets are asked in every fourth turn then.
+ */
+const ROUNDS_ASKED = 16;
 
-/** Waits until the loop has asked the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
-async function rounds(): Promise<void> {
-  for (let left = ROUNDS; left > 0; left--) {
-    if (left % ROUNDS_PER_ASK === 0) askNow();
+/**
+ * Waits for rounds of the event loop; with {@linkcode ROUNDS} of them, until the loop has asked the kernel about its
+ * sockets, in a tenth of the time that {@linkcode turn} takes.
+ */
+async function rounds(count: number): Promise<void> {
+  for (let left = count; left > 0; left--) {
+    // Asked in each round, the other sockets would cost a system call more for each connection.
+    if (left === count || left === count / 2) askNow();
     await round();
   }
 }
 
 function roundsOrTurn(): Promise<void> {
-  return hasAskers() ? rounds() : turn();
+  return hasAskers() ? rounds(ROUNDS_ASKED) : turn();
 }
 
 /**
@@ -75,7 +82,7 @@ function roundsOrTurn(): Promise<void> {
  * {@linkcode socketsTurns} waits for it several times.
  */
 export async function socketsTurn(): Promise<void> {
-  await rounds();
+  await rounds(ROUNDS);
   await turn();
 }
 
@@ -184,7 +191,7 @@ export const TURN_LINES = 1024;
 export const LINE_WORK: number = TURN_BYTES / TURN_LINES;
 
 /** The turns of connections that send much. All servers of a process share them, because they share one event loop. */
-export const TURNS: Turns = new Turns(TURN_BYTES, rounds);
+export const TURNS: Turns = new Turns(TURN_BYTES, () => rounds(ROUNDS));
 
 /**
  * The turns of new connections, which are counted, because accepting 64 can take some milliseconds. They are separate
