@@ -108,12 +108,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Serves the peer until the connection ends. */
   serve(): void {
-    // Two callbacks: an async function would take twice their memory, for as long as the connection lives.
-    this.#handled = this.#parts.run().then(() => this.#handlerSettled(), (error) => this.#handlerFailed(error));
+    this.#handled = this.#parts.run();
   }
 
   /** The handler has settled, or there is no more input for it to answer. */
-  #handlerSettled(): void {
+  handlerSettled(): void {
     this.#handled = undefined;
     // In an open connection, only `close` stops the reader.
     const { stopped, endReason } = this.#parts.reader;
@@ -122,7 +121,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#leave(reason);
   }
 
-  #handlerFailed(error: unknown): void {
+  /** The handler has failed. */
+  handlerFailed(error: unknown): void {
     this.#handled = undefined;
     // No fault of the handler: it usually learns of the end when a write is refused, or its signal aborts something.
     const { reason } = this.#end;

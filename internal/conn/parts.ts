@@ -141,27 +141,36 @@ export class Parts<Data> {
     return { ...this.totals, ageMs, idleMs, phase, waitsFor, ...(detail !== undefined && { detail }) };
   }
 
-  /** Runs the handler until it has settled, or until there is no more input for it to answer. */
-  run(): Promise<unknown> {
+  /**
+   * Runs the handler, and tells the owner when it has settled, or when there is no more input for it to answer.
+   *
+   * @returns A promise that settles after that, and never rejects.
+   */
+  run(): Promise<void> {
+    const { handler, makeData } = this.#host;
     try {
-      return this.#run() ?? Promise.resolve();
+      if (makeData !== undefined) this.handle.data = makeData(this.handle);
+      if (!("lines" in handler)) return this.#settled(this.#converse(handler));
+      const { reader, cutter, outbox, clocks } = this;
+      this.#answers = new Answers(this, reader, cutter, outbox, clocks, this.#host.budget, handler.lines);
+      // The reader tells the owner itself: to wait for it would take memory, for as long as the connection lives.
+      return reader.read(this.#answers);
     } catch (error) {
-      return Promise.reject(error);
+      return this.#settled(Promise.reject(error));
     }
   }
 
-  #run(): void | Promise<unknown> {
-    const { handler, makeData, budget } = this.#host;
-    const { reader, cutter, outbox, clocks } = this;
-    if (makeData !== undefined) this.handle.data = makeData(this.handle);
-    if (!("lines" in handler)) {
-      clocks.work();
-      if (!("caller" in handler)) return handler.conversation(this.handle);
-      this.#caller = Promise.withResolvers();
-      return this.#caller.promise;
-    }
-    this.#answers = new Answers(this, reader, cutter, outbox, clocks, budget, handler.lines);
-    return reader.read(this.#answers);
+  #converse(handler: Exclude<Handler<Data>, { readonly lines: unknown }>): Promise<unknown> {
+    this.clocks.work();
+    if (!("caller" in handler)) return Promise.resolve(handler.conversation(this.handle));
+    this.#caller = Promise.withResolvers();
+    return this.#caller.promise;
+  }
+
+  /** Tells the owner when a handler has settled. */
+  #settled(handled: Promise<unknown>): Promise<void> {
+    // Two callbacks: an async function would take twice their memory.
+    return handled.then(() => this.#owner.handlerSettled(), (error) => this.#owner.handlerFailed(error));
   }
 
   /** The handler has found that there is no more input. A breach ends the connection, which the owner is told. */

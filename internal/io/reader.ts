@@ -24,6 +24,10 @@ export interface ReaderOwner {
   failed(error: unknown): void;
   /** Something was wrong with the input, which has ended. `atOnce` tells whether the signal may abort at once. */
   breached(breach: Breach, atOnce: boolean): void;
+  /** There is no more input for the line handler to answer. */
+  handlerSettled(): void;
+  /** The line handler has failed. */
+  handlerFailed(error: unknown): void;
 }
 
 /** Answers the lines that have come. */
@@ -312,37 +316,48 @@ export class Reader {
   }
 
   /**
-   * Reads until the input ends, and has each read answered. Rejects with the answerer's error.
+   * Reads until the input ends, and has each read answered. Then it tells the connection.
    *
    * @param answerer Answers the lines.
+   * @returns A promise that settles after that, and never rejects.
    */
   async read(answerer: Answerer): Promise<void> {
-    while (!this.over || this.ahead) {
-      this.wanting = true;
-      if (this.pace !== undefined) await this.pace.read();
-      const turn = this.#turn();
-      if (turn !== undefined) await turn;
-      // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
-      if (!this.ahead) {
-        this.awaited = answerer.awaited;
-        this.#mostBytes = answerer.mostBytes;
-        const read = this.over ? undefined : this.#wait();
-        if (read === undefined) break;
-        try {
-          if (!this.#readSettled(read, await read)) break;
-        } catch (error) {
-          this.#failed(error);
-          break;
+    try {
+      while (!this.over || this.ahead) {
+        this.wanting = true;
+        if (this.pace !== undefined) await this.pace.read();
+        const turn = this.#turn();
+        if (turn !== undefined) await turn;
+        // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
+        if (!this.ahead) {
+          const read = this.#waitFor(answerer);
+          if (read === undefined) break;
+          try {
+            if (!this.#readSettled(read, await read)) break;
+          } catch (error) {
+            this.#failed(error);
+            break;
+          }
         }
+        this.wanting = false;
+        if (this.#memory.budget.crowded) await this.#room();
+        if (this.stopped) break;
+        const answered = answerer.answer();
+        if (answered !== undefined) await answered;
+        this.lent = false;
+        if (this.stopped) break;
       }
-      this.wanting = false;
-      if (this.#memory.budget.crowded) await this.#room();
-      if (this.stopped) break;
-      const answered = answerer.answer();
-      if (answered !== undefined) await answered;
-      this.lent = false;
-      if (this.stopped) break;
+    } catch (error) {
+      return this.#owner.handlerFailed(error);
     }
+    this.#owner.handlerSettled();
+  }
+
+  /** Starts waiting for what an answerer wants next; undefined if there can be no more. */
+  #waitFor({ awaited, mostBytes }: Answerer): Promise<number | null> | undefined {
+    this.awaited = awaited;
+    this.#mostBytes = mostBytes;
+    return this.over ? undefined : this.#wait();
   }
 
   /** Waits for memory for replies; the block to be answered must stay where it is meanwhile. */

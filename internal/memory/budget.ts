@@ -23,7 +23,6 @@ export class Account implements Member {
   readonly holder: Holder;
   readonly budget: Budget;
   #input = 0;
-  #output = 0;
   #stuck = false;
 
   constructor(budget: Budget, holder: Holder) {
@@ -45,9 +44,7 @@ export class Account implements Member {
 
   /** Sets how many bytes the output takes. */
   holdOutput(bytes: number): void {
-    if (bytes === this.#output) return;
-    this.#output = bytes;
-    this.#set();
+    if (bytes !== this.output) this.#set(bytes);
   }
 
   /** Whether the output is stuck: the peer has not read it for a while. */
@@ -61,8 +58,8 @@ export class Account implements Member {
     this.#set();
   }
 
-  #set(): void {
-    this.budget.set(this, this.#stuck ? this.#input + this.#output : this.#input, this.#output);
+  #set(output = this.output): void {
+    this.budget.set(this, this.#stuck ? this.#input + output : this.#input, output);
   }
 }
 

@@ -54,7 +54,7 @@ export class ConnectionClocks implements Sleeper {
   #readAt: number | undefined;
   /** Of a clock that seldom runs, undefined takes less memory than Infinity. */
   #deadlineAt: number | undefined;
-  #firstAt = Infinity;
+  #firstAt: number | undefined;
   /** Whether the peer has not sent anything yet. */
   #silent = true;
   #halfClosed = false;
@@ -199,7 +199,7 @@ export class ConnectionClocks implements Sleeper {
     this.stopHandler();
     this.#idleAt = Infinity;
     if (heard) this.#silent = false, this.#silentUntil = undefined;
-    this.#firstAt = Infinity;
+    this.#firstAt = undefined;
     if (this.#begunAt === Infinity) return;
     this.#waited += this.#now() - this.#waitFrom;
     this.#begunAt = Infinity;
@@ -314,7 +314,7 @@ export class ConnectionClocks implements Sleeper {
     const peerAt = this.#writeAt === Infinity ? Math.min(this.#idleAt, this.#handlerAt) : this.#writeAt;
     const lookAt = Math.min(this.#listenAt, this.#stuckAt ?? Infinity, this.#readAt ?? Infinity);
     const lifeAt = Math.min(this.#ageAt ?? Infinity, this.#deadlineAt ?? Infinity, this.#closingAt ?? Infinity);
-    return Math.min(peerAt, this.#begunAt, this.#firstAt, lookAt, lifeAt);
+    return Math.min(peerAt, this.#begunAt, this.#firstAt ?? Infinity, lookAt, lifeAt);
   }
 
   wake(now: number): void {
@@ -346,7 +346,7 @@ export class ConnectionClocks implements Sleeper {
     if (this.#begunAt <= now) return this.#begun === "line" ? "line-timeout" : "read-rate";
     if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
     if (this.#writeAt === Infinity && this.#handlerAt <= now) return "handler-timeout";
-    if (this.#firstAt <= now) return "first-line-timeout";
+    if (isDue(this.#firstAt, now)) return "first-line-timeout";
     if (isDue(this.#deadlineAt, now)) return "deadline";
     return isDue(this.#ageAt, now) ? "overdue" : "closing";
   }
