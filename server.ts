@@ -132,7 +132,8 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   }
 
   stats(): ServerStats {
-    return this.#counters.snapshot(this.#conns, this.#entrance.queued, this.#orphans.size);
+    const queued = this.#entrance.queued + this.#acceptors.held;
+    return this.#counters.snapshot(this.#conns, queued, this.#orphans.size);
   }
 
   pause(): void {

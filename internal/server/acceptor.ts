@@ -188,6 +188,11 @@ export class Acceptors {
     for (let i = 0; i < this.#acceptors.length; i++) this.#acceptors[i].hurry();
   }
 
+  /** The number of connections that were accepted, and wait until there is room or a pause ends. */
+  get held(): number {
+    return this.#held.length;
+  }
+
   /** Makes the listeners keep the process alive. */
   ref(): void {
     for (const listener of this.#listeners) listener.ref?.();

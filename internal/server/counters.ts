@@ -29,7 +29,10 @@ export interface ServerStats extends Traffic {
   readonly accepted: number;
   /** The number of them that are open now. */
   readonly active: number;
-  /** The number of connections that wait for the decision of the hook `admit`. They are not accepted yet. */
+  /**
+   * The number of connections that are not accepted yet, and no longer wait in the kernel: for the decision of the hook
+   * `admit`, or, at most one for each listener, until there is room or a pause ends.
+   */
   readonly queued: number;
   /** The number of accepted connections that have ended, by reason. */
   readonly closed: Readonly<Record<CloseReason, number>>;

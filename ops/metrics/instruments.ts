@@ -64,7 +64,7 @@ export const INSTRUMENTS: Readonly<Record<Key, Instrument>> = {
   queued: gauge(
     "queued_connections",
     CONNECTION,
-    "Number of connections that were accepted and are not served yet: they wait for a PROXY header, a TLS handshake or admit.",
+    "Number of connections that were accepted and are not served yet: they wait for a PROXY header, a TLS handshake, admit, or the end of a pause.",
   ),
   accepted: counter("accepted_connections", CONNECTION, "Number of connections that were accepted and served."),
   closed: {

@@ -23,6 +23,18 @@ test("pause() leaves new connections waiting, the open ones go on, and resume() 
   assertEquals([t.all("paused").length, t.all("resumed").length], [1, 1]);
 });
 
+test("a connection that is accepted when a pause begins is queued until the pause ends", async () => {
+  await using t = startServer();
+  t.server.pause();
+  using waiting = await t.connect();
+  while (t.server.stats().queued === 0) await socketsTurn();
+  assertEquals(t.server.stats().active, 0);
+  t.server.resume();
+  await waiting.write("served\n");
+  assertEquals(await waiting.readLine(), "SERVED");
+  assertEquals([t.server.stats().queued, t.server.stats().active], [0, 1]);
+});
+
 test("shutdown() ends a paused server, and frees the port", async () => {
   await using t = startServer();
   t.server.pause();
