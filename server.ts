@@ -64,14 +64,14 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 
   constructor(options: ServeOptions<Data>, handler: Handler<Data>) {
     const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
-    this.#entrance = new Entrance(options, clock, this);
+    this.clock = new RefClock(clock);
+    this.#entrance = new Entrance(options, this.clock, this);
     this.framing = resolveFraming(options.framing);
     this.makeData = options.data;
     this.keepAliveMs = options.keepAliveMs ?? 15_000;
     this.handler = handler;
     this.#options = options;
     this.reports = new Reports(options, this.#counters);
-    this.clock = new RefClock(clock);
     this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024);
     this.alarms = new Alarms(clock);
     // Not with `this.clock`: unref() must not stop the timer of a shutdown that the caller awaits.

@@ -89,6 +89,19 @@ testOnce("a paused server keeps its process alive, whether or not a connection w
   }
 });
 
+testOnce("unref() lets the process end while admit decides", async () => {
+  const [clock, listener] = [new CountingClock(), new MemoryListener()];
+  const asked = Promise.withResolvers<void>();
+  const admit = () => (asked.resolve(), new Promise<void>(() => {}));
+  await using server = serve({ clock, listener, admit });
+  const client = listener.connect();
+  await asked.promise;
+  assertEquals(clock.keepingAlive, 1);
+  server.unref();
+  assertEquals(clock.keepingAlive, 0);
+  client.close();
+});
+
 testOnce("setLimits() changes the rules of admission at once, for connections that are open already too", async () => {
   await using t = startServer({ ...inMemory(), idleTimeout: Infinity });
   const clients = [await t.admitted(), await t.admitted()];
