@@ -33,8 +33,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   readonly remoteAddr: Deno.Addr;
   place = 0;
   #phase: ConnPhase = "open";
-  /** Why nothing can be written any more; undefined while writes are taken. */
-  writingEnded: CloseReason | undefined;
   #ending: Ending | undefined;
   readonly #aborter = new AbortController();
   /** Resolves when the transport is closed; never rejects. */
@@ -66,6 +64,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Aborts when the connection is asked to finish. */
   get finishing(): AbortSignal {
     return this.#end.finishing;
+  }
+
+  /** Why nothing can be written any more; undefined while writes are taken. */
+  get writingEnded(): CloseReason | undefined {
+    return this.#phase === "open" || this.#phase === "ending" ? undefined : this.#ending?.reason;
   }
 
   /** Why the input ended; undefined while there may be more. */
@@ -198,7 +201,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (this.#phase === "open") end.reason = reason;
     end.error ??= error;
     this.#phase = "leaving";
-    this.writingEnded = end.reason;
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
     const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
     reader.stop();
@@ -227,7 +229,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   #free(cut = false): void {
     if (this.#phase === "closed") return;
     this.#phase = "closed";
-    this.writingEnded = this.#end.reason;
     this.#parts.clocks.stop();
     this.#parts.reader.free();
     this.#parts.outbox.close(this.#end.reason!, true);
@@ -306,6 +307,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     else if (!this.#parts.outbox.progressed()) this.abort(expiry);
   }
 
+  /** Whether the input holds the beginning of what the handler waits for. */
   get midLine(): boolean {
     return this.#parts.reader.wanting && this.#parts.reader.input.size > 0;
   }

@@ -58,7 +58,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   #socketsTurn: Promise<void> | undefined;
   /** Handlers that still run although their connections have ended. */
   readonly #orphans = new Set<Promise<void>>();
-  /** Aborts when a shutdown begins. */
+  /** Aborts when a shutdown begins to drain: after its delay, if it has one. */
   readonly #stopping = new AbortController();
   readonly #drain: Drain;
 
@@ -171,7 +171,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     checkDrain({ drain, drainTimeout, delay, spread });
     // A further call that says nothing of a spread, such as that of a signal, leaves it as it is.
     const own = this.#state === "listening" ? this.#options.drainSpread ?? 0 : Infinity;
-    if (this.#state !== "closed") this.#drain.hurry({ drain, drainTimeout, delay, spread: spread ?? own });
+    if (this.#state !== "closed") this.#drain.start({ drain, drainTimeout, delay, spread: spread ?? own });
     return this.#report.promise;
   }
 

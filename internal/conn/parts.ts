@@ -71,7 +71,6 @@ interface Owner extends Core, Holder, ReaderOwner, UpgradeOwner {
 export class Parts<Data> {
   readonly #host: Host<Data>;
   readonly #owner: Owner;
-  transport: Transport;
   limits: ConnLimits;
   readonly clocks: ConnectionClocks;
   readonly reader: Reader;
@@ -96,13 +95,21 @@ export class Parts<Data> {
     const memory = new Account(host.budget, owner);
     this.#host = host;
     this.#owner = owner;
-    this.transport = transport;
     this.limits = limits;
     this.clocks = new ConnectionClocks(host.alarms, limits, owner);
     this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
     this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
     this.outbox = new Outbox(transport, this.clocks, memory, owner, limits.maxQueuedBytes);
+  }
+
+  get transport(): Transport {
+    return this.reader.transport;
+  }
+
+  /** Has the bytes transferred by another transport from now on; no read and no write may be outstanding. */
+  set transport(transport: Transport) {
+    this.reader.transport = this.outbox.transport = transport;
   }
 
   /** The handler's view of the connection, made on first use. */
@@ -212,7 +219,7 @@ export class Parts<Data> {
     return await upgrade;
   }
 
-  /** Checks that no line reaches a line handler before TLS has begun: anybody can have put it behind the command. */
+  /** Checks that no line reaches a line handler before TLS has begun: an attacker can have put it behind the command. */
   #checkAnswering(): void {
     if (!this.answering) {
       throw new TypeError("Cannot begin TLS: a line handler can do that only while it answers a line");

@@ -76,9 +76,9 @@ export class Upgrade {
     if (transport instanceof MisdirectedTransport) transport.expectTls();
     try {
       await outbox.hold();
-      const { ending, writingEnded = ending } = this.#owner;
+      const ended = this.#owner.writingEnded ?? this.#owner.ending;
       // At a limit or a clock a handler may still write, but what it has written since the call is held back.
-      if (writingEnded !== undefined && writingEnded !== "end") throw this.#failed(writingEnded);
+      if (ended !== undefined && ended !== "end") throw this.#failed(ended);
       return await this.#handshake();
     } finally {
       this.active = false;
@@ -89,8 +89,8 @@ export class Upgrade {
 
   async #handshake(): Promise<TlsInfo> {
     const { reader, clocks, cutter } = this.#parts;
-    // The dropped beginning of a long line is plain text behind the command, too; its end would be taken from what is
-    // encrypted.
+    // If the cutter discards a long line, that line began in plain text behind the command, and the cutter would look for
+    // its end in what is decrypted.
     if (cutter.skipping || !beginsTls(reader.input)) throw this.#failed("starttls-injection");
     // What comes from now on is encrypted, so the reader must not read ahead.
     reader.lent = true;
@@ -133,14 +133,14 @@ export class Upgrade {
   }
 
   #install(tls: Transport): void {
-    const parts = this.#parts;
-    // Credentials can be anybody's. Without this, the connection would lose its transport, or go on in plain text.
+    // The credentials may be of the caller's own making. With anything else, the connection would lose its transport, or
+    // go on in plain text.
     checkMethods("what accept returned", tls, "a transport", ["read", "write", "closeWrite", "close"]);
     checkOptions("the tls of what accept returned", tls.tls);
     // The connection may have ended just before, and has closed only the transport that it knew.
     if (this.#owner.writingEnded !== undefined) closeQuietly(tls);
     this.#checkOpen();
-    parts.transport = parts.reader.transport = parts.outbox.transport = tls;
+    this.#parts.transport = tls;
   }
 
   /** The time for the handshake is up. */

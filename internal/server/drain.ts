@@ -68,7 +68,7 @@ export class Drain {
   }
 
   /** Begins the shutdown. A later call can only shorten its times, or turn `linger` into `finish`. */
-  hurry({ drain, drainTimeout, delay, spread }: Required<ShutdownOptions>): void {
+  start({ drain, drainTimeout, delay, spread }: Required<ShutdownOptions>): void {
     const now = this.#clock.now();
     const finish = drain === "finish" && this.#mode !== "finish";
     if (finish) this.#mode = "finish";
@@ -98,7 +98,7 @@ export class Drain {
   }
 
   #begin(): void {
-    // Set before any hook is called: a hook may hurry the drain.
+    // Set before any hook is called: a hook may start the drain again.
     this.#begun = true;
     this.#reportLater();
     this.#hooks.begin();

@@ -282,14 +282,13 @@ export class ConnectionClocks implements Sleeper {
   leave(): void {
     this.rest();
     this.#leaving = true;
-    this.#deadlineAt = this.#closingAt = undefined;
+    this.#deadlineAt = this.#closingAt = this.#ageAt = undefined;
     this.#readAt = undefined;
   }
 
   /** A step of the connection's end has begun: from now on, only its own time and that of a write are measured. */
   close(milliseconds: number): void {
     this.leave();
-    this.#ageAt = undefined;
     this.#watch(this.#closingAt = this.#now() + milliseconds);
   }
 

@@ -135,7 +135,7 @@ export class Fleet implements WorkersServer {
     const now = { drain, drainTimeout, delay: 0, spread };
     if (this.#state === "draining") this.#crew.send({ type: "shutdown", options: now });
     else this.#asked.push(now);
-    this.#drain.hurry({ drain, drainTimeout, delay, spread });
+    this.#drain.start({ drain, drainTimeout, delay, spread });
     return this.#report.promise;
   }
 
