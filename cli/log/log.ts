@@ -40,8 +40,8 @@ export interface Log {
    * @param event What it tells of.
    * @param text Makes the line's text; called only if the line is written.
    * @param fields Makes its fields; called only if they are written.
-   * @param kind The kind of a line of which thousands may come in a second: `--log-sample` counts each kind for itself,
-   * and leaves lines out. By default the line is always written.
+   * @param kind A name under which `--log-sample` counts the line: above its number in a second, further lines of that
+   * name are left out. Without a name the line is always written.
    */
   write(level: Level, event: LogEvent, text: () => string, fields?: Fields, kind?: string): void;
   /** Writes the lines that wait, for {@linkcode LAST_FLUSH_MS} at most. */

@@ -18,8 +18,7 @@ interface Kind {
 
 /**
  * Lets the first lines of each kind in a second pass, and says at the end of the second how many of that kind it has
- * left out. The next second begins with the
- * next line.
+ * left out. The next second begins with the next line.
  */
 export class Sampler {
   readonly #most: number;

@@ -15,7 +15,7 @@ export interface ReadOptions {
   /**
    * Maximum time that the read may take, in milliseconds. While the read waits, `idleTimeout` and `firstLineTimeout` do
    * not run. When the time is up, the read rejects with a `Deno.errors.TimedOut`. The connection goes on, and what has
-   * come stays for the next read. `Infinity` waits for ever.
+   * come stays for the next read. `Infinity` waits for ever. Without it, `idleTimeout` and `firstLineTimeout` apply.
    */
   timeout?: number | undefined;
   /**
@@ -157,7 +157,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * left.
    * @throws {Deno.errors.UnexpectedEof} If the input ends before the delimiter. What had come stays readable. (All
    * errors are rejections.)
-   * @throws {LimitError} If `maxBytes` bytes have come without the delimiter; nothing is taken then.
+   * @throws {LimitError} If more than `maxBytes` bytes come before the delimiter; nothing is taken then.
    * @throws {Deno.errors.TimedOut} If `timeout` has passed.
    * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
    */
@@ -225,6 +225,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * a line handler is working on a line, its reply is sent first.
    *
    * @param options A last line for the peer, and a word of the handler's own for the end.
+   * @throws {TypeError} If an option is wrong, or `lastWord` has a character that the connection's encoding lacks.
    */
   close(options?: CloseOptions): void;
   /**
@@ -258,8 +259,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * Begins TLS on a connection that has begun in plain text, as SMTP's `STARTTLS` does. First sends what has been
    * written; what is written meanwhile is sent encrypted. `conn`, its limits, and a loop over `lines` go on.
    *
-   * If plain text has come behind the client's command, the connection ends with reason `starttls-injection`: that text
-   * may be somebody else's. A handshake that fails, as it does if plain text comes later, or that takes longer than
+   * If plain text has come behind the client's command, the connection ends with reason `starttls-injection`: an
+   * attacker may have inserted that text. A handshake that fails, as it does if plain text comes later, or that takes longer than
    * `handshakeTimeout` of the credentials, ends it with reason `tls-handshake`.
    *
    * Begin TLS in a loop over `lines`, or in a line handler, which gets the next line when TLS has begun. What a handler
@@ -311,9 +312,10 @@ export interface LineHandler<Data = undefined> {
    */
   (line: string, conn: Conn<Data>): Reply | Promise<Reply>;
   /**
-   * Answers many lines at once. If this method exists, the server calls it in place of the handler while lines end with
-   * LF and no other part of `framing` asks for each line on its own; its replies must be the same as the handler's. If
-   * it throws, none of these lines is answered.
+   * Answers many lines at once. If this method exists, the server calls it in place of the handler while lines end with LF
+   * or CR LF, no other part of `framing` asks for each line on its own, and neither `maxLinesPerSecond` nor
+   * `maxBytesPerSecond` is set; its replies must be the same as the handler's. If it throws, none of these lines is
+   * answered.
    *
    * @param lines One or more whole lines, each ended by one LF.
    * @param conn The connection.

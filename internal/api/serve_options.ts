@@ -57,7 +57,10 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   listener?: Listener | readonly Listener[] | undefined;
   /** A signal that starts a shutdown when it aborts, as {@linkcode Server.shutdown} does. */
   signal?: AbortSignal | undefined;
-  /** Called once with each address of the server, before the first connection is accepted. */
+  /**
+   * Called once with each address of the server, before the first connection is accepted. What it throws is ignored, and
+   * counted in `hookErrors`.
+   */
   onListen?: ((addr: Deno.Addr) => void) | undefined;
   /** Called with each event. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */
   onEvent?: ((event: ServerEvent) => void) | undefined;
@@ -205,9 +208,11 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   /**
    * Returns the line that a peer gets when the server ends or rejects its connection and the peer can still read:
    * without its line end, or `null` for none. The default returns lines such as `error: line longer than 65536 bytes`
-   * for limits of size, and `null` for everything else. In a protocol of requests and replies, a line at a clock or in a
-   * drain could be taken for the reply to the next request: return `null` there. It is not called for the reasons `end`, `closed`, `reset`,
-   * `misdirected`, `write-timeout`, `write-queue`, `drain-timeout`, `transport-error`, `accept-rate-per-ip` and `penalty`.
+   * for limits of size, for text and last lines that `framing` refuses, for lack of memory, and for rejected connections;
+   * and `null` for clocks, drains and handlers that throw. In a protocol of requests and replies, a line at a clock or in
+   * a drain could be taken for the reply to the next request: return `null` there. It is not called for the reasons
+   * `end`, `closed`, `reset`, `misdirected`, `starttls-injection`, `tls-handshake`, `write-timeout`, `write-queue`,
+   * `drain-timeout`, `transport-error`, `accept-rate-per-ip` and `penalty`.
    *
    * @param reason Why the connection ends.
    * @param limit The value of the limit that the reason names; 0 if it names none.

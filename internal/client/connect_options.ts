@@ -97,9 +97,12 @@ export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptio
    * What waits to be written is lost then.
    */
   signal?: AbortSignal | undefined;
-  /** What a line is. */
+  /** How lines are framed. */
   framing?: Partial<Framing> | undefined;
-  /** Makes `conn.data`. */
+  /**
+   * Makes `conn.data`. Called once the connection is open. If it throws, the connection is aborted, and `connect` rejects
+   * with what it threw.
+   */
   data?: ((conn: Conn<Data>) => Data) | undefined;
 }
 

@@ -169,7 +169,8 @@ export class Answers<Data> implements Answerer {
       if (outbox.closed === undefined && reply !== undefined) {
         outbox.add(encodeLine(checkText(reply, "a string or undefined"), framing));
       }
-      // A handler need not wait until TLS has begun. Lines that come before that are not for it: anybody can have sent them.
+      // A handler need not wait until TLS has begun. It must get no line that comes before that: an attacker on the way
+      // can have inserted it.
       if (this.#conn.upgraded !== undefined) await this.#conn.upgraded;
       if (!outbox.hasRoom) await outbox.flush();
       const turn = reader.handled();

@@ -30,7 +30,10 @@ interface Source {
 /** Maximum bytes that are still read and answered after the end was asked for. */
 const MAX_BYTES = 1024 * 1024;
 
-/** Maximum waits between two lines: 1 MiB in TLS records when draining, less when the connection met a limit. */
+/**
+ * Maximum number of waits for the peer at line boundaries; after them the input ends, even if the peer goes on sending.
+ * When draining, they are enough for 1 MiB in TLS records of 16 KiB.
+ */
 const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
 
 /**

@@ -85,7 +85,8 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
    * Stops accepting. The port is free when the iteration has ended: it waits for an outstanding `accept`, here and in
    * the listener.
    *
-   * @returns When the listener has released its own; after an iteration that has thrown, the port is free then.
+   * @returns A promise that resolves when the listener has closed. If the iteration has thrown before, the port is free
+   * then.
    */
   close(): Promise<void> {
     this.#closed = true;

@@ -66,7 +66,7 @@ export interface Server<Data = undefined> extends AsyncDisposable {
    *
    * @param options How to drain, and how long at most.
    * @returns How the connections ended; every port is free again when it resolves.
-   * @throws {RangeError | TypeError} If an option is wrong.
+   * @throws {RangeError | TypeError} If an option is wrong. This is thrown at once, and is no rejection.
    */
   shutdown(options?: ShutdownOptions): Promise<ShutdownReport>;
   /** Keeps the process alive while the server runs; this is the default. */

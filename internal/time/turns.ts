@@ -56,8 +56,8 @@ export function round(): Promise<void> {
 const ROUNDS = 64;
 
 /**
- * Rounds between two turns on sockets that are asked directly. They are enough for what has been read to be answered;
- * Deno's sockets are asked in every fourth turn then.
+ * Rounds between two turns of new connections where an engine asks the kernel about its own sockets. They are enough to
+ * answer what has been read. The loop asks about Deno's sockets about once in four such turns.
  */
 const ROUNDS_ASKED = 16;
 
