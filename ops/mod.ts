@@ -90,6 +90,6 @@ export type {
   WorkerStoppedEvent,
 } from "./workers/options.ts";
 export type { WorkerConn } from "./workers/remote_conn.ts";
-export type { WorkerState } from "./workers/slot.ts";
+export type { WorkerState } from "./workers/supervisor.ts";
 export { serveWorkers, type WorkerInfo, type WorkersServer } from "./workers/workers.ts";
 export { listenUnix, type ListenUnixOptions } from "./unix.ts";

@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../../internal/api/serve_options.ts";
-import type { Slot } from "./slot.ts";
+import type { Slot } from "./supervisor.ts";
 
 /** Number of connections that a worker may have beyond the least loaded one, before it leaves the next to others. */
 const MOST_AHEAD = 2;

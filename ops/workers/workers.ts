@@ -2,9 +2,9 @@
  * One server on several processors: workers that share one port.
  *
  * This folder holds the call that starts them (here), its options (`options.ts`), the server as its caller sees it
- * (`fleet.ts`), the place of each worker (`slot.ts`), their connections (`census.ts`, `remote_conn.ts`), the decisions
- * about new ones (`gate.ts`), who gets the next (`balance.ts`), the port (`sharing.ts`), the messages (`wire.ts`, `post.ts`), and what runs in a worker
- * (`in_worker.ts`, `asking_listener.ts`, `judge.ts`).
+ * (`parallel_server.ts`), the place of each worker (`supervisor.ts`), their connections (`registry.ts`, `remote_conn.ts`), the decisions
+ * about new ones (`shared_admission.ts`), who gets the next (`balance.ts`), the port (`sharing.ts`), the messages (`wire.ts`, `batcher.ts`), and what runs in a worker
+ * (`in_worker.ts`, `asking_listener.ts`, `worker_admission.ts`).
  *
  * @module
  */
@@ -13,11 +13,11 @@ import type { ConnInfo } from "../../internal/api/events.ts";
 import type { Server } from "../../internal/server/running.ts";
 import { admissionRules, resolveAdmission } from "../../internal/admission/admission.ts";
 import { resolveConnOptions } from "../../internal/api/conn_options.ts";
-import { Fleet } from "./fleet.ts";
+import { Fleet } from "./parallel_server.ts";
 import { type Resolved, resolveWorkers, type ServeWorkersOptions } from "./options.ts";
 import type { WorkerConn } from "./remote_conn.ts";
 import { findPlace, type SharedPlace, sharePlace, sharingProblem } from "./sharing.ts";
-import type { WorkerState } from "./slot.ts";
+import type { WorkerState } from "./supervisor.ts";
 
 /** One of the workers. */
 export interface WorkerInfo {

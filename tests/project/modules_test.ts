@@ -31,7 +31,7 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "cli.ts": ["./cli/process/workers.ts"],
   "cli/process/worker.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
   "ops/workers/in_worker.ts": ["node:worker_threads"],
-  "ops/workers/slot.ts": ["node:worker_threads"],
+  "ops/workers/supervisor.ts": ["node:worker_threads"],
   "ops/workers/workers.ts": ["node:v8"],
   "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts", "../ops/tls/credentials.ts"],
   // `node:http` and the page are for those alone who open an admin port.

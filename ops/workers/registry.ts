@@ -9,7 +9,7 @@ import type { ConnStats } from "../../internal/api/handlers.ts";
 import { Counters, type ServerStats } from "../../internal/server/counters.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
 import { RemoteConn } from "./remote_conn.ts";
-import type { Slot } from "./slot.ts";
+import type { Slot } from "./supervisor.ts";
 
 /** The functions that the census calls. */
 export interface CensusHooks {

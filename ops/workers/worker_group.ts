@@ -12,12 +12,12 @@ import type { ServerLimits } from "../../internal/api/serve_options.ts";
 import { Reports } from "../../internal/server/reports.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { Balance } from "./balance.ts";
-import { Census } from "./census.ts";
-import { Gate } from "./gate.ts";
+import { Census } from "./registry.ts";
+import { Gate } from "./shared_admission.ts";
 import type { ServeWorkersOptions, WorkerEvent } from "./options.ts";
 import { Replies } from "./replies.ts";
 import type { SharedPlace } from "./sharing.ts";
-import { Slot } from "./slot.ts";
+import { Slot } from "./supervisor.ts";
 import { type Setup, type ToMain, type ToWorker, unpackError, unpackEvent, type WireEvent } from "./wire.ts";
 
 /** Maximum time in which workers tell their figures, in milliseconds. */

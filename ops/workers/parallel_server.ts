@@ -12,7 +12,7 @@ import type { ServerStats } from "../../internal/server/counters.ts";
 import { Drain } from "../../internal/server/drain.ts";
 import type { ServerState } from "../../internal/server/running.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { Crew, type CrewParts } from "./crew.ts";
+import { Crew, type CrewParts } from "./worker_group.ts";
 import type { WorkerEvent } from "./options.ts";
 import type { WorkerConn } from "./remote_conn.ts";
 import type { WorkerInfo, WorkersServer } from "./workers.ts";

@@ -8,7 +8,7 @@ import { stripVTControlCharacters } from "node:util";
 import type { Worker as Thread } from "node:worker_threads";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { addTraffic, type Traffic } from "../../internal/server/counters.ts";
-import { Post } from "./post.ts";
+import { Post } from "./batcher.ts";
 import { type Setup, type ToMain, type Totals, type ToWorker, unpackError } from "./wire.ts";
 
 /** The states of a worker's place. In `waiting`, its worker has crashed, and the next one begins after a pause. */
