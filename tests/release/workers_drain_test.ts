@@ -61,6 +61,7 @@ testEngines("A worker whose handler never returns is ended some seconds after th
   await using t = await TestWorkers.start({ engine, data: { cell }, drainTimeout: 10 });
   const [first] = await t.connectMany(1);
   await first.write("block\n");
+  while (Atomics.load(cell, 1) === 0) await new Promise((resolve) => setTimeout(resolve, 10));
   const { closed } = await t.server.shutdown();
   assertEquals(closed, { "transport-error": 1 });
 });
