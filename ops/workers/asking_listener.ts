@@ -8,8 +8,8 @@ import { closeQuietly, type Listener, type Transport } from "../../internal/api/
 import { setNumber } from "../../internal/server/numbers.ts";
 import type { Verdict } from "./wire.ts";
 
-/** Who decides. */
-export interface Judge {
+/** Decides about connections. */
+export interface Admitter {
   /** Maximum number of connections about which a listener may be asking. */
   readonly most: number;
   /** Settles when the listener may accept the next connection; undefined if it may now. */
@@ -26,13 +26,13 @@ type Next = { readonly transport: Transport } | { readonly error: unknown };
 /**
  * Accepts connections from another listener, which it owns, and returns those that are admitted, with their numbers.
  *
- * It accepts further connections while it waits for an answer, as far as the judge allows: a busy worker gets its answers
+ * It accepts further connections while it waits for an answer, as far as the admitter allows: a busy worker gets its answers
  * once in a turn of its event loop.
  */
 export class AskingListener implements Listener {
   readonly addr: Deno.Addr;
   readonly #inner: Listener;
-  readonly #judge: Judge;
+  readonly #admitter: Admitter;
   readonly #asked = new Set<Transport>();
   readonly #next: Next[] = [];
   #waiting: PromiseWithResolvers<Transport> | undefined;
@@ -41,12 +41,12 @@ export class AskingListener implements Listener {
 
   /**
    * @param inner The listener.
-   * @param judge Who decides.
+   * @param admitter Decides about its connections.
    */
-  constructor(inner: Listener, judge: Judge) {
+  constructor(inner: Listener, admitter: Admitter) {
     this.addr = inner.addr;
     this.#inner = inner;
-    this.#judge = judge;
+    this.#admitter = admitter;
   }
 
   accept(): Promise<Transport> {
@@ -78,9 +78,9 @@ export class AskingListener implements Listener {
   async #acceptMore(): Promise<void> {
     if (this.#accepting) return;
     this.#accepting = true;
-    while (this.#waiting !== undefined && this.#asked.size < this.#judge.most) {
+    while (this.#waiting !== undefined && this.#asked.size < this.#admitter.most) {
       try {
-        for (let turn; (turn = this.#judge.turn) !== undefined;) await turn;
+        for (let turn; (turn = this.#admitter.turn) !== undefined;) await turn;
         if (this.#closed) break;
         const transport = await this.#inner.accept();
         if (this.#closed) closeQuietly(transport);
@@ -95,7 +95,7 @@ export class AskingListener implements Listener {
   async #ask(transport: Transport): Promise<void> {
     this.#asked.add(transport);
     try {
-      this.#enter(transport, await this.#judge.ask(transport.remoteAddr));
+      this.#enter(transport, await this.#admitter.ask(transport.remoteAddr));
     } catch (error) {
       // The address of this connection cannot be read.
       closeQuietly(transport);
@@ -108,7 +108,7 @@ export class AskingListener implements Listener {
   #enter(transport: Transport, verdict: Verdict): void {
     if (this.#closed) return;
     if ("drop" in verdict) return closeQuietly(transport);
-    if (!("id" in verdict)) return this.#judge.reject(transport, verdict);
+    if (!("id" in verdict)) return this.#admitter.reject(transport, verdict);
     setNumber(transport, verdict.id);
     this.#deliver({ transport });
   }

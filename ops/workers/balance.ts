@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../../internal/api/serve_options.ts";
-import type { Slot } from "./supervisor.ts";
+import type { Supervisor } from "./supervisor.ts";
 
 /** Number of connections that a worker may have beyond the least loaded one, before it leaves the next to others. */
 const MOST_AHEAD = 2;
@@ -24,34 +24,34 @@ const ANSWER_MS = 250;
  * to it, it has to answer; as long as it does not, they leave it none.
  */
 export class Balance {
-  readonly #slots: readonly Slot[];
+  readonly #supervisors: readonly Supervisor[];
   readonly #clock: Clock;
-  readonly #held = new Set<Slot>();
+  readonly #held = new Set<Supervisor>();
   /** The workers that have to answer, and those that have not done so in time. */
-  readonly #asked = new Set<Slot>();
-  readonly #stuck = new Set<Slot>();
+  readonly #asked = new Set<Supervisor>();
+  readonly #stuck = new Set<Supervisor>();
   #watching = false;
   #closed = false;
   #cancelTimer = () => {};
 
   /**
-   * @param slots The workers.
+   * @param supervisors The workers.
    * @param clock The source of time.
    */
-  constructor(slots: readonly Slot[], clock: Clock) {
-    this.#slots = slots;
+  constructor(supervisors: readonly Supervisor[], clock: Clock) {
+    this.#supervisors = supervisors;
     this.#clock = clock;
   }
 
   /** The load of a worker has changed, or a worker has begun or ended. */
   update(): void {
-    const serving = this.#slots.filter((slot) => slot.state === "serving");
-    const least = Math.min(...serving.filter((slot) => !this.#stuck.has(slot)).map(({ load }) => load));
+    const serving = this.#supervisors.filter((supervisor) => supervisor.state === "serving");
+    const least = Math.min(...serving.filter((supervisor) => !this.#stuck.has(supervisor)).map(({ load }) => load));
     const most = MOST_AHEAD + Math.floor(least * SHARE_AHEAD);
-    for (const slot of serving) {
-      const ahead = slot.load - least;
-      if (!this.#held.has(slot) && ahead > most) this.#hold(slot, true);
-      else if (this.#held.has(slot) && !(ahead > most / 2)) this.#hold(slot, false);
+    for (const supervisor of serving) {
+      const ahead = supervisor.load - least;
+      if (!this.#held.has(supervisor) && ahead > most) this.#hold(supervisor, true);
+      else if (this.#held.has(supervisor) && !(ahead > most / 2)) this.#hold(supervisor, false);
     }
     if (this.#held.size > 0 && !this.#watching && !this.#closed) this.#watch();
   }
@@ -63,38 +63,38 @@ export class Balance {
   }
 
   /** A worker has answered. */
-  answered(slot: Slot): void {
-    this.#asked.delete(slot);
-    if (this.#stuck.delete(slot)) this.update();
+  answered(supervisor: Supervisor): void {
+    this.#asked.delete(supervisor);
+    if (this.#stuck.delete(supervisor)) this.update();
   }
 
   /** A worker has ended. */
-  gone(slot: Slot): void {
-    this.#held.delete(slot);
-    this.#asked.delete(slot);
-    this.#stuck.delete(slot);
+  gone(supervisor: Supervisor): void {
+    this.#held.delete(supervisor);
+    this.#asked.delete(supervisor);
+    this.#stuck.delete(supervisor);
     this.update();
   }
 
-  #hold(slot: Slot, held: boolean): void {
-    if (held) this.#held.add(slot);
-    else this.#held.delete(slot);
-    slot.send({ type: "hold", held });
+  #hold(supervisor: Supervisor, held: boolean): void {
+    if (held) this.#held.add(supervisor);
+    else this.#held.delete(supervisor);
+    supervisor.send({ type: "hold", held });
   }
 
   #watch(): void {
     this.#watching = true;
-    for (const slot of this.#slots) {
-      if (slot.state !== "serving" || this.#held.has(slot)) continue;
-      this.#asked.add(slot);
-      slot.send({ type: "ping" });
+    for (const supervisor of this.#supervisors) {
+      if (supervisor.state !== "serving" || this.#held.has(supervisor)) continue;
+      this.#asked.add(supervisor);
+      supervisor.send({ type: "ping" });
     }
-    this.#cancelTimer = this.#clock.setTimer(() => this.#judge(), ANSWER_MS, false);
+    this.#cancelTimer = this.#clock.setTimer(() => this.#markStuck(), ANSWER_MS, false);
   }
 
-  #judge(): void {
+  #markStuck(): void {
     this.#watching = false;
-    for (const slot of this.#asked) this.#stuck.add(slot);
+    for (const supervisor of this.#asked) this.#stuck.add(supervisor);
     this.update();
   }
 }

@@ -5,7 +5,7 @@
  */
 
 /** Collects the messages of one turn, and sends them together: each sending costs as much as a small line. */
-export class Post<Message> {
+export class Batcher<Message> {
   readonly #send: (messages: readonly Message[]) => void;
   #waiting: Message[] = [];
 

@@ -13,8 +13,8 @@ import { serve, serveConnections } from "../../server.ts";
 import { listenShared } from "../epoll/epoll.ts";
 import { queuedIn } from "../preparing_listener.ts";
 import { AskingListener } from "./asking_listener.ts";
-import { WorkerJudge } from "./worker_admission.ts";
-import { Post } from "./batcher.ts";
+import { WorkerAdmission } from "./worker_admission.ts";
+import { Batcher } from "./batcher.ts";
 import { listenBalanced } from "./sharing.ts";
 import { isOfConnection, packError, packEvent, type Place, type Setup, type ToMain, type ToWorker } from "./wire.ts";
 import type { Totals } from "./wire.ts";
@@ -60,7 +60,7 @@ export async function serveInWorker<Data = undefined>(
   checkFunction("make", make);
   const { parentPort } = await import("node:worker_threads");
   if (parentPort === null) throw new TypeError("Cannot serve in a worker: this is none");
-  const worker = new InWorker<Data>(make, new Post((messages) => parentPort.postMessage(messages)));
+  const worker = new InWorker<Data>(make, new Batcher((messages) => parentPort.postMessage(messages)));
   parentPort.on("message", (messages: readonly ToWorker[]) => messages.forEach((message) => worker.take(message)));
 }
 
@@ -69,9 +69,9 @@ const TOTALS_MS = 1000;
 
 class InWorker<Data> {
   readonly #make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>;
-  readonly #post: Post<ToMain>;
+  readonly #batcher: Batcher<ToMain>;
   #service: WorkerService<Data> = {};
-  #judge!: WorkerJudge;
+  #admission!: WorkerAdmission;
   #server: Server<Data> | undefined;
   #listeners: Listener[] = [];
   readonly #wrapped: Listener[] = [];
@@ -79,19 +79,19 @@ class InWorker<Data> {
   readonly #early: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>[] = [];
   #lastTotals = "";
 
-  constructor(make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>, post: Post<ToMain>) {
+  constructor(make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>, batcher: Batcher<ToMain>) {
     this.#make = make;
-    this.#post = post;
+    this.#batcher = batcher;
     // An error that nothing has caught ends this worker and no other. The main isolate starts another in its place.
     addEventListener("error", (event) => this.#crash(event, event.error ?? event.message));
     addEventListener("unhandledrejection", (event) => this.#crash(event, event.reason));
-    post.add({ type: "hello" });
+    batcher.add({ type: "hello" });
   }
 
   take(message: ToWorker): void {
-    if (message.type === "ping") return this.#post.add({ type: "pong" });
+    if (message.type === "ping") return this.#batcher.add({ type: "pong" });
     if (message.type === "start") return void this.#start(message.setup);
-    if (message.type === "verdict") return this.#judge.answer(message.key, message.verdict);
+    if (message.type === "verdict") return this.#admission.answer(message.key, message.verdict);
     // What has changed since the setup was made holds as soon as the server is there.
     if (this.#server === undefined) this.#early.push(message);
     else this.#obey(this.#server, message);
@@ -100,14 +100,14 @@ class InWorker<Data> {
   #obey(server: Server<Data>, message: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>): void {
     switch (message.type) {
       case "hold":
-        this.#judge.held = message.held;
+        this.#admission.held = message.held;
         return;
       case "pause":
         return server.pause();
       case "resume":
         return server.resume();
       case "limits":
-        this.#judge.waits = message.waits;
+        this.#admission.waits = message.waits;
         return server.setLimits(message.limits);
       case "shutdown":
         return void server.shutdown(message.options);
@@ -127,13 +127,17 @@ class InWorker<Data> {
       const service = this.#service = await this.#make(setup.data);
       checkService(service);
       const { framing } = setup.options;
-      this.#judge = new WorkerJudge((key, addr) => this.#post.add({ type: "ask", key, addr }), service, framing);
-      this.#judge.waits = setup.waits;
+      this.#admission = new WorkerAdmission(
+        (key, addr) => this.#batcher.add({ type: "ask", key, addr }),
+        service,
+        framing,
+      );
+      this.#admission.waits = setup.waits;
       const listener = await this.#listen(setup);
       const server = this.#server = this.#serve(setup, listener);
       if (setup.paused) server.pause();
       for (const message of this.#early.splice(0)) this.take(message);
-      this.#post.add({ type: "ready", addrs: server.addrs });
+      this.#batcher.add({ type: "ready", addrs: server.addrs });
     } catch (error) {
       this.#fail(error);
     }
@@ -144,7 +148,7 @@ class InWorker<Data> {
     for (const [i, listener] of listeners.entries()) {
       const wrapped = await this.#service.wrap?.(listener, i) ?? listener;
       this.#wrapped.push(wrapped);
-      listeners[i] = new AskingListener(wrapped, this.#judge);
+      listeners[i] = new AskingListener(wrapped, this.#admission);
     }
     return listeners;
   }
@@ -156,7 +160,7 @@ class InWorker<Data> {
       // These hold for all workers together, and the main isolate sees to that.
       maxConnections: Infinity,
       onEvent: (event) => {
-        if (isOfConnection(event)) this.#post.add({ type: "event", event: packEvent(event) });
+        if (isOfConnection(event)) this.#batcher.add({ type: "event", event: packEvent(event) });
         else if (event.type === "stopped") this.#stopped(event.report.handlersLeft);
       },
     };
@@ -167,14 +171,14 @@ class InWorker<Data> {
   }
 
   #stopped(handlersLeft: number): void {
-    this.#judge.close();
-    this.#post.add({ type: "stopped", handlersLeft, totals: this.#totals(this.#server!) });
+    this.#admission.close();
+    this.#batcher.add({ type: "stopped", handlersLeft, totals: this.#totals(this.#server!) });
   }
 
   #tellTotals(server: Server<Data>): void {
     const totals = this.#totals(server);
     const text = JSON.stringify(totals);
-    if (text !== this.#lastTotals) this.#post.add({ type: "totals", totals });
+    if (text !== this.#lastTotals) this.#batcher.add({ type: "totals", totals });
     this.#lastTotals = text;
   }
 
@@ -187,15 +191,15 @@ class InWorker<Data> {
 
   #refresh(server: Server<Data>, key: number): void {
     const conns = Array.from(server.connections, (conn) => [conn.id, conn.stats()] as const);
-    this.#post.add({ type: "refreshed", key, totals: this.#totals(server), conns });
+    this.#batcher.add({ type: "refreshed", key, totals: this.#totals(server), conns });
   }
 
   async #reload(key: number, data: unknown): Promise<void> {
     try {
       await this.#service.reload?.(data);
-      this.#post.add({ type: "reloaded", key });
+      this.#batcher.add({ type: "reloaded", key });
     } catch (error) {
-      this.#post.add({ type: "reloaded", key, error: packError(error) });
+      this.#batcher.add({ type: "reloaded", key, error: packError(error) });
     }
   }
 
@@ -209,8 +213,8 @@ class InWorker<Data> {
     if (this.#failed) return;
     this.#failed = true;
     for (const listener of this.#listeners) closeQuietly(listener);
-    this.#post.add({ type: "failed", error: packError(error) });
-    this.#post.flush();
+    this.#batcher.add({ type: "failed", error: packError(error) });
+    this.#batcher.flush();
   }
 }
 

@@ -12,7 +12,7 @@ import type { ServerStats } from "../../internal/server/counters.ts";
 import { Drain } from "../../internal/server/drain.ts";
 import type { ServerState } from "../../internal/server/running.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { Crew, type CrewParts } from "./worker_group.ts";
+import { type GroupParts, WorkerGroup } from "./worker_group.ts";
 import type { WorkerEvent } from "./options.ts";
 import type { WorkerConn } from "./remote_conn.ts";
 import type { WorkerInfo, WorkersServer } from "./workers.ts";
@@ -24,12 +24,12 @@ const GRACE_MS = 5000;
 const REFRESH_MS = 250;
 
 /** The workers as one server. */
-export class Fleet implements WorkersServer {
+export class ParallelServer implements WorkersServer {
   readonly addrs: readonly Deno.Addr[];
   /** Resolves when all workers serve; rejects if one cannot. */
   readonly started: Promise<void>;
-  readonly #parts: CrewParts;
-  readonly #crew: Crew;
+  readonly #parts: GroupParts;
+  readonly #group: WorkerGroup;
   readonly #drain: Drain;
   readonly #finished = Promise.withResolvers<void>();
   readonly #report = Promise.withResolvers<ShutdownReport>();
@@ -42,18 +42,18 @@ export class Fleet implements WorkersServer {
   #cancelGrace = () => {};
 
   /** @param parts The options, and where the workers listen. */
-  constructor(parts: CrewParts) {
+  constructor(parts: GroupParts) {
     this.#parts = parts;
     this.addrs = parts.shared.map(({ place: { hostname, port } }) => ({ transport: "tcp", hostname, port }));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.started = promise;
-    this.#crew = new Crew(parts, { serving: resolve, failed: reject, ended: () => this.#ended() });
+    this.#group = new WorkerGroup(parts, { serving: resolve, failed: reject, ended: () => this.#ended() });
     this.#drain = new Drain([], SYSTEM_CLOCK, {
       delayed: (delayMs) => this.#enterState("lame-duck", { type: "lame-duck", delayMs }),
       begin: () => this.#begin(),
-      waiting: () => this.#crew.reports.emit({ type: "waiting", active: this.active }),
+      waiting: () => this.#group.reports.emit({ type: "waiting", active: this.active }),
     });
-    this.#crew.start();
+    this.#group.start();
     promise.then(() => this.#serving(), () => {});
   }
 
@@ -70,32 +70,34 @@ export class Fleet implements WorkersServer {
   }
 
   get workers(): readonly WorkerInfo[] {
-    return this.#crew.slots.map(({ index, state, crashes, accepted, active, totals: { lines, bytesIn, bytesOut } }) => {
-      return { worker: index, state, crashes, accepted, active, lines, bytesIn, bytesOut };
-    });
+    return this.#group.supervisors.map(
+      ({ index, state, crashes, accepted, active, totals: { lines, bytesIn, bytesOut } }) => {
+        return { worker: index, state, crashes, accepted, active, lines, bytesIn, bytesOut };
+      },
+    );
   }
 
   get connections(): Iterable<WorkerConn> {
     this.#refreshSoon();
-    return this.#crew.census.open.values().toArray();
+    return this.#group.registry.open.values().toArray();
   }
 
   /** The number of open connections; see `Readiness`. */
   get active(): number {
-    return this.#crew.census.open.size;
+    return this.#group.registry.open.size;
   }
 
   get paused(): boolean {
-    return this.#crew.gate.paused;
+    return this.#group.admission.paused;
   }
 
   get limits(): Readonly<ServerLimits> {
-    return this.#crew.limits;
+    return this.#group.limits;
   }
 
   stats(): ServerStats {
     this.#refreshSoon();
-    return this.#crew.census.stats(this.#crew.slots);
+    return this.#group.registry.stats(this.#group.supervisors);
   }
 
   pause(): void {
@@ -107,22 +109,22 @@ export class Fleet implements WorkersServer {
   }
 
   setLimits(limits: ServerLimits): void {
-    this.#crew.setLimits(limits);
-    this.#crew.reports.emit({ type: "limits-changed", limits: { ...limits } });
+    this.#group.setLimits(limits);
+    this.#group.reports.emit({ type: "limits-changed", limits: { ...limits } });
   }
 
   broadcast(data: string | Uint8Array, { except }: Parameters<WorkersServer["broadcast"]>[1] = {}): void {
     checkData(data);
-    this.#crew.send({ type: "broadcast", data, except: except?.id });
+    this.#group.send({ type: "broadcast", data, except: except?.id });
   }
 
   async refresh(): Promise<void> {
     this.#refreshedAt = SYSTEM_CLOCK.now();
-    await this.#crew.refresh();
+    await this.#group.refresh();
   }
 
   reload(data: unknown): Promise<void> {
-    return this.#crew.reload(data);
+    return this.#group.reload(data);
   }
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
@@ -133,7 +135,7 @@ export class Fleet implements WorkersServer {
     checkDrain({ drain, drainTimeout, delay, spread });
     if (this.#state === "closed") return this.#report.promise;
     const now = { drain, drainTimeout, delay: 0, spread };
-    if (this.#state === "draining") this.#crew.send({ type: "shutdown", options: now });
+    if (this.#state === "draining") this.#group.send({ type: "shutdown", options: now });
     else this.#asked.push(now);
     this.#drain.start({ drain, drainTimeout, delay, spread });
     return this.#report.promise;
@@ -144,21 +146,21 @@ export class Fleet implements WorkersServer {
   }
 
   ref(): void {
-    for (const slot of this.#crew.slots) slot.ref();
+    for (const supervisor of this.#group.supervisors) supervisor.ref();
   }
 
   unref(): void {
-    for (const slot of this.#crew.slots) slot.unref();
+    for (const supervisor of this.#group.supervisors) supervisor.unref();
   }
 
   /** Calls the hook about workers. */
   tell(event: WorkerEvent): void {
-    this.#crew.tell(event);
+    this.#group.tell(event);
   }
 
   /** Ends everything at once, because a worker could not begin. */
   abandon(): void {
-    this.#crew.stop();
+    this.#group.stop();
   }
 
   get #accepts(): boolean {
@@ -166,7 +168,7 @@ export class Fleet implements WorkersServer {
   }
 
   #serving(): void {
-    for (const addr of this.addrs) this.#crew.reports.listening(addr);
+    for (const addr of this.addrs) this.#group.reports.listening(addr);
     const { signal } = this.#parts.options;
     if (signal === undefined) return;
     const stop = () => this.shutdown();
@@ -176,11 +178,11 @@ export class Fleet implements WorkersServer {
   }
 
   #setPaused(paused: boolean): void {
-    const { gate, reports } = this.#crew;
-    gate.paused = paused;
-    this.#crew.send({ type: paused ? "pause" : "resume" });
+    const { admission, reports } = this.#group;
+    admission.paused = paused;
+    this.#group.send({ type: paused ? "pause" : "resume" });
     reports.emit({ type: paused ? "paused" : "resumed" });
-    gate.letIn();
+    admission.letIn();
   }
 
   /** What nobody waits for is answered with what is known; the next answer knows more. */
@@ -190,19 +192,19 @@ export class Fleet implements WorkersServer {
 
   #enterState(state: ServerState, event: ServerEvent): void {
     this.#state = state;
-    this.#crew.reports.emit(event);
+    this.#group.reports.emit(event);
   }
 
   /** The drain begins. */
   #begin(): void {
     this.#since = SYSTEM_CLOCK.now();
-    this.#closedBefore = { ...this.#crew.census.counters.closed };
+    this.#closedBefore = { ...this.#group.registry.counters.closed };
     this.#enterState("draining", { type: "draining", active: this.active });
-    for (const options of this.#asked) this.#crew.send({ type: "shutdown", options });
-    this.#crew.end();
+    for (const options of this.#asked) this.#group.send({ type: "shutdown", options });
+    this.#group.end();
     this.#drain.over.then(() => {
       if (this.#state === "closed") return;
-      this.#cancelGrace = SYSTEM_CLOCK.setTimer(() => this.#crew.stop(), GRACE_MS, false);
+      this.#cancelGrace = SYSTEM_CLOCK.setTimer(() => this.#group.stop(), GRACE_MS, false);
     });
   }
 
@@ -210,8 +212,8 @@ export class Fleet implements WorkersServer {
     this.#drain.stop();
     this.#cancelGrace();
     this.#state = "closed";
-    const { census, handlersLeft, reports } = this.#crew;
-    const closed = census.counters.closedSince(this.#closedBefore!);
+    const { registry, handlersLeft, reports } = this.#group;
+    const closed = registry.counters.closedSince(this.#closedBefore!);
     const report = { closed, handlersLeft, durationMs: SYSTEM_CLOCK.now() - this.#since };
     reports.emit({ type: "stopped", report });
     this.#report.resolve(report);

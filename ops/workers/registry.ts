@@ -9,10 +9,10 @@ import type { ConnStats } from "../../internal/api/handlers.ts";
 import { Counters, type ServerStats } from "../../internal/server/counters.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
 import { RemoteConn } from "./remote_conn.ts";
-import type { Slot } from "./supervisor.ts";
+import type { Supervisor } from "./supervisor.ts";
 
-/** The functions that the census calls. */
-export interface CensusHooks {
+/** The functions that the registry calls. */
+export interface RegistryHooks {
   /** A connection that was admitted has ended, or was not accepted after all. */
   left(addr: Deno.Addr): void;
   emit(event: ServerEvent): void;
@@ -20,16 +20,16 @@ export interface CensusHooks {
 
 /** A connection that was admitted, and of which its worker has told nothing yet. */
 interface Expected {
-  readonly slot: Slot;
+  readonly supervisor: Supervisor;
   readonly addr: Deno.Addr;
 }
 
 /** Counts connections, from their admission to their end. */
-export class Census {
+export class Registry {
   readonly counters: Counters = new Counters();
   readonly #open = new Map<number, RemoteConn>();
   readonly #expected = new Map<number, Expected>();
-  readonly #hooks: CensusHooks;
+  readonly #hooks: RegistryHooks;
   readonly #now: () => number;
   #lastId = 0;
 
@@ -37,7 +37,7 @@ export class Census {
    * @param hooks The functions that it calls.
    * @param now Returns the time, in milliseconds.
    */
-  constructor(hooks: CensusHooks, now: () => number) {
+  constructor(hooks: RegistryHooks, now: () => number) {
     this.#hooks = hooks;
     this.#now = now;
   }
@@ -53,66 +53,66 @@ export class Census {
   }
 
   /** A connection was admitted; returns its number. */
-  expect(slot: Slot, addr: Deno.Addr): number {
+  expect(supervisor: Supervisor, addr: Deno.Addr): number {
     const id = ++this.#lastId;
-    this.#expected.set(id, { slot, addr });
-    slot.load++;
+    this.#expected.set(id, { supervisor, addr });
+    supervisor.load++;
     return id;
   }
 
   /** Its worker serves it. */
-  accepted(slot: Slot, conn: ConnInfo): void {
+  accepted(supervisor: Supervisor, conn: ConnInfo): void {
     this.#expected.delete(conn.id);
     const { id } = conn;
-    const close = (options: object) => slot.send({ type: "close", id, options });
-    this.#open.set(id, new RemoteConn(conn, slot.index, close, this.#now));
-    slot.accepted++;
-    slot.active++;
+    const close = (options: object) => supervisor.send({ type: "close", id, options });
+    this.#open.set(id, new RemoteConn(conn, supervisor.index, close, this.#now));
+    supervisor.accepted++;
+    supervisor.active++;
     this.counters.accepted++;
     this.#hooks.emit({ type: "accepted", conn });
   }
 
   /** It has ended. */
-  closed(slot: Slot, event: ClosedEvent): void {
-    slot.count(event);
-    this.#end(slot, event);
+  closed(supervisor: Supervisor, event: ClosedEvent): void {
+    supervisor.count(event);
+    this.#end(supervisor, event);
   }
 
-  #left(slot: Slot, addr: Deno.Addr): void {
-    slot.load--;
+  #left(supervisor: Supervisor, addr: Deno.Addr): void {
+    supervisor.load--;
     this.#hooks.left(addr);
   }
 
-  #end(slot: Slot, event: ClosedEvent): void {
+  #end(supervisor: Supervisor, event: ClosedEvent): void {
     if (!this.#open.delete(event.conn.id)) return;
-    slot.active--;
+    supervisor.active--;
     this.counters.ended(event, event);
     this.#hooks.emit(event);
-    this.#left(slot, event.conn.remoteAddr);
+    this.#left(supervisor, event.conn.remoteAddr);
   }
 
   /** Its worker has refused it after it was admitted. Which of several from one address that was makes no difference. */
-  refused(slot: Slot, addr: Deno.Addr): void {
+  refused(supervisor: Supervisor, addr: Deno.Addr): void {
     const text = formatAddr(addr);
     for (const [id, expected] of this.#expected) {
-      if (expected.slot !== slot || formatAddr(expected.addr) !== text) continue;
+      if (expected.supervisor !== supervisor || formatAddr(expected.addr) !== text) continue;
       this.#expected.delete(id);
-      return this.#left(slot, addr);
+      return this.#left(supervisor, addr);
     }
   }
 
   /** A worker has ended, and its connections with it. Returns how many it had. */
-  lost(slot: Slot, error: Error): number {
+  lost(supervisor: Supervisor, error: Error): number {
     for (const [id, expected] of this.#expected) {
-      if (expected.slot !== slot) continue;
+      if (expected.supervisor !== supervisor) continue;
       this.#expected.delete(id);
-      this.#left(slot, expected.addr);
+      this.#left(supervisor, expected.addr);
     }
-    const lost = Array.from(this.#open.values()).filter((conn) => conn.worker === slot.index);
+    const lost = Array.from(this.#open.values()).filter((conn) => conn.worker === supervisor.index);
     for (const conn of lost) {
       const { id, remoteAddr, localAddr, ageMs: durationMs, totals } = conn;
       const info = { id, remoteAddr, localAddr };
-      this.#end(slot, { type: "closed", conn: info, reason: "transport-error", error, ...totals, durationMs });
+      this.#end(supervisor, { type: "closed", conn: info, reason: "transport-error", error, ...totals, durationMs });
     }
     return lost.length;
   }
@@ -123,8 +123,8 @@ export class Census {
   }
 
   /** Returns the counters of all workers together. */
-  stats(slots: readonly Slot[]): ServerStats {
-    const totals = slots.map((slot) => slot.totals);
+  stats(supervisors: readonly Supervisor[]): ServerStats {
+    const totals = supervisors.map((supervisor) => supervisor.totals);
     const sum = (name: keyof typeof totals[number]) => totals.reduce((sum, each) => sum + each[name], 0);
     return {
       ...this.counters.snapshot(this.#open.values(), sum("queued"), sum("handlers")),

@@ -24,11 +24,11 @@ export interface Question {
 type Rejected = (addr: Deno.Addr, reason: AdmissionRejectReason, limit: number | undefined) => void;
 
 /**
- * Admits or rejects connections by the rules of the server, whichever worker has accepted them. There is one such gate,
- * in the main isolate, so the limits are exact. While a connection has to wait, it waits here, and those that come after
+ * Admits or rejects connections by the rules of the server, whichever worker has accepted them. It exists once, in the
+ * main isolate, so the limits are exact. While a connection has to wait, it waits here, and those that come after
  * it wait behind it; a worker that asks about one that may have to wait accepts no other meanwhile.
  */
-export class Gate {
+export class SharedAdmission {
   readonly #admission: Admission;
   readonly #clock: Clock;
   readonly #rejected: Rejected;

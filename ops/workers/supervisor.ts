@@ -1,5 +1,5 @@
 /**
- * The place of one worker: a worker that has crashed is replaced by another.
+ * Starts one worker, and another in its place when it has crashed.
  *
  * @module
  */
@@ -8,22 +8,22 @@ import { stripVTControlCharacters } from "node:util";
 import type { Worker as Thread } from "node:worker_threads";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { addTraffic, type Traffic } from "../../internal/server/counters.ts";
-import { Post } from "./batcher.ts";
+import { Batcher } from "./batcher.ts";
 import { type Setup, type ToMain, type Totals, type ToWorker, unpackError } from "./wire.ts";
 
 /** The states of a worker's place. In `waiting`, its worker has crashed, and the next one begins after a pause. */
 export type WorkerState = "starting" | "serving" | "waiting" | "ended";
 
-/** The functions that a slot calls. */
-export interface SlotHooks {
+/** The functions that a supervisor calls. */
+export interface SupervisorHooks {
   /** Makes what a new worker needs. */
   setup(): Setup;
   /** The worker serves. */
-  ready(slot: Slot, addrs: readonly Deno.Addr[]): void;
+  ready(supervisor: Supervisor, addrs: readonly Deno.Addr[]): void;
   /** The worker has sent a message that does not concern its start or end. */
-  message(slot: Slot, message: ToMain): void;
+  message(supervisor: Supervisor, message: ToMain): void;
   /** The worker has ended, after an error or, without one, because it was stopped. */
-  down(slot: Slot, error: Error | undefined, retryMs: number | undefined): void;
+  down(supervisor: Supervisor, error: Error | undefined, retryMs: number | undefined): void;
 }
 
 /** Time in milliseconds until a worker has loaded its module and has called `serveInWorker`. */
@@ -40,8 +40,8 @@ const GOOD_MS = 60_000;
 
 const NOTHING: Totals = { lines: 0, bytesIn: 0, bytesOut: 0, handlers: 0, hookErrors: 0, queued: 0 };
 
-/** One worker after the other, with the figures of all of them. */
-export class Slot {
+/** Runs one worker after the other, and has the figures of all of them. */
+export class Supervisor {
   /** The number of the place, from 0. */
   readonly index: number;
   /** How many of its workers have crashed. */
@@ -55,9 +55,9 @@ export class Slot {
   readonly #module: URL;
   readonly #maxHeapMb: number;
   readonly #clock: Clock;
-  readonly #hooks: SlotHooks;
+  readonly #hooks: SupervisorHooks;
   #thread: Thread | undefined;
-  readonly #post = new Post<ToWorker>((messages) => this.#thread?.postMessage(messages));
+  readonly #batcher = new Batcher<ToWorker>((messages) => this.#thread?.postMessage(messages));
   #delay = FIRST_MS;
   #since = 0;
   #cancelTimer = () => {};
@@ -74,7 +74,7 @@ export class Slot {
    * @param clock The source of time.
    * @param hooks The functions that it calls.
    */
-  constructor(index: number, options: { module: URL; maxHeapMb: number }, clock: Clock, hooks: SlotHooks) {
+  constructor(index: number, options: { module: URL; maxHeapMb: number }, clock: Clock, hooks: SupervisorHooks) {
     this.index = index;
     this.#module = options.module;
     this.#maxHeapMb = options.maxHeapMb;
@@ -117,12 +117,12 @@ export class Slot {
 
   /** Sends a message, if there is a worker; one that has no setup yet will find what it needs there. */
   send(message: ToWorker): void {
-    if (this.#begun) this.#post.add(message);
+    if (this.#begun) this.#batcher.add(message);
   }
 
   /** Answers a question of the worker. */
   answer(message: ToWorker): void {
-    this.#post.add(message);
+    this.#batcher.add(message);
   }
 
   /** Ends the worker for good. */
@@ -166,8 +166,8 @@ export class Slot {
 
   #begin(thread: Thread): void {
     try {
-      this.#post.add({ type: "start", setup: this.#hooks.setup() });
-      this.#post.flush();
+      this.#batcher.add({ type: "start", setup: this.#hooks.setup() });
+      this.#batcher.flush();
       this.#begun = true;
     } catch (error) {
       // The data cannot be copied.
@@ -181,7 +181,7 @@ export class Slot {
     this.#cancelTimer = this.#clock.setTimer(late, ms, true);
   }
 
-  /** The worker has crashed. */
+  /** The worker has crashed, or could not start: the next one begins after a pause. */
   #end(thread: Thread | undefined, error: Error): void {
     if (thread !== this.#thread || this.state === "ended" || this.state === "waiting") return;
     this.#terminate();

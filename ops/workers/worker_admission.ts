@@ -11,14 +11,14 @@ import { isAtOnce } from "../../internal/admission/entrance.ts";
 import { Rejects } from "../../internal/admission/rejects.ts";
 import { encodeLine } from "../../internal/lines/text.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import type { Judge } from "./asking_listener.ts";
+import type { Admitter } from "./asking_listener.ts";
 import type { Verdict } from "./wire.ts";
 
 /** Maximum number of connections that one listener has asked about, unless connections may have to wait. */
 const MOST = 64;
 
 /** Asks the main isolate. */
-export class WorkerJudge implements Judge {
+export class WorkerAdmission implements Admitter {
   readonly #send: (key: number, addr: Deno.Addr) => void;
   readonly #lastWords: NonNullable<ServeOptions["lastWords"]>;
   readonly #framing: ReturnType<typeof resolveFraming>;
@@ -75,7 +75,7 @@ export class WorkerJudge implements Judge {
     this.#asked.delete(key);
   }
 
-  reject(transport: Transport, { reason, limit = 0 }: Parameters<Judge["reject"]>[1]): void {
+  reject(transport: Transport, { reason, limit = 0 }: Parameters<Admitter["reject"]>[1]): void {
     if (isAtOnce(reason)) return closeQuietly(transport);
     const word = this.#wordFor(reason, limit);
     this.#rejects.add(transport, word === null ? "" : encodeLine(word, this.#framing, true));
@@ -86,7 +86,7 @@ export class WorkerJudge implements Judge {
     this.#rejects.close();
   }
 
-  #wordFor(reason: Parameters<Judge["reject"]>[1]["reason"], limit: number): string | null {
+  #wordFor(reason: Parameters<Admitter["reject"]>[1]["reason"], limit: number): string | null {
     try {
       const word = this.#lastWords(reason, limit);
       return typeof word === "string" ? word : null;

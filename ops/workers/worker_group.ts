@@ -12,12 +12,12 @@ import type { ServerLimits } from "../../internal/api/serve_options.ts";
 import { Reports } from "../../internal/server/reports.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { Balance } from "./balance.ts";
-import { Census } from "./registry.ts";
-import { Gate } from "./shared_admission.ts";
+import { Registry } from "./registry.ts";
+import { SharedAdmission } from "./shared_admission.ts";
 import type { ServeWorkersOptions, WorkerEvent } from "./options.ts";
 import { Replies } from "./replies.ts";
 import type { SharedPlace } from "./sharing.ts";
-import { Slot } from "./supervisor.ts";
+import { Supervisor } from "./supervisor.ts";
 import { type Setup, type ToMain, type ToWorker, unpackError, unpackEvent, type WireEvent } from "./wire.ts";
 
 /** Maximum time in which workers tell their figures, in milliseconds. */
@@ -29,8 +29,8 @@ export interface Limits {
   readonly rules: AdmissionLimits;
 }
 
-/** What a crew is made of. */
-export interface CrewParts {
+/** What a group is made of. */
+export interface GroupParts {
   readonly options: ServeWorkersOptions;
   readonly shared: readonly SharedPlace[];
   readonly limits: Limits;
@@ -41,8 +41,8 @@ export interface CrewParts {
   readonly maxHeapMb: number;
 }
 
-/** The functions that a crew calls. */
-export interface CrewHooks {
+/** The functions that a group calls. */
+export interface GroupHooks {
   /** All workers have begun to serve. */
   serving(): void;
   /** A worker could not begin, and the server has never served. */
@@ -52,13 +52,13 @@ export interface CrewHooks {
 }
 
 /** All workers. */
-export class Crew {
-  readonly slots: readonly Slot[];
-  readonly census: Census;
-  readonly gate: Gate;
+export class WorkerGroup {
+  readonly supervisors: readonly Supervisor[];
+  readonly registry: Registry;
+  readonly admission: SharedAdmission;
   readonly reports: Reports;
-  readonly #parts: CrewParts;
-  readonly #hooks: CrewHooks;
+  readonly #parts: GroupParts;
+  readonly #hooks: GroupHooks;
   readonly #replies = new Replies();
   readonly #balance: Balance;
   #limits: Limits;
@@ -73,35 +73,39 @@ export class Crew {
    * @param parts What it is made of.
    * @param hooks The functions that it calls.
    */
-  constructor(parts: CrewParts, hooks: CrewHooks) {
+  constructor(parts: GroupParts, hooks: GroupHooks) {
     this.#parts = parts;
     this.#hooks = hooks;
     this.#limits = parts.limits;
     const { onEvent, onListen, data } = parts.options;
     this.#data = data;
     const left = (addr: Deno.Addr) => {
-      this.gate.leave(addr);
+      this.admission.leave(addr);
       this.#balance.update();
-      this.gate.letIn();
+      this.admission.letIn();
     };
-    this.census = new Census({ emit: (event) => this.reports.emit(event), left }, () => SYSTEM_CLOCK.now());
-    this.reports = new Reports({ onEvent, onListen }, this.census.counters);
-    this.gate = new Gate(admissionRules(parts.limits.rules), SYSTEM_CLOCK, (remoteAddr, reason, limit) => {
-      this.reports.rejected({ remoteAddr, reason, limit: limit!, error: undefined });
-    });
-    this.slots = Array.from({ length: parts.workers }, (_, i) =>
-      new Slot(i, parts, SYSTEM_CLOCK, {
+    this.registry = new Registry({ emit: (event) => this.reports.emit(event), left }, () => SYSTEM_CLOCK.now());
+    this.reports = new Reports({ onEvent, onListen }, this.registry.counters);
+    this.admission = new SharedAdmission(
+      admissionRules(parts.limits.rules),
+      SYSTEM_CLOCK,
+      (remoteAddr, reason, limit) => {
+        this.reports.rejected({ remoteAddr, reason, limit: limit!, error: undefined });
+      },
+    );
+    this.supervisors = Array.from({ length: parts.workers }, (_, i) =>
+      new Supervisor(i, parts, SYSTEM_CLOCK, {
         setup: () => this.#setup(i),
-        ready: (slot) => this.#ready(slot),
-        message: (slot, message) => this.#take(slot, message),
-        down: (slot, error, retryMs) => this.#down(slot, error, retryMs),
+        ready: (supervisor) => this.#ready(supervisor),
+        message: (supervisor, message) => this.#take(supervisor, message),
+        down: (supervisor, error, retryMs) => this.#down(supervisor, error, retryMs),
       }));
-    this.#balance = new Balance(this.slots, SYSTEM_CLOCK);
+    this.#balance = new Balance(this.supervisors, SYSTEM_CLOCK);
   }
 
   /** Starts the workers. */
   start(): void {
-    for (const slot of this.slots) slot.start();
+    for (const supervisor of this.supervisors) supervisor.start();
   }
 
   get limits(): Readonly<ServerLimits> {
@@ -120,12 +124,12 @@ export class Crew {
     const compiled = admissionRules(rules);
     this.#limits = { conn: mergeLimits(this.#limits.conn, changes), rules };
     this.send({ type: "limits", limits: this.#limits.conn, waits: this.#waits });
-    this.gate.setRules(compiled, this.census.addrs());
+    this.admission.setRules(compiled, this.registry.addrs());
   }
 
   /** Sends a message to all workers that serve. */
   send(message: ToWorker): void {
-    for (const slot of this.slots) slot.send(message);
+    for (const supervisor of this.supervisors) supervisor.send(message);
   }
 
   /** Asks all workers for the figures of now; a busy one that has not answered in time keeps nobody waiting. */
@@ -156,17 +160,17 @@ export class Crew {
   /** Admits no more connections, and replaces no more workers. */
   end(): void {
     this.#ending = true;
-    this.gate.close();
+    this.admission.close();
     this.#balance.close();
     for (const { close } of this.#parts.shared) close();
-    for (const slot of this.slots) if (slot.state !== "serving") slot.stop();
+    for (const supervisor of this.supervisors) if (supervisor.state !== "serving") supervisor.stop();
     this.#endIfAlone();
   }
 
   /** Ends all workers at once. */
   stop(): void {
     this.#balance.close();
-    for (const slot of this.slots) slot.stop();
+    for (const supervisor of this.supervisors) supervisor.stop();
   }
 
   get #waits(): boolean {
@@ -174,7 +178,7 @@ export class Crew {
   }
 
   #ask(message: (key: number) => ToWorker): Promise<void> {
-    const serving = this.slots.filter(({ state }) => state === "serving").map(({ index }) => index);
+    const serving = this.supervisors.filter(({ state }) => state === "serving").map(({ index }) => index);
     return this.#replies.all(serving, (key) => this.send(message(key)));
   }
 
@@ -188,83 +192,83 @@ export class Crew {
       shared: !alone,
       options: { ...this.#limits.conn, ...plain },
       data: this.#data,
-      paused: this.gate.paused,
+      paused: this.admission.paused,
       waits: this.#waits,
     };
   }
 
-  #ready(slot: Slot): void {
-    this.tell({ type: "worker-started", worker: slot.index, crashes: slot.crashes });
+  #ready(supervisor: Supervisor): void {
+    this.tell({ type: "worker-started", worker: supervisor.index, crashes: supervisor.crashes });
     this.#balance.update();
-    if (this.#serving || this.slots.some(({ state }) => state !== "serving")) return;
+    if (this.#serving || this.supervisors.some(({ state }) => state !== "serving")) return;
     this.#serving = true;
     this.#hooks.serving();
-    this.gate.open();
+    this.admission.open();
   }
 
-  #take(slot: Slot, message: ToMain): void {
-    if (message.type === "pong") this.#balance.answered(slot);
-    else if (message.type === "ask") this.#judge(slot, message.key, message.addr);
-    else if (message.type === "event") this.#tookEvent(slot, message.event);
+  #take(supervisor: Supervisor, message: ToMain): void {
+    if (message.type === "pong") this.#balance.answered(supervisor);
+    else if (message.type === "ask") this.#decide(supervisor, message.key, message.addr);
+    else if (message.type === "event") this.#tookEvent(supervisor, message.event);
     else if (message.type === "refreshed") {
-      this.census.told(message.conns);
-      this.#replies.replied(message.key, slot.index);
+      this.registry.told(message.conns);
+      this.#replies.replied(message.key, supervisor.index);
     } else if (message.type === "reloaded") {
-      this.#replies.replied(message.key, slot.index, message.error && unpackError(message.error));
+      this.#replies.replied(message.key, supervisor.index, message.error && unpackError(message.error));
     } else if (message.type === "stopped") {
       this.handlersLeft += message.handlersLeft;
-      slot.stop();
+      supervisor.stop();
     }
   }
 
-  #judge(slot: Slot, key: number, addr: Deno.Addr): void {
-    this.gate.ask({
+  #decide(supervisor: Supervisor, key: number, addr: Deno.Addr): void {
+    this.admission.ask({
       addr,
-      asker: slot,
-      admit: () => this.#admit(slot, addr),
-      answer: (verdict) => slot.answer({ type: "verdict", key, verdict }),
+      asker: supervisor,
+      admit: () => this.#admit(supervisor, addr),
+      answer: (verdict) => supervisor.answer({ type: "verdict", key, verdict }),
     });
   }
 
-  #admit(slot: Slot, addr: Deno.Addr): number {
-    const id = this.census.expect(slot, addr);
+  #admit(supervisor: Supervisor, addr: Deno.Addr): number {
+    const id = this.registry.expect(supervisor, addr);
     this.#balance.update();
     return id;
   }
 
-  #tookEvent(slot: Slot, wire: WireEvent): void {
+  #tookEvent(supervisor: Supervisor, wire: WireEvent): void {
     const event = unpackEvent(wire);
-    if (event.type === "accepted") return this.census.accepted(slot, event.conn);
-    if (event.type === "closed") return this.census.closed(slot, event);
-    if (event.type === "rejected") this.#rejected(slot, event);
-    else if (event.type === "gone") this.census.counters.gone++;
+    if (event.type === "accepted") return this.registry.accepted(supervisor, event.conn);
+    if (event.type === "closed") return this.registry.closed(supervisor, event);
+    if (event.type === "rejected") this.#rejected(supervisor, event);
+    else if (event.type === "gone") this.registry.counters.gone++;
     this.reports.emit(event);
   }
 
-  #rejected(slot: Slot, { remoteAddr, reason }: Extract<ServerEvent, { type: "rejected" }>): void {
-    this.census.counters.rejected++;
-    this.gate.rejected(remoteAddr, reason);
-    if (reason === "refused") this.census.refused(slot, remoteAddr);
+  #rejected(supervisor: Supervisor, { remoteAddr, reason }: Extract<ServerEvent, { type: "rejected" }>): void {
+    this.registry.counters.rejected++;
+    this.admission.rejected(remoteAddr, reason);
+    if (reason === "refused") this.registry.refused(supervisor, remoteAddr);
   }
 
-  #down(slot: Slot, error: Error | undefined, retryMs: number | undefined): void {
-    this.#replies.gone(slot.index);
-    this.#balance.gone(slot);
-    this.gate.forget(({ asker }) => asker === slot);
-    const lost = this.census.lost(slot, new Error(`Worker ${slot.index} has crashed: ${error?.message}`));
-    const worker = slot.index;
+  #down(supervisor: Supervisor, error: Error | undefined, retryMs: number | undefined): void {
+    this.#replies.gone(supervisor.index);
+    this.#balance.gone(supervisor);
+    this.admission.forget(({ asker }) => asker === supervisor);
+    const lost = this.registry.lost(supervisor, new Error(`Worker ${supervisor.index} has crashed: ${error?.message}`));
+    const worker = supervisor.index;
     if (!this.#serving) {
       if (error !== undefined) this.#hooks.failed(error);
     } else if (error === undefined) {
-      this.tell({ type: "worker-stopped", worker, accepted: slot.accepted, lines: slot.totals.lines });
+      this.tell({ type: "worker-stopped", worker, accepted: supervisor.accepted, lines: supervisor.totals.lines });
     } else {
       this.tell({ type: "worker-crashed", worker, error, lost, ...!this.#ending && { retryMs: retryMs! } });
-      if (this.#ending) return slot.stop();
+      if (this.#ending) return supervisor.stop();
     }
     this.#endIfAlone();
   }
 
   #endIfAlone(): void {
-    if (this.#ending && this.slots.every(({ state }) => state === "ended")) this.#hooks.ended();
+    if (this.#ending && this.supervisors.every(({ state }) => state === "ended")) this.#hooks.ended();
   }
 }

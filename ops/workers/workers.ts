@@ -1,10 +1,12 @@
 /**
  * One server on several processors: workers that share one port.
  *
- * This folder holds the call that starts them (here), its options (`options.ts`), the server as its caller sees it
- * (`parallel_server.ts`), the place of each worker (`supervisor.ts`), their connections (`registry.ts`, `remote_conn.ts`), the decisions
- * about new ones (`shared_admission.ts`), who gets the next (`balance.ts`), the port (`sharing.ts`), the messages (`wire.ts`, `batcher.ts`), and what runs in a worker
- * (`in_worker.ts`, `asking_listener.ts`, `worker_admission.ts`).
+ * In the main isolate: the call that starts them (here), its options (`options.ts`), the server as its caller sees it
+ * (`parallel_server.ts`), the workers (`worker_group.ts`), each started and replaced (`supervisor.ts`), their connections
+ * (`registry.ts`, `remote_conn.ts`), the decisions about new ones (`shared_admission.ts`), which worker gets the next
+ * (`balance.ts`), and the port (`sharing.ts`). In each worker: a server (`in_worker.ts`), and a listener that asks about
+ * its connections (`asking_listener.ts`, `worker_admission.ts`). Between them: messages (`wire.ts`, `batcher.ts`), and
+ * requests that all workers answer (`replies.ts`).
  *
  * @module
  */
@@ -13,7 +15,7 @@ import type { ConnInfo } from "../../internal/api/events.ts";
 import type { Server } from "../../internal/server/running.ts";
 import { admissionRules, resolveAdmission } from "../../internal/admission/admission.ts";
 import { resolveConnOptions } from "../../internal/api/conn_options.ts";
-import { Fleet } from "./parallel_server.ts";
+import { ParallelServer } from "./parallel_server.ts";
 import { type Resolved, resolveWorkers, type ServeWorkersOptions } from "./options.ts";
 import type { WorkerConn } from "./remote_conn.ts";
 import { findPlace, type SharedPlace, sharePlace, sharingProblem } from "./sharing.ts";
@@ -110,7 +112,7 @@ export async function serveWorkers(options: ServeWorkersOptions): Promise<Worker
   admissionRules(limits.rules);
   const { places, engine } = resolved;
   const shared: SharedPlace[] = [];
-  let fleet: Fleet | undefined;
+  let server: ParallelServer | undefined;
   try {
     const problem = engine === "deno" ? await sharingProblem() : undefined;
     const alone = problem !== undefined;
@@ -118,12 +120,12 @@ export async function serveWorkers(options: ServeWorkersOptions): Promise<Worker
     for (const place of places) shared.push(alone ? findPlace(place) : sharePlace(place, engine, keepAliveMs));
     const workers = alone ? 1 : resolved.workers;
     const maxHeapMb = await heapOf(resolved);
-    fleet = new Fleet({ options, shared, limits, workers, alone, module: resolved.module, maxHeapMb });
-    if (problem !== undefined && resolved.workers > 1) fleet.tell({ type: "workers-alone", problem });
-    await fleet.started;
-    return fleet;
+    server = new ParallelServer({ options, shared, limits, workers, alone, module: resolved.module, maxHeapMb });
+    if (problem !== undefined && resolved.workers > 1) server.tell({ type: "workers-alone", problem });
+    await server.started;
+    return server;
   } catch (error) {
-    fleet?.abandon();
+    server?.abandon();
     for (const place of shared) place.close();
     throw error;
   }
