@@ -297,7 +297,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** A clock has expired. */
   expire(expiry: Expiry): void {
-    if (expiry === "listen") this.#parts.listen();
+    if (expiry === "read-ahead") this.#parts.readAhead();
     else if (expiry === "stuck") this.#parts.outbox.stuck();
     else if (expiry === "max-age") this.finish(expiry);
     else if (expiry === "overdue") this.abort("max-age");

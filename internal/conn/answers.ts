@@ -94,7 +94,7 @@ export class Answers<Data> implements Answerer {
   answer(): Promise<void> | undefined {
     const { framing } = this.#cutter;
     if (framing !== this.#arrangedFor) this.#arrange(framing);
-    this.#reader.ahead = false;
+    this.#reader.answersFirst = false;
     return this.#limiter === undefined ? this.#answerEach() : this.#answerBlock(this.#limiter);
   }
 
@@ -109,7 +109,7 @@ export class Answers<Data> implements Answerer {
       return undefined;
     }
     // The end, or a breach, is seen to when this block has been answered.
-    if (limiter.breach !== undefined || reader.peerEnded) reader.ahead = true;
+    if (limiter.breach !== undefined || reader.peerEnded) reader.answersFirst = true;
     const dropsCr = this.#cutter.framing.dropsCr;
     if (this.#handler[ANSWER_BYTES] === undefined || block.length > SHORT_BYTES || this.#budget.tight) {
       const text = decodeLines(block, dropsCr);
@@ -136,7 +136,7 @@ export class Answers<Data> implements Answerer {
     this.answering = true;
     const replies = this.#handler.block!(lines, this.#conn.handle);
     // A handler that has changed the framing has changed what the rest of the input means.
-    if (this.#cutter.framing !== this.#arrangedFor && this.#reader.input.size > 0) this.#reader.ahead = true;
+    if (this.#cutter.framing !== this.#arrangedFor && this.#reader.input.size > 0) this.#reader.answersFirst = true;
     if (replies instanceof Promise) return this.#answerLater(replies);
     this.answering = false;
     this.#outbox.add(checkText(replies, "a string"));
@@ -180,7 +180,7 @@ export class Answers<Data> implements Answerer {
     await outbox.flush();
     // The handler may have closed the connection at its last line. What has come meanwhile, perhaps the end of input, is
     // cut before it is decided why the input ended.
-    if (reader.stopped || reader.ahead) return;
+    if (reader.stopped || reader.answersFirst) return;
     const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
     if (breach !== undefined || reader.peerEnded) reader.end(breach ?? "end");
   }

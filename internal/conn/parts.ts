@@ -230,9 +230,9 @@ export class Parts<Data> {
   }
 
   /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
-  listen(): void {
+  readAhead(): void {
     if (this.#host.keepAliveMs !== Infinity) keepAlive(this.transport);
-    this.reader.listen();
+    this.reader.readAhead();
   }
 
   /** Ends this side, and lets the peer read what was written. */

@@ -103,7 +103,7 @@ export class Upgrade {
     } catch (error) {
       throw this.#failed("tls-handshake", error);
     } finally {
-      reader.lent = reader.ahead = false;
+      reader.lent = reader.answersFirst = false;
       clocks.limitRead(undefined);
       clocks.rest();
       clocks.work();

@@ -72,9 +72,15 @@ export class Reader {
   wanting = false;
   /** Maximum size of the input that the handler waits for, in bytes. */
   #mostBytes = 0;
-  /** Whether bytes have come in a read that no handler waited for. */
-  ahead = false;
-  /** Whether the input buffer holds lines or replies that are still in use, so that it must not change. */
+  /**
+   * Whether the answerer is called before the next read: bytes were read ahead, the rest of the input has another framing
+   * now, or its end is still to be answered.
+   */
+  answersFirst = false;
+  /**
+   * Whether the input buffer must not change: it holds lines or replies that are in use, or the beginning of a TLS
+   * handshake.
+   */
   lent = false;
   /** Whether reading is over; input that has come may still be handed out. */
   over = false;
@@ -181,8 +187,8 @@ export class Reader {
    * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
    * the handler.
    */
-  async listen(): Promise<void> {
-    if (this.pace?.holdsUp) return this.#clocks.listenLater();
+  async readAhead(): Promise<void> {
+    if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
     while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.input.hasRoom) {
       try {
         const read = this.outstanding ?? this.#startRead();
@@ -195,7 +201,7 @@ export class Reader {
       } catch (error) {
         return this.#failed(error);
       }
-      this.ahead = true;
+      this.answersFirst = true;
       if (this.pace !== undefined) return;
     }
     // There is no room to read more, but some transports can report a reset without a read.
@@ -259,7 +265,7 @@ export class Reader {
     return TURNS.take(TURN_BYTES);
   }
 
-  /** Reads once, when it is this connection's turn, unless `listen` has read something before. */
+  /** Reads once, when it is this connection's turn, unless `readAhead` has read something before. */
   #readFor(waiter: Waiter): void {
     const { byteCount } = this;
     this.wanting = true;
@@ -323,13 +329,13 @@ export class Reader {
    */
   async read(answerer: Answerer): Promise<void> {
     try {
-      while (!this.over || this.ahead) {
+      while (!this.over || this.answersFirst) {
         this.wanting = true;
         if (this.pace !== undefined) await this.pace.read();
         const turn = this.#turn();
         if (turn !== undefined) await turn;
-        // Bytes that `listen` has read meanwhile come first: the peer may send no more before they are answered.
-        if (!this.ahead) {
+        // Bytes that `readAhead` has read meanwhile come first: the peer may send no more before they are answered.
+        if (!this.answersFirst) {
           const read = this.#waitFor(answerer);
           if (read === undefined) break;
           try {
@@ -392,7 +398,7 @@ export class Reader {
     }
   }
 
-  /** Handles a settled read, unless `listen` has done so; returns whether bytes may be handed out. */
+  /** Handles a settled read, unless `readAhead` has done so; returns whether bytes may be handed out. */
   #readSettled(read: Promise<number | null>, count: number | null): boolean {
     this.waiting = false;
     if (this.outstanding !== read) return true;

@@ -15,7 +15,7 @@ import type { Awaited, Expiry, Timeouts } from "./expiry.ts";
 const JITTER = 0.1;
 
 /** Time for which a handler works without reading before the server checks for a reset by the peer, in milliseconds. */
-export const LISTEN_MS = 250;
+export const READ_AHEAD_MS = 250;
 
 /** Time that a body has before `minBytesPerSecond` applies, in milliseconds. */
 const RATE_GRACE_MS = 5000;
@@ -60,7 +60,7 @@ export class ConnectionClocks implements Sleeper {
   #halfClosed = false;
   #working = false;
   #handlerAt = Infinity;
-  #listenAt = Infinity;
+  #readAheadAt = Infinity;
   #writeAt = Infinity;
   #stuckAt: number | undefined;
   #ageAt: number | undefined;
@@ -209,14 +209,14 @@ export class ConnectionClocks implements Sleeper {
   work(): void {
     if (this.#leaving) return;
     this.#working = true;
-    this.listenLater();
+    this.readAheadLater();
     this.#startHandler();
   }
 
   /** Sets the time of the next check for a reset by the peer while the handler works. */
-  listenLater(): void {
-    this.#listenAt = this.#now() + LISTEN_MS;
-    this.#watch(this.#listenAt);
+  readAheadLater(): void {
+    this.#readAheadAt = this.#now() + READ_AHEAD_MS;
+    this.#watch(this.#readAheadAt);
   }
 
   /** The handler has read or written something, so it does not hang: its clock restarts. */
@@ -233,7 +233,7 @@ export class ConnectionClocks implements Sleeper {
   /** The handler no longer works: it has settled, or it asks for more input. */
   stopHandler(): void {
     this.#working = false;
-    this.#handlerAt = this.#listenAt = Infinity;
+    this.#handlerAt = this.#readAheadAt = Infinity;
   }
 
   /** Whether the handler works, or reads a body, so that it comes to no line boundary. */
@@ -311,13 +311,13 @@ export class ConnectionClocks implements Sleeper {
    */
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? Math.min(this.#idleAt, this.#handlerAt) : this.#writeAt;
-    const lookAt = Math.min(this.#listenAt, this.#stuckAt ?? Infinity, this.#readAt ?? Infinity);
+    const lookAt = Math.min(this.#readAheadAt, this.#stuckAt ?? Infinity, this.#readAt ?? Infinity);
     const lifeAt = Math.min(this.#ageAt ?? Infinity, this.#deadlineAt ?? Infinity, this.#closingAt ?? Infinity);
     return Math.min(peerAt, this.#begunAt, this.#firstAt ?? Infinity, lookAt, lifeAt);
   }
 
   wake(now: number): void {
-    if (this.#listenAt <= now) this.#once("listen", () => this.#listenAt = Infinity);
+    if (this.#readAheadAt <= now) this.#once("read-ahead", () => this.#readAheadAt = Infinity);
     else if (this.#readAt !== undefined && this.#readAt <= now) {
       this.#once("read-timeout", () => this.#readAt = undefined);
     } else if (isDue(this.#stuckAt, now)) this.#once("stuck", () => this.#stuckAt = undefined);

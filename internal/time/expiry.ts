@@ -17,7 +17,7 @@ export type Timeouts = Pick<
  * The clock that has expired. Most names are the close reason of the same name. The others:
  *
  * - `stuck`: the peer has not taken a large block for a while, so the block's memory counts from now on
- * - `listen`: the handler has worked for a while, and the peer may have reset the connection since
+ * - `read-ahead`: the handler has worked for a while, and the peer may have reset the connection since
  * - `overdue`: the handler still works long after `maxAge`
  * - `read-timeout`: the time of one read is up, which ends that read alone
  * - `closing`: the time of a step of the connection's end is up
@@ -32,7 +32,7 @@ export type Expiry =
   | "stuck"
   | "handler-timeout"
   | "max-age"
-  | "listen"
+  | "read-ahead"
   | "overdue"
   | "read-timeout"
   | "closing";
