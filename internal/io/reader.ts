@@ -199,6 +199,8 @@ export class Reader {
         this.received(count);
         if (count !== null) this.#clocks.heard();
       } catch (error) {
+        // TLS was cut off. What had come before is still the handler's; the read after that fails.
+        if (error instanceof Deno.errors.UnexpectedEof && this.input.size > 0) return this.#clocks.halfClose();
         return this.#failed(error);
       }
       this.answersFirst = true;

@@ -215,6 +215,44 @@ testOnce(
   },
 );
 
+for (const wayIn of ["line", "lines", "readable"]) {
+  testOnce(`a handler of ${wayIn} gets all lines that came before TLS was cut off, however long it takes`, async () => {
+    const clock = new FakeClock();
+    const lines: string[] = [];
+    const aWhile = () => new Promise<void>((resolve) => clock.setTimer(resolve, 1000));
+    const take = (line: string) => (lines.push(line), aWhile());
+    const options = {
+      listener: await listenTls({ listener: listenLoopback(), ...IDENTITY }),
+      clock,
+      idleTimeout: Infinity,
+    };
+    await using t = wayIn === "line" ? startServer(options, take) : startConversations(options, async (conn) => {
+      if (wayIn === "lines") { for await (const line of conn.lines) await take(line); }
+      else {
+        await aWhile();
+        for await (const bytes of conn.readable) {
+          lines.push(...new TextDecoder().decode(bytes).split("\n").slice(0, -1));
+        }
+      }
+    });
+    const socket = net.connect(t.port, "127.0.0.1");
+    const client = tls.connect({ socket, ca: AUTHORITY.cert, servername: "localhost" });
+    client.on("error", () => {});
+    await once(client, "secureConnect");
+    await t.until("accepted");
+    await new Promise((resolve) => client.write("one\ntwo\nthree\nfour\nfi", resolve));
+    // The socket ends, and TLS does not.
+    socket.end();
+    const closed = t.closed();
+    for (let done = false; !done; closed.then(() => done = true)) {
+      await clock.advance(100);
+      await turn();
+    }
+    assertEquals([lines, (await closed).reason], [["one", "two", "three", "four"], "reset"]);
+    socket.destroy();
+  });
+}
+
 testOnce("halfCloseTimeout counts from the moment at which the end is noticed while a line handler works", async () => {
   const { t, clock } = startWaiting({ halfCloseTimeout: 5000 });
   await using _ = t;
