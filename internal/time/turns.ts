@@ -55,26 +55,19 @@ export function round(): Promise<void> {
 /** Rounds after which the loop has asked the kernel about Deno's sockets: it does so at least once in 61 rounds. */
 const ROUNDS = 64;
 
-/**
- * Rounds between two turns of new connections where an engine asks the kernel about its own sockets. They are enough to
- * answer what has been read. The loop asks about Deno's sockets about once in four such turns.
- */
-const ROUNDS_ASKED = 16;
+/** Number of these rounds after which the kernel is asked about the other sockets once more; each costs a system call. */
+const ROUNDS_PER_ASK = 32;
 
-/**
- * Waits for rounds of the event loop; with {@linkcode ROUNDS} of them, until the loop has asked the kernel about its
- * sockets, in a tenth of the time that {@linkcode turn} takes.
- */
-async function rounds(count: number): Promise<void> {
-  for (let left = count; left > 0; left--) {
-    // Asked in each round, the other sockets would cost a system call more for each connection.
-    if (left === count || left === count / 2) askNow();
+/** Waits until the loop has asked the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
+async function rounds(): Promise<void> {
+  for (let left = ROUNDS; left > 0; left--) {
+    if (left % ROUNDS_PER_ASK === 0) askNow();
     await round();
   }
 }
 
 function roundsOrTurn(): Promise<void> {
-  return hasAskers() ? rounds(ROUNDS_ASKED) : turn();
+  return hasAskers() ? rounds() : turn();
 }
 
 /**
@@ -82,7 +75,7 @@ function roundsOrTurn(): Promise<void> {
  * {@linkcode socketsTurns} waits for it several times.
  */
 export async function socketsTurn(): Promise<void> {
-  await rounds(ROUNDS);
+  await rounds();
   await turn();
 }
 
@@ -191,7 +184,7 @@ export const TURN_LINES = 1024;
 export const LINE_WORK: number = TURN_BYTES / TURN_LINES;
 
 /** The turns of connections that send much. All servers of a process share them, because they share one event loop. */
-export const TURNS: Turns = new Turns(TURN_BYTES, () => rounds(ROUNDS));
+export const TURNS: Turns = new Turns(TURN_BYTES, rounds);
 
 /**
  * The turns of new connections, which are counted, because accepting 64 can take some milliseconds. They are separate
