@@ -14,7 +14,7 @@ export interface Framing {
    * - `any`: LF; one CR before it is dropped
    * - `lf`: LF; a CR before it belongs to the line
    * - `crlf`: CR LF; a CR or an LF alone belongs to the line
-   * - `{ delimiter }`: text or bytes of the caller's choice, of 1 to 16 bytes, such as `"\0"`
+   * - `{ delimiter }`: text in the `encoding`, or bytes, of 1 to 16 bytes, such as `"\0"`
    *
    * What the server adds itself, such as the end of a line handler's reply, ends with LF under `any` and `lf`, and
    * otherwise with what ends a line.
@@ -91,8 +91,8 @@ export function resolveFraming(framing: Partial<Framing> = {}, base: Framing = D
   checkOptions("framing", framing);
   const { lineEnd = base.lineEnd, encoding = base.encoding, invalidText = base.invalidText } = framing;
   const { unterminated = base.unterminated, onLongLine = base.onLongLine } = framing;
-  const delimiter = delimiterOf(lineEnd);
   checkWord("framing.encoding", encoding, ["utf-8", "latin1"]);
+  const delimiter = delimiterOf(lineEnd, encoding);
   checkWord("framing.invalidText", invalidText, ["replace", "error"]);
   checkWord("framing.unterminated", unterminated, ["line", "drop", "error"]);
   checkWord("framing.onLongLine", onLongLine, ["close", "discard", "truncate"]);
@@ -107,21 +107,49 @@ export function resolveFraming(framing: Partial<Framing> = {}, base: Framing = D
   };
 }
 
-function delimiterOf(lineEnd: unknown): Uint8Array {
+function delimiterOf(lineEnd: unknown, encoding: Framing["encoding"]): Uint8Array {
   if (lineEnd === "any" || lineEnd === "lf") return Uint8Array.of(10);
   if (lineEnd === "crlf") return Uint8Array.of(13, 10);
   if (typeof lineEnd !== "object" || lineEnd === null || !("delimiter" in lineEnd)) {
     throw new TypeError(`Cannot use framing.lineEnd ${show(lineEnd)}: expected "any", "lf", "crlf" or { delimiter }`);
   }
-  return bytesOf("framing.lineEnd.delimiter", lineEnd.delimiter, LONGEST_DELIMITER);
+  return bytesOf("framing.lineEnd.delimiter", lineEnd.delimiter, LONGEST_DELIMITER, encoding);
 }
 
-/** Checks a delimiter of at least one byte, and returns a copy of its bytes; text becomes UTF-8. */
-export function bytesOf(name: string, delimiter: unknown, longest: number): Uint8Array {
+/** Checks a delimiter of at least one byte, and returns a copy of its bytes; text is encoded as the connection's is. */
+export function bytesOf(
+  name: string,
+  delimiter: unknown,
+  longest: number,
+  encoding: Framing["encoding"],
+): Uint8Array {
   if (typeof delimiter !== "string" && !(delimiter instanceof Uint8Array)) {
     throw new TypeError(`Cannot use ${name}: expected a string or a Uint8Array, got ${show(delimiter)}`);
   }
-  const bytes = typeof delimiter === "string" ? new TextEncoder().encode(delimiter) : delimiter.slice();
+  const bytes = typeof delimiter !== "string"
+    ? delimiter.slice()
+    : encoding === "latin1"
+    ? latin1Of(`use ${name}`, delimiter)
+    : new TextEncoder().encode(delimiter);
   if (bytes.length > 0 && bytes.length <= longest) return bytes;
   throw new RangeError(`Cannot use ${name} of ${bytes.length} bytes: expected 1 to ${longest} bytes`);
+}
+
+/**
+ * Encodes text as ISO 8859-1, in which each character is the byte of the same number.
+ *
+ * @param what What cannot be done if a character is beyond that, to be read after "Cannot".
+ * @param text The text.
+ * @throws {TypeError} If the text has such a character.
+ */
+export function latin1Of(what: string, text: string): Uint8Array {
+  const beyond = /[^\0-\xff]/u.exec(text)?.[0].codePointAt(0);
+  if (beyond !== undefined) {
+    const name = beyond.toString(16).toUpperCase().padStart(4, "0");
+    throw new TypeError(`Cannot ${what} U+${name}: latin1 ends at U+00FF`);
+  }
+  const bytes = new Uint8Array(text.length);
+  // `Uint8Array.from` would take twenty times as long.
+  for (let at = 0; at < bytes.length; at++) bytes[at] = text.charCodeAt(at);
+  return bytes;
 }

@@ -150,7 +150,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * Reads up to a delimiter, and drops the delimiter.
    *
-   * @param delimiter The text or bytes that end the data: at least one byte, at most 1024.
+   * @param delimiter The text, in the connection's encoding, or the bytes that end the data: 1 to 1024 bytes.
    * @param options A time limit or a signal; and `maxBytes`, the maximum number of bytes before the delimiter, which is
    * 1 MiB by default.
    * @returns The bytes before the delimiter, in memory of their own; `null` if the input has ended and nothing was

@@ -174,7 +174,7 @@ export class Input {
   /** Reads up to a delimiter, which is dropped; null if there is no more input. */
   async readUntil(delimiter: string | Uint8Array, options: BytesOptions = {}): Promise<Bytes | null> {
     const maxBytes = checkMaxBytes("readUntil", options);
-    const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER);
+    const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER, this.cutter.framing.encoding);
     const { input } = this.reader;
     return await this.read<Bytes | null>({
       take: () => this.#takeUntil(wanted, maxBytes),

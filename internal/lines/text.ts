@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Framing, ResolvedFraming } from "../api/framing.ts";
+import { type Framing, latin1Of, type ResolvedFraming } from "../api/framing.ts";
 
 // A BOM is kept as text.
 const DECODER = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -107,14 +107,7 @@ export function begunCharacter(bytes: Uint8Array, start: number, end: number): n
 export function encode(text: string, encoding: Framing["encoding"]): string | Uint8Array {
   if (encoding === "utf-8") return text;
   if (!/[^\0-\x7f]/.test(text)) return text;
-  const beyond = /[^\0-\xff]/u.exec(text)?.[0].codePointAt(0);
-  if (beyond === undefined) {
-    const bytes = new Uint8Array(text.length);
-    // `Uint8Array.from` would take twenty times as long.
-    for (let at = 0; at < bytes.length; at++) bytes[at] = text.charCodeAt(at);
-    return bytes;
-  }
-  throw new TypeError(`Cannot write U+${beyond.toString(16).toUpperCase().padStart(4, "0")}: latin1 ends at U+00FF`);
+  return latin1Of("write", text);
 }
 
 /**

@@ -5,7 +5,8 @@
  */
 
 import type { Framing } from "@x/shouty";
-import { delimiterOf, find } from "./reads.ts";
+import { delimiterOf } from "./framing_oracle.ts";
+import { find } from "./reads.ts";
 
 /** What a handler is to see: a line and how it ended, or what `lastWords` is asked for. */
 export type Seen = readonly [line: string, lineEnd: string | undefined] | string;
@@ -19,7 +20,7 @@ export interface Framed {
 
 /** Cuts a whole input into lines. */
 export function frame(input: Uint8Array, framing: Framing, maxLineBytes: number): Framed {
-  const delimiter = delimiterOf(framing.lineEnd);
+  const delimiter = delimiterOf(framing);
   const seen: Seen[] = [];
   let lastLineEnd: string | undefined;
   const over = (reason: string): Framed => ({ seen: reason === "end" ? seen : [...seen, reason], reason, lastLineEnd });

@@ -32,9 +32,13 @@ const LF = 10;
 const CR = 13;
 
 /** Returns the bytes that end a line. */
-export function delimiterOf({ lineEnd }: Pick<Framing, "lineEnd">): Uint8Array {
+export function delimiterOf({ lineEnd, encoding }: Pick<Framing, "lineEnd" | "encoding">): Uint8Array {
   if (typeof lineEnd === "string") return lineEnd === "crlf" ? Uint8Array.of(CR, LF) : Uint8Array.of(LF);
-  return typeof lineEnd.delimiter === "string" ? new TextEncoder().encode(lineEnd.delimiter) : lineEnd.delimiter;
+  const { delimiter } = lineEnd;
+  if (typeof delimiter !== "string") return delimiter;
+  return encoding === "latin1"
+    ? Uint8Array.from(delimiter, (character) => character.charCodeAt(0))
+    : new TextEncoder().encode(delimiter);
 }
 
 /**

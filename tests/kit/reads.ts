@@ -6,6 +6,7 @@
 
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { type Conn, type Framing, LimitError } from "@x/shouty";
+import { delimiterOf } from "./framing_oracle.ts";
 import { fc, toBytes } from "./property.ts";
 import { pass } from "./segments.ts";
 
@@ -107,7 +108,7 @@ export class Position {
         return await this.#cancelledReadable(conn, step.ticks);
       case "framing":
         conn.setFraming({ lineEnd: step.lineEnd });
-        this.#delimiter = delimiterOf(step.lineEnd);
+        this.#delimiter = delimiterOf({ lineEnd: step.lineEnd, encoding: "utf-8" });
         this.#dropsCr = step.lineEnd === "any";
     }
   }
@@ -219,12 +220,6 @@ export class Position {
     this.#at += bytes.length;
     return bytes;
   }
-}
-
-/** The bytes that end a line. */
-export function delimiterOf(lineEnd: LineEnds): Uint8Array {
-  if (typeof lineEnd === "object") return toBytes(lineEnd.delimiter);
-  return toBytes(lineEnd === "crlf" ? "\r\n" : "\n");
 }
 
 /** Finds bytes in others, the slow way; -1 if there are none. */

@@ -3,7 +3,8 @@ import type { Conn, Framing, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { frame, type Framed, type Seen } from "../kit/frames.ts";
 import { check, fc, toBytes } from "../kit/property.ts";
-import { delimiterOf, find, type LineEnds } from "../kit/reads.ts";
+import { delimiterOf } from "../kit/framing_oracle.ts";
+import { find, type LineEnds } from "../kit/reads.ts";
 import { listenerOf } from "../kit/segments.ts";
 import { startConversations, startServer, type TestServer } from "../kit/server.ts";
 
@@ -70,8 +71,8 @@ const anyPart = fc.oneof(
   { weight: 1, arbitrary: fc.uint8Array({ maxLength: 5 }) },
 );
 
-function inputOf(parts: readonly (number | string | Uint8Array | undefined)[], lineEnd: LineEnds): Uint8Array {
-  const delimiter = delimiterOf(lineEnd);
+function inputOf(parts: readonly (number | string | Uint8Array | undefined)[], framing: Framing): Uint8Array {
+  const delimiter = delimiterOf(framing);
   const bytesOf = (part: typeof parts[number]) =>
     typeof part === "object" || typeof part === "string" ? toBytes(part) : delimiter.subarray(0, part);
   return Uint8Array.from(parts.flatMap((part) => [...bytesOf(part)]));
@@ -84,7 +85,7 @@ for (const [how, start] of Object.entries(HANDLERS)) {
   test(`${how} gets the lines that the framing describes, however the input comes`, async () => {
     const arbitraries = [fc.array(anyPart, { maxLength: 24 }), anyFraming, anyMost, anySizes, anySizes] as const;
     await check([...arbitraries], async (parts, framing, most, cuts, ticks) => {
-      const input = inputOf(parts, framing.lineEnd);
+      const input = inputOf(parts, framing);
       assertEquals(await serve(start, input, framing, most, cuts, ticks), frame(input, framing, most));
     }, 300);
   });
@@ -129,9 +130,10 @@ for (const [how, start] of Object.entries(HANDLERS)) {
       const wanted: string[] = [];
       for (let rest = input; rest.length > 0;) {
         const { lineEnd, encoding } = plan[wanted.length % plan.length];
-        const found = find(rest, delimiterOf(lineEnd));
+        const delimiter = delimiterOf({ lineEnd, encoding });
+        const found = find(rest, delimiter);
         const line = found < 0 ? rest : rest.subarray(0, found);
-        rest = rest.subarray(found < 0 ? rest.length : found + delimiterOf(lineEnd).length);
+        rest = rest.subarray(found < 0 ? rest.length : found + delimiter.length);
         const withCr = lineEnd === "any" && line.at(-1) === 13;
         const bytes = withCr ? line.subarray(0, -1) : line;
         wanted.push(encoding === "latin1" ? String.fromCharCode(...bytes) : new TextDecoder().decode(bytes));

@@ -56,6 +56,26 @@ test("latin1 holds for lines and for what is written; a character beyond it is r
   assertEquals(Uint8Array.from(parts), latin1(`${all}bye \xff\n`));
 });
 
+test("under latin1 a delimiter that is text is latin1, too, and a character beyond it is refused", async () => {
+  const framing = { encoding: "latin1", lineEnd: { delimiter: "é" } } as const;
+  const got: unknown[] = [];
+  await using t = startConversations({ ...inMemory(), framing }, async (conn) => {
+    got.push(await conn.readLine(), await conn.readUntil("ü"));
+    await assertRejects(() => conn.readUntil("€"), TypeError, "Cannot use delimiter U+20AC: latin1 ends at U+00FF");
+    conn.close({ lastWord: "bye" });
+  });
+  const client = await t.connect();
+  await client.write(latin1("oneétwoü"));
+  assertEquals(await client.read(), latin1("byeé"));
+  assertEquals(got, ["one", latin1("two")]);
+  const beyond = { encoding: "latin1", lineEnd: { delimiter: "€" } } as const;
+  assertThrows(
+    () => startConversations({ ...inMemory(), framing: beyond }, () => {}),
+    TypeError,
+    "Cannot use framing.lineEnd.delimiter U+20AC: latin1 ends at U+00FF",
+  );
+});
+
 test("a reply that latin1 does not have is the handler's error; what the server itself says is sent with question marks", async () => {
   const lastWords = () => "sorry €";
   const options = { ...inMemory(), lastWords, framing: { encoding: "latin1" } } as const;
