@@ -103,8 +103,9 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   readonly signal: AbortSignal;
   /**
    * Aborts when a shutdown with `drain: "finish"`, `maxAge` or `maxLines` asks the connection to finish; its `reason`
-   * says which. A handler that reads need not know: its input ends at the next line boundary. A handler that only
-   * writes should return when it aborts.
+   * says which. A handler that reads lines need not know: its input ends at the next line boundary, a wait for a line
+   * of which nothing has come. A handler that only writes should return when it aborts. One that waits in `readExactly`
+   * or `readUntil` between two messages can pass this signal to the read, which then rejects with its reason.
    */
   readonly finishing: AbortSignal;
   /**
@@ -136,10 +137,11 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * Reads a given number of bytes.
    *
    * @param count The number of bytes, a whole number from 0.
-   * @param options A time limit or a signal; and `maxBytes`, the largest number allowed, which is 1 MiB by default.
+   * @param options A time limit or a signal; and `maxBytes`, the largest number allowed: from 1 byte to 256 MiB, 1 MiB
+   * by default.
    * @returns The bytes, in memory of their own.
-   * @throws {Deno.errors.UnexpectedEof} If the input ends before that, for whatever reason. What had come stays
-   * readable. (All errors are rejections.)
+   * @throws {Deno.errors.UnexpectedEof} If the input ends before that, for whatever reason. If the peer has ended it,
+   * what had come stays readable. (All errors are rejections.)
    * @throws {LimitError} If `count` is above `maxBytes`; nothing is read then.
    * @throws {Deno.errors.TimedOut} If `timeout` has passed.
    * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
@@ -155,8 +157,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * 1 MiB by default.
    * @returns The bytes before the delimiter, in memory of their own; `null` if the input has ended and nothing was
    * left.
-   * @throws {Deno.errors.UnexpectedEof} If the input ends before the delimiter. What had come stays readable. (All
-   * errors are rejections.)
+   * @throws {Deno.errors.UnexpectedEof} If the input ends before the delimiter. If the peer has ended it, what had
+   * come stays readable. (All errors are rejections.)
    * @throws {LimitError} If more than `maxBytes` bytes come before the delimiter; nothing is taken then.
    * @throws {Deno.errors.TimedOut} If `timeout` has passed.
    * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
@@ -229,16 +231,17 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    */
   close(options?: CloseOptions): void;
   /**
-   * Changes limits of this connection. They hold from the next read, for bytes that have come already, too; a clock
-   * whose limit is changed starts anew.
+   * Changes limits of this connection. They hold from the next read, and for one that waits already, and for bytes that
+   * have come, too; a clock whose limit is changed starts anew. A limit that has its default from `idleTimeout` keeps its
+   * value when that is changed.
    *
    * @param limits The limits that change.
    * @throws {RangeError | TypeError} If a limit is wrong; nothing is changed then.
    */
   setLimits(limits: ConnOptions): void;
   /**
-   * Changes the framing of this connection. It holds from the next read, for bytes that have come already, too; in a
-   * line handler from the next line.
+   * Changes the framing of this connection. It holds from the next read, and for one that waits already, and for bytes
+   * that have come, too; in a line handler from the next line.
    *
    * @param framing What changes.
    * @throws {RangeError | TypeError} If a value is wrong; nothing is changed then.

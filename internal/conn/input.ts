@@ -167,7 +167,7 @@ export class Input {
       take: () => input.size >= count ? input.take(count) : undefined,
       begun: () => input.size,
       mostBytes: () => count,
-      ended: () => this.eof(`Cannot read ${count} bytes: the input has ended after ${input.size}`),
+      ended: () => this.eof(`Cannot read ${count} bytes: the input has ended ${this.#endedAfter}`),
     }, options);
   }
 
@@ -180,7 +180,8 @@ export class Input {
       take: () => this.#takeUntil(wanted, maxBytes),
       begun: () => input.size,
       mostBytes: () => maxBytes + wanted.length,
-      ended: () => input.size === 0 ? null : this.eof("Cannot read: the input has ended before the delimiter"),
+      ended: () =>
+        input.size === 0 ? null : this.eof(`Cannot read up to the delimiter: the input has ended ${this.#endedAfter}`),
     }, options);
   }
 
@@ -208,7 +209,9 @@ export class Input {
 
   /** Keeps the handler from reading until {@linkcode release}. Throws if it reads already, or has left a body unread. */
   reserve(): void {
-    if (this.#busy || this.#body !== undefined || !this.#skipped()) throw busy();
+    if (this.#busy || this.#body !== undefined || !this.#skipped()) {
+      throw new TypeError("Cannot begin TLS: a read has not settled, or the rest of a body has not come");
+    }
     this.#busy = true;
   }
 
@@ -372,6 +375,11 @@ export class Input {
     reader.end(breach ?? (reader.peerEnded ? "end" : undefined));
     this.#owner.inputEnded(breach, atOnce);
     return true;
+  }
+
+  /** How much input there was, or that the server hands out no more of it; to be read after "the input has ended". */
+  get #endedAfter(): string {
+    return this.reader.stopped ? "with the connection" : `after ${this.reader.input.size}`;
   }
 
   /** Throws the error of a read whose input has ended early. */

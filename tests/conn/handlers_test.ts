@@ -287,6 +287,12 @@ test("a conversation handler's return closes the connection gracefully", async (
   assertEquals((await t.closed()).reason, "closed");
 });
 
+test("a conversation handler that returns something else than a promise has returned", async () => {
+  await using t = startConversations(inMemory(), (() => 5) as never);
+  assertEquals(await t.talk("one\n"), "");
+  assertEquals([(await t.closed()).reason, t.all("handler-error")], ["closed", []]);
+});
+
 test("a conversation that is closed gets none of the lines that have come already", async () => {
   const taken: string[] = [];
   await using t = startConversations({}, async (conn) => {

@@ -75,6 +75,26 @@ test("UnexpectedEof leaves what had come for the next read, and ends the connect
   }
 });
 
+test("at a limit or a clock nothing of what had come is handed out any more, and the error says so", async () => {
+  const { clock, listener } = inMemory();
+  const messages: string[] = [];
+  await using t = startConversations({ clock, listener, idleTimeout: 1000, lineTimeout: Infinity }, async (conn) => {
+    for (const read of [() => conn.readExactly(9), () => conn.readExactly(2), () => conn.readUntil(";")]) {
+      messages.push((await assertRejects(read, Deno.errors.UnexpectedEof)).message);
+    }
+    assertEquals([await conn.readLine(), conn.ending], [null, "idle"]);
+  });
+  const client = await t.admitted();
+  await client.write("abcd");
+  await clock.advance(1000);
+  assertEquals((await t.closed()).reason, "idle");
+  assertEquals(messages, [
+    "Cannot read 9 bytes: the input has ended with the connection",
+    "Cannot read 2 bytes: the input has ended with the connection",
+    "Cannot read up to the delimiter: the input has ended with the connection",
+  ]);
+});
+
 test("an error of the handler's own, after the input has ended, is still a handler-error", async () => {
   await using t = startConversations(inMemory(), async (conn) => {
     await conn.readExactly(5).catch(() => {});

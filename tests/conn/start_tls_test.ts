@@ -446,8 +446,8 @@ test("startTls is refused while a read has not settled, in a body, twice, and wi
   await client.closeWrite();
   assertEquals([(await t.closed()).reason, t.all("handler-error").map(({ error }) => error)], ["closed", []]);
   assertEquals(messages, [
-    "Cannot read: another read of this connection has not settled",
-    "Cannot read: another read of this connection has not settled",
+    "Cannot begin TLS: a read has not settled, or the rest of a body has not come",
+    "Cannot begin TLS: a read has not settled, or the rest of a body has not come",
     "Cannot use credentials: expected credentials from tlsCredentials, got an object",
     'Cannot use handshakeTimeout "1s": expected a number',
     "Cannot begin TLS: the connection begins it already",
