@@ -6,7 +6,7 @@
 
 import { Connection } from "./conn.ts";
 import { resolveConnOptions } from "./internal/api/conn_options.ts";
-import { checkFunction } from "./internal/api/check.ts";
+import { checkFunction, DEFAULT_BUFFERED_BYTES, DEFAULT_KEEP_ALIVE_MS } from "./internal/api/check.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
 import type { Conn, ConnHandler } from "./internal/api/handlers.ts";
 import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
@@ -43,16 +43,13 @@ async function checkTls(options: DialOptions): Promise<void> {
   if (options.tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
 }
 
-/** Maximum memory of unfinished input and waiting output of all connections of `connect`, in bytes. */
-const MAX_BUFFERED_BYTES = 128 * 1024 * 1024;
-
 /**
  * Takes the place of the server for one connection of `connect`. All of them share one bound on memory, and those on the
  * same clock share its one timer.
  */
 class Caller<Data> implements Host<Data> {
   static readonly #alarms = new WeakMap<Clock, Alarms>();
-  static readonly #budget = new Budget(MAX_BUFFERED_BYTES);
+  static readonly #budget = new Budget(DEFAULT_BUFFERED_BYTES);
   readonly handler = { caller: true, outgoing: true } as const;
   readonly framing: ResolvedFraming;
   readonly keepAliveMs: number;
@@ -64,7 +61,7 @@ class Caller<Data> implements Host<Data> {
   /** A server that gets words of the end of a connection would take them for a request. */
   readonly reports: Reports = { emit() {}, lastWords: () => null };
 
-  constructor({ framing, keepAliveMs = 15_000, clock = SYSTEM_CLOCK }: ConnectOptions<Data>) {
+  constructor({ framing, keepAliveMs = DEFAULT_KEEP_ALIVE_MS, clock = SYSTEM_CLOCK }: ConnectOptions<Data>) {
     this.framing = resolveFraming(framing);
     this.keepAliveMs = keepAliveMs;
     this.clock = clock;

@@ -9,7 +9,15 @@ import type { Handler, Host } from "./internal/conn/parts.ts";
 import { Acceptors } from "./internal/server/acceptor.ts";
 import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
-import { checkFunction, checkOptions, DEFAULT_HOSTNAME, DEFAULT_PORT } from "./internal/api/check.ts";
+import {
+  checkFunction,
+  checkOptions,
+  DEFAULT_BUFFERED_BYTES,
+  DEFAULT_DRAIN_TIMEOUT,
+  DEFAULT_HOSTNAME,
+  DEFAULT_KEEP_ALIVE_MS,
+  DEFAULT_PORT,
+} from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
 import { RefClock, SYSTEM_CLOCK } from "./internal/time/clock.ts";
 import type { ConnLimits } from "./internal/api/conn_options.ts";
@@ -68,11 +76,11 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     this.#entrance = new Entrance(options, this.clock, this);
     this.framing = resolveFraming(options.framing);
     this.makeData = options.data;
-    this.keepAliveMs = options.keepAliveMs ?? 15_000;
+    this.keepAliveMs = options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS;
     this.handler = handler;
     this.#options = options;
     this.reports = new Reports(options, this.#counters);
-    this.budget = new Budget(options.maxBufferedBytes ?? 128 * 1024 * 1024);
+    this.budget = new Budget(options.maxBufferedBytes ?? DEFAULT_BUFFERED_BYTES);
     this.alarms = new Alarms(clock);
     // Not with `this.clock`: unref() must not stop the timer of a shutdown that the caller awaits.
     this.#drain = new Drain(this.#conns, clock, {
@@ -166,7 +174,10 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
     checkOptions("shutdown options", options);
-    const { drain = this.#options.drain ?? "linger", drainTimeout = this.#options.drainTimeout ?? 10_000 } = options;
+    const {
+      drain = this.#options.drain ?? "linger",
+      drainTimeout = this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT,
+    } = options;
     const { delay = this.#options.drainDelay ?? 0, spread } = options;
     checkDrain({ drain, drainTimeout, delay, spread });
     // A further call that says nothing of a spread, such as that of a signal, leaves it as it is.

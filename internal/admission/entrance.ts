@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions } from "../api/check.ts";
+import { checkOptions, DEFAULT_ADMIT_TIMEOUT } from "../api/check.ts";
 import { AcceptRejection } from "../api/errors.ts";
 import { type ConnLimits, mergeLimits, resolveConnOptions } from "../api/conn_options.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
@@ -63,7 +63,7 @@ export class Entrance {
     this.#limits = resolveConnOptions(options);
     this.#rules = resolveAdmission(options);
     this.#admission = new Admission(admissionRules(this.#rules), () => clock.now());
-    this.#candidates = new Candidates(clock, options.admitTimeout ?? 5000);
+    this.#candidates = new Candidates(clock, options.admitTimeout ?? DEFAULT_ADMIT_TIMEOUT);
     this.#rejects = new Rejects(clock);
   }
 

@@ -6,9 +6,13 @@
 
 import { quote } from "./errors.ts";
 
-/** The address and the port that a server listens on by default. */
+/** Defaults of options that several modules use; each option's documentation says what it means. */
 export const DEFAULT_HOSTNAME = "0.0.0.0";
 export const DEFAULT_PORT = 8080;
+export const DEFAULT_KEEP_ALIVE_MS = 15_000;
+export const DEFAULT_BUFFERED_BYTES: number = 128 * 1024 * 1024;
+export const DEFAULT_DRAIN_TIMEOUT = 10_000;
+export const DEFAULT_ADMIT_TIMEOUT = 5000;
 
 /** Maximum delay of a timer, in milliseconds: 2^31 - 1, about 24 days. */
 export const LONGEST_MS: number = 2 ** 31 - 1;

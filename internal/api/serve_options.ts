@@ -16,6 +16,10 @@ import {
   checkTimeout,
   checkWhole,
   checkWord,
+  DEFAULT_ADMIT_TIMEOUT,
+  DEFAULT_BUFFERED_BYTES,
+  DEFAULT_DRAIN_TIMEOUT,
+  DEFAULT_KEEP_ALIVE_MS,
   DEFAULT_PORT,
 } from "./check.ts";
 import type { ConnOptions } from "./conn_options.ts";
@@ -283,13 +287,13 @@ export function checkServeOptions<Data>(options: ServeOptions<Data>): void {
   checkOptions("options", options);
   const {
     port = DEFAULT_PORT,
-    maxBufferedBytes = Infinity,
-    keepAliveMs = Infinity,
+    maxBufferedBytes = DEFAULT_BUFFERED_BYTES,
+    keepAliveMs = DEFAULT_KEEP_ALIVE_MS,
     drain = "linger",
-    drainTimeout = 10_000,
+    drainTimeout = DEFAULT_DRAIN_TIMEOUT,
     drainDelay = 0,
     drainSpread = 0,
-    admitTimeout = 5_000,
+    admitTimeout = DEFAULT_ADMIT_TIMEOUT,
   } = options;
   checkHostname(options.hostname);
   checkWhole("port", port, 0, 65_535);

@@ -13,6 +13,7 @@ import {
   checkString,
   checkTimeout,
   checkWhole,
+  DEFAULT_KEEP_ALIVE_MS,
   show,
 } from "../api/check.ts";
 import type { ConnOptions } from "../api/conn_options.ts";
@@ -113,7 +114,8 @@ export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptio
  */
 export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
   checkOptions("connect options", options);
-  const { hostname, port, path, dial, tls, signal, connectTimeout = 10_000, keepAliveMs = 15_000 } = options;
+  const { hostname, port, path, dial, tls, signal, connectTimeout = 10_000, keepAliveMs = DEFAULT_KEEP_ALIVE_MS } =
+    options;
   checkText("hostname", hostname);
   checkText("path", path);
   checkFunction("dial", dial, true);

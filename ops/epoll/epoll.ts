@@ -14,6 +14,7 @@ import {
   checkString,
   checkWhole,
   DEFAULT_HOSTNAME,
+  DEFAULT_KEEP_ALIVE_MS,
   DEFAULT_PORT,
   show,
 } from "../../internal/api/check.ts";
@@ -85,7 +86,7 @@ export interface ListenEpollOptions {
  */
 export function listenEpoll(options: ListenEpollOptions = {}): FdListener {
   checkOptions("listenEpoll options", options);
-  const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, keepAliveMs = 15_000 } = options;
+  const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, keepAliveMs = DEFAULT_KEEP_ALIVE_MS } = options;
   checkString("hostname", hostname);
   checkWhole("port", port, 0, 65_535);
   checkKeepAlive(keepAliveMs);

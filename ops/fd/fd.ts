@@ -8,7 +8,7 @@
  */
 
 import { createServer } from "node:net";
-import { checkKeepAlive, checkOptions, checkWhole, show } from "../../internal/api/check.ts";
+import { checkKeepAlive, checkOptions, checkWhole, DEFAULT_KEEP_ALIVE_MS, show } from "../../internal/api/check.ts";
 import { adoptEpoll } from "../epoll/epoll.ts";
 import type { FdListener } from "./fd_listener.ts";
 import { LISTEN_BACKLOG, NodeListener } from "./node_listener.ts";
@@ -70,7 +70,7 @@ export interface ListenFdOptions {
  */
 export function listenFd(options: ListenFdOptions): FdListener {
   checkOptions("listenFd options", options);
-  const { fd, engine = "deno", keepAliveMs = 15_000 } = options;
+  const { fd, engine = "deno", keepAliveMs = DEFAULT_KEEP_ALIVE_MS } = options;
   checkWhole("fd", fd, LEAST_FD, LARGEST_FD);
   checkKeepAlive(keepAliveMs);
   if (engine !== "deno" && engine !== "epoll") {

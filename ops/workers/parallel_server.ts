@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions } from "../../internal/api/check.ts";
+import { checkOptions, DEFAULT_DRAIN_TIMEOUT } from "../../internal/api/check.ts";
 import type { ServerEvent, ShutdownReport } from "../../internal/api/events.ts";
 import { checkDrain, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
 import { checkData } from "../../internal/lines/text.ts";
@@ -130,7 +130,8 @@ export class ParallelServer implements WorkersServer {
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
     checkOptions("shutdown options", options);
     const defaults = this.#parts.options;
-    const { drain = defaults.drain ?? "linger", drainTimeout = defaults.drainTimeout ?? 10_000 } = options;
+    const { drain = defaults.drain ?? "linger", drainTimeout = defaults.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT } =
+      options;
     const { delay = defaults.drainDelay ?? 0, spread = defaults.drainSpread ?? 0 } = options;
     checkDrain({ drain, drainTimeout, delay, spread });
     if (this.#state === "closed") return this.#report.promise;

@@ -5,7 +5,7 @@
  */
 
 import { type AdmissionLimits, admissionRules, resolveAdmission } from "../../internal/admission/admission.ts";
-import { checkOptions } from "../../internal/api/check.ts";
+import { checkOptions, DEFAULT_BUFFERED_BYTES } from "../../internal/api/check.ts";
 import { type ConnLimits, mergeLimits } from "../../internal/api/conn_options.ts";
 import type { ServerEvent } from "../../internal/api/events.ts";
 import type { ServerLimits } from "../../internal/api/serve_options.ts";
@@ -184,7 +184,7 @@ export class WorkerGroup {
 
   #setup(index: number): Setup {
     const { options, shared, workers, alone } = this.#parts;
-    const { keepAliveMs, maxBufferedBytes = 128 * 1024 * 1024, framing, admitTimeout } = options;
+    const { keepAliveMs, maxBufferedBytes = DEFAULT_BUFFERED_BYTES, framing, admitTimeout } = options;
     const plain = { keepAliveMs, framing, admitTimeout, maxBufferedBytes: Math.ceil(maxBufferedBytes / workers) };
     return {
       index,

@@ -11,6 +11,7 @@
  * @module
  */
 
+import { DEFAULT_KEEP_ALIVE_MS } from "../../internal/api/check.ts";
 import type { ConnInfo } from "../../internal/api/events.ts";
 import type { Server } from "../../internal/server/running.ts";
 import { admissionRules, resolveAdmission } from "../../internal/admission/admission.ts";
@@ -116,7 +117,7 @@ export async function serveWorkers(options: ServeWorkersOptions): Promise<Worker
   try {
     const problem = engine === "deno" ? await sharingProblem() : undefined;
     const alone = problem !== undefined;
-    const keepAliveMs = options.keepAliveMs ?? 15_000;
+    const keepAliveMs = options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS;
     for (const place of places) shared.push(alone ? findPlace(place) : sharePlace(place, engine, keepAliveMs));
     const workers = alone ? 1 : resolved.workers;
     const maxHeapMb = await heapOf(resolved);
