@@ -8,6 +8,7 @@ import { BaseHandler, type FormatterFunction } from "@std/log/base-handler";
 import { type LevelName, LogLevels } from "@std/log/levels";
 import { LogRecord } from "@std/log/logger";
 import { count } from "../../internal/api/errors.ts";
+import { countLineFeeds, LF } from "../../internal/lines/ascii.ts";
 
 /** What the log is written to. */
 export interface Sink {
@@ -27,6 +28,7 @@ const MOST_WAITING = 1024 * 1024;
 const ENCODE_LENGTH = 4 * 1024;
 
 const ENCODER = new TextEncoder();
+const LINE_END = Uint8Array.of(LF);
 
 /** Maximum time in milliseconds that a line waits for others, to be written in the same system call. */
 const FLUSH_MS = 100;
@@ -45,12 +47,13 @@ export class BufferedHandler extends BaseHandler {
   /** The queue: encoded lines, then text. */
   readonly #encoded: Uint8Array[] = [];
   #text = "";
-  /** Number of queued lines, and of their bytes, approximately: a character counts as one. */
-  #lines = 0;
+  /** Number of queued bytes, approximately: a character counts as one. */
   #waiting = 0;
   /** Number of bytes that are being written. */
   #leaving = 0;
   #dropped = 0;
+  /** Whether a write that failed has written a part of a line. */
+  #torn = false;
   #writing: Promise<void> | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Whether the queue is to be written as soon as the present write is done. */
@@ -67,7 +70,6 @@ export class BufferedHandler extends BaseHandler {
       return;
     }
     this.#text += `${line}\n`;
-    this.#lines++;
     this.#waiting += line.length + 1;
     if (this.#text.length >= ENCODE_LENGTH) this.#encode();
     if (this.#waiting >= CHUNK) this.#write();
@@ -97,30 +99,34 @@ export class BufferedHandler extends BaseHandler {
 
   async #writeChunk(): Promise<void> {
     this.#encode();
-    const bytes = concat(this.#encoded.splice(0));
-    const lines = this.#lines;
-    this.#lines = this.#waiting = 0;
+    // The torn line is ended first, so that the next line is not a part of it.
+    const torn = this.#torn ? [LINE_END] : [];
+    const bytes = concat([...torn, ...this.#encoded.splice(0)]);
+    this.#waiting = 0;
     this.#due = false;
     this.#leaving = bytes.length;
-    const written = await this.#send(bytes);
+    const sent = await this.#send(bytes);
     this.#leaving = 0;
     this.#writing = undefined;
-    if (written) this.#tellDropped();
-    else this.#dropped += lines;
+    if (sent > 0) this.#torn = bytes[sent - 1] !== LF;
+    if (sent === bytes.length) this.#tellDropped();
+    else this.#dropped += countLineFeeds(bytes.subarray(Math.max(sent, torn.length)));
     if (this.#due) this.#write();
   }
 
-  async #send(bytes: Uint8Array): Promise<boolean> {
-    for (let sent = 0; sent < bytes.length;) {
+  /** Writes bytes; returns how many were written, which is fewer than all if writing has failed. */
+  async #send(bytes: Uint8Array): Promise<number> {
+    let sent = 0;
+    while (sent < bytes.length) {
       try {
         sent += await this.#sink.write(bytes.subarray(sent));
       } catch (error) {
-        if (!(error instanceof Deno.errors.WouldBlock)) return false;
+        if (!(error instanceof Deno.errors.WouldBlock)) break;
         // Another process that shares the pipe has made it non-blocking, and it is full.
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }
-    return true;
+    return sent;
   }
 
   #tellDropped(): void {

@@ -220,6 +220,30 @@ Deno.test("A write that fails loses its lines, which are counted, and the next o
   assertEquals(stderr.lines, ["info four", "warn dropped 3 log lines"]);
 });
 
+Deno.test("After a write that failed in a line, that line is ended, and whole lines do not count as dropped", async () => {
+  const stderr = new FakeStderr();
+  const log = openLog("info", "text", stderr);
+  // The disk has room for a line and a half, then for nothing, and then for everything.
+  let room = `${new Date().toISOString()} info one\n`.length * 1.5;
+  stderr.behave = (bytes) => {
+    const count = Math.min(room, bytes.length);
+    room -= count;
+    return count > 0 ? Promise.resolve(count) : Promise.reject(new Error("No space left on device"));
+  };
+  room = Math.floor(room);
+  log.write("info", "signal", () => "one");
+  log.write("info", "signal", () => "two");
+  await log.flush();
+  log.write("info", "signal", () => "six");
+  await log.flush();
+  room = Infinity;
+  log.write("info", "signal", () => "ten");
+  await log.flush();
+  const [one, torn, ...others] = stderr.lines;
+  assertEquals([one, others], ["info one", ["info ten", "warn dropped 2 log lines"]]);
+  assert("info two".startsWith(torn) || /^\d{4}/.test(torn), torn);
+});
+
 Deno.test("A line of the log is one line, and shows what is in it, whatever an error repeats", async () => {
   const error = new Error("a\u0085b\u2028c\u202ed\u009be\ud800f\u007fg");
   const escaped = String.raw`a\u0085b\u2028c\u202ed\u009be\ud800f\u007fg`;
