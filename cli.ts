@@ -26,7 +26,7 @@ import type { Target, UnixTarget } from "./cli/line/kinds.ts";
 import { type ListenFlags, neededToAccept, neededToListen, type Opened, openListeners } from "./cli/listen.ts";
 import { type Log, openLog } from "./cli/log/log.ts";
 import { manPage } from "./cli/help/man.ts";
-import { measure, type Measured } from "./cli/metrics.ts";
+import { isTelemetryOn, measure, type Measured } from "./cli/metrics.ts";
 import { formatTarget } from "./cli/net.ts";
 import { type Given, parse } from "./cli/line/parse.ts";
 import { keepOnly, type PermissionName } from "./cli/process/permissions.ts";
@@ -128,7 +128,9 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
   const stop = new AbortController();
   const opened = Promise.withResolvers<Opened>();
   // Before anything is opened: handling signals, and even exiting without having done so, needs a free descriptor.
-  watchSignals(log, stop, host, options.tlsCert === null ? undefined : opened.promise);
+  let server: Server | WorkersServer | undefined;
+  const cut = () => void server?.shutdown({ delay: 0, drainTimeout: 1 });
+  watchSignals(log, { stop, cut }, host, options.tlsCert === null ? undefined : opened.promise);
   logStart(log, options, ignored);
   let admin: AdminPort | undefined;
   try {
@@ -139,7 +141,7 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
     const kept = [...neededToAccept(options), ...host.neededToRun, ...host.takesOver ? neededToAdmin(options) : []];
     const running = await serveAs({ ...options, kept }, given, around(log, stop.signal, measured));
     opened.resolve(running.opened);
-    const { server } = running;
+    server = running.server;
     await host.serving(running.opened, { server, handedOver: () => admin?.close(), stop: stop.signal, log });
     if (host.takesOver) admin = await openLate(openAdmin, stop.signal, log);
     keepOnly(...neededToAccept(options), ...host.neededToRun);
@@ -221,7 +223,12 @@ async function exitCodeOf(server: Server | WorkersServer, host: Host, log: Log):
  * Handles signals from now on. SIGHUP reloads the certificate of `reloadable`, once that is open; without it, nothing.
  * SIGUSR2 has another process take over.
  */
-function watchSignals(log: Log, stop: AbortController, host: Host, reloadable: Promise<Opened> | undefined): void {
+function watchSignals(
+  log: Log,
+  { stop, cut }: { stop: AbortController; cut: () => void },
+  host: Host,
+  reloadable: Promise<Opened> | undefined,
+): void {
   onSignals((signal) => {
     log.write("debug", "signal", () => `received ${signal}`, () => ({ signal }));
     stop.abort();
@@ -230,8 +237,9 @@ function watchSignals(log: Log, stop: AbortController, host: Host, reloadable: P
     const text = `ending at once: ${signal}, ${afterMs} ms after the first signal`;
     log.write("warn", "ending", () => text, () => ({ signal, afterMs, exitCode }));
     await log.flush();
-    // Connections keep the process alive, so it cannot end by itself, as it does after a drain.
-    Deno.exit(exitCode);
+    // Connections keep the process alive. While telemetry is on, it has to end by itself all the same.
+    if (isTelemetryOn()) cut();
+    endProcess(exitCode);
   });
   onOthers(async () => {
     // SIGHUP may come while the listener is being opened. The files may have been read already, so they are read again.

@@ -9,13 +9,18 @@ import { isTelemetryOn } from "../metrics.ts";
 /** Maximum time in milliseconds for which something that is still open can keep the process alive. */
 const GRACE_MS = 1000;
 
+let ending = false;
+
 /**
- * Ends the process.
+ * Ends the process. Only the first call counts: a second signal has its own exit code, and ends the connections, after
+ * which the command comes to its end, too.
  *
  * @param exitCode The exit code.
  */
 export function endProcess(exitCode: number): void {
   if (!isTelemetryOn()) Deno.exit(exitCode);
+  if (ending) return;
+  ending = true;
   // While Deno exports telemetry, `Deno.exit` may never return, if rarely. A process with nothing left to do ends by
   // itself, after the last export; `Deno.exit` is for one that something keeps alive, such as an outstanding read.
   Deno.exitCode = exitCode;

@@ -14,6 +14,12 @@ const [STARTING, WAITING, ENDING, ENDED, FAILED] = [0, 1, 2, 3, 4];
 /** Maximum time in milliseconds to wait until the thread has started or ended: far more than a busy machine takes. */
 const PATIENCE_MS = 10_000;
 
+/**
+ * Maximum time in milliseconds for which the thread waits while Deno exports telemetry: each export, and the end of the
+ * process, wait until every isolate has run its event loop.
+ */
+const TELEMETRY_MS = 100;
+
 /** Number of descriptors that have to be free before a worker is started: without them, Deno ends the process. */
 const WORKER_DESCRIPTORS = 16;
 
@@ -24,7 +30,7 @@ const WORKER_DESCRIPTORS = 16;
  * The thread that polls may be terminated without running any code, if it is a worker. Then this thread closes the
  * descriptors that it polled, which the kernel lists in `/proc`.
  */
-const PROGRAM = `onmessage = ({ data: { cells, epoll, waited, alarm, owner } }) => {
+const PROGRAM = `onmessage = async ({ data: { cells, epoll, waited, alarm, owner } }) => {
   const set = (state) => {
     Atomics.store(cells, ${STATE}, state);
     Atomics.notify(cells, ${STATE});
@@ -52,16 +58,30 @@ const PROGRAM = `onmessage = ({ data: { cells, epoll, waited, alarm, owner } }) 
     for (const [, fd] of text.matchAll(/^tfd:\\s*(\\d+)/gm)) c.close(Number(fd));
     c.close(epoll);
   };
+  let most = -1;
+  try {
+    Deno.telemetry.meterProvider.getMeter("shouty");
+    most = ${TELEMETRY_MS};
+  } catch {
+    // It throws while telemetry is off.
+  }
   // If the other thread has given up waiting for the start, it has closed the descriptors.
   if (Atomics.compareExchange(cells, ${STATE}, ${STARTING}, ${WAITING}) !== ${STARTING}) return close();
   Atomics.notify(cells, ${STATE});
+  let turnAt = performance.now() + most;
   while (Atomics.load(cells, ${STATE}) === ${WAITING}) {
-    if (c.epoll_wait(waited, eventBytes, 1, -1) === 1 && event[${FD_WORD}] === owner) {
+    const count = c.epoll_wait(waited, eventBytes, 1, most);
+    if (count === 1 && event[${FD_WORD}] === owner) {
       closePolled();
       break;
     }
-    Atomics.add(cells, ${WAKES}, 1);
-    Atomics.notify(cells, ${WAKES});
+    if (count !== 0) {
+      Atomics.add(cells, ${WAKES}, 1);
+      Atomics.notify(cells, ${WAKES});
+    }
+    if (most < 0 || performance.now() < turnAt) continue;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    turnAt = performance.now() + most;
   }
   for (const fd of [waited, alarm, owner]) c.close(fd);
   set(${ENDED});

@@ -4,6 +4,7 @@ import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
 import { Spans } from "../../ops/metrics/spans.ts";
 import { test } from "../kit/bounded.ts";
 import { ask, converse, runCommand, signalTest, startServer, Subprocess } from "../kit/command.ts";
+import { NO_EPOLL } from "../kit/epoll.ts";
 import { OtlpReceiver } from "../kit/otlp.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
@@ -215,6 +216,26 @@ signalTest("With OTEL_DENO=true, the command ends without Deno.exit, which may h
   assertEquals([stopped.code, stopped.stdout, refused.code, refused.stdout], [0, "", 2, ""]);
   await Deno.remove(preload.replace("/no_exit.js", ""), { recursive: true });
 });
+
+for (const args of [[], ["--workers", "2"]]) {
+  test(
+    `Figures are exported while --engine epoll ${args.join(" ")} runs, and a second signal ends it`,
+    async () => {
+      await using receiver = new OtlpReceiver();
+      const permissions = ["--allow-net", "--allow-ffi", "--allow-read"];
+      await using server = await startServer(["--engine", "epoll", ...args], { env: receiver.env, permissions });
+      using conn = await Deno.connect({ port: server.port });
+      assertEquals(await ask(conn, "one\n"), "ONE\n");
+      await receiver.until(() => receiver.points("shouty.active_connections")[0]?.value === 1);
+      server.signal("SIGTERM");
+      await server.stderrMatch(/waiting on 1 connection/);
+      server.signal("SIGTERM");
+      assertEquals((await server.outcome()).code, 143);
+    },
+    60,
+    NO_EPOLL,
+  );
+}
 
 signalTest("Without OTEL_DENO=true, the command's log lines carry no trace", async () => {
   await using server = await startServer(["--log-format", "json"], { env: { OTEL_DENO: "false" } });
