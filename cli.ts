@@ -173,7 +173,7 @@ async function serveAs(
     await (options.workers === null
       ? serveAlone(options, given, around)
       : (await import("./cli/process/workers.ts")).serveByWorkers(options, given, around));
-  around.metrics?.watch(running.server, ...running.opened.listeners);
+  around.metrics?.watch(running.server);
   return running;
 }
 

@@ -140,7 +140,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   }
 
   stats(): ServerStats {
-    const queued = this.#entrance.queued + this.#acceptors.held;
+    const queued = this.#entrance.queued + this.#acceptors.queued;
     return this.#counters.snapshot(this.#conns, queued, this.#orphans.size);
   }
 

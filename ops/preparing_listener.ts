@@ -53,15 +53,6 @@ export function peerLeftOr(error: unknown, received: number): unknown {
   return received === 0 && isReset(error) ? new PeerLeft(error) : error;
 }
 
-/**
- * Returns the number of connections that a listener has accepted and the server has not got yet.
- *
- * @param listener Any listener; one that does not tell has none.
- */
-export function queuedIn(listener: Listener & { readonly queued?: number }): number {
-  return listener.queued ?? 0;
-}
-
 /** Minimum time in milliseconds that a connection may be pending, even while `maxPending` connections are. */
 const MIN_PENDING_MS = 1000;
 
@@ -114,7 +105,7 @@ export class PreparingListener implements Listener {
 
   /** The number of connections that this listener, and those within it, have accepted and the server has not got yet. */
   get queued(): number {
-    return this.#pending.size + this.#outcomes.length + queuedIn(this.#listener);
+    return this.#pending.size + this.#outcomes.length + (this.#listener.queued ?? 0);
   }
 
   accept(): Promise<Transport> {

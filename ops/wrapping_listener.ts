@@ -5,7 +5,6 @@
  */
 
 import type { Listener, Transport } from "../internal/api/transport.ts";
-import { queuedIn } from "./preparing_listener.ts";
 
 /** Wraps the connections of another listener, which it owns. */
 export class WrappingListener implements Listener {
@@ -26,7 +25,7 @@ export class WrappingListener implements Listener {
   }
 
   get queued(): number {
-    return queuedIn(this.#listener);
+    return this.#listener.queued ?? 0;
   }
 
   async accept(): Promise<Transport> {

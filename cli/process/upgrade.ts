@@ -8,7 +8,6 @@
 import { formatAddr, type Listener } from "../../internal/api/transport.ts";
 import type { Server } from "../../internal/server/running.ts";
 import type { FdListener } from "../../ops/fd/fd_listener.ts";
-import { queuedIn } from "../../ops/preparing_listener.ts";
 import { CommandError, reasonOf } from "../errors.ts";
 import type { SERVE } from "../line/flags.ts";
 import type { Bound } from "../listen.ts";
@@ -160,7 +159,7 @@ export class Upgrade {
     const { bound, listeners, server } = this.#parts;
     for (const { listener } of bound) await (listener as FdListener).release();
     const until = performance.now() + QUEUED_MS;
-    while (listeners.some((listener) => queuedIn(listener) > 0) && performance.now() < until) {
+    while (listeners.some(({ queued = 0 }) => queued > 0) && performance.now() < until) {
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
     // Nothing sends clients here any more, so there is nothing to delay the drain for.

@@ -161,6 +161,8 @@ export interface Listener {
    * is still accepting then returns a promise that settles when the address is free.
    */
   close(): void | Promise<void>;
+  /** The number of connections that it has accepted and not handed out yet, such as those in a TLS handshake. */
+  readonly queued?: number | undefined;
   /** Makes the listener keep the process alive, which is the default. */
   ref?: (() => void) | undefined;
   /** Lets the process end while the listener is open. */

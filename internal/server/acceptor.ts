@@ -189,9 +189,9 @@ export class Acceptors {
     for (let i = 0; i < this.#acceptors.length; i++) this.#acceptors[i].hurry();
   }
 
-  /** The number of connections that were accepted, and wait until there is room or a pause ends. */
-  get held(): number {
-    return this.#held.length;
+  /** The number of connections that were accepted, and wait in a listener, or until there is room or a pause ends. */
+  get queued(): number {
+    return this.#listeners.reduce((sum, { queued = 0 }) => sum + queued, this.#held.length);
   }
 
   /** Makes the listeners keep the process alive. */

@@ -13,8 +13,6 @@ import type { ClosedEvent, ServerEvent } from "../../internal/api/events.ts";
 import type { ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
 import type { CloseReason } from "../../internal/api/reasons.ts";
 import type { Server } from "../../internal/server/running.ts";
-import type { Listener } from "../../internal/api/transport.ts";
-import { queuedIn } from "../preparing_listener.ts";
 import type { HandshakeEvent } from "../tls/observed.ts";
 import { type Attributes, countOf, Figures, type Reading, type Series, type Sink } from "./figures.ts";
 import { type Instrument, INSTRUMENTS } from "./instruments.ts";
@@ -97,7 +95,6 @@ export class ServerMetrics {
   readonly #errorTypes = new Set<string>();
   readonly #now: () => number;
   #server: Pick<Server<unknown>, "stats"> | undefined;
-  #listeners: readonly Listener[] = [];
 
   /**
    * Creates figures that are all 0.
@@ -136,15 +133,12 @@ export class ServerMetrics {
    * Reads the server's own counters whenever the figures are read: lines, bytes, handlers at work, queued connections.
    *
    * @param server The server.
-   * @param listeners Its listeners, if they are of this package: those that speak TLS or the PROXY protocol know which
-   * connections are queued in them.
    * @throws {TypeError} If it is no server.
    */
   // deno-lint-ignore no-explicit-any
-  watch(server: Pick<Server<any>, "stats">, ...listeners: Listener[]): void {
+  watch(server: Pick<Server<any>, "stats">): void {
     checkMethods("server", server, "a server", ["stats"]);
     this.#server = server;
-    this.#listeners = listeners;
   }
 
   /** Returns the figures for people. */
@@ -195,7 +189,7 @@ export class ServerMetrics {
     figures.set(INSTRUMENTS.bytes, bytesOut, TRANSMIT);
     figures.set(INSTRUMENTS.handlers, handlers);
     figures.set(INSTRUMENTS.hookErrors, hookErrors);
-    figures.set(INSTRUMENTS.queued, this.#listeners.reduce((sum, listener) => sum + queuedIn(listener), queued));
+    figures.set(INSTRUMENTS.queued, queued);
   }
 
   #count(event: ServerEvent): void {

@@ -49,6 +49,10 @@ export class AskingListener implements Listener {
     this.#admitter = admitter;
   }
 
+  get queued(): number {
+    return this.#asked.size + (this.#inner.queued ?? 0);
+  }
+
   accept(): Promise<Transport> {
     if (this.#closed) return Promise.reject(closed());
     const waiting = this.#waiting = Promise.withResolvers<Transport>();

@@ -11,7 +11,6 @@ import { closeQuietly, type Listener } from "../../internal/api/transport.ts";
 import type { Server } from "../../internal/server/running.ts";
 import { serve, serveConnections } from "../../server.ts";
 import { listenShared } from "../epoll/epoll.ts";
-import { queuedIn } from "../preparing_listener.ts";
 import { AskingListener } from "./asking_listener.ts";
 import { WorkerAdmission } from "./worker_admission.ts";
 import { Batcher } from "./batcher.ts";
@@ -74,7 +73,6 @@ class InWorker<Data> {
   #admission!: WorkerAdmission;
   #server: Server<Data> | undefined;
   #listeners: Listener[] = [];
-  readonly #wrapped: Listener[] = [];
   #failed = false;
   readonly #early: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>[] = [];
   #lastTotals = "";
@@ -147,7 +145,6 @@ class InWorker<Data> {
     const listeners = this.#listeners = places.map((place) => listen(place, shared));
     for (const [i, listener] of listeners.entries()) {
       const wrapped = await this.#service.wrap?.(listener, i) ?? listener;
-      this.#wrapped.push(wrapped);
       listeners[i] = new AskingListener(wrapped, this.#admission);
     }
     return listeners;
@@ -184,9 +181,7 @@ class InWorker<Data> {
 
   #totals(server: Server<Data>): Totals {
     const { lines, bytesIn, bytesOut, handlers, hookErrors, queued } = server.stats();
-    // Those whose TLS handshake or PROXY header is not complete wait in their listeners.
-    const waiting = this.#wrapped.reduce((sum, listener) => sum + queuedIn(listener), queued);
-    return { lines, bytesIn, bytesOut, handlers, hookErrors, queued: waiting };
+    return { lines, bytesIn, bytesOut, handlers, hookErrors, queued };
   }
 
   #refresh(server: Server<Data>, key: number): void {

@@ -1,6 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { type FdListener, listenEpoll, listenFd, proxyProtocol } from "@x/shouty/ops";
-import { queuedIn } from "../../ops/preparing_listener.ts";
 import { test as bounded, within } from "../kit/bounded.ts";
 import { Subprocess } from "../kit/command.ts";
 import { broken, pair, readText } from "../kit/epoll_peers.ts";
@@ -80,7 +79,7 @@ for (const [kind, listen] of Object.entries(KINDS)) {
     await using t = startServer({ listener });
     using client = await t.connect();
     await client.write("PROXY TCP4 192.0.2.1 ");
-    await until(() => queuedIn(listener) === 1);
+    await until(() => listener.queued === 1);
     await inner.release();
     await client.write("192.0.2.2 1 2\r\nhello\n");
     assertEquals(await client.readLine(), "HELLO");
@@ -112,7 +111,7 @@ test("on Deno's sockets, connections wait unread until they are accepted, and th
   const { port } = listener.addr as Deno.NetAddr;
   const clients = [];
   for (let i = 0; i < 511; i++) clients.push(await Deno.connect({ port }));
-  await until(() => queuedIn(listener) === 511);
+  await until(() => listener.queued === 511);
   await assertRejects(async () => {
     using late = await Deno.connect({ port });
     await late.read(new Uint8Array(1));

@@ -18,12 +18,12 @@ test(
     const listener = withTelnet(withTrace(secure, { write() {} }));
     const metrics = new ServerMetrics();
     await using t = startServer({ listener, clock, onEvent: metrics.onEvent });
-    metrics.watch(t.server, listener);
+    metrics.watch(t.server);
     assertEquals(metrics.snapshot().queued, 0);
     using waiting = below.connect(addr);
     using proxy = below.connect(addr);
     await clock.advance(1);
-    assertEquals(metrics.snapshot().queued, 2);
+    assertEquals([metrics.snapshot().queued, t.server.stats().queued], [2, 2]);
     await proxy.write("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n");
     await clock.advance(1);
     assertEquals(metrics.snapshot().queued, 2);
@@ -42,7 +42,7 @@ test("Connections are queued while admit decides", async () => {
   const admitted = Promise.withResolvers<void>();
   const metrics = new ServerMetrics();
   await using t = startServer({ listener, clock, admit: () => admitted.promise, onEvent: metrics.onEvent });
-  metrics.watch(t.server, listener);
+  metrics.watch(t.server);
   const client = await t.connect();
   await clock.advance(1);
   assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [1, 0]);
