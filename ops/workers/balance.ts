@@ -8,31 +8,49 @@ import type { Clock } from "../../internal/api/serve_options.ts";
 import type { Supervisor } from "./supervisor.ts";
 
 /** Number of connections that a worker may have beyond the least loaded one, before it leaves the next to others. */
-const MOST_AHEAD = 2;
+const MOST_AHEAD = 3;
 
-/** The share of the least loaded worker's connections that it may have in addition. */
+/**
+ * What it may have in addition: this share of the least loaded worker's connections, and of those that have ended lately.
+ * Where connections come and go, a lead is soon made up for, and to wait for others would take up to twice the time.
+ */
 const SHARE_AHEAD = 1 / 16;
+
+/** Time in milliseconds after which half of the connections that have ended are forgotten. */
+const FORGET_MS = 50;
 
 /** Time in which a worker has to answer that others leave connections to, in milliseconds. */
 const ANSWER_MS = 250;
 
+/** More connections than a worker can have. */
+const NO_LIMIT = 0x7fff_ffff;
+
 /**
  * Makes workers that are ahead of others accept no connections for a while. All are woken by each connection, and the
- * first takes it: of connections that come one by one, that could always be the same worker.
+ * first takes it: of connections that come one by one, or all at once, that could always be the same worker.
+ *
+ * Each worker compares its own number of connections with {@linkcode Balance.enough}: a message would tell it too late
+ * that it has enough. It says so then, and gets a message when it may go on.
  *
  * A worker whose handler computes for long takes no connections, however few it has. So, while others leave connections
  * to it, it has to answer; as long as it does not, they leave it none.
  */
 export class Balance {
+  /** The number of connections at which a worker leaves the next to others. The workers share this memory. */
+  readonly enough: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(4)).fill(NO_LIMIT);
   readonly #supervisors: readonly Supervisor[];
   readonly #clock: Clock;
-  readonly #held = new Set<Supervisor>();
+  /** The workers that leave connections to others. */
+  readonly #ahead = new Set<Supervisor>();
   /** The workers that have to answer, and those that have not done so in time. */
   readonly #asked = new Set<Supervisor>();
   readonly #stuck = new Set<Supervisor>();
   #watching = false;
   #closed = false;
+  /** The number of connections that have ended lately; more than 0 while the timer that forgets them runs. */
+  #ended = 0;
   #cancelTimer = () => {};
+  #cancelForgetting = () => {};
 
   /**
    * @param supervisors The workers.
@@ -46,20 +64,36 @@ export class Balance {
   /** The load of a worker has changed, or a worker has begun or ended. */
   update(): void {
     const serving = this.#supervisors.filter((supervisor) => supervisor.state === "serving");
-    const least = Math.min(...serving.filter((supervisor) => !this.#stuck.has(supervisor)).map(({ load }) => load));
-    const most = MOST_AHEAD + Math.floor(least * SHARE_AHEAD);
-    for (const supervisor of serving) {
-      const ahead = supervisor.load - least;
-      if (!this.#held.has(supervisor) && ahead > most) this.#hold(supervisor, true);
-      else if (this.#held.has(supervisor) && !(ahead > most / 2)) this.#hold(supervisor, false);
+    const others = serving.filter((supervisor) => !this.#stuck.has(supervisor));
+    const least = Math.min(...others.map(({ load }) => load));
+    const most = MOST_AHEAD + Math.floor((least + this.#ended) * SHARE_AHEAD);
+    Atomics.store(this.enough, 0, others.length > 1 ? least + most : NO_LIMIT);
+    for (const supervisor of this.#ahead) {
+      if (supervisor.load - least > most / 2) continue;
+      this.#ahead.delete(supervisor);
+      supervisor.send({ type: "go-on" });
     }
-    if (this.#held.size > 0 && !this.#watching && !this.#closed) this.#watch();
+    if (this.#ahead.size > 0 && !this.#watching && !this.#closed) this.#watch();
   }
 
-  /** Lets all workers do as they like, since they accept no more. */
+  /** A connection has ended. */
+  left(): void {
+    this.#ended++;
+    if (this.#ended === 1 && !this.#closed) this.#forgetLater();
+    this.update();
+  }
+
+  /** A worker has enough connections, and leaves the next to others. */
+  leaves(supervisor: Supervisor): void {
+    this.#ahead.add(supervisor);
+    this.update();
+  }
+
+  /** Watches the workers no longer, since they accept no more. */
   close(): void {
     this.#closed = true;
     this.#cancelTimer();
+    this.#cancelForgetting();
   }
 
   /** A worker has answered. */
@@ -70,22 +104,26 @@ export class Balance {
 
   /** A worker has ended. */
   gone(supervisor: Supervisor): void {
-    this.#held.delete(supervisor);
+    this.#ahead.delete(supervisor);
     this.#asked.delete(supervisor);
     this.#stuck.delete(supervisor);
     this.update();
   }
 
-  #hold(supervisor: Supervisor, held: boolean): void {
-    if (held) this.#held.add(supervisor);
-    else this.#held.delete(supervisor);
-    supervisor.send({ type: "hold", held });
+  #forgetLater(): void {
+    this.#cancelForgetting = this.#clock.setTimer(() => this.#forget(), FORGET_MS, false);
+  }
+
+  #forget(): void {
+    this.#ended >>= 1;
+    if (this.#ended > 0) this.#forgetLater();
+    this.update();
   }
 
   #watch(): void {
     this.#watching = true;
     for (const supervisor of this.#supervisors) {
-      if (supervisor.state !== "serving" || this.#held.has(supervisor)) continue;
+      if (supervisor.state !== "serving" || this.#ahead.has(supervisor)) continue;
       this.#asked.add(supervisor);
       supervisor.send({ type: "ping" });
     }

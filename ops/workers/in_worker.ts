@@ -97,9 +97,8 @@ class InWorker<Data> {
 
   #obey(server: Server<Data>, message: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>): void {
     switch (message.type) {
-      case "hold":
-        this.#admission.held = message.held;
-        return;
+      case "go-on":
+        return this.#admission.goOn();
       case "pause":
         return server.pause();
       case "resume":
@@ -125,11 +124,7 @@ class InWorker<Data> {
       const service = this.#service = await this.#make(setup.data);
       checkService(service);
       const { framing } = setup.options;
-      this.#admission = new WorkerAdmission(
-        (key, addr) => this.#batcher.add({ type: "ask", key, addr }),
-        service,
-        framing,
-      );
+      this.#admission = new WorkerAdmission((message) => this.#batcher.add(message), setup.enough, service, framing);
       this.#admission.waits = setup.waits;
       const listener = await this.#listen(setup);
       const server = this.#server = this.#serve(setup, listener);
@@ -157,6 +152,7 @@ class InWorker<Data> {
       // These hold for all workers together, and the main isolate sees to that.
       maxConnections: Infinity,
       onEvent: (event) => {
+        this.#admission.saw(event);
         if (isOfConnection(event)) this.#batcher.add({ type: "event", event: packEvent(event) });
         else if (event.type === "stopped") this.#stopped(event.report.handlersLeft);
       },

@@ -37,6 +37,8 @@ export interface Setup {
   readonly data: unknown;
   readonly paused: boolean;
   readonly waits: boolean;
+  /** The number of connections, in memory that all workers share, at which a worker accepts no further one. */
+  readonly enough: Int32Array<SharedArrayBuffer>;
 }
 
 /** What the main isolate has decided about a connection. */
@@ -52,8 +54,7 @@ export type Totals = Pick<ServerStats, "lines" | "bytesIn" | "bytesOut" | "handl
 export type ToWorker =
   | { readonly type: "start"; readonly setup: Setup }
   | { readonly type: "verdict"; readonly key: number; readonly verdict: Verdict }
-  | { readonly type: "pause" | "resume" | "ping" }
-  | { readonly type: "hold"; readonly held: boolean }
+  | { readonly type: "pause" | "resume" | "ping" | "go-on" }
   | { readonly type: "limits"; readonly limits: ConnLimits; readonly waits: boolean }
   | { readonly type: "shutdown"; readonly options: ShutdownOptions }
   | { readonly type: "close"; readonly id: number; readonly options: CloseOptions }
@@ -66,7 +67,7 @@ export type WireEvent = { readonly type: ServerEvent["type"]; readonly [name: st
 
 /** A message from a worker. */
 export type ToMain =
-  | { readonly type: "hello" | "pong" }
+  | { readonly type: "hello" | "pong" | "ahead" }
   | { readonly type: "ready"; readonly addrs: readonly Deno.Addr[] }
   | { readonly type: "failed"; readonly error: WireError }
   | { readonly type: "ask"; readonly key: number; readonly addr: Deno.Addr }

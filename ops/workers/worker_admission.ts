@@ -7,19 +7,21 @@
 import { type Framing, resolveFraming } from "../../internal/api/framing.ts";
 import { defaultLastWords, type ServeOptions } from "../../internal/api/serve_options.ts";
 import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
+import type { ServerEvent } from "../../internal/api/events.ts";
 import { isAtOnce } from "../../internal/admission/entrance.ts";
 import { Rejects } from "../../internal/admission/rejects.ts";
 import { encodeLine } from "../../internal/lines/text.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { Admitter } from "./asking_listener.ts";
-import type { Verdict } from "./wire.ts";
+import type { ToMain, Verdict } from "./wire.ts";
 
 /** Maximum number of connections that one listener has asked about, unless connections may have to wait. */
 const MOST = 64;
 
 /** Asks the main isolate. */
 export class WorkerAdmission implements Admitter {
-  readonly #send: (key: number, addr: Deno.Addr) => void;
+  readonly #send: (message: ToMain) => void;
+  readonly #enough: Int32Array<SharedArrayBuffer>;
   readonly #lastWords: NonNullable<ServeOptions["lastWords"]>;
   readonly #framing: ReturnType<typeof resolveFraming>;
   readonly #rejects = new Rejects(SYSTEM_CLOCK);
@@ -27,20 +29,25 @@ export class WorkerAdmission implements Admitter {
   #key = 0;
   /** Whether connections may have to wait: then each listener accepts only the one that does. */
   waits = false;
-  #held = false;
-  #released = Promise.withResolvers<void>();
+  /** The number of connections that are open, or about which this worker asks. */
+  #load = 0;
+  /** Resolves when this worker may accept again; undefined if it may. */
+  #ahead: PromiseWithResolvers<void> | undefined;
 
   /**
-   * @param send Sends the question.
+   * @param send Sends a message to the main isolate.
+   * @param enough The number of connections at which this worker leaves the next to others; see `Balance`.
    * @param hooks The function that words the last line of a rejected connection.
    * @param framing How lines are framed.
    */
   constructor(
-    send: (key: number, addr: Deno.Addr) => void,
+    send: (message: ToMain) => void,
+    enough: Int32Array<SharedArrayBuffer>,
     { lastWords = defaultLastWords }: Pick<ServeOptions, "lastWords">,
     framing: Partial<Framing> | undefined,
   ) {
     this.#send = send;
+    this.#enough = enough;
     this.#lastWords = lastWords;
     this.#framing = resolveFraming(framing);
   }
@@ -49,28 +56,38 @@ export class WorkerAdmission implements Admitter {
     return this.waits ? 1 : MOST;
   }
 
-  /** Whether other workers are to accept the next connections. */
-  set held(held: boolean) {
-    this.#held = held;
-    if (held) return;
-    this.#released.resolve();
-    this.#released = Promise.withResolvers();
+  get turn(): Promise<void> | undefined {
+    if (this.#load < Atomics.load(this.#enough, 0)) return undefined;
+    if (this.#ahead === undefined) {
+      this.#ahead = Promise.withResolvers();
+      this.#send({ type: "ahead" });
+    }
+    return this.#ahead.promise;
   }
 
-  get turn(): Promise<void> | undefined {
-    return this.#held ? this.#released.promise : undefined;
+  /** Others have caught up. */
+  goOn(): void {
+    this.#ahead?.resolve();
+    this.#ahead = undefined;
+  }
+
+  /** Something has happened to a connection. */
+  saw(event: ServerEvent): void {
+    if (event.type === "closed" || event.type === "rejected" && event.reason === "refused") this.#load--;
   }
 
   ask(addr: Deno.Addr): Promise<Verdict> {
     const { promise, resolve } = Promise.withResolvers<Verdict>();
     const key = this.#key++;
+    this.#load++;
     this.#asked.set(key, resolve);
-    this.#send(key, { ...addr });
+    this.#send({ type: "ask", key, addr: { ...addr } });
     return promise;
   }
 
   /** The main isolate has answered. */
   answer(key: number, verdict: Verdict): void {
+    if (!("id" in verdict)) this.#load--;
     this.#asked.get(key)?.(verdict);
     this.#asked.delete(key);
   }

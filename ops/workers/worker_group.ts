@@ -81,7 +81,7 @@ export class WorkerGroup {
     this.#data = data;
     const left = (addr: Deno.Addr) => {
       this.admission.leave(addr);
-      this.#balance.update();
+      this.#balance.left();
       this.admission.letIn();
     };
     this.registry = new Registry({ emit: (event) => this.reports.emit(event), left }, () => SYSTEM_CLOCK.now());
@@ -194,6 +194,7 @@ export class WorkerGroup {
       data: this.#data,
       paused: this.admission.paused,
       waits: this.#waits,
+      enough: this.#balance.enough,
     };
   }
 
@@ -208,6 +209,7 @@ export class WorkerGroup {
 
   #take(supervisor: Supervisor, message: ToMain): void {
     if (message.type === "pong") this.#balance.answered(supervisor);
+    else if (message.type === "ahead") this.#balance.leaves(supervisor);
     else if (message.type === "ask") this.#decide(supervisor, message.key, message.addr);
     else if (message.type === "event") this.#tookEvent(supervisor, message.event);
     else if (message.type === "refreshed") {

@@ -27,6 +27,22 @@ testEngines(
   },
 );
 
+/** Number of groups of clients, and of those in a group, that come at once. */
+const [GROUPS, IN_GROUP] = [8, 8];
+
+testEngines("Clients that come at once are spread over the workers", async (engine) => {
+  await using t = await TestWorkers.start({ engine });
+  let uneven = 0;
+  for (let group = 1; group <= GROUPS; group++) {
+    const before = t.server.workers.map(({ active }) => active);
+    await Promise.all(Array.from({ length: IN_GROUP }, () => t.connect()));
+    await t.untilSeen("accepted", group * IN_GROUP);
+    if (t.server.workers.some(({ active }, i) => active === before[i])) uneven++;
+  }
+  // A worker that a busy machine holds up for a quarter of a second gets no connections meanwhile.
+  assert(uneven <= GROUPS / 4, `all clients of ${uneven} groups came to one worker`);
+});
+
 /** Makes worker 0 the one with fewer connections: of some, only one client of it stays, which is returned. */
 async function leaveOne(t: TestWorkers): Promise<TestClient> {
   const clients = await t.connectMany(20);
