@@ -70,7 +70,7 @@ export class Candidates {
   async #verdictOf(limits: ConnLimits, ask: () => AdmitResult | Promise<AdmitResult>): Promise<Verdict> {
     try {
       const result = await ask();
-      return result === false ? {} : { limits: mergeLimits(limits, result ?? {}) };
+      return result === false ? {} : { limits: mergeLimits(limits, result === true ? {} : result ?? {}) };
     } catch (error) {
       return { error };
     }

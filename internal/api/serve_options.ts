@@ -198,8 +198,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * accepted meanwhile; this one counts in every limit, and nothing is read from it.
    *
    * @param info The addresses of the connection.
-   * @returns `false` to reject the connection, with reason `refused`; limits, which hold for this connection in place
-   * of the server's; or nothing. What it throws, or rejects with, rejects the connection too.
+   * @returns `false` to reject the connection, with reason `refused`; `true` or nothing to serve it; or limits, which
+   * hold for this connection in place of the server's. What it throws, or rejects with, rejects the connection too.
    */
   admit?: ((info: AdmitInfo) => AdmitResult | Promise<AdmitResult>) | undefined;
   /**
@@ -273,8 +273,11 @@ export interface AdmitInfo {
   readonly localAddr: Deno.Addr;
 }
 
-/** What {@linkcode ServeOptions.admit} returns: `false` rejects the connection; limits change those of the server. */
-export type AdmitResult = ConnOptions | false | void;
+/**
+ * What {@linkcode ServeOptions.admit} returns: `false` rejects the connection, `true` and `undefined` admit it, and limits
+ * admit it with these in place of the server's.
+ */
+export type AdmitResult = ConnOptions | boolean | void;
 
 const FUNCTIONS = ["onListen", "onEvent", "lastWords", "data", "admit"] as const;
 

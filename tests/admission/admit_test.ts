@@ -32,9 +32,9 @@ for (
 ) {
   const decided = (value: AdmitResult) => () => later(value) as AdmitResult;
 
-  test(`admit that decides ${how} admits with nothing, with limits, and rejects with false`, async () => {
-    {
-      await using t = startServer({ admit: decided(undefined) });
+  test(`admit that decides ${how} admits with nothing, true or limits, and rejects with false`, async () => {
+    for (const admits of [undefined, true]) {
+      await using t = startServer({ admit: decided(admits) });
       assertEquals(await t.talk("hello\n"), "HELLO\n");
     }
     {
@@ -50,6 +50,18 @@ for (
     assertEquals([accepted, rejected, hookErrors], [0, 1, 0]);
   });
 }
+
+test("admit may be a function that returns a boolean, or promises one", async () => {
+  const allowed = new Set(["127.0.0.1"]);
+  const isAllowed = ({ remoteAddr }: AdmitInfo) => allowed.has((remoteAddr as Deno.NetAddr).hostname);
+  for (const options of [{ admit: isAllowed }, { admit: async (info: AdmitInfo) => await isAllowed(info) }]) {
+    await using t = startServer(options);
+    assertEquals(await t.talk("hello\n"), "HELLO\n");
+  }
+  await using t = startServer({ admit: async () => await false });
+  using client = await t.connect();
+  assertEquals(await client.readAll(), REFUSED);
+});
 
 const FAILING: Readonly<Record<string, () => unknown>> = {
   "throws": () => {
