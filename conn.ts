@@ -10,6 +10,7 @@ import { ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
 import type { ClosedEvent, ConnInfo } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
+import { sourceOf } from "./internal/conn/input.ts";
 import type { CloseOptions, ConnPhase, ConnStats } from "./internal/api/handlers.ts";
 import { Ending } from "./internal/conn/ending.ts";
 import { MisdirectedError } from "./internal/lines/misdirected.ts";
@@ -73,7 +74,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Why the input ended; undefined while there may be more. */
   get ending(): CloseReason | undefined {
-    return this.#parts.reader.endReason ?? this.#ending?.reason;
+    return this.#parts.reader.endReason ?? this.#ending?.reason ?? (this.#ending?.closing ? "closed" : undefined);
   }
 
   /** What is known of the end; made when something is, as most connections wait for their peer most of the time. */
@@ -127,13 +128,20 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** The handler has failed. */
   handlerFailed(error: unknown): void {
     this.#handled = undefined;
-    // No fault of the handler: it usually learns of the end when a write is refused, or its signal aborts something.
-    const { reason } = this.#end;
-    const byEnd = reason !== undefined && (error instanceof ConnectionClosedError || error === reason);
-    if (byEnd || error !== undefined && error === this.#parts.input?.endError) return void this.#leave(this.ending);
-    if (error instanceof LimitError) return this.failed(error);
+    const source = sourceOf(error);
+    const own = source !== undefined && source === this.#parts.input;
+    if (this.#isOfEnd(error) || own && error instanceof Deno.errors.UnexpectedEof) return this.handlerSettled();
+    // That of a read of another connection says nothing about this one.
+    if (error instanceof LimitError && (own || source === undefined)) return this.failed(error);
     this.#host.reports.emit({ type: "handler-error", conn: this, error });
     this.#leave("handler-error", error);
+  }
+
+  /** Whether an error only says that the connection ends: a write is refused then, and signals abort other work. */
+  #isOfEnd(error: unknown): boolean {
+    const { reason, finishReason } = this.#end;
+    if (error === undefined) return false;
+    return error === reason || error === finishReason || reason !== undefined && error instanceof ConnectionClosedError;
   }
 
   // What ends the connection.
@@ -141,7 +149,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Closes gracefully, as the handler asked: a line that is being answered gets its reply first. */
   close({ lastWord, detail }: CloseOptions = {}): void {
     if (lastWord !== undefined) encodeLine(lastWord, this.#parts.cutter.framing);
-    if (this.writingEnded !== undefined) return;
+    if (this.writingEnded !== undefined || this.#end.closing) return;
+    this.#end.closing = true;
     this.#end.lastWord = lastWord;
     this.#end.detail ??= detail;
     this.#parts.reader.stop();

@@ -169,6 +169,13 @@ export function show(value: unknown): string {
     : String(value);
 }
 
+/** Checks the options of `close`, but for the encoding of its last word. */
+export function checkCloseOptions(options: { lastWord?: string | undefined; detail?: string | undefined }): void {
+  checkOptions("close options", options);
+  checkString("lastWord", options.lastWord);
+  checkString("detail", options.detail);
+}
+
 /** Checks the options of one read. */
 export function checkReadOptions(options: { timeout?: number | undefined; signal?: AbortSignal | undefined }): void {
   checkOptions("read options", options);

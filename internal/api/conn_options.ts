@@ -19,7 +19,7 @@ import {
 export interface ConnOptions {
   /**
    * Maximum time until the first byte of the peer's first line, in milliseconds. The clock runs while the server waits
-   * for that byte; what the server writes does not restart it. When the time is up, the connection is closed, with
+   * for that byte; neither what the server writes nor a read that is given up restarts it. When the time is up, the connection is closed, with
    * reason `first-line-timeout`. `Infinity` switches it off. The default is the value of `idleTimeout`; 5 s are
    * recommended for a port on the internet, where many connections never send anything.
    */
@@ -80,8 +80,8 @@ export interface ConnOptions {
   handlerTimeout?: number | undefined;
   /**
    * Maximum time as in `handlerTimeout`, for the time after the peer has ended its side, in milliseconds; the shorter
-   * of the two holds then. The clock restarts when the peer ends its side, and with each write. It has a limit of its
-   * own because nothing is left to read then, and a peer that is gone looks the same until something is written. When
+   * of the two holds then. The clock restarts when the peer ends its side, with each write, and with each read that
+   * gives something that had come before. It has a limit of its own because nothing is left to read then, and a peer that is gone looks the same until something is written. When
    * the time is up, the connection is closed, with reason `handler-timeout`. `Infinity` switches it off.
    *
    * @default {60_000}

@@ -40,13 +40,11 @@ export class ServerTransport extends Forwarding {
     try {
       const count = await this.inner.read(into);
       if (count !== null) return count;
-      // In place of the end of input: not all that was written has been sent.
+      // In place of the end of input: not all that was written has been sent. What was read before may still wait for the
+      // caller, so a failed write waits on.
       if (this.#failure !== undefined) throw this.#failure.error;
       this.#release();
       return null;
-    } catch (error) {
-      this.#release();
-      throw error;
     } finally {
       this.#reading = false;
       this.#startTimer();

@@ -103,6 +103,7 @@ export class Answers<Data> implements Answerer {
     let block = limiter.cut();
     this.#clocks.came(block !== undefined);
     // At the end of input, an unterminated last line is a block of its own, behind the others.
+    const whole = block !== undefined;
     if (reader.peerEnded) block ??= limiter.end();
     if (block === undefined) {
       if (limiter.breach !== undefined || reader.peerEnded) reader.end(limiter.breach ?? "end");
@@ -113,6 +114,7 @@ export class Answers<Data> implements Answerer {
     const dropsCr = this.#cutter.framing.dropsCr;
     if (this.#handler[ANSWER_BYTES] === undefined || block.length > SHORT_BYTES || this.#budget.tight) {
       const text = decodeLines(block, dropsCr);
+      this.#cutter.gave(block, whole);
       reader.letGo();
       reader.came(countLines(text));
       return this.#answerText(text);

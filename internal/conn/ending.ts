@@ -22,6 +22,8 @@ export class Ending {
   /** Why the connection ends: set when it leaves `open`; an abort can change it until the signal has aborted. */
   reason: CloseReason | undefined;
   error: unknown;
+  /** Whether the handler has closed the connection. */
+  closing = false;
   /** The handler's word for the end, and its last line for the peer. */
   detail: string | undefined;
   lastWord: string | undefined;

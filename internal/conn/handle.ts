@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions, checkString, checkTimeout } from "../api/check.ts";
+import { checkCloseOptions, checkString, checkTimeout } from "../api/check.ts";
 import type { ConnOptions } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
@@ -208,9 +208,7 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   close(options: CloseOptions = {}): void {
-    checkOptions("close options", options);
-    checkString("lastWord", options.lastWord);
-    checkString("detail", options.detail);
+    checkCloseOptions(options);
     this.#core.close(options);
     this.#parts.closed();
   }
@@ -221,6 +219,7 @@ export class Handle<Data> implements Conn<Data> {
 
   setFraming(framing: Partial<Framing>): void {
     this.#cutter.framing = resolveFraming(framing, this.#cutter.framing);
+    this.#input?.lookAgain();
   }
 
   setDeadline(milliseconds: number, detail?: string): void {

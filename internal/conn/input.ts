@@ -57,6 +57,8 @@ const NEXT_BATCH: Wanted<IteratorResult<string[], undefined>> = {
 interface InputOwner {
   /** The handler has found that there is no more input, and what is wrong with it, if anything is. */
   inputEnded(breach: Breach | undefined, atOnce: boolean): void;
+  /** The peer has ended its side, and the handler has got something; perhaps it has got everything now. */
+  sideEnded(): void;
 }
 
 /** Reads for a conversation handler, one read at a time. */
@@ -66,7 +68,8 @@ export class Input {
   readonly #clocks: ConnectionClocks;
   readonly #owner: InputOwner;
   #busy = false;
-  /** The last read for a stream. */
+  /** What the current read waits for, and the read itself. */
+  #wanted: Wanted<unknown> | undefined;
   #reading: Promise<unknown> | undefined;
   /** The body that is being read as a stream. */
   #body: Body | undefined;
@@ -83,8 +86,6 @@ export class Input {
   #mayPass = false;
   /** Whether the handler has had to wait for input, and has not written since. */
   #waited = false;
-  /** The error that the last read gave because there was no more input. */
-  endError: unknown;
 
   /**
    * @param reader Where the bytes come from.
@@ -115,15 +116,21 @@ export class Input {
   lineAtHand(): string | undefined {
     const line = this.#atOnce > 0 ? this.cutter.next() : undefined;
     if (line === undefined) return undefined;
-    this.#interruption = undefined;
     this.reader.gaveLines(1);
-    this.#clocks.handlerActed();
+    this.#gaveAtOnce();
     return line;
   }
 
   /** How many pieces of input that have come may be taken without waiting for a turn, if the handler may read. */
   get #atOnce(): number {
     return !this.#busy && this.#body === undefined && this.#toSkip === 0 ? this.reader.atOnce : 0;
+  }
+
+  /** The handler has got something that it did not wait for. */
+  #gaveAtOnce(): void {
+    this.#interruption = undefined;
+    this.#clocks.handlerActed();
+    if (this.reader.peerEnded) this.#owner.sideEnded();
   }
 
   /** Takes the next line from the input, at its end also an unterminated one. */
@@ -153,15 +160,16 @@ export class Input {
 
   /** Reads a number of bytes. */
   async readExactly(count: number, options: BytesOptions = {}): Promise<Bytes> {
+    if (this.#refuses()) throw busy();
     const maxBytes = checkMaxBytes("readExactly", options);
     checkCount("count", count);
-    if (count > maxBytes) throw new LimitError("read-too-long", maxBytes);
+    if (count > maxBytes) throw this.#tooLong(maxBytes);
     const { input } = this.reader;
     if (input.size >= count && options.timeout === undefined && options.signal === undefined && this.#atOnce > 0) {
-      this.#interruption = undefined;
       this.reader.handled();
-      this.#clocks.handlerActed();
-      return input.take(count);
+      const bytes = input.take(count);
+      this.#gaveAtOnce();
+      return bytes;
     }
     return await this.read({
       take: () => input.size >= count ? input.take(count) : undefined,
@@ -173,6 +181,7 @@ export class Input {
 
   /** Reads up to a delimiter, which is dropped; null if there is no more input. */
   async readUntil(delimiter: string | Uint8Array, options: BytesOptions = {}): Promise<Bytes | null> {
+    if (this.#refuses()) throw busy();
     const maxBytes = checkMaxBytes("readUntil", options);
     const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER, this.cutter.framing.encoding);
     const { input } = this.reader;
@@ -191,7 +200,7 @@ export class Input {
     const at = indexOfBytes(bytes, delimiter, searched, end);
     input.searched = Math.max(start, end - delimiter.length + 1);
     const length = (at < 0 ? input.searched : at) - start;
-    if (length > maxBytes) throw new LimitError("read-too-long", maxBytes);
+    if (length > maxBytes) throw this.#tooLong(maxBytes);
     if (at < 0) return undefined;
     const data = input.take(length);
     input.skip(delimiter.length);
@@ -200,8 +209,8 @@ export class Input {
 
   /** Begins to read a number of bytes as a stream; other reads are refused until it is read or cancelled. */
   beginBody(count: number): Body {
+    if (this.#refuses()) throw busy();
     checkCount("count", count);
-    if (this.#busy || this.#body !== undefined) throw busy();
     const body = { count, left: count };
     if (count > 0) this.#body = body;
     return body;
@@ -230,10 +239,10 @@ export class Input {
   /** Ends a body early: what has not been read of it is skipped before the next read. */
   async cancelBody(body: Body): Promise<void> {
     if (this.#body !== body) return;
-    await this.cancelRead();
     this.#toSkip += body.left;
     this.#skippedBytes += body.count - body.left;
     this.#body = undefined;
+    await this.cancelRead();
   }
 
   /** Ends the current read of a stream. What has come stays. */
@@ -247,8 +256,13 @@ export class Input {
     this.#interrupt(new Deno.errors.TimedOut(`Cannot read: not all has come within ${this.#timeout} ms`));
   }
 
+  /** The framing or the limits have changed, also for what has come. */
+  lookAgain(): void {
+    this.reader.lookAgain();
+  }
+
   #interrupt(error: unknown): void {
-    if (!this.#busy) return;
+    if (this.#wanted === undefined) return;
     this.#interruption = { error };
     this.reader.interrupt(error);
   }
@@ -268,18 +282,32 @@ export class Input {
    * @param body The body of which it is a part.
    */
   read<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
-    if (this.#busy || this.#body !== body) return Promise.reject(busy());
+    if (this.#refuses(body)) return Promise.reject(busy());
+    if (this.#busy) {
+      const next = () => this.read(wanted, options, body);
+      return this.#reading!.then(next, next);
+    }
     try {
       if (options !== undefined) checkReadOptions(options);
     } catch (error) {
       return Promise.reject(error);
     }
     this.#busy = true;
+    this.#wanted = wanted;
     const { timeout, signal } = options ?? {};
     if (signal !== undefined) this.#listenTo(signal);
     const reading = this.#run(wanted, timeout, body, signal);
-    if (body !== undefined || wanted.forReadable) this.#reading = reading;
+    // It may have settled already.
+    if (this.#wanted === wanted) this.#reading = reading;
     return reading;
+  }
+
+  /** Whether a read has to be refused: another one has not settled, and was not given up. */
+  #refuses(body?: Body): boolean {
+    if (this.#body !== body) return true;
+    if (!this.#busy) return false;
+    if (this.#wanted?.abandoned?.()) this.#interrupt(new Deno.errors.Interrupted("The stream's reader was released"));
+    return this.#wanted === undefined || this.#interruption === undefined;
   }
 
   /** Has a signal interrupt the current read. */
@@ -291,7 +319,7 @@ export class Input {
 
   async #run<T>(wanted: Wanted<T>, timeout?: number, body?: Body, signal?: AbortSignal): Promise<T> {
     const { reader } = this;
-    this.#begin(timeout, body);
+    let handlerAt = this.#begin(timeout, body);
     try {
       signal?.throwIfAborted();
       while (!reader.stopped) {
@@ -301,34 +329,41 @@ export class Input {
         if (this.#interruption !== undefined) throw this.#interruption.error;
         if (reader.stopped) break;
         const result = this.#skipped() ? wanted.take(this) : undefined;
-        if (result !== undefined) return result;
-        if (this.#ended(!wanted.forReadable)) break;
+        if (result !== undefined) {
+          handlerAt = undefined;
+          return result;
+        }
+        if (this.#ended(wanted.abandoned === undefined)) break;
         await reader.more(this.#toSkip > 0 ? this.#skippedBytes : wanted.begun(this), wanted.mostBytes(this));
         this.#waited = true;
       }
       return wanted.ended(this);
     } finally {
-      this.#settle(timeout);
+      this.#settle(timeout, handlerAt);
     }
   }
 
-  #begin(timeout: number | undefined, body?: Body): void {
+  /** Returns when the handler's clock would expire: a read that gives nothing once the peer has ended does not change it. */
+  #begin(timeout: number | undefined, body?: Body): number | undefined {
     // What an interrupted read has begun goes on, and so does its clock.
     if (this.#interruption === undefined && (body === undefined || body.left === body.count)) this.#clocks.begin();
     this.#interruption = undefined;
-    this.#clocks.stopHandler();
+    const handlerAt = this.#clocks.stopHandler();
     this.#timeout = timeout;
     if (timeout !== undefined) this.#clocks.limitRead(timeout);
+    return this.reader.peerEnded ? handlerAt : undefined;
   }
 
-  #settle(timeout: number | undefined): void {
+  #settle(timeout: number | undefined, handlerAt: number | undefined): void {
     this.#removeAbortListener?.();
     this.#removeAbortListener = undefined;
     this.#busy = false;
+    this.#wanted = this.#reading = undefined;
     this.#forgetSearch();
     if (timeout !== undefined) this.#clocks.limitRead(undefined);
-    this.#clocks.work();
+    this.#clocks.work(handlerAt);
     this.reader.letGo();
+    if (this.reader.peerEnded) this.#owner.sideEnded();
   }
 
   /** Has the next read search all that has come: it may look for something else. */
@@ -384,8 +419,25 @@ export class Input {
 
   /** Throws the error of a read whose input has ended early. */
   eof(message: string): never {
-    throw this.endError = new Deno.errors.UnexpectedEof(message);
+    throw this.#own(new Deno.errors.UnexpectedEof(message));
   }
+
+  #tooLong(maxBytes: number): LimitError {
+    return this.#own(new LimitError("read-too-long", maxBytes));
+  }
+
+  #own<E extends Error>(error: E): E {
+    sources.set(error, this);
+    return error;
+  }
+}
+
+/** The errors of reads whose input has ended early, or that were too long, each with its input. */
+const sources = new WeakMap<Error, Input>();
+
+/** Returns the input whose read has thrown an error; `undefined` for an error that no read has thrown. */
+export function sourceOf(error: unknown): Input | undefined {
+  return error instanceof Error ? sources.get(error) : undefined;
 }
 
 const busy = () => new TypeError("Cannot read: another read of this connection has not settled");

@@ -186,10 +186,15 @@ export class Parts<Data> {
     this.sideEnded();
   }
 
-  /** A side has ended. Once both have and all is read, the caller of `connect` needs the connection no longer. */
+  /**
+   * A side has ended, or something was read after that. Once both sides have ended and all is read, the caller of
+   * `connect` needs the connection no longer.
+   */
   sideEnded(): void {
-    const { endReason, input } = this.reader;
-    if (this.outbox.ended && endReason === "end" && input.size === 0) this.#caller?.resolve();
+    const { reader, cutter, outbox } = this;
+    if (this.#caller === undefined || !outbox.ended || !reader.peerEnded || cutter.begun) return;
+    reader.end("end");
+    if (reader.endReason === "end") this.#caller.resolve();
   }
 
   /** The handler has closed the connection. */
@@ -232,7 +237,8 @@ export class Parts<Data> {
   /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
   readAhead(): void {
     if (this.#host.keepAliveMs !== Infinity) keepAlive(this.transport);
-    this.reader.readAhead();
+    // A server that closes a connection has mostly said why; a client that resets one waits for nothing.
+    this.reader.readAhead("outgoing" in this.#host.handler).then(() => this.sideEnded());
   }
 
   /** Ends this side, and lets the peer read what was written. */
@@ -253,11 +259,11 @@ export class Parts<Data> {
     const limits = this.limits = mergeLimits(before, changes);
     if (!isOpen) return;
     this.clocks.timeouts = limits;
-    this.cutter.maxLineBytes = limits.maxLineBytes;
-    this.cutter.independentLines = limits.independentLines;
+    this.cutter.setLimits(limits);
     this.outbox.maxQueuedBytes = limits.maxQueuedBytes;
     this.reader.setLimits(before, limits, this.#host.clock);
     if (limits.maxLines !== before.maxLines) this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.#answers?.limitsChanged();
+    this.#input?.lookAgain();
   }
 }

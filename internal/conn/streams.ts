@@ -5,6 +5,7 @@
  */
 
 import { countLineFeeds } from "../lines/ascii.ts";
+import { TAILS } from "../lines/byte_limit_stream.ts";
 import { lastLineEnd } from "../lines/limiter.ts";
 import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
 import type { Input } from "./input.ts";
@@ -73,26 +74,36 @@ export class Batches implements AsyncIterableIterator<string[], undefined> {
  */
 export function readableOf(input: Input): ReadableStream<Bytes> {
   let pulling = false;
-  return new ReadableStream({
+  const stream: ReadableStream<Bytes> = new ReadableStream({
     type: "bytes",
     async pull(controller) {
       pulling = true;
+      const abandoned = () => !stream.locked;
       // What does not fit into a buffer of the caller's own would stay in the stream, where no other read finds it.
       const room = () => controller.byobRequest?.view?.byteLength ?? Infinity;
       const wanted: Wanted<boolean> = {
-        // A stream that is cancelled before the read has settled would lose bytes that it does not have by then.
-        take: () => pass(takeBytes(input, room()), controller),
+        // A stream that is cancelled before the read has settled would lose bytes that it does not have by then; and one
+        // whose reader was released would keep them from the next read.
+        take: () => abandoned() || pass(takeBytes(input, room()), controller),
         begun: () => undefined,
         mostBytes: () => BLOCK_BYTES,
         ended: () => false,
-        forReadable: true,
+        abandoned,
       };
-      const came = await input.read(wanted).finally(() => pulling = false);
-      if (!came) close(controller);
+      try {
+        if (!await input.read(wanted)) close(controller);
+      } catch (error) {
+        // Another read has taken the place of this one.
+        if (!(error instanceof Deno.errors.Interrupted)) throw error;
+      } finally {
+        pulling = false;
+      }
     },
     // The bytes that have come stay for the next read.
     cancel: () => pulling ? input.cancelRead() : undefined,
   });
+  TAILS.set(stream, () => input.reader.peerEnded ? "line" : "drop");
+  return stream;
 }
 
 function pass(bytes: Bytes | undefined, controller: ReadableByteStreamController): true | undefined {
@@ -136,7 +147,12 @@ export function bodyOf(input: Input, count: number): ReadableStream<Bytes> {
 async function readBody(input: Input, body: Body): Promise<Bytes> {
   const { input: buffer } = input.reader;
   const wanted: Wanted<Bytes> = {
-    take: () => buffer.size === 0 ? undefined : buffer.take(Math.min(buffer.size, body.left, BLOCK_BYTES)),
+    take: () => {
+      if (buffer.size === 0) return undefined;
+      const bytes = buffer.take(Math.min(buffer.size, body.left, BLOCK_BYTES));
+      input.tookOfBody(body, bytes.length);
+      return bytes;
+    },
     begun: () => body.count - body.left,
     mostBytes: () => BLOCK_BYTES,
     ended: () => {
@@ -145,9 +161,7 @@ async function readBody(input: Input, body: Body): Promise<Bytes> {
       return input.eof(`Cannot read: the input has ended ${left} bytes before the end of the stream`);
     },
   };
-  const bytes = await input.read(wanted, undefined, body);
-  input.tookOfBody(body, bytes.length);
-  return bytes;
+  return await input.read(wanted, undefined, body);
 }
 
 function close(controller: ReadableByteStreamController): void {

@@ -16,6 +16,7 @@ import {
 } from "../api/transport.ts";
 import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
+import { TakenRead } from "../io/taken_read.ts";
 import type { InputBuffer } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import { MisdirectedTransport, TlsRecord } from "../lines/misdirected.ts";
@@ -97,7 +98,12 @@ export class Upgrade {
     clocks.limitRead(this.#handshakeTimeout);
     clocks.wait(0);
     try {
-      const tls = await this.#credentials.accept(this.#parts.transport, await this.#takeInput());
+      const firstBytes = await this.#takeInput();
+      // A read may be outstanding all the same: that of the server's watch, or one that the handler has given up.
+      const read = reader.giveAwayRead();
+      const { transport } = this.#parts;
+      const plain = read === undefined ? transport : new TakenRead(transport, read);
+      const tls = await this.#credentials.accept(plain, firstBytes);
       this.#install(tls);
       return tls.tls;
     } catch (error) {
@@ -110,12 +116,12 @@ export class Upgrade {
     }
   }
 
-  /** Takes all input that has come, with that of an outstanding read. */
+  /** Takes all input that has come; if there is none, that of an outstanding read. */
   async #takeInput(): Promise<Uint8Array> {
     const { reader } = this.#parts;
     this.#checkLimit();
     const read = reader.outstanding;
-    if (read !== undefined) {
+    if (read !== undefined && reader.input.size === 0) {
       const count = await read;
       // The reader has noted it already if it was reading ahead.
       if (reader.outstanding === read) reader.received(count);

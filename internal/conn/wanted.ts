@@ -19,8 +19,8 @@ export interface Wanted<T> {
   readonly ended: (input: Input) => T;
   /** Whether it reads a line: `maxLinesPerSecond` limits lines alone. */
   readonly isLine?: true;
-  /** Whether it reads for `conn.readable`. */
-  readonly forReadable?: boolean;
+  /** For `conn.readable` alone: whether its reader was released, so that nothing waits for the result any more. */
+  readonly abandoned?: () => boolean;
 }
 
 /** A number of bytes that are read as a stream. */

@@ -186,12 +186,16 @@ export class Reader {
   /**
    * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
    * the handler.
+   *
+   * @param keepsInput Whether a failed read leaves the handler what had come before; that of TLS that was cut off always
+   * does.
    */
-  async readAhead(): Promise<void> {
+  async readAhead(keepsInput: boolean): Promise<void> {
     if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
     while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.input.hasRoom) {
+      let read: Promise<number | null> | undefined;
       try {
-        const read = this.outstanding ?? this.#startRead();
+        read = this.outstanding ?? this.#startRead();
         if (read === undefined) return;
         const count = await read;
         // Meanwhile the handler may have asked for more, and got the bytes of this read.
@@ -199,8 +203,10 @@ export class Reader {
         this.received(count);
         if (count !== null) this.#clocks.heard();
       } catch (error) {
-        // TLS was cut off. What had come before is still the handler's; the read after that fails.
-        if (error instanceof Deno.errors.UnexpectedEof && this.input.size > 0) return this.#clocks.halfClose();
+        if (read !== undefined && this.outstanding !== read) return;
+        // The next read that finds no input fails.
+        const keeps = keepsInput || error instanceof Deno.errors.UnexpectedEof;
+        if (keeps && this.input.size > 0) return this.#clocks.halfClose();
         return this.#failed(error);
       }
       this.answersFirst = true;
@@ -226,6 +232,20 @@ export class Reader {
   }
 
   /**
+   * Gives the outstanding read away, while no input waits: its bytes are no input of this reader.
+   *
+   * @returns The bytes, or null at the end of input; undefined if no read is outstanding.
+   */
+  giveAwayRead(): Promise<Uint8Array | null> | undefined {
+    const read = this.outstanding;
+    if (read === undefined) return undefined;
+    this.outstanding = undefined;
+    const space = this.input.giveAway();
+    this.#holdInput();
+    return read.then((count) => count === null ? null : space.subarray(0, count));
+  }
+
+  /**
    * Makes a wait of the handler end early if reading is over, with `false`, or if it is interrupted.
    *
    * @param wait What the handler waits for; it never rejects.
@@ -239,10 +259,23 @@ export class Reader {
 
   /** Makes the handler's read reject, if there is one. What has come, and what comes, stays for the next read. */
   interrupt(error: unknown): void {
-    this.wanting = false;
-    if (this.waiting) this.waiting = false, this.#clocks.rest(false);
+    this.#stopWaiting();
     this.#waiter?.reject(error);
     this.#waiter = undefined;
+  }
+
+  /** Has the handler's read look again at what has come, if it waits for more. */
+  lookAgain(): void {
+    const waiter = this.#waiter;
+    if (waiter?.read === undefined) return;
+    this.#stopWaiting();
+    this.#waiter = undefined;
+    waiter.resolve(true);
+  }
+
+  #stopWaiting(): void {
+    this.wanting = false;
+    if (this.waiting) this.waiting = false, this.#clocks.rest(false);
   }
 
   /** Settles a wait of the handler when reading is over. */
@@ -287,7 +320,10 @@ export class Reader {
     // A read that was interrupted is still outstanding, and has its callbacks: more of them would be kept with it.
     if (this.#followed === read) return;
     this.#followed = read;
-    read.then((count) => this.#arrived(read, count), (error) => this.#readFailed(read, error));
+    read.then((count) => this.#arrived(read, count), (error) => {
+      // It may have been given away.
+      if (this.outstanding === read || this.#waiter?.read === read) this.#readFailed(read, error);
+    });
   }
 
   #arrived(read: Promise<number | null>, count: number | null): void {

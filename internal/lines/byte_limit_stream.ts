@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkBoolean, checkBufferBytes, checkOptions, checkWhole } from "../api/check.ts";
+import { checkBoolean, checkBufferBytes, checkFunction, checkOptions, checkWhole } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
 import type { SizeBreach } from "../api/reasons.ts";
 import { InputBuffer } from "./input_buffer.ts";
@@ -32,7 +32,20 @@ export interface ByteLimitStreamOptions {
    * @default {true}
    */
   error?: boolean | undefined;
+  /**
+   * What happens to an unfinished last line at the end of the input: it gets an LF, or is dropped. It is called then.
+   * What a server has cut off is no line: `() => conn.ending === "end" ? "line" : "drop"` is for `conn.readable`.
+   *
+   * @default {() => "line"}
+   */
+  unterminated?: (() => "line" | "drop") | undefined;
 }
+
+/**
+ * For the streams of a connection's bytes: says at the end whether an unfinished last line counts as a line. It does if
+ * the peer has ended its side.
+ */
+export const TAILS: WeakMap<ReadableStream<Uint8Array>, () => "line" | "drop"> = new WeakMap();
 
 /**
  * Passes whole lines on. Each chunk that it hands out is one or more lines with their line ends; an unfinished line is
@@ -41,8 +54,9 @@ export interface ByteLimitStreamOptions {
  *
  * @example Bounded lines from any stream of bytes
  * ```ts
- * import { ByteLimitStream } from "@x/shouty"; import { TextLineStream } from "@std/streams"; import { assertEquals }
- * from "@std/assert";
+ * import { ByteLimitStream } from "@x/shouty";
+ * import { TextLineStream } from "@std/streams";
+ * import { assertEquals } from "@std/assert";
  *
  * const lines = new Blob(["one\r\ntw", "o\nthree"]).stream()
  *   .pipeThrough(new ByteLimitStream({ maxLineBytes: 1024 }))
@@ -64,10 +78,11 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
    */
   constructor(options: ByteLimitStreamOptions = {}) {
     checkOptions("ByteLimitStream options", options);
-    const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, error = true } = options;
+    const { maxLineBytes = 65_536, maxConnectionBytes = Infinity, error = true, unterminated } = options;
     checkBufferBytes("maxLineBytes", maxLineBytes);
     checkWhole("maxConnectionBytes", maxConnectionBytes, 1, Infinity);
     checkBoolean("error", error);
+    checkFunction("unterminated", unterminated, true);
     const limiter = new Limiter(maxLineBytes, true, new InputBuffer(maxConnectionBytes));
     super({
       transform(chunk, controller) {
@@ -84,7 +99,7 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
         throw new LimitError(limiter.breach, limiter.breach === "byte-limit" ? maxConnectionBytes : maxLineBytes);
       },
       flush(controller) {
-        const block = limiter.end();
+        const block = unterminated?.() === "drop" ? undefined : limiter.end();
         if (block !== undefined) controller.enqueue(block.slice());
       },
     });

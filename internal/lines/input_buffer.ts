@@ -31,10 +31,8 @@ export class InputBuffer {
   searched = 0;
   /** The number of bytes that were skipped so far: the position of `start` in the whole input. */
   position = 0;
-  /** The number of bytes that have come. */
-  total = 0;
-  /** Whether more than the maximum has come; the bytes beyond it are dropped. */
-  overLimit = false;
+  /** The index up to which bytes have come: those in [end, came) are beyond the maximum, unless that is raised. */
+  #came = 0;
   /** Whether the last read filled its buffer, so that the kernel probably has more. */
   full = false;
   /** The size of its buffer beyond that of the smallest buffer, in bytes. */
@@ -47,9 +45,20 @@ export class InputBuffer {
     this.#maxTotal = maxTotal;
   }
 
-  /** Changes the maximum number of bytes in all. */
+  /** Changes the maximum number of bytes in all, also for those that have come. */
   set maxTotal(bytes: number) {
     this.#maxTotal = bytes;
+    this.#limit();
+  }
+
+  /** Whether more than the maximum has come. */
+  get overLimit(): boolean {
+    return this.#came > this.end;
+  }
+
+  #limit(): void {
+    this.end = Math.min(this.#came, this.start + Math.max(0, this.#maxTotal - this.position));
+    this.searched = Math.min(this.searched, this.end);
   }
 
   /** The number of bytes of input. */
@@ -59,7 +68,7 @@ export class InputBuffer {
 
   /** Whether more bytes can be read before those that have come are handed out. */
   get hasRoom(): boolean {
-    return this.end - this.start < BLOCK_BYTES;
+    return this.#came - this.start < BLOCK_BYTES;
   }
 
   /**
@@ -69,11 +78,12 @@ export class InputBuffer {
    * @param tight Whether memory is short: the buffer is only as large as the input in it needs.
    */
   space(most: number, tight = false): Uint8Array {
-    const held = this.end - this.start;
-    if (this.start > 0) this.bytes.copyWithin(0, this.start, this.end);
+    const held = this.#came - this.start;
+    if (this.start > 0) this.bytes.copyWithin(0, this.start, this.#came);
     this.searched -= this.start;
+    this.end -= this.start;
     this.start = 0;
-    this.end = held;
+    this.#came = held;
     const size = tight ? leastSize(held, most) : this.#nextSize(held, most);
     if (size !== this.bytes.length) this.#resize(size);
     return held === 0 ? this.bytes : this.bytes.subarray(held);
@@ -81,7 +91,7 @@ export class InputBuffer {
 
   #resize(size: number): void {
     const bytes = takeBuffer(size);
-    bytes.set(this.bytes.subarray(0, this.end));
+    bytes.set(this.bytes.subarray(0, this.#came));
     giveBuffer(this.bytes);
     this.bytes = bytes;
     this.extraBytes = size - SMALL_BYTES;
@@ -101,12 +111,16 @@ export class InputBuffer {
 
   /** Notes that `count` bytes were read into {@linkcode space}. */
   added(count: number): void {
-    this.full = this.end + count === this.bytes.length;
+    this.#came += count;
+    this.full = this.#came === this.bytes.length;
     this.#smallReads = count * QUIET_READS < this.bytes.length ? this.#smallReads + 1 : 0;
-    this.total += count;
-    const over = this.total - this.#maxTotal;
-    this.end += over > 0 ? Math.max(0, count - over) : count;
-    if (over > 0) this.overLimit = true;
+    this.#limit();
+  }
+
+  /** Adds one byte of the caller's to the input. */
+  append(byte: number, most: number): void {
+    this.space(most)[0] = byte;
+    this.end = ++this.#came;
   }
 
   /** Removes the first `count` bytes of the input. They stay where they are until {@linkcode space}. */
@@ -123,7 +137,7 @@ export class InputBuffer {
     return bytes;
   }
 
-  /** Drops the last bytes of the input, and keeps the first `size`. */
+  /** Holds the last bytes back as if they were beyond the maximum, and keeps the first `size`. */
   keep(size: number): void {
     this.end = this.start + size;
     this.searched = Math.min(this.searched, this.end);
@@ -131,10 +145,27 @@ export class InputBuffer {
 
   /** Gives a large buffer back if no input is in it. Nothing may use its bytes from then on. */
   letGo(): void {
-    if (this.size > 0 || this.extraBytes === 0) return;
+    if (this.#came > this.start || this.extraBytes === 0) return;
     this.free();
     this.bytes = takeBuffer(SMALL_BYTES);
     this.extraBytes = 0;
+  }
+
+  /**
+   * Gives the buffer away to a read that is outstanding, while no input is in it, and takes another one.
+   *
+   * @returns The part of the buffer that the read fills.
+   */
+  giveAway(): Uint8Array<ArrayBuffer> {
+    const space = this.bytes.subarray(this.#came);
+    this.bytes = takeBuffer(SMALL_BYTES);
+    this.extraBytes =
+      this.start =
+      this.searched =
+      this.end =
+      this.#came =
+        0;
+    return space;
   }
 
   /** Gives the buffer back for good, and drops the input. No read into it may be outstanding. */
@@ -144,6 +175,7 @@ export class InputBuffer {
     this.start =
       this.searched =
       this.end =
+      this.#came =
         0;
   }
 }

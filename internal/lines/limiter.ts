@@ -69,8 +69,7 @@ export class Limiter {
    */
   end(): Uint8Array<ArrayBuffer> | undefined {
     if (this.breach !== undefined || this.input.size === 0) return undefined;
-    this.input.space(this.mostBytes)[0] = LF;
-    this.input.end++;
+    this.input.append(LF, this.mostBytes);
     return this.#cut();
   }
 

@@ -40,8 +40,8 @@ export class LineCutter {
   #windowAt = 0;
   /** Up to this position, the bytes are not such text. */
   #noWindowBefore = 0;
-  /** Whether the rest of a long line is being skipped; and its beginning, if that is to be handed out. */
-  #skipping = false;
+  /** Where the rest of a long line begins that is to be skipped; and its beginning, if that is to be handed out. */
+  #skippedTo: number | undefined;
   #truncated: string | undefined;
 
   /**
@@ -82,9 +82,20 @@ export class LineCutter {
     this.#input.searched = this.#input.start;
   }
 
+  /** Changes limits, perhaps also that on the size of the input. */
+  setLimits(limits: { readonly maxLineBytes: number; readonly independentLines: boolean }): void {
+    this.maxLineBytes = limits.maxLineBytes;
+    this.independentLines = limits.independentLines;
+    // It may hold bytes that are beyond the limit now.
+    this.#window = "";
+  }
+
   /** Whether the beginning of a line that is too long has been dropped, and its end has not come. */
   get skipping(): boolean {
-    return this.#skipping;
+    if (this.#skippedTo === undefined) return false;
+    // The rest of the line was read as bytes, and perhaps what comes after it.
+    if (this.#skippedTo !== this.#input.position) this.#endSkipping();
+    return this.#skippedTo !== undefined;
   }
 
   /** Maximum size of a line with its line end, in bytes. */
@@ -94,7 +105,7 @@ export class LineCutter {
 
   /** Whether a line has begun. */
   get begun(): boolean {
-    return this.#input.end > this.#input.start || this.#skipping;
+    return this.#input.end > this.#input.start || this.skipping;
   }
 
   /**
@@ -107,7 +118,7 @@ export class LineCutter {
     if (input.end === input.start) return undefined;
     const window = this.#window;
     const from = input.position - this.#windowAt;
-    if (from >= window.length || this.#skipping) return this.#nextInBytes(leavesLong);
+    if (from >= window.length || this.#skippedTo !== undefined) return this.#nextInBytes(leavesLong);
     const end = window.indexOf(this.#delimiterText, from);
     if (end < 0) return this.#nextInBytes(leavesLong);
     const withCr = this.#dropsCr && end > from && window.charCodeAt(end - 1) === CR;
@@ -138,7 +149,7 @@ export class LineCutter {
       if (at < 0) return this.#unfinished(leavesLong);
       const withCr = dropsCr && at > start && bytes[at - 1] === CR;
       const to = withCr ? at - 1 : at;
-      if (this.#skipping) {
+      if (this.skipping) {
         const line = this.#endSkipping();
         if (line === undefined) this.#input.skip(at - start + delimiter.length);
         else return this.#take(at - start, withCr), line;
@@ -180,9 +191,10 @@ export class LineCutter {
     const begun = begunBytes(bytes, delimiter, start, end);
     const cr = dropsCr && end > start && bytes[end - 1] === CR ? 1 : 0;
     this.#input.searched = Math.max(start, end - begun);
-    if (this.#skipping) {
+    if (this.skipping) {
       // A CR may belong to the line end, and `lastLineEnd` needs it.
       this.#input.skip(end - start - Math.max(begun, cr));
+      this.#skippedTo = this.#input.position;
       if (cr === 1) this.#input.searched = end;
     } else if (end - start - Math.max(begun, cr) > this.maxLineBytes && !leavesLong) {
       this.#tooLong();
@@ -192,9 +204,9 @@ export class LineCutter {
 
   /** The line at the start of the input is too long. */
   #tooLong(): void {
-    const { bytes, start } = this.#input;
+    const { bytes, start, position } = this.#input;
     if (this.#framing.onLongLine === "close") return void (this.breach = "line-too-long");
-    this.#skipping = true;
+    this.#skippedTo = position;
     if (this.#framing.onLongLine === "discard") return this.#owner.discarded();
     let to = start + this.maxLineBytes;
     if (this.#framing.encoding === "utf-8") to -= begunCharacter(bytes, start, to);
@@ -203,7 +215,7 @@ export class LineCutter {
   }
 
   #endSkipping(): string | undefined {
-    this.#skipping = false;
+    this.#skippedTo = undefined;
     const line = this.#truncated;
     this.#truncated = undefined;
     return line;
@@ -222,16 +234,29 @@ export class LineCutter {
     const withCr = dropsCr && end > start && bytes[end - 1] === CR;
     const to = withCr ? end - 1 : end;
     // While more could come, the beginning of a line end did not count.
-    if (!this.#skipping && to - start > this.maxLineBytes) this.#tooLong();
+    if (!this.skipping && to - start > this.maxLineBytes) this.#tooLong();
     if (this.breach !== undefined) return undefined;
+    const { skipping } = this;
+    const truncated = this.#endSkipping();
     this.lastLineEnd = "none";
     this.#input.skip(size);
     if (unterminated === "drop") return undefined;
     if (unterminated === "error") return void (this.breach = "unterminated");
-    if (this.#skipping) return this.#endSkipping();
+    if (skipping) return truncated;
     const line = decode(bytes.subarray(start, to), this.#framing);
     if (line === undefined) this.breach = "invalid-text";
     return line;
+  }
+
+  /**
+   * Notes how the last of the lines ended that were cut elsewhere.
+   *
+   * @param lines The lines, each with its end.
+   * @param whole Whether the end of the last one has come, and was not added.
+   */
+  gave(lines: Uint8Array, whole: boolean): void {
+    const withCr = this.#dropsCr && lines[lines.length - 2] === CR;
+    this.lastLineEnd = !whole ? "none" : withCr ? "crlf" : this.#lineEnd;
   }
 
   /** Counts the whole lines that have come, up to a maximum. */

@@ -7,7 +7,7 @@
 import { TextLineStream } from "@std/streams/text-line-stream";
 import { checkBufferBytes, checkMethods, checkOptions } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
-import { ByteLimitStream } from "./byte_limit_stream.ts";
+import { ByteLimitStream, TAILS } from "./byte_limit_stream.ts";
 
 /** Options of {@linkcode lineStream}. */
 export interface LineStreamOptions {
@@ -22,7 +22,8 @@ export interface LineStreamOptions {
 /**
  * Cuts a stream of bytes into lines, by piping it through a {@linkcode ByteLimitStream}, a `TextDecoderStream` and a
  * `TextLineStream`. A line ends at LF, and one CR before it is dropped. Invalid UTF-8 becomes U+FFFD, a BOM is kept as
- * text, and an unfinished last line counts as a line.
+ * text. An unfinished last line counts as a line, but not if it comes from `conn.readable` and the server has cut it off,
+ * as in a drain.
  *
  * @param readable The bytes, such as `conn.readable`.
  * @param options The limit.
@@ -32,10 +33,11 @@ export interface LineStreamOptions {
  *
  * @example
  * ```ts
- * import { lineStream } from "@x/shouty"; import { assertEquals } from "@std/assert";
+ * import { lineStream } from "@x/shouty";
+ * import { assertEquals } from "@std/assert";
  *
- * const bytes = new Blob(["one\r\ntw", "o\nthree"]).stream(); assertEquals(await Array.fromAsync(lineStream(bytes)),
- * ["one", "two", "three"]);
+ * const bytes = new Blob(["one\r\ntw", "o\nthree"]).stream();
+ * assertEquals(await Array.fromAsync(lineStream(bytes)), ["one", "two", "three"]);
  * ```
  */
 export function lineStream(
@@ -46,7 +48,7 @@ export function lineStream(
   checkOptions("lineStream options", options);
   const { maxLineBytes = 65_536 } = options;
   checkBufferBytes("maxLineBytes", maxLineBytes);
-  const limited = new ByteLimitStream({ maxLineBytes, error: false });
+  const limited = new ByteLimitStream({ maxLineBytes, error: false, unterminated: TAILS.get(readable) });
   return readable
     .pipeThrough(limited)
     .pipeThrough(new TextDecoderStream("utf-8", { ignoreBOM: true }))

@@ -43,8 +43,9 @@ export class ConnectionClocks implements Sleeper {
   place = 0;
   #waiting = false;
   #idleAt = Infinity;
-  /** When the peer is idle, if it sends nothing, although reads were interrupted meanwhile; for `idleOn: "read"`. */
-  #silentUntil: number | undefined;
+  /** What is left of `idleTimeout`, and of `firstLineTimeout`, if a read was interrupted; undefined for all of it. */
+  #idleLeft: number | undefined;
+  #firstLeft: number | undefined;
   /** What has begun, when it must have come, since when the server waits, and how long it has waited before. */
   #begun: Awaited | undefined;
   #begunAt = Infinity;
@@ -107,7 +108,8 @@ export class ConnectionClocks implements Sleeper {
       if (this.#waiting) this.#startBegun(this.#now());
     }
     if (this.#working && (changed("handlerTimeout") || changed("halfCloseTimeout"))) this.#startHandler();
-    if (changed("idleTimeout") || changed("idleOn")) this.#silentUntil = undefined;
+    if (changed("idleTimeout") || changed("idleOn")) this.#idleLeft = undefined;
+    if (changed("firstLineTimeout")) this.#firstLeft = undefined;
     if (this.#waiting && changed("idleTimeout")) this.#startIdle(this.#now());
     if (this.#waiting && changed("firstLineTimeout")) this.#startFirst(this.#now());
     if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== undefined);
@@ -138,7 +140,7 @@ export class ConnectionClocks implements Sleeper {
 
   #startFirst(now: number): void {
     if (!this.#silent || this.#readAt !== undefined) return;
-    this.#firstAt = now + this.#timeouts.firstLineTimeout;
+    this.#firstAt = now + (this.#firstLeft ?? this.#timeouts.firstLineTimeout);
     this.#watch(this.#firstAt);
   }
 
@@ -197,20 +199,32 @@ export class ConnectionClocks implements Sleeper {
   rest(heard = true): void {
     this.#waiting = false;
     this.stopHandler();
+    if (heard) this.#silent = false, this.#idleLeft = this.#firstLeft = undefined;
+    else this.#keepRest(this.#now());
     this.#idleAt = Infinity;
-    if (heard) this.#silent = false, this.#silentUntil = undefined;
     this.#firstAt = undefined;
     if (this.#begunAt === Infinity) return;
     this.#waited += this.#now() - this.#waitFrom;
     this.#begunAt = Infinity;
   }
 
-  /** The handler begins to work. Until it reads again, the server waits for the handler and not for the peer. */
-  work(): void {
+  /** Keeps what is left of the peer's clocks for the next wait. */
+  #keepRest(now: number): void {
+    if (this.#idleAt !== Infinity) this.#idleLeft = this.#idleAt - now;
+    if (this.#firstAt !== undefined) this.#firstLeft = this.#firstAt - now;
+  }
+
+  /**
+   * The handler begins to work. Until it reads again, the server waits for the handler and not for the peer.
+   *
+   * @param handlerAt When its clock expires; by default it starts anew.
+   */
+  work(handlerAt?: number): void {
     if (this.#leaving) return;
     this.#working = true;
     this.readAheadLater();
-    this.#startHandler();
+    if (handlerAt === undefined) this.#startHandler();
+    else this.#watch(this.#handlerAt = handlerAt);
   }
 
   /** Sets the time of the next check for a reset by the peer while the handler works. */
@@ -230,10 +244,12 @@ export class ConnectionClocks implements Sleeper {
     if (this.#working) this.#startHandler();
   }
 
-  /** The handler no longer works: it has settled, or it asks for more input. */
-  stopHandler(): void {
+  /** The handler no longer works: it has settled, or it asks for more input. Returns when its clock would expire. */
+  stopHandler(): number {
+    const handlerAt = this.#handlerAt;
     this.#working = false;
     this.#handlerAt = this.#readAheadAt = Infinity;
+    return handlerAt;
   }
 
   /** Whether the handler works, or reads a body, so that it comes to no line boundary. */
@@ -267,14 +283,14 @@ export class ConnectionClocks implements Sleeper {
     this.#writeAt = Infinity;
     this.#stuckAt = undefined;
     if (this.#handlerAt !== Infinity) this.#startHandler();
-    if (this.#waiting && this.#timeouts.idleOn === "both") this.#startIdle(this.#now());
+    if (this.#timeouts.idleOn === "read") return;
+    this.#idleLeft = undefined;
+    if (this.#waiting) this.#startIdle(this.#now());
   }
 
   #startIdle(now: number): void {
     if (this.#readAt !== undefined) return;
-    const { idleTimeout, idleOn } = this.#timeouts;
-    this.#idleAt = this.#silentUntil ?? now + idleTimeout;
-    if (idleOn === "read") this.#silentUntil = this.#idleAt;
+    this.#idleAt = now + (this.#idleLeft ?? this.#timeouts.idleTimeout);
     this.#watch(this.#idleAt);
   }
 

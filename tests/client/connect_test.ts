@@ -42,6 +42,45 @@ test("a connection that was opened reads and writes like a handler's", async () 
   assertEquals((await conn.closed).reason, "end");
 });
 
+const LAST_READS: Readonly<Record<string, (conn: Conn) => Promise<unknown>>> = {
+  readLine: (conn) => conn.readLine(),
+  "the next of lines": (conn) => conn.lines.next(),
+  readUntil: (conn) => conn.readUntil("c"),
+  readExactly: (conn) => conn.readExactly(3),
+  "readExactly, after less was asked for": async (conn) => {
+    await assertRejects(() => conn.readUntil("|"), Deno.errors.UnexpectedEof);
+    await conn.readExactly(3);
+  },
+  readStream: (conn) => new Response(conn.readStream(3)).text(),
+  "a read of readable": (conn) => conn.readable.getReader().read(),
+};
+
+for (const [name, read] of Object.entries(LAST_READS)) {
+  testOnce(`a connection is over when both sides have ended and ${name} has got the rest`, async () => {
+    for (const closesFirst of [true, false]) {
+      const { conn, peer, clock } = await inMemory({ framing: { lineEnd: { delimiter: "c" } } });
+      if (closesFirst) await conn.closeWrite();
+      await peer.write("abc");
+      await peer.closeWrite();
+      await clock.advance(300);
+      await read(conn);
+      if (!closesFirst) assertEquals(conn.signal.aborted, false), await conn.closeWrite();
+      const { reason } = await conn.closed;
+      assertEquals([conn.ending, reason, await conn.readLine()], ["end", "end", null]);
+    }
+  });
+}
+
+testOnce("a connection is over when the peer ends its side while nothing is read, if all is read by then", async () => {
+  const { conn, peer, clock } = await inMemory();
+  await conn.closeWrite();
+  await peer.write("abc\n");
+  assertEquals(await conn.readLine(), "abc");
+  await peer.closeWrite();
+  await clock.advance(300);
+  assertEquals((await conn.closed).reason, "end");
+});
+
 test("close sends what was written, and the server sees the end", async () => {
   await using t = startServer();
   const conn = await connect({ port: t.port });
@@ -390,6 +429,6 @@ testOnce("what a read has left at the end of input stays readable, although both
   await assertRejects(() => conn.readExactly(5), Deno.errors.UnexpectedEof);
   await assertRejects(() => conn.readUntil("|"), Deno.errors.UnexpectedEof);
   assertEquals(new TextDecoder().decode(await conn.readExactly(2)), "ab");
-  assertEquals([await conn.readLine(), conn.signal.aborted], ["c", false]);
+  assertEquals([await conn.readLine(), conn.signal.aborted], ["c", true]);
   assertEquals([await conn.readLine(), (await conn.closed).reason], [null, "end"]);
 });

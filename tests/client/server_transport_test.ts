@@ -79,6 +79,19 @@ for (const end of [null, new Deno.errors.ConnectionReset("Connection reset")]) {
   });
 }
 
+testOnce("what the server had sent before a reset is left to a caller that reads late", async () => {
+  const clock = new FakeClock();
+  const transport = new Closing(["one\ntwo\n"], new Deno.errors.ConnectionReset("Connection reset"));
+  const conn = await connect({ dial: () => transport, clock });
+  conn.write("lost\n");
+  // Meanwhile the connection is watched, and its input is read ahead.
+  await clock.advance(900);
+  assertEquals(conn.ending, undefined);
+  assertEquals([await readAll(conn), conn.ending, (await conn.closed).reason], [["one", "two"], "reset", "reset"]);
+  await clock.advance(0);
+  assertEquals(clock.pending, 0);
+});
+
 testOnce("a write that fails after the end of the input ends the connection at once", async () => {
   const clock = new FakeClock();
   const transport = new Closing(["bye\n"]);

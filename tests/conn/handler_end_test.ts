@@ -1,5 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { type ConnHandler, serveConnections, type ServerEvent } from "@x/shouty";
+import { type Conn, connect, type ConnHandler, serveConnections, type ServeOptions, type ServerEvent } from "@x/shouty";
+import { test } from "../kit/bounded.ts";
+import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
 /** Serves one client that sends and reads nothing until the connection ends, and returns how it ended. */
 async function endings(handler: ConnHandler): Promise<string[]> {
@@ -40,4 +42,63 @@ Deno.test("a handler that its connection's signal interrupts has not failed", as
     await called;
   });
   assertEquals(told, ["write-timeout"]);
+});
+
+/** Serves one client in memory that sends something and ends its side; returns the events that tell of the end. */
+async function told(input: string, handler: ConnHandler, options: ServeOptions = {}): Promise<string[]> {
+  await using t = startConversations({ ...inMemory(), ...options }, handler);
+  await t.talk(input);
+  const { reason } = await t.closed();
+  return [...t.all("handler-error").map(({ error }) => `${error}`), reason];
+}
+
+test("a handler that fails with any of the errors that its reads gave at the end has not failed", async () => {
+  const again = async (conn: Conn) => {
+    try {
+      await conn.readExactly(10);
+    } catch (error) {
+      await conn.readUntil("|").catch(() => {});
+      throw error;
+    }
+  };
+  assertEquals(await told("abc", again), ["end"]);
+  const own = () => Promise.reject(new Deno.errors.UnexpectedEof("its own"));
+  assertEquals(await told("abc", own), ["UnexpectedEof: its own", "handler-error"]);
+});
+
+test("a limit that the read of another connection has passed says nothing about this one", async () => {
+  await using other = startConversations({}, (conn) => conn.write("abcd;"));
+  const asks = async () => {
+    await using conn = await connect({ port: other.port });
+    await conn.readUntil(";", { maxBytes: 3 });
+  };
+  assertEquals(await told("", asks), ["LimitError: Data of one read longer than 3 bytes", "handler-error"]);
+  const own = async (conn: Conn) => void await conn.readUntil(";", { maxBytes: 3 });
+  assertEquals(await told("abcd;", own), ["read-too-long"]);
+});
+
+test("a handler that its connection's finishing interrupts has not failed", async () => {
+  await using t = startConversations({ drain: "finish" }, async (conn) => {
+    for (;;) await conn.write(await conn.readExactly(4, { signal: conn.finishing }));
+  });
+  const client = await t.connect();
+  await client.write("ping");
+  assertEquals(new TextDecoder().decode(await client.readBytes(4)), "ping");
+  assertEquals((await t.server.shutdown()).closed, { drained: 1 });
+  assertEquals(t.all("handler-error"), []);
+});
+
+test("of several calls of close the first counts, and ending tells of it at once", async () => {
+  const seen: unknown[] = [];
+  const close = (conn: Conn) => {
+    conn.close({ lastWord: "bye", detail: "first" });
+    seen.push(conn.ending);
+    conn.close({ lastWord: "later", detail: "second" });
+    conn.close();
+  };
+  await using lines = startServer(inMemory(), (line, conn) => (close(conn), line));
+  assertEquals([await lines.talk("a\n"), (await lines.closed()).detail], ["a\nbye\n", "first"]);
+  await using conversation = startConversations(inMemory(), close);
+  assertEquals([await conversation.talk("a\n"), (await conversation.closed()).detail], ["bye\n", "first"]);
+  assertEquals(seen, ["closed", "closed"]);
 });

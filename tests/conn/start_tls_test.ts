@@ -8,7 +8,7 @@ import {
 } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
-import { FAKE_INFO, fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import { FAKE_INFO, fakeCredentials, HELLO, readHidden, scramble, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
 import { faulty } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
@@ -116,6 +116,55 @@ test("bytes behind the hello, in one segment, are the first that are decrypted",
   await client.write(Uint8Array.of(...HELLO, ...new TextEncoder().encode("early\n").map((byte) => byte ^ 0xa5)));
   assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
   assertEquals(await readHidden(client, 6), "EARLY\n");
+});
+
+/** A hello, with the beginning of an encrypted line behind it. */
+const HELLO_AND_LINE = Uint8Array.of(...HELLO, ...scramble(new TextEncoder().encode("hid")));
+
+for (const cut of [1, HELLO_AND_LINE.length]) {
+  test(`${cut} bytes that were read while the handler worked, or waited in vain, begin TLS`, async () => {
+    for (const wait of ["work", "read"]) {
+      const { listener, clock } = inMemory();
+      const credentials = fakeCredentials();
+      await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+        conn.write("go ahead\n");
+        if (wait === "work") await new Promise<void>((resolve) => clock.setTimer(resolve, 1000));
+        else await assertRejects(() => conn.readUntil("|", { timeout: 1000 }), Deno.errors.TimedOut);
+        await conn.startTls(credentials);
+      });
+      const client = await t.admitted();
+      await client.write("STARTTLS\n");
+      assertEquals(await client.readLine(), "go ahead");
+      await clock.advance(500);
+      await client.write(HELLO_AND_LINE.subarray(0, cut));
+      await clock.advance(500);
+      await client.write(HELLO_AND_LINE.subarray(cut));
+      assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+      // The read that was taken over brings the rest of a line whose beginning the reader has by then.
+      await clock.advance(0);
+      await sendHidden(client, `den ${"x".repeat(1000)}\n`);
+      assertEquals(await readHidden(client, 1008), `HIDDEN ${"X".repeat(1000)}\n`);
+      assertEquals(credentials.firstBytes, [HELLO_AND_LINE.slice(0, cut)]);
+      await client.closeWrite();
+      assertEquals((await t.closed()).reason, "end");
+    }
+  });
+}
+
+test("a connection that is reset while a read is taken over ends, and nothing is left without a handler", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
+    await new Promise<void>((resolve) => clock.setTimer(resolve, 1000));
+    await conn.startTls(credentials);
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  await clock.advance(500);
+  await client.write(HELLO.subarray(0, 1));
+  await clock.advance(500);
+  client.reset();
+  assertEquals((await t.closed()).reason === "reset" || t.all("closed")[0].reason === "tls-handshake", true);
 });
 
 test("startTls takes over the read by which the server watches the peer of a busy handler", async () => {

@@ -60,6 +60,30 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   });
 }
 
+test("in streams, the beginning of a line that the server cuts off is no line", async () => {
+  for (
+    const [reason, options, end] of [
+      ["drained", { drain: "finish" }, (t: TestServer) => void t.server.shutdown()],
+      ["max-age", { maxAge: 1000 }, (_: TestServer, clock: FakeClock) => void clock.advance(1100)],
+      ["max-lines", { maxLines: 1 }, () => {}],
+    ] as const
+  ) {
+    const clock = new FakeClock();
+    await using t = new TestServer(WAYS_IN["a conversation in streams"], {
+      ...options,
+      listener: new MemoryListener(),
+      clock,
+    });
+    const client = await t.admitted();
+    await client.write("one\nTRANSFER 10");
+    assertEquals(await client.readLine(), "ONE");
+    end(t, clock);
+    assertEquals(await client.readAll(), "");
+    await client.closeWrite();
+    assertEquals((await t.closed()).reason, reason);
+  }
+});
+
 test("missing and empty replies keep their places among a handler's replies", async () => {
   const reply = (line: string) => line === "nothing" ? undefined : line === "empty" ? "" : shout(line);
   const starts: Record<string, Start> = {

@@ -1,5 +1,5 @@
 import { assertEquals, assertLessOrEqual, assertRejects, assertThrows } from "@std/assert";
-import type { Framing } from "@x/shouty";
+import type { Conn, Framing } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { toBytes } from "../kit/property.ts";
@@ -22,6 +22,24 @@ test('under "crlf" a "." between bare LFs does not end the data, nor does one th
     await t.talk(sent as string);
     await t.closed();
     assertEquals(data, wanted);
+  }
+});
+
+test("in a handler with block, lastLineEnd tells how the last line of the block ended", async () => {
+  for (const lineEnd of ["any", "lf"] as const) {
+    const seen: unknown[] = [];
+    const block = (lines: string, conn: Conn) => {
+      seen.push(conn.lastLineEnd);
+      return lines;
+    };
+    const { listener, clock } = inMemory();
+    const handler = Object.assign((line: string) => line, { block });
+    await using t = startServer({ listener, clock, framing: { lineEnd } }, handler);
+    const client = await t.connect();
+    for (const part of ["a\r\n", "a\r\nb\n", "c\r"]) await client.write(part), await clock.advance(0);
+    await client.closeWrite();
+    await t.closed();
+    assertEquals(seen, [lineEnd === "any" ? "crlf" : "lf", "lf", "none"]);
   }
 });
 

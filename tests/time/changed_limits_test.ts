@@ -151,6 +151,121 @@ test("a new maxConnectionBytes or maxLines counts what came before it", async ()
   });
 });
 
+/** Changes the limit on all bytes at the first line, and returns the lines and why they end. */
+const CHANGES_LIMIT: Readonly<Record<string, (to: number, lines: string[]) => (options: ServeOptions) => TestServer>> =
+  {
+    "a conversation": (to, lines) => (options) =>
+      startConversations(options, async (conn) => {
+        for await (const line of conn.lines) {
+          if (lines.push(line) === 1) conn.setLimits({ maxConnectionBytes: to });
+        }
+      }),
+    "a conversation in bytes": (to, lines) => (options) =>
+      startConversations(options, async (conn) => {
+        for (let bytes; (bytes = await conn.readUntil("\n").catch(() => null)) !== null;) {
+          if (lines.push(new TextDecoder().decode(bytes)) === 1) conn.setLimits({ maxConnectionBytes: to });
+        }
+      }),
+    "a line handler": (to, lines) => (options) =>
+      startServer(options, (line, conn) => {
+        if (lines.push(line) === 1) conn.setLimits({ maxConnectionBytes: to });
+      }),
+    "a block handler": (to, lines) => (options) => {
+      const handler = (line: string) => void lines.push(line);
+      const block = (text: string, conn: Conn) => {
+        if (lines.length === 0) conn.setLimits({ maxConnectionBytes: to });
+        lines.push(...text.split("\n").slice(0, -1));
+        return "";
+      };
+      return startServer(options, Object.assign(handler, { block }));
+    },
+  };
+
+for (const [name, start] of Object.entries(CHANGES_LIMIT)) {
+  test(`maxConnectionBytes holds for bytes that have come when it is changed, in ${name}`, async () => {
+    for (
+      const [from, to, cuts, expected] of [
+        [6, 1000, ["auth\nl1\nl2\nl3\n"], ["auth", "l1", "l2", "l3", "end"]],
+        [6, 1000, ["auth\n", "l1\nl2\nl3\n"], ["auth", "l1", "l2", "l3", "end"]],
+        [1000, 9, ["auth\nl1\nl2\nl3\n"], ["auth", "l1", "byte-limit"]],
+        [1000, 9, ["auth\n", "l1\nl2\n", "l3\n"], ["auth", "l1", "byte-limit"]],
+        [1000, 2, ["auth\nl1\n"], ["auth", "byte-limit"]],
+      ] as const
+    ) {
+      // A block has been cut before its handler can change anything.
+      if (name === "a block handler" && to < from && cuts[0].length > 5) continue;
+      const lines: string[] = [];
+      const { listener, clock } = inMemory();
+      await using t = start(to, lines)({ listener, clock, maxConnectionBytes: from });
+      const client = await t.admitted();
+      for (const part of cuts) await client.write(part), await clock.advance(0);
+      await client.closeWrite();
+      assertEquals([...lines, (await t.closed()).reason], [...expected]);
+    }
+  });
+}
+
+test("bytes beyond maxConnectionBytes wait for a handler that raises it, with those that come meanwhile", async () => {
+  const lines: string[] = [];
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock, maxConnectionBytes: 8 }, async (conn) => {
+    lines.push(...[await conn.readLine() ?? ""]);
+    await new Promise<void>((resolve) => clock.setTimer(resolve, 1000));
+    conn.setLimits({ maxConnectionBytes: 1000 });
+    for await (const line of conn.lines) lines.push(line);
+  });
+  const client = await t.admitted();
+  await client.write("auth\nl1\nl2\n");
+  await clock.advance(300);
+  await client.write("l3\nl4\n");
+  await client.closeWrite();
+  await clock.advance(700);
+  assertEquals([...lines, (await t.closed()).reason], ["auth", "l1", "l2", "l3", "l4", "end"]);
+});
+
+test("a read that waits looks again at what has come when the framing or a limit is changed", async () => {
+  for (
+    const [change, expected] of [
+      [(conn: Conn<unknown>) => conn.setFraming({ lineEnd: { delimiter: ";" } }), ["abc", undefined]],
+      [(conn: Conn<unknown>) => conn.setLimits({ maxLineBytes: 3 }), [null, "line-too-long"]],
+      [(conn: Conn<unknown>) => conn.setLimits({ maxConnectionBytes: 3 }), [null, "byte-limit"]],
+      [(conn: Conn<unknown>) => conn.setLimits({ idleTimeout: 9000 }), ["abc;def", undefined]],
+    ] as const
+  ) {
+    const got: unknown[] = [];
+    await play(
+      {},
+      async (conn) => void got.push(await conn.readLine(), conn.ending),
+      async (client, clock, t) => {
+        await client.write("abc;def");
+        await clock.advance(0);
+        change(the(t));
+        await clock.advance(0);
+        if (expected[0] === "abc;def") await client.write("\n"), await clock.advance(0);
+        assertEquals(got, [...expected]);
+      },
+    );
+  }
+});
+
+test("a line that waits for the pace passes no earlier when another limit is changed", async () => {
+  const times: number[] = [];
+  let now = () => 0;
+  await play(
+    { maxLinesPerSecond: 4 },
+    async (conn) => {
+      for await (const _ of conn.lines) times.push(now());
+    },
+    async (client, clock, t) => {
+      now = () => clock.now();
+      await client.write("line\n".repeat(8));
+      for (let i = 0; i < 200; i++) await clock.advance(10), the(t).setLimits({ maxLineBytes: 100 + i });
+      assertEquals(times.length, 8);
+      for (const [i, time] of times.entries()) assertEquals(time >= (i - 4) * 250, true, `${times}`);
+    },
+  );
+});
+
 test("idleOn read lets only what is read restart the idle clock", async () => {
   for (const idleOn of ["read", "both"] as const) {
     await play(

@@ -1,0 +1,148 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import type { Conn, ServeOptions } from "@x/shouty";
+import { test } from "../kit/bounded.ts";
+import { inMemory, startConversations, type TestServer } from "../kit/server.ts";
+
+const text = (bytes: Uint8Array | null | undefined) => new TextDecoder().decode(bytes ?? undefined);
+
+/** Runs a handler against a client in memory; what fails in the handler fails here. */
+async function play(
+  handler: (conn: Conn, t: TestServer) => Promise<void>,
+  client: (write: (data: string) => Promise<void>) => Promise<void>,
+  options: ServeOptions = {},
+): Promise<void> {
+  const done = Promise.withResolvers<void>();
+  const t: TestServer = startConversations(
+    { ...inMemory(), ...options },
+    (conn) => handler(conn, t).then(done.resolve, done.reject),
+  );
+  await using _ = t;
+  const peer = await t.connect();
+  await client((data) => peer.write(data));
+  await peer.closeWrite();
+  await done.promise;
+}
+
+const tick = () => new Promise((resolve) => setTimeout(resolve, 0));
+
+test("the bytes behind a reader of conn.readable that was released are for the next read", () =>
+  play(async (conn) => {
+    const reader = conn.readable.getReader();
+    const given = reader.read();
+    await tick();
+    reader.releaseLock();
+    await assertRejects(() => given, TypeError);
+    assertEquals([await conn.readLine(), await conn.readLine()], ["one", "two"]);
+    await conn.readable.cancel();
+    assertEquals([await conn.readLine(), await conn.readLine()], ["three", null]);
+  }, async (write) => {
+    await tick();
+    await tick();
+    await write("one\ntwo\nthree\n");
+  }));
+
+test("bytes that come between a released reader and the next read stay in the input", () =>
+  play(async (conn, t) => {
+    const reader = conn.readable.getReader({ mode: "byob" });
+    const given = reader.read(new Uint8Array(2));
+    await tick();
+    reader.releaseLock();
+    await assertRejects(() => given, TypeError);
+    while (t.server.stats().bytesIn === 0) await tick();
+    assertEquals(await conn.readLine(), "one");
+    const chunks = await Array.fromAsync(conn.readable, text);
+    assertEquals(chunks.join(""), "two\n");
+  }, async (write) => {
+    await tick();
+    await tick();
+    await write("one\ntwo\n");
+  }));
+
+test("a pipe from conn.readable that was aborted takes nothing from the next read", () =>
+  play(async (conn) => {
+    const [stop, piped] = [new AbortController(), [] as string[]];
+    const sink = new WritableStream<Uint8Array>({ write: (chunk) => void piped.push(text(chunk)) });
+    const pipe = conn.readable.pipeTo(sink, { signal: stop.signal, preventCancel: true });
+    while (piped.length === 0) await tick();
+    stop.abort();
+    await assertRejects(() => pipe, DOMException);
+    const line = conn.readLine();
+    await conn.write("go on\n");
+    assertEquals([await line, await conn.readLine()], ["line1", "line2"]);
+    assertEquals(piped, ["raw\n"]);
+  }, async (write) => {
+    await write("raw\n");
+    for (let i = 0; i < 5; i++) await tick();
+    await write("line1\nline2\n");
+  }));
+
+test("a read may follow one that was aborted, or a stream that was cancelled, at once", () =>
+  play(async (conn) => {
+    const stop = new AbortController();
+    const given = conn.readLine({ signal: stop.signal });
+    stop.abort("enough");
+    const next = conn.readLine();
+    assertEquals(await given.catch((reason) => reason), "enough");
+    assertEquals(await next, "one");
+    const body = conn.readStream(4);
+    const cancelled = body.cancel();
+    assertEquals(await conn.readLine(), "two");
+    await cancelled;
+    const reader = conn.readable.getReader();
+    const pulled = reader.read();
+    await tick();
+    const cancelling = reader.cancel();
+    const line = conn.readLine();
+    await assertRejects(() => conn.readLine(), TypeError, "another read of this connection has not settled");
+    assertEquals([(await pulled).done, await line], [true, "three"]);
+    await cancelling;
+  }, async (write) => {
+    await write("one\nskiptwo\n");
+    for (let i = 0; i < 5; i++) await tick();
+    await write("three\n");
+  }));
+
+test("a stream of a body that is cancelled while it waits is skipped before the next read", () =>
+  play(async (conn) => {
+    const reader = conn.readStream(8).getReader();
+    assertEquals(text((await reader.read()).value), "123");
+    const waits = reader.read();
+    const cancelled = reader.cancel();
+    assertEquals(await conn.readLine(), "line");
+    await cancelled;
+    assertEquals((await waits).done, true);
+  }, async (write) => {
+    await write("123");
+    for (let i = 0; i < 5; i++) await tick();
+    await write("45678line\n");
+  }));
+
+test("the second of two reads is refused, whatever is wrong with its arguments", () =>
+  play(async (conn) => {
+    const line = conn.readLine();
+    const message = "another read of this connection has not settled";
+    await assertRejects(() => conn.readExactly(2 ** 21), TypeError, message);
+    await assertRejects(() => conn.readExactly(-1), TypeError, message);
+    await assertRejects(() => conn.readUntil(""), TypeError, message);
+    assertEquals(await line, "a");
+  }, async (write) => {
+    await tick();
+    await write("a\n");
+  }));
+
+for (const onLongLine of ["discard", "truncate"] as const) {
+  test(`bytes that are read in the middle of a line that is too long end it, under "${onLongLine}"`, () =>
+    play(async (conn, t) => {
+      const stop = new AbortController();
+      const line = conn.readLine({ signal: stop.signal });
+      while (t.server.stats().bytesIn === 0) await tick();
+      stop.abort();
+      await assertRejects(() => line, DOMException);
+      assertEquals(text(await conn.readUntil("\n")), "ij");
+      assertEquals([await conn.readLine(), await conn.readLine()], ["ok", "next"]);
+    }, async (write) => {
+      await write("abcdefgh");
+      for (let i = 0; i < 5; i++) await tick();
+      await write("ij\nok\nnext\n");
+    }, { maxLineBytes: 4, framing: { onLongLine }, lastWords: () => null }));
+}
