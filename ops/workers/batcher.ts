@@ -20,6 +20,16 @@ export class Batcher<Message> {
     if (this.#waiting.length === 1) queueMicrotask(() => this.flush());
   }
 
+  /**
+   * Sends a message now, behind those that wait.
+   *
+   * @throws {TypeError} If something in the message cannot be copied; the others have been sent.
+   */
+  send(message: Message): void {
+    this.flush();
+    this.#send([message]);
+  }
+
   /** Sends what waits, now. */
   flush(): void {
     const messages = this.#waiting;

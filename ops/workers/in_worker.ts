@@ -5,7 +5,7 @@
  */
 
 import { checkFunction, checkOptions } from "../../internal/api/check.ts";
-import type { ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
+import type { CloseOptions, Conn, ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
 import type { ServeOptions } from "../../internal/api/serve_options.ts";
 import { closeQuietly, type Listener } from "../../internal/api/transport.ts";
 import type { Server } from "../../internal/server/running.ts";
@@ -100,8 +100,10 @@ class InWorker<Data> {
       case "go-on":
         return this.#admission.goOn();
       case "pause":
+        this.#admission.paused = true;
         return server.pause();
       case "resume":
+        this.#admission.paused = false;
         return server.resume();
       case "limits":
         this.#admission.waits = message.waits;
@@ -113,7 +115,7 @@ class InWorker<Data> {
       case "refresh":
         return this.#refresh(server, message.key);
       case "close":
-        return find(server, message.id)?.close(message.options);
+        return closeOne(find(server, message.id), message.options);
       case "broadcast":
         return server.broadcast(message.data, { except: find(server, message.except) });
     }
@@ -126,6 +128,7 @@ class InWorker<Data> {
       const { framing } = setup.options;
       this.#admission = new WorkerAdmission((message) => this.#batcher.add(message), setup.enough, service, framing);
       this.#admission.waits = setup.waits;
+      this.#admission.paused = setup.paused;
       const listener = await this.#listen(setup);
       const server = this.#server = this.#serve(setup, listener);
       if (setup.paused) server.pause();
@@ -223,6 +226,15 @@ function checkService<Data>(service: WorkerService<Data>): void {
 function listen({ hostname, port, fd }: Place, shared: boolean): Listener {
   if (fd !== undefined) return listenShared(fd);
   return shared ? listenBalanced({ hostname, port }) : Deno.listen({ hostname, port });
+}
+
+function closeOne<Data>(conn: Conn<Data> | undefined, options: CloseOptions): void {
+  try {
+    conn?.close(options);
+  } catch {
+    // It has another encoding than the one for which the word was checked.
+    conn?.close({ detail: options.detail });
+  }
 }
 
 function find<Data>(server: Server<Data>, id: number | undefined) {

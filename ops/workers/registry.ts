@@ -5,9 +5,11 @@
  */
 
 import type { ClosedEvent, ConnInfo, ServerEvent } from "../../internal/api/events.ts";
-import type { ConnStats } from "../../internal/api/handlers.ts";
+import type { ResolvedFraming } from "../../internal/api/framing.ts";
+import type { CloseOptions, ConnStats } from "../../internal/api/handlers.ts";
 import { Counters, type ServerStats } from "../../internal/server/counters.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
+import { encodeLine } from "../../internal/lines/text.ts";
 import { RemoteConn } from "./remote_conn.ts";
 import type { Supervisor } from "./supervisor.ts";
 
@@ -31,15 +33,18 @@ export class Registry {
   readonly #expected = new Map<number, Expected>();
   readonly #hooks: RegistryHooks;
   readonly #now: () => number;
+  readonly #framing: ResolvedFraming;
   #lastId = 0;
 
   /**
    * @param hooks The functions that it calls.
    * @param now Returns the time, in milliseconds.
+   * @param framing The framing of the connections, as far as their handlers do not change it.
    */
-  constructor(hooks: RegistryHooks, now: () => number) {
+  constructor(hooks: RegistryHooks, now: () => number, framing: ResolvedFraming) {
     this.#hooks = hooks;
     this.#now = now;
+    this.#framing = framing;
   }
 
   get open(): ReadonlyMap<number, RemoteConn> {
@@ -64,7 +69,10 @@ export class Registry {
   accepted(supervisor: Supervisor, conn: ConnInfo): void {
     this.#expected.delete(conn.id);
     const { id } = conn;
-    const close = (options: object) => supervisor.send({ type: "close", id, options });
+    const close = ({ lastWord, detail }: CloseOptions) => {
+      if (lastWord !== undefined) encodeLine(lastWord, this.#framing);
+      supervisor.send({ type: "close", id, options: { lastWord, detail } });
+    };
     this.#open.set(id, new RemoteConn(conn, supervisor.index, close, this.#now));
     supervisor.accepted++;
     supervisor.active++;

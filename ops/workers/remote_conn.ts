@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkCloseOptions } from "../../internal/api/check.ts";
 import type { ConnInfo } from "../../internal/api/events.ts";
 import type { CloseOptions, ConnStats } from "../../internal/api/handlers.ts";
 import type { Traffic } from "../../internal/server/counters.ts";
@@ -14,7 +15,12 @@ export interface WorkerConn extends ConnInfo {
   readonly worker: number;
   /** Returns what it does, as the worker has told last; see `server.refresh`. */
   stats(): ConnStats;
-  /** Closes it, as `conn.close` does; the worker does so when it reads the message. */
+  /**
+   * Closes it, as `conn.close` does; the worker does so when it reads the message. If its handler has chosen another
+   * encoding, which lacks a character of `lastWord`, it is closed without that.
+   *
+   * @throws {TypeError} If an option is wrong, or `lastWord` has a character that the server's encoding lacks.
+   */
   close(options?: CloseOptions): void;
 }
 
@@ -63,6 +69,7 @@ export class RemoteConn implements WorkerConn {
   }
 
   close(options: CloseOptions = {}): void {
+    checkCloseOptions(options);
     this.#close(options);
   }
 

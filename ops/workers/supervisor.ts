@@ -8,6 +8,7 @@ import { stripVTControlCharacters } from "node:util";
 import type { Worker as Thread } from "node:worker_threads";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { addTraffic, type Traffic } from "../../internal/server/counters.ts";
+import { RefClock } from "../../internal/time/clock.ts";
 import { Batcher } from "./batcher.ts";
 import { type Setup, type ToMain, type Totals, type ToWorker, unpackError } from "./wire.ts";
 
@@ -54,13 +55,14 @@ export class Supervisor {
   state: WorkerState = "starting";
   readonly #module: URL;
   readonly #maxHeapMb: number;
-  readonly #clock: Clock;
+  readonly #clock: RefClock;
   readonly #hooks: SupervisorHooks;
   #thread: Thread | undefined;
   readonly #batcher = new Batcher<ToWorker>((messages) => this.#thread?.postMessage(messages));
   #delay = FIRST_MS;
   #since = 0;
   #cancelTimer = () => {};
+  #keepsAlive = true;
   /** Whether the worker has its setup. */
   #begun = false;
   /** What the workers before this one have transferred; what this one has told last; and what its ended connections had. */
@@ -78,7 +80,7 @@ export class Supervisor {
     this.index = index;
     this.#module = options.module;
     this.#maxHeapMb = options.maxHeapMb;
-    this.#clock = clock;
+    this.#clock = new RefClock(clock);
     this.#hooks = hooks;
   }
 
@@ -107,6 +109,7 @@ export class Supervisor {
       // Without it, `node:worker_threads` reads all variables, and Deno would prompt for the permission.
       const env = mayReadVariables() ? {} : { env: {} };
       const thread = this.#thread = new Worker(this.#module, { resourceLimits, ...env });
+      if (!this.#keepsAlive) thread.unref();
       thread.on("message", (messages: readonly ToMain[]) => this.#take(thread, messages));
       thread.on("error", (error: Error) => this.#end(thread, plain(error)));
       thread.on("exit", () => this.#end(thread, new Error(this.#begun ? "It ended by itself" : NO_CALL)));
@@ -118,6 +121,15 @@ export class Supervisor {
   /** Sends a message, if there is a worker; one that has no setup yet will find what it needs there. */
   send(message: ToWorker): void {
     if (this.#begun) this.#batcher.add(message);
+  }
+
+  /**
+   * The same, for a message with values of the caller's.
+   *
+   * @throws {TypeError} If one of them cannot be copied.
+   */
+  sendNow(message: ToWorker): void {
+    if (this.#begun) this.#batcher.send(message);
   }
 
   /** Answers a question of the worker. */
@@ -138,12 +150,17 @@ export class Supervisor {
     this.#ended = addTraffic(this.#ended, traffic);
   }
 
+  /** Has its workers keep the process alive, also those that it starts later, and its pauses between them. */
   ref(): void {
+    this.#keepsAlive = true;
     this.#thread?.ref();
+    this.#clock.ref();
   }
 
   unref(): void {
+    this.#keepsAlive = false;
     this.#thread?.unref();
+    this.#clock.unref();
   }
 
   #take(thread: Thread, messages: readonly ToMain[]): void {

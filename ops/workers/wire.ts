@@ -91,10 +91,20 @@ export interface WireError {
 
 /** Makes an error that can be sent of anything that was thrown. */
 export function packError(error: unknown): WireError {
-  if (!(error instanceof Error)) return { name: "Error", message: String(error) };
-  const { name, message, stack } = error;
+  if (!(error instanceof Error)) return { name: "Error", message: textOf(() => error) };
   // Deno's errors have names such as `NotFound`, by which they are made again.
-  return { name: error.constructor.name in Deno.errors ? error.constructor.name : name, message, stack: stack ?? "" };
+  const kind = textOf(() => error.constructor.name);
+  const name = kind in Deno.errors ? kind : textOf(() => error.name);
+  return { name, message: textOf(() => error.message), stack: textOf(() => error.stack ?? "") };
+}
+
+/** Returns a value as text. A handler can throw anything, also what has no text, or whose members throw. */
+function textOf(value: () => unknown): string {
+  try {
+    return String(value());
+  } catch {
+    return "a value without text";
+  }
 }
 
 const BUILT_IN: Readonly<Record<string, new (message: string) => Error>> = { TypeError, RangeError, SyntaxError };

@@ -27,8 +27,9 @@ export class WorkerAdmission implements Admitter {
   readonly #rejects = new Rejects(SYSTEM_CLOCK);
   readonly #asked = new Map<number, (verdict: Verdict) => void>();
   #key = 0;
-  /** Whether connections may have to wait: then each listener accepts only the one that does. */
+  /** Whether connections may have to wait, or do while the server is paused: each listener accepts only one then. */
   waits = false;
+  paused = false;
   /** The number of connections that are open, or about which this worker asks. */
   #load = 0;
   /** Resolves when this worker may accept again; undefined if it may. */
@@ -53,7 +54,7 @@ export class WorkerAdmission implements Admitter {
   }
 
   get most(): number {
-    return this.waits ? 1 : MOST;
+    return this.waits || this.paused ? 1 : MOST;
   }
 
   get turn(): Promise<void> | undefined {

@@ -8,6 +8,7 @@ import { type AdmissionLimits, admissionRules, resolveAdmission } from "../../in
 import { checkOptions, DEFAULT_BUFFERED_BYTES } from "../../internal/api/check.ts";
 import { type ConnLimits, mergeLimits } from "../../internal/api/conn_options.ts";
 import type { ServerEvent } from "../../internal/api/events.ts";
+import { resolveFraming } from "../../internal/api/framing.ts";
 import type { ServerLimits } from "../../internal/api/serve_options.ts";
 import { Reports } from "../../internal/server/reports.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
@@ -63,6 +64,7 @@ export class WorkerGroup {
   readonly #balance: Balance;
   #limits: Limits;
   #data: unknown;
+  #reloaded: Promise<void> = Promise.resolve();
   #serving = false;
   /** Whether workers that end are not replaced. */
   #ending = false;
@@ -84,7 +86,8 @@ export class WorkerGroup {
       this.#balance.left();
       this.admission.letIn();
     };
-    this.registry = new Registry({ emit: (event) => this.reports.emit(event), left }, () => SYSTEM_CLOCK.now());
+    const emit = (event: ServerEvent) => this.reports.emit(event);
+    this.registry = new Registry({ emit, left }, () => SYSTEM_CLOCK.now(), resolveFraming(parts.options.framing));
     this.reports = new Reports({ onEvent, onListen }, this.registry.counters);
     this.admission = new SharedAdmission(
       admissionRules(parts.limits.rules),
@@ -141,7 +144,14 @@ export class WorkerGroup {
   }
 
   /** Gives all workers new data; a worker that begins meanwhile, or later, has it in its setup. */
-  async reload(data: unknown): Promise<void> {
+  reload(data: unknown): Promise<void> {
+    // One after the other: what a failed one takes back must not be what a later one has given.
+    const reload = this.#reloaded.then(() => this.#reload(data));
+    this.#reloaded = reload.catch(() => {});
+    return reload;
+  }
+
+  async #reload(data: unknown): Promise<void> {
     const before = this.#data;
     this.#data = data;
     try {
@@ -179,7 +189,9 @@ export class WorkerGroup {
 
   #ask(message: (key: number) => ToWorker): Promise<void> {
     const serving = this.supervisors.filter(({ state }) => state === "serving").map(({ index }) => index);
-    return this.#replies.all(serving, (key) => this.send(message(key)));
+    return this.#replies.all(serving, (key) => {
+      for (const supervisor of this.supervisors) supervisor.sendNow(message(key));
+    });
   }
 
   #setup(index: number): Setup {

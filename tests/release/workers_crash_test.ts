@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { test } from "../kit/bounded.ts";
 import { ask, testEngines, TestWorkers } from "../kit/workers.ts";
 
 /** What crashes a worker, and the error that is told. */
@@ -116,4 +117,12 @@ testEngines("While workers crash under load, the limit is never passed, and no p
   }
   await t.until(() => t.server.stats().active === 0);
   await t.connectMany(maxConnections);
+});
+
+test("A worker that replaces another keeps the process alive no more than the server does", async () => {
+  const args = ["run", "--allow-all", "--no-prompt", new URL("../kit/workers/unref.ts", import.meta.url).href];
+  const piped = { stdout: "piped", stderr: "piped" } as const;
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args, ...piped }).output();
+  const text = new TextDecoder();
+  assertEquals([code, text.decode(stdout)], [0, "replaced\n"], text.decode(stderr));
 });

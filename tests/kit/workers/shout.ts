@@ -12,6 +12,8 @@ export interface Given {
   gate?: Int32Array;
   /** The word `block` blocks until the first number is not 0; the second is not 0 from then on. */
   cell?: Int32Array;
+  /** A reload with it fails as soon as the first number is not 0. */
+  fails?: Int32Array;
 }
 
 serveInWorker((given: Given | undefined) => {
@@ -22,8 +24,9 @@ serveInWorker((given: Given | undefined) => {
   }
   let prefix = given?.prefix ?? "";
   return {
-    reload(data) {
-      const next = (data as Given).prefix;
+    async reload(data) {
+      const { prefix: next, fails } = data as Given;
+      if (fails !== undefined) await Atomics.waitAsync(fails, 0, 0).value;
       if (next === undefined) throw new TypeError("no prefix");
       prefix = next;
     },
@@ -35,10 +38,21 @@ serveInWorker((given: Given | undefined) => {
       if (line === "reject") Promise.reject(new TypeError("rejected on purpose"));
       if (line === "fill memory") setInterval(fill, 1);
       if (line === "end") close();
+      if (line in ODD) throw ODD[line as keyof typeof ODD];
       return prefix + line.toUpperCase();
     },
   };
 });
+
+/** What no handler should throw. */
+const ODD = {
+  "throw nothing": undefined,
+  "throw no text": Object.create(null),
+  "throw a text that throws": { toString: throwNow },
+  "throw an error without a message": Object.defineProperty(new Error(), "message", { get: throwNow }),
+  "throw an error with an odd name": Object.assign(new Error(), { name: () => 1 }),
+  "throw an error of no class": Object.assign(new Error(), { constructor: undefined }),
+};
 
 function throwNow(): never {
   throw new RangeError("thrown on purpose");
