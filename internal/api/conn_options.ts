@@ -58,12 +58,11 @@ export interface ConnOptions {
   lineTimeout?: number | undefined;
   /**
    * Maximum time in which the peer has to take 1 KiB of the replies that wait for it, in milliseconds. The clock starts
-   * when the server begins to write a block of replies. When the time is up, the clock restarts if the peer's side has
-   * taken 1 KiB since it started. If not, the connection is aborted, with reason `write-timeout`, and the peer sees a
-   * reset where the system lets the server send one. `Infinity` switches it off. The default is the value of
-   * `idleTimeout`.
+   * when the server begins to write a block of replies, and restarts when the peer's side has taken 1 KiB since it
+   * started. When the time is up, the connection is aborted, with reason `write-timeout`, and the peer sees a reset where
+   * the system lets the server send one. `Infinity` switches it off. The default is the value of `idleTimeout`.
    *
-   * On `epoll` this is exact. Deno's sockets take nothing more until a third of the kernel's send buffer is free, about
+   * On `epoll` the server looks four times in this time at what was taken, so it may take a quarter longer. Deno's sockets take nothing more until a third of the kernel's send buffer is free, about
    * 0.8 MB on loopback, so there the time has to pass three times in a row without progress. With the defaults, a peer
    * that reads 40 KB a second keeps its connection, and a peer that reads nothing loses it after 30 s. That peer sees a
    * reset only if it has sent something that the server has not read.

@@ -23,9 +23,11 @@ const READY_BYTES = BLOCK_BYTES;
 const PROGRESS_BYTES = 1024;
 
 /**
- * Number of `writeTimeout`s without progress that end the connection, where the transport cannot say what the peer's
- * side has taken: Deno's sockets accept no more bytes until a third of the kernel's buffer is free.
+ * Number of periods without progress that end the connection. Where the transport can say what the peer's side has taken,
+ * it is asked four times per `writeTimeout`: the last progress may have been just before. Others are given the time three
+ * times: Deno's sockets accept no more bytes until a third of the kernel's buffer is free.
  */
+const PERIODS = 4;
 const BLIND_PERIODS = 3;
 
 /** Maximum bytes of output per connection that are not counted: nearly every short reply is sent before it matters. */
@@ -79,9 +81,10 @@ export class Outbox {
   #writes = 0;
   /** The number of bytes that have been sent. */
   bytesOut = 0;
-  /** `bytesOut` when the block's clock last started, and how many of its periods have passed without progress. */
+  /** `bytesOut` when the block's clock last started anew; how many periods have passed since, and what was taken. */
   #bytesBefore = 0;
   #periods = 0;
+  #taken = 0;
   /** The number of bytes that `holdOutput` was last told. */
   #accounted = 0;
 
@@ -214,23 +217,29 @@ export class Outbox {
   }
 
   /**
-   * Called when `writeTimeout` expires. Restarts its clock if the peer's side has made progress, or if the transport
-   * cannot say so and fewer than `BLIND_PERIODS` have passed.
+   * Called when a period of `writeTimeout` is over. Restarts its clock if the peer's side has made progress since it
+   * started, and begins the next period if there is one.
    *
-   * @returns Whether the clock runs again.
+   * @returns Whether the clock runs.
    */
   progressed(): boolean {
-    const { progress } = this.transport;
-    if (progress === undefined && ++this.#periods < BLIND_PERIODS) this.#clocks.writing(false);
-    else if (progress !== undefined && this.transport.progress!() >= PROGRESS_BYTES) this.#restartClock();
+    const { transport } = this;
+    const seen = transport.progress !== undefined;
+    if (seen) this.#taken += transport.progress!();
+    if (this.#taken >= PROGRESS_BYTES) this.#restartClock();
+    else if (++this.#periods < (seen ? PERIODS : BLIND_PERIODS)) this.#startPeriod(false);
     else return false;
     return true;
   }
 
   #restartClock(): void {
     this.#bytesBefore = this.bytesOut;
-    this.#periods = 0;
-    this.#clocks.writing(this.#blocks.held > FREE_BYTES);
+    this.#periods = this.#taken = 0;
+    this.#startPeriod(this.#blocks.held > FREE_BYTES);
+  }
+
+  #startPeriod(large: boolean): void {
+    this.#clocks.writing(large, this.transport.progress === undefined ? 1 : 1 / PERIODS);
   }
 
   /** Called when the current block has waited for the peer for a while: from now on its memory counts as stuck. */

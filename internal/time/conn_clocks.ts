@@ -269,10 +269,11 @@ export class ConnectionClocks implements Sleeper {
    * The writing of a block has begun, or has made progress.
    *
    * @param large Whether the block is so large that its memory counts if it has to wait.
+   * @param part The part of `writeTimeout` after which the clock expires.
    */
-  writing(large: boolean): void {
+  writing(large: boolean, part = 1): void {
     const now = this.#now();
-    this.#writeAt = now + this.#timeouts.writeTimeout;
+    this.#writeAt = now + part * this.#timeouts.writeTimeout;
     this.#watch(this.#writeAt);
     if (!large) return;
     this.#watch(this.#stuckAt = now + STUCK_MS);

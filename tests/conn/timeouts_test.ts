@@ -230,13 +230,28 @@ test("a peer whose progress cannot be seen is closed three writeTimeouts after i
 
 test("a peer whose progress can be seen stays while its side takes 1 KiB within each writeTimeout, and no longer", async () => {
   const { listener, clock } = inMemory();
-  let taken = 1024;
+  // The server asks for it four times in a writeTimeout.
+  let taken = 1024 / 4;
   const options = { listener: taking(listener, [30_000], () => taken), clock, writeTimeout: 1000 };
   await using t = startServer(options, () => "x".repeat(60_000));
   await t.own(listener.connect()).write("more than it reads\n");
   await clock.advance(20_000);
   assertEquals(t.all("closed"), []);
-  taken = 1023;
-  await clock.advance(1000);
+  taken--;
+  await clock.advance(999);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "write-timeout");
+});
+
+test("a peer that takes much at once, and then nothing, is gone a quarter of writeTimeout later than that at most", async () => {
+  const { listener, clock } = inMemory();
+  const taken = [1_000_000, 0, 0, 0, 0];
+  const options = { listener: taking(listener, [30_000], () => taken.shift() ?? 0), clock, writeTimeout: 1000 };
+  await using t = startServer(options, () => "x".repeat(60_000));
+  await t.own(listener.connect()).write("more than it reads\n");
+  await clock.advance(1249);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
   assertEquals((await t.closed()).reason, "write-timeout");
 });

@@ -88,8 +88,8 @@ test(
   async () => {
     const [read, ended, seconds] = await play("epoll", 5000, SMALL_PACKETS);
     assertEquals([read, ended], ["", "write-timeout"]);
-    // What its side had taken before it stopped may count once more.
-    assertEquals(seconds >= 10 && seconds <= 20, true, `${seconds} s`);
+    // The server looks every 2.5 s at what its side has taken, and the test's clock moves in seconds.
+    assertEquals(seconds >= 10 && seconds <= 14, true, `${seconds} s`);
   },
   120,
   NO_EPOLL || NO_NAMESPACE,
