@@ -59,7 +59,7 @@ export async function main(args: string[]): Promise<void> {
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     exitCode = error.exitCode;
-    complain(error.message);
+    if (!error.logged) complain(error.message);
   }
   endProcess(exitCode);
 }
@@ -147,6 +147,9 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
     keepOnly(...neededToAccept(options), ...host.neededToRun);
     attachAdmin(admin, server, log);
     return await exitCodeOf(server, host, log);
+  } catch (error) {
+    if (error instanceof CommandError && logFormat === "json") logFailure(error, log);
+    throw error;
   } finally {
     await admin?.close();
     await log.flush();
@@ -195,6 +198,13 @@ function logStart(log: Log, options: { trace: boolean }, ignored: Given<typeof S
   for (const { variables, text } of ignored) log.write("warn", "ignored-variable", () => text, () => ({ variables }));
   const shown = () => JSON.stringify(options, (_, value) => value === Infinity ? "off" : value);
   log.write("debug", "options", () => `options are ${shown()}`, () => ({ options: JSON.parse(shown()) }));
+}
+
+/** Logs that the server cannot start, for a machine that reads the log. */
+function logFailure(error: CommandError, log: Log): void {
+  const { message } = error;
+  log.write("error", "failed", () => message, () => ({ error: message }));
+  error.logged = true;
 }
 
 /** Has the admin port show the server, and steer it. */

@@ -8,6 +8,8 @@
 export class CommandError extends Error {
   /** 2 if the command line is wrong, 1 for any other failure. */
   readonly exitCode: 1 | 2;
+  /** Whether the line is in the log already. */
+  logged = false;
 
   constructor(message: string, exitCode: 1 | 2) {
     super(message);

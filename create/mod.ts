@@ -41,9 +41,11 @@ function projectConfig(): unknown {
  * Writes the files of a new project. It needs the permission to read and write the folder.
  *
  * @param folder The folder, which is made if it does not exist.
- * @throws {Error} (As a rejection.) If one of the files exists; nothing is written then.
+ * @throws {Error} (As a rejection.) If the name is empty, or one of the files exists; nothing is written then.
  */
 export async function create(folder: string): Promise<void> {
+  // With permissions for everything, Deno makes it, and the files would be those of the root folder.
+  if (folder === "") throw new TypeError('Cannot make a project in "": expected the name of a folder');
   await Deno.mkdir(folder, { recursive: true });
   const taken = Object.keys(FILES).filter((file) => exists(`${folder}/${file}`));
   if (taken.length > 0) throw new Error(`${folder} has a ${taken.join(", a ")} already: expected a new folder`);

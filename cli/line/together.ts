@@ -21,12 +21,12 @@ type ServeValues = Values<typeof SERVE.flags>;
  * @throws {CommandError} With exit code 2.
  */
 export function checkTogether(values: ServeValues, given: ReadonlySet<string>, written: ReadonlySet<string>): void {
-  const { engine, tlsCert, tlsKey, tlsClientCa, tlsPort, unix, unixMode, proxyProtocol } = values;
+  const { engine, tlsCert, tlsKey, tlsClientCa, tlsPort, unix, proxyProtocol } = values;
   checkPair(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
   checkPair(tlsClientCa !== null && tlsCert === null, "tlsClientCa", "without", "tlsCert");
   checkPair(tlsPort !== null && tlsCert === null, "tlsPort", "without", "tlsCert");
   checkPair(written.has("tlsHandshakeTimeout") && tlsCert === null, "tlsHandshakeTimeout", "without", "tlsCert");
-  checkPair(unixMode !== undefined && unix === null, "unixMode", "without", "unix");
+  checkPair(written.has("unixMode") && unix === null, "unixMode", "without", "unix");
   checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
   checkDescriptors(values, given);
   checkWorkers(values);

@@ -28,6 +28,9 @@ export interface Systemd {
   descriptors(): readonly Descriptor[];
 }
 
+/** Maximum number of sockets that systemd is taken to pass: with a wrong number, the list of them would fill the memory. */
+const MOST_FDS = 1024;
+
 /** Reads systemd's variables, which takes the permission for them. */
 export function readSystemd(environment: Environment): Systemd {
   const read = (name: string) => environment(name) || undefined;
@@ -49,7 +52,9 @@ function descriptorsOf(count: string | undefined, pid: string | undefined, names
   }
   if (Number(pid) !== Deno.pid) throw refused(`LISTEN_PID is ${pid}, and this process is ${Deno.pid}`);
   const length = Number(count);
-  if (!(Number.isInteger(length) && length > 0)) throw refused(`LISTEN_FDS is ${count}, expected at least 1`);
+  if (!(Number.isInteger(length) && length > 0 && length <= MOST_FDS)) {
+    throw refused(`LISTEN_FDS is ${count}, expected 1 to ${MOST_FDS}`);
+  }
   return Array.from({ length }, (_, i) => ({ fd: FIRST_FD + i, tls: names[i] === TLS_NAME }));
 }
 

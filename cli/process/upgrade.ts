@@ -89,21 +89,29 @@ export class Upgrade {
   async #run(): Promise<void> {
     const { log, notifier } = this.#parts;
     this.#running = true;
+    let child: Deno.ChildProcess | undefined;
     try {
-      const child = this.#start();
-      const fields = () => ({ pid: child.pid });
-      log.write("info", "upgrade-begun", () => `started process ${child.pid} to take over`, fields);
+      child = this.#start();
+      const { pid } = child;
+      const fields = () => ({ pid });
+      log.write("info", "upgrade-begun", () => `started process ${pid} to take over`, fields);
       await this.#untilReady(child);
-      log.write("info", "upgraded", () => `process ${child.pid} has taken over`, fields);
-      notifier.handOver(child.pid);
+      log.write("info", "upgraded", () => `process ${pid} has taken over`, fields);
+      notifier.handOver(pid);
       this.#parts.handedOver();
     } catch (error) {
-      const reason = reasonOf(error);
-      log.write("error", "upgrade-failed", () => `kept running: ${reason}`, () => ({ error: reason }));
+      this.#logFailure(reasonOf(error));
+      if (child !== undefined) await end(child);
       this.#running = false;
       return;
     }
     await this.#leave();
+  }
+
+  #logFailure(error: string): void {
+    const { log, stop } = this.#parts;
+    const [level, text] = stop.aborted ? ["info", "gave the upgrade up"] as const : ["error", "kept running"] as const;
+    log.write(level, "upgrade-failed", () => `${text}: ${error}`, () => ({ error }));
   }
 
   #reasonAgainst(): string | undefined {
@@ -134,7 +142,7 @@ export class Upgrade {
     }
   }
 
-  /** Waits until the new process says that it is ready; otherwise ends it. */
+  /** Waits until the new process says that it is ready; rejects if it will not. */
   async #untilReady(child: Deno.ChildProcess): Promise<void> {
     const { flags: { upgradeTimeout }, stop } = this.#parts;
     const failure = Promise.withResolvers<never>();
@@ -145,9 +153,6 @@ export class Upgrade {
     stop.addEventListener("abort", stopped);
     try {
       await Promise.race([failure.promise, saysReady(child.stdout)]);
-    } catch (error) {
-      await end(child);
-      throw error;
     } finally {
       clearTimeout(timer);
       stop.removeEventListener("abort", stopped);

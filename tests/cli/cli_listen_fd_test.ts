@@ -1,4 +1,6 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { CommandError } from "../../cli/errors.ts";
+import { readSystemd } from "../../cli/process/systemd.ts";
 import { within } from "../kit/bounded.ts";
 import { ask, converse, listening, runCommand, startCommand, Subprocess } from "../kit/command.ts";
 import { boundFd, closeFd, connectedFd, datagramFd, listeningFd, NO_FD, unixFd, withFd } from "../kit/fd.ts";
@@ -137,6 +139,14 @@ const MISTAKES: Readonly<Record<string, [args: string[], env: Record<string, str
     "cannot use --listen-fd systemd: LISTEN_PID is 1, and this process is PID",
   ],
 };
+
+Deno.test("A number of systemd's sockets that cannot be right is refused before any is looked at", () => {
+  for (const count of ["0", "-1", "1.5", "abc", "1025", "100000000", "4294967295"]) {
+    const environment = (name: string) => ({ LISTEN_FDS: count, LISTEN_PID: `${Deno.pid}` })[name];
+    const message = `cannot use --listen-fd systemd: LISTEN_FDS is ${count}, expected 1 to 1024`;
+    assertThrows(() => readSystemd(environment).descriptors(), CommandError, message);
+  }
+});
 
 for (const [what, [args, env, message]] of Object.entries(MISTAKES)) {
   test(`${what} is a mistake that one line names`, async () => {

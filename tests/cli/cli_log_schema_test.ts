@@ -229,3 +229,22 @@ Deno.test("The schema has every reason, and docs/logs.md every event", async () 
   const text = await Deno.readTextFile(new URL("../../docs/logs.md", import.meta.url));
   assertEquals(Object.keys(EVENTS).filter((event) => !text.includes(`\`${event}\``)), []);
 });
+
+test("The log of a server that cannot start is as its schema says, and has its error alone", async () => {
+  for (
+    const [args, error] of [
+      [
+        ["--tls-cert", "/nowhere/cert.pem"],
+        /^cannot read --tls-cert "\/nowhere\/cert.pem": no such file or directory$/,
+      ],
+      [["--admin", "203.0.113.1:0"], /^cannot /],
+    ] as const
+  ) {
+    await using server = new Subprocess(Deno.execPath(), [
+      ...["run", "--allow-all", "mod.ts", "--hostname", "127.0.0.1", "--port", "0", "--log-format", "json", ...args],
+    ]);
+    const { code, stderr } = await server.outcome();
+    assertEquals([code > 0, checkLines(stderr)], [true, ["failed"]]);
+    assertMatch(JSON.parse(stderr).error, error);
+  }
+});

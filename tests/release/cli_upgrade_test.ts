@@ -169,7 +169,8 @@ test("A server that is to stop while a new process starts ends both, and answers
     await servers.first.stderrMatch(/started process/);
     const { code, stderr } = (servers.first.signal("SIGTERM"), await servers.first.outcome());
     assertEquals(code, 0);
-    assertMatch(stderr, /kept running: the new process was not ready yet, and this one is to stop\n/);
+    assertMatch(stderr, /info gave the upgrade up: the new process was not ready yet, and this one is to stop\n/);
+    assertMatch(stderr, /all connections closed\n$/);
   }));
 
 const IGNORED: Readonly<Record<string, [args: string[], permissions: string[], line: RegExp]>> = {

@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
 import { converse, shoutAndDrain } from "../kit/command.ts";
 import { copyProject, emptyPlace } from "../kit/place.ts";
@@ -108,6 +108,9 @@ Deno.test("deno create makes a project whose tests pass, and whose server starts
     const { code, stderr } = await place.deno(args);
     assertEquals(code, 0, `${args}: ${stderr}`);
   }
+  const unnamed = await place.deno(["create", "--yes", `jsr:${NAME}`, "--", ""]);
+  assertEquals(unnamed.code, 1);
+  assertStringIncludes(unnamed.stderr, 'create: Cannot make a project in "": expected the name of a folder');
   const again = await place.deno(["create", "--yes", `jsr:${NAME}`, "--", "my-server"]);
   assertEquals(again.code, 1);
   assertMatch(again.stderr, /^create: my-server has a main\.ts, .* already: expected a new folder$/m);

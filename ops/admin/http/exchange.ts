@@ -105,13 +105,15 @@ export async function readObject(request: Request, allowed: readonly string[]): 
 /**
  * Calls a function of the library, whose errors about wrong values the client gets.
  *
+ * @param call The function.
+ * @param reword Changes the words of an error.
  * @throws {Refusal} If a value is wrong.
  */
-export function checked<T>(call: () => T): T {
+export function checked<T>(call: () => T, reword: (message: string) => string = (message) => message): T {
   try {
     return call();
   } catch (error) {
-    if (error instanceof RangeError || error instanceof TypeError) throw new Refusal(400, error.message);
+    if (error instanceof RangeError || error instanceof TypeError) throw new Refusal(400, reword(error.message));
     throw error;
   }
 }
