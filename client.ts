@@ -164,6 +164,17 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
     this.#dialer = dialer;
   }
 
+  override pause(): void {
+    super.pause();
+    // A pool that is being shut down has nothing to pause.
+    this.#dialer.paused = this.paused;
+  }
+
+  override resume(): void {
+    super.resume();
+    this.#dialer.paused = this.paused;
+  }
+
   override stats(): PoolStats {
     const { connecting, errors } = this.#dialer;
     return { ...super.stats(), connecting, connectErrors: errors };
@@ -173,8 +184,8 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
 /**
  * Keeps a number of connections to a server open. The handler is called once for each connection; when it returns, or the
  * connection ends, another connection is opened, after a pause that grows while connections fail or end within a second.
- * An attempt that fails is an event, `connect-error`, and is repeated; so is one whose certificate or key in `tls` cannot
- * be used, before it opens anything.
+ * An attempt that fails is an event, `connect-error`, and is repeated; so is one whose certificate, key or `serverName` in
+ * `tls` cannot be used, before it opens anything.
  *
  * @param options Where to connect to, how many connections, and their limits.
  * @param handler Uses one connection; when it returns, the connection closes gracefully.

@@ -169,6 +169,29 @@ export function show(value: unknown): string {
     : String(value);
 }
 
+/**
+ * Checks protocols for ALPN.
+ *
+ * @param protocols The option's value.
+ * @throws {RangeError | TypeError} If it is no list of names of 1 to 255 bytes.
+ */
+export function checkProtocols(protocols: readonly string[] | undefined): void {
+  if (protocols === undefined) return;
+  if (!Array.isArray(protocols)) {
+    throw new TypeError(`Cannot use alpnProtocols: expected an array, got ${typeof protocols}`);
+  }
+  if (protocols.length === 0) throw new RangeError("Cannot use alpnProtocols: expected at least one protocol");
+  for (const protocol of protocols) {
+    if (typeof protocol !== "string") {
+      throw new TypeError(`Cannot use alpnProtocols: expected strings, got ${typeof protocol}`);
+    }
+    const { length } = new TextEncoder().encode(protocol);
+    if (length < 1 || length > 255 || !protocol.isWellFormed()) {
+      throw new RangeError(`Cannot use alpnProtocols: expected names of 1 to 255 bytes, got ${show(protocol)}`);
+    }
+  }
+}
+
 /** Checks the options of `close`, but for the encoding of its last word. */
 export function checkCloseOptions(options: { lastWord?: string | undefined; detail?: string | undefined }): void {
   checkOptions("close options", options);

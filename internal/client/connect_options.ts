@@ -10,6 +10,7 @@ import {
   checkKeepAlive,
   checkMethods,
   checkOptions,
+  checkProtocols,
   checkString,
   checkTimeout,
   checkWhole,
@@ -126,7 +127,19 @@ export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
   checkMethods("signal", signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
   checkFunction("data", options.data, true);
   checkClock(options.clock, true);
-  if (tls !== undefined && typeof tls !== "boolean") checkOptions("tls", tls);
+  if (tls !== undefined && typeof tls !== "boolean") checkTlsOptions(tls);
+}
+
+/** Checks what can be checked without the library for TLS, which is loaded when it is used. */
+function checkTlsOptions(tls: ConnectTlsOptions): void {
+  checkOptions("tls", tls);
+  checkString("tls.cert", tls.cert);
+  checkString("tls.key", tls.key);
+  checkProtocols(tls.alpnProtocols);
+  const { caCerts = "" } = tls;
+  const texts: readonly unknown[] = Array.isArray(caCerts) ? caCerts : [caCerts];
+  if (texts.length > 0 && texts.every((text) => typeof text === "string")) return;
+  throw new TypeError("Cannot use caCerts: expected text in PEM, or an array of such texts");
 }
 
 function checkText(name: string, value: unknown): void {

@@ -42,6 +42,8 @@ export class Dialer implements Listener {
   readonly #ready: Transport[] = [];
   #accepting: PromiseWithResolvers<Transport> | undefined;
   #started = false;
+  /** Resolves when connections are opened again; undefined while they are. */
+  #resumed: PromiseWithResolvers<void> | undefined;
   #cancelKeepAlive = () => {};
   /** The number of connections that are being opened now. */
   connecting = 0;
@@ -52,6 +54,17 @@ export class Dialer implements Listener {
     this.addr = options.addr;
     this.#options = options;
     this.#clock = new RefClock(options.clock);
+  }
+
+  /** The number of connections that are open, and that no `accept` has returned. */
+  get queued(): number {
+    return this.#ready.length;
+  }
+
+  /** Whether no connection is opened for now; an attempt that has begun goes on. */
+  set paused(paused: boolean) {
+    if (!paused) this.#resumed?.resolve();
+    this.#resumed = paused ? this.#resumed ?? Promise.withResolvers() : undefined;
   }
 
   accept(): Promise<Transport> {
@@ -65,6 +78,7 @@ export class Dialer implements Listener {
 
   close(): void {
     this.#closing.abort();
+    this.paused = false;
     this.#cancelKeepAlive();
     for (const transport of this.#ready.splice(0)) closeQuietly(transport);
     this.#accepting?.reject(closedError());
@@ -94,6 +108,7 @@ export class Dialer implements Listener {
     const { minBackoff, maxBackoff, failed } = this.#options;
     let pause = minBackoff;
     while (!this.#closing.signal.aborted) {
+      while (this.#resumed !== undefined) await this.#resumed.promise;
       const outcome = await this.#openOne();
       if (this.#closing.signal.aborted) return;
       if (outcome.life >= GOOD_LIFE_MS) pause = minBackoff;

@@ -8,7 +8,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { Duplex } from "node:stream";
 import { setImmediate } from "node:timers";
 import { createSecureContext, type SecureContext, type SecureContextOptions, TLSSocket } from "node:tls";
-import { checkWord, show } from "../../internal/api/check.ts";
+import { checkProtocols, checkWord } from "../../internal/api/check.ts";
 import { type CertificateInfo, datesProblem, infoOf } from "./certificate.ts";
 import { contextOf } from "./engine/engine.ts";
 import { testEngine } from "./engine/self_test.ts";
@@ -164,29 +164,6 @@ function newVerifier(
   }
   if (authorities === undefined && clientAuth === undefined) return undefined;
   return new ClientVerifier(authorities ?? [], clientAuth !== "request");
-}
-
-/**
- * Checks protocols for ALPN.
- *
- * @param protocols The option's value.
- * @throws {RangeError | TypeError} If it is no list of names of 1 to 255 bytes.
- */
-export function checkProtocols(protocols: readonly string[] | undefined): void {
-  if (protocols === undefined) return;
-  if (!Array.isArray(protocols)) {
-    throw new TypeError(`Cannot use alpnProtocols: expected an array, got ${typeof protocols}`);
-  }
-  if (protocols.length === 0) throw new RangeError("Cannot use alpnProtocols: expected at least one protocol");
-  for (const protocol of protocols) {
-    if (typeof protocol !== "string") {
-      throw new TypeError(`Cannot use alpnProtocols: expected strings, got ${typeof protocol}`);
-    }
-    const { length } = new TextEncoder().encode(protocol);
-    if (length < 1 || length > 255 || !protocol.isWellFormed()) {
-      throw new RangeError(`Cannot use alpnProtocols: expected names of 1 to 255 bytes, got ${show(protocol)}`);
-    }
-  }
 }
 
 /** Checks one certificate and its key, and loads them for a server. */

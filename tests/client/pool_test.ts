@@ -258,6 +258,53 @@ testOnce("a shutdown with finish answers what has come, and opens nothing more",
   assertEquals([t.dialled.length, t.clock.pending], [2, 0]);
 });
 
+testOnce("a paused pool opens no connection, and counts one that was being opened as queued", async () => {
+  await using t = new TestPool({ size: 2 }, shouting);
+  await t.clock.advance(0);
+  t.pool.pause();
+  t.pool.pause();
+  for (const peer of t.peers) peer.close();
+  await t.clock.advance(60_000);
+  assertEquals([t.dialled.length, t.pool.stats().active, t.pool.stats().queued], [2, 0, 0]);
+  t.pool.resume();
+  await t.clock.advance(0);
+  assertEquals([t.dialled.length, t.pool.stats().active], [4, 2]);
+  t.pool.pause();
+  for (const peer of t.peers.slice(2)) peer.close();
+  await t.clock.advance(0);
+  const stopped = t.pool.shutdown();
+  await t.clock.advance(0);
+  assertEquals((await stopped).closed, {});
+});
+
+testOnce("connections of a pool for which there is no room any more are queued", async () => {
+  await using t = new TestPool({ size: 2 }, shouting);
+  await t.clock.advance(0);
+  t.pool.setLimits({ maxConnections: 1 });
+  for (const peer of t.peers) peer.close();
+  await t.clock.advance(500);
+  const { active, queued, connecting } = t.pool.stats();
+  assertEquals([t.dialled.length, active, queued, connecting], [4, 1, 1, 0]);
+});
+
+testOnce("a handler that waits for an answer with readUntil gets it in a shutdown with finish", async () => {
+  const answers: unknown[] = [];
+  const t = new TestPool({ size: 1 }, async (conn) => {
+    while (!conn.finishing.aborted) {
+      await conn.write("job\n");
+      answers.push(new TextDecoder().decode(await conn.readUntil("\n") ?? undefined));
+    }
+  });
+  await t.clock.advance(0);
+  const stopped = t.pool.shutdown({ drain: "finish" });
+  await t.clock.advance(1000);
+  await t.peers[0].write("done\n");
+  assertEquals(await t.peers[0].readAll(), "job\n");
+  t.peers[0].close();
+  await t.clock.advance(0);
+  assertEquals([answers, Object.keys((await stopped).closed).length], [["done"], 1]);
+});
+
 testOnce("a shutdown ends the attempts and the pauses that are under way", async () => {
   const clock = new FakeClock();
   const dial = () => new Promise<never>(() => {});
@@ -324,6 +371,12 @@ testOnce("wrong options of a pool are named, and nothing is opened", () => {
     ],
     [{ dial, drain: "never" as never }, 'Cannot use drain "never"'],
     [{ dial, onEvent: 1 as never }, "Cannot use onEvent: expected a function, got 1"],
+    [{ port: 1, tls: { alpnProtocols: "h2" as never } }, "Cannot use alpnProtocols: expected an array, got string"],
+    [{ port: 1, tls: { alpnProtocols: [] } }, "Cannot use alpnProtocols: expected at least one protocol"],
+    [{ port: 1, tls: { caCerts: 3 as never } }, "Cannot use caCerts: expected text in PEM, or an array of such texts"],
+    [{ port: 1, tls: { caCerts: [] } }, "Cannot use caCerts: expected text in PEM, or an array of such texts"],
+    [{ port: 1, tls: { cert: 5 as never } }, "Cannot use tls.cert: expected a string, got 5"],
+    [{ port: 1, tls: { key: 5 as never } }, "Cannot use tls.key: expected a string, got 5"],
     [{}, "Cannot connect: expected one of port, path and dial, got none of them"],
   ];
   for (const [options, message] of wrong) {
