@@ -137,6 +137,7 @@ export class End implements Transport {
       return await this.#out.write(bytes);
     } catch (error) {
       if (this.#closed) throw new Deno.errors.Interrupted("The connection was closed during a write");
+      if (this.#ended) throw new Deno.errors.BrokenPipe("Cannot write: this side has ended");
       // The other end is closed, and answers bytes with a reset.
       this.#in.fail(new Deno.errors.ConnectionReset("The other end has reset the connection"));
       throw error;

@@ -51,6 +51,8 @@ export class TestClient implements Disposable {
   /** Buffer for the next read; `undefined` during a read. Bytes are copied out of it. */
   #buffer: Uint8Array | undefined;
   #reading = false;
+  /** Settles when everything that was written has been taken, or never will be; never rejects. */
+  #written: Promise<unknown> = Promise.resolve();
   #beginsTls = false;
 
   /**
@@ -83,6 +85,12 @@ export class TestClient implements Disposable {
   async write(data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
     this.#checkPlain("write");
+    const writing = this.#write(bytes);
+    this.#written = Promise.allSettled([this.#written, writing]);
+    await writing;
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
     for (let sent = 0; sent < bytes.length;) sent += await this.#end.write(bytes.subarray(sent));
   }
 
@@ -91,12 +99,14 @@ export class TestClient implements Disposable {
    *
    * @returns The bytes that have come, or `null` when the server has ended its side.
    * @throws {Deno.errors.ConnectionReset} If the server has reset the connection; unread bytes are lost then.
+   * @throws {Deno.errors.Busy} If another read has not settled.
    */
   async read(): Promise<Uint8Array | null> {
     const rest = this.#rest;
     this.#rest = NONE;
     if (rest.length > 0) return rest;
     this.#checkPlain("read");
+    if (this.#reading) throw new Deno.errors.Busy("Cannot read: another read is outstanding");
     const buffer = this.#buffer ?? new Uint8Array(CHUNK_BYTES);
     this.#buffer = undefined;
     this.#reading = true;
@@ -204,13 +214,14 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Ends the client's side (half-close); the server can still answer.
+   * Ends the client's side (half-close), behind what is being written; the server can still answer.
    *
    * @returns When the side has ended.
    * @throws {Deno.errors.BadResource} (As a rejection.) If the connection is closed.
    */
-  closeWrite(): Promise<void> {
-    return this.#end.closeWrite();
+  async closeWrite(): Promise<void> {
+    await this.#written;
+    await this.#end.closeWrite();
   }
 
   /**

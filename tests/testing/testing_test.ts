@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { serveConnections, type Transport } from "@x/shouty";
-import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { countWork } from "../kit/work.ts";
 
@@ -217,3 +217,42 @@ test("a client reads bytes and lines in any order, and fewer bytes at the server
   await assertRejects(() => client.readBytes(-1), RangeError, "Cannot use count -1");
   client.close();
 });
+
+for (const [where, open] of Object.entries({ "in memory": openInMemory, "on a socket": openOnSocket })) {
+  test(`${where}, the end of a side comes behind a write that waits, and the other side's answer is read`, async () => {
+    const [client, server] = await open();
+    const text = "0123456789\n".repeat(400_000);
+    const written = client.write(text);
+    const ended = client.closeWrite();
+    await server.write("hi\n");
+    assertEquals(await client.readLine(), "hi");
+    assertEquals(await server.readAll(), text);
+    await Promise.all([written, ended]);
+    await assertRejects(() => client.write("more"), Deno.errors.BrokenPipe);
+    await server.write("still open\n");
+    assertEquals(await client.readLine(), "still open");
+    for (const end of [client, server]) end[Symbol.dispose]();
+  });
+
+  test(`${where}, a second read of a TestClient is refused, and the first one still counts for startTls`, async () => {
+    const [client, server] = await open();
+    const first = client.read();
+    await assertRejects(() => client.read(), Deno.errors.Busy, "another read is outstanding");
+    await assertRejects(() => client.startTls({ serverName: "x" }), TypeError, "a read has not settled");
+    await server.write("one");
+    assertEquals(new TextDecoder().decode((await first)!), "one");
+    for (const end of [client, server]) end[Symbol.dispose]();
+  });
+}
+
+async function openInMemory(): Promise<TestClient[]> {
+  const listener = new MemoryListener();
+  const client = listener.connect();
+  return [client, new TestClient(await listener.accept())];
+}
+
+async function openOnSocket(): Promise<TestClient[]> {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const client = await Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port });
+  return [new TestClient(client), new TestClient(await listener.accept())];
+}
