@@ -308,11 +308,14 @@ testOnce("a handler that waits for an answer with readUntil gets it in a shutdow
 testOnce("a shutdown ends the attempts and the pauses that are under way", async () => {
   const clock = new FakeClock();
   const dial = () => new Promise<never>(() => {});
-  const pool = connectPool({ dial, clock, size: 5, connectTimeout: 1000 }, shouting);
+  const types: string[] = [];
+  const onEvent = ({ type }: PoolEvent) => types.push(type);
+  const pool = connectPool({ dial, clock, size: 5, connectTimeout: 1000, onEvent }, shouting);
   await clock.advance(0);
   assertEquals(pool.stats().connecting, 5);
   assertEquals((await pool.shutdown()).closed, {});
   await clock.advance(0);
+  assertEquals(types, ["draining", "stopped"], "What a shutdown has ended has not failed");
   const { connecting, connectErrors } = pool.stats();
   assertEquals([connecting, connectErrors, clock.pending], [0, 0, 0]);
 

@@ -3,6 +3,7 @@ import type { Listener, Transport } from "@x/shouty";
 import { listenTls, listenUnix, withTelnet } from "@x/shouty/ops";
 import { FakeClock, TestClient } from "@x/shouty/testing";
 import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../../ops/telnet/filter.ts";
+import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "../kit/command.ts";
 import { inMemory, listenLoopback, startConversations, startServer } from "../kit/server.ts";
@@ -109,6 +110,26 @@ testOnce("A subnegotiation of up to 1 KiB is left out, and a longer one ends its
   ]);
 });
 
+testOnce("Subnegotiations are bounded each, not all together", async () => {
+  const { listener } = inMemory();
+  await using _ = startServer({ listener: withTelnet(listener) });
+  const client = listener.connect();
+  for (let i = 0; i < 5; i++) await client.write(bytesOf(IAC, SB, NAWS, ..."x".repeat(500), IAC, SE));
+  await client.write("hello\n");
+  assertEquals(await client.readLine(), "HELLO");
+});
+
+testOnce("A refusal leaves before the end of a connection that its handler closes", async () => {
+  const { listener } = inMemory();
+  await using _ = startConversations({ listener: withTelnet(listener) }, async (conn) => {
+    await conn.readLine();
+    conn.close();
+  });
+  const client = listener.connect();
+  await client.write(bytesOf(IAC, DO, ECHO, "bye\n"));
+  assertEquals(await readAll(client), [IAC, WONT, ECHO]);
+});
+
 testOnce("A byte 255 that the server writes is sent twice, in a reply of any length", async () => {
   const { listener } = inMemory({ bufferBytes: 100 });
   const reply = Uint8Array.from({ length: 20_000 }, (_, i) => i % 3 === 0 ? IAC : i % 251);
@@ -123,10 +144,14 @@ testOnce("A peer that asks for options and never reads the refusals is read no f
   const { listener, clock } = inMemory({ bufferBytes: 1000 });
   await using t = startServer({ listener: withTelnet(listener), clock });
   const client = listener.connect();
+  let asked = 0;
   const asking = (async () => {
-    for (;;) await client.write(bytesOf(IAC, DO, ECHO));
+    for (;; asked++) await client.write(bytesOf(IAC, DO, ECHO));
   })();
   asking.catch(() => {});
+  for (let turns = 50; turns > 0 && asked < 5000; turns--) await turn();
+  // What the buffers of both directions hold, and as many refusals as may wait.
+  assertLess(asked, 2000);
   await clock.advance(9999);
   assertEquals(t.stats.active, 1);
   await clock.advance(1);

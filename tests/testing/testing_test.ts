@@ -256,3 +256,12 @@ async function openOnSocket(): Promise<TestClient[]> {
   const client = await Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port });
   return [new TestClient(client), new TestClient(await listener.accept())];
 }
+
+test("the time of a FakeClock never goes back, also for a timer that was due before it was set", async () => {
+  const clock = new FakeClock();
+  const seen: number[] = [];
+  await clock.advance(10);
+  clock.setTimer(() => seen.push(clock.now()), -5);
+  await clock.advance(1);
+  assertEquals([seen, clock.now()], [[10], 11]);
+});
