@@ -63,8 +63,8 @@ export class WorkerGroup {
   readonly #replies = new Replies();
   readonly #balance: Balance;
   #limits: Limits;
-  #data: unknown;
-  #reloaded: Promise<void> = Promise.resolve();
+  /** What workers were given that has held last, and what they were given since; the newest is for a new worker. */
+  readonly #reloads: { readonly data: unknown }[];
   #serving = false;
   /** Whether workers that end are not replaced. */
   #ending = false;
@@ -80,7 +80,7 @@ export class WorkerGroup {
     this.#hooks = hooks;
     this.#limits = parts.limits;
     const { onEvent, onListen, data } = parts.options;
-    this.#data = data;
+    this.#reloads = [{ data }];
     const left = (addr: Deno.Addr) => {
       this.admission.leave(addr);
       this.#balance.left();
@@ -144,20 +144,16 @@ export class WorkerGroup {
   }
 
   /** Gives all workers new data; a worker that begins meanwhile, or later, has it in its setup. */
-  reload(data: unknown): Promise<void> {
-    // One after the other: what a failed one takes back must not be what a later one has given.
-    const reload = this.#reloaded.then(() => this.#reload(data));
-    this.#reloaded = reload.catch(() => {});
-    return reload;
-  }
-
-  async #reload(data: unknown): Promise<void> {
-    const before = this.#data;
-    this.#data = data;
+  async reload(data: unknown): Promise<void> {
+    const reload = { data };
+    this.#reloads.push(reload);
     try {
       await this.#ask((key) => ({ type: "reload", key, data }));
+      // It takes the place of all before it, also of those that a worker has not answered.
+      this.#reloads.splice(0, Math.max(0, this.#reloads.indexOf(reload)));
     } catch (error) {
-      this.#data = before;
+      const at = this.#reloads.indexOf(reload);
+      if (at >= 0) this.#reloads.splice(at, 1);
       throw error;
     }
   }
@@ -203,7 +199,7 @@ export class WorkerGroup {
       places: shared.map(({ place }) => place),
       shared: !alone,
       options: { ...this.#limits.conn, ...plain },
-      data: this.#data,
+      data: this.#reloads.at(-1)!.data,
       paused: this.admission.paused,
       waits: this.#waits,
       enough: this.#balance.enough,
