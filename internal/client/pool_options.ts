@@ -21,8 +21,8 @@ export interface PoolOptions<Data = undefined>
    */
   size?: number | undefined;
   /**
-   * The pause before a connection that has ended is opened again, in milliseconds. Each pause is shorter than that by up
-   * to half of it, at random. It doubles each time, and starts anew when a connection has lived for a second.
+   * The first pause before a connection that has ended is opened again, in milliseconds; up to half of each pause is
+   * taken off at random. The pause doubles each time, and starts anew when a connection has lived for a second.
    *
    * @default {100}
    */

@@ -8,14 +8,16 @@ import { ANSWER_BYTES } from "../api/handlers.ts";
 import { upperCase } from "./ascii.ts";
 
 /**
- * Upper-cases a line, with Unicode's full mapping, whatever the locale (`ß` becomes `SS`).
+ * Upper-cases a line, with Unicode's full mapping, whatever the locale (`ß` becomes `SS`). The upper case of two letters of
+ * Latin-1, `µ` and `ÿ`, is not in Latin-1: a server with `framing: { encoding: "latin1" }` needs a handler of its own.
  *
  * @param line The line, without its end.
  * @returns The line in upper case.
  *
  * @example
  * ```ts
- * import { shout } from "@x/shouty"; import { assertEquals } from "@std/assert";
+ * import { shout } from "@x/shouty";
+ * import { assertEquals } from "@std/assert";
  *
  * assertEquals(shout("Hello. How are you?"), "HELLO. HOW ARE YOU?");
  * ```

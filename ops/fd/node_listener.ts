@@ -119,8 +119,8 @@ export class NodeListener implements FdListener {
   }
 
   /**
-   * Has Deno accept again, since a descriptor is free: when none was, Deno's `node:net` stops for good, and tells nobody.
-   * Telling the socket again to listen changes nothing else.
+   * Makes Deno accept again after a descriptor has become free. When none is, Deno's `node:net` stops accepting, and
+   * reports no error. To tell the socket again to listen changes nothing else.
    */
   #goOn(): void {
     if (this.#goesOn || this.#released || this.addr.transport !== "tcp") return;

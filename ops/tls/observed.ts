@@ -69,7 +69,7 @@ export async function observe<T extends { readonly tls: TlsInfo }>(
   }
 }
 
-/** A handshake does not depend on who watches it. */
+/** Calls the hook. An error that it throws does not change the handshake. */
 function tell(onHandshake: OnHandshake, event: HandshakeEvent): void {
   try {
     onHandshake(event);

@@ -89,7 +89,7 @@ export class Balance {
     this.update();
   }
 
-  /** Watches the workers no longer, since they accept no more. */
+  /** Stops balancing, because the workers accept no more connections. */
   close(): void {
     this.#closed = true;
     this.#cancelTimer();

@@ -152,7 +152,7 @@ class InWorker<Data> {
     const { handler, conversation, data, admit, lastWords } = this.#service;
     const all: ServeOptions<Data> = {
       ...{ ...options, data, admit, lastWords, listener },
-      // These hold for all workers together, and the main isolate sees to that.
+      // The main isolate enforces this limit, because it counts the connections of all workers.
       maxConnections: Infinity,
       onEvent: (event) => {
         this.#admission.saw(event);

@@ -186,7 +186,7 @@ export class ParallelServer implements WorkersServer {
     admission.letIn();
   }
 
-  /** What nobody waits for is answered with what is known; the next answer knows more. */
+  /** Asks the workers for new figures without waiting: this call shows the last ones, and a later call the new ones. */
   #refreshSoon(): void {
     if (SYSTEM_CLOCK.now() - this.#refreshedAt >= REFRESH_MS) this.refresh();
   }

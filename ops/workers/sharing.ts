@@ -62,13 +62,13 @@ async function tryOne(listener: Deno.Listener, place: Place): Promise<void> {
   }
 }
 
-/** Binds one of several sockets on a port, which is not 0: all who ask for 0 would get the same. */
+/** Binds one of several sockets on the same port, which must not be 0: all sockets with port 0 would get one port. */
 export function listenBalanced({ hostname, port }: Place): Deno.Listener {
   return Deno.listen({ hostname, port, loadBalanced: true } as Deno.TcpListenOptions);
 }
 
 /**
- * Binds a place for workers, who can be fewer than now at times, or none.
+ * Binds the port that the workers share. It stays bound here while some of them, or all, are being restarted.
  *
  * @param place The address and the port; 0 picks a free one.
  * @param engine The sockets.

@@ -135,7 +135,7 @@ export class WorkerGroup {
     for (const supervisor of this.supervisors) supervisor.send(message);
   }
 
-  /** Asks all workers for the figures of now; a busy one that has not answered in time keeps nobody waiting. */
+  /** Asks all workers for their present figures, and waits for `REFRESH_MS` at most: a busy worker answers late. */
   async refresh(): Promise<void> {
     const late = Promise.withResolvers<void>();
     const cancel = SYSTEM_CLOCK.setTimer(late.resolve, REFRESH_MS, false);

@@ -32,7 +32,7 @@ export async function acceptOverEngine(
   // A handshake is an exchange of small messages, which Nagle's algorithm would delay.
   dontDelay(transport);
   const buffer = new ReadBuffer();
-  // Before the engine is made: that takes up to a millisecond, which a client has to pay for with a byte.
+  // The engine is made after that: it takes up to a millisecond, and a client that sends nothing must not cost as much.
   const count = await readFirst(transport, buffer);
   return await complete(transport, new Session(transport, buffer, Wrap, options, verifier), count);
 }
