@@ -99,11 +99,7 @@ export class Upgrade {
     clocks.wait(0);
     try {
       const firstBytes = await this.#takeInput();
-      // A read may be outstanding all the same: that of the server's watch, or one that the handler has given up.
-      const read = reader.giveAwayRead();
-      const { transport } = this.#parts;
-      const plain = read === undefined ? transport : new TakenRead(transport, read);
-      const tls = await this.#credentials.accept(plain, firstBytes);
+      const tls = await this.#credentials.accept(this.#parts.transport, firstBytes);
       this.#install(tls);
       return tls.tls;
     } catch (error) {
@@ -128,7 +124,12 @@ export class Upgrade {
     }
     this.#checkLimit();
     this.#checkOpen();
-    return reader.input.take(reader.input.size);
+    const firstBytes = reader.input.take(reader.input.size);
+    // A read may be outstanding all the same: that of the server's watch, or one that the handler has given up. It is
+    // given away at once: otherwise the reader could get its bytes meanwhile.
+    const rest = reader.giveAwayRead();
+    if (rest !== undefined) this.#parts.transport = new TakenRead(this.#parts.transport, rest);
+    return firstBytes;
   }
 
   /** Ends the connection if the rest of a ClientHello has been dropped: the client would wait for an answer in vain. */

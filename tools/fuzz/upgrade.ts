@@ -44,6 +44,7 @@ export const SECRET = "secret";
 /** What passed through one handshake, and through the connection after it. */
 export class Recording implements TlsCredentialsHandle {
   readonly handshakeTimeout: number;
+  readonly #conn: Conn;
   /** What the transport of the handshake leads to. */
   readonly #wire: WatchedTransport;
   readonly #done: () => Promise<void>;
@@ -55,7 +56,8 @@ export class Recording implements TlsCredentialsHandle {
   readonly #output: Uint8Array[] = [];
   succeeded = false;
 
-  constructor(wire: WatchedTransport, handshakeTimeout: number, done: () => Promise<void>) {
+  constructor(conn: Conn, wire: WatchedTransport, handshakeTimeout: number, done: () => Promise<void>) {
+    this.#conn = conn;
     this.#wire = wire;
     this.handshakeTimeout = handshakeTimeout;
     this.#done = done;
@@ -63,7 +65,8 @@ export class Recording implements TlsCredentialsHandle {
 
   async accept(transport: Transport, firstBytes: Uint8Array): Promise<Transport & { readonly tls: TlsInfo }> {
     const { input, output } = this.#wire;
-    this.plain = { input: input.subarray(0, input.length - firstBytes.length), output };
+    // A read may be outstanding that has brought more already, which is the handshake's.
+    this.plain = { input: input.subarray(0, this.#conn.stats().bytesIn - firstBytes.length), output };
     this.firstBytes = firstBytes;
     let bytes = firstBytes;
     const buffer = new Uint8Array(64);
@@ -182,7 +185,7 @@ export async function beginTls(
   word: (name: string) => string,
   tick: () => Promise<void>,
 ): Promise<{ recording: Recording; error: unknown }> {
-  const recording = new Recording(wire, handshakeTimeout, slow ? tick : () => Promise.resolve());
+  const recording = new Recording(conn, wire, handshakeTimeout, slow ? tick : () => Promise.resolve());
   for (let i = 0; i < before; i++) conn.write(word("before"));
   const upgraded = conn.startTls(recording);
   for (const what of meanwhile) doMeanwhile(conn, what, word);
