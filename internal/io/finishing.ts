@@ -49,6 +49,8 @@ export class Finishing {
   readonly #done: () => void;
   readonly #maxBytes: number;
   #lineCount: number;
+  /** The number of bytes that had come at the last wait. */
+  #byteCount = -1;
   #boundaries = 0;
   #watching = false;
   #over = false;
@@ -86,7 +88,10 @@ export class Finishing {
     // and could keep a draining connection open for ever.
     const boundary = this.#atBoundary || source.lineCount > this.#lineCount && !source.input.full;
     this.#lineCount = source.lineCount;
-    if (boundary && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
+    // A wait that follows one that was interrupted is the same.
+    const isNew = source.byteCount > this.#byteCount;
+    this.#byteCount = source.byteCount;
+    if (boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
     while (this.#atBoundary && !source.over && !this.#over) {
