@@ -12,8 +12,6 @@ import type { Verdict } from "./wire.ts";
 export interface Admitter {
   /** Maximum number of connections about which a listener may be asking. */
   readonly most: number;
-  /** Settles when the listener may accept the next connection; undefined if it may now. */
-  readonly turn: Promise<void> | undefined;
   /** Asks about a connection from this address. */
   ask(addr: Deno.Addr): Promise<Verdict>;
   /** Ends a connection that was rejected; it owns the transport. */
@@ -84,8 +82,6 @@ export class AskingListener implements Listener {
     this.#accepting = true;
     while (this.#waiting !== undefined && this.#asked.size < this.#admitter.most) {
       try {
-        for (let turn; (turn = this.#admitter.turn) !== undefined;) await turn;
-        if (this.#closed) break;
         const transport = await this.#inner.accept();
         if (this.#closed) closeQuietly(transport);
         else this.#ask(transport);

@@ -5,6 +5,7 @@
  */
 
 import type { Clock } from "../../internal/api/serve_options.ts";
+import { Loads, NO_LIMIT } from "./loads.ts";
 import type { Supervisor } from "./supervisor.ts";
 
 /** Number of connections that a worker may have beyond the least loaded one, before it leaves the next to others. */
@@ -22,22 +23,18 @@ const FORGET_MS = 50;
 /** Time in which a worker has to answer that others leave connections to, in milliseconds. */
 const ANSWER_MS = 250;
 
-/** More connections than a worker can have. */
-const NO_LIMIT = 0x7fff_ffff;
-
 /**
  * Makes workers that are ahead of others accept no connections for a while. All are woken by each connection, and the
  * first takes it: of connections that come one by one, or all at once, that could always be the same worker.
  *
- * Each worker compares its own number of connections with {@linkcode Balance.enough}: a message would tell it too late
- * that it has enough. It says so then, and gets a message when it may go on.
+ * Each worker tells in shared memory how many connections it has, and reads there how many are enough. When it has them,
+ * it says so, and gets a message when it may go on. The one that has the fewest may always.
  *
  * A worker whose handler computes for long takes no connections, however few it has. So, while others leave connections
  * to it, it has to answer; as long as it does not, they leave it none.
  */
 export class Balance {
-  /** The number of connections at which a worker leaves the next to others. The workers share this memory. */
-  readonly enough: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(4)).fill(NO_LIMIT);
+  readonly loads: Loads;
   readonly #supervisors: readonly Supervisor[];
   readonly #clock: Clock;
   /** The workers that leave connections to others. */
@@ -57,6 +54,7 @@ export class Balance {
    * @param clock The source of time.
    */
   constructor(supervisors: readonly Supervisor[], clock: Clock) {
+    this.loads = new Loads(supervisors.length);
     this.#supervisors = supervisors;
     this.#clock = clock;
   }
@@ -65,11 +63,11 @@ export class Balance {
   update(): void {
     const serving = this.#supervisors.filter((supervisor) => supervisor.state === "serving");
     const others = serving.filter((supervisor) => !this.#stuck.has(supervisor));
-    const least = Math.min(...others.map(({ load }) => load));
+    const least = Math.min(...others.map(({ index }) => this.loads.of(index)));
     const most = MOST_AHEAD + Math.floor((least + this.#ended) * SHARE_AHEAD);
-    Atomics.store(this.enough, 0, others.length > 1 ? least + most : NO_LIMIT);
+    this.loads.enough = others.length > 1 ? least + most : NO_LIMIT;
     for (const supervisor of this.#ahead) {
-      if (supervisor.load - least > most / 2) continue;
+      if (this.loads.of(supervisor.index) - least > most / 2) continue;
       this.#ahead.delete(supervisor);
       supervisor.send({ type: "go-on" });
     }
@@ -104,6 +102,7 @@ export class Balance {
 
   /** A worker has ended. */
   gone(supervisor: Supervisor): void {
+    this.loads.clear(supervisor.index);
     this.#ahead.delete(supervisor);
     this.#asked.delete(supervisor);
     this.#stuck.delete(supervisor);

@@ -14,7 +14,9 @@ import { listenShared } from "../epoll/epoll.ts";
 import { AskingListener } from "./asking_listener.ts";
 import { WorkerAdmission } from "./worker_admission.ts";
 import { Batcher } from "./batcher.ts";
+import { WorkerLoads } from "./loads.ts";
 import { listenBalanced } from "./sharing.ts";
+import { TurnListener } from "./turn_listener.ts";
 import { isOfConnection, packError, packEvent, type Place, type Setup, type ToMain, type ToWorker } from "./wire.ts";
 import type { Totals } from "./wire.ts";
 
@@ -126,7 +128,8 @@ class InWorker<Data> {
       const service = this.#service = await this.#make(setup.data);
       checkService(service);
       const { framing } = setup.options;
-      this.#admission = new WorkerAdmission((message) => this.#batcher.add(message), setup.enough, service, framing);
+      const loads = new WorkerLoads(setup.loads, setup.index);
+      this.#admission = new WorkerAdmission((message) => this.#batcher.add(message), loads, service, framing);
       this.#admission.waits = setup.waits;
       this.#admission.paused = setup.paused;
       const listener = await this.#listen(setup);
@@ -140,11 +143,14 @@ class InWorker<Data> {
   }
 
   async #listen({ places, shared }: Setup): Promise<Listener[]> {
-    const listeners = this.#listeners = places.map((place) => listen(place, shared));
+    const listeners: Listener[] = this.#listeners = places.map((place) => listen(place, shared));
+    const prepared: Listener[] = [];
     for (const [i, listener] of listeners.entries()) {
-      const wrapped = await this.#service.wrap?.(listener, i) ?? listener;
-      listeners[i] = new AskingListener(wrapped, this.#admission);
+      const inTurn = new TurnListener(listener, this.#admission);
+      prepared[i] = await this.#service.wrap?.(inTurn, i) ?? inTurn;
+      listeners[i] = new AskingListener(prepared[i], this.#admission);
     }
+    this.#admission.queued = () => prepared.reduce((sum, { queued = 0 }) => sum + queued, 0);
     return listeners;
   }
 

@@ -61,7 +61,6 @@ export class Registry {
   expect(supervisor: Supervisor, addr: Deno.Addr): number {
     const id = ++this.#lastId;
     this.#expected.set(id, { supervisor, addr });
-    supervisor.load++;
     return id;
   }
 
@@ -86,17 +85,12 @@ export class Registry {
     this.#end(supervisor, event);
   }
 
-  #left(supervisor: Supervisor, addr: Deno.Addr): void {
-    supervisor.load--;
-    this.#hooks.left(addr);
-  }
-
   #end(supervisor: Supervisor, event: ClosedEvent): void {
     if (!this.#open.delete(event.conn.id)) return;
     supervisor.active--;
     this.counters.ended(event, event);
     this.#hooks.emit(event);
-    this.#left(supervisor, event.conn.remoteAddr);
+    this.#hooks.left(event.conn.remoteAddr);
   }
 
   /** Its worker has refused it after it was admitted. Which of several from one address that was makes no difference. */
@@ -105,7 +99,7 @@ export class Registry {
     for (const [id, expected] of this.#expected) {
       if (expected.supervisor !== supervisor || formatAddr(expected.addr) !== text) continue;
       this.#expected.delete(id);
-      return this.#left(supervisor, addr);
+      return this.#hooks.left(addr);
     }
   }
 
@@ -114,7 +108,7 @@ export class Registry {
     for (const [id, expected] of this.#expected) {
       if (expected.supervisor !== supervisor) continue;
       this.#expected.delete(id);
-      this.#left(supervisor, expected.addr);
+      this.#hooks.left(expected.addr);
     }
     const lost = Array.from(this.#open.values()).filter((conn) => conn.worker === supervisor.index);
     for (const conn of lost) {

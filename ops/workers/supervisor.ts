@@ -50,8 +50,6 @@ export class Supervisor {
   /** The number of connections that its workers have served, and that of those that are open. */
   accepted = 0;
   active = 0;
-  /** The number of connections that are open or admitted. */
-  load = 0;
   state: WorkerState = "starting";
   readonly #module: URL;
   readonly #maxHeapMb: number;

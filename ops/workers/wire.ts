@@ -10,6 +10,7 @@ import type { CloseOptions, ConnStats } from "../../internal/api/handlers.ts";
 import type { AdmissionRejectReason } from "../../internal/api/reasons.ts";
 import type { ServeOptions, ShutdownOptions } from "../../internal/api/serve_options.ts";
 import type { ServerStats } from "../../internal/server/counters.ts";
+import type { LoadCells } from "./loads.ts";
 
 /** The sockets that workers can share: Deno's own, or Linux's `epoll`. */
 export type Engine = "deno" | "epoll";
@@ -37,8 +38,8 @@ export interface Setup {
   readonly data: unknown;
   readonly paused: boolean;
   readonly waits: boolean;
-  /** The number of connections, in memory that all workers share, at which a worker accepts no further one. */
-  readonly enough: Int32Array<SharedArrayBuffer>;
+  /** How many connections each worker has. */
+  readonly loads: LoadCells;
 }
 
 /** What the main isolate has decided about a connection. */

@@ -13,15 +13,17 @@ import { Rejects } from "../../internal/admission/rejects.ts";
 import { encodeLine } from "../../internal/lines/text.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { Admitter } from "./asking_listener.ts";
+import type { Turn } from "./turn_listener.ts";
+import type { WorkerLoads } from "./loads.ts";
 import type { ToMain, Verdict } from "./wire.ts";
 
 /** Maximum number of connections that one listener has asked about, unless connections may have to wait. */
 const MOST = 64;
 
 /** Asks the main isolate. */
-export class WorkerAdmission implements Admitter {
+export class WorkerAdmission implements Admitter, Turn {
   readonly #send: (message: ToMain) => void;
-  readonly #enough: Int32Array<SharedArrayBuffer>;
+  readonly #loads: WorkerLoads;
   readonly #lastWords: NonNullable<ServeOptions["lastWords"]>;
   readonly #framing: ReturnType<typeof resolveFraming>;
   readonly #rejects = new Rejects(SYSTEM_CLOCK);
@@ -32,23 +34,25 @@ export class WorkerAdmission implements Admitter {
   paused = false;
   /** The number of connections that are open, or about which this worker asks. */
   #load = 0;
+  /** Returns the number of those that it has accepted before, and that are being prepared. */
+  queued: () => number = () => 0;
   /** Resolves when this worker may accept again; undefined if it may. */
   #ahead: PromiseWithResolvers<void> | undefined;
 
   /**
    * @param send Sends a message to the main isolate.
-   * @param enough The number of connections at which this worker leaves the next to others; see `Balance`.
+   * @param loads The memory in which this worker tells how many connections it has; see `Balance`.
    * @param hooks The function that words the last line of a rejected connection.
    * @param framing How lines are framed.
    */
   constructor(
     send: (message: ToMain) => void,
-    enough: Int32Array<SharedArrayBuffer>,
+    loads: WorkerLoads,
     { lastWords = defaultLastWords }: Pick<ServeOptions, "lastWords">,
     framing: Partial<Framing> | undefined,
   ) {
     this.#send = send;
-    this.#enough = enough;
+    this.#loads = loads;
     this.#lastWords = lastWords;
     this.#framing = resolveFraming(framing);
   }
@@ -58,7 +62,7 @@ export class WorkerAdmission implements Admitter {
   }
 
   get turn(): Promise<void> | undefined {
-    if (this.#load < Atomics.load(this.#enough, 0)) return undefined;
+    if (this.#loads.mayHaveMore(this.#load + this.queued())) return undefined;
     if (this.#ahead === undefined) {
       this.#ahead = Promise.withResolvers();
       this.#send({ type: "ahead" });
@@ -74,7 +78,13 @@ export class WorkerAdmission implements Admitter {
 
   /** Something has happened to a connection. */
   saw(event: ServerEvent): void {
-    if (event.type === "closed" || event.type === "rejected" && event.reason === "refused") this.#load--;
+    if (event.type === "closed" || event.type === "rejected" && event.reason === "refused") this.#left();
+  }
+
+  /** A connection is gone. This worker may have so few by then that it need not be told to go on. */
+  #left(): void {
+    this.#load--;
+    if (this.#loads.mayHaveMore(this.#load + this.queued())) this.goOn();
   }
 
   ask(addr: Deno.Addr): Promise<Verdict> {
@@ -88,7 +98,7 @@ export class WorkerAdmission implements Admitter {
 
   /** The main isolate has answered. */
   answer(key: number, verdict: Verdict): void {
-    if (!("id" in verdict)) this.#load--;
+    if (!("id" in verdict)) this.#left();
     this.#asked.get(key)?.(verdict);
     this.#asked.delete(key);
   }

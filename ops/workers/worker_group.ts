@@ -202,7 +202,7 @@ export class WorkerGroup {
       data: this.#reloads.at(-1)!.data,
       paused: this.admission.paused,
       waits: this.#waits,
-      enough: this.#balance.enough,
+      loads: this.#balance.loads.cells,
     };
   }
 

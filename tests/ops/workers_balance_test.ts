@@ -1,26 +1,36 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
+import type { Listener } from "@x/shouty";
+import { proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import type { ServerEvent } from "../../internal/api/events.ts";
+import { closeQuietly } from "../../internal/api/transport.ts";
 import { AskingListener } from "../../ops/workers/asking_listener.ts";
 import { Balance } from "../../ops/workers/balance.ts";
+import { Loads, WorkerLoads } from "../../ops/workers/loads.ts";
 import type { Supervisor } from "../../ops/workers/supervisor.ts";
+import { TurnListener } from "../../ops/workers/turn_listener.ts";
 import type { ToMain, ToWorker } from "../../ops/workers/wire.ts";
 import { WorkerAdmission } from "../../ops/workers/worker_admission.ts";
 import { test } from "../kit/bounded.ts";
 
 /** A worker as the balance sees it. */
-function workerOf(load: number) {
+function workerOf(index: number) {
   const sent: string[] = [];
-  const worker = { state: "serving", load, send: (message: ToWorker) => void sent.push(message.type) };
+  const worker = { state: "serving", index, send: (message: ToWorker) => void sent.push(message.type) };
   return Object.assign(worker as unknown as Supervisor, { sent });
 }
 
+/** Workers with these numbers of connections. */
 function balanced(...loads: number[]) {
-  const workers = loads.map(workerOf);
+  const workers = loads.map((_, index) => workerOf(index));
   const clock = new FakeClock();
   const balance = new Balance(workers, clock);
-  balance.update();
-  return { workers, clock, balance, enough: () => balance.enough[0] };
+  const have = (...loads: number[]) => {
+    for (const [index, load] of loads.entries()) new WorkerLoads(balance.loads.cells, index).mayHaveMore(load);
+    balance.update();
+  };
+  have(...loads);
+  return { workers, clock, balance, have, enough: () => balance.loads.cells[0] };
 }
 
 async function acceptAll(listener: AskingListener): Promise<never> {
@@ -28,21 +38,29 @@ async function acceptAll(listener: AskingListener): Promise<never> {
 }
 
 /** A worker's listener, with 20 connections that have come at once. */
-async function asking(enough: number) {
+async function asking(enough: number, wrap: (listener: Listener) => Listener = (listener) => listener) {
   const below = new MemoryListener();
   const clock = new FakeClock();
-  const cell = new Int32Array(new SharedArrayBuffer(4)).fill(enough);
+  const loads = new Loads(1);
+  loads.enough = enough;
   const sent: ToMain[] = [];
-  const admission = new WorkerAdmission((message) => sent.push(message), cell, {}, undefined);
-  const listener = new AskingListener(below, admission);
+  const admission = new WorkerAdmission(
+    (message) => sent.push(message),
+    new WorkerLoads(loads.cells, 0),
+    {},
+    undefined,
+  );
+  const wrapped = wrap(new TurnListener(below, admission));
+  admission.queued = () => wrapped.queued ?? 0;
+  const listener = new AskingListener(wrapped, admission);
   const clients = Array.from({ length: 20 }, () => below.connect());
   acceptAll(listener).catch(() => {});
   await clock.advance(0);
   return {
-    ...{ admission, cell, sent, clock },
+    ...{ admission, loads, sent, clock, listener, clients },
     types: () => sent.map(({ type }) => type),
     [Symbol.dispose]: () => {
-      listener.close();
+      closeQuietly(listener as { close(): void });
       for (const client of clients) client[Symbol.dispose]();
     },
   };
@@ -51,7 +69,7 @@ async function asking(enough: number) {
 test("Of connections that come at once, a worker accepts those for which it is not ahead of others", async () => {
   using t = await asking(3);
   assertEquals(t.types(), ["ask", "ask", "ask", "ahead"]);
-  t.cell[0] = 5;
+  t.loads.enough = 5;
   await t.clock.advance(0);
   assertEquals(t.types().length, 4, "It goes on when it is told");
   t.admission.goOn();
@@ -65,15 +83,32 @@ test("A connection that is rejected, refused or has ended leaves its place to th
   t.admission.answer(keys[0], { drop: true });
   t.admission.answer(keys[1], { reason: "max-connections", limit: 1 });
   for (const id of [2, 3]) t.admission.answer(keys[id], { id });
-  t.admission.goOn();
   await t.clock.advance(0);
   assertEquals(t.types().slice(5), ["ask", "ask", "ahead"]);
   t.admission.saw({ type: "closed", reason: "end" } as ServerEvent);
   t.admission.saw({ type: "rejected", reason: "refused" } as ServerEvent);
   t.admission.saw({ type: "rejected", reason: "tls-handshake" } as ServerEvent);
-  t.admission.goOn();
   await t.clock.advance(0);
   assertEquals(t.types().slice(8), ["ask", "ask", "ahead"]);
+  assertEquals(t.loads.of(0), 4);
+});
+
+test("A worker has the connections that it prepares, too, and asks about each of them once it is prepared", async () => {
+  const proxied = (listener: Listener) => proxyProtocol(listener, { from: "127.0.0.0/8" });
+  using t = await asking(3, proxied);
+  await t.clock.advance(0);
+  assertEquals([t.types(), t.loads.of(0)], [["ahead"], 3]);
+  for (const client of t.clients) await client.write("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n");
+  await t.clock.advance(0);
+  await t.clock.advance(0);
+  assertEquals(t.types(), ["ahead", "ask", "ask", "ask"]);
+});
+
+test("A listener that waits for its turn is closed at once", async () => {
+  using t = await asking(0);
+  const waiting = t.listener.accept();
+  t.listener.close();
+  await assertRejects(() => waiting, Deno.errors.BadResource);
 });
 
 test("A worker may be ahead of the least loaded one by 3 connections, and a sixteenth of that one's", () => {
@@ -91,17 +126,14 @@ test("A worker alone accepts all connections, and so does one beside which no ot
 });
 
 test("A worker that is ahead goes on when others have caught up", () => {
-  const { workers: [first, second], balance } = balanced(3, 0);
+  const { workers: [first, second], balance, have } = balanced(3, 0);
   balance.leaves(first);
   assertEquals([first.sent, second.sent], [[], ["ping"]]);
-  second.load = 1;
-  balance.update();
+  have(3, 1);
   assertEquals(first.sent, []);
-  second.load = 2;
-  balance.update();
+  have(3, 2);
   assertEquals([first.sent, second.sent], [["go-on"], ["ping"]]);
-  second.load = 5;
-  balance.update();
+  have(3, 5);
   assertEquals(first.sent, ["go-on"], "It is told once");
 });
 
