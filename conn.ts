@@ -161,6 +161,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   finish(reason: FinishReason): void {
     if (this.#phase === "closed") return;
     this.#end.finish(reason);
+    this.#parts.input?.dropAbandoned();
     this.#parts.reader.finish(reason, () => this.#host.socketsTurn(), () => {
       if (this.#parts.resting) this.#leave(reason);
     });
@@ -312,6 +313,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     else if (expiry === "overdue") this.abort("max-age");
     else if (expiry === "read-timeout") this.#parts.timedOut();
     else if (expiry === "closing") this.#phase === "ending" ? void this.#leave() : this.#free();
+    // Nothing reads any more: the handler works.
+    else if (expiry === "idle" && this.#parts.input?.dropAbandoned()) return;
     else if (expiry !== "write-timeout") this.#stop(expiry);
     else if (!this.#parts.outbox.progressed()) this.abort(expiry);
   }

@@ -186,7 +186,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * The bytes that the peer sends: one stream, the same object each time. It reads only when it is pulled. It ends when
    * the input or the connection ends, for whatever reason. Unlike the stream of a `Deno.Conn`, it does not close the
    * connection, neither at the end of input nor when it is cancelled; after a cancel, or when its reader was released,
-   * bytes that it has not handed out stay for the next read. A read of it while another read waits is refused with a
+   * bytes that it has not handed out stay for the next read (but a read into a buffer of the caller's own, `byob`, goes
+   * on until the stream is cancelled). A read of it while another read waits is refused with a
    * `TypeError`, and leaves the stream unusable; the other reads are not.
    *
    * Whoever cuts it into messages must know that a drain, `maxAge`, `maxLines` or a reset can end it in the middle of

@@ -61,6 +61,14 @@ interface InputOwner {
   sideEnded(): void;
 }
 
+/** A read that begins when those before it have settled, which were given up. */
+interface QueuedRead {
+  /** Settles with it. */
+  read: Promise<unknown> | undefined;
+  /** Whether it was given up, too. */
+  readonly isGivenUp: () => boolean;
+}
+
 /** Reads for a conversation handler, one read at a time. */
 export class Input {
   readonly reader: Reader;
@@ -71,6 +79,8 @@ export class Input {
   /** What the current read waits for, and the read itself. */
   #wanted: Wanted<unknown> | undefined;
   #reading: Promise<unknown> | undefined;
+  /** The last of the reads that wait for others that were given up. */
+  #queued: QueuedRead | undefined;
   /** The body that is being read as a stream. */
   #body: Body | undefined;
   /** The number of bytes of cancelled bodies that are to be skipped, and that have come. */
@@ -123,12 +133,14 @@ export class Input {
 
   /** How many pieces of input that have come may be taken without waiting for a turn, if the handler may read. */
   get #atOnce(): number {
-    return !this.#busy && this.#body === undefined && this.#toSkip === 0 ? this.reader.atOnce : 0;
+    const free = !this.#busy && this.#queued === undefined && this.#body === undefined;
+    return free && this.#toSkip === 0 ? this.reader.atOnce : 0;
   }
 
   /** The handler has got something that it did not wait for. */
   #gaveAtOnce(): void {
     this.#interruption = undefined;
+    this.#clocks.gave();
     this.#clocks.handlerActed();
     if (this.reader.peerEnded) this.#owner.sideEnded();
   }
@@ -218,7 +230,7 @@ export class Input {
 
   /** Keeps the handler from reading until {@linkcode release}. Throws if it reads already, or has left a body unread. */
   reserve(): void {
-    if (this.#busy || this.#body !== undefined || !this.#skipped()) {
+    if (this.#busy || this.#queued !== undefined || this.#body !== undefined || !this.#skipped()) {
       throw new TypeError("Cannot begin TLS: a read has not settled, or the rest of a body has not come");
     }
     this.#busy = true;
@@ -283,10 +295,24 @@ export class Input {
    */
   read<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
     if (this.#refuses(body)) return Promise.reject(busy());
-    if (this.#busy) {
-      const next = () => this.read(wanted, options, body);
-      return this.#reading!.then(next, next);
-    }
+    if (!this.#busy && this.#queued === undefined) return this.#start(wanted, options, body);
+    const queued: QueuedRead = {
+      read: undefined,
+      isGivenUp: () => (options?.signal?.aborted ?? false) || (wanted.abandoned?.() ?? false) || this.#body !== body,
+    };
+    const start = () => {
+      if (this.#queued === queued) this.#queued = undefined;
+      return this.#start(wanted, options, body);
+    };
+    const reading = (this.#queued?.read ?? this.#reading!).then(start, start);
+    queued.read = reading;
+    this.#queued = queued;
+    return reading;
+  }
+
+  #start<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
+    // The body may have been cancelled meanwhile.
+    if (this.#body !== body) return Promise.reject(busy());
     try {
       if (options !== undefined) checkReadOptions(options);
     } catch (error) {
@@ -305,9 +331,17 @@ export class Input {
   /** Whether a read has to be refused: another one has not settled, and was not given up. */
   #refuses(body?: Body): boolean {
     if (this.#body !== body) return true;
+    if (this.#queued !== undefined) return !this.#queued.isGivenUp();
     if (!this.#busy) return false;
-    if (this.#wanted?.abandoned?.()) this.#interrupt(new Deno.errors.Interrupted("The stream's reader was released"));
+    this.dropAbandoned();
     return this.#wanted === undefined || this.#interruption === undefined;
+  }
+
+  /** Gives the current read up if nothing waits for its result any more; returns whether it did. */
+  dropAbandoned(): boolean {
+    if (!this.#wanted?.abandoned?.()) return false;
+    this.#interrupt(new Deno.errors.Interrupted("The stream's reader was released"));
+    return true;
   }
 
   /** Has a signal interrupt the current read. */
@@ -331,6 +365,7 @@ export class Input {
         const result = this.#skipped() ? wanted.take(this) : undefined;
         if (result !== undefined) {
           handlerAt = undefined;
+          this.#clocks.gave();
           return result;
         }
         if (this.#ended(wanted.abandoned === undefined)) break;

@@ -99,6 +99,7 @@ export class Parts<Data> {
     this.clocks = new ConnectionClocks(host.alarms, limits, owner);
     this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
     this.reader.maxLines = Math.round(jitter(limits.maxLines));
+    this.reader.keepsInput = "outgoing" in host.handler;
     this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
     this.outbox = new Outbox(transport, this.clocks, memory, owner, limits.maxQueuedBytes);
   }
@@ -192,7 +193,8 @@ export class Parts<Data> {
    */
   sideEnded(): void {
     const { reader, cutter, outbox } = this;
-    if (this.#caller === undefined || !outbox.ended || !reader.peerEnded || cutter.begun) return;
+    if (this.#caller === undefined || !outbox.ended || !reader.peerEnded) return;
+    if (cutter.begun || reader.input.overLimit) return;
     reader.end("end");
     if (reader.endReason === "end") this.#caller.resolve();
   }
@@ -217,6 +219,7 @@ export class Parts<Data> {
     }
     if ("lines" in handler) this.#checkAnswering();
     if (this.outbox.ending) throw new ConnectionClosedError(this.outbox.closed ?? "closed", "begin TLS");
+    if (this.#input?.dropAbandoned()) await this.#input.cancelRead();
     this.#upgrade = new Upgrade(this, this.#owner, credentials);
     const upgrade = this.#upgrade.run();
     const over = () => this.upgraded = undefined;
@@ -237,8 +240,7 @@ export class Parts<Data> {
   /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
   readAhead(): void {
     if (this.#host.keepAliveMs !== Infinity) keepAlive(this.transport);
-    // A server that closes a connection has mostly said why; a client that resets one waits for nothing.
-    this.reader.readAhead("outgoing" in this.#host.handler).then(() => this.sideEnded());
+    this.reader.readAhead().then(() => this.sideEnded());
   }
 
   /** Ends this side, and lets the peer read what was written. */
@@ -261,6 +263,7 @@ export class Parts<Data> {
     this.clocks.timeouts = limits;
     this.cutter.setLimits(limits);
     this.outbox.maxQueuedBytes = limits.maxQueuedBytes;
+    if (limits.writeTimeout !== before.writeTimeout) this.outbox.timeoutChanged();
     this.reader.setLimits(before, limits, this.#host.clock);
     if (limits.maxLines !== before.maxLines) this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.#answers?.limitsChanged();

@@ -73,12 +73,13 @@ export class Batches implements AsyncIterableIterator<string[], undefined> {
  * @returns The stream.
  */
 export function readableOf(input: Input): ReadableStream<Bytes> {
-  let pulling = false;
+  let [pulling, cancelled] = [false, false];
   const stream: ReadableStream<Bytes> = new ReadableStream({
     type: "bytes",
     async pull(controller) {
       pulling = true;
-      const abandoned = () => !stream.locked;
+      // A read into a buffer of the caller's own stays with the stream until it has got bytes.
+      const abandoned = () => cancelled || !stream.locked && controller.byobRequest === null;
       // What does not fit into a buffer of the caller's own would stay in the stream, where no other read finds it.
       const room = () => controller.byobRequest?.view?.byteLength ?? Infinity;
       const wanted: Wanted<boolean> = {
@@ -100,9 +101,12 @@ export function readableOf(input: Input): ReadableStream<Bytes> {
       }
     },
     // The bytes that have come stay for the next read.
-    cancel: () => pulling ? input.cancelRead() : undefined,
+    cancel() {
+      cancelled = true;
+      return pulling ? input.cancelRead() : undefined;
+    },
   });
-  TAILS.set(stream, () => input.reader.peerEnded ? "line" : "drop");
+  TAILS.set(stream, () => input.reader.endReason === "end" ? "line" : "drop");
   return stream;
 }
 

@@ -232,6 +232,11 @@ export class Outbox {
     return true;
   }
 
+  /** `writeTimeout` has changed: its clock starts anew, if it runs. */
+  timeoutChanged(): void {
+    if (this.#unsent.length > 0) this.#restartClock();
+  }
+
   #restartClock(): void {
     this.#bytesBefore = this.bytesOut;
     this.#periods = this.#taken = 0;

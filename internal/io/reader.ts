@@ -44,6 +44,8 @@ export interface Answerer {
 interface Waiter extends Pick<PromiseWithResolvers<boolean>, "resolve" | "reject"> {
   /** The read that it waits for; undefined while it waits for something else. */
   read: Promise<number | null> | undefined;
+  /** Whether it waits for input. */
+  readonly forInput: boolean;
 }
 
 /**
@@ -68,6 +70,11 @@ export class Reader {
   /** Whether the server waits for the peer; and what has begun that it waits for. */
   waiting = false;
   awaited: Awaited | undefined;
+  /**
+   * Whether a failed read leaves the handler what had come before, as when TLS was cut off: a server that closes a
+   * connection has mostly said why, but a client that resets one waits for nothing.
+   */
+  keepsInput = false;
   /** Whether the handler wants more input than has come. */
   wanting = false;
   /** Maximum size of the input that the handler waits for, in bytes. */
@@ -186,11 +193,8 @@ export class Reader {
   /**
    * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
    * the handler.
-   *
-   * @param keepsInput Whether a failed read leaves the handler what had come before; that of TLS that was cut off always
-   * does.
    */
-  async readAhead(keepsInput: boolean): Promise<void> {
+  async readAhead(): Promise<void> {
     if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
     while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.input.hasRoom) {
       let read: Promise<number | null> | undefined;
@@ -204,10 +208,7 @@ export class Reader {
         if (count !== null) this.#clocks.heard();
       } catch (error) {
         if (read !== undefined && this.outstanding !== read) return;
-        // The next read that finds no input fails.
-        const keeps = keepsInput || error instanceof Deno.errors.UnexpectedEof;
-        if (keeps && this.input.size > 0) return this.#clocks.halfClose();
-        return this.#failed(error);
+        return this.#failedUnread(error);
       }
       this.answersFirst = true;
       if (this.pace !== undefined) return;
@@ -228,7 +229,9 @@ export class Reader {
     if (this.over) return Promise.resolve(false);
     this.awaited = awaited;
     this.#mostBytes = mostBytes;
-    return new Promise((resolve, reject) => this.#readFor(this.#waiter = { resolve, reject, read: undefined }));
+    return new Promise((resolve, reject) =>
+      this.#readFor(this.#waiter = { resolve, reject, read: undefined, forInput: true })
+    );
   }
 
   /**
@@ -252,7 +255,7 @@ export class Reader {
    */
   interruptible(wait: Promise<unknown>): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      this.#waiter = { resolve, reject, read: undefined };
+      this.#waiter = { resolve, reject, read: undefined, forInput: false };
       wait.then(() => resolve(true));
     });
   }
@@ -267,7 +270,7 @@ export class Reader {
   /** Has the handler's read look again at what has come, if it waits for more. */
   lookAgain(): void {
     const waiter = this.#waiter;
-    if (waiter?.read === undefined) return;
+    if (waiter?.forInput !== true) return;
     this.#stopWaiting();
     this.#waiter = undefined;
     waiter.resolve(true);
@@ -321,8 +324,10 @@ export class Reader {
     if (this.#followed === read) return;
     this.#followed = read;
     read.then((count) => this.#arrived(read, count), (error) => {
-      // It may have been given away.
-      if (this.outstanding === read || this.#waiter?.read === read) this.#readFailed(read, error);
+      if (this.#followed === read) this.#followed = undefined;
+      if (this.#waiter?.read === read) this.#readFailed(read, error);
+      // Otherwise it has been given away.
+      else if (this.outstanding === read) this.#failedUnread(error);
     });
   }
 
@@ -342,9 +347,15 @@ export class Reader {
 
   #readFailed(read: Promise<number | null>, error: unknown): void {
     const waiter = this.#waiter;
-    if (this.#followed === read) this.#followed = undefined;
     this.#failed(error);
     if (waiter?.read === read) waiter.resolve(false);
+  }
+
+  /** A read has failed for which no read of the handler waits. If what had come before is kept, the read after it fails. */
+  #failedUnread(error: unknown): void {
+    const keeps = this.keepsInput || error instanceof Deno.errors.UnexpectedEof;
+    if (keeps && this.input.size > 0) this.#clocks.halfClose();
+    else this.#failed(error);
   }
 
   /** Something new has come, which the handler gets when there is memory for its replies. */

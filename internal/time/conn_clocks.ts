@@ -112,7 +112,6 @@ export class ConnectionClocks implements Sleeper {
     if (changed("firstLineTimeout")) this.#firstLeft = undefined;
     if (this.#waiting && changed("idleTimeout")) this.#startIdle(this.#now());
     if (this.#waiting && changed("firstLineTimeout")) this.#startFirst(this.#now());
-    if (changed("writeTimeout") && this.#writeAt !== Infinity) this.writing(this.#stuckAt !== undefined);
   }
 
   #now(): number {
@@ -184,6 +183,11 @@ export class ConnectionClocks implements Sleeper {
   /** Sets the handler's deadline; `Infinity` takes it back. */
   setDeadline(milliseconds: number): void {
     this.#watch(this.#deadlineAt = this.#now() + milliseconds);
+  }
+
+  /** A read has given something: the next one has the whole time. */
+  gave(): void {
+    this.#idleLeft = this.#firstLeft = undefined;
   }
 
   /** Bytes have come that the server did not wait for. */

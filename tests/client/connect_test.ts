@@ -71,6 +71,15 @@ for (const [name, read] of Object.entries(LAST_READS)) {
   });
 }
 
+testOnce("bytes beyond maxConnectionBytes are the end of a connection whose sides have both ended", async () => {
+  const { conn, peer, clock } = await inMemory({ maxConnectionBytes: 4 });
+  await conn.closeWrite();
+  await peer.write("abc\ndef\n");
+  await peer.closeWrite();
+  await clock.advance(300);
+  assertEquals([await conn.readLine(), await conn.readLine(), conn.ending], ["abc", null, "byte-limit"]);
+});
+
 testOnce("a connection is over when the peer ends its side while nothing is read, if all is read by then", async () => {
   const { conn, peer, clock } = await inMemory();
   await conn.closeWrite();

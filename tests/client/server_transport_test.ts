@@ -92,6 +92,22 @@ testOnce("what the server had sent before a reset is left to a caller that reads
   assertEquals(clock.pending, 0);
 });
 
+testOnce("what had come before a reset is left to a caller one of whose reads was given up", async () => {
+  const clock = new FakeClock();
+  const reset = Promise.withResolvers<never>();
+  const transport = new Closing(["421 too many\nmore\n"]);
+  const first = transport.read.bind(transport);
+  let reads = 0;
+  transport.read = (into) => reads++ === 0 ? first(into) : reset.promise;
+  const conn = await connect({ dial: () => transport, clock });
+  const given = assertRejects(() => conn.readExactly(1000, { timeout: 100 }), Deno.errors.TimedOut);
+  await clock.advance(100);
+  await given;
+  reset.reject(new Deno.errors.ConnectionReset("Connection reset"));
+  await clock.advance(500);
+  assertEquals([await readAll(conn), conn.ending], [["421 too many", "more"], "reset"]);
+});
+
 testOnce("a write that fails after the end of the input ends the connection at once", async () => {
   const clock = new FakeClock();
   const transport = new Closing(["bye\n"]);

@@ -43,8 +43,8 @@ test("the bytes behind a reader of conn.readable that was released are for the n
 
 test("bytes that come between a released reader and the next read stay in the input", () =>
   play(async (conn, t) => {
-    const reader = conn.readable.getReader({ mode: "byob" });
-    const given = reader.read(new Uint8Array(2));
+    const reader = conn.readable.getReader();
+    const given = reader.read();
     await tick();
     reader.releaseLock();
     await assertRejects(() => given, TypeError);
@@ -101,6 +101,82 @@ test("a read may follow one that was aborted, or a stream that was cancelled, at
     for (let i = 0; i < 5; i++) await tick();
     await write("three\n");
   }));
+
+test("a read of a stream that waits for a read that was given up ends with its cancel, and takes nothing", () =>
+  play(async (conn, t) => {
+    const reader = conn.readable.getReader();
+    const stop = new AbortController();
+    const given = conn.readLine({ signal: stop.signal });
+    while (t.server.stats().bytesIn === 0) await tick();
+    stop.abort();
+    const pulled = reader.read();
+    const cancelled = reader.cancel();
+    await assertRejects(() => given, DOMException);
+    assertEquals((await pulled).done, true);
+    await cancelled;
+    assertEquals([await conn.readLine(), await conn.readLine()], ["DELETE /a", "next"]);
+  }, async (write) => {
+    await write("DELETE /a");
+    for (let i = 0; i < 5; i++) await tick();
+    await write("\nnext\n");
+  }));
+
+test("reads that follow one that was given up keep their order, and only one of them waits", () =>
+  play(async (conn) => {
+    const stop = new AbortController();
+    const given = conn.readLine({ signal: stop.signal });
+    stop.abort();
+    const message = "another read of this connection has not settled";
+    const late = given.catch(() => assertRejects(() => conn.readLine(), TypeError, message));
+    const next = conn.readLine();
+    await assertRejects(() => conn.readExactly(1), TypeError, message);
+    assertEquals(await next, "one");
+    await late;
+    // One that is aborted before it begins leaves its place.
+    const [first, second] = [new AbortController(), new AbortController()];
+    const reads = [
+      conn.readLine({ signal: first.signal }),
+      (first.abort("1"), conn.readLine({ signal: second.signal })),
+    ];
+    second.abort("2");
+    reads.push(conn.readLine());
+    assertEquals(await Promise.all(reads.map((read) => read.catch((reason) => reason))), ["1", "2", "two"]);
+  }, async (write) => {
+    for (let i = 0; i < 3; i++) await tick();
+    await write("one\n");
+    for (let i = 0; i < 5; i++) await tick();
+    await write("two\n");
+  }));
+
+for (const what of ["idleTimeout", "a drain"] as const) {
+  test(`a released reader of conn.readable is no wait for the peer, and nothing for ${what} to end`, async () => {
+    const { listener, clock } = inMemory();
+    const [released, worked] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const seen: unknown[] = [];
+    await using t = startConversations({ listener, clock, idleTimeout: 1000, drain: "finish" }, async (conn) => {
+      const reader = conn.readable.getReader();
+      reader.read().catch(() => {});
+      await tick();
+      reader.releaseLock();
+      released.resolve();
+      await worked.promise;
+      for await (const line of conn.lines) seen.push(line);
+    });
+    const client = await t.admitted();
+    await released.promise;
+    const [conn] = t.server.connections;
+    if (what === "idleTimeout") await clock.advance(5000);
+    else t.server.shutdown();
+    await clock.advance(10);
+    assertEquals([conn.stats().waitsFor, conn.ending], ["handler", undefined]);
+    await client.write("two\n");
+    worked.resolve();
+    await clock.advance(10);
+    await client.closeWrite();
+    await t.closed();
+    assertEquals(seen, ["two"]);
+  });
+}
 
 test("a stream of a body that is cancelled while it waits is skipped before the next read", () =>
   play(async (conn) => {

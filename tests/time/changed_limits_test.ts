@@ -248,6 +248,37 @@ test("a read that waits looks again at what has come when the framing or a limit
   }
 });
 
+test("a read that waits for the pace of bytes looks again, too", async () => {
+  const got: unknown[] = [];
+  await play(
+    { maxBytesPerSecond: 10, lineTimeout: Infinity, idleTimeout: Infinity },
+    async (conn) => void got.push(await conn.readLine(), conn.ending),
+    async (client, clock, t) => {
+      await client.write("abcdefghijklmnopqrs|");
+      for (let i = 0; i < 30 && the(t).stats().waitsFor !== "turn"; i++) await clock.advance(100);
+      the(t).setFraming({ lineEnd: { delimiter: "s" } });
+      await clock.advance(0);
+      for (let i = 0; i < 30 && got.length === 0; i++) await clock.advance(100);
+      assertEquals(got, ["abcdefghijklmnopqr", undefined]);
+    },
+  );
+});
+
+test("writeTimeout that is changed while a block waits has its whole time, and no more", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 16 });
+  await using t = startConversations({ listener, clock, writeTimeout: 1000, idleTimeout: Infinity }, async (conn) => {
+    await conn.write("x".repeat(1000)).catch(() => {});
+    await conn.flushed().catch(() => {});
+  });
+  await t.admitted();
+  await clock.advance(900);
+  the(t).setLimits({ writeTimeout: 800 });
+  await clock.advance(799);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals((await t.closed()).reason, "write-timeout");
+});
+
 test("a line that waits for the pace passes no earlier when another limit is changed", async () => {
   const times: number[] = [];
   let now = () => 0;

@@ -90,6 +90,33 @@ test("what comes behind an interrupted read gives the next one its whole time", 
   assertEquals(await assertEnds(t, clock, 1000), "idle");
 });
 
+test("a line that came while the handler worked gives the next read its whole time, however it is read", async () => {
+  for (const options of [undefined, {}]) {
+    const { listener, clock } = inMemory();
+    const reads = new Interrupted();
+    const worked = Promise.withResolvers<void>();
+    const lines: unknown[] = [];
+    await using t = startConversations({ listener, clock, ...OFF, idleTimeout: 1000 }, async (conn) => {
+      const stop = new AbortController();
+      reads.interrupt = () => stop.abort();
+      await conn.readLine({ signal: stop.signal }).catch(() => {});
+      await worked.promise;
+      lines.push(await conn.readLine(options));
+      await conn.readLine();
+    });
+    const client = await t.admitted();
+    await clock.advance(800);
+    reads.interrupt();
+    await clock.advance(600);
+    await client.write("hello\n");
+    await clock.advance(0);
+    worked.resolve();
+    await clock.advance(0);
+    assertEquals(lines, ["hello"]);
+    assertEquals(await assertEnds(t, clock, 1000), "idle");
+  }
+});
+
 test("a changed idleTimeout or firstLineTimeout starts anew behind an interrupted read", async () => {
   for (const [name, reason] of [["firstLineTimeout", "first-line-timeout"], ["idleTimeout", "idle"]] as const) {
     const { listener, clock } = inMemory();
