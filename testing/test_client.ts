@@ -53,6 +53,8 @@ export class TestClient implements Disposable {
   #reading = false;
   /** Settles when everything that was written has been taken, or never will be; never rejects. */
   #written: Promise<unknown> = Promise.resolve();
+  /** Whether `closeWrite` was called. */
+  #ended = false;
   #beginsTls = false;
 
   /**
@@ -85,6 +87,7 @@ export class TestClient implements Disposable {
   async write(data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
     this.#checkPlain("write");
+    if (this.#ended) throw new Deno.errors.BrokenPipe("Cannot write: this side has ended");
     const writing = this.#write(bytes);
     this.#written = Promise.allSettled([this.#written, writing]);
     await writing;
@@ -220,6 +223,7 @@ export class TestClient implements Disposable {
    * @throws {Deno.errors.BadResource} (As a rejection.) If the connection is closed.
    */
   async closeWrite(): Promise<void> {
+    this.#ended = true;
     await this.#written;
     await this.#end.closeWrite();
   }

@@ -23,6 +23,6 @@ export async function patchLimits(server: Steered, request: Request): Promise<St
     const off = value === null && typeof limits[name as keyof typeof limits] === "number";
     return [name, off ? Infinity : value] as const;
   });
-  checked(() => server.setLimits(Object.fromEntries(changes)), (message) => message.replace(/\bInfinity$/, "null"));
+  checked(() => server.setLimits(Object.fromEntries(changes)), (message) => message.replaceAll("Infinity", "null"));
   return server.limits;
 }

@@ -38,6 +38,7 @@ test("an admin port changes limits, all or none", async () => {
   for (
     const [body, error] of [
       ['{"maxConnections":0}', /^Cannot use maxConnections 0: expected a whole number of at least 1, or null$/],
+      ['{"maxLineBytes":null}', /^Cannot use maxLineBytes null: expected a whole number from 1 to \d+$/],
       ['{"idleTimeout":0}', /^Cannot use idleTimeout 0: expected more than 0 and at most \d+ ms, or null$/],
       ['{"maxConnections":"5"}', /^Cannot use maxConnections "5": expected a number$/],
       ['{"maxLines":1,"lineTimeout":-1}', /^Cannot use lineTimeout -1/],

@@ -224,6 +224,7 @@ for (const [where, open] of Object.entries({ "in memory": openInMemory, "on a so
     const text = "0123456789\n".repeat(400_000);
     const written = client.write(text);
     const ended = client.closeWrite();
+    await assertRejects(() => client.write("more"), Deno.errors.BrokenPipe);
     await server.write("hi\n");
     assertEquals(await client.readLine(), "hi");
     assertEquals(await server.readAll(), text);
