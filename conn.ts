@@ -313,9 +313,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     else if (expiry === "overdue") this.abort("max-age");
     else if (expiry === "read-timeout") this.#parts.timedOut();
     else if (expiry === "closing") this.#phase === "ending" ? void this.#leave() : this.#free();
-    // Nothing reads any more: the handler works.
-    else if (expiry === "idle" && this.#parts.input?.dropAbandoned()) return;
-    else if (expiry !== "write-timeout") this.#stop(expiry);
+    else if (expiry !== "write-timeout") this.#parts.input?.droppedAt(expiry) || this.#stop(expiry);
     else if (!this.#parts.outbox.progressed()) this.abort(expiry);
   }
 

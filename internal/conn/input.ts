@@ -12,6 +12,7 @@ import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import { TURN_LINES } from "../time/turns.ts";
+import type { Expiry } from "../time/expiry.ts";
 import type { Body, Wanted } from "./wanted.ts";
 import type { Breach } from "../api/reasons.ts";
 import type { Reader } from "../io/reader.ts";
@@ -311,18 +312,20 @@ export class Input {
   }
 
   #start<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
-    // The body may have been cancelled meanwhile.
-    if (this.#body !== body) return Promise.reject(busy());
     try {
       if (options !== undefined) checkReadOptions(options);
+      // What an earlier read has begun goes on, and so does its clock.
+      options?.signal?.throwIfAborted();
     } catch (error) {
       return Promise.reject(error);
     }
+    // If it has waited, a body may have been begun or cancelled meanwhile.
+    if (this.#body !== body) return Promise.reject(wanted.abandoned?.() ? released() : busy());
     this.#busy = true;
     this.#wanted = wanted;
     const { timeout, signal } = options ?? {};
     if (signal !== undefined) this.#listenTo(signal);
-    const reading = this.#run(wanted, timeout, body, signal);
+    const reading = this.#run(wanted, timeout, body);
     // It may have settled already.
     if (this.#wanted === wanted) this.#reading = reading;
     return reading;
@@ -337,10 +340,18 @@ export class Input {
     return this.#wanted === undefined || this.#interruption === undefined;
   }
 
+  /** A clock has expired; returns whether that is none of the peer's, because the handler works and waits for no read. */
+  droppedAt(expiry: Expiry): boolean {
+    const isWait = expiry === "idle" || expiry === "first-line-timeout";
+    const dropped = isWait && this.dropAbandoned();
+    if (dropped) this.#clocks.gave();
+    return dropped;
+  }
+
   /** Gives the current read up if nothing waits for its result any more; returns whether it did. */
   dropAbandoned(): boolean {
     if (!this.#wanted?.abandoned?.()) return false;
-    this.#interrupt(new Deno.errors.Interrupted("The stream's reader was released"));
+    this.#interrupt(released());
     return true;
   }
 
@@ -351,11 +362,10 @@ export class Input {
     this.#removeAbortListener = () => signal.removeEventListener("abort", abort);
   }
 
-  async #run<T>(wanted: Wanted<T>, timeout?: number, body?: Body, signal?: AbortSignal): Promise<T> {
+  async #run<T>(wanted: Wanted<T>, timeout?: number, body?: Body): Promise<T> {
     const { reader } = this;
     let handlerAt = this.#begin(timeout, body);
     try {
-      signal?.throwIfAborted();
       while (!reader.stopped) {
         const turn = reader.handled();
         if (turn !== undefined) await turn;
@@ -365,7 +375,7 @@ export class Input {
         const result = this.#skipped() ? wanted.take(this) : undefined;
         if (result !== undefined) {
           handlerAt = undefined;
-          this.#clocks.gave();
+          if (!wanted.abandoned?.()) this.#clocks.gave();
           return result;
         }
         if (this.#ended(wanted.abandoned === undefined)) break;
@@ -474,5 +484,7 @@ const sources = new WeakMap<Error, Input>();
 export function sourceOf(error: unknown): Input | undefined {
   return error instanceof Error ? sources.get(error) : undefined;
 }
+
+const released = () => new Deno.errors.Interrupted("The stream's reader was released");
 
 const busy = () => new TypeError("Cannot read: another read of this connection has not settled");

@@ -219,7 +219,6 @@ export class Parts<Data> {
     }
     if ("lines" in handler) this.#checkAnswering();
     if (this.outbox.ending) throw new ConnectionClosedError(this.outbox.closed ?? "closed", "begin TLS");
-    if (this.#input?.dropAbandoned()) await this.#input.cancelRead();
     this.#upgrade = new Upgrade(this, this.#owner, credentials);
     const upgrade = this.#upgrade.run();
     const over = () => this.upgraded = undefined;

@@ -20,7 +20,9 @@ export class TurnListener implements Listener {
   readonly addr: Deno.Addr;
   readonly #inner: Listener;
   readonly #turn: Turn;
-  readonly #closing = Promise.withResolvers<never>();
+  #closed = false;
+  /** Ends the wait of an `accept`, if one waits for its turn. */
+  #wake = () => {};
 
   /**
    * @param inner The listener.
@@ -30,7 +32,6 @@ export class TurnListener implements Listener {
     this.addr = inner.addr;
     this.#inner = inner;
     this.#turn = turn;
-    this.#closing.promise.catch(() => {});
   }
 
   get queued(): number {
@@ -42,12 +43,18 @@ export class TurnListener implements Listener {
   }
 
   async #acceptLater(): Promise<Transport> {
-    for (let turn; (turn = this.#turn.turn) !== undefined;) await Promise.race([turn, this.#closing.promise]);
+    for (let turn; (turn = this.#turn.turn) !== undefined && !this.#closed;) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      turn.then(resolve);
+      await promise;
+    }
     return await this.#inner.accept();
   }
 
   close(): void | Promise<void> {
-    this.#closing.reject(new Deno.errors.BadResource("The listener is closed"));
+    this.#closed = true;
+    this.#wake();
     return this.#inner.close();
   }
 

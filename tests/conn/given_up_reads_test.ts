@@ -148,12 +148,34 @@ test("reads that follow one that was given up keep their order, and only one of 
     await write("two\n");
   }));
 
-for (const what of ["idleTimeout", "a drain"] as const) {
+test("a read that waits in vain for a body that was begun meanwhile leaves conn.readable as it was", () =>
+  play(async (conn, t) => {
+    const reader = conn.readable.getReader();
+    const stop = new AbortController();
+    const given = conn.readLine({ signal: stop.signal });
+    while (t.server.stats().bytesIn === 0) await tick();
+    stop.abort();
+    reader.read().catch(() => {});
+    reader.releaseLock();
+    const body = conn.readStream(3);
+    await assertRejects(() => given, DOMException);
+    assertEquals(await new Response(body).text(), "abc");
+    assertEquals((await Array.fromAsync(conn.readable, text)).join(""), "def\n");
+  }, async (write) => {
+    await write("abc");
+    for (let i = 0; i < 5; i++) await tick();
+    await write("def\n");
+  }));
+
+for (const what of ["idleTimeout", "firstLineTimeout", "a drain"] as const) {
   test(`a released reader of conn.readable is no wait for the peer, and nothing for ${what} to end`, async () => {
     const { listener, clock } = inMemory();
     const [released, worked] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     const seen: unknown[] = [];
-    await using t = startConversations({ listener, clock, idleTimeout: 1000, drain: "finish" }, async (conn) => {
+    const options = what === "firstLineTimeout"
+      ? { firstLineTimeout: 1000, idleTimeout: Infinity }
+      : { idleTimeout: 1000 };
+    await using t = startConversations({ listener, clock, ...options, drain: "finish" }, async (conn) => {
       const reader = conn.readable.getReader();
       reader.read().catch(() => {});
       await tick();
@@ -165,10 +187,12 @@ for (const what of ["idleTimeout", "a drain"] as const) {
     const client = await t.admitted();
     await released.promise;
     const [conn] = t.server.connections;
-    if (what === "idleTimeout") await clock.advance(5000);
-    else t.server.shutdown();
+    if (what === "a drain") t.server.shutdown();
+    else await clock.advance(5000);
     await clock.advance(10);
     assertEquals([conn.stats().waitsFor, conn.ending], ["handler", undefined]);
+    // A read that begins after that has its whole time.
+    if (what === "idleTimeout") worked.resolve(), await clock.advance(900);
     await client.write("two\n");
     worked.resolve();
     await clock.advance(10);

@@ -837,17 +837,3 @@ test("what is held back goes on to count when the client has taken what came bef
   assertEquals(await other.readLine(), "HELLO");
   assertEquals((await t.closed()).reason, "memory");
 });
-
-test("startTls takes over the read of a reader of conn.readable that was released", async () => {
-  const { listener, clock } = inMemory();
-  const credentials = fakeCredentials();
-  await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
-    const reader = conn.readable.getReader();
-    reader.read().catch(() => {});
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    reader.releaseLock();
-    conn.write("go ahead\n");
-    await conn.startTls(credentials);
-  });
-  await shakeHands(await t.admitted());
-});

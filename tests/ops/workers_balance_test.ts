@@ -77,6 +77,37 @@ test("Of connections that come at once, a worker accepts those for which it is n
   assertEquals(t.types().slice(4), ["ask", "ask", "ahead"]);
 });
 
+test("A listener that has its turn, and then not any more, accepts when it has it again", async () => {
+  let [mayAccept, next] = [false, Promise.withResolvers<void>()];
+  const turn = {
+    get turn() {
+      return mayAccept ? undefined : next.promise;
+    },
+  };
+  const goOn = async () => {
+    next.resolve();
+    next = Promise.withResolvers();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  };
+  const below = new MemoryListener();
+  const listener = new TurnListener(below, turn);
+  let accepted = false;
+  const accepting = listener.accept().then((transport) => {
+    accepted = true;
+    closeQuietly(transport);
+  });
+  using _client = below.connect();
+  for (let i = 0; i < 3; i++) await goOn();
+  assertEquals(accepted, false);
+  mayAccept = true;
+  await goOn();
+  await accepting;
+  mayAccept = false;
+  const waiting = listener.accept();
+  listener.close();
+  await assertRejects(() => waiting, Deno.errors.BadResource);
+});
+
 test("A connection that is rejected, refused or has ended leaves its place to the next", async () => {
   using t = await asking(4);
   const keys = t.sent.flatMap((message) => message.type === "ask" ? [message.key] : []);

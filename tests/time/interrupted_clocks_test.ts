@@ -117,6 +117,43 @@ test("a line that came while the handler worked gives the next read its whole ti
   }
 });
 
+test("readers of conn.readable that are released while they wait for others do not restart idleTimeout", async () => {
+  const { listener, clock } = inMemory();
+  const reads = new Interrupted();
+  await using t = startConversations({ listener, clock, ...OFF, idleTimeout: 1000 }, async (conn) => {
+    conn.readable.getReader().releaseLock();
+    while (true) {
+      const stop = new AbortController();
+      reads.interrupt = () => {
+        stop.abort();
+        const reader = conn.readable.getReader();
+        reader.read().catch(() => {});
+        reader.releaseLock();
+      };
+      if (await conn.readLine({ signal: stop.signal }).catch(() => undefined) === null) break;
+    }
+  });
+  await t.admitted();
+  await clock.advance(0);
+  for (let i = 0; i < 4; i++) await clock.advance(200), reads.interrupt();
+  await clock.advance(0);
+  assertEquals(await assertEnds(t, clock, 200), "idle");
+});
+
+test("lineTimeout goes on over a read whose signal has aborted before", async () => {
+  const { listener, clock } = inMemory();
+  const reads = new Interrupted();
+  await using t = startConversations({ listener, clock, ...OFF, lineTimeout: 1000 }, async (conn) => {
+    await reads.read(conn, () => conn.readLine({ signal: AbortSignal.abort() }).catch(() => {}));
+  });
+  const client = await t.admitted();
+  await client.write("partial");
+  await clock.advance(0);
+  for (let i = 0; i < 4; i++) await clock.advance(200), reads.interrupt();
+  await clock.advance(0);
+  assertEquals(await assertEnds(t, clock, 200), "line-timeout");
+});
+
 test("a changed idleTimeout or firstLineTimeout starts anew behind an interrupted read", async () => {
   for (const [name, reason] of [["firstLineTimeout", "first-line-timeout"], ["idleTimeout", "idle"]] as const) {
     const { listener, clock } = inMemory();
