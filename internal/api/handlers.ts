@@ -190,8 +190,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * on until the stream is cancelled). A read of it while another read waits is refused with a
    * `TypeError`, and leaves the stream unusable; the other reads are not.
    *
-   * Whoever cuts it into messages must know that a drain, `maxAge`, `maxLines` or a reset can end it in the middle of
-   * one: only if `ending` is `end` by then, what is left is all that the peer has sent. `lineStream` does so.
+   * A drain, `maxAge`, `maxLines` or a reset can end it in the middle of a message. Code that cuts it into messages has to
+   * look at `ending` at its end: only with `end` is the rest all that the peer has sent. `lineStream` does so.
    */
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
   /**
