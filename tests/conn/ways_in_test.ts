@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
+import { lineStream, serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
@@ -82,6 +82,29 @@ test("in streams, the beginning of a line that the server cuts off is no line", 
     await client.closeWrite();
     assertEquals((await t.closed()).reason, reason);
   }
+});
+
+test("in streams, a line that close cuts off is none, although the peer has ended its side by then", async () => {
+  const [listener, clock] = [new MemoryListener(), new FakeClock()];
+  const [worked, lines] = [Promise.withResolvers<void>(), Promise.withResolvers<string[]>()];
+  const start: Start = (options) =>
+    serveConnections(options, async (conn) => {
+      const stream = lineStream(conn.readable);
+      await worked.promise;
+      conn.close();
+      lines.resolve(await Array.fromAsync(stream));
+    });
+  await using t = new TestServer(start, { listener, clock });
+  const client = await t.admitted();
+  const parts = Array.from({ length: 20 }, (_, i) => `${i}\nGET /${i}`);
+  for (const part of parts) await client.write(part), await clock.advance(0);
+  await client.closeWrite();
+  // The pipe takes no more, and the server reads ahead.
+  await clock.advance(300);
+  worked.resolve();
+  const got = await lines.promise;
+  const whole = parts.join("").split("\n").slice(0, got.length);
+  assertEquals([got, got.length > 0 && got.length < 21], [whole, true]);
 });
 
 test("missing and empty replies keep their places among a handler's replies", async () => {

@@ -43,6 +43,18 @@ testEngines("Clients that come at once are spread over the workers", async (engi
   assert(uneven <= GROUPS / 4, `all clients of ${uneven} groups came to one worker`);
 });
 
+testEngines("Connections that come at once and are prepared first are all served, and spread", async (engine) => {
+  await using t = await TestWorkers.start({ engine, data: { proxied: true } });
+  const clients = await Promise.all(Array.from({ length: 40 }, () => t.connect()));
+  const replies = await Promise.all(clients.map(async (client, i) => {
+    await client.write(`PROXY TCP4 192.0.2.7 192.0.2.1 ${10_000 + i} 443\r\n`);
+    return await ask(client, `hello ${i}`);
+  }));
+  assertEquals(replies, clients.map((_, i) => `HELLO ${i}`));
+  const { workers } = t.server;
+  assert(workers.every(({ active }) => active > 0), JSON.stringify(workers));
+});
+
 /** Makes worker 0 the one with fewer connections: of some, only one client of it stays, which is returned. */
 async function leaveOne(t: TestWorkers): Promise<TestClient> {
   const clients = await t.connectMany(20);

@@ -1,6 +1,7 @@
 /** A worker for tests: it shouts, and obeys a few words. */
 
-import { serveInWorker } from "@x/shouty/ops";
+import type { Listener } from "@x/shouty";
+import { proxyProtocol, serveInWorker } from "@x/shouty/ops";
 
 /** What the tests give to it. */
 export interface Given {
@@ -12,6 +13,8 @@ export interface Given {
   gate?: Int32Array;
   /** The word `block` blocks until the first number is not 0; the second is not 0 from then on. */
   cell?: Int32Array;
+  /** It reads a PROXY header before each connection. */
+  proxied?: boolean;
   /** A reload with it fails as soon as the first number is not 0. */
   fails?: Int32Array;
 }
@@ -24,6 +27,7 @@ serveInWorker((given: Given | undefined) => {
   }
   let prefix = given?.prefix ?? "";
   return {
+    wrap: (listener: Listener) => given?.proxied ? proxyProtocol(listener, { from: "127.0.0.0/8" }) : listener,
     async reload(data) {
       const { prefix: next, fails } = data as Given;
       if (fails !== undefined) await Atomics.waitAsync(fails, 0, 0).value;
