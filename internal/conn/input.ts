@@ -11,7 +11,7 @@ import type { ReadOptions } from "../api/handlers.ts";
 import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import { TURN_LINES } from "../time/turns.ts";
+import { SHARE_LINES } from "../time/turns.ts";
 import type { Expiry } from "../time/expiry.ts";
 import type { Body, Wanted } from "./wanted.ts";
 import type { Breach } from "../api/reasons.ts";
@@ -165,7 +165,7 @@ export class Input {
   batchFrom(line: string): string[] {
     const batch = [line];
     // A line that is too long is left for the next read: what the peer is told of it comes behind the replies to these.
-    this.cutter.nextLines(batch, Math.min(this.reader.atOnce, TURN_LINES - 1));
+    this.cutter.nextLines(batch, Math.min(this.reader.atOnce, SHARE_LINES - 1));
     this.#forgetSearch();
     if (batch.length > 1) this.reader.gaveLines(batch.length - 1);
     return batch;

@@ -14,7 +14,7 @@ import { type Breach, isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
-import { LINE_WORK, TURN_BYTES, TURN_LINES, TURNS } from "../time/turns.ts";
+import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURNS } from "../time/turns.ts";
 
 /** The connection, which the reader notifies. */
 export interface ReaderOwner {
@@ -47,12 +47,6 @@ interface Waiter extends Pick<PromiseWithResolvers<boolean>, "resolve" | "reject
   /** Whether it waits for input. */
   readonly forInput: boolean;
 }
-
-/**
- * Maximum bytes handled before the reader yields to other connections, even if no read filled its buffer: a custom
- * transport may always have data ready.
- */
-const MAX_WORK_BETWEEN_YIELDS = 2 * 1024 * 1024;
 
 /** Reads bytes on demand, so that the clocks know whether the server waits for the peer. */
 export class Reader {
@@ -103,9 +97,12 @@ export class Reader {
   #followed: Promise<number | null> | undefined;
   /** The number of bytes that `holdInput` was last told. */
   #held = 0;
-  /** Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. */
-  #workSinceYield = 0;
-  #turnLeft = TURN_LINES;
+  /**
+   * Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. The work
+   * begins at random, so that connections that began together do not all yield in the same round of the event loop.
+   */
+  #workSinceYield = Math.random() * SHARE_BYTES;
+  #linesLeft = SHARE_LINES;
   /** The number of whole lines that have come, and the number at which the connection is told. */
   lineCount = 0;
   maxLines: number = Infinity;
@@ -289,7 +286,7 @@ export class Reader {
 
   /** How many more lines, or other pieces of input, the handler may get in its turn; none while a pace is set. */
   get atOnce(): number {
-    return this.stopped || this.pace !== undefined ? 0 : this.#turnLeft - 1;
+    return this.stopped || this.pace !== undefined ? 0 : this.#linesLeft - 1;
   }
 
   /**
@@ -298,9 +295,9 @@ export class Reader {
    * @returns A promise if the handler has had its turn and others come first; otherwise undefined.
    */
   handled(): Promise<void> | undefined {
-    if (--this.#turnLeft > 0) return undefined;
-    this.#turnLeft = TURN_LINES;
-    return TURNS.take(TURN_BYTES);
+    if (--this.#linesLeft > 0) return undefined;
+    this.#linesLeft = SHARE_LINES;
+    return TURNS.take(SHARE_LINES * LINE_WORK);
   }
 
   /** Reads once, when it is this connection's turn, unless `readAhead` has read something before. */
@@ -424,13 +421,13 @@ export class Reader {
 
   /** Returns the turn to wait for before the next read; undefined if it can start now. */
   #turn(): Promise<void> | undefined {
-    this.#workSinceYield += (TURN_LINES - this.#turnLeft) * LINE_WORK;
-    this.#turnLeft = TURN_LINES;
+    this.#workSinceYield += (SHARE_LINES - this.#linesLeft) * LINE_WORK;
+    this.#linesLeft = SHARE_LINES;
     // If a read filled its buffer, the next one will probably not wait for the peer, and so would not yield.
-    if (!this.input.full && this.#workSinceYield <= MAX_WORK_BETWEEN_YIELDS) return undefined;
+    if (!this.input.full && this.#workSinceYield <= SHARE_BYTES) return undefined;
     const work = this.#workSinceYield;
     this.#workSinceYield = 0;
-    return TURNS.take(work);
+    return TURNS.take(Math.max(work, READ_WORK));
   }
 
   /** Starts waiting for the peer, with the outstanding read or a new one; undefined if there can be none. */
@@ -500,7 +497,7 @@ export class Reader {
 
   /** Notes that the handler has got lines without waiting for them, at most {@linkcode atOnce}. */
   gaveLines(count: number): void {
-    this.#turnLeft -= count;
+    this.#linesLeft -= count;
     this.came(count);
   }
 

@@ -174,17 +174,39 @@ export class Turns {
   }
 }
 
-/** Maximum bytes of input answered in one turn: a third of a millisecond's work. */
-export const TURN_BYTES: number = 256 * 1024;
+/** Where another engine is in use, one of this many turns waits for Deno's sockets; each such wait takes a fifth of a turn. */
+const TURNS_PER_WAIT = 4;
 
-/** Maximum lines handled one by one in one turn, which are no less work. */
-export const TURN_LINES = 1024;
+let turnsBegun = 0;
+
+/**
+ * Waits until the kernel has been asked about the sockets: those of another engine are asked about in each round of the
+ * event loop, and Deno's in many.
+ */
+function nextTurn(): Promise<void> {
+  return hasAskers() && ++turnsBegun % TURNS_PER_WAIT > 0 ? round() : rounds();
+}
+
+/** Maximum bytes of input answered in one turn, by all connections together: half a millisecond's work. */
+export const TURN_BYTES: number = 512 * 1024;
 
 /** The work of one line that is handled by itself, counted in bytes of a block. */
-export const LINE_WORK: number = TURN_BYTES / TURN_LINES;
+export const LINE_WORK = 256;
+
+/** The least work of a read that has filled its buffer: it costs as much as the bytes of some hundred short lines. */
+export const READ_WORK: number = 4 * 1024;
+
+/** Maximum lines at hand that a connection handles one by one before others come first. */
+export const SHARE_LINES = 1024;
+
+/**
+ * Work in bytes after which a connection waits for its turn before it reads again. With more, each of many connections
+ * would work alone for a while, and then wait for all others.
+ */
+export const SHARE_BYTES: number = 16 * 1024;
 
 /** The turns of connections that send much. All servers of a process share them, because they share one event loop. */
-export const TURNS: Turns = new Turns(TURN_BYTES, rounds);
+export const TURNS: Turns = new Turns(TURN_BYTES, nextTurn);
 
 /**
  * The turns of new connections, which are counted, because accepting 64 can take some milliseconds. They are separate

@@ -4,6 +4,8 @@ import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { ANSWER_BYTES } from "../../internal/api/handlers.ts";
 import { linger } from "../../internal/conn/ending.ts";
 import { test } from "../kit/bounded.ts";
+import { BLOCK_BYTES } from "../../internal/memory/buffer_pool.ts";
+import { LINE_WORK, TURN_BYTES } from "../../internal/time/turns.ts";
 import { setImmediate } from "node:timers";
 import { faulty, tapped } from "../kit/faults.ts";
 import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";
@@ -71,7 +73,7 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
       await t.until("accepted");
       const taken = greedy.bytes;
       await rounds();
-      assertLess(greedy.bytes - taken, 4 * 256 * 1024);
+      assertLess(greedy.bytes - taken, 2 * TURN_BYTES);
       assertEquals(t.all("closed"), []);
     });
   }
@@ -86,31 +88,33 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
     memory.connect();
     await t.until("accepted");
     await rounds();
-    assertLess(greedy.bytes, ENOUGH_BYTES / 2);
+    assertLess(greedy.bytes, 2 * TURN_BYTES);
   });
 }
 
-test("peers that always have lines share a turn, however many they are", async () => {
-  const greedy = Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n"));
-  const memory = new MemoryListener();
-  const listener = withGreedy(memory, [...greedy]);
-  await using t = new TestServer(WAYS_IN["a block handler"], { listener, maxConnectionBytes: ENOUGH_BYTES });
-  for (let i = 0; i < 20; i++) memory.connect();
-  await t.until("accepted", 20);
-  // While buffers grow, the next block is larger than the work that its turn was taken for.
-  while (greedy.some(({ bytes }) => bytes < 128 * 1024)) await rounds();
-  const taken = () => greedy.reduce((sum, { bytes }) => sum + bytes, 0);
-  for (let i = 0; i < 10; i++) {
-    const before = taken();
-    await rounds();
-    assertLess(taken() - before, 4 * 256 * 1024);
+for (const [wayIn, start] of Object.entries(WAYS_IN)) {
+  for (const less of [0, 1]) {
+    const reads = less === 0 ? "fill their buffers" : "do not fill their buffers";
+    test(`twenty peers that always have lines share a turn equally if their reads ${reads}, through ${wayIn}`, async () => {
+      const greedy = Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n", less));
+      const memory = new MemoryListener();
+      const listener = withGreedy(memory, [...greedy]);
+      await using t = new TestServer(start, { listener, maxConnectionBytes: 2 * ENOUGH_BYTES });
+      for (let i = 0; i < 20; i++) memory.connect();
+      await t.until("accepted", 20);
+      // While buffers grow, the next block is larger than the work that its turn was taken for.
+      while (greedy.some(({ bytes }) => bytes < 128 * 1024)) await rounds();
+      const first = greedy.map(({ bytes }) => bytes);
+      for (let i = 0; i < 10; i++) {
+        const before = greedy.reduce((sum, { bytes }) => sum + bytes, 0);
+        await rounds();
+        assertLess(greedy.reduce((sum, { bytes }) => sum + bytes, 0) - before, 2 * TURN_BYTES);
+        const taken = greedy.map(({ bytes }, i) => bytes - first[i]);
+        assertLess(Math.max(...taken) - Math.min(...taken), 3 * BLOCK_BYTES);
+      }
+    });
   }
-  // And each peer gets its share.
-  assertLess(
-    Math.max(...greedy.map(({ bytes }) => bytes)),
-    16 * (128 * 1024 + Math.min(...greedy.map(({ bytes }) => bytes))),
-  );
-});
+}
 
 test("a client that connects while many peers always have lines does not wait for all of them", async () => {
   const memory = new MemoryListener();
@@ -161,7 +165,7 @@ test("a handler that has thousands of lines at hand does not keep others waiting
     for (let i = 0; i < 10; i++) {
       const before = lines;
       await rounds();
-      assertLess(lines - before, 3 * 1024);
+      assertLess(lines - before, 2 * TURN_BYTES / LINE_WORK);
     }
   }
 });
@@ -208,10 +212,11 @@ test("a conversation takes one turn per thousand lines, whether they come togeth
   for (const block of ["\n".repeat(4096), "\n\n"]) assertLess(await roundsFor(block), 1000);
 });
 
-test("a peer that floods the graceful close does not keep others waiting", async () => {
+test("peers that flood the graceful close share a turn, and do not keep others waiting", async () => {
   let others = false;
   setImmediate(() => others = true);
-  // Without a turn, the graceful close would end before `others` is set.
-  await linger(new Greedy("\n"), () => Promise.resolve(), () => others);
+  const close = () => linger(new Greedy("\n"), () => Promise.resolve(), () => false);
+  // One of them may read all that it wants in this turn. Without a turn, both would end before `others` is set.
+  await Promise.all([close(), close()]);
   assertEquals(others, true);
 });

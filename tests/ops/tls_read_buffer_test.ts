@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { TURN_BYTES } from "../../internal/time/turns.ts";
 import { ReadBuffer } from "../../ops/tls/engine/encrypted_input.ts";
 
 const KIB = 1024;
@@ -50,7 +51,7 @@ Deno.test("the buffer for encrypted input shrinks at once if what fills it takes
   assertEquals(sizes(buffer, [KIB, 0], [4 * KIB, 0]), [4, 17]);
   assertEquals(buffer.work, 4 * KIB);
   assertEquals(sizes(buffer, [17 * KIB, 2]), [4]);
-  assertEquals(buffer.work, 512 * KIB);
+  assertEquals(buffer.work, 2 * TURN_BYTES);
   assertEquals(sizes(buffer, [100, 2]), [4]);
   assertEquals(buffer.work, 0);
 });

@@ -1,6 +1,6 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { setImmediate } from "node:timers";
-import { turn, Turns } from "../../internal/time/turns.ts";
+import { registerAsker, turn, TURN_BYTES, TURNS, Turns } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 
 test("a turn allows no more work than its maximum, in however many rounds of the loop", async () => {
@@ -20,4 +20,29 @@ test("takers of a turn are served in order, the sixteenth in a row too", async (
   const entries = Array.from({ length: 15 }, async (_, i) => (await turns.take(1), order.push(i)));
   await Promise.all(entries);
   assertEquals(order, entries.map((_, i) => i));
+});
+
+/** Returns how many rounds of the event loop go by until the next turn begins. */
+async function roundsToNextTurn(): Promise<number> {
+  let begun: Promise<void> | undefined;
+  while (begun === undefined) begun = TURNS.take(TURN_BYTES);
+  let over = false;
+  begun.then(() => over = true);
+  let rounds = 0;
+  for (; !over; rounds++) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+  return rounds;
+}
+
+test("each turn waits for Deno's sockets, but only every fourth one where another engine is in use", async () => {
+  for (let i = 0; i < 4; i++) assertGreater(await roundsToNextTurn(), 60);
+  const unregister = registerAsker(() => {});
+  try {
+    const all = [];
+    for (let i = 0; i < 8; i++) all.push(await roundsToNextTurn());
+    const [short, long] = [all.filter((rounds) => rounds < 60), all.filter((rounds) => rounds > 60)];
+    assertEquals([short.length, long.length], [6, 2]);
+    assertLess(Math.max(...short), 10);
+  } finally {
+    unregister();
+  }
 });
