@@ -125,8 +125,7 @@ async function benchAll(options: Options): Promise<number> {
 }
 
 async function benchAgainst(revision: string, options: Options): Promise<number> {
-  const cases = options.cases.filter(({ unit }) => unit !== "×"); // which of them is better depends on the case
-  const plan: Plan = { ...options, revision, cases, idle: await idleConnections(options) };
+  const plan: Plan = { ...options, revision, idle: await idleConnections(options) };
   const outcomes = await against(plan, (outcome) => {
     const { case: test, server, comparison, missing } = outcome;
     console.error(`${test} ${server}: ${comparison?.verdict ?? `failed: ${missing}`}`);

@@ -82,6 +82,11 @@ function checkTogether(given: Map<string, string>): void {
   }
 }
 
+/** The cases that can be measured. A case that is a ratio is not compared: whether more of it is better depends on the case. */
+function casesFor(given: Map<string, string>): Case[] {
+  return given.has("--against") ? ALL_CASES.filter(({ unit }) => unit !== "×") : ALL_CASES;
+}
+
 /** The cases and servers to measure if none are named. A caller that names cases wants them from all servers. */
 function defaults(given: Map<string, string>): Pick<Options, "cases" | "servers"> {
   const all = given.has("--against") ? ALL_SERVERS.filter(isOwn) : ALL_SERVERS;
@@ -89,7 +94,7 @@ function defaults(given: Map<string, string>): Pick<Options, "cases" | "servers"
   const named = <T extends { name: string }>(known: T[], names: string[]) =>
     known.filter(({ name }) => names.includes(name));
   return {
-    cases: short === undefined || given.has("--peer") ? ALL_CASES : named(ALL_CASES, short.cases),
+    cases: short === undefined || given.has("--peer") ? casesFor(given) : named(ALL_CASES, short.cases),
     servers: short === undefined || given.has("--case") ? all : named(all, short.servers),
   };
 }
@@ -107,10 +112,11 @@ export function parseOptions(args: string[]): Options {
   const text = (name: string) => given.has(name) ? { [name.slice(2)]: given.get(name)! } : {};
   const { cases, servers } = defaults(given);
   const quick = given.has("--quick");
+  const caseOption = given.has("--against") ? "--case with --against" : "--case";
   return {
     rounds: Math.trunc(number("--rounds", 1, 1000, quick ? 1 : 5)),
     seconds: number("--seconds", 0.1, 600, quick ? 0.5 : given.has("--against") ? 1 : 2),
-    cases: given.has("--case") ? pick("--case", given.get("--case")!, ALL_CASES) : cases,
+    cases: given.has("--case") ? pick(caseOption, given.get("--case")!, casesFor(given)) : cases,
     servers: given.has("--peer") ? pick("--peer", given.get("--peer")!, ALL_SERVERS) : servers,
     ...{ quick, record: given.has("--record"), ...text("--json"), ...text("--plot"), ...text("--against") },
     pairs: Math.trunc(number("--pairs", 6, 1000, 15)),

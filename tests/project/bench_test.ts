@@ -38,6 +38,7 @@ test("The bench refuses options that it does not know, or that do not go togethe
     [["--rounds"], /^--rounds wants a value$/],
     [["--qiuck"], /^Unknown option "--qiuck"; --help lists what there is$/],
     [["--case", "single,sinlge"], /^--case has no "sinlge", only single, /],
+    [["--against", "HEAD", "--case", "riot"], /^--case with --against has no "riot", only single, /],
     [["--peer", "rust"], /^--peer has no "rust", only shouty, /],
     [["--quick", "--record"], /^--record goes not together with --quick/],
     [["--against", "HEAD", "--record"], /^--record goes not together with --against$/],
