@@ -14,7 +14,7 @@ import { type Breach, isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
-import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURNS } from "../time/turns.ts";
+import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURN_BYTES, TURNS } from "../time/turns.ts";
 
 /** The connection, which the reader notifies. */
 export interface ReaderOwner {
@@ -297,7 +297,7 @@ export class Reader {
   handled(): Promise<void> | undefined {
     if (--this.#linesLeft > 0) return undefined;
     this.#linesLeft = SHARE_LINES;
-    return TURNS.take(SHARE_LINES * LINE_WORK);
+    return TURNS.take(TURN_BYTES);
   }
 
   /** Reads once, when it is this connection's turn, unless `readAhead` has read something before. */

@@ -196,7 +196,7 @@ export const LINE_WORK = 256;
 /** The least work of a read that has filled its buffer: it costs as much as the bytes of some hundred short lines. */
 export const READ_WORK: number = 4 * 1024;
 
-/** Maximum lines at hand that a connection handles one by one before others come first. */
+/** Maximum lines at hand that a connection handles one by one before others come first; they count as a whole turn. */
 export const SHARE_LINES = 1024;
 
 /**
