@@ -59,11 +59,16 @@ const ROUNDS = 64;
 const ROUNDS_PER_ASK = 32;
 
 /** Waits until the loop has asked the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
-async function rounds(): Promise<void> {
-  for (let left = ROUNDS; left > 0; left--) {
-    if (left % ROUNDS_PER_ASK === 0) askNow();
-    await round();
-  }
+function rounds(): Promise<void> {
+  return new Promise((resolve) => {
+    let left = ROUNDS;
+    const goOn = () => {
+      if (left === 0) return resolve();
+      if (left-- % ROUNDS_PER_ASK === 0) askNow();
+      setImmediate(goOn);
+    };
+    goOn();
+  });
 }
 
 function roundsOrTurn(): Promise<void> {
