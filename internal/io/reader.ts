@@ -101,7 +101,7 @@ export class Reader {
    * Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. The work
    * begins at random, so that connections that began together do not all yield in the same round of the event loop.
    */
-  #workSinceYield = Math.random() * SHARE_BYTES;
+  #workSinceYield = Math.floor(Math.random() * SHARE_BYTES);
   #linesLeft = SHARE_LINES;
   /** The number of whole lines that have come, and the number at which the connection is told. */
   lineCount = 0;

@@ -79,14 +79,13 @@ export class Reports {
 
   /** Calls a function of the caller's, and counts its error instead of passing it on. */
   guard<T>(call: () => T): T | undefined {
-    const failed = () => this.hookFailed();
     try {
       const result = call();
       // The promise of an async function is handled only here; unhandled, its rejection would end the process.
-      if (result instanceof Promise) result.catch(failed);
+      if (result instanceof Promise) result.catch(() => this.hookFailed());
       return result;
     } catch {
-      failed();
+      this.hookFailed();
     }
   }
 }
