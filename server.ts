@@ -36,7 +36,7 @@ import { checkDrain, checkServeOptions } from "./internal/api/serve_options.ts";
 import type { ServeOptions, ServerLimits, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
-import { keepAlive, type Transport } from "./internal/api/transport.ts";
+import type { Transport } from "./internal/api/transport.ts";
 
 /**
  * A server at work.
@@ -247,8 +247,6 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   }
 
   serve(transport: Transport, limits: ConnLimits): void {
-    // With a shorter `idleTimeout`, the server notices a vanished peer before keep-alive would.
-    if (this.keepAliveMs < limits.idleTimeout) keepAlive(transport);
     const seen = limits.answerMisdirected ? new MisdirectedTransport(transport) : transport;
     const id = numberOf(transport) ?? this.#counters.accepted + 1;
     const conn = new Connection<Data>(id, seen, this, limits);

@@ -102,6 +102,12 @@ export class Parts<Data> {
     this.reader.keepsInput = "outgoing" in host.handler;
     this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
     this.outbox = new Outbox(transport, this.clocks, memory, owner, limits.maxQueuedBytes);
+    this.#keepAlive();
+  }
+
+  /** Has the kernel probe a silent peer. With a shorter `idleTimeout`, the server notices first that it has vanished. */
+  #keepAlive(): void {
+    if (this.#host.keepAliveMs < this.limits.idleTimeout) keepAlive(this.transport);
   }
 
   get transport(): Transport {
@@ -263,6 +269,7 @@ export class Parts<Data> {
     this.cutter.setLimits(limits);
     this.outbox.maxQueuedBytes = limits.maxQueuedBytes;
     if (limits.writeTimeout !== before.writeTimeout) this.outbox.timeoutChanged();
+    if (limits.idleTimeout !== before.idleTimeout) this.#keepAlive();
     this.reader.setLimits(before, limits, this.#host.clock);
     if (limits.maxLines !== before.maxLines) this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.#answers?.limitsChanged();

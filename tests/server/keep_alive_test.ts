@@ -30,6 +30,29 @@ test(
 );
 
 test(
+  "the kernel checks a silent peer from when its idleTimeout no longer does, unless keepAliveMs is off",
+  async () => {
+    for (const keepAliveMs of [undefined, Infinity]) {
+      const limited = Promise.withResolvers<void>();
+      await using t = startConversations({ clock: new FakeClock(), keepAliveMs }, async (conn) => {
+        await conn.readLine();
+        conn.setLimits({ idleTimeout: Infinity });
+        limited.resolve();
+        await conn.readLine();
+      });
+      const client = await t.admitted();
+      const { port } = client.addr as Deno.NetAddr;
+      assertEquals(isSet("SO_KEEPALIVE", t.port, port), false);
+      await client.write("subscribe\n");
+      await limited.promise;
+      assertEquals(isSet("SO_KEEPALIVE", t.port, port), keepAliveMs === undefined);
+    }
+  },
+  60,
+  CANNOT_ASK,
+);
+
+test(
   "the kernel checks the peer of a handler at work, whatever idleTimeout is",
   async () => {
     const clock = new FakeClock();
