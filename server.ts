@@ -11,9 +11,7 @@ import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import {
   checkFunction,
-  checkOptions,
   DEFAULT_BUFFERED_BYTES,
-  DEFAULT_DRAIN_TIMEOUT,
   DEFAULT_HOSTNAME,
   DEFAULT_KEEP_ALIVE_MS,
   DEFAULT_PORT,
@@ -32,7 +30,7 @@ import type { Server, ServerState } from "./internal/server/running.ts";
 import { checkData } from "./internal/lines/text.ts";
 import { Reports } from "./internal/server/reports.ts";
 import { MemberList } from "./internal/memory/member_list.ts";
-import { checkDrain, checkServeOptions } from "./internal/api/serve_options.ts";
+import { checkServeOptions, resolveShutdown } from "./internal/api/serve_options.ts";
 import type { ServeOptions, ServerLimits, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
@@ -173,16 +171,8 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   }
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
-    checkOptions("shutdown options", options);
-    const {
-      drain = this.#options.drain ?? "linger",
-      drainTimeout = this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT,
-    } = options;
-    const { delay = this.#options.drainDelay ?? 0, spread } = options;
-    checkDrain({ drain, drainTimeout, delay, spread });
-    // A further call that says nothing of a spread, such as that of a signal, leaves it as it is.
-    const own = this.#state === "listening" ? this.#options.drainSpread ?? 0 : Infinity;
-    if (this.#state !== "closed") this.#drain.start({ drain, drainTimeout, delay, spread: spread ?? own });
+    const resolved = resolveShutdown(options, this.#options, this.#state === "listening");
+    if (this.#state !== "closed") this.#drain.start(resolved);
     return this.#report.promise;
   }
 

@@ -11,6 +11,7 @@ export const DEFAULT_HOSTNAME = "0.0.0.0";
 export const DEFAULT_PORT = 8080;
 export const DEFAULT_KEEP_ALIVE_MS = 15_000;
 export const DEFAULT_BUFFERED_BYTES: number = 128 * 1024 * 1024;
+export const DEFAULT_DRAIN = "linger" as const;
 export const DEFAULT_DRAIN_TIMEOUT = 10_000;
 export const DEFAULT_ADMIT_TIMEOUT = 5000;
 

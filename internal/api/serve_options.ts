@@ -18,6 +18,7 @@ import {
   checkWord,
   DEFAULT_ADMIT_TIMEOUT,
   DEFAULT_BUFFERED_BYTES,
+  DEFAULT_DRAIN,
   DEFAULT_DRAIN_TIMEOUT,
   DEFAULT_KEEP_ALIVE_MS,
   DEFAULT_PORT,
@@ -292,7 +293,7 @@ export function checkServeOptions<Data>(options: ServeOptions<Data>): void {
     port = DEFAULT_PORT,
     maxBufferedBytes = DEFAULT_BUFFERED_BYTES,
     keepAliveMs = DEFAULT_KEEP_ALIVE_MS,
-    drain = "linger",
+    drain = DEFAULT_DRAIN,
     drainTimeout = DEFAULT_DRAIN_TIMEOUT,
     drainDelay = 0,
     drainSpread = 0,
@@ -302,7 +303,7 @@ export function checkServeOptions<Data>(options: ServeOptions<Data>): void {
   checkWhole("port", port, 0, 65_535);
   checkKeepAlive(keepAliveMs);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
-  checkDrain({ drain, drainTimeout });
+  checkDrain(drain, drainTimeout);
   checkDelay("drainDelay", drainDelay);
   checkDelay("drainSpread", drainSpread);
   if (drainSpread > drainTimeout) {
@@ -343,10 +344,41 @@ export function defaultLastWords(reason: CloseReason | AdmissionRejectReason, li
   }
 }
 
-/** Checks the options of a shutdown. */
-export function checkDrain({ drain, drainTimeout, delay = 0, spread = 0 }: ShutdownOptions): void {
-  checkWord("drain", drain, ["linger", "finish"]);
-  checkTimeout("drainTimeout", drainTimeout!);
+/** Options of a shutdown that are complete; without a spread, that of an earlier call holds. */
+export interface ResolvedShutdown extends ShutdownOptions {
+  drain: DrainMode;
+  drainTimeout: number;
+  delay: number;
+}
+
+/**
+ * Completes the options of a shutdown with those of the server.
+ *
+ * @param options The options of the call.
+ * @param defaults The options of the server.
+ * @param isFirst Whether it is the first call: a later one that says nothing of a spread, such as that of a signal, keeps
+ * that of the first.
+ * @throws {RangeError | TypeError} If an option is wrong.
+ */
+export function resolveShutdown(
+  options: ShutdownOptions,
+  defaults: Pick<ServeOptions, "drain" | "drainTimeout" | "drainDelay" | "drainSpread">,
+  isFirst: boolean,
+): ResolvedShutdown {
+  checkOptions("shutdown options", options);
+  const {
+    drain = defaults.drain ?? DEFAULT_DRAIN,
+    drainTimeout = defaults.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT,
+    delay = defaults.drainDelay ?? 0,
+    spread = isFirst ? defaults.drainSpread ?? 0 : undefined,
+  } = options;
+  checkDrain(drain, drainTimeout);
   checkDelay("delay", delay);
-  checkDelay("spread", spread);
+  if (spread !== undefined) checkDelay("spread", spread);
+  return { drain, drainTimeout, delay, spread };
+}
+
+function checkDrain(drain: DrainMode, drainTimeout: number): void {
+  checkWord("drain", drain, ["linger", "finish"]);
+  checkTimeout("drainTimeout", drainTimeout);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock, DrainMode, ShutdownOptions } from "../api/serve_options.ts";
+import type { Clock, DrainMode, ResolvedShutdown } from "../api/serve_options.ts";
 
 /** A connection that the shutdown ends. */
 interface Draining {
@@ -68,14 +68,14 @@ export class Drain {
   }
 
   /** Begins the shutdown. A later call can only shorten its times, or turn `linger` into `finish`. */
-  start({ drain, drainTimeout, delay, spread }: Required<ShutdownOptions>): void {
+  start({ drain, drainTimeout, delay, spread = Infinity }: ResolvedShutdown): void {
     const now = this.#clock.now();
     const finish = drain === "finish" && this.#mode !== "finish";
     if (finish) this.#mode = "finish";
-    this.#timeout = Math.min(this.#timeout, drainTimeout!);
-    this.#spread = Math.min(this.#spread, spread!);
-    if (!this.#begun) return this.#beginAfter(delay!, now);
-    this.#endBy(now + drainTimeout!, now);
+    this.#timeout = Math.min(this.#timeout, drainTimeout);
+    this.#spread = Math.min(this.#spread, spread);
+    if (!this.#begun) return this.#beginAfter(delay, now);
+    this.#endBy(now + drainTimeout, now);
     if (finish || this.#deadline < this.#finishedBy) this.#finish(now);
   }
 

@@ -4,9 +4,8 @@
  * @module
  */
 
-import { checkOptions, DEFAULT_DRAIN_TIMEOUT } from "../../internal/api/check.ts";
 import type { ServerEvent, ShutdownReport } from "../../internal/api/events.ts";
-import { checkDrain, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
+import { resolveShutdown, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
 import { checkData } from "../../internal/lines/text.ts";
 import type { ServerStats } from "../../internal/server/counters.ts";
 import { Drain } from "../../internal/server/drain.ts";
@@ -128,17 +127,12 @@ export class ParallelServer implements WorkersServer {
   }
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
-    checkOptions("shutdown options", options);
-    const defaults = this.#parts.options;
-    const { drain = defaults.drain ?? "linger", drainTimeout = defaults.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT } =
-      options;
-    const { delay = defaults.drainDelay ?? 0, spread = defaults.drainSpread ?? 0 } = options;
-    checkDrain({ drain, drainTimeout, delay, spread });
+    const resolved = resolveShutdown(options, this.#parts.options, this.#state === "listening");
     if (this.#state === "closed") return this.#report.promise;
-    const now = { drain, drainTimeout, delay: 0, spread };
+    const now = { ...resolved, delay: 0 };
     if (this.#state === "draining") this.#group.send({ type: "shutdown", options: now });
     else this.#asked.push(now);
-    this.#drain.start({ drain, drainTimeout, delay, spread });
+    this.#drain.start(resolved);
     return this.#report.promise;
   }
 

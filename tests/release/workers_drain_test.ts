@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
 import { assertFreed } from "../kit/freed_port.ts";
 import { ask, testEngines, TestWorkers } from "../kit/workers.ts";
 
@@ -43,6 +43,20 @@ testEngines("As a lame duck, all workers go on accepting until the delay is over
   t.server.shutdown({ delay: 0 });
   assertEquals((await report).closed, { "drained": 4 });
 });
+
+testEngines(
+  "A later shutdown without a spread, such as that of a signal, keeps the spread of the first",
+  async (engine) => {
+    await using t = await TestWorkers.start({ engine });
+    await t.connectMany(10);
+    t.server.shutdown({ drainTimeout: 60_000, spread: 60_000 });
+    const since = performance.now();
+    t.server.shutdown({ drainTimeout: 10_000 });
+    await t.untilSeen("closed");
+    assertLess(performance.now() - since, 8000, "The first of ten connections ends after a tenth of the time");
+    t.server.shutdown({ drainTimeout: 1 });
+  },
+);
 
 testEngines("A worker that crashes during a drain is not replaced, and does not hold it up", async (engine) => {
   await using t = await TestWorkers.start({ engine, drainTimeout: Infinity });
