@@ -216,6 +216,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     reader.stop();
     clocks.leave();
     outbox.add(answer ?? end.lastLine(this.#host.reports, cutter.framing, limits));
+    outbox.seal();
     const flushed = outbox.size > 0 ? outbox.flush() : undefined;
     // Memory must be free soon: its last line is sent if the kernel takes it at once.
     if (end.reason === "memory") this.#left(false);

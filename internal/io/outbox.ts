@@ -59,17 +59,27 @@ export class Outbox {
   #maxQueuedBytes!: number;
   #readyBytes!: number;
   readonly #blocks = new Blocks();
-  #flushing: Promise<void> | undefined;
+  /** Whether a block is being written, or output is held back. */
+  #busy = false;
   /** The unsent part of the block that is being written. */
   #unsent: Uint8Array = NONE_YET;
-  /** Bytes of the current flush that are still to be written, and whether another flush has been asked for. */
+  /**
+   * What waits is written in rounds: bytes of this round that are still to be written, whether it is the first one since
+   * nothing was written, and whether there is to be another one.
+   */
   #roundBytes = 0;
+  #isFirstRound = false;
   #again = false;
+  /** Resolves when this round has been sent, and when the next one has been; undefined if nothing waits for that. */
+  #round: PromiseWithResolvers<void> | undefined;
+  #nextRound: PromiseWithResolvers<void> | undefined;
   #scheduled = false;
   /** Resolves when the output that is held back may be sent; undefined if none is. */
   #held: PromiseWithResolvers<void> | undefined;
   #wroteAtOnce = false;
   #readiness: PromiseWithResolvers<void> | undefined;
+  /** Whether nothing more is added. */
+  #sealed = false;
   /** Settles when this side has ended; undefined until `closeWrite` is called. */
   #writeEnd: Promise<void> | undefined;
   /** Whether this side has ended. */
@@ -132,10 +142,10 @@ export class Outbox {
 
   /** Adds text, or a copy of bytes, without writing yet. */
   add(data: string | Uint8Array): void {
-    if (this.closed !== undefined || this.#writeEnd !== undefined) return;
+    if (this.closed !== undefined || this.#sealed) return;
     this.#blocks.add(data);
     // While a block is being written, bytes behind it wait for the peer, and so they count.
-    if (this.#flushing === undefined) return;
+    if (!this.#busy) return;
     this.#account();
     // No write is timed meanwhile that could find it stuck. If it never counted, peers that do not go on with their
     // handshakes could fill the memory, and make all other connections wait.
@@ -185,7 +195,7 @@ export class Outbox {
    */
   post(data: string | Uint8Array): void {
     this.add(data);
-    if (!this.#wroteAtOnce && this.#flushing === undefined) {
+    if (!this.#wroteAtOnce && !this.#busy) {
       this.#wroteAtOnce = true;
       this.flush();
     } else if (this.size >= BLOCK_BYTES) {
@@ -204,16 +214,26 @@ export class Outbox {
     this.#wroteAtOnce = this.#scheduled;
   }
 
-  /** Writes everything that has been added; resolves when it has been sent or never will be, and never rejects. */
+  /**
+   * Writes everything that has been added until now; resolves when it has been sent or never will be, and never rejects.
+   * It does not wait for what is added later: others may go on writing for ever.
+   */
   flush(): Promise<void> {
     this.#again = true;
-    if (this.#flushing !== undefined) return this.#flushing;
+    if (this.#busy) return (this.#nextRound ??= Promise.withResolvers()).promise;
     if (!this.#nextBlock()) return NOTHING;
+    this.#busy = true;
     // Nearly always this is one block, taken whole. Entering the loop of `#goOn` for it would cost 3 % of a short line.
-    return this.#flushing = this.#send().then(
-      (count) => this.#written(count) ? this.#goOn() : undefined,
-      (error) => void this.#fail(error),
-    );
+    return this.#send().then((count) => {
+      if (!this.#written(count)) return undefined;
+      const sent = this.#isFirstRound ? this.#roundSent() : undefined;
+      this.#goOn();
+      return sent;
+    }, (error) => void this.#fail(error));
+  }
+
+  #roundSent(): Promise<void> {
+    return (this.#round ??= Promise.withResolvers()).promise;
   }
 
   /**
@@ -260,15 +280,17 @@ export class Outbox {
    */
   hold(): Promise<void> {
     this.#blocks.cut();
-    this.#roundBytes = this.#blocks.size - this.#unsent.length;
-    const sent = this.flush();
-    this.#held = Promise.withResolvers<void>();
-    // As long as this promise is pending, bytes that are added wait, as they do while a block is being written.
-    this.#flushing = sent.then(() => this.#held!.promise).then(() => {
+    // A round that has begun takes in what has been added behind it.
+    if (this.#busy) this.#roundBytes = this.#blocks.size - this.#unsent.length;
+    const sent = this.#busy ? this.#roundSent() : this.flush();
+    const held = this.#held = Promise.withResolvers<void>();
+    // Bytes that are added wait from now on, as they do while a block is being written.
+    this.#busy = true;
+    sent.then(() => held.promise).then(() => {
       this.#held = undefined;
       this.#memory.stuck = false;
       this.#stop();
-      return this.flush();
+      this.flush();
     });
     return sent;
   }
@@ -278,8 +300,14 @@ export class Outbox {
     this.#held?.resolve();
   }
 
+  /** Adds nothing more: the last line has been added. */
+  seal(): void {
+    this.#sealed = true;
+  }
+
   /** Ends this side once everything that was added has been sent. */
   closeWrite(): Promise<void> {
+    this.seal();
     return this.#writeEnd ??= this.#endWriting();
   }
 
@@ -305,7 +333,7 @@ export class Outbox {
     this.#freed ||= freed;
     this.#roundBytes = 0;
     // The kernel may still read from the block that is being written.
-    if (this.#flushing === undefined) this.#blocks.clear();
+    if (!this.#busy) this.#blocks.clear();
     this.#memory.stuck = false;
     this.#memory.holdOutput(0);
     this.#wakeWriters();
@@ -358,11 +386,15 @@ export class Outbox {
 
   /** Makes the oldest block the next to be written; a flush covers the bytes that wait when it starts. */
   #nextBlock(): boolean {
+    if (this.#roundBytes === 0) this.#endRound();
     if (this.#roundBytes === 0 && (!this.#again || this.#held !== undefined)) return false;
     const first = this.#blocks.first();
     if (this.#roundBytes === 0) {
       this.#again = false;
       this.#roundBytes = this.#blocks.size;
+      this.#isFirstRound = !this.#busy;
+      this.#round = this.#nextRound;
+      this.#nextRound = undefined;
     }
     if (first === undefined || this.#roundBytes === 0) return false;
     this.#unsent = first;
@@ -375,6 +407,7 @@ export class Outbox {
 
   #fail(error: unknown): false {
     this.#stop();
+    this.#endRounds();
     this.#owner.failed(error);
     return false;
   }
@@ -382,10 +415,23 @@ export class Outbox {
   /** Ends the flush, and drops its memory: the caller may keep the connection long after its end. */
   #stop(): false {
     this.#unsent = NONE_YET;
-    if (this.#held === undefined) this.#flushing = undefined;
-    if (this.closed !== undefined) this.#blocks.clear();
-    else this.#account();
+    if (this.#held === undefined) this.#busy = false;
+    this.#endRound();
+    if (this.closed === undefined) this.#account();
+    else this.#blocks.clear(), this.#endRounds();
     return false;
+  }
+
+  #endRound(): void {
+    this.#round?.resolve();
+    this.#round = undefined;
+  }
+
+  /** Nothing more will be sent of what has been added until now. */
+  #endRounds(): void {
+    this.#endRound();
+    this.#nextRound?.resolve();
+    this.#nextRound = undefined;
   }
 
   /** Reports how much memory waits for the peer, here and in the transport. */

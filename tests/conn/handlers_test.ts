@@ -214,6 +214,24 @@ test("a line handler gets few lines while its peer does not read the replies", a
   assertLess(asked, 50);
 });
 
+test("a line is answered while others write to its client without a pause", async () => {
+  await using t = startServer(inMemory({ bufferBytes: 4096 }));
+  const client = await t.admitted();
+  let [sent, got] = [0, 0];
+  // The client reads all the time, and some 50 KB always wait for it.
+  const reading = (async () => {
+    for (let line; line !== "TWO" && got < 500; got++) {
+      while (sent < got + 25) t.server.broadcast("news".repeat(512) + "\n"), sent++;
+      line = await client.readLine();
+      await turn();
+      if (line === "ONE") await client.write("two\n");
+    }
+  })();
+  await client.write("one\n");
+  await reading;
+  assertLess(got, 500);
+});
+
 test("a handler that rejects with another connection's error has failed all the same", async () => {
   let first: Conn | undefined;
   await using t = startServer(inMemory(), async (line, conn) => {

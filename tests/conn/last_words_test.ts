@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
 import { type CloseReason, type Conn, ConnectionClosedError, type ConnHandler, type ServeOptions } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { turn } from "../../internal/time/turns.ts";
@@ -175,6 +175,38 @@ test("flushed resolves when the kernel has taken everything so far, and not befo
   assertEquals(order, ["nothing"]);
   assertEquals((await client.readAll()).length, 40);
   assertEquals(order, ["nothing", "taken"]);
+});
+
+test("flushed resolves although another part of the handler goes on writing", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 16 });
+  let left = 100;
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    const write = async () => {
+      while (left-- > 0) await conn.write("more".repeat(20_000));
+    };
+    const writing = write();
+    await conn.flushed();
+    assertLess(50, left);
+    left = 0;
+    await writing;
+  });
+  await (await t.connect()).readAll();
+  assertEquals(t.all("handler-error"), []);
+});
+
+test("what a handler returns after the last line is not sent", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 16 });
+  const reply = Promise.withResolvers<string>();
+  const lastWords = (reason: string) => `error: ${reason}, good bye`;
+  await using t = startServer({ listener, clock, handlerTimeout: 1000, lastWords }, () => reply.promise);
+  const client = await t.admitted();
+  await client.write("line\n");
+  await clock.advance(1000);
+  // The time for a last word is up, and the last line waits for its peer.
+  await clock.advance(1000);
+  reply.resolve("late reply");
+  await clock.advance(0);
+  assertEquals(await client.readAll(), "error: handler-timeout, good bye\n");
 });
 
 test("await using in a conversation closes it and waits for the end; in a line handler it closes and goes on", async () => {

@@ -176,14 +176,82 @@ test("Outbox can be added to while a block is being written, and does not change
   const kernel = new Kernel(5, false);
   const outbox = outboxTo(kernel);
   outbox.add("a".repeat(8));
-  const flushed = outbox.flush();
+  outbox.flush();
   outbox.add("b".repeat(BLOCK_BYTES));
   outbox.add("c".repeat(8));
-  outbox.flush();
+  const flushed = outbox.flush();
   kernel.open();
   await flushed;
   assertEquals(kernel.text, "a".repeat(8) + "b".repeat(BLOCK_BYTES) + "c".repeat(8));
   assertEquals(outbox.size, 0);
+});
+
+test("A flush of Outbox settles when what was added before it has been sent, while others go on adding", async () => {
+  const kernel = new Kernel(3);
+  const outbox = outboxTo(kernel);
+  let rest = 1000;
+  const write = kernel.write.bind(kernel);
+  // With each write, more is added than is sent.
+  kernel.write = (bytes) => (rest-- > 0 && (outbox.add("more"), outbox.flush()), write(bytes));
+  outbox.add("the first");
+  await outbox.flush();
+  assert(rest > 900, "The flush that began");
+  outbox.add("the second");
+  await outbox.flush();
+  assert(kernel.text.includes("the second"));
+  assert(rest > 900, "A flush while others are sent");
+  rest = 0;
+  await outbox.flush();
+  assertEquals(outbox.size, 0);
+});
+
+for (const first of ["", "the first"]) {
+  test(`Outbox sends all that waits before it holds the rest back, ${first ? "also" : "without"} a block that is being written`, async () => {
+    const kernel = new Kernel(3);
+    const outbox = outboxTo(kernel);
+    outbox.add("two ");
+    outbox.flush();
+    outbox.add("rounds ");
+    await outbox.flush();
+    if (first) outbox.add(first), outbox.flush();
+    outbox.add("before ".repeat(10));
+    const sent = outbox.hold();
+    outbox.add("behind");
+    let flushed = false;
+    outbox.flush().then(() => flushed = true);
+    await sent;
+    assertEquals([kernel.text, flushed], [`two rounds ${first}${"before ".repeat(10)}`, false]);
+    outbox.release();
+    await outbox.flush();
+    assertEquals([kernel.text, flushed], [`two rounds ${first}${"before ".repeat(10)}behind`, true]);
+  });
+}
+
+test("Whoever waits for a flush of Outbox is told when it fails, and when nothing more is sent", async () => {
+  for (const how of ["fails", "is closed", "is closed while it is held back"]) {
+    const kernel = new Kernel(3, false);
+    const outbox = outboxTo(kernel);
+    if (how.includes("held")) outbox.hold();
+    outbox.add("the first");
+    const flushes = [outbox.flush()];
+    outbox.add("the second");
+    flushes.push(outbox.flush());
+    if (how === "fails") kernel.write = () => Promise.resolve(0);
+    else outbox.close("closed");
+    outbox.release();
+    kernel.open();
+    await Promise.all(flushes);
+  }
+});
+
+test("Outbox adds nothing once it is sealed", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  outbox.add("last");
+  outbox.seal();
+  outbox.add("late");
+  await outbox.flush();
+  assertEquals(kernel.text, "last");
 });
 
 test("Outbox cuts blocks of 64 KiB at most, between characters", async () => {
