@@ -5,7 +5,8 @@
  */
 
 import { checkPenalty, checkRate, checkWhole, checkWord } from "../api/check.ts";
-import type { ServeOptions } from "../api/serve_options.ts";
+import type { ConnOptions } from "../api/conn_options.ts";
+import type { ServerLimits } from "../api/serve_options.ts";
 import { clientOf, parseCidrs } from "./cidr.ts";
 import { ClientRates } from "./client_rates.ts";
 import { Penalties } from "./penalties.ts";
@@ -13,11 +14,7 @@ import { Rate } from "../time/rate.ts";
 import type { AdmissionRejectReason, RejectReason } from "../api/reasons.ts";
 
 /** The options that decide which connections are served. */
-export type AdmissionOptions = Pick<
-  ServeOptions,
-  | ("maxConnections" | "maxConnectionsPerIp" | "acceptRate" | "acceptRatePerIp" | "maxPenaltyMs")
-  | ("atCapacity" | "allow" | "deny")
->;
+export type AdmissionOptions = Omit<ServerLimits, keyof ConnOptions>;
 
 /** The same options, with all defaults filled in. */
 export type AdmissionLimits = {
@@ -43,13 +40,13 @@ export interface AdmissionRules {
 /**
  * What to do with the next connection: admit it, leave it in the kernel's backlog for `ms` milliseconds, or reject it.
  */
-export type Decision =
+type Decision =
   | { readonly kind: "admit" }
   | { readonly kind: "wait"; readonly ms: number }
   | { readonly kind: "reject"; readonly reason: AdmissionRejectReason; readonly limit?: number };
 
 /** The facts on which a decision depends. */
-export interface Situation {
+interface Situation {
   /** The number of open connections. */
   readonly active: number;
   /** The time until `acceptRate` allows one more connection, in milliseconds. */
@@ -59,7 +56,7 @@ export interface Situation {
 }
 
 /** A connection that was accepted and is not admitted yet. */
-export interface Newcomer {
+interface Newcomer {
   /** The peer's address. */
   readonly addr: Deno.Addr;
   /** The number of open connections of the same client. */

@@ -31,7 +31,7 @@ export function mappedIPv4(hostname: string): string | undefined {
  * @param hostname An IP address.
  * @returns The address in that form.
  */
-export function bareIp(hostname: string): string {
+function bareIp(hostname: string): string {
   return hostname.includes(":") ? mappedIPv4(hostname) ?? hostname.split("%", 1)[0] : hostname;
 }
 
@@ -53,7 +53,7 @@ export function clientOf(hostname: string): string {
 }
 
 /** A list of addresses and networks. */
-export class Cidrs {
+class Cidrs {
   readonly #list: BlockList;
 
   constructor(list: BlockList) {

@@ -113,6 +113,21 @@ export const CLOSE_REASONS = Object.keys(ALL) as readonly CloseReason[];
  */
 export type RejectReason = AdmissionRejectReason | ListenerRejectReason;
 
+/** Every reason as a key: its type makes the compiler report one that is missing. */
+const ALL_REJECTS: Record<RejectReason, true> = {
+  "max-connections": true,
+  "max-connections-per-ip": true,
+  "accept-rate-per-ip": true,
+  "penalty": true,
+  "denied": true,
+  "refused": true,
+  "proxy-header": true,
+  "tls-handshake": true,
+};
+
+/** Every {@linkcode RejectReason}, in the order of its documentation. */
+export const REJECT_REASONS = Object.keys(ALL_REJECTS) as readonly RejectReason[];
+
 /** Why the server rejected a connection. */
 export type AdmissionRejectReason =
   | "max-connections"

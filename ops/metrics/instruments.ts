@@ -9,7 +9,7 @@
  * @module
  */
 
-import { CLOSE_REASONS, type RejectReason } from "../../internal/api/reasons.ts";
+import { CLOSE_REASONS, REJECT_REASONS } from "../../internal/api/reasons.ts";
 
 /** One figure, which has one value for each combination of its attributes. */
 export interface Instrument {
@@ -30,18 +30,6 @@ export interface Instrument {
   /** The values of its only attribute that are 0 from the start, not missing: a first rise from nothing is not seen. */
   readonly known?: readonly string[];
 }
-
-/** Every reason as a key: its type makes the compiler report one that is missing. */
-const REJECTED: Readonly<Record<RejectReason, true>> = {
-  "max-connections": true,
-  "max-connections-per-ip": true,
-  "accept-rate-per-ip": true,
-  "penalty": true,
-  "denied": true,
-  "refused": true,
-  "proxy-header": true,
-  "tls-handshake": true,
-};
 
 /** Kestrel's, and two more: a conversation by lines can last for hours. */
 const CONNECTION_SECONDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 1800, 7200];
@@ -75,7 +63,7 @@ export const INSTRUMENTS: Readonly<Record<Key, Instrument>> = {
   rejected: {
     ...counter("rejected_connections", CONNECTION, "Number of connections that were rejected."),
     attributes: { "error.type": "reason" },
-    known: Object.keys(REJECTED),
+    known: REJECT_REASONS,
   },
   gone: counter("gone_connections", CONNECTION, "Number of connections whose peers left before they were served."),
   duration: histogram(

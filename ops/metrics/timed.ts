@@ -8,10 +8,10 @@ import { ANSWER_BYTES, type BytesHandler, type ConnHandler, type LineHandler } f
 
 /** Any handler. */
 // deno-lint-ignore no-explicit-any
-export type AnyHandler = LineHandler<any> | ConnHandler<any>;
+type AnyHandler = LineHandler<any> | ConnHandler<any>;
 
 /** Notes that a call which began at `since` has ended, by a throw if `thrown` is there. */
-export type Note = (since: number, thrown?: { readonly error: unknown }) => void;
+type Note = (since: number, thrown?: { readonly error: unknown }) => void;
 
 /**
  * Wraps a handler so that each of its calls is measured, and nothing else about it changes.

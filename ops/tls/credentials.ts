@@ -226,7 +226,7 @@ interface Key {
 }
 
 /** The option whose text contains the key. The text may contain anything else: certificates, curve parameters, comments. */
-export type KeyOption = "cert" | "key";
+type KeyOption = "cert" | "key";
 
 /** What an error calls the key, behind the option's name. */
 function nameOf(option: KeyOption): string {

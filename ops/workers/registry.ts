@@ -14,7 +14,7 @@ import { RemoteConn } from "./remote_conn.ts";
 import type { Supervisor } from "./supervisor.ts";
 
 /** The functions that the registry calls. */
-export interface RegistryHooks {
+interface RegistryHooks {
   /** A connection that was admitted has ended, or was not accepted after all. */
   left(addr: Deno.Addr): void;
   emit(event: ServerEvent): void;

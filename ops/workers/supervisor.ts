@@ -16,7 +16,7 @@ import { type Setup, type ToMain, type Totals, type ToWorker, unpackError } from
 export type WorkerState = "starting" | "serving" | "waiting" | "ended";
 
 /** The functions that a supervisor calls. */
-export interface SupervisorHooks {
+interface SupervisorHooks {
   /** Makes what a new worker needs. */
   setup(): Setup;
   /** The worker serves. */

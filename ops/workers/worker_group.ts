@@ -43,7 +43,7 @@ export interface GroupParts {
 }
 
 /** The functions that a group calls. */
-export interface GroupHooks {
+interface GroupHooks {
   /** All workers have begun to serve. */
   serving(): void;
   /** A worker could not begin, and the server has never served. */

@@ -24,7 +24,7 @@ export class TokenNeeded extends TypeError {
 }
 
 /** An address as text. */
-export function formatPlace(place: Place): string {
+function formatPlace(place: Place): string {
   return formatAddr("path" in place ? { transport: "unix", path: place.path } : { transport: "tcp", ...place });
 }
 

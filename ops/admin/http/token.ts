@@ -8,8 +8,8 @@ import type { Clock } from "../../../internal/api/serve_options.ts";
 import { Attempts } from "./attempts.ts";
 
 /** Minimum and maximum length of a token, in characters. */
-export const LEAST_TOKEN = 16;
-export const MOST_TOKEN = 1024;
+const LEAST_TOKEN = 16;
+const MOST_TOKEN = 1024;
 
 /** What a token has to be, to be read after "expected". */
 export const TOKEN_ALLOWED: string = `${LEAST_TOKEN} to ${MOST_TOKEN} visible characters of ASCII`;
