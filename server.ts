@@ -217,7 +217,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     this.#entrance.leave(conn.remoteAddr);
     this.#counters.ended(event, event);
     this.reports.emit(event);
-    // Last, as the next connection can be admitted within this call: its event comes after that of this one.
+    // Called last: it may admit the next connection at once, whose `accepted` event must follow this `closed` event.
     this.madeRoom();
   };
 

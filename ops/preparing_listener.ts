@@ -223,7 +223,8 @@ export class PreparingListener implements Listener {
 
   #settle(connection: PendingConnection, outcome: Outcome, cancelTimeout: () => void): void {
     cancelTimeout();
-    // It has expired already, and was closed. A transport that its preparation still makes stands on the closed one.
+    // It has expired already, and was closed. If its preparation still yields a transport, that wraps
+    // the closed one and needs no close.
     if (!this.#pending.delete(connection)) return;
     if ("error" in outcome) closeQuietly(connection.transport);
     if (this.#closed) return;

@@ -16,8 +16,9 @@ const SAME_MS = 300;
  * Handles signals until the end of the process.
  *
  * @param stop Called at the first signal.
- * @param quit Called once, at the first later signal that is not the first one arriving twice, with the time since the
- * first in milliseconds and the exit code that the signal stands for. The second one arrives twice, too.
+ * @param quit Called once, at the first signal more than `SAME_MS` after the first, with the time since the first in
+ * milliseconds and the exit code that the signal stands for. Under `deno task` every Ctrl-C arrives twice; the repeats
+ * are ignored.
  */
 export function onSignals(
   stop: (signal: string) => void,

@@ -20,7 +20,7 @@ import type { Notifier } from "./systemd.ts";
 /** What the new process writes to its stdout once it listens: a pipe, which the old process reads. */
 const READY = "READY=1\n";
 
-/** Variables that are about the old process, with what the new one gets in their place: as good as none. */
+/** Variables that are about the old process; set to empty for the new process, which treats them as unset. */
 const NOT_ITS_OWN = { LISTEN_PID: "", LISTEN_FDS: "", LISTEN_FDNAMES: "", WATCHDOG_PID: "" };
 
 /** Maximum time in milliseconds to prepare the connections that were accepted before the new process took over. */

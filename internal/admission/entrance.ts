@@ -73,7 +73,7 @@ export class Entrance {
   }
 
   /**
-   * Changes limits: the rules from now on, those of connections from the next one.
+   * Changes limits. Admission rules hold at once; connection limits hold from the next connection.
    *
    * @throws {RangeError | TypeError} If a limit is wrong; nothing has changed then.
    */
@@ -158,7 +158,8 @@ export class Entrance {
   #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number, error?: unknown): void {
     const { reports, framing } = this.#host;
     const { remoteAddr } = transport;
-    // With an error, the hook has failed: after an outage of what it depends on, no client must be shut out for that.
+    // If `admit` failed, the rejection does not count towards a penalty: an outage of its backend must not shut clients
+    // out.
     if (error === undefined) this.#admission.rejected(remoteAddr, reason);
     reports.rejected({ remoteAddr, reason, limit: limit!, error });
     if (isAtOnce(reason)) return closeQuietly(transport);

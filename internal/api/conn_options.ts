@@ -19,9 +19,9 @@ import {
 export interface ConnOptions {
   /**
    * Maximum time until the first byte of the peer's first line, in milliseconds. The clock runs while the server waits
-   * for that byte; neither what the server writes nor a read that is given up restarts it. When the time is up, the connection is closed, with
-   * reason `first-line-timeout`. `Infinity` switches it off. The default is the value of `idleTimeout`; 5 s are
-   * recommended for a port on the internet, where many connections never send anything.
+   * for that byte; neither what the server writes nor a read that is given up restarts it. When the time is up, the
+   * connection is closed, with reason `first-line-timeout`. `Infinity` switches it off. The default is the value of
+   * `idleTimeout`; 5 s are recommended for a port on the internet, where many connections never send anything.
    */
   firstLineTimeout?: number | undefined;
   /**
@@ -62,10 +62,11 @@ export interface ConnOptions {
    * started. When the time is up, the connection is aborted, with reason `write-timeout`, and the peer sees a reset where
    * the system lets the server send one. `Infinity` switches it off. The default is the value of `idleTimeout`.
    *
-   * On `epoll` the server looks four times in this time at what was taken, so it may take a quarter longer. Deno's sockets take nothing more until a third of the kernel's send buffer is free, about
-   * 0.8 MB on loopback, so there the time has to pass three times in a row without progress. With the defaults, a peer
-   * that reads 40 KB a second keeps its connection, and a peer that reads nothing loses it after 30 s. That peer sees a
-   * reset only if it has sent something that the server has not read.
+   * On `epoll` the server looks four times in this time at what was taken, so it may take a quarter longer. Deno's
+   * sockets take nothing more until a third of the kernel's send buffer is free, about 0.8 MB on loopback, so there the
+   * time has to pass three times in a row without progress. With the defaults, a peer that reads 40 KB a second keeps
+   * its connection, and a peer that reads nothing loses it after 30 s. That peer sees a reset only if it has sent
+   * something that the server has not read.
    */
   writeTimeout?: number | undefined;
   /**
@@ -80,8 +81,9 @@ export interface ConnOptions {
   /**
    * Maximum time as in `handlerTimeout`, for the time after the peer has ended its side, in milliseconds; the shorter
    * of the two holds then. The clock restarts when the peer ends its side, with each write, and with each read that
-   * gives something that had come before. It has a limit of its own because nothing is left to read then, and a peer that is gone looks the same until something is written. When
-   * the time is up, the connection is closed, with reason `handler-timeout`. `Infinity` switches it off.
+   * gives something that had come before. It has a limit of its own because nothing is left to read then, and
+   * a peer that is gone looks the same until something is written. When the time is up, the connection is closed, with
+   * reason `handler-timeout`. `Infinity` switches it off.
    *
    * @default {60_000}
    */

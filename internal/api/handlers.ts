@@ -103,8 +103,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   readonly signal: AbortSignal;
   /**
    * Aborts when a shutdown with `drain: "finish"`, `maxAge` or `maxLines` asks the connection to finish; its `reason`
-   * says which. A handler that reads lines need not know: its input ends at the next line boundary, a wait for a line
-   * of which nothing has come. A handler that only writes should return when it aborts. One that waits in `readExactly`
+   * says which. A handler that reads lines need not know: its input ends while it waits for a line of
+   * which no byte has come. A handler that only writes should return when it aborts. One that waits in `readExactly`
    * or `readUntil` between two messages can pass this signal to the read, which then rejects with its reason.
    */
   readonly finishing: AbortSignal;
@@ -187,8 +187,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * the input or the connection ends, for whatever reason. Unlike the stream of a `Deno.Conn`, it does not close the
    * connection, neither at the end of input nor when it is cancelled; after a cancel, or when its reader was released,
    * bytes that it has not handed out stay for the next read (but a read into a buffer of the caller's own, `byob`, goes
-   * on until the stream is cancelled). A read of it while another read waits is refused with a
-   * `TypeError`, and leaves the stream unusable; the other reads are not.
+   * on until the stream is cancelled). Reading the stream while another read waits fails
+   * with a `TypeError` and makes the stream unusable; the connection's other reads still work.
    *
    * A drain, `maxAge`, `maxLines` or a reset can end it in the middle of a message. Code that cuts it into messages has to
    * look at `ending` at its end: only with `end` is the rest all that the peer has sent. `lineStream` does so.
@@ -268,8 +268,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * written; what is written meanwhile is sent encrypted. `conn`, its limits, and a loop over `lines` go on.
    *
    * If plain text has come behind the client's command, the connection ends with reason `starttls-injection`: an
-   * attacker may have inserted that text. A handshake that fails, as it does if plain text comes later, or that takes longer than
-   * `handshakeTimeout` of the credentials, ends it with reason `tls-handshake`.
+   * attacker may have inserted that text. A handshake that fails, as it does if plain text comes later, or that takes
+   * longer than `handshakeTimeout` of the credentials, ends it with reason `tls-handshake`.
    *
    * Begin TLS in a loop over `lines`, or in a line handler, which gets the next line when TLS has begun. What a handler
    * has got before it calls this, the server cannot check: lines behind the command in an array of `batches`, and what a

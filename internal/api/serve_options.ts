@@ -78,7 +78,7 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   /**
    * What happens to a connection above `maxConnections`: `reject` sends it an error line and closes it, `wait` leaves
    * it in the kernel's backlog until another connection ends. Of several listeners, each can have one more connection
-   * that is accepted already and waits, unread; those that wait get in in the order in which they have come.
+   * that is accepted already and waits, unread; the waiting connections are admitted in the order of their arrival.
    *
    * @default {"reject"}
    */
@@ -127,9 +127,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * `refused`, `tls-handshake` and `proxy-header`. The first ten do no harm; from the eleventh on, each shuts the client
    * out: for a second first, then for twice as long each time. Its connections are closed meanwhile as soon as they are
    * accepted, without an error line, with reason `penalty`. A client that was not rejected for `maxPenaltyMs` after its
-   * last penalty begins anew. At most 10 000 clients are remembered. Under TLS and behind a proxy, the server checks it after
-   * the handshake or the PROXY header. It does not apply to peers without an IP address. 0
-   * switches it off.
+   * last penalty begins anew. At most 10 000 clients are remembered. Under TLS and behind a proxy, the server checks it
+   * after the handshake or the PROXY header. It does not apply to peers without an IP address. 0 switches it off.
    *
    * @default {0}
    */

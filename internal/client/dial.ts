@@ -76,7 +76,7 @@ class Attempt {
   giveUp(error: unknown): void {
     this.#givenUp.reject(error);
     this.#aborter.abort(error);
-    // Once: it is called again when the attempt has failed for that.
+    // `giveUp` runs a second time when `run` rejects, so the transport is closed only once.
     if (this.#transport !== undefined) closeQuietly(this.#transport);
     this.#transport = undefined;
   }

@@ -83,8 +83,8 @@ export function readableOf(input: Input): ReadableStream<Bytes> {
       // What does not fit into a buffer of the caller's own would stay in the stream, where no other read finds it.
       const room = () => controller.byobRequest?.view?.byteLength ?? Infinity;
       const wanted: Wanted<boolean> = {
-        // A stream that is cancelled before the read has settled would lose bytes that it does not have by then; and one
-        // whose reader was released would keep them from the next read.
+        // `take` checks `abandoned()` first. Otherwise a cancelled stream would lose these bytes, and a released one would
+        // keep them from the next read.
         take: () => abandoned() || pass(takeBytes(input, room()), controller),
         begun: () => undefined,
         mostBytes: () => BLOCK_BYTES,

@@ -125,8 +125,8 @@ export class Upgrade {
     this.#checkLimit();
     this.#checkOpen();
     const firstBytes = reader.input.take(reader.input.size);
-    // A read may be outstanding all the same: that of the server's watch, or one that the handler has given up. It is
-    // given away at once: otherwise the reader could get its bytes meanwhile.
+    // A read may still be outstanding: from `readAhead`, or from a read that the handler gave up. It is given away at
+    // once: otherwise the reader could get its bytes meanwhile.
     const rest = reader.giveAwayRead();
     if (rest !== undefined) this.#parts.transport = new TakenRead(this.#parts.transport, rest);
     return firstBytes;

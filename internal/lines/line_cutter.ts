@@ -233,7 +233,7 @@ export class LineCutter {
     if (overLimit) return undefined;
     const withCr = dropsCr && end > start && bytes[end - 1] === CR;
     const to = withCr ? end - 1 : end;
-    // While more could come, the beginning of a line end did not count.
+    // Until the input ended, a partial line end at its end was not counted as part of the line.
     if (!this.skipping && to - start > this.maxLineBytes) this.#tooLong();
     if (this.breach !== undefined) return undefined;
     const { skipping } = this;

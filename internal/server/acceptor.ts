@@ -130,7 +130,7 @@ interface Held {
  *
  * An `accept` cannot be taken back. So, when a connection of one listener has taken the last room, each of the others can
  * still accept one: that is held here until there is room, and its listener accepts no other meanwhile. Held connections
- * get in in the order in which they were accepted, so no listener can keep another's clients out.
+ * are admitted in the order in which they were accepted, so no listener can keep another's clients out.
  */
 export class Acceptors {
   /** The addresses of the listeners, in their order. */

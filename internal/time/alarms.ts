@@ -98,7 +98,7 @@ export class Alarms {
       if (deadline <= now) first.wake(now);
       else this.watch(first, deadline);
     }
-    // No timer was set for these meanwhile that would have shown that they are late.
+    // No timer ran while this loop did, so check here whether the next sleeper is already late.
     if (this.#heap.length > 0 && this.clock.now() - this.#heap[0].wakeAt > LATE_MS) void this.#catchUp();
     else this.#setTimer();
   }

@@ -53,7 +53,7 @@ export class ConnectionClocks implements Sleeper {
   #waited = 0;
   /** When the current read must have settled; while it is set, `idleTimeout` does not apply. */
   #readAt: number | undefined;
-  /** Of a clock that seldom runs, undefined takes less memory than Infinity. */
+  /** For clocks that seldom run, `undefined` takes less memory than `Infinity`. */
   #deadlineAt: number | undefined;
   #firstAt: number | undefined;
   /** Whether the peer has not sent anything yet. */

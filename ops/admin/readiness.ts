@@ -47,7 +47,10 @@ export class Readiness {
   }
 }
 
-/** Anybody may ask, and `stats` visits each connection: this package's own server knows the number without that. */
+/**
+ * The number of open connections. `/readyz` needs no token, so it must be cheap: `active` is a counter, while `stats()`
+ * visits every connection.
+ */
 function activeOf(server: Steered): number {
   return server.active ?? server.stats().active;
 }

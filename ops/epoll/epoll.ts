@@ -200,7 +200,7 @@ class EpollListener implements FdListener, Pollable {
   readonly #poller: Poller;
   /** The descriptor; negative once it is closed. */
   #fd: number;
-  /** Whether other processes or workers may have the socket too: nothing may be done to it then that ends it for them. */
+  /** Whether other processes or workers may have the socket too; if so, this listener must not shut the socket down. */
   #shared: boolean;
   readonly #everywhere: boolean;
   #accepting: PromiseWithResolvers<Transport> | undefined;

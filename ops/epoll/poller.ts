@@ -84,8 +84,8 @@ export class Poller {
   }
 
   /**
-   * Stops watching a descriptor that is about to be closed here and stays open in another process or worker: the kernel would go on
-   * to report its events, under a number that may be another descriptor's then.
+   * Stops watching a descriptor that is about to be closed here and stays open in another process or worker: the kernel
+   * would go on to report its events, under a number that may be another descriptor's then.
    */
   forget(fd: number): void {
     this.#libc.epollDelete(this.#epoll, fd);

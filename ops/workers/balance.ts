@@ -12,8 +12,8 @@ import type { Supervisor } from "./supervisor.ts";
 const MOST_AHEAD = 3;
 
 /**
- * What it may have in addition: this share of the least loaded worker's connections, and of those that have ended lately.
- * Where connections come and go, a lead is soon made up for, and to wait for others would take up to twice the time.
+ * A worker may exceed `MOST_AHEAD` by this share of the least loaded worker's connections and of those that have ended
+ * lately. Where connections come and go, a lead is soon made up for, and to wait for others would take up to twice the time.
  */
 const SHARE_AHEAD = 1 / 16;
 
@@ -30,8 +30,8 @@ const ANSWER_MS = 250;
  * Each worker tells in shared memory how many connections it has, and reads there how many are enough. When it has them,
  * it says so, and gets a message when it may go on. The one that has the fewest may always.
  *
- * A worker whose handler computes for long takes no connections, however few it has. So, while others leave connections
- * to it, it has to answer; as long as it does not, they leave it none.
+ * A worker whose handler computes for long takes no connections, however few it has. So, while other workers hold back
+ * for it, it gets pings; if it does not answer one within `ANSWER_MS`, they stop holding back until it answers.
  */
 export class Balance {
   readonly loads: Loads;

@@ -93,7 +93,10 @@ export class Registry {
     this.#hooks.left(event.conn.remoteAddr);
   }
 
-  /** Its worker has refused it after it was admitted. Which of several from one address that was makes no difference. */
+  /**
+   * Its worker has refused it after it was admitted. If several connections have this address, any of them may be
+   * removed.
+   */
   refused(supervisor: Supervisor, addr: Deno.Addr): void {
     const text = formatAddr(addr);
     for (const [id, expected] of this.#expected) {

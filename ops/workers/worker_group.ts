@@ -149,7 +149,7 @@ export class WorkerGroup {
     this.#reloads.push(reload);
     try {
       await this.#ask((key) => ({ type: "reload", key, data }));
-      // It takes the place of all before it, also of those that a worker has not answered.
+      // This reload replaces all earlier ones, including unanswered ones.
       this.#reloads.splice(0, Math.max(0, this.#reloads.indexOf(reload)));
     } catch (error) {
       const at = this.#reloads.indexOf(reload);

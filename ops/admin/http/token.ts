@@ -63,7 +63,7 @@ export class Token {
    */
   async matches(text: string, client: string): Promise<boolean> {
     const digest = await digestOf(text);
-    // Without a pause until the end: of many right tokens at a time, none must count as a wrong one for the next.
+    // No `await` from here on: concurrent requests with the right token must not see each other's attempt counted.
     this.#attempts.take(client);
     // The digests differ in all their bytes if the texts differ in one, and have the same length.
     const same = equal(digest, this.#digest);
