@@ -82,7 +82,8 @@ export class Variables {
 function wordKubernetes(names: readonly string[]): string {
   const more = names.length - MOST_NAMES;
   const list = more > 0 ? `${names.slice(0, MOST_NAMES).join(", ")} and ${more} more` : names.join(", ");
-  return `ignored ${list}: Kubernetes sets them to the addresses of a Service`;
+  const set = names.length === 1 ? "it to the address" : "them to the addresses";
+  return `ignored ${list}: Kubernetes sets ${set} of a Service`;
 }
 
 function wordUnknown(name: string, known: readonly string[]): string {

@@ -150,7 +150,7 @@ export const SERVE: Command<ServeFlags> = {
     maxLines: flag(orOff(whole(1)), "off", "end connections that sent this many lines"),
     maxLinesPerSecond: flag(orOff(whole(1)), "off", "most lines read per client and second"),
     maxBytesPerSecond: flag(orOff(size()), "off", "most bytes read per client and second"),
-    maxBufferedBytes: flag(orOff(size()), "128MiB", "most memory for unfinished lines"),
+    maxBufferedBytes: flag(orOff(size()), "128MiB", "most memory for unfinished lines and replies"),
     maxConnections: flag(orOff(whole(1)), "10000", "most connections at a time"),
     atCapacity: flag(oneOf("reject", "wait"), "reject", "reject the next one, or let it wait"),
     maxConnectionsPerIp: flag(orOff(whole(1)), "off", "most per IPv4 address or IPv6 /64"),

@@ -6,7 +6,7 @@ const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
 Deno.test("The address of a Service in a variable is a warning, and the server starts", async () => {
   const env = { SHOUTY_MAX_AGE: "tcp://10.96.0.12:8080" };
   await using server = await startServer([], { env, permissions: WITH_ENV });
-  assertMatch(server.stderr, /^\S+ warn ignored SHOUTY_MAX_AGE: Kubernetes sets them/);
+  assertMatch(server.stderr, /^\S+ warn ignored SHOUTY_MAX_AGE: Kubernetes sets it to the address of a Service/);
 });
 
 Deno.test("A warning about a variable is not lost where the server cannot start", async () => {
