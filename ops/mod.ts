@@ -1,5 +1,5 @@
 /**
- * What is opt-in: listeners, and what it takes to see and steer a server.
+ * What is opt-in: listeners, workers, and what it takes to see and steer a server.
  *
  * The listeners are for the option `listener` of `serve` and `serveConnections`. Each is a `Listener` like that of
  * `Deno.listen`, and several of them can be one server.
@@ -14,6 +14,9 @@
  * - {@linkcode withTelnet}: around another listener, takes the commands of Telnet out of the lines
  * - {@linkcode listenEpoll}: Linux alone, `epoll` in place of Deno's sockets; needs `--allow-ffi`
  * - {@linkcode withTrace}: around another listener, shows each read and write, for developers
+ *
+ * {@linkcode serveWorkers} serves with several workers, each in a thread of its own, with the same ports and one set of
+ * limits. The module that the workers run calls {@linkcode serveInWorker}.
  *
  * To see and steer a server:
  *

@@ -99,7 +99,10 @@ export interface AcceptErrorEvent {
   readonly retryMs: number;
 }
 
-/** A handler threw. This ends its connection and nothing else. */
+/**
+ * A handler or the option `data` threw. This ends its connection, unless that is ending already, and nothing else. If the
+ * handler throws after the connection's end, this event comes after its {@linkcode ClosedEvent}.
+ */
 export interface HandlerErrorEvent {
   /** The kind of event. */
   readonly type: "handler-error";
@@ -163,14 +166,17 @@ export interface StoppedEvent {
 
 /** The result of a shutdown. */
 export interface ShutdownReport {
-  /** The number of connections that ended during the shutdown, by reason; a reason with none is left out. */
+  /**
+   * The number of connections that have ended since the drain began, by reason; a reason with none is left out. Those
+   * that ended during the delay before it are not counted.
+   */
   readonly closed: Readonly<Partial<Record<CloseReason, number>>>;
   /**
    * The number of handlers that were still at work at the deadline. Their connections have ended, and the shutdown no
    * longer waits for them.
    */
   readonly handlersLeft: number;
-  /** The time that the shutdown took, in milliseconds. */
+  /** The time from the beginning of the drain, after the delay, to the end, in milliseconds. */
   readonly durationMs: number;
 }
 

@@ -33,7 +33,7 @@
  * - `write-queue`: more than `maxQueuedBytes` waited to be written
  * - `drained`: a shutdown with `drain: "finish"` closed it after everything was answered
  * - `drain-timeout`: it was still open at the end of a shutdown's `drainTimeout`
- * - `handler-error`: the handler threw
+ * - `handler-error`: the handler or the option `data` threw
  * - `transport-error`: reading or writing failed for any other reason
  */
 export type CloseReason =

@@ -54,7 +54,7 @@ export interface ServerStats extends Traffic {
    * not. Handlers whose connections have ended are included.
    */
   readonly handlers: number;
-  /** How many times a function of the options, such as `onEvent`, threw. */
+  /** How many times a hook such as `onEvent`, `lastWords` or `admit` threw. What `data` throws is a handler's error. */
   readonly hookErrors: number;
 }
 

@@ -35,7 +35,8 @@ export interface Server<Data = undefined> extends AsyncDisposable {
   stats(): ServerStats;
   /**
    * Writes to all open connections, as `conn.write` does. A peer that takes too little is cut off by its
-   * `maxQueuedBytes` and `writeTimeout`, and holds up no other.
+   * `maxQueuedBytes` and `writeTimeout`, and holds up no other. A text with a character above U+00FF is not
+   * sent to connections whose `framing.encoding` is `latin1`; nothing is thrown then.
    *
    * @param data The text or bytes; no line end is added.
    * @param options A connection that is left out, such as that of the sender.

@@ -86,12 +86,12 @@ export const INSTRUMENTS: Readonly<Record<Key, Instrument>> = {
     HANDLER_SECONDS,
     ERROR_TYPE,
   ),
-  handlerErrors: counter("handler_errors", "{error}", "Number of handlers that threw."),
+  handlerErrors: counter("handler_errors", "{error}", "Number of times that a handler or the option data threw."),
   acceptErrors: {
     ...counter("accept_errors", "{error}", "Number of times that accepting failed, by the class of the error."),
     attributes: ERROR_TYPE,
   },
-  hookErrors: counter("hook_errors", "{error}", "Number of times that a function of the options threw."),
+  hookErrors: counter("hook_errors", "{error}", "Number of times that a function of the options, except data, threw."),
   handshakes: gauge("active_tls_handshakes", "{handshake}", "Number of TLS handshakes in progress."),
   handshake: histogram(
     "tls_handshake.duration",
