@@ -198,6 +198,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.limit = limit;
     this.#parts.reader.stop();
     if (atOnce) this.#aborter.abort(reason);
+    // A listener of the signal may have closed the connection.
+    if (this.writingEnded !== undefined) return;
     if (this.handled === undefined) this.#leave(reason);
     else this.#parts.clocks.close(ENDING_MS);
   }

@@ -194,6 +194,21 @@ test("flushed resolves although another part of the handler goes on writing", as
   assertEquals(t.all("handler-error"), []);
 });
 
+test("a listener of conn.signal that closes the connection loses none of what waits for a slow peer", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 16 });
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    conn.signal.addEventListener("abort", () => conn.close({ lastWord: "bye" }));
+    conn.setDeadline(500);
+    conn.write("x".repeat(100) + "\n");
+    await conn.readLine();
+  });
+  const client = await t.admitted();
+  await clock.advance(500);
+  // Longer than a handler has for its last word.
+  await clock.advance(2000);
+  assertEquals([(await client.readLine())?.length, await client.readLine()], [100, "bye"]);
+});
+
 test("what a handler returns after the last line is not sent", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 16 });
   const reply = Promise.withResolvers<string>();
