@@ -208,7 +208,8 @@ export class Reader {
         return this.#failedUnread(error);
       }
       this.answersFirst = true;
-      if (this.pace !== undefined) return;
+      // The rate limit may not allow another read yet.
+      if (this.pace !== undefined && this.input.hasRoom && !this.peerEnded) return this.#clocks.readAheadLater();
     }
     // There is no room to read more, but some transports can report a reset without a read.
     if (!this.over) this.transport.onReset?.((error) => this.#owner.failed(error));

@@ -235,6 +235,7 @@ export class ConnectionClocks implements Sleeper {
   readAheadLater(): void {
     this.#readAheadAt = this.#now() + READ_AHEAD_MS;
     this.#watch(this.#readAheadAt);
+    if (!this.#working) return;
   }
 
   /** The handler has read or written something, so it does not hang: its clock restarts. */

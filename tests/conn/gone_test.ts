@@ -26,6 +26,23 @@ function untilAborted({ signal }: Conn): Promise<unknown> {
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(signal.reason)));
 }
 
+for (const limits of [{}, { maxBytesPerSecond: 1e6 }, { maxLinesPerSecond: 1000 }]) {
+  test(`a reset is noticed while a handler works and another line has come, with ${JSON.stringify(limits)}`, async () => {
+    const { listener, clock } = inMemory();
+    const done = Promise.withResolvers<string>();
+    await using t = startServer({ listener, clock, ...limits }, () => done.promise);
+    const client = await t.admitted();
+    await client.write("slow\n");
+    await clock.advance(10);
+    await client.write("next\n");
+    await clock.advance(1000);
+    client.reset();
+    await clock.advance(1000);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["reset"]);
+    done.resolve("reply");
+  });
+}
+
 /** A client that can reset its connection. */
 interface Peer {
   write(text: string): unknown;
