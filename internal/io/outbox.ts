@@ -434,9 +434,13 @@ export class Outbox {
     this.#nextRound = undefined;
   }
 
-  /** Reports how much memory waits for the peer, here and in the transport. */
+  /**
+   * Reports how much memory waits for the peer, here and in the transport. While nothing waits, none counts: what TLS
+   * holds for a quiet connection would otherwise keep others waiting for memory, for as long as it is quiet.
+   */
   #account(): void {
-    const bytes = Math.max(0, this.#blocks.held - FREE_BYTES) + (this.transport.heldBytes ?? 0);
+    const waiting = this.#blocks.size > 0;
+    const bytes = waiting ? Math.max(0, this.#blocks.held - FREE_BYTES) + (this.transport.heldBytes ?? 0) : 0;
     if (bytes !== this.#accounted) this.#memory.holdOutput(this.#accounted = bytes);
   }
 

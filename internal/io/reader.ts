@@ -359,7 +359,7 @@ export class Reader {
   /** Something new has come, which the handler gets when there is memory for its replies. */
   #came(waiter: Waiter): void {
     this.wanting = false;
-    if (this.#memory.budget.crowded) this.#room().then(() => waiter.resolve(!this.stopped));
+    if (this.#mustWait) this.#room().then(() => waiter.resolve(!this.stopped));
     else waiter.resolve(!this.stopped);
   }
 
@@ -393,7 +393,10 @@ export class Reader {
           }
         }
         this.wanting = false;
-        if (this.#memory.budget.crowded) await this.#room();
+        if (this.#mustWait) {
+          this.#clocks.rest();
+          await this.#room();
+        }
         if (this.stopped) break;
         const answered = answerer.answer();
         if (answered !== undefined) await answered;
@@ -411,6 +414,11 @@ export class Reader {
     this.awaited = awaited;
     this.#mostBytes = mostBytes;
     return this.over ? undefined : this.#wait();
+  }
+
+  /** Whether what has come has to wait for memory for replies; the mere end of input needs none. */
+  get #mustWait(): boolean {
+    return this.#memory.budget.crowded && this.input.size > 0;
   }
 
   /** Waits for memory for replies; the block to be answered must stay where it is meanwhile. */

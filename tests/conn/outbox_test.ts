@@ -244,6 +244,17 @@ test("Whoever waits for a flush of Outbox is told when it fails, and when nothin
   }
 });
 
+test("Outbox counts what its transport holds while something waits, and not while it is quiet", async () => {
+  const kernel = Object.assign(new Kernel(3, false), { heldBytes: 16_000 });
+  const outbox = outboxTo(kernel);
+  outbox.add("reply");
+  const flushed = outbox.flush();
+  assertEquals(kernel.held, 16_000);
+  kernel.open();
+  await flushed;
+  assertEquals(kernel.held, 0);
+});
+
 test("Outbox adds nothing once it is sealed", async () => {
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);

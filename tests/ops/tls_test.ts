@@ -156,6 +156,16 @@ testOnce("Under TLS, heldBytes counts output that waits and input that is not re
   assertEquals(t.server.heldBytes, 0);
 });
 
+test("Quiet connections that had long lines under TLS keep no other from its reply", async () => {
+  await using t = await startTls({}, { maxBufferedBytes: 64 * 1024, idleTimeout: Infinity });
+  const line = "x".repeat(20_000);
+  for (let i = 0; i < 8; i++) {
+    const client = await t.connectTls();
+    await client.write(`${line}\n`);
+    assertEquals((await client.readLine())!.length, line.length);
+  }
+});
+
 test("Under TLS, a silent client that is timed out gets close_notify", async () => {
   await using t = await startTls({}, { idleTimeout: 50 });
   const client = await t.connectTls();
