@@ -62,6 +62,8 @@ export class ConnectionClocks implements Sleeper {
   #working = false;
   #handlerAt = Infinity;
   #readAheadAt = Infinity;
+  /** Whether a block is being written, also if the write clock is off. */
+  #writing = false;
   #writeAt = Infinity;
   #stuckAt: number | undefined;
   #ageAt: number | undefined;
@@ -84,7 +86,7 @@ export class ConnectionClocks implements Sleeper {
   /** What the connection waits for. */
   get waitsFor(): WaitsFor {
     if (this.#leaving) return "close";
-    if (this.#writeAt !== Infinity) return "write";
+    if (this.#writing) return "write";
     if (!this.#waiting) return this.#working ? "handler" : "turn";
     if (this.#begun !== undefined) return this.#begun === "line" ? "line" : "body";
     return this.#silent ? "first-byte" : "peer";
@@ -233,9 +235,9 @@ export class ConnectionClocks implements Sleeper {
 
   /** Sets the time of the next check for a reset by the peer while the handler works. */
   readAheadLater(): void {
+    if (!this.#working) return;
     this.#readAheadAt = this.#now() + READ_AHEAD_MS;
     this.#watch(this.#readAheadAt);
-    if (!this.#working) return;
   }
 
   /** The handler has read or written something, so it does not hang: its clock restarts. */
@@ -278,6 +280,7 @@ export class ConnectionClocks implements Sleeper {
    */
   writing(large: boolean, part = 1): void {
     const now = this.#now();
+    this.#writing = true;
     this.#writeAt = now + part * this.#timeouts.writeTimeout;
     this.#watch(this.#writeAt);
     if (!large) return;
@@ -286,6 +289,7 @@ export class ConnectionClocks implements Sleeper {
 
   /** The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile. */
   wrote(): void {
+    this.#writing = false;
     this.#writeAt = Infinity;
     this.#stuckAt = undefined;
     if (this.#handlerAt !== Infinity) this.#startHandler();
@@ -316,6 +320,7 @@ export class ConnectionClocks implements Sleeper {
 
   /** The last write has been written: only the time of the graceful close is measured. */
   linger(milliseconds: number): void {
+    this.#writing = false;
     this.#writeAt = Infinity;
     this.#stuckAt = undefined;
     this.close(milliseconds);
@@ -332,7 +337,7 @@ export class ConnectionClocks implements Sleeper {
    * peer and the handler: the peer is slow and not idle, and the handler may be waiting for it.
    */
   deadline(): number {
-    const peerAt = this.#writeAt === Infinity ? Math.min(this.#idleAt, this.#handlerAt) : this.#writeAt;
+    const peerAt = this.#writing ? this.#writeAt : Math.min(this.#idleAt, this.#handlerAt);
     const lookAt = Math.min(this.#readAheadAt, this.#stuckAt ?? Infinity, this.#readAt ?? Infinity);
     const lifeAt = Math.min(this.#ageAt ?? Infinity, this.#deadlineAt ?? Infinity, this.#closingAt ?? Infinity);
     return Math.min(peerAt, this.#begunAt, this.#firstAt ?? Infinity, lookAt, lifeAt);
@@ -365,8 +370,8 @@ export class ConnectionClocks implements Sleeper {
   #expired(now: number): Expiry {
     if (this.#writeAt <= now) return "write-timeout";
     if (this.#begunAt <= now) return this.#begun === "line" ? "line-timeout" : "read-rate";
-    if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
-    if (this.#writeAt === Infinity && this.#handlerAt <= now) return "handler-timeout";
+    if (!this.#writing && this.#idleAt <= now) return "idle";
+    if (!this.#writing && this.#handlerAt <= now) return "handler-timeout";
     if (isDue(this.#firstAt, now)) return "first-line-timeout";
     if (isDue(this.#deadlineAt, now)) return "deadline";
     return isDue(this.#ageAt, now) ? "overdue" : "closing";

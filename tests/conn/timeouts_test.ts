@@ -255,3 +255,22 @@ test("a peer that takes much at once, and then nothing, is gone a quarter of wri
   await clock.advance(1);
   assertEquals((await t.closed()).reason, "write-timeout");
 });
+
+for (const writeTimeout of [60_000, Infinity]) {
+  test(`the clocks of the handler and of a quiet peer stand still while a write waits, with writeTimeout ${writeTimeout}`, async () => {
+    for (const reads of [true, false]) {
+      const { listener, clock } = inMemory({ bufferBytes: 16 });
+      const options = { writeTimeout, idleTimeout: 2000, firstLineTimeout: Infinity, handlerTimeout: 2000 };
+      await using t = startConversations({ listener, clock, ...options }, async (conn) => {
+        conn.write("x".repeat(99) + "\n");
+        await (reads ? conn.readLine() : conn.flushed());
+      });
+      const client = await t.admitted();
+      await clock.advance(3000);
+      const [conn] = t.server.connections;
+      assertEquals([conn.stats().waitsFor, t.all("closed")], ["write", []]);
+      assertEquals((await client.readLine())!.length, 99);
+      if (reads) await assertEnds(t, clock, 2000, "idle");
+    }
+  });
+}
