@@ -228,13 +228,15 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Everything is written. To linger would keep the buffer of an outstanding read in memory. */
   #left(lingers: boolean): void {
-    const { reader, outbox } = this.#parts;
+    const { reader, outbox, transport } = this.#parts;
     if (this.#phase === "closed") return;
     outbox.close(this.#end.reason!);
     // The signal aborts when the handler has settled.
     if (this.handled === undefined) this.#aborter.abort(this.#end.reason);
     else this.handled.then(() => this.#aborter.abort(this.#end.reason));
-    if (reader.peerEnded || !lingers) return this.#free();
+    // With both sides ended there is nothing to wait for, but that the peer takes TLS's close_notify.
+    const over = reader.peerEnded && transport.tls === undefined;
+    if (over || !lingers) return this.#free();
     this.#phase = "lingering";
     this.#parts.linger(() => this.#phase === "closed").then(() => this.#free());
   }

@@ -1,8 +1,12 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
-import { TestClient } from "@x/shouty/testing";
+import { MemoryListener, TestClient } from "@x/shouty/testing";
+import { Forwarding } from "../../internal/api/transport.ts";
+import { turn } from "../../internal/time/turns.ts";
+import { connectTlsOver } from "../../ops/tls/client.ts";
 import { test, testOnce } from "../kit/bounded.ts";
+import { startServer } from "../kit/server.ts";
 import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
 
@@ -164,6 +168,28 @@ test("Quiet connections that had long lines under TLS keep no other from its rep
     await client.write(`${line}\n`);
     assertEquals((await client.readLine())!.length, line.length);
   }
+});
+
+/** A connection of a client that reads slowly: meanwhile, the server goes as far as it can. */
+class Slow extends Forwarding {
+  override async read(into: Uint8Array): Promise<number | null> {
+    for (let turns = 5; turns > 0; turns--) await turn();
+    return await this.inner.read(into);
+  }
+}
+
+test("Under TLS, a client that has ended its side and reads slowly gets every reply, and close_notify", async () => {
+  const memory = new MemoryListener({ bufferBytes: 64 });
+  const listener = await listenTls({ listener: memory, ...IDENTITY });
+  await using _ = startServer({ listener });
+  const end = new Slow(await memory.dial());
+  const client = await connectTlsOver(end, { serverName: "localhost", caCerts: AUTHORITY.cert });
+  const writing = client.write(new TextEncoder().encode("x".repeat(100) + "\n")).then(() => client.closeWrite());
+  let got = 0;
+  for (let count; (count = await client.read(new Uint8Array(1000))) !== null;) got += count;
+  assertEquals(got, 101);
+  await writing;
+  client.close();
 });
 
 test("Under TLS, a silent client that is timed out gets close_notify", async () => {
