@@ -113,12 +113,13 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 
   get connections(): Iterable<Conn<Data>> {
     const conns = this.#conns;
-    return { [Symbol.iterator]: () => Iterator.from(conns).map((conn) => conn.handle) };
+    // A loop that waits may outlast connections, which change their places in the list.
+    return { [Symbol.iterator]: () => Array.from(conns, (conn) => conn.handle).values() };
   }
 
   broadcast(data: string | Uint8Array, { except }: { except?: Conn<Data> | undefined } = {}): void {
     checkData(data);
-    for (const conn of this.connections) if (conn !== except) conn.write(data);
+    for (const { handle } of this.#conns) if (handle !== except) handle.write(data);
   }
 
   get active(): number {

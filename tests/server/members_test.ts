@@ -54,6 +54,18 @@ for (const kind of ["conversation", "line handler"]) {
   });
 }
 
+test("a loop over server.connections that waits visits each connection once, although others end meanwhile", async () => {
+  await using t = startServer(inMemory());
+  const clients: TestClient[] = [];
+  for (let i = 0; i < 5; i++) clients.push(await t.admitted());
+  const visited: number[] = [];
+  for (const { id } of t.server.connections) {
+    visited.push(id);
+    if (visited.length === 1) await clients[1].closeWrite(), await t.closed();
+  }
+  assertEquals(visited.toSorted(), [1, 2, 3, 4, 5]);
+});
+
 test("data may write, close, and change limits and framing, and sees the connection among the others", async () => {
   const server: { t?: TestServer } = {};
   const data = (conn: Conn): undefined => {
