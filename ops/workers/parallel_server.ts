@@ -114,7 +114,9 @@ export class ParallelServer implements WorkersServer {
 
   broadcast(data: string | Uint8Array, { except }: Parameters<WorkersServer["broadcast"]>[1] = {}): void {
     checkData(data);
-    this.#group.send({ type: "broadcast", data, except: except?.id });
+    // A copy: the message is sent at the end of this turn, with the whole buffer of a part.
+    const copy = typeof data === "string" ? data : data.slice();
+    this.#group.send({ type: "broadcast", data: copy, except: except?.id });
   }
 
   async refresh(): Promise<void> {
