@@ -82,7 +82,10 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     this.alarms = new Alarms(clock);
     // Not with `this.clock`: unref() must not stop the timer of a shutdown that the caller awaits.
     this.#drain = new Drain(this.#conns, clock, {
-      delayed: (delayMs) => this.#enterState("lame-duck", { type: "lame-duck", delayMs }),
+      delayed: (delayMs) => {
+        this.#enterState("lame-duck", { type: "lame-duck", delayMs });
+        this.resume();
+      },
       begin: () => this.#stopping.abort(),
       waiting: () => this.reports.emit({ type: "waiting", active: this.active }),
     });
@@ -267,6 +270,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     const before = { ...this.#counters.closed };
     this.#enterState("draining", { type: "draining", active: this.active });
     const released = this.#acceptors.close();
+    this.#entrance.paused = false;
     this.#entrance.close();
     await Promise.all([released, ...Array.from(this.#conns, (conn) => conn.closed)]);
     const handlersLeft = await this.#handlersSettle(this.#drain.over);

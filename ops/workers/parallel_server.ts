@@ -48,7 +48,10 @@ export class ParallelServer implements WorkersServer {
     this.started = promise;
     this.#group = new WorkerGroup(parts, { serving: resolve, failed: reject, ended: () => this.#ended() });
     this.#drain = new Drain([], SYSTEM_CLOCK, {
-      delayed: (delayMs) => this.#enterState("lame-duck", { type: "lame-duck", delayMs }),
+      delayed: (delayMs) => {
+        this.#enterState("lame-duck", { type: "lame-duck", delayMs });
+        this.resume();
+      },
       begin: () => this.#begin(),
       waiting: () => this.#group.reports.emit({ type: "waiting", active: this.active }),
     });
@@ -196,6 +199,7 @@ export class ParallelServer implements WorkersServer {
   #begin(): void {
     this.#since = SYSTEM_CLOCK.now();
     this.#closedBefore = { ...this.#group.registry.counters.closed };
+    this.#group.admission.paused = false;
     this.#enterState("draining", { type: "draining", active: this.active });
     for (const options of this.#asked) this.#group.send({ type: "shutdown", options });
     this.#group.end();

@@ -44,8 +44,22 @@ test("shutdown() ends a paused server, and frees the port", async () => {
   await assertFreed(t.port);
   t.server.resume();
   t.server.pause();
-  assertEquals(t.server.paused, true, "A server that is closed stays as it is");
+  assertEquals(t.server.paused, false, "A server that is closed stays as it is");
   assertEquals(t.all("resumed").length, 0);
+});
+
+test("a shutdown with a delay ends a pause: the server accepts until the delay is over", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock });
+  t.server.pause();
+  const waiting = await t.connect();
+  const stopped = t.server.shutdown({ delay: 5000 });
+  await waiting.write("served\n");
+  assertEquals(await waiting.readLine(), "SERVED");
+  assertEquals([t.server.paused, t.all("resumed").length], [false, 1]);
+  await waiting.closeWrite();
+  await clock.advance(5000);
+  assertEquals((await stopped).handlersLeft, 0);
 });
 
 /** A clock that counts the timers that keep the process alive. */
