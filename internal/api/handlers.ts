@@ -238,7 +238,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * Changes limits of this connection. They hold from the next read, and for one that waits already, and for bytes that
    * have come, too; a clock whose limit is changed starts anew. A limit that has its default from `idleTimeout` keeps its
-   * value when that is changed.
+   * value when that is changed. If the connection of a line handler waits for its peer meanwhile, limits on the size of
+   * what has come are looked at when more comes.
    *
    * @param limits The limits that change.
    * @throws {RangeError | TypeError} If a limit is wrong; nothing is changed then.
@@ -246,7 +247,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   setLimits(limits: ConnOptions): void;
   /**
    * Changes the framing of this connection. It holds from the next read, and for one that waits already, and for bytes
-   * that have come, too; in a line handler from the next line.
+   * that have come, too; in a line handler from the next line, or, if the connection waits for its peer meanwhile, when
+   * more comes.
    *
    * @param framing What changes.
    * @throws {RangeError | TypeError} If a value is wrong; nothing is changed then.

@@ -65,12 +65,16 @@ export class Answers<Data> implements Answerer {
   #arrange(framing: ResolvedFraming): void {
     const { lineEnd, encoding, invalidText, unterminated, onLongLine } = framing;
     const plain = (lineEnd === "any" || lineEnd === "lf") && encoding === "utf-8" && invalidText === "replace";
-    const inBlocks = plain && unterminated === "line" && onLongLine === "close" && this.#reader.pace === undefined &&
+    // The cutter drops the rest of a line that was too long under another framing.
+    const { skipping } = this.#cutter;
+    const inBlocks = !skipping && plain && unterminated === "line" && onLongLine === "close" &&
+      this.#reader.pace === undefined &&
       this.#handler.block !== undefined;
-    this.#arrangedFor = framing;
-    this.#limiter = inBlocks
-      ? new Limiter(this.#cutter.maxLineBytes, lineEnd === "any", this.#reader.input)
-      : undefined;
+    this.#arrangedFor = skipping ? undefined : framing;
+    // What has come has another meaning now.
+    const { input } = this.#reader;
+    input.searched = input.start;
+    this.#limiter = inBlocks ? new Limiter(this.#cutter.maxLineBytes, lineEnd === "any", input) : undefined;
   }
 
   /** Limits have changed. */
@@ -137,19 +141,19 @@ export class Answers<Data> implements Answerer {
   #answerText(lines: string): Promise<void> {
     this.answering = true;
     const replies = this.#handler.block!(lines, this.#conn.handle);
-    // A handler that has changed the framing has changed what the rest of the input means.
-    if (this.#cutter.framing !== this.#arrangedFor && this.#reader.input.size > 0) this.#reader.answersFirst = true;
-    if (replies instanceof Promise) return this.#answerLater(replies);
-    this.answering = false;
-    this.#outbox.add(checkText(replies, "a string"));
-    return this.#outbox.flush();
+    return replies instanceof Promise ? this.#answerLater(replies) : this.#answered(replies);
   }
 
   async #answerLater(replies: Promise<string>): Promise<void> {
-    const text = checkText(await this.#pending(replies), "a string");
+    await this.#answered(await this.#pending(replies));
+  }
+
+  /** The handler has answered a block. If it has changed the framing, the rest of the input has another meaning. */
+  #answered(replies: string): Promise<void> {
     this.answering = false;
-    this.#outbox.add(text);
-    await this.#outbox.flush();
+    if (this.#cutter.framing !== this.#arrangedFor && this.#reader.input.size > 0) this.#reader.answersFirst = true;
+    this.#outbox.add(checkText(replies, "a string"));
+    return this.#outbox.flush();
   }
 
   /** Answers line by line: the lines that have come, and at the end of input the unterminated last one. */

@@ -205,6 +205,58 @@ test("replies as bytes do not change until they have been sent, whatever else ha
   }
 });
 
+/** A handler that changes its connection at the line "change", as each of the three kinds of line handlers. */
+function changing(change: (conn: Conn) => void): Record<string, LineHandler> {
+  const each = (line: string, conn: Conn) => {
+    if (line === "change") change(conn);
+    return line;
+  };
+  const block = (lines: string, conn: Conn) => lines.split("\n").map((line) => each(line, conn)).join("\n");
+  return {
+    "a line handler": each,
+    "a block handler": Object.assign(each.bind(null), { block }),
+    "an async block handler": Object.assign(each.bind(null), {
+      block: async (lines: string, conn: Conn) => (await turn(), block(lines, conn)),
+    }),
+  };
+}
+
+for (const [kind, handler] of Object.entries(changing((conn) => conn.setLimits({ maxLineBytes: 100 })))) {
+  test(`${kind} that raises maxLineBytes gets the longer line that has come behind`, async () => {
+    await using t = startServer({ ...inMemory(), maxLineBytes: 10 }, handler);
+    const long = "x".repeat(20);
+    assertEquals(await t.talk(`change\n${long}\nshort\n`), `change\n${long}\nshort\n`);
+  });
+}
+
+for (
+  const [kind, handler] of Object.entries(changing((conn) => conn.setFraming({ lineEnd: { delimiter: ";" } })))
+) {
+  test(`${kind} that changes the framing gets what has come behind in the new one, before more comes`, async () => {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock }, handler);
+    const client = await t.connect();
+    await client.write("change\na;b;");
+    let text = "";
+    while (!text.endsWith("b;")) text += new TextDecoder().decode((await client.read())!);
+    assertEquals(text, "change\na;b;");
+  });
+}
+
+for (const [kind, handler] of Object.entries(changing(() => {}))) {
+  test(`${kind} gets nothing of a long line that is discarded, although its framing is changed meanwhile`, async () => {
+    const { listener, clock } = inMemory();
+    const options = { maxLineBytes: 10, framing: { onLongLine: "discard" }, lastWords: () => null } as const;
+    await using t = startServer({ listener, clock, ...options }, handler);
+    const client = await t.connect();
+    await client.write("x".repeat(50));
+    await clock.advance(0);
+    for (const conn of t.server.connections) conn.setFraming({ onLongLine: "close" });
+    await client.write("tail\nnext\n");
+    assertEquals(await client.readLine(), "next");
+  });
+}
+
 test("a line handler gets few lines while its peer does not read the replies", async () => {
   let asked = 0;
   await using t = startServer(inMemory(), () => (asked++, "x".repeat(10_000)));
