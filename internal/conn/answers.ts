@@ -195,9 +195,9 @@ export class Answers<Data> implements Answerer {
     return this.#cutter.next() ?? (this.#reader.peerEnded ? this.#cutter.end() : undefined);
   }
 
-  /** Awaits a reply; earlier replies are sent meanwhile. */
+  /** Awaits a reply. If it takes longer than this iteration of the event loop, earlier replies are sent meanwhile. */
   async #pending<T>(reply: Promise<T> | T): Promise<T> {
-    this.#outbox.flush();
+    this.#outbox.flushSoon();
     this.#reader.letGo();
     this.#clocks.work();
     try {

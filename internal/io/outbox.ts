@@ -200,13 +200,19 @@ export class Outbox {
       this.flush();
     } else if (this.size >= BLOCK_BYTES) {
       this.flush();
-    } else if (!this.#scheduled) {
-      this.#scheduled = true;
-      setImmediate(() => {
-        this.#scheduled = false;
-        this.flush();
-      });
+    } else {
+      this.flushSoon();
     }
+  }
+
+  /** Flushes what waits at the end of this iteration of the event loop. */
+  flushSoon(): void {
+    if (this.#scheduled || this.size === 0) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.flush();
+    });
   }
 
   /** Called before the last reply to what has come: it is written at once, unless others wait to be written with it. */

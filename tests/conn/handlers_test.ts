@@ -47,6 +47,18 @@ test("earlier replies do not wait for a line whose answer takes its time", async
   assertEquals([await client.readLine(), await client.readLine()], ["done", "THREE"]);
 });
 
+test("the replies of an async line handler that does not wait are written together", async () => {
+  const { listener, clock } = inMemory();
+  let writes = 0;
+  const write = (inner: Transport) => (bytes: Uint8Array) => (writes++, inner.write(bytes));
+  const options = { listener: tapped(listener, (inner) => ({ write: write(inner) })), clock };
+  await using t = startServer(options, (line) => Promise.resolve(shout(line)));
+  const client = t.own(listener.connect());
+  await client.write("line\n".repeat(500));
+  for (let i = 0; i < 500; i++) assertEquals(await client.readLine(), "LINE");
+  assertLess(writes, 10);
+});
+
 test("a block handler that throws leaves the block unanswered, and earlier replies are sent", async () => {
   const handler = Object.assign((line: string) => line, {
     block: (lines: string) => {
