@@ -65,7 +65,9 @@ export async function serveInWorker<Data = undefined>(
   parentPort.on("message", (messages: readonly ToWorker[]) => messages.forEach((message) => worker.take(message)));
 }
 
-/** Time between two messages with the totals, in milliseconds. */
+const MIB = 1024 * 1024;
+
+/** Time between two messages with the totals, and between two looks at the heap, in milliseconds. */
 const TOTALS_MS = 1000;
 
 class InWorker<Data> {
@@ -78,6 +80,7 @@ class InWorker<Data> {
   #failed = false;
   readonly #early: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>[] = [];
   #lastTotals = "";
+  #wasFull = false;
 
   constructor(make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>, batcher: Batcher<ToMain>) {
     this.#make = make;
@@ -154,7 +157,7 @@ class InWorker<Data> {
     return listeners;
   }
 
-  #serve({ options }: Setup, listener: Listener[]): Server<Data> {
+  #serve({ options, maxHeapMb }: Setup, listener: Listener[]): Server<Data> {
     const { handler, conversation, data, admit, lastWords } = this.#service;
     const all: ServeOptions<Data> = {
       ...{ ...options, data, admit, lastWords, listener },
@@ -168,13 +171,24 @@ class InWorker<Data> {
     };
     const server = conversation !== undefined ? serveConnections(all, conversation) : serve(all, handler);
     server.finished.catch((error) => this.#fail(error));
-    Deno.unrefTimer(setInterval(() => this.#tellTotals(server), TOTALS_MS));
+    Deno.unrefTimer(setInterval(() => this.#lookAround(server, maxHeapMb), TOTALS_MS));
     return server;
   }
 
   #stopped(handlersLeft: number): void {
     this.#admission.close();
     this.#batcher.add({ type: "stopped", handlersLeft, totals: this.#totals(this.#server!) });
+  }
+
+  /**
+   * Tells the totals, and whether the heap is full: V8 cuts off the call that fills it, and the worker may go on with a
+   * larger one. Once alone it may be full of garbage.
+   */
+  #lookAround(server: Server<Data>, maxHeapMb: number): void {
+    this.#tellTotals(server);
+    const usedMb = Math.ceil(Deno.memoryUsage().heapUsed / MIB);
+    if (usedMb > maxHeapMb && this.#wasFull) this.#fail(new RangeError(`Out of memory: ${usedMb} of ${maxHeapMb} MiB`));
+    this.#wasFull = usedMb > maxHeapMb;
   }
 
   #tellTotals(server: Server<Data>): void {

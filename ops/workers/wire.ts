@@ -38,6 +38,8 @@ export interface Setup {
   readonly data: unknown;
   readonly paused: boolean;
   readonly waits: boolean;
+  /** Maximum size of the heap, in MiB. */
+  readonly maxHeapMb: number;
   /** How many connections each worker has. */
   readonly loads: LoadCells;
 }

@@ -202,6 +202,7 @@ export class WorkerGroup {
       data: this.#reloads.at(-1)!.data,
       paused: this.admission.paused,
       waits: this.#waits,
+      maxHeapMb: this.#parts.maxHeapMb,
       loads: this.#balance.loads.cells,
     };
   }

@@ -35,16 +35,18 @@ for (const [line, message] of CRASHES) {
   });
 }
 
-testEngines("A worker whose heap is full ends alone, and the process goes on", async (engine) => {
-  await using t = await TestWorkers.start({ engine, maxHeapMb: 48 });
-  const [first] = await t.connectMany(1);
-  await first.write("fill memory\n");
-  const [crash] = await t.untilSeen("worker-crashed");
-  assertMatch(crash.error.message, /memory/);
-  await t.connectMany(4);
-  await t.untilSeen("worker-started", 3);
-  await t.connectMany(4);
-}, 180);
+for (const line of ["fill memory", "fill memory at once"]) {
+  testEngines(`A worker whose heap is full by "${line}" ends alone, and the process goes on`, async (engine) => {
+    await using t = await TestWorkers.start({ engine, maxHeapMb: 48 });
+    const [first] = await t.connectMany(1);
+    await first.write(`${line}\n`);
+    const [crash] = await t.untilSeen("worker-crashed");
+    assertMatch(crash.error.message, /memory/);
+    await t.connectMany(4);
+    await t.untilSeen("worker-started", 3);
+    await t.connectMany(4);
+  }, 180);
+}
 
 testEngines(
   "A worker that crashes again and again is replaced after pauses that double, and others serve",

@@ -41,6 +41,7 @@ serveInWorker((given: Given | undefined) => {
       if (line === "throw later") setTimeout(() => throwNow());
       if (line === "reject") Promise.reject(new TypeError("rejected on purpose"));
       if (line === "fill memory") setInterval(fill, 1);
+      while (line === "fill memory at once") fill();
       if (line === "end") close();
       if (line in ODD) throw ODD[line as keyof typeof ODD];
       return prefix + line.toUpperCase();
