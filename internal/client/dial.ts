@@ -8,7 +8,7 @@ import { checkMethods } from "../api/check.ts";
 import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
 import { SYSTEM_CLOCK } from "../time/clock.ts";
 import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, targetOf, tlsOptionsOf } from "./connect_options.ts";
-import { ServerTransport } from "./server_transport.ts";
+import { SecuredTransport, ServerTransport } from "./server_transport.ts";
 
 /** Performs the client's side of a TLS handshake. Closing the transport meanwhile makes it reject. */
 export type Secure = (transport: Transport, options: ConnectTlsOptions & { serverName: string }) => Promise<Transport>;
@@ -85,15 +85,17 @@ class Attempt {
     const { tls, keepAliveMs, clock = SYSTEM_CLOCK } = this.#options;
     const transport = this.#own(new ServerTransport(await this.#connect(), clock));
     if (keepAliveMs !== Infinity) keepAlive(transport);
-    return tls ? this.#own(await this.#secure(transport, tlsOptionsOf(this.#options))) : transport;
+    if (!tls) return transport;
+    return this.#own(new SecuredTransport(await this.#secure(transport, tlsOptionsOf(this.#options)), transport));
   }
 
   /** Notes what to close when the attempt is given up. If it has been given up already, closes it, and throws. */
-  #own(transport: Transport): Transport {
+  #own<T extends Transport>(transport: T): T {
     const { signal } = this.#aborter;
     if (signal.aborted) closeQuietly(transport);
     signal.throwIfAborted();
-    return this.#transport = transport;
+    this.#transport = transport;
+    return transport;
   }
 
   async #connect(): Promise<Transport> {

@@ -7,23 +7,27 @@
 import type { Clock } from "../api/serve_options.ts";
 import { Forwarding, resetQuietly, type Transport } from "../api/transport.ts";
 
-/** Maximum time for which a failed write waits while the input is not read, in milliseconds. */
+/** Maximum time for which a failed write waits to be reported while the input is not read, in milliseconds. */
 const UNREAD_MS = 1000;
 
 /**
- * Reports that a write has failed only when the input has been read to its end: the error ends the connection, and drops
- * what has come. A server that closes a connection at which this side still writes has mostly said why before, and its
- * system then sends a reset. The write fails at once, while the server's last words wait in this side's system.
+ * Reports that a write has failed only when the input has been read to its end, or was not read for a while. A server that
+ * closes a connection at which this side still writes has mostly said why before, and its system then sends a reset. The
+ * write fails at once, while the server's last words wait in this side's system. They can still be read after that.
  */
 export class ServerTransport extends Forwarding {
   readonly #clock: Clock;
   #reading = false;
   /** The error of the write that has failed. */
   #failure: { readonly error: unknown } | undefined;
-  /** Resolves when a failed write may reject: the input has ended, or the connection is closed. */
-  readonly #done = Promise.withResolvers<void>();
+  /** Resolves when a failed write may be reported: the input has ended or is not read, or the connection is closed. */
+  readonly #reportable = Promise.withResolvers<void>();
+  /** Resolves when the input has ended, or the connection is closed. */
+  readonly #over = Promise.withResolvers<void>();
   #ended = false;
   #stopTimer = () => {};
+  /** Called with the error of a write when it may be reported. While it is set, that write rejects at the end alone. */
+  onWriteFailed: ((error: unknown) => void) | undefined;
 
   /**
    * @param inner The connection.
@@ -57,7 +61,9 @@ export class ServerTransport extends Forwarding {
     } catch (error) {
       this.#failure = { error };
       this.#startTimer();
-      await this.#done.promise;
+      await this.#reportable.promise;
+      this.onWriteFailed?.(error);
+      if (this.onWriteFailed !== undefined) await this.#over.promise;
       throw error;
     }
   }
@@ -71,15 +77,55 @@ export class ServerTransport extends Forwarding {
     return this.inner.reset && (() => (this.#release(), resetQuietly(this.inner)));
   }
 
-  /** Lets a failed write reject at the end of the time, unless the input is read meanwhile. */
+  /** Lets a failed write be reported at the end of the time, unless the input is read meanwhile. */
   #startTimer(): void {
     if (this.#failure === undefined || this.#reading || this.#ended) return;
-    this.#stopTimer = this.#clock.setTimer(() => this.#done.resolve(), UNREAD_MS, true);
+    this.#stopTimer = this.#clock.setTimer(() => this.#reportable.resolve(), UNREAD_MS, true);
   }
 
   #release(): void {
     this.#ended = true;
     this.#stopTimer();
-    this.#done.resolve();
+    this.#reportable.resolve();
+    this.#over.resolve();
+  }
+}
+
+/**
+ * TLS over such a connection. It reports a failed write when the connection beneath it would: TLS itself must not know of
+ * it before the input has ended, since it decrypts nothing more after a failure.
+ */
+export class SecuredTransport extends Forwarding {
+  /** Rejects the outstanding call. */
+  #reject: (error: unknown) => void = () => {};
+  #failure: { readonly error: unknown } | undefined;
+
+  /**
+   * @param inner TLS over `server`.
+   * @param server The connection to the server.
+   */
+  constructor(inner: Transport, server: ServerTransport) {
+    super(inner);
+    server.onWriteFailed = (error) => {
+      this.#failure = { error };
+      this.#reject(error);
+    };
+  }
+
+  override write(bytes: Uint8Array): Promise<number> {
+    return this.#unlessFailed(() => this.inner.write(bytes));
+  }
+
+  override closeWrite(): Promise<void> {
+    return this.#unlessFailed(() => this.inner.closeWrite());
+  }
+
+  /** Calls a function whose promise may settle late if the connection beneath has failed. */
+  async #unlessFailed<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#failure !== undefined) throw this.#failure.error;
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    this.#reject = reject;
+    call().then(resolve, reject);
+    return await promise;
   }
 }

@@ -11,7 +11,7 @@ import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, ConnPhase, ConnStats, LineHandler } from "../api/handlers.ts";
 import type { Breach, CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
-import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
+import { isReset, keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
 import { LineCutter } from "../lines/line_cutter.ts";
 import { Account, type Budget, type Holder } from "../memory/budget.ts";
 import type { Alarms } from "../time/alarms.ts";
@@ -21,9 +21,15 @@ import { linger, LINGER_MS } from "./ending.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
 import { Input } from "./input.ts";
-import { Outbox } from "../io/outbox.ts";
+import { Outbox, type OutboxOwner } from "../io/outbox.ts";
 import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
+
+/**
+ * Maximum time for which a connection to a server, to which nothing can be written any more, waits for the next read of what
+ * the server has sent before, in milliseconds; with a read in it, it starts anew.
+ */
+const LAST_WORDS_MS = 10_000;
 
 /**
  * What uses a connection: a handler of one of two kinds, or, with `caller`, the code that has called `connect`: that
@@ -84,6 +90,8 @@ export class Parts<Data> {
   upgraded: Promise<void> | undefined;
   /** Resolves when the caller of `connect` needs the connection no longer. */
   #caller: PromiseWithResolvers<void> | undefined;
+  /** The error of a write after which the input is still read. */
+  #writeFailure: { readonly error: unknown } | undefined;
 
   /**
    * @param transport Transfers the connection's bytes.
@@ -101,13 +109,52 @@ export class Parts<Data> {
     this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.reader.keepsInput = "outgoing" in host.handler;
     this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
-    this.outbox = new Outbox(transport, this.clocks, memory, owner, limits.maxQueuedBytes);
+    const writer = this.reader.keepsInput ? this.#lastingWriter() : owner;
+    this.outbox = new Outbox(transport, this.clocks, memory, writer, limits.maxQueuedBytes);
     this.#keepAlive();
   }
 
   /** Has the kernel probe a silent peer. With a shorter `idleTimeout`, the server notices first that it has vanished. */
   #keepAlive(): void {
     if (this.#host.keepAliveMs < this.limits.idleTimeout) keepAlive(this.transport);
+  }
+
+  /** What the outbox tells of a connection that lasts when a write fails. */
+  #lastingWriter(): OutboxOwner {
+    return { failed: (error) => this.#writeFailed(error), abort: (reason) => this.#owner.abort(reason) };
+  }
+
+  /**
+   * A write to a server has failed. What the server had sent before can still be read, since it has mostly said why it
+   * closes the connection. The connection ends when all of that is read, or the handler reads nothing for a while.
+   */
+  #writeFailed(error: unknown): void {
+    const { reader, outbox, clocks } = this;
+    const readable = !reader.over || reader.peerEnded && reader.input.size > 0;
+    if (reader.stopped || !readable) return this.#owner.failed(error);
+    this.#writeFailure = { error };
+    outbox.close(isReset(error) ? "reset" : "transport-error");
+    clocks.wrote();
+    this.#awaitReads();
+  }
+
+  /** Ends the connection after a time in which nothing is read. */
+  #awaitReads(): void {
+    const { reader } = this;
+    const countTaken = () => reader.byteCount - reader.input.size;
+    let taken = countTaken();
+    const look = () => {
+      if (!reader.wanting && countTaken() === taken) return this.#endFailed();
+      taken = countTaken();
+      cancel = this.#host.clock.setTimer(look, LAST_WORDS_MS, true);
+    };
+    let cancel = this.#host.clock.setTimer(look, LAST_WORDS_MS, true);
+    this.#owner.closed.then(() => cancel());
+  }
+
+  /** Ends a connection to which nothing can be written any more. */
+  #endFailed(): void {
+    if (this.#writeFailure !== undefined) this.#owner.failed(this.#writeFailure.error);
   }
 
   get transport(): Transport {
@@ -184,7 +231,13 @@ export class Parts<Data> {
   /** Tells the owner when a handler has settled. */
   #settled(handled: Promise<unknown>): Promise<void> {
     // Two callbacks: an async function would take twice their memory.
-    return handled.then(() => this.#owner.handlerSettled(), (error) => this.#owner.handlerFailed(error));
+    return handled.then(() => {
+      this.#endFailed();
+      this.#owner.handlerSettled();
+    }, (error) => {
+      this.#endFailed();
+      this.#owner.handlerFailed(error);
+    });
   }
 
   /** The handler has found that there is no more input. A breach ends the connection, which the owner is told. */
@@ -195,12 +248,13 @@ export class Parts<Data> {
 
   /**
    * A side has ended, or something was read after that. Once both sides have ended and all is read, the caller of
-   * `connect` needs the connection no longer.
+   * `connect` needs the connection no longer; nor does a handler to which nothing can be written any more.
    */
   sideEnded(): void {
     const { reader, cutter, outbox } = this;
-    if (this.#caller === undefined || !outbox.ended || !reader.peerEnded) return;
-    if (cutter.begun || reader.input.overLimit) return;
+    if (!reader.peerEnded || cutter.begun || reader.input.overLimit) return;
+    if (this.#writeFailure !== undefined) return this.#endFailed();
+    if (this.#caller === undefined || !outbox.ended) return;
     reader.end("end");
     if (reader.endReason === "end") this.#caller.resolve();
   }
@@ -250,6 +304,8 @@ export class Parts<Data> {
 
   /** Ends this side, and lets the peer read what was written. */
   async linger(isClosed: () => boolean): Promise<void> {
+    // The peer reads nothing any more.
+    if (this.#writeFailure !== undefined) return;
     this.clocks.linger(LINGER_MS);
     await linger(this.transport, () => this.outbox.closeWrite(), isClosed, this.reader.outstanding);
   }

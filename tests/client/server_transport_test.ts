@@ -1,7 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { type Conn, connect, ConnectionClosedError, type Transport } from "@x/shouty";
+import { type Conn, connect, ConnectionClosedError, connectPool, type PoolEvent, type Transport } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
+import { AUTHORITY, startTls } from "../kit/tls.ts";
 
 const GONE = new Deno.errors.BrokenPipe("Broken pipe");
 
@@ -65,6 +66,87 @@ test("the last words of a server that closes while much is being written are rea
   }
 });
 
+/** Writes until that fails, as a client does that reads the answer when it has written everything. */
+async function writeUntilRefused(conn: Conn): Promise<void> {
+  await assertRejects(
+    async () => {
+      for (;;) await conn.write(`${"x".repeat(16 * 1024)}\n`);
+    },
+    ConnectionClosedError,
+    "reset",
+  );
+}
+
+test("a caller whose write has failed reads the last words of a server that has closed", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const conn = await connect({ port: listener.addr.port });
+  const server = await listener.accept();
+  const refused = writeUntilRefused(conn);
+  await server.read(new Uint8Array(1));
+  await server.write(new TextEncoder().encode("552 too big\n421 bye\n"));
+  server.close();
+  await refused;
+  assertEquals([await conn.readLine(), conn.ending], ["552 too big", undefined]);
+  await assertRejects(() => conn.write("more\n"), ConnectionClosedError, "reset");
+  await assertRejects(() => conn.flushed(), ConnectionClosedError, "reset");
+  assertEquals([await conn.readLine(), await conn.readLine(), conn.ending], ["421 bye", null, "reset"]);
+  assertEquals((await conn.closed).reason, "reset");
+});
+
+test("a caller whose write has failed under TLS reads the last words of a server that has closed", async () => {
+  await using t = await startTls({}, {}, {
+    conversation: async (conn) => {
+      await conn.readLine();
+      conn.close({ lastWord: "552 too big" });
+    },
+  });
+  const conn = await connect({ port: t.port, tls: { serverName: "localhost", caCerts: AUTHORITY.cert } });
+  await writeUntilRefused(conn);
+  assertEquals([await readAll(conn), conn.ending, (await conn.closed).reason], [["552 too big"], "reset", "reset"]);
+});
+
+testOnce("what the server had sent before it ended its side can be read after a write has failed", async () => {
+  const clock = new FakeClock();
+  const conn = await connect({ dial: () => new Closing(["one\ntwo\n"]), clock });
+  // Meanwhile the input is read ahead to its end.
+  await clock.advance(300);
+  conn.write("lost\n");
+  await assertRejects(() => conn.flushed(), ConnectionClosedError, "reset");
+  assertEquals([await conn.readLine(), conn.signal.aborted], ["one", false]);
+  assertEquals([await conn.readLine(), (await conn.closed).reason, await conn.readLine()], ["two", "reset", null]);
+});
+
+testOnce("a handler of a pool whose write has failed may read on, and what it throws for that is a reset", async () => {
+  const clock = new FakeClock();
+  const events: PoolEvent[] = [];
+  const lines: (string | null)[] = [];
+  let transports = [new Closing(["one\ntwo\n"])];
+  const dial = () => transports.pop() ?? new Promise<never>(() => {});
+  const pool = connectPool({ dial, clock, onEvent: (event) => events.push(event) }, async (conn) => {
+    conn.write("lost\n");
+    const refused = await conn.flushed().catch((error) => error);
+    lines.push(await conn.readLine());
+    throw refused;
+  });
+  await clock.advance(2000);
+  assertEquals(lines, ["one"]);
+  const { reset, "handler-error": failed } = pool.stats().closed;
+  assertEquals([reset, failed, events.filter(({ type }) => type === "handler-error")], [1, 0, []]);
+  transports = [];
+  await pool.shutdown();
+});
+
+testOnce("a caller that closes after a failed write waits for nothing", async () => {
+  const clock = new FakeClock();
+  const transport = new Closing(["one\ntwo\n"], new Deno.errors.ConnectionReset("Connection reset"));
+  const conn = await connect({ dial: () => transport, clock });
+  conn.write("lost\n");
+  await clock.advance(1300);
+  assertEquals(await conn.readLine(), "one");
+  await conn[Symbol.asyncDispose]();
+  assertEquals([transport.closed, clock.pending], [1, 0]);
+});
+
 for (const end of [null, new Deno.errors.ConnectionReset("Connection reset")]) {
   const how = end === null ? "ends" : "is reset";
   testOnce(`an input that ${how} after a write has failed was cut off, and is read to its end`, async () => {
@@ -118,18 +200,30 @@ testOnce("a write that fails after the end of the input ends the connection at o
   assertEquals([reason, error, transport.closed, clock.pending], ["reset", GONE, 1, 0]);
 });
 
-testOnce("a failed write ends the connection after a second in which nothing is read", async () => {
-  const clock = new FakeClock();
-  const transport = new Closing(Array.from({ length: 1000 }, () => "x".repeat(1000) + "\n"));
-  const conn = await connect({ dial: () => transport, clock });
-  conn.write("lost\n");
-  // Within this second, reading ahead comes to an end: too much waits for the caller.
-  await clock.advance(999);
-  assertEquals([transport.closed, conn.signal.aborted], [0, false]);
-  await clock.advance(1000);
-  const { reason, error } = await conn.closed;
-  assertEquals([reason, error, transport.closed, clock.pending], ["reset", GONE, 1, 0]);
-});
+testOnce(
+  "a failed write is reported after a second in which nothing is read, and ends the connection ten later",
+  async () => {
+    const clock = new FakeClock();
+    const transport = new Closing(Array.from({ length: 1000 }, () => "x".repeat(1000) + "\n"));
+    const conn = await connect({ dial: () => transport, clock });
+    conn.write("lost\n");
+    let reported = false;
+    const flushed = conn.flushed().catch(() => reported = true);
+    // Within this second, reading ahead comes to an end: too much waits for the caller.
+    await clock.advance(999);
+    assertEquals([transport.closed, conn.signal.aborted, reported], [0, false, false]);
+    await clock.advance(1000);
+    await flushed;
+    await clock.advance(9000);
+    assertEquals(typeof await conn.readLine(), "string");
+    // With that read, the time starts anew.
+    await clock.advance(9000);
+    assertEquals([transport.closed, conn.signal.aborted], [0, false]);
+    await clock.advance(11_000);
+    const { reason, error } = await conn.closed;
+    assertEquals([reason, error, transport.closed, clock.pending], ["reset", GONE, 1, 0]);
+  },
+);
 
 testOnce("a connection that the caller closes does not wait for the input after a failed write", async () => {
   const controller = new AbortController();
