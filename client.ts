@@ -81,6 +81,7 @@ let opened = 0;
  * caller's until it is closed, or until both sides have ended and everything is read.
  *
  * The clocks and limits hold for the server as they do for a client of `serve`; `idleTimeout` runs while a read waits.
+ * What the server has sent before it ended its side waits for as long as the caller likes.
  * At a limit or a clock nothing is sent to the server, unless the caller writes it.
  *
  * Close a connection that is no longer needed: while it is open, it can keep the process from ending, also if nothing is
@@ -109,7 +110,8 @@ let opened = 0;
  */
 export async function connect<Data = undefined>(options: ConnectOptions<Data>): Promise<Conn<Data>> {
   checkConnectOptions(options);
-  const limits = resolveConnOptions(withDefaults(options));
+  const { halfCloseTimeout = Infinity } = options;
+  const limits = resolveConnOptions({ ...withDefaults(options), halfCloseTimeout });
   const host = new Caller(options);
   const { signal, data } = options;
   await checkTls(options);

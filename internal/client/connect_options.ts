@@ -95,6 +95,13 @@ export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptio
    */
   firstLineTimeout?: number | undefined;
   /**
+   * Maximum time between two reads or writes after the server has ended its side, in milliseconds. By default there is
+   * none: what the server has sent waits until the caller reads it, or closes the connection.
+   *
+   * @default {Infinity}
+   */
+  halfCloseTimeout?: number | undefined;
+  /**
    * Ends the connection when it aborts, also while it is being opened: with a reset where the transport can send one.
    * What waits to be written is lost then.
    */

@@ -33,6 +33,14 @@ export interface PoolOptions<Data = undefined>
    * @default {10_000}
    */
   maxBackoff?: number | undefined;
+  /**
+   * Maximum time that a handler takes between two reads or writes after the server has ended its side, in milliseconds.
+   * When the time is up, the connection is closed, with reason `handler-timeout`, and another is opened. `Infinity`
+   * switches it off.
+   *
+   * @default {60_000}
+   */
+  halfCloseTimeout?: number | undefined;
   /** A signal that starts a shutdown when it aborts, as {@linkcode ConnPool.shutdown} does. */
   signal?: AbortSignal | undefined;
   /** Called with each event. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */

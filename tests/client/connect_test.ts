@@ -124,6 +124,31 @@ testOnce("the peer's end leaves this side open, until it has ended too", async (
   assertEquals([await peer.readLine(), (await conn.closed).reason, conn.signal.reason], [null, "end", "end"]);
 });
 
+testOnce(
+  "lines that a server has sent before its end wait for a caller that works on each of them for long",
+  async () => {
+    const { conn, peer, clock } = await inMemory();
+    await peer.write("one\ntwo\nthree\n");
+    await peer.closeWrite();
+    for (const line of ["one", "two", "three", null]) {
+      assertEquals(await conn.readLine(), line);
+      await clock.advance(3_600_000);
+    }
+    assertEquals([conn.ending, conn.signal.aborted], ["end", false]);
+    conn.close();
+    assertEquals([(await conn.closed).reason, clock.pending], ["closed", 0]);
+  },
+);
+
+testOnce("a caller may bound the time that a connection stays open after the server has ended its side", async () => {
+  const { conn, peer, clock } = await inMemory({ halfCloseTimeout: 5000 });
+  await peer.write("one\ntwo\n");
+  await peer.closeWrite();
+  assertEquals([await conn.readLine(), await conn.readLine(), await conn.readLine()], ["one", "two", null]);
+  await clock.advance(10_000);
+  assertEquals((await conn.closed).reason, "handler-timeout");
+});
+
 testOnce("this side's end leaves the input open, until it is read", async () => {
   const { conn, peer } = await inMemory();
   await conn.writable.close();
