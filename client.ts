@@ -43,26 +43,25 @@ async function checkTls(options: DialOptions): Promise<void> {
   if (options.tls) (await loadTls()).checkClientTls(tlsOptionsOf(options));
 }
 
-/**
- * Takes the place of the server for one connection of `connect`. All of them share one bound on memory, and those on the
- * same clock share its one timer.
- */
+/** Takes the place of the server for one connection of `connect`. Those on the same clock share its one timer. */
 class Caller<Data> implements Host<Data> {
   static readonly #alarms = new WeakMap<Clock, Alarms>();
-  static readonly #budget = new Budget(DEFAULT_BUFFERED_BYTES);
   readonly handler = { caller: true, outgoing: true } as const;
   readonly framing: ResolvedFraming;
   readonly keepAliveMs: number;
   readonly clock: Clock;
   readonly alarms: Alarms;
-  readonly budget: Budget = Caller.#budget;
+  readonly budget: Budget;
   /** The data is made where its error can be thrown to the caller. */
   readonly makeData = undefined;
   /** A server that gets words of the end of a connection would take them for a request. */
   readonly reports: Reports = { emit() {}, lastWords: () => null };
 
-  constructor({ framing, keepAliveMs = DEFAULT_KEEP_ALIVE_MS, clock = SYSTEM_CLOCK }: ConnectOptions<Data>) {
+  constructor(options: ConnectOptions<Data>) {
+    const { keepAliveMs = DEFAULT_KEEP_ALIVE_MS, maxBufferedBytes = DEFAULT_BUFFERED_BYTES } = options;
+    const { framing, clock = SYSTEM_CLOCK } = options;
     this.framing = resolveFraming(framing);
+    this.budget = new Budget(maxBufferedBytes);
     this.keepAliveMs = keepAliveMs;
     this.clock = clock;
     this.alarms = Caller.#alarms.get(clock) ?? new Alarms(clock);

@@ -14,6 +14,7 @@ import {
   checkString,
   checkTimeout,
   checkWhole,
+  DEFAULT_BUFFERED_BYTES,
   DEFAULT_KEEP_ALIVE_MS,
   show,
 } from "../api/check.ts";
@@ -102,6 +103,15 @@ export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptio
    */
   halfCloseTimeout?: number | undefined;
   /**
+   * Maximum memory, in bytes, that the connection may hold in input that a read waits for and in output that the server
+   * has not taken for 250 ms; the first 256 bytes of input and the first 4 KiB of output are not counted. Above it, the
+   * connection is closed, with reason `memory`. A read with a large `maxBytes` of its own needs as much. `Infinity`
+   * switches it off.
+   *
+   * @default {134_217_728}
+   */
+  maxBufferedBytes?: number | undefined;
+  /**
    * Ends the connection when it aborts, also while it is being opened: with a reset where the transport can send one.
    * What waits to be written is lost then.
    */
@@ -131,6 +141,7 @@ export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
   checkTarget(options);
   checkTimeout("connectTimeout", connectTimeout);
   checkKeepAlive(keepAliveMs);
+  checkWhole("maxBufferedBytes", options.maxBufferedBytes ?? DEFAULT_BUFFERED_BYTES, 1, Infinity);
   checkMethods("signal", signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
   checkFunction("data", options.data, true);
   checkClock(options.clock, true);

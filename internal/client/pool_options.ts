@@ -13,7 +13,7 @@ import type { ConnectOptions } from "./connect_options.ts";
 
 /** Options of {@linkcode connectPool}: those of its connections, and those of the pool. */
 export interface PoolOptions<Data = undefined>
-  extends ConnectOptions<Data>, Pick<ServeOptions<Data>, "drain" | "drainTimeout" | "maxBufferedBytes"> {
+  extends ConnectOptions<Data>, Pick<ServeOptions<Data>, "drain" | "drainTimeout"> {
   /**
    * The number of connections that are kept open.
    *
@@ -41,6 +41,13 @@ export interface PoolOptions<Data = undefined>
    * @default {60_000}
    */
   halfCloseTimeout?: number | undefined;
+  /**
+   * Maximum memory, in bytes, that all connections of the pool together may hold, as in `connect`. Above it, the one that
+   * holds the most is closed, with reason `memory`. `Infinity` switches it off.
+   *
+   * @default {134_217_728}
+   */
+  maxBufferedBytes?: number | undefined;
   /** A signal that starts a shutdown when it aborts, as {@linkcode ConnPool.shutdown} does. */
   signal?: AbortSignal | undefined;
   /** Called with each event. What it throws is ignored; {@linkcode ServerStats.hookErrors} counts it. */

@@ -241,6 +241,22 @@ testOnce("data that throws closes the connection, and is the error of connect", 
   assertStrictEquals(await failed.catch((error) => error), error);
 });
 
+testOnce("each connection has its own bound on memory, which the caller sets", async () => {
+  const { conn: small, peer, clock } = await inMemory({ maxBufferedBytes: 20_000 });
+  const { conn: large, peer: other } = await inMemory({ clock, maxBufferedBytes: 100_000 });
+  const tooMuch = assertRejects(() => small.readExactly(50_000), Deno.errors.UnexpectedEof);
+  const enough = large.readExactly(50_000);
+  await Promise.all([peer, other].map((peer) => peer.write(new Uint8Array(40_000))));
+  await tooMuch;
+  await clock.advance(1000);
+  assertEquals([small.ending, (await small.closed).reason], ["memory", "memory"]);
+  await other.write(new Uint8Array(10_000));
+  assertEquals([(await enough).length, large.ending], [50_000, undefined]);
+  large.close();
+  for (const each of [peer, other]) each.close();
+  await large.closed;
+});
+
 testOnce("startTls is for servers", async () => {
   const { conn, peer } = await inMemory();
   const error = await assertRejects(() => conn.startTls(fakeCredentials()), TypeError);
@@ -432,6 +448,7 @@ const WRONG: readonly [ConnectOptions, string][] = [
     { port: 1, idleTimeout: -1 },
     "Cannot use idleTimeout -1: expected more than 0 and at most 2147483647 ms, or Infinity",
   ],
+  [{ port: 1, maxBufferedBytes: 0 }, "Cannot use maxBufferedBytes 0: expected a whole number of at least 1"],
   [{ port: 1, framing: { lineEnd: "cr" as never } }, 'Cannot use framing.lineEnd "cr"'],
   [{ port: 1, data: 1 as never }, "Cannot use data: expected a function, got 1"],
 ];
