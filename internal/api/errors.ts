@@ -35,20 +35,21 @@ const SUBJECTS: Readonly<Record<SizeBreach | "read-too-long", string>> = {
 
 /** A handler wrote to a connection, or to a side of it, that has ended; or it ended when TLS was to begin. */
 export class ConnectionClosedError extends Error {
-  /** Why the connection ended. */
+  /** Why the connection ended; `closed` also if only this side has ended, as after `conn.closeWrite()`. */
   readonly reason: CloseReason;
 
   /**
    * Makes an error that names the reason of the end.
    *
-   * @param reason Why the connection ended.
+   * @param reason Why the connection ended; undefined if it goes on, and only this side has ended.
    * @param what What cannot be done, to be read after "Cannot".
    * @param options The underlying error, as `cause`.
    */
-  constructor(reason: CloseReason, what: "write" | "begin TLS" = "write", options?: ErrorOptions) {
-    super(`Cannot ${what}: the connection has ended (${reason})`, options);
+  constructor(reason: CloseReason | undefined, what: "write" | "begin TLS" = "write", options?: ErrorOptions) {
+    const ended = reason === undefined ? "this side has ended" : `the connection has ended (${reason})`;
+    super(`Cannot ${what}: ${ended}`, options);
     this.name = "ConnectionClosedError";
-    this.reason = reason;
+    this.reason = reason ?? "closed";
   }
 }
 

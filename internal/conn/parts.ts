@@ -278,7 +278,7 @@ export class Parts<Data> {
       throw new TypeError("Cannot begin TLS: this side is the client, which has the option tls");
     }
     if ("lines" in handler) this.#checkAnswering();
-    if (this.outbox.ending) throw new ConnectionClosedError(this.outbox.closed ?? "closed", "begin TLS");
+    if (this.outbox.ending) throw new ConnectionClosedError(this.outbox.closed, "begin TLS");
     this.#upgrade = new Upgrade(this, this.#owner, credentials);
     const upgrade = this.#upgrade.run();
     const over = () => this.upgraded = undefined;

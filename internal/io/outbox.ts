@@ -165,7 +165,7 @@ export class Outbox {
    * if there never will be.
    */
   write(data: string | Uint8Array): Promise<void> {
-    if (this.#writeEnd !== undefined) return harmless(Promise.reject(new ConnectionClosedError("closed")));
+    if (this.#writeEnd !== undefined) return harmless(Promise.reject(new ConnectionClosedError(this.closed)));
     // A handler that awaits each write always starts the next one with room in the queue, so only writes that are not
     // awaited can exceed `maxQueuedBytes`.
     const { hasRoom } = this;
@@ -184,7 +184,7 @@ export class Outbox {
     // This side may end meanwhile, but behind what was written before.
     const hasEnded = this.#writeEnd !== undefined;
     if (!hasEnded) await this.flush();
-    if (hasEnded || this.closed !== undefined) throw new ConnectionClosedError(this.closed ?? "closed");
+    if (hasEnded || this.closed !== undefined) throw new ConnectionClosedError(this.closed);
   }
 
   /**

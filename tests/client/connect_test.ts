@@ -159,6 +159,21 @@ testOnce("this side's end leaves the input open, until it is read", async () => 
   assertEquals((await conn.closed).reason, "end");
 });
 
+testOnce("a write after this side's end says that this side has ended, not the connection", async () => {
+  const { conn, peer } = await inMemory();
+  await conn.closeWrite();
+  for (const refused of [() => conn.write("more\n"), () => conn.flushed()]) {
+    const { message, reason } = await assertRejects(refused, ConnectionClosedError);
+    assertEquals([message, reason], ["Cannot write: this side has ended", "closed"]);
+  }
+  await peer.write("still read\n");
+  assertEquals([await conn.readLine(), conn.ending], ["still read", undefined]);
+  peer.close();
+  assertEquals([await conn.readLine(), (await conn.closed).reason], [null, "end"]);
+  const { message } = await assertRejects(() => conn.write("more\n"), ConnectionClosedError);
+  assertEquals(message, "Cannot write: the connection has ended (end)");
+});
+
 testOnce("at a limit the caller may still write for a second, and the server is told nothing", async () => {
   const { conn, peer, clock } = await inMemory({ maxLineBytes: 5 });
   await peer.write("too long\n");

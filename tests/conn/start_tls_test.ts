@@ -788,7 +788,7 @@ test("startTls is refused once this side has ended, for a handshake could not be
   await using t = startUpgrading({ listener, clock }, credentials, async (conn) => {
     conn.closeWrite();
     const error = await assertRejects(() => conn.startTls(credentials), ConnectionClosedError);
-    assertEquals([error.message, conn.ending], ["Cannot begin TLS: the connection has ended (closed)", undefined]);
+    assertEquals([error.message, conn.ending], ["Cannot begin TLS: this side has ended", undefined]);
     lines.push(await conn.readLine());
   });
   const client = await t.admitted();
