@@ -126,7 +126,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   conn.serve();
   const { handle } = conn;
   try {
-    if (data !== undefined) handle.data = data(handle);
+    if (data !== undefined) handle.data = data(handle as Conn<unknown> as Conn<never>);
     return handle;
   } catch (error) {
     conn.abort("handler-error", error);

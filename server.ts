@@ -48,7 +48,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   readonly alarms: Alarms;
   readonly handler: Handler<Data>;
   readonly framing: ResolvedFraming;
-  readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
+  readonly makeData: ((conn: Conn<never>) => Data) | undefined;
   readonly #options: ServeOptions<Data>;
   readonly clock: RefClock;
   readonly #acceptors: Acceptors;

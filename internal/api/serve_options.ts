@@ -190,9 +190,9 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * Makes the data of a connection, which its handler gets as `conn.data`. Called once, after admission and before the
    * handler. It is not awaited; what it throws ends the connection, with reason `handler-error`.
    *
-   * @param conn The connection.
+   * @param conn The connection, whose data is not there yet.
    */
-  data?: ((conn: Conn<Data>) => Data) | undefined;
+  data?: ((conn: Conn<never>) => Data) | undefined;
   /**
    * Decides whether a connection is served, after the server's own rules have admitted it. Other connections are
    * accepted meanwhile; this one counts in every limit, and nothing is read from it.

@@ -121,8 +121,10 @@ export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptio
   /**
    * Makes `conn.data`. Called once the connection is open. If it throws, the connection is aborted, and `connect` rejects
    * with what it threw.
+   *
+   * @param conn The connection, whose data is not there yet.
    */
-  data?: ((conn: Conn<Data>) => Data) | undefined;
+  data?: ((conn: Conn<never>) => Data) | undefined;
 }
 
 /**

@@ -58,8 +58,8 @@ export interface Host<Data> {
   readonly clock: Clock;
   readonly budget: Budget;
   readonly handler: Handler<Data>;
-  /** Makes the data of a connection. */
-  readonly makeData: ((conn: Conn<Data>) => Data) | undefined;
+  /** Makes the data of a connection, which has none yet. */
+  readonly makeData: ((conn: Conn<never>) => Data) | undefined;
   /** Settles when the kernel has been asked about every socket and the callbacks have run. */
   socketsTurn(): Promise<void>;
   /** Tells the server's caller what happens, and asks it what a peer is told at its end. */
@@ -210,7 +210,7 @@ export class Parts<Data> {
   run(): Promise<void> {
     const { handler, makeData } = this.#host;
     try {
-      if (makeData !== undefined) this.handle.data = makeData(this.handle);
+      if (makeData !== undefined) this.handle.data = makeData(this.handle as Conn<unknown> as Conn<never>);
       if (!("lines" in handler)) return this.#settled(this.#converse(handler));
       const { reader, cutter, outbox, clocks } = this;
       this.#answers = new Answers(this, reader, cutter, outbox, clocks, this.#host.budget, handler.lines);
