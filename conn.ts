@@ -294,9 +294,9 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (word !== null) this.#parts.outbox.post(encodeLine(word, this.#parts.cutter.framing, true));
   }
 
-  /** Something was wrong with the input, which has ended. */
-  breached(breach: Breach, atOnce: boolean): void {
-    this.#stop(breach, undefined, atOnce);
+  /** Something was wrong with the input, which has ended; or it has ended where the caller of `connect` was to finish. */
+  breached(reason: Breach | FinishReason, atOnce: boolean): void {
+    this.#stop(reason, undefined, atOnce);
   }
 
   /** Reading or writing has failed. */

@@ -21,6 +21,7 @@ import { linger, LINGER_MS } from "./ending.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
 import { Input } from "./input.ts";
+import type { FinishReason } from "../io/finishing.ts";
 import { Outbox, type OutboxOwner } from "../io/outbox.ts";
 import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
@@ -71,6 +72,7 @@ interface Owner extends Core, Holder, ReaderOwner, UpgradeOwner {
   expire(expiry: Expiry): void;
   discarded(): void;
   failed(error: unknown): void;
+  breached(reason: Breach | FinishReason, atOnce: boolean): void;
 }
 
 /** The parts of one connection. Each gets what it uses when it is made, and calls it directly. */
@@ -242,7 +244,10 @@ export class Parts<Data> {
 
   /** The handler has found that there is no more input. A breach ends the connection, which the owner is told. */
   inputEnded(breach: Breach | undefined, atOnce: boolean): void {
-    if (breach !== undefined) this.#owner.breached(breach, atOnce);
+    const { endReason } = this.reader;
+    // The caller of `connect` does not return as a handler does, which a limit on the life of the connection waits for.
+    const reason = breach ?? (this.#caller !== undefined && endReason !== "end" ? endReason : undefined);
+    if (reason !== undefined) this.#owner.breached(reason, atOnce);
     this.sideEnded();
   }
 

@@ -187,6 +187,23 @@ testOnce("at a limit the caller may still write for a second, and the server is 
   assertEquals((await conn.closed).reason, "line-too-long");
 });
 
+for (const limits of [{ maxLines: 2 }, { maxAge: 1000 }]) {
+  const reason = "maxLines" in limits ? "max-lines" : "max-age";
+  testOnce(`after ${reason} the caller may still write for a second, and the connection ends`, async () => {
+    const { conn, peer, clock } = await inMemory(limits);
+    await peer.write("one\ntwo\n");
+    assertEquals([await conn.readLine(), await conn.readLine()], ["one", "two"]);
+    const last = conn.readLine();
+    await clock.advance(1100);
+    assertEquals([await last, conn.ending, conn.signal.reason], [null, reason, reason]);
+    await conn.write("QUIT\n");
+    assertEquals(await peer.readLine(), "QUIT");
+    peer.close();
+    await clock.advance(1000);
+    assertEquals([(await conn.closed).reason, clock.pending], [reason, 0]);
+  });
+}
+
 testOnce("a server that says nothing is idle while a read waits, and not before", async () => {
   const { conn, peer, clock } = await inMemory({ idleTimeout: 1000 });
   await clock.advance(10_000);
