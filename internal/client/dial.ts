@@ -85,8 +85,15 @@ class Attempt {
     const { tls, keepAliveMs, clock = SYSTEM_CLOCK } = this.#options;
     const transport = this.#own(new ServerTransport(await this.#connect(), clock));
     if (keepAliveMs !== Infinity) keepAlive(transport);
-    if (!tls) return transport;
-    return this.#own(new SecuredTransport(await this.#secure(transport, tlsOptionsOf(this.#options)), transport));
+    return tls ? this.#own(new SecuredTransport(await this.#shakeHands(transport), transport)) : transport;
+  }
+
+  async #shakeHands(transport: Transport): Promise<Transport> {
+    try {
+      return await this.#secure(transport, tlsOptionsOf(this.#options));
+    } catch (error) {
+      throw failed(this.#options, error);
+    }
   }
 
   /** Notes what to close when the attempt is given up. If it has been given up already, closes it, and throws. */
@@ -127,9 +134,12 @@ function isSelf({ localAddr, remoteAddr }: Deno.TcpConn): boolean {
   return localAddr.port === remoteAddr.port && localAddr.hostname === remoteAddr.hostname;
 }
 
-/** Says what could not be reached, in an error of the same class. */
+/** The classes of errors that can be made anew with another message. */
+const KINDS: ReadonlySet<unknown> = new Set([Error, ...Object.values(Deno.errors)]);
+
+/** Says what could not be reached, in an error of the same class. An error of another kind, such as one of an option, stays. */
 function failed(options: DialOptions, error: unknown): unknown {
-  if (!(error instanceof Error)) return error;
+  if (!(error instanceof Error) || !KINDS.has(error.constructor)) return error;
   const { message } = error;
   const target = targetOf(options);
   const where = target === undefined ? "" : ` to ${formatAddr(target)}`;

@@ -69,7 +69,7 @@ test("a certificate for another name, or by an unknown authority, is refused bef
   for (const tls of [{ ...TRUSTED, serverName: "example.org" }, { serverName: "localhost" }, true]) {
     const error = await connect({ port: t.port, tls }).catch((error) => error);
     assertEquals(error instanceof Deno.errors.InvalidData, true, `${error}`);
-    assertMatch(error.message, /server's certificate/);
+    assertMatch(error.message, new RegExp(`^Cannot connect to 127\\.0\\.0\\.1:${t.port}: .*server's certificate`));
   }
   assertEquals(t.stats.bytesIn, 0);
 });
@@ -110,8 +110,25 @@ test("a server without TLS at the port, or one that leaves, is an error", async 
     else conn.close();
     await conn.readLine();
   });
-  await assertRejects(() => connect({ port: t.port, tls: TRUSTED }), Error, "does not speak TLS");
-  await assertRejects(() => connect({ port: t.port, tls: TRUSTED }), Deno.errors.UnexpectedEof);
+  const where = `Cannot connect to 127.0.0.1:${t.port}: `;
+  const attempt = () => connect({ port: t.port, tls: TRUSTED });
+  await assertRejects(attempt, Error, `${where}The server does not speak TLS`);
+  await assertRejects(attempt, Deno.errors.UnexpectedEof, `${where}The peer ended the connection`);
+});
+
+test("an alert, or a reset in the handshake, is an error that names the server", async () => {
+  await using t = await startTls({ alpnProtocols: ["shout/2"] });
+  const where = `Cannot connect to 127.0.0.1:${t.port}: `;
+  const error = await connect({ port: t.port, tls: { ...TRUSTED, alpnProtocols: ["other"] } }).catch((error) => error);
+  assertEquals([error.message.slice(0, where.length), error.cause.message.length > 0], [where, true]);
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const failed = connect({ port: listener.addr.port, tls: TRUSTED }).catch((error) => error);
+  const server = await listener.accept();
+  await server.read(new Uint8Array(1));
+  // Much has come that was not read, so this sends a reset.
+  server.close();
+  const reset = await failed;
+  assertEquals(reset.message.startsWith(`Cannot connect to 127.0.0.1:${listener.addr.port}: `), true, `${reset}`);
 });
 
 test("STARTTLS works with a client that nobody here wrote, and the loop over lines goes on", async () => {
