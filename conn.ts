@@ -153,6 +153,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.closing = true;
     this.#end.lastWord = lastWord;
     this.#end.detail ??= detail;
+    if (this.#parts.endFailed()) return;
     this.#parts.reader.stop();
     if (!this.#parts.answering) this.#leave("closed");
   }
@@ -191,7 +192,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
    * @param atOnce Whether the signal aborts at once.
    */
   #stop(reason: CloseReason, limit?: number, atOnce = true): void {
-    if (this.#phase !== "open") return;
+    if (this.#phase !== "open" || this.#parts.endFailed()) return;
     if (this.#parts.upgrading) return this.abort(reason);
     this.#phase = "ending";
     this.#end.reason = reason;

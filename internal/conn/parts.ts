@@ -133,9 +133,9 @@ export class Parts<Data> {
   #writeFailed(error: unknown): void {
     const { reader, outbox, clocks } = this;
     const readable = !reader.over || reader.peerEnded && reader.input.size > 0;
-    if (reader.stopped || !readable) return this.#owner.failed(error);
+    if (reader.stopped || !readable || !isReset(error)) return this.#owner.failed(error);
     this.#writeFailure = { error };
-    outbox.close(isReset(error) ? "reset" : "transport-error");
+    outbox.close("reset");
     clocks.wrote();
     this.#awaitReads();
   }
@@ -146,7 +146,7 @@ export class Parts<Data> {
     const countTaken = () => reader.byteCount - reader.input.size;
     let taken = countTaken();
     const look = () => {
-      if (!reader.wanting && countTaken() === taken) return this.#endFailed();
+      if (!reader.wanting && countTaken() === taken) return void this.endFailed();
       taken = countTaken();
       cancel = this.#host.clock.setTimer(look, LAST_WORDS_MS, true);
     };
@@ -154,9 +154,13 @@ export class Parts<Data> {
     this.#owner.closed.then(() => cancel());
   }
 
-  /** Ends a connection to which nothing can be written any more. */
-  #endFailed(): void {
+  /**
+   * Ends the connection if a write to the server has failed; returns whether that is so. Whatever ends it later, that is
+   * the reason, for what was written has been lost.
+   */
+  endFailed(): boolean {
     if (this.#writeFailure !== undefined) this.#owner.failed(this.#writeFailure.error);
+    return this.#writeFailure !== undefined;
   }
 
   get transport(): Transport {
@@ -234,10 +238,10 @@ export class Parts<Data> {
   #settled(handled: Promise<unknown>): Promise<void> {
     // Two callbacks: an async function would take twice their memory.
     return handled.then(() => {
-      this.#endFailed();
+      this.endFailed();
       this.#owner.handlerSettled();
     }, (error) => {
-      this.#endFailed();
+      this.endFailed();
       this.#owner.handlerFailed(error);
     });
   }
@@ -258,7 +262,7 @@ export class Parts<Data> {
   sideEnded(): void {
     const { reader, cutter, outbox } = this;
     if (!reader.peerEnded || cutter.begun || reader.input.overLimit) return;
-    if (this.#writeFailure !== undefined) return this.#endFailed();
+    if (this.endFailed()) return;
     if (this.#caller === undefined || !outbox.ended) return;
     reader.end("end");
     if (reader.endReason === "end") this.#caller.resolve();
@@ -309,8 +313,7 @@ export class Parts<Data> {
 
   /** Ends this side, and lets the peer read what was written. */
   async linger(isClosed: () => boolean): Promise<void> {
-    // The peer reads nothing any more.
-    if (this.#writeFailure !== undefined) return;
+    if (this.endFailed()) return;
     this.clocks.linger(LINGER_MS);
     await linger(this.transport, () => this.outbox.closeWrite(), isClosed, this.reader.outstanding);
   }

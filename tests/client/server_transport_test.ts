@@ -144,7 +144,7 @@ testOnce("a caller that closes after a failed write waits for nothing", async ()
   await clock.advance(1300);
   assertEquals(await conn.readLine(), "one");
   await conn[Symbol.asyncDispose]();
-  assertEquals([transport.closed, clock.pending], [1, 0]);
+  assertEquals([(await conn.closed).reason, transport.closed, clock.pending], ["reset", 1, 0]);
 });
 
 for (const end of [null, new Deno.errors.ConnectionReset("Connection reset")]) {

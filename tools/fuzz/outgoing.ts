@@ -10,6 +10,7 @@ import {
   type CloseReason,
   type Conn,
   connect,
+  ConnectionClosedError,
   type ConnectOptions,
   connectPool,
   type ConnHandler,
@@ -121,9 +122,10 @@ class Calls {
 
   async #use(transport: Transport): Promise<void> {
     const { listener: _listener, onEvent: _onEvent, hostname: _hostname, port: _port, ...rest } = this.#options;
-    const options = { ...rest, dial: () => transport, signal: this.#stop.signal } as ConnectOptions;
+    // The caller may leave some of the input unread, for which `connect` would wait for ever.
+    const options = { halfCloseTimeout: 60_000, ...rest, dial: () => transport, signal: this.#stop.signal };
     this.#totals.opening++;
-    const conn = await connect(options).catch(() => closeQuietly(transport));
+    const conn = await connect(options as ConnectOptions).catch(() => closeQuietly(transport));
     this.#totals.opening--;
     if (conn === undefined) return this.#finish();
     this.#conns.add(conn);
@@ -134,9 +136,14 @@ class Calls {
     this.#ended(conn, info, await conn.closed);
   }
 
-  /** Runs the handler. A connection whose input has ended is closed by ending this side, too. */
+  /**
+   * Runs the handler. A connection whose input has ended is closed by ending this side, too. After a write that has failed,
+   * there may be more input.
+   */
   async #handle(conn: Conn): Promise<void> {
-    await Promise.resolve(this.#handler(conn)).catch((error) => assert(conn.ending !== undefined, String(error)));
+    await Promise.resolve(this.#handler(conn)).catch((error) =>
+      assert(conn.ending !== undefined || error instanceof ConnectionClosedError, String(error))
+    );
     if (conn.ending === "end") await conn.closeWrite();
     else conn.close();
   }
