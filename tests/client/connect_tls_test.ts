@@ -59,6 +59,13 @@ test("connect shows its own certificate to a server that asks for it", async () 
   assertEquals(await conn.readLine(), "CN=robot true");
 });
 
+test("a client without the certificate that the server wants learns of it at its first read under TLS 1.3", async () => {
+  await using t = startConversations({ listener: await startTlsListener({ clientCa: AUTHORITY.cert }) }, () => {});
+  const conn = await connect({ port: t.port, tls: TRUSTED });
+  assertEquals([conn.tls?.version, await conn.readLine()], ["TLSv1.3", null]);
+  assertMatch(((await conn.closed).error as Error).message, /CertificateRequired/);
+});
+
 async function startTlsListener(options: { clientCa?: string }) {
   const { listenTls } = await import("@x/shouty/ops");
   return await listenTls({ listener: listenLoopback(), ...IDENTITY, ...options });
@@ -129,6 +136,21 @@ test("an alert, or a reset in the handshake, is an error that names the server",
   server.close();
   const reset = await failed;
   assertEquals(reset.message.startsWith(`Cannot connect to 127.0.0.1:${listener.addr.port}: `), true, `${reset}`);
+});
+
+test("a client begins TLS on a connection that its dial has opened in plain text", async () => {
+  const credentials = await tlsCredentials(IDENTITY);
+  await using t = startUpgrading(credentials);
+  const dial = async () => {
+    const tcp = await Deno.connect({ port: t.port });
+    const plain = new TestClient(tcp);
+    await plain.write("STARTTLS\n");
+    assertEquals(await plain.readLine(), "go ahead");
+    return tcp;
+  };
+  await using conn = await connect({ dial, tls: TRUSTED });
+  await conn.write("WHO\n");
+  assertEquals([conn.tls?.version, await conn.readLine()], ["TLSv1.3", "TLSv1.3 undefined undefined"]);
 });
 
 test("STARTTLS works with a client that nobody here wrote, and the loop over lines goes on", async () => {

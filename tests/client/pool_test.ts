@@ -349,6 +349,30 @@ testOnce("a signal shuts the pool down", async () => {
   assertEquals(t.pool.state, "closed");
 });
 
+testOnce("a handler with a read pending beside its wait for a job learns that the server has ended", async () => {
+  const job = Promise.withResolvers<void>();
+  const seen: unknown[] = [];
+  await using t = new TestPool({}, async (conn) => {
+    const stop = new AbortController();
+    const spoke = conn.readLine({ timeout: Infinity, signal: stop.signal }).then(() => true, () => false);
+    await Promise.race([job.promise, spoke]);
+    stop.abort("there is a job");
+    if (await spoke) return void seen.push(conn.ending);
+    await conn.write("job\n");
+    seen.push(await conn.readLine());
+  });
+  await t.clock.advance(3_600_000);
+  assertEquals([t.peers.length, t.pool.stats().active], [1, 1]);
+  await t.peers[0].closeWrite();
+  await t.clock.advance(2000);
+  assertEquals([seen, t.peers.length, t.pool.stats().closed.end], [["end"], 2, 1]);
+  job.resolve();
+  assertEquals(await t.peers[1].readLine(), "job");
+  await t.peers[1].write("done\n");
+  await t.clock.advance(0);
+  assertEquals(seen, ["end", "done"]);
+});
+
 testOnce("a pool broadcasts over its connections, and lists them", async () => {
   await using t = new TestPool({ size: 2 }, shouting);
   await t.clock.advance(0);
