@@ -4,9 +4,11 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
+import { setImmediate, setTimeout } from "node:timers";
 import { show } from "../internal/api/check.ts";
 import type { Clock } from "../internal/api/serve_options.ts";
+import { LOOP_WAITS, ROUNDS } from "../internal/time/turns.ts";
+import { PIPE_CHANGES } from "./pipe.ts";
 
 interface Timer {
   readonly at: number;
@@ -71,6 +73,11 @@ export class FakeClock implements Clock {
    * calls, everything that is ready runs: the server reads what a client has written before it finds the client idle. A
    * call during another one begins when that is done, so the times add up.
    *
+   * Ready is what needs neither a later time nor the world outside: bytes on connections in memory, however many there
+   * are, and work that connections have put off to their next turn of the event loop. This takes a few real milliseconds
+   * for each turn. The clock does not wait for sockets, files, processes and cryptography; and it moves after 256 turns,
+   * even if a client, for example, writes for ever.
+   *
    * @param milliseconds How far to move the time, at least 0.
    * @returns When everything that was ready has run.
    * @throws {RangeError} (As a rejection.) If the argument is negative, not finite, or not a number.
@@ -88,12 +95,17 @@ export class FakeClock implements Clock {
 
   async #move(milliseconds: number): Promise<void> {
     const until = this.#now + milliseconds;
-    await settle();
+    let maxRounds = MAX_ROUNDS;
+    const settled = async () => {
+      // What is not quiet by then may never be: each of the timers that follow waits for one turn only.
+      if (!await settle(maxRounds)) maxRounds = ROUNDS;
+    };
+    await settled();
     for (let timer = this.#next(until); timer !== undefined; timer = this.#next(until)) {
       this.#timers.delete(timer);
       this.#now = Math.max(this.#now, timer.at);
       timer.callback();
-      await settle();
+      await settled();
     }
     this.#now = until;
   }
@@ -108,7 +120,52 @@ export class FakeClock implements Clock {
   }
 }
 
-/** Lets everything run that is ready. The second round is for writes that the server delays to the end of its turn. */
-async function settle(): Promise<void> {
-  for (let round = 0; round < 2; round++) await new Promise((resolve) => setImmediate(() => resolve(undefined)));
+/**
+ * Rounds of the event loop in which nothing may happen before the time moves. The second one is for writes that the
+ * server delays to the end of a round.
+ */
+const QUIET_ROUNDS = 2;
+
+/** Maximum rounds of the event loop for which a timer waits: those of 256 turns that connections share. */
+const MAX_ROUNDS = 256 * ROUNDS;
+
+/**
+ * Lets everything run that is ready, until connections in memory are quiet and no connection waits for its turn.
+ *
+ * @param maxRounds Maximum rounds of the event loop: two sides that write and read for ever are never quiet.
+ * @returns Whether they are quiet.
+ */
+async function settle(maxRounds: number): Promise<boolean> {
+  let before = work();
+  let quiet = 0;
+  for (let left = maxRounds; left > 0 && quiet < QUIET_ROUNDS;) {
+    left -= await goRound();
+    const now = work();
+    quiet = now === before && !waits() ? quiet + 1 : 0;
+    before = now;
+  }
+  return quiet === QUIET_ROUNDS;
+}
+
+/** A number that grows with everything that connections do: with changes in memory, and with waits for the event loop. */
+function work(): number {
+  return PIPE_CHANGES.count + LOOP_WAITS.begun + LOOP_WAITS.over;
+}
+
+/** Whether a connection waits for the event loop. */
+function waits(): boolean {
+  return LOOP_WAITS.over < LOOP_WAITS.begun;
+}
+
+/**
+ * Waits for a round of the event loop. If connections wait for the loop, waits until all these waits are over, each of
+ * which takes at most some rounds or a timer. It does not count among them: of two clocks, each would wait for the other.
+ *
+ * @returns The number of rounds.
+ */
+async function goRound(): Promise<number> {
+  const rounds = waits() ? ROUNDS : 1;
+  for (let i = 0; i < rounds; i++) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+  if (rounds > 1) await new Promise<void>((resolve) => setTimeout(() => resolve(), 0));
+  return rounds;
 }

@@ -4,13 +4,32 @@
  * @module
  */
 
+import { setImmediate } from "node:timers";
 import type { ProxyInfo, TlsInfo, Transport } from "../internal/api/transport.ts";
+import { LINE_WORK, rounds, TURN_BYTES } from "../internal/time/turns.ts";
 
 /** What a server's end knows of the client besides its address. */
 export interface PeerInfo {
   tls?: TlsInfo | undefined;
   proxy?: ProxyInfo | undefined;
 }
+
+/** Number of rounds of the event loop in which a connection in memory was read. */
+let roundNumber = 0;
+let isRoundCounted = false;
+
+/** The current round, as a number that differs from those of earlier rounds. */
+function currentRound(): number {
+  if (!isRoundCounted) {
+    isRoundCounted = true;
+    roundNumber++;
+    setImmediate(() => isRoundCounted = false);
+  }
+  return roundNumber;
+}
+
+/** Counts the calls that have changed a connection in memory, all connections together; see `FakeClock`. */
+export const PIPE_CHANGES: { count: number } = { count: 0 };
 
 /** One direction of a connection: bytes that were sent and not read yet, `capacity` at most. */
 class Pipe {
@@ -20,6 +39,9 @@ class Pipe {
   /** Number of bytes read, now and when a write last began to wait or {@linkcode progress} was last called. */
   #read = 0;
   #readBefore = 0;
+  /** The last round of the event loop in which there was a read, and the work of the reads in it, in bytes. */
+  #round = 0;
+  #roundWork = 0;
   #ended = false;
   #error: Error | undefined;
   #change = Promise.withResolvers<void>();
@@ -34,6 +56,9 @@ class Pipe {
   }
 
   async read(into: Uint8Array): Promise<number | null> {
+    // Otherwise two sides that write and read for ever would keep timers, and everything else, from running: in memory,
+    // neither waits for the kernel.
+    if (this.#workInRound() > TURN_BYTES) await rounds();
     while (this.#held === 0 && !this.#ended && this.#error === undefined) await this.#change.promise;
     if (this.#error !== undefined) throw this.#error;
     let count = 0;
@@ -47,8 +72,17 @@ class Pipe {
     }
     this.#held -= count;
     this.#read += count;
+    this.#roundWork += count;
     this.#changed();
     return count === 0 && this.#ended ? null : count;
+  }
+
+  /** Counts a read; returns the work of the reads in this round of the event loop. */
+  #workInRound(): number {
+    const now = currentRound();
+    if (this.#round !== now) this.#roundWork = 0;
+    this.#round = now;
+    return this.#roundWork += LINE_WORK;
   }
 
   /** Number of bytes read since a write began to wait, or since the last call. */
@@ -84,6 +118,7 @@ class Pipe {
   }
 
   #changed(): void {
+    PIPE_CHANGES.count++;
     this.#change.resolve();
     this.#change = Promise.withResolvers();
   }

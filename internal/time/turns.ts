@@ -35,6 +35,22 @@ export function askNow(): void {
 }
 
 /**
+ * Counts the waits for the event loop: those that have begun, and those of them that are over. While the numbers differ,
+ * connections have work left that they do when the loop has gone round, and no clock is needed for it. A clock that is
+ * moved by hand looks at them before it moves.
+ */
+export const LOOP_WAITS: { begun: number; over: number } = { begun: 0, over: 0 };
+
+/** Counts a wait that begins now; the function that it returns ends the wait, and must be called once. */
+function begin(resolve: () => void): () => void {
+  LOOP_WAITS.begun++;
+  return () => {
+    LOOP_WAITS.over++;
+    resolve();
+  };
+}
+
+/**
  * Waits until everything that is ready has run, timers and sockets included; this takes a millisecond or two.
  *
  * Settled promises, and even `setImmediate`, run before the sockets: while there is other work, Deno's event loop asks
@@ -42,28 +58,29 @@ export function askNow(): void {
  */
 export function turn(): Promise<void> {
   askNow();
-  return new Promise((resolve) => setTimeout(resolve, 0));
+  return new Promise((resolve) => setTimeout(begin(resolve), 0));
 }
 
 /**
  * Waits for one round of the event loop: callbacks that are ready run, but the kernel may not be asked about sockets.
  */
 export function round(): Promise<void> {
-  return new Promise((resolve) => setImmediate(() => resolve()));
+  return new Promise((resolve) => setImmediate(begin(resolve)));
 }
 
 /** Rounds after which the loop has asked the kernel about Deno's sockets: it does so at least once in 61 rounds. */
-const ROUNDS = 64;
+export const ROUNDS = 64;
 
 /** Number of these rounds after which the kernel is asked about the other sockets once more; each costs a system call. */
 const ROUNDS_PER_ASK = 32;
 
 /** Waits until the loop has asked the kernel about its sockets, in a tenth of the time that {@linkcode turn} takes. */
-function rounds(): Promise<void> {
+export function rounds(): Promise<void> {
   return new Promise((resolve) => {
     let left = ROUNDS;
+    const end = begin(resolve);
     const goOn = () => {
-      if (left === 0) return resolve();
+      if (left === 0) return end();
       if (left-- % ROUNDS_PER_ASK === 0) askNow();
       setImmediate(goOn);
     };
