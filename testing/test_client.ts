@@ -51,8 +51,8 @@ export class TestClient implements Disposable {
   /** Buffer for the next read; `undefined` during a read. Bytes are copied out of it. */
   #buffer: Uint8Array | undefined;
   #reading = false;
-  /** Settles when everything that was written has been taken, or never will be; never rejects. */
-  #written: Promise<unknown> = Promise.resolve();
+  /** Settles when all writes have settled, and never rejects; undefined if they have. */
+  #writing: Promise<void> | undefined;
   /** Whether `closeWrite` was called. */
   #ended = false;
   #beginsTls = false;
@@ -77,7 +77,7 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Sends text as UTF-8, or bytes; adds nothing, not even a line end.
+   * Sends text as UTF-8, or bytes; adds nothing, not even a line end. Calls that are not awaited are sent in their order.
    *
    * @param data The text or bytes.
    * @returns When the connection has taken everything. Its buffer is bounded, so that waits for the server to read.
@@ -85,15 +85,23 @@ export class TestClient implements Disposable {
    * @throws {Deno.errors.ConnectionReset} If the server has reset the connection.
    */
   async write(data: string | Uint8Array): Promise<void> {
-    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data.slice();
     this.#checkPlain("write");
     if (this.#ended) throw new Deno.errors.BrokenPipe("Cannot write: this side has ended");
-    const writing = this.#write(bytes);
-    this.#written = Promise.allSettled([this.#written, writing]);
-    await writing;
+    await this.#send(bytes);
   }
 
-  async #write(bytes: Uint8Array): Promise<void> {
+  /** Sends bytes behind those of earlier calls; at once, if these have been taken. */
+  #send(bytes: Uint8Array): Promise<void> {
+    const sent = this.#writing === undefined ? this.#sendNow(bytes) : this.#writing.then(() => this.#sendNow(bytes));
+    const settled = sent.catch(() => {}).then(() => {
+      if (this.#writing === settled) this.#writing = undefined;
+    });
+    this.#writing = settled;
+    return sent;
+  }
+
+  async #sendNow(bytes: Uint8Array): Promise<void> {
     for (let sent = 0; sent < bytes.length;) sent += await this.#end.write(bytes.subarray(sent));
   }
 
@@ -195,6 +203,7 @@ export class TestClient implements Disposable {
     this.#checkUpgradable();
     this.#beginsTls = true;
     try {
+      if (this.#writing !== undefined) await this.#writing;
       const transport = await secure(this.#end, options);
       this.#end = transport;
       return transport.tls;
@@ -224,12 +233,12 @@ export class TestClient implements Disposable {
    */
   async closeWrite(): Promise<void> {
     this.#ended = true;
-    await this.#written;
+    await this.#writing;
     await this.#end.closeWrite();
   }
 
   /**
-   * Closes both directions. If the client has not read everything that the server sent, this resets the connection, as
+   * Closes both directions; what earlier writes have not sent yet is not sent. If the client has not read everything that the server sent, this resets the connection, as
    * with TCP.
    *
    * @throws {Deno.errors.BadResource} If the connection is closed.

@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { serveConnections, type Transport } from "@x/shouty";
-import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
+import { FakeClock, MemoryListener, MemoryTls, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { countWork } from "../kit/work.ts";
 
@@ -245,6 +245,36 @@ for (const [where, open] of Object.entries({ "in memory": openInMemory, "on a so
     for (const end of [client, server]) end[Symbol.dispose]();
   });
 }
+
+for (const [where, open] of Object.entries({ "in memory": openInMemory, "on a socket": openOnSocket })) {
+  test(`${where}, writes of a TestClient that are not awaited are sent whole, in the order of the calls`, async () => {
+    const [client, server] = await open();
+    const texts = ["a", "b", "c"].map((letter) => letter.repeat(4_000_000));
+    const bytes = new TextEncoder().encode(texts[2]);
+    const written = [...texts.slice(0, 2), bytes].map((data) => client.write(data));
+    bytes.fill(0);
+    const ended = client.closeWrite();
+    assertEquals(await server.readAll() === texts.join(""), true);
+    await Promise.all([...written, ended]);
+    for (const end of [client, server]) end[Symbol.dispose]();
+  });
+}
+
+test("TLS begins behind writes of a TestClient that are not awaited", async () => {
+  const listener = new MemoryListener({ bufferBytes: 4 });
+  const credentials = new MemoryTls();
+  await using _server = serveConnections({ listener }, async (conn) => {
+    const plain = await conn.readLine();
+    await conn.startTls(credentials);
+    await conn.write(`${plain}, ${await conn.readLine()}\n`);
+  });
+  using client = listener.connect();
+  client.write("plain text\n");
+  await client.startTls({ credentials });
+  client.write("secret\n");
+  assertEquals(await client.readLine(), "plain text, secret");
+  await client.closeWrite();
+});
 
 async function openInMemory(): Promise<TestClient[]> {
   const listener = new MemoryListener();
