@@ -6,7 +6,7 @@
 
 import { checkCount, checkOptions, show } from "../internal/api/check.ts";
 import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
-import { quote } from "../internal/api/errors.ts";
+import { harmless, quote } from "../internal/api/errors.ts";
 import { LF } from "../internal/lines/ascii.ts";
 import { closeQuietly, type TlsInfo, type Transport } from "../internal/api/transport.ts";
 import { MemoryTls, type MemoryTlsInfo } from "./memory_tls.ts";
@@ -77,14 +77,19 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Sends text as UTF-8, or bytes; adds nothing, not even a line end. Calls that are not awaited are sent in their order.
+   * Sends text as UTF-8, or bytes; adds nothing, not even a line end. Calls that are not awaited are sent in their order,
+   * and do no harm if they fail: a client that is not to read what the server answers cannot await a long write.
    *
    * @param data The text or bytes.
    * @returns When the connection has taken everything. Its buffer is bounded, so that waits for the server to read.
    * @throws {Deno.errors.BrokenPipe} If either end has ended the client's side.
    * @throws {Deno.errors.ConnectionReset} If the server has reset the connection.
    */
-  async write(data: string | Uint8Array): Promise<void> {
+  write(data: string | Uint8Array): Promise<void> {
+    return harmless(this.#write(data));
+  }
+
+  async #write(data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data.slice();
     this.#checkPlain("write");
     if (this.#ended) throw new Deno.errors.BrokenPipe("Cannot write: this side has ended");
@@ -231,7 +236,11 @@ export class TestClient implements Disposable {
    * @returns When the side has ended.
    * @throws {Deno.errors.BadResource} (As a rejection.) If the connection is closed.
    */
-  async closeWrite(): Promise<void> {
+  closeWrite(): Promise<void> {
+    return harmless(this.#closeWrite());
+  }
+
+  async #closeWrite(): Promise<void> {
     this.#ended = true;
     await this.#writing;
     await this.#end.closeWrite();

@@ -1,5 +1,5 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
-import { serveConnections, type Transport } from "@x/shouty";
+import { serve, serveConnections, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener, MemoryTls, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { countWork } from "../kit/work.ts";
@@ -259,6 +259,32 @@ for (const [where, open] of Object.entries({ "in memory": openInMemory, "on a so
     for (const end of [client, server]) end[Symbol.dispose]();
   });
 }
+
+test("a write and an end of a TestClient that are not awaited do no harm when they fail, and reject if they are", async () => {
+  const clock = new FakeClock();
+  const listener = new MemoryListener({ bufferBytes: 1024 });
+  await using server = serve({ listener, clock, writeTimeout: 500 });
+  using client = listener.connect();
+  let unhandled = 0;
+  const onUnhandled = (event: Event) => (event.preventDefault(), void unhandled++);
+  globalThis.addEventListener("unhandledrejection", onUnhandled);
+  try {
+    client.write("hello\n".repeat(10_000));
+    client.write("hello\n");
+    client.closeWrite();
+    await clock.advance(1000);
+    assertEquals(server.stats().closed["write-timeout"], 1);
+    client.close();
+    client.write("hello\n");
+    client.closeWrite();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  } finally {
+    globalThis.removeEventListener("unhandledrejection", onUnhandled);
+  }
+  assertEquals(unhandled, 0);
+  await assertRejects(() => client.write("hello\n"), BrokenPipe);
+  await assertRejects(() => client.closeWrite(), BadResource);
+});
 
 test("TLS begins behind writes of a TestClient that are not awaited", async () => {
   const listener = new MemoryListener({ bufferBytes: 4 });
