@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../api/serve_options.ts";
-import { hasAskers, socketsTurns } from "./turns.ts";
+import { afterSocketsTurns, hasAskers } from "./turns.ts";
 
 /** A timer that expires later than this, in milliseconds, shows that the whole process was held up. */
 const LATE_MS = 20;
@@ -72,13 +72,17 @@ export class Alarms {
   /**
    * Reads from every socket before it wakes the sleepers that are due, so that a peer that has sent something is not
    * taken for silent. Deno's event loop has read its own sockets before it runs a timer, unless the whole process was
-   * held up; the sockets of other engines may be far behind.
+   * held up; the sockets of other engines may be far behind. This is called off when there is no sleeper left: no timer
+   * is to outlive the connections.
    */
-  async #catchUp(): Promise<void> {
+  #catchUp(): void {
+    this.#cancel?.();
     // Keeps `watch` from setting a timer meanwhile, which would expire at once.
     this.#timerAt = -Infinity;
-    await socketsTurns(this.#heap.length);
-    this.#wakeDue(true);
+    this.#cancel = afterSocketsTurns(this.#heap.length, () => {
+      this.#cancel = undefined;
+      this.#wakeDue(true);
+    });
   }
 
   /**
@@ -93,13 +97,13 @@ export class Alarms {
     for (let first = this.#heap[0]; first !== undefined && first.wakeAt <= now; first = this.#heap[0]) {
       if (--left < 0) return this.#goOn(asked, now);
       const deadline = first.deadline();
-      if (deadline <= now && !asked) return void this.#catchUp();
+      if (deadline <= now && !asked) return this.#catchUp();
       this.drop(first);
       if (deadline <= now) first.wake(now);
       else this.watch(first, deadline);
     }
     // No timer ran while this loop did, so check here whether the next sleeper is already late.
-    if (this.#heap.length > 0 && this.clock.now() - this.#heap[0].wakeAt > LATE_MS) void this.#catchUp();
+    if (this.#heap.length > 0 && this.clock.now() - this.#heap[0].wakeAt > LATE_MS) this.#catchUp();
     else this.#setTimer();
   }
 

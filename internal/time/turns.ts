@@ -57,8 +57,18 @@ function begin(resolve: () => void): () => void {
  * the kernel about sockets only now and then. A timer makes it ask, unless the timer is due before the loop would wait.
  */
 export function turn(): Promise<void> {
+  return new Promise((resolve) => void beginTurn(resolve));
+}
+
+/** Calls back after a turn. The function that it returns stops the timer and calls back at once, if it has not yet. */
+function beginTurn(resolve: () => void): () => void {
   askNow();
-  return new Promise((resolve) => setTimeout(begin(resolve), 0));
+  const end = begin(resolve);
+  const id = setTimeout(end, 0);
+  return () => {
+    clearTimeout(id);
+    end();
+  };
 }
 
 /**
@@ -113,6 +123,33 @@ const LOG_OPERATIONS = 7;
  */
 export async function socketsTurns(sockets: number, turn: () => Promise<void> = socketsTurn): Promise<void> {
   for (let turns = 2 + (sockets >> LOG_OPERATIONS); turns > 0; turns--) await turn();
+}
+
+/**
+ * Calls back once every outstanding read has got the bytes that the kernel had at the call.
+ *
+ * @param sockets The number of sockets.
+ * @param callback Called unless the wait is called off.
+ * @returns A function that calls the wait off, and leaves no timer behind.
+ */
+export function afterSocketsTurns(sockets: number, callback: () => void): () => void {
+  let isOff = false;
+  let skip: (() => void) | undefined;
+  const timer = (resolve: () => void) => {
+    skip = beginTurn(() => {
+      skip = undefined;
+      resolve();
+    });
+  };
+  const turn = async () => {
+    if (!isOff) await rounds();
+    if (!isOff) await new Promise<void>(timer);
+  };
+  socketsTurns(sockets, turn).then(() => isOff || callback());
+  return () => {
+    isOff = true;
+    skip?.();
+  };
 }
 
 /**

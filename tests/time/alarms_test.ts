@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { setImmediate } from "node:timers";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms } from "../../internal/time/alarms.ts";
 import { registerAsker } from "../../internal/time/turns.ts";
@@ -28,6 +29,39 @@ test("watching a deadline sets no timer while the clocks catch up after the loop
   while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
   assertEquals([woken, timers.length], [1, 2]);
 });
+
+test("clocks that catch up leave no timer behind when the last deadline is dropped, and begin anew after that", async () => {
+  let [now, woken] = [0, 0];
+  const timers: (() => void)[] = [];
+  const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
+  const sleeper = { wakeAt: Infinity, place: 0, deadline: () => 10, wake: () => void woken++ };
+  alarms.watch(sleeper, 10);
+  now = 10_000;
+  using set = watchTimers();
+  timers[0]();
+  while (set.pending.size === 0) await new Promise((resolve) => setImmediate(resolve));
+  alarms.drop(sleeper);
+  assertEquals([set.pending.size, timers.length], [0, 1]);
+  alarms.watch(sleeper, 10);
+  assertEquals(timers.length, 2);
+  timers[1]();
+  while (woken === 0) await new Promise((resolve) => setImmediate(resolve));
+  assertEquals([woken, timers.length], [1, 2]);
+});
+
+/** Notes which timers without a delay are set, until it is disposed. */
+function watchTimers(): Disposable & { pending: Set<unknown> } {
+  const { setTimeout, clearTimeout } = globalThis;
+  const pending = new Set<unknown>();
+  const set = (callback: () => void, delay: number) => {
+    const id = setTimeout(() => (pending.delete(id), callback()), delay);
+    if (delay === 0) pending.add(id);
+    return id;
+  };
+  const clear = (id: number) => (pending.delete(id), clearTimeout(id));
+  Object.assign(globalThis, { setTimeout: set, clearTimeout: clear });
+  return { pending, [Symbol.dispose]: () => void Object.assign(globalThis, { setTimeout, clearTimeout }) };
+}
 
 test("Alarms wake each sleeper at its last deadline, once, in any interleaving", async () => {
   await check([fc.array(anyMove, { maxLength: 80 })], async (moves) => {
