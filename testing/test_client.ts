@@ -14,6 +14,13 @@ import { MemoryTls, type MemoryTlsInfo } from "./memory_tls.ts";
 const CHUNK_BYTES = 64 * 1024;
 const NONE: Uint8Array = new Uint8Array(0);
 
+/**
+ * The alert of a client that refuses the server's certificate: a record of type 21 with two bytes, "fatal" and
+ * "bad_certificate" (RFC 8446, 6). It is in plain text, as the first record of a client that has refused is in TLS 1.2;
+ * in TLS 1.3, servers accept that until the client has encrypted something.
+ */
+const BAD_CERTIFICATE: Uint8Array = Uint8Array.of(21, 3, 3, 0, 2, 2, 42);
+
 /** Options of {@linkcode TestClient.startTls} for TLS in memory. */
 export interface MemoryStartTlsOptions extends MemoryTlsInfo {
   /** The credentials with which the server begins TLS. */
@@ -191,7 +198,8 @@ export class TestClient implements Disposable {
 
   /**
    * Begins TLS as a client, once the server has agreed to it (STARTTLS). What is read and written after that is
-   * encrypted. If the handshake fails, the connection stays open, for the test to read how the server ends it.
+   * encrypted. If the handshake fails, the connection stays open, for the test to read how the server ends it. A server
+   * whose certificate is refused is told so, with a TLS alert.
    *
    * @param options With a {@linkcode MemoryTls}: TLS in memory, and what the server gets to know of the client. Otherwise
    * real TLS: the server's name, the authorities to trust, and the client's certificate. For a certificate to test with:
@@ -212,6 +220,10 @@ export class TestClient implements Disposable {
       const transport = await secure(this.#end, options);
       this.#end = transport;
       return transport.tls;
+    } catch (error) {
+      // The other failures are the server's own, or it has got the alert that they make.
+      if (error instanceof Deno.errors.InvalidData) harmless(this.#send(BAD_CERTIFICATE));
+      throw error;
     } finally {
       this.#beginsTls = false;
     }

@@ -216,6 +216,19 @@ test("a client begins real TLS in memory, verifies the server, and shows its cer
   await assertRejects(() => silent.startTls({ ...options, serverName: "" }), RangeError, 'serverName ""');
 });
 
+test("a client that refuses the certificate of a server tells it so, and reads how the server ends", async () => {
+  const credentials = await tlsCredentials(IDENTITY);
+  await using t = startUpgrading(credentials);
+  const client = await askForTls(t);
+  const refused = client.startTls({ serverName: "example.org", caCerts: AUTHORITY.cert });
+  await assertRejects(() => refused, Deno.errors.InvalidData, "not for example.org");
+  assertEquals(await client.readAll(), "");
+  await client.closeWrite();
+  const { reason, error } = await t.closed();
+  assertEquals(reason, "tls-handshake");
+  assertMatch(String(error), /alert.*bad.?certificate/i);
+});
+
 test("a client in memory can be one that listenTls or proxyProtocol would have announced", async () => {
   const listener = new MemoryListener();
   await using _server = serveConnections({ listener }, (conn) => {
