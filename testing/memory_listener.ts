@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions, checkWhole, DEFAULT_PORT } from "../internal/api/check.ts";
+import { checkOptions, checkWhole, checkWord, DEFAULT_PORT, show } from "../internal/api/check.ts";
 import type { Listener, ProxyInfo, Transport } from "../internal/api/transport.ts";
 import { type MemoryTlsInfo, tlsInfoOf } from "./memory_tls.ts";
 import { End } from "./pipe.ts";
@@ -86,9 +86,12 @@ export class MemoryListener implements Listener {
    * @param options What the server sees of the client besides its address.
    * @returns The client's end. The connection waits in the backlog until the server accepts it.
    * @throws {Deno.errors.ConnectionRefused} If the listener is closed.
-   * @throws {TypeError} If an option is wrong.
+   * @throws {RangeError | TypeError} If the address or an option is wrong.
    */
   connect(remoteAddr: Deno.Addr = this.#nextAddr(), options: MemoryConnectOptions = {}): TestClient {
+    checkAddr(remoteAddr);
+    checkOptions("connect options", options);
+    if (options.proxy !== undefined) checkOptions("proxy", options.proxy);
     return new TestClient(this.#open(remoteAddr, options));
   }
 
@@ -195,6 +198,26 @@ export class MemoryListener implements Listener {
     this.#accepting?.reject(new Deno.errors.BadResource("The listener is closed"));
     for (const end of this.#backlog.splice(0)) end.reset();
   }
+}
+
+/** The kinds of {@linkcode Deno.Addr}. */
+const TRANSPORTS: readonly string[] = ["tcp", "udp", "unix", "unixpacket", "vsock", "tunnel"];
+
+function checkAddr(addr: unknown): void {
+  if (typeof addr !== "object" || addr === null) {
+    const allowed = 'expected an address such as { transport: "tcp", hostname: "192.0.2.1", port: 5000 }';
+    throw new TypeError(`Cannot use remoteAddr ${show(addr)}: ${allowed}`);
+  }
+  const { transport, hostname, port, path } = addr as Record<string, unknown>;
+  checkWord("remoteAddr.transport", transport, TRANSPORTS);
+  if (transport === "tcp" || transport === "udp") {
+    checkText("remoteAddr.hostname", hostname);
+    checkWhole("remoteAddr.port", port as number, 0, 65_535);
+  } else if (transport === "unix" || transport === "unixpacket") checkText("remoteAddr.path", path);
+}
+
+function checkText(name: string, value: unknown): void {
+  if (typeof value !== "string") throw new TypeError(`Cannot use ${name} ${show(value)}: expected a string`);
 }
 
 function tcp(port: number): Deno.NetAddr {

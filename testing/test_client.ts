@@ -89,14 +89,18 @@ export class TestClient implements Disposable {
    *
    * @param data The text or bytes.
    * @returns When the connection has taken everything. Its buffer is bounded, so that waits for the server to read.
-   * @throws {Deno.errors.BrokenPipe} If either end has ended the client's side.
+   * @throws {Deno.errors.BrokenPipe} If either end has ended the client's side. (All errors are rejections.)
    * @throws {Deno.errors.ConnectionReset} If the server has reset the connection.
+   * @throws {TypeError} If the data is neither text nor bytes, or the connection begins TLS.
    */
   write(data: string | Uint8Array): Promise<void> {
     return harmless(this.#write(data));
   }
 
   async #write(data: string | Uint8Array): Promise<void> {
+    if (typeof data !== "string" && !(data instanceof Uint8Array)) {
+      throw new TypeError(`Cannot write ${show(data)}: expected a string or a Uint8Array`);
+    }
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data.slice();
     this.#checkPlain("write");
     if (this.#ended) throw new Deno.errors.BrokenPipe("Cannot write: this side has ended");

@@ -286,6 +286,41 @@ test("a write and an end of a TestClient that are not awaited do no harm when th
   await assertRejects(() => client.closeWrite(), BadResource);
 });
 
+test("addresses and data that are none are refused with an error that says what is allowed", async () => {
+  const listener = new MemoryListener();
+  const address = 'expected an address such as { transport: "tcp", hostname: "192.0.2.1", port: 5000 }';
+  for (
+    const [wrong, message] of [
+      ["x", `Cannot use remoteAddr "x": ${address}`],
+      [null, `Cannot use remoteAddr null: ${address}`],
+      [{}, 'Cannot use remoteAddr.transport undefined: expected "tcp" or "udp" or "unix" or "unixpacket"'],
+      [{ transport: "tcp", port: 1 }, "Cannot use remoteAddr.hostname undefined: expected a string"],
+      [{ transport: "tcp", hostname: "::1", port: "1" }, 'Cannot use remoteAddr.port "1": expected a number'],
+      [
+        { transport: "udp", hostname: "::1", port: 65_536 },
+        "Cannot use remoteAddr.port 65536: expected a whole number",
+      ],
+      [{ transport: "unix", path: 5 }, "Cannot use remoteAddr.path 5: expected a string"],
+    ] as const
+  ) assertThrows(() => listener.connect(wrong as never), Error, message);
+  for (const name of ["connect options", "proxy"]) {
+    const options = name === "proxy" ? { proxy: "x" } : "x";
+    assertThrows(
+      () => listener.connect(undefined, options as never),
+      TypeError,
+      `Cannot use ${name}: expected an object`,
+    );
+  }
+  const client = listener.connect();
+  const server = await listener.accept();
+  for (const [wrong, shown] of [[5, "5"], [undefined, "undefined"], [{}, "an object"], [[1], "an object"]]) {
+    const message = `Cannot write ${shown}: expected a string or a Uint8Array`;
+    await assertRejects(() => client.write(wrong as never), TypeError, message);
+  }
+  await client.write("text");
+  assertEquals(await readText(server), "text");
+});
+
 test("TLS begins behind writes of a TestClient that are not awaited", async () => {
   const listener = new MemoryListener({ bufferBytes: 4 });
   const credentials = new MemoryTls();
