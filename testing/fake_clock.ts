@@ -60,9 +60,10 @@ export class FakeClock implements Clock {
    *
    * @param callback Called once the clock has been moved far enough.
    * @param delay Time in milliseconds until then.
+   * @param _keepAlive Taken so that code that has this clock calls it like any other; it makes no difference.
    * @returns A function that cancels the timer.
    */
-  setTimer(callback: () => void, delay: number): () => void {
+  setTimer(callback: () => void, delay: number, _keepAlive?: boolean): () => void {
     const timer = { at: this.#now + delay, callback };
     this.#timers.add(timer);
     return () => this.#timers.delete(timer);

@@ -1,5 +1,5 @@
-import { assertEquals, assertGreater, assertLess } from "@std/assert";
-import { type Conn, connect, serve, serveConnections, type Server } from "@x/shouty";
+import { assertEquals, assertGreater, assertLess, assertRejects } from "@std/assert";
+import { type Clock, type Conn, connect, serve, serveConnections, type Server } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 
@@ -180,4 +180,39 @@ test("the waits of one FakeClock are no work for another", async () => {
   await end(server, clients);
   assertEquals(accepted, 300);
   assertLess(rounds, 100);
+});
+
+test("a FakeClock is called like any Clock, with three arguments", async () => {
+  const clock = new FakeClock();
+  const rung: string[] = [];
+  clock.setTimer(() => rung.push("for ever"), 5, true);
+  const same: Clock = clock;
+  same.setTimer(() => rung.push("meanwhile"), 5, false);
+  await clock.advance(5);
+  assertEquals(rung, ["for ever", "meanwhile"]);
+});
+
+test("a client can write while the server lingers, and gets BrokenPipe after that", async () => {
+  const { clock, listener } = inMemory();
+  await using server = serveConnections({ listener, clock }, (conn) => conn.close({ lastWord: "bye" }));
+  using client = listener.connect();
+  assertEquals([await client.readLine(), await client.readLine()], ["bye", null]);
+  await client.write("too late\n");
+  await clock.advance(1999);
+  assertEquals(server.stats().active, 1);
+  await client.write("too late\n");
+  await clock.advance(1);
+  assertEquals(server.stats().active, 0);
+  await assertRejects(() => client.write("too late\n"), Deno.errors.BrokenPipe);
+});
+
+test("a client gets ConnectionReset for what it writes after the server has reset the connection", async () => {
+  const clock = new FakeClock();
+  const listener = new MemoryListener({ bufferBytes: 16 });
+  await using server = serve({ listener, clock, writeTimeout: 500 });
+  using client = listener.connect();
+  await client.write("more than fits\ninto the buffer\n");
+  await clock.advance(500);
+  assertEquals(server.stats().closed["write-timeout"], 1);
+  await assertRejects(() => client.write("more\n"), Deno.errors.ConnectionReset);
 });
