@@ -2,7 +2,15 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { ask, TOKEN } from "../kit/admin.ts";
 import { PERMISSIONS, start, test } from "../kit/admin_command.ts";
 import { within } from "../kit/bounded.ts";
-import { listening, NO_SIGNALS, runCommand, startServer, Subprocess } from "../kit/command.ts";
+import {
+  HAS_SCRIPT,
+  listening,
+  NO_SIGNALS,
+  runCommand,
+  startInTerminal,
+  startServer,
+  Subprocess,
+} from "../kit/command.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
 
@@ -177,6 +185,34 @@ test("The admin port of the command, and its client, use a Unix socket", async (
   assertEquals([missing.code, missing.stderr], [1, `shouty: ${expected}\n`]);
   await Deno.remove(folder, { recursive: true });
 }, NO_UNIX);
+
+const NO_TERMINAL = HAS_SCRIPT ? "" : " (skipped: util-linux's script is not installed)";
+
+for (const what of ["a Unix socket", "a TCP port"]) {
+  test(
+    `On a terminal, the admin port at ${what} goes on without a question after the permissions were given up`,
+    async () => {
+      const folder = await Deno.makeTempDir();
+      const path = `${folder}/admin.sock`;
+      const unix = what === "a Unix socket";
+      const args = ["--hostname", "127.0.0.1", "--port", "0", "--admin", unix ? `unix:${path}` : "127.0.0.1:0"];
+      await using server = startInTerminal(["run", "-A", "mod.ts", ...args]);
+      const [, port] = await server.stdoutMatch(/admin on \S+?(?::(\d+))?\r\n/);
+      await server.stdoutMatch(/listening on/);
+      const addr: Deno.Addr = unix
+        ? { transport: "unix", path }
+        : { transport: "tcp", hostname: "127.0.0.1", port: Number(port) };
+      // The port has told Deno twice to go on accepting by then. A question would end the answers.
+      const status = () => within(20, ask(addr, "GET /status", unix ? { host: "localhost" } : {}));
+      while (JSON.parse((await status()).body).uptimeMs < 2500);
+      await server.type("\x03");
+      const { code, stdout } = await server.outcome();
+      assertEquals([code, stdout.includes("Deno requests")], [0, false]);
+      await Deno.remove(folder, { recursive: true });
+    },
+    NO_TERMINAL,
+  );
+}
 
 const NO_ULIMIT = Deno.build.os === "windows" ? " (skipped: Windows has no limit of descriptors)" : "";
 

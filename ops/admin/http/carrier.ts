@@ -47,7 +47,7 @@ export class Carrier {
     this.#clock = clock;
     this.#bounds = bounds;
     server.keepAliveTimeout = bounds.idleMs;
-    server.once("listening", () => this.#goOnListening());
+    server.once("listening", () => this.#goOnAccepting());
     server.on("connection", (socket: Socket) => this.#enter(socket));
     server.on("request", (request, response) => this.#handle(request, response));
     server.on("clientError", (error: Error & { code?: string }, socket: Socket) => this.#misread(error, socket));
@@ -89,15 +89,22 @@ export class Carrier {
   /**
    * Listens again from time to time. When the process is out of descriptors, one `accept` of Deno's `node:net` fails, and
    * it makes no other, without a word: the port would be dead for ever, health checks included. Listening again on the
-   * socket makes a TCP port go on, and changes nothing for one that accepts. A Unix socket cannot be helped this way.
+   * socket makes a TCP port go on, and changes nothing for one that accepts. A Unix socket cannot be helped this way, and
+   * must not be told: Deno would ask for the permissions to read and write its file again, on the terminal if they have
+   * been given up, and the whole process would wait for the answer.
    */
-  #goOnListening(): void {
-    this.#cancelListening = this.#clock.setTimer(() => this.#goOnListening(), LISTEN_MS, false);
+  #goOnAccepting(): void {
+    if (typeof this.server.address() === "string") return;
+    this.#cancelListening = this.#clock.setTimer(() => this.#listenAgain(), LISTEN_MS, false);
+  }
+
+  #listenAgain(): void {
     try {
       (this.server as Listening)._handle?.listen?.(BACKLOG);
     } catch {
       // The next time may do.
     }
+    this.#goOnAccepting();
   }
 
   #enter(socket: Socket): void {
