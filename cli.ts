@@ -21,6 +21,7 @@ import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/
 import { answer } from "./cli/help/help.ts";
 import { endProcess } from "./cli/process/end.ts";
 import { Host } from "./cli/process/host.ts";
+import { type Shutdown, shutdownOf } from "./cli/process/leaving.ts";
 import { openLate } from "./cli/admin/late.ts";
 import type { Target, UnixTarget } from "./cli/line/kinds.ts";
 import { type ListenFlags, neededToAccept, neededToListen, type Opened, openListeners } from "./cli/listen.ts";
@@ -145,7 +146,7 @@ async function serveUntilStopped({ values, given, written, ignored }: Given<type
     await host.serving(running.opened, { server, handedOver: () => admin?.close(), stop: stop.signal, log });
     if (host.takesOver) admin = await openLate(openAdmin, stop.signal, log);
     keepOnly(...neededToAccept(options), ...host.neededToRun);
-    attachAdmin(admin, server, log);
+    attachAdmin(admin, running, log);
     return await exitCodeOf(server, host, log);
   } catch (error) {
     if (error instanceof CommandError && logFormat === "json") logFailure(error, log);
@@ -166,18 +167,30 @@ function around(log: Log, signal: AbortSignal, { metrics, traceOf }: Partial<Mea
   return { log, signal, metrics, secure, onEvent };
 }
 
+/** A server, and what was opened for it. */
+interface Running {
+  readonly server: Server | WorkersServer;
+  readonly opened: Opened;
+  /** Begins its end. */
+  readonly shutdown: Shutdown;
+}
+
 /** Serves in this isolate or in workers. */
 async function serveAs(
   options: Parameters<typeof serveAlone>[0] & Parameters<typeof serveByWorkers>[0],
   given: ReadonlySet<string>,
   around: Surroundings,
-): Promise<{ readonly server: Server | WorkersServer; readonly opened: Opened }> {
-  const running =
-    await (options.workers === null
-      ? serveAlone(options, given, around)
-      : (await import("./cli/process/workers.ts")).serveByWorkers(options, given, around));
+): Promise<Running> {
+  const running = await (options.workers === null ? serveAlone : serveApart)(options, given, around);
   around.metrics?.watch(running.server);
   return running;
+}
+
+/** Serves in workers. */
+async function serveApart(...args: Parameters<typeof serveByWorkers>): Promise<Running> {
+  const { serveByWorkers } = await import("./cli/process/workers.ts");
+  const { server, opened } = await serveByWorkers(...args);
+  return { server, opened, shutdown: (options) => server.shutdown(options) };
 }
 
 /** Serves in this isolate. */
@@ -185,11 +198,14 @@ async function serveAlone(
   options: ListenFlags & Omit<ServeOptions, "listener"> & { readonly kept: readonly PermissionName[] },
   given: ReadonlySet<string>,
   { log, signal, metrics, secure, onEvent }: Surroundings,
-): Promise<{ readonly server: Server; readonly opened: Opened }> {
+): Promise<Running> {
   const opened = await openListeners({ ...options, onHandshake: metrics?.onHandshake }, given, log);
   for (const addr of opened.secure) secure.add(addr);
-  const server = serve({ ...options, listener: opened.listeners, signal, onEvent }, metrics?.timed(shout));
-  return { server, opened };
+  const server = serve({ ...options, listener: opened.listeners, onEvent }, metrics?.timed(shout));
+  const shutdown = shutdownOf(server, opened.bound, options);
+  if (signal.aborted) shutdown();
+  else signal.addEventListener("abort", () => shutdown());
+  return { server, opened, shutdown };
 }
 
 /** Logs what holds from the start on. */
@@ -208,10 +224,10 @@ function logFailure(error: CommandError, log: Log): void {
 }
 
 /** Has the admin port show the server, and steer it. */
-function attachAdmin(admin: AdminPort | undefined, server: Server | WorkersServer, log: Log): void {
+function attachAdmin(admin: AdminPort | undefined, { server, shutdown }: Running, log: Log): void {
   admin?.attach(server, (options) => {
     log.write("debug", "admin-drain", () => "received POST /drain");
-    return server.shutdown(options);
+    return shutdown(options);
   });
 }
 

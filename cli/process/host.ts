@@ -79,12 +79,12 @@ export class Host {
 
   /** Tells the others that the server listens, and later that it stops; call it after {@linkcode open}. */
   async serving(
-    { bound, listeners }: Opened,
+    { bound }: Opened,
     parts: Pick<UpgradeParts, "server" | "handedOver" | "stop" | "log">,
   ): Promise<void> {
     const [program, notifier] = [this.#program, this.#notifier!];
     parts.stop.addEventListener("abort", notifier.stopping);
-    const upgrade = new Upgrade({ ...parts, flags: this.#flags, program, bound, listeners, notifier });
+    const upgrade = new Upgrade({ ...parts, flags: this.#flags, program, bound, notifier });
     this.#upgrade.resolve(upgrade);
     this.#upgradeOver = () => upgrade.over;
     await tellParent(this.#flags);

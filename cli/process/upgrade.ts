@@ -5,8 +5,7 @@
  * @module
  */
 
-import { formatAddr, type Listener } from "../../internal/api/transport.ts";
-import type { Server } from "../../internal/server/running.ts";
+import { formatAddr } from "../../internal/api/transport.ts";
 import type { FdListener } from "../../ops/fd/fd_listener.ts";
 import { CommandError, reasonOf } from "../errors.ts";
 import type { SERVE } from "../line/flags.ts";
@@ -14,6 +13,7 @@ import type { Bound } from "../listen.ts";
 import type { Log } from "../log/log.ts";
 import type { Values } from "../line/parse.ts";
 import { print } from "../print.ts";
+import { canShare, type LeavingServer, release, serveAccepted } from "./leaving.ts";
 import { argsFor, type CommandLine } from "./program.ts";
 import type { Notifier } from "./systemd.ts";
 
@@ -23,11 +23,11 @@ const READY = "READY=1\n";
 /** Variables that are about the old process; set to empty for the new process, which treats them as unset. */
 const NOT_ITS_OWN = { LISTEN_PID: "", LISTEN_FDS: "", LISTEN_FDNAMES: "", WATCHDOG_PID: "" };
 
-/** Maximum time in milliseconds to prepare the connections that were accepted before the new process took over. */
-const QUEUED_MS = 10_000;
-
-/** Time in milliseconds between two looks at whether they are prepared. */
-const LOOK_MS = 20;
+/**
+ * Maximum number of looks at whether the connections that were accepted before the new process took over are prepared and
+ * served; they make ten seconds.
+ */
+const QUEUED_LOOKS = 500;
 
 /** Maximum time in milliseconds that a new process which is told to end may take, before it is killed. */
 const ENDING_MS = 5000;
@@ -39,9 +39,7 @@ export interface UpgradeParts {
   readonly program: CommandLine | undefined;
   /** The listening sockets. */
   readonly bound: readonly Bound[];
-  /** The listeners on them, with their wrappers. */
-  readonly listeners: readonly Listener[];
-  readonly server: Pick<Server, "shutdown">;
+  readonly server: LeavingServer;
   readonly notifier: Notifier;
   /** Called when another process has taken over: it frees what that process opens then. */
   readonly handedOver: () => unknown;
@@ -161,19 +159,12 @@ export class Upgrade {
 
   /** Serves what this process has accepted, and then drains. */
   async #leave(): Promise<void> {
-    const { bound, listeners, server } = this.#parts;
-    for (const { listener } of bound) await (listener as FdListener).release();
-    const until = performance.now() + QUEUED_MS;
-    while (listeners.some(({ queued = 0 }) => queued > 0) && performance.now() < until) {
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-    }
+    const { bound, server } = this.#parts;
+    await release(bound);
+    await serveAccepted(server, QUEUED_LOOKS);
     // Nothing sends clients here any more, so there is nothing to delay the drain for.
     await server.shutdown({ delay: 0 });
   }
-}
-
-function canShare(listener: Listener): boolean {
-  return "inherit" in listener;
 }
 
 /** Settles when the new process has said that it is ready; never, if it does not. */

@@ -1,11 +1,12 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { CommandError } from "../../cli/errors.ts";
 import { readSystemd } from "../../cli/process/systemd.ts";
+import { ask as askAdmin } from "../kit/admin.ts";
 import { within } from "../kit/bounded.ts";
-import { ask, converse, listening, runCommand, startCommand, Subprocess } from "../kit/command.ts";
+import { ask, converse, listening, runCommand, type ServerProcess, startCommand, Subprocess } from "../kit/command.ts";
 import { boundFd, closeFd, connectedFd, datagramFd, listeningFd, NO_FD, unixFd, withFd } from "../kit/fd.ts";
 import { IDENTITY } from "../kit/tls.ts";
-import { startOnFd } from "../kit/upgrades.ts";
+import { adminOf, startOnFd, untilAccepted, Waiting } from "../kit/upgrades.ts";
 
 function test(name: string, body: () => Promise<void>, missing = NO_FD): void {
   Deno.test({ name: name + missing, ignore: missing !== "", fn: () => within(120, body()) });
@@ -167,4 +168,44 @@ for (const [engine, permissions] of Object.entries(ENGINES)) {
     for (const client of clients) client.close();
     assertEquals(await converse(server, "after\n"), "AFTER\n");
   });
+}
+
+/** Why clients wait, and how the server is told to end. */
+const WAITS: Readonly<Record<string, { args: string[]; pause?: true; kept?: number; drain?: true }>> = {
+  "for the end of a pause": { args: [], pause: true },
+  "for the end of a pause, at a drain over HTTP": { args: [], pause: true, drain: true },
+  "for the end of a pause, at a drain that begins later": { args: ["--drain-delay", "1500ms"], pause: true },
+  "for room": { args: ["--max-connections", "1", "--at-capacity", "wait"], kept: 1 },
+  "for the rate": { args: ["--accept-rate", "1"], kept: 1 },
+};
+
+for (const engine of Object.keys(ENGINES)) {
+  for (const [why, { args, pause, kept = 0, drain }] of Object.entries(WAITS)) {
+    test(`Clients that wait ${why} are all answered by this process or the next, with --engine ${engine}`, async () => {
+      const fd = listeningFd();
+      const all = ["--listen-fd", `${fd}`, "--engine", engine, "--admin", "127.0.0.1:0", "--drain", "finish", ...args];
+      const start = async (): Promise<ServerProcess> =>
+        await listening(withFd(fd, () => startCommand(all, { permissions: ENGINES[engine] }), true));
+      try {
+        await using first = await start();
+        const admin = await adminOf(first);
+        using keeping = await Waiting.at(first.port, kept);
+        await untilAccepted(admin, kept);
+        if (pause) assertEquals((await askAdmin(admin, "POST /pause")).status, 200);
+        using waiting = await Waiting.at(first.port, 5);
+        // On epoll, they wait in the kernel, but for the one that the server has asked for already.
+        await untilAccepted(admin, engine === "deno" ? kept + 5 : pause ? 1 : kept);
+        if (drain) assertEquals((await askAdmin(admin, "POST /drain")).status, 202);
+        else first.signal("SIGTERM");
+        assertEquals((await first.outcome()).code, 0);
+        await using second = await start();
+        assertEquals(await waiting.answers(), ["LINE 0\n", "LINE 1\n", "LINE 2\n", "LINE 3\n", "LINE 4\n"]);
+        assertEquals((await keeping.answers()).length, kept);
+        second.signal("SIGTERM");
+        assertEquals((await second.outcome()).code, 0);
+      } finally {
+        closeFd(fd);
+      }
+    });
+  }
 }

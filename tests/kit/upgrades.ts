@@ -4,6 +4,8 @@
  * @module
  */
 
+import { ask } from "./admin.ts";
+import { within } from "./bounded.ts";
 import { startCommand, type StartOptions, type Subprocess } from "./command.ts";
 import { listeningFd, withFd } from "./fd.ts";
 
@@ -64,6 +66,54 @@ export class Lineage implements AsyncDisposable {
 export function startOnFd(args: string[], options: StartOptions = {}): Subprocess {
   const fd = listeningFd();
   return withFd(fd, () => startCommand(["--listen-fd", `${fd}`, ...args], options));
+}
+
+/** The admin port of a server on the loopback. */
+export async function adminOf(server: Subprocess): Promise<Deno.NetAddr> {
+  const [, port] = await server.stderrMatch(/ admin on 127\.0\.0\.1:(\d+)\n/);
+  return { transport: "tcp", hostname: "127.0.0.1", port: Number(port) };
+}
+
+/** Clients that have sent a line each, and wait until they are served. */
+export class Waiting implements Disposable {
+  readonly #conns: Deno.TcpConn[];
+
+  private constructor(conns: Deno.TcpConn[]) {
+    this.#conns = conns;
+  }
+
+  /** Connects clients, one after another, and sends their lines. */
+  static async at(port: number, clients: number): Promise<Waiting> {
+    const conns: Deno.TcpConn[] = [];
+    for (let i = 0; i < clients; i++) {
+      const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+      conns.push(conn);
+      await conn.write(new TextEncoder().encode(`line ${i}\n`));
+    }
+    return new Waiting(conns);
+  }
+
+  /** What comes back to each; each leaves once it has a line. */
+  async answers(): Promise<string[]> {
+    return await Promise.all(
+      this.#conns.splice(0).map(async (conn) => {
+        using _ = conn;
+        return await within(60, readLine(conn)).catch((error) => String(error));
+      }),
+    );
+  }
+
+  [Symbol.dispose](): void {
+    for (const conn of this.#conns) conn.close();
+  }
+}
+
+/** Waits until a server has accepted so many connections, those included that it does not serve yet. */
+export async function untilAccepted(admin: Deno.NetAddr, connections: number): Promise<void> {
+  for (let accepted = 0; accepted < connections;) {
+    const { stats } = JSON.parse((await ask(admin, "GET /status")).body);
+    accepted = stats.accepted + stats.queued;
+  }
 }
 
 /** Clients that connect, send lines one by one and close, again and again. */

@@ -3,7 +3,8 @@ import { within } from "../kit/bounded.ts";
 import { ask, converse, runCommand, startCommand, type StartOptions, Subprocess } from "../kit/command.ts";
 import { listeningFd, NO_FD, withFd } from "../kit/fd.ts";
 import { freePort } from "../kit/haproxy.ts";
-import { Lineage, Load, startOnFd } from "../kit/upgrades.ts";
+import { ask as askAdmin } from "../kit/admin.ts";
+import { adminOf, Lineage, Load, startOnFd, untilAccepted, Waiting } from "../kit/upgrades.ts";
 
 /** Registers a test that needs descriptors, and a system with SIGUSR2. */
 function test(name: string, body: () => Promise<void>): void {
@@ -28,7 +29,34 @@ const WAYS: Readonly<Record<string, (args: string[], options?: StartOptions) => 
     }),
 };
 
+/** Why clients wait at an upgrade, and the number of those that do not. */
+const WAITS: Readonly<Record<string, { args: string[]; pause?: true; kept: number }>> = {
+  "for the end of a pause": { args: [], pause: true, kept: 0 },
+  "for room": { args: ["--max-connections", "1", "--at-capacity", "wait"], kept: 1 },
+  "for the rate": { args: ["--accept-rate", "1"], kept: 1 },
+};
+
 for (const [way, start] of Object.entries(WAYS)) {
+  for (const [why, { args, pause, kept }] of Object.entries(WAITS)) {
+    test(`clients that wait ${why} at an upgrade are all answered by one of the processes, with ${way}`, async () => {
+      await using servers = new Lineage(
+        start(["--upgrade", "--drain", "finish", "--admin", "127.0.0.1:0", ...args]),
+      );
+      const port = await servers.port();
+      const admin = await adminOf(servers.first);
+      using keeping = await Waiting.at(port, kept);
+      await untilAccepted(admin, kept);
+      if (pause) assertEquals((await askAdmin(admin, "POST /pause")).status, 200);
+      using waiting = await Waiting.at(port, 5);
+      // On epoll, they wait in the kernel, but for the one that the server has asked for already.
+      await untilAccepted(admin, way.includes("Deno") ? kept + 5 : pause ? 1 : kept);
+      const second = await servers.upgrade(servers.first.pid);
+      assertEquals(await waiting.answers(), ["LINE 0\n", "LINE 1\n", "LINE 2\n", "LINE 3\n", "LINE 4\n"]);
+      assertEquals((await keeping.answers()).length, kept);
+      await servers.stop(second);
+    });
+  }
+
   test(`under load, two upgrades refuse no connection and lose no line, with ${way}`, async () => {
     await using servers = new Lineage(start(["--upgrade", "--drain-timeout", "60s"]));
     const port = await servers.port();
