@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isIP } from "node:net";
 import type { ServerEvent } from "../../internal/api/events.ts";
 import { count } from "../../internal/api/errors.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
@@ -63,7 +64,10 @@ export async function serveByWorkers(
   const { log, signal, onEvent, secure } = around;
   const places = placesOf(flags, given);
   const targets: Target[] = [];
-  for (const { port } of places) targets.push(await bindFirst({ hostname: flags.hostname, port: port! }, flags, probe));
+  for (const { port } of places) {
+    const target = { hostname: flags.hostname, port: port! };
+    targets.push(await bindFirst(target, flags, (address) => probe(address, flags.engine)));
+  }
   const work = (files: TlsCredentials | null): Work => ({ flags: pick(flags), places: worksOf(places, flags), files });
   const passOn = (files: TlsCredentials) => server.reload(work(files));
   const security = flags.tlsCert === null ? undefined : await loadSecurity(flags, log, passOn);
@@ -88,10 +92,19 @@ async function started<T>(address: string, start: () => Promise<T>): Promise<T> 
   }
 }
 
-/** Tries an address, before all workers do. */
-function probe(target: Target): Target {
-  Deno.listen(target).close();
-  return target;
+/**
+ * Tries an address, before all workers do. On Deno's sockets they need the permission for what was bound, in place of that
+ * for a name or for port 0: without it, Deno would prompt on a terminal.
+ */
+function probe(target: Target, engine: ServeValues["engine"]): Target {
+  using listener = Deno.listen(target);
+  if (engine === "epoll") return target;
+  const { hostname, port } = listener.addr as Deno.NetAddr;
+  const bound = isIP(target.hostname) ? target : { ...target, hostname };
+  const host = formatTarget({ ...bound, port });
+  if (Deno.permissions.querySync({ name: "net", host }).state === "granted") return bound;
+  const flag = target.port === 0 ? bound.hostname : host;
+  throw new Error(`no permission for the workers to use ${host}, which --allow-net=${flag} grants`);
 }
 
 /** A worker would be refused its own module; Deno would prompt for the permission on a terminal. */

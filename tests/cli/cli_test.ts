@@ -187,6 +187,38 @@ Deno.test({
   },
 });
 
+/** Flags that listen where a permission for a name, or for port 0, does not reach, and the line that says so. */
+const NAMES_ONLY: readonly [args: string[], permissions: string[], line: RegExp][] = [
+  [
+    ["--hostname", "localhost", "--port", "0", "--workers", "2"],
+    ["--allow-net=localhost", "--allow-read"],
+    /^shouty: cannot listen on localhost:0: no permission for the workers to use \S+:\d+, which --allow-net=\S+ grants\r\n$/,
+  ],
+  [
+    ["--hostname", "127.0.0.1", "--port", "0", "--workers", "2"],
+    ["--allow-net=127.0.0.1:0", "--allow-read"],
+    /^shouty: cannot listen on 127\.0\.0\.1:0: no permission for the workers to use 127\.0\.0\.1:\d+, which --allow-net=127\.0\.0\.1 grants\r\n$/,
+  ],
+  [
+    ["--hostname", "localhost", "--port", "0", "--admin", "localhost:0"],
+    ["--allow-net=localhost"],
+    /^shouty: cannot open the admin port on localhost:0: requires net access to "\S+:0", run again with the --allow-net flag\r\n$/,
+  ],
+];
+
+for (const [args, permissions, line] of NAMES_ONLY) {
+  Deno.test({
+    name: `Nothing prompts on a terminal: ${args.join(" ")} with ${permissions[0]} is refused${NO_TERMINAL}`,
+    ignore: !HAS_SCRIPT,
+    async fn() {
+      await using command = startInTerminal(["run", ...permissions, "mod.ts", ...args]);
+      await command.stdoutMatch(/Deno requests|shouty: .*\r\n/);
+      assertMatch(command.stdout, line);
+      assertEquals((await command.outcome()).code, 1);
+    },
+  });
+}
+
 Deno.test({
   name: `Nothing prompts on a terminal: without its permission, the environment is not read${NO_TERMINAL}`,
   ignore: !HAS_SCRIPT,

@@ -97,9 +97,12 @@ function listenUnix(server: Server, { path, mode }: { path: string; mode: number
   });
 }
 
-/** Asks for a permission as `Deno.listen` does. Without it, `node:net` throws where nothing can catch the error. */
+/**
+ * Throws if a permission is not granted. Without this, `node:net` would throw where nothing can catch the error, and on a
+ * terminal Deno would ask for it first, in a question that stops the process.
+ */
 async function permit(descriptor: Deno.PermissionDescriptor): Promise<void> {
-  const { state } = await Deno.permissions.request(descriptor);
+  const { state } = await Deno.permissions.query(descriptor);
   if (state === "granted") return;
   const { name } = descriptor;
   const what = "host" in descriptor ? descriptor.host : "path" in descriptor ? descriptor.path : "";
