@@ -96,7 +96,7 @@ async function worded(error: unknown, address: string, flags: ClientFlags): Prom
     if (error instanceof TlsCredentialsError) {
       const option = FILES[error.option as keyof typeof FILES];
       const file = `--${flagName(option)} ${quote(String(flags[option]))}`;
-      return new CommandError(`cannot use ${file}: ${error.problem}`, 1);
+      return new CommandError(`cannot use ${file}: ${error.problem}`, 2);
     }
   }
   // These messages name the address, and their causes do not.

@@ -6,7 +6,10 @@
 
 /** Ends the command with one line for the user and an exit code. */
 export class CommandError extends Error {
-  /** 2 if the command line is wrong, 1 for any other failure. */
+  /**
+   * 2 if the command line is wrong, or what is in a file that it names: another try would fail, too. 1 for any other
+   * failure, such as a file that cannot be read.
+   */
   readonly exitCode: 1 | 2;
   /** Whether the line is in the log already. */
   logged = false;

@@ -95,7 +95,7 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
     if (!(error instanceof TlsCredentialsError)) throw error;
     const option = FLAGS[error.option as keyof typeof FLAGS];
     const file = `--${flagName(option)} ${quote(String(flags[option]))}`;
-    throw new CommandError(`cannot use ${file}: ${error.problem}`, 1);
+    throw new CommandError(`cannot use ${file}: ${error.problem}`, 2);
   }
 }
 

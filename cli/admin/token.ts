@@ -26,5 +26,5 @@ export async function readToken(path: string | null, variable: string | undefine
   }
   const token = (await readFile("--admin-token-file", path)).replace(/\r?\n$/, "");
   if (isToken(token)) return token;
-  throw new CommandError(`cannot use --admin-token-file ${quote(path)}: expected ${TOKEN_ALLOWED}`, 1);
+  throw new CommandError(`cannot use --admin-token-file ${quote(path)}: expected ${TOKEN_ALLOWED}`, 2);
 }

@@ -134,9 +134,9 @@ test("The command words in one line why it opens no admin port", async () => {
   const variable = { SHOUTY_ADMIN_TOKEN: "se cret" };
   await says(2, ["--admin", "127.0.0.1:0"], `cannot use SHOUTY_ADMIN_TOKEN: ${token}`, variable);
   const withFile = ["--admin", "127.0.0.1:0", "--admin-token-file", file];
-  await says(1, withFile, `cannot use --admin-token-file "${file}": ${token}`);
+  await says(2, withFile, `cannot use --admin-token-file "${file}": ${token}`);
   await Deno.writeTextFile(file, "se\ncret-secret-secret-secret");
-  await says(1, withFile, `cannot use --admin-token-file "${file}": ${token}`);
+  await says(2, withFile, `cannot use --admin-token-file "${file}": ${token}`);
   await Deno.remove(file);
   await says(1, withFile, `cannot read --admin-token-file "${file}": no such file or directory`);
   const { server, at } = await start();

@@ -228,9 +228,9 @@ test("connect words in one line what is wrong with its flags, before it connects
   assertEquals(await says([...tls, "--tls-ca", `${ca}.gone`], gone), 1);
   // The name of the file, and not that of the library's option.
   const noCa = `cannot use --tls-ca "${key}": there is no PEM certificate in it`;
-  assertEquals(await says([...tls, "--tls-ca", key], noCa), 1);
+  assertEquals(await says([...tls, "--tls-ca", key], noCa), 2);
   const keyless = `cannot use --tls-cert "${cert}": there is no PEM private key in it, and no separate key is given`;
-  assertEquals(await says([...tls, "--tls-cert", cert], keyless), 1);
+  assertEquals(await says([...tls, "--tls-cert", cert], keyless), 2);
 });
 
 test(

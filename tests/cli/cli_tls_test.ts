@@ -140,7 +140,7 @@ Deno.test("The command warns of a certificate that has expired, and serves with 
   assertMatch(server.stderr, /warn clients may refuse the certificate in ".*cert\.pem": it expired on /);
 });
 
-Deno.test("The command words what is wrong with its certificate's files in one line", async () => {
+Deno.test("The command words what is wrong with its certificate's files in one line: 2 if they are wrong, 1 if one cannot be read", async () => {
   await using files = await withCertificate();
   const { cert, key, ca, options } = files;
   const says = async (args: string[], message: string, permissions = options.permissions) => {
@@ -150,7 +150,7 @@ Deno.test("The command words what is wrong with its certificate's files in one l
   };
   const tls = ["--tls-cert", cert, "--tls-key", key];
   const keyless = `cannot use --tls-cert "${cert}": there is no PEM private key in it, and no separate key is given`;
-  assertEquals(await says(tls.slice(0, 2), keyless), 1);
+  assertEquals(await says(tls.slice(0, 2), keyless), 2);
   assertEquals(await says(tls.slice(2), "cannot use --tls-key without --tls-cert: expected both"), 2);
   assertEquals(await says(["--tls-client-ca", ca], "cannot use --tls-client-ca without --tls-cert: expected both"), 2);
   assertEquals(
@@ -160,10 +160,10 @@ Deno.test("The command words what is wrong with its certificate's files in one l
   const forbidden = `cannot read --tls-cert "${cert}": no permission to read it, which --allow-read=${cert} grants`;
   assertEquals(await says(tls, forbidden, ["--allow-net"]), 1);
   const swapped = ["--tls-cert", key, "--tls-key", cert];
-  assertEquals(await says(swapped, `cannot use --tls-cert "${key}": there is no PEM certificate in it`), 1);
+  assertEquals(await says(swapped, `cannot use --tls-cert "${key}": there is no PEM certificate in it`), 2);
   await Deno.writeTextFile(ca, "nonsense");
   const noCa = `cannot use --tls-client-ca "${ca}": there is no PEM certificate in it`;
-  assertEquals(await says([...tls, "--tls-client-ca", ca], noCa), 1);
+  assertEquals(await says([...tls, "--tls-client-ca", ca], noCa), 2);
   await Deno.remove(key);
   assertEquals(await says(tls, `cannot read --tls-key "${key}": no such file or directory`), 1);
 });
