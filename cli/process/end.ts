@@ -15,6 +15,10 @@ let ending = false;
  * Ends the process. Only the first call counts: a second signal has its own exit code, and ends the connections, after
  * which the command comes to its end, too.
  *
+ * While Deno exports telemetry, the process ends after the last exports, for which Deno waits in each way out, also in
+ * `Deno.exit`: up to `OTEL_EXPORTER_OTLP_TIMEOUT` for the spans, and again for the figures. It takes a signal to a process
+ * that may send one, or an abort with a core dump, to end without them.
+ *
  * @param exitCode The exit code.
  */
 export function endProcess(exitCode: number): void {
