@@ -7,6 +7,7 @@
 import { CommandError } from "../errors.ts";
 import { flagName, type SERVE } from "./flags.ts";
 import type { Values } from "./parse.ts";
+import { UPGRADE } from "../process/descriptors.ts";
 import { canProxy, isTcp, type Place, placesOf } from "./places.ts";
 
 type ServeValues = Values<typeof SERVE.flags>;
@@ -28,6 +29,7 @@ export function checkTogether(values: ServeValues, given: ReadonlySet<string>, w
   checkPair(written.has("tlsHandshakeTimeout") && tlsCert === null, "tlsHandshakeTimeout", "without", "tlsCert");
   checkPair(written.has("unixMode") && unix === null, "unixMode", "without", "unix");
   checkPair(engine === "epoll" && unix !== null, "engine epoll", "with", "unix");
+  checkChild(values, written);
   checkDescriptors(values, given);
   checkWorkers(values);
   const places = placesOf(values, given);
@@ -56,6 +58,12 @@ function checkPorts(places: readonly Place[]): void {
   const [first, second] = places.filter(({ port }) => port !== undefined);
   if (second === undefined || first.port !== second.port || first.port === 0) return;
   throw new CommandError(`cannot use --port ${first.port} with --tls-port ${second.port}: expected two ports`, 2);
+}
+
+/** Throws if the word for the new process of an upgrade is not there as the old one writes it, with descriptors. */
+function checkChild({ upgrade, listenFd }: ServeValues, written: ReadonlySet<string>): void {
+  if (upgrade !== "child" || written.has("upgrade") && written.has("listenFd") && Array.isArray(listenFd)) return;
+  throw new CommandError(`cannot use --upgrade "child": expected ${UPGRADE.allowed}`, 2);
 }
 
 /** Throws if descriptors are to be listened on, and other places too. */

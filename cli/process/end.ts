@@ -16,8 +16,8 @@ let ending = false;
  * which the command comes to its end, too.
  *
  * While Deno exports telemetry, the process ends after the last exports, for which Deno waits in each way out, also in
- * `Deno.exit`: up to `OTEL_EXPORTER_OTLP_TIMEOUT` for the spans, and again for the figures. It takes a signal to a process
- * that may send one, or an abort with a core dump, to end without them.
+ * `Deno.exit`: up to `OTEL_EXPORTER_OTLP_TIMEOUT` for the spans, and again for the figures. A signal that ends a process
+ * takes a permission that the command has given up, and an abort leaves a core dump and another exit code.
  *
  * @param exitCode The exit code.
  */

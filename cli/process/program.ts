@@ -49,15 +49,19 @@ async function readWords(): Promise<string[]> {
   }
 }
 
-/** The arguments with which the new process gets the sockets, in place of those that this process has got. */
+/**
+ * The arguments with which the new process gets the sockets, in place of those that this process has got. They come before
+ * a `--`, behind which there are no flags.
+ */
 export function argsFor(args: readonly string[], descriptors: readonly Descriptor[]): string[] {
   const kept: string[] = [];
-  for (let i = 0; i < args.length; i++) {
+  const end = args.includes("--") ? args.indexOf("--") : args.length;
+  for (let i = 0; i < end; i++) {
     const [flag] = args[i].split("=", 1);
     if (flag !== "--listen-fd" && flag !== "--upgrade") kept.push(args[i]);
     // The flag's value is the next argument; --upgrade may have none.
     else if (flag === args[i] && (flag === "--listen-fd" || /^(on|off|child)$/.test(args[i + 1] ?? ""))) i++;
   }
   const list = descriptors.map(({ fd, tls }) => `${fd}${tls ? ":tls" : ""}`).join(",");
-  return [...kept, `--listen-fd=${list}`, "--upgrade=child"];
+  return [...kept, `--listen-fd=${list}`, "--upgrade=child", ...args.slice(end)];
 }

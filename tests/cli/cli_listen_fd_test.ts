@@ -124,6 +124,11 @@ const MISTAKES: Readonly<Record<string, [args: string[], env: Record<string, str
     {},
     "cannot use --listen-fd with --port: expected one of them",
   ],
+  "the word for the new process of an upgrade, from a user": [
+    ["--port", "0", "--upgrade=child"],
+    {},
+    'cannot use --upgrade "child": expected on or off',
+  ],
   "TLS without a certificate": [
     ["--listen-fd", "3:tls"],
     {},

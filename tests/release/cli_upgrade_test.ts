@@ -113,6 +113,16 @@ for (const [way, start] of Object.entries(WAYS)) {
   });
 }
 
+test("A -- at the end of the command line keeps no new process from taking over", async () => {
+  const permissions = ["--allow-net", "--allow-run"];
+  await using servers = new Lineage(startOnFd(["--upgrade", "--"], { permissions }));
+  const port = await servers.port();
+  Deno.kill(servers.first.pid, "SIGUSR2");
+  const [, second] = await servers.first.stderrMatch(/process (\d+) has taken over|kept running/);
+  assertEquals(await converse({ hostname: "127.0.0.1", port }, "new\n"), "NEW\n");
+  assertEquals((await servers.stop(Number(second ?? servers.first.pid))).includes("kept running"), false);
+});
+
 test("The admin port is the new process's after an upgrade, and answers until then and from then on", async () => {
   const permissions = ["--allow-net", "--allow-run", "--allow-read"];
   await using servers = new Lineage(startOnFd(["--upgrade", "--admin", `127.0.0.1:${freePort()}`], { permissions }));
