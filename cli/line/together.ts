@@ -32,6 +32,7 @@ export function checkTogether(values: ServeValues, given: ReadonlySet<string>, w
   checkChild(values, written);
   checkDescriptors(values, given);
   checkWorkers(values);
+  checkUpgrade(values, written);
   const places = placesOf(values, given);
   checkPorts(places);
   checkProxies(proxyProtocol, places);
@@ -85,6 +86,12 @@ function checkWorkers({ workers, unix, trace, listenFd, upgrade }: ServeValues):
   checkPair(trace, "workers", "with", "trace");
   checkPair(listenFd !== null, "workers", "with", "listenFd");
   checkPair(upgrade !== "off", "workers", "with", "upgrade");
+}
+
+/** Throws if there can be no upgrade: the sockets of `Deno.listen` cannot be handed on. */
+function checkUpgrade({ upgrade, engine, listenFd }: ServeValues, written: ReadonlySet<string>): void {
+  if (!written.has("upgrade") || upgrade === "off" || engine === "epoll" || listenFd !== null) return;
+  throw new CommandError("cannot use --upgrade without --engine epoll or --listen-fd: expected one of them", 2);
 }
 
 /** Throws if no peer can be on the list, wherever the command listens. */

@@ -124,6 +124,11 @@ const MISTAKES: Readonly<Record<string, [args: string[], env: Record<string, str
     {},
     "cannot use --listen-fd with --port: expected one of them",
   ],
+  "an upgrade of sockets that cannot be handed on": [
+    ["--port", "0", "--upgrade"],
+    {},
+    "cannot use --upgrade without --engine epoll or --listen-fd: expected one of them",
+  ],
   "the word for the new process of an upgrade, from a user": [
     ["--port", "0", "--upgrade=child"],
     {},
