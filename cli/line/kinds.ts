@@ -99,7 +99,7 @@ export const NAMES: Kind<readonly string[] | null> = {
 export const TEXT: Kind<string> = { symbol: "TEXT", allowed: "a text", read: (text) => text };
 
 /** A whole number from `least` to `most`. */
-export function whole(least: number, most: number = Infinity): Kind<number> {
+export function whole(least: number, most: number = Number.MAX_SAFE_INTEGER): Kind<number> {
   return amount({ symbol: "NUMBER", what: "a whole number", units: { "": 1 }, least, most });
 }
 
@@ -119,7 +119,7 @@ export function time(least: number, most: number): Kind<number> {
 }
 
 /** A size in bytes. */
-export function size(most: number = Infinity): Kind<number> {
+export function size(most: number = Number.MAX_SAFE_INTEGER): Kind<number> {
   return amount({
     symbol: "SIZE",
     what: "a size in bytes",
@@ -253,9 +253,7 @@ interface Amount {
 function amount({ symbol, what, examples, units, least, most }: Amount): Kind<number> {
   const names = Object.keys(units);
   const pattern = new RegExp(`^(\\d+)(${names.join("|")})$`);
-  const range = most === Infinity
-    ? `of at least ${least}${names[0]}`
-    : `from ${least}${names[0]} to ${most}${names[0]}`;
+  const range = `from ${least}${names[0]} to ${most}${names[0]}`;
   return {
     symbol,
     legend: examples === undefined ? [] : [`${symbol} is ${what} such as ${examples}.`],

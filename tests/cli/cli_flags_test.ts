@@ -189,7 +189,15 @@ Deno.test("A value that is out of range or in no known unit is refused", () => {
       /^cannot use --max-line-bytes ".+": expected a size .+ to 268435456$/,
     );
   }
-  assertMatch(complaint(["--max-connections", "0"]), /"0": expected a whole number of at least 1, or off$/);
+  for (const number of ["0", "9007199254740992", "99999999999999999999"]) {
+    const expected = "expected a whole number from 1 to 9007199254740991, or off";
+    assertEquals(complaint(["--max-connections", number]), `cannot use --max-connections "${number}": ${expected}`);
+  }
+  assertMatch(
+    complaint(["--max-connection-bytes", "8388608GiB"]),
+    /"8388608GiB": expected a size .+, from 1 to 9007199254740991, or off$/,
+  );
+  assertEquals(values("--max-connections 9007199254740991").maxConnections, Number.MAX_SAFE_INTEGER);
   assertMatch(complaint(["--drain", "now"]), /^cannot use --drain "now": expected linger or finish$/);
   assertMatch(complaint(["--log-level", "INFO"]), /^cannot use .+: expected debug, info, warn or error$/);
   for (const host of ["a b", "a/b", "host:80", "*", "é"]) {
