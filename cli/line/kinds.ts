@@ -196,6 +196,7 @@ export const PORT: Kind<number | null> = {
 /** A number of workers, or one per processor; `off` is `null`, no workers. */
 export const WORKERS: Kind<number | "auto" | null> = {
   symbol: "NUMBER|auto|off",
+  words: ["auto", "off"],
   legend: ["auto means one per processor."],
   allowed: `${whole(1, MOST_WORKERS).allowed}, auto or off`,
   read: (text) => text === "off" ? null : text === "auto" ? text : whole(1, MOST_WORKERS).read(text),

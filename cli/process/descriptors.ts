@@ -19,6 +19,7 @@ export const FIRST_FD = 3;
 /** Descriptors of listening sockets, or those that systemd has opened; `off` is `null`, none. */
 export const DESCRIPTORS: Kind<readonly Descriptor[] | "systemd" | null> = {
   symbol: "FDS|systemd|off",
+  words: ["systemd", "off"],
   legend: ["FDS is descriptors such as 3 or 3,4:tls, of which those with :tls speak TLS."],
   allowed: `descriptors from ${FIRST_FD} on such as 3 or 3,4:tls, or systemd, or off`,
   read(text) {
@@ -38,6 +39,7 @@ export const DESCRIPTORS: Kind<readonly Descriptor[] | "systemd" | null> = {
 /** A switch; `child`, which only the command itself uses, is for the new process of an upgrade. */
 export const UPGRADE: Kind<"on" | "off" | "child"> = {
   symbol: "[on|off]",
+  words: ["on", "off"],
   bare: "on",
   allowed: "on or off",
   read: (text) => text === "on" || text === "off" || text === "child" ? text : undefined,

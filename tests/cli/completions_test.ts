@@ -54,6 +54,8 @@ const CASES: [words: string, found: string[]][] = [
   ["shouty --drain l", ["linger"]],
   ["shouty --drain=f", ["finish"]],
   ["shouty --tls-port o", ["off"]],
+  ["shouty --workers a", ["auto"]],
+  ["shouty --listen-fd s", ["systemd"]],
   ["shouty --tls-cert %/certif", ["%/certificate.pem"]],
   ["shouty connect --tls-s", ["--tls-server-name"]],
   ["shouty connect h:1 --tls-ca %/certif", ["%/certificate.pem"]],
@@ -102,5 +104,14 @@ Deno.test("Each shell's script has every flag of every command", () => {
       assertEquals(missing, [], `${shell} ${name}`);
     }
     assert(!script.includes("undefined"), shell);
+  }
+});
+
+Deno.test("Each word that a placeholder of --help shows can be completed", () => {
+  for (const { name, flags } of COMMANDS) {
+    for (const [option, { kind: { symbol, words = [] } }] of Object.entries(flags)) {
+      const shown = symbol.replaceAll(/[[\]]/g, "").split("|").filter((part) => /^[a-z]+$/.test(part));
+      assertEquals(shown.filter((word) => !words.includes(word)), [], `${name} --${flagName(option)}`);
+    }
   }
 });
