@@ -117,10 +117,11 @@ function complain(message: string): void {
 }
 
 /** Serves until a signal comes and the connections have ended after it; returns the exit code. */
-async function serveUntilStopped({ values, given, written, ignored }: Given<typeof SERVE.flags>): Promise<number> {
+async function serveUntilStopped(all: Given<typeof SERVE.flags>): Promise<number> {
+  const { values, given, nameOf, ignored } = all;
   const host = new Host(values, readVariable);
-  const { logLevel, logFormat, logSample, ...options } = { ...values, listenFd: host.listenFd };
-  checkTogether({ ...values, ...options }, given, written);
+  const { logLevel, logFormat, logSample, ...options } = { ...values, listenFd: host.listenFd, nameOf };
+  checkTogether({ ...values, ...options }, all);
   // Not among the options, which the log shows.
   const adminToken = readVariable(TOKEN_VARIABLE);
   // First of all: nothing that follows needs another permission.

@@ -136,12 +136,13 @@ async function bindUnix(path: string, { unixMode: mode }: ListenFlags): Promise<
 }
 
 /** Listens on a socket that another process has opened. */
-function adopt(fd: number, { engine, keepAliveMs }: ListenFlags): Listener {
+function adopt(fd: number, { engine, keepAliveMs, nameOf }: ListenFlags): Listener {
+  const what = `${nameOf("listenFd")} ${fd}`;
   try {
     return listenFd({ fd, engine, keepAliveMs });
   } catch (error) {
-    if (!(error instanceof TypeError)) throw failed("use", `--listen-fd ${fd}`, error);
-    throw new CommandError(`cannot use --listen-fd ${fd}: expected a listening socket`, 2);
+    if (!(error instanceof TypeError)) throw failed("use", what, error);
+    throw new CommandError(`cannot use ${what}: expected a listening socket`, 2);
   }
 }
 

@@ -11,13 +11,14 @@ import type { TlsCredentials } from "../ops/tls/credentials.ts";
 import type { TlsServerCredentials } from "../ops/tls/handle.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import { readFile } from "./files.ts";
-import { flagName, type SERVE } from "./line/flags.ts";
+import type { SERVE } from "./line/flags.ts";
 import type { Log } from "./log/log.ts";
-import type { Values } from "./line/parse.ts";
+import type { Given, Values } from "./line/parse.ts";
 
 /** The values of the flags about TLS. */
 export type TlsFlags =
   & Pick<Values<typeof SERVE.flags>, "tlsCert" | "tlsKey" | "tlsClientCa" | "tlsHandshakeTimeout">
+  & Pick<Given<typeof SERVE.flags>, "nameOf">
   & { readonly onHandshake?: TlsCredentials["onHandshake"] };
 
 /** The flag that names each file. */
@@ -80,7 +81,7 @@ async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
   // One after the other: if several files cannot be read, the error always names the first.
   for (const option of Object.values(FLAGS)) {
     const path = flags[option];
-    texts.push(path === null ? undefined : await readFile(`--${flagName(option)}`, path));
+    texts.push(path === null ? undefined : await readFile(flags.nameOf(option), path));
   }
   const [cert, key, clientCa] = texts;
   return { cert: cert!, key, clientCa };
@@ -94,7 +95,7 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
     const { TlsCredentialsError } = await import("../ops/tls/credentials.ts");
     if (!(error instanceof TlsCredentialsError)) throw error;
     const option = FLAGS[error.option as keyof typeof FLAGS];
-    const file = `--${flagName(option)} ${quote(String(flags[option]))}`;
+    const file = `${flags.nameOf(option)} ${quote(String(flags[option]))}`;
     throw new CommandError(`cannot use ${file}: ${error.problem}`, 2);
   }
 }

@@ -89,13 +89,13 @@ function answerOf(ask: "help" | "version", command: Command): string {
 
 async function run(
   { method, path, body, text }: Exchange,
-  { values }: AdminGiven,
+  { values, nameOf }: AdminGiven,
   variable: string | undefined,
 ): Promise<number> {
   const { admin: target, adminTokenFile, timeout, json } = values;
   const network: PermissionName[] = "path" in target ? ["net", "read", "write"] : ["net"];
   keepOnly(...network, ...adminTokenFile === null ? [] : ["read"] as const);
-  const port: Asked = { target, timeout, token: await readToken(adminTokenFile, variable) };
+  const port: Asked = { target, timeout, token: await readToken(adminTokenFile, variable, nameOf) };
   keepOnly(...network);
   requireNet("ask", formatTarget(target));
   if ("path" in target) requireFile(`ask ${formatTarget(target)}`, target.path, ["read", "write"]);

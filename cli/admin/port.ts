@@ -14,16 +14,17 @@ import { requireFile } from "../files.ts";
 import type { SERVE } from "../line/flags.ts";
 import type { Log } from "../log/log.ts";
 import { failed, formatTarget, requireNet } from "../net.ts";
-import type { Values } from "../line/parse.ts";
+import type { Given, Values } from "../line/parse.ts";
 import type { PermissionName } from "../process/permissions.ts";
 
 /** The values of the flags about the admin port, and the token of the environment. */
 export type AdminFlags =
   & Pick<Values<typeof SERVE.flags>, "admin" | "adminTokenFile" | "adminHost">
+  & Pick<Given<typeof SERVE.flags>, "nameOf">
   & { readonly adminToken: string | undefined };
 
 /** The permissions that {@linkcode openAdminPort} can use with these flags. */
-export function neededToAdmin({ admin, adminTokenFile }: Omit<AdminFlags, "adminToken">): PermissionName[] {
+export function neededToAdmin({ admin, adminTokenFile }: Omit<AdminFlags, "adminToken" | "nameOf">): PermissionName[] {
   if (admin === null) return [];
   if ("path" in admin) return ["net", "read", "write", "sys"];
   return adminTokenFile === null ? ["net"] : ["net", "read"];
@@ -44,9 +45,9 @@ export async function openAdminPort(
   metrics: ServerMetrics | undefined,
   log: Log,
 ): Promise<AdminPort | undefined> {
-  const { admin, adminHost, adminTokenFile } = flags;
+  const { admin, adminHost, adminTokenFile, nameOf } = flags;
   if (admin === null) return undefined;
-  const token = await readToken(adminTokenFile, flags.adminToken);
+  const token = await readToken(adminTokenFile, flags.adminToken, nameOf);
   const address = formatTarget(admin);
   const action = "open the admin port on";
   requireNet(action, address);
@@ -67,13 +68,13 @@ export async function openAdminPort(
     );
     return port;
   } catch (error) {
-    if (error instanceof TokenNeeded) throw tokenNeeded(address);
+    if (error instanceof TokenNeeded) throw tokenNeeded(`${nameOf("admin")} ${address}`);
     const reason = error instanceof Deno.errors.AlreadyExists ? "there is a file that is not a socket" : error;
     throw failed(action, address, reason);
   }
 }
 
-function tokenNeeded(address: string): CommandError {
+function tokenNeeded(what: string): CommandError {
   const expected = "expected --admin-token-file, or SHOUTY_ADMIN_TOKEN, or a loopback address";
-  return new CommandError(`cannot use --admin ${address} without a token: ${expected}`, 2);
+  return new CommandError(`cannot use ${what} without a token: ${expected}`, 2);
 }

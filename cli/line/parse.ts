@@ -23,9 +23,14 @@ export interface Given<F extends Flags> {
   readonly given: ReadonlySet<string>;
   /** The options that flags set: what a user has just written, and means. */
   readonly written: ReadonlySet<string>;
+  /** Names an option as it was set: by its variable if that has set it, else by its flag. */
+  readonly nameOf: Naming;
   /** What was ignored. */
   readonly ignored: readonly Ignored[];
 }
+
+/** Names an option, for errors. */
+export type Naming = (option: string) => string;
 
 /** A parsed command line: a switch, which overrides everything else, or values. */
 export type Parsed<F extends Flags, Operand> =
@@ -150,8 +155,9 @@ function readFlags<F extends Flags>(
   { flags }: Command<F>,
   given: Words["given"],
   variables: Variables,
-): Pick<Given<F>, "values" | "given" | "written"> {
+): Pick<Given<F>, "values" | "given" | "written" | "nameOf"> {
   const values: Record<string, unknown> = {};
+  const inheritedBy = new Map<string, string>();
   const [set, written] = [new Set<string>(), new Set<string>()];
   for (const [option, flag] of Object.entries(flags)) {
     const name = `--${flagName(option)}`;
@@ -162,12 +168,14 @@ function readFlags<F extends Flags>(
     const inherited = text === undefined ? variables.read(option) : undefined;
     if (text !== undefined) written.add(option);
     if (text !== undefined || inherited?.text !== undefined) set.add(option);
+    if (inherited?.text !== undefined) inheritedBy.set(option, inherited.name);
     if (text !== undefined) values[option] = read(flag.kind, text, name);
     else if (inherited?.text !== undefined) values[option] = read(flag.kind, inherited.text, inherited.name);
     else if (typeof flag.default === "string") values[option] = flag.kind.read(flag.default);
     else if ("as" in flag.default) values[option] = values[flag.default.as];
   }
-  return { values: values as Values<F>, given: set, written };
+  const nameOf = (option: string) => inheritedBy.get(option) ?? `--${flagName(option)}`;
+  return { values: values as Values<F>, given: set, written, nameOf };
 }
 
 function read<T>(kind: Kind<T>, text: string, name: string): T {

@@ -139,6 +139,14 @@ test("The command words in one line why it opens no admin port", async () => {
   await says(2, withFile, `cannot use --admin-token-file "${file}": ${token}`);
   await Deno.remove(file);
   await says(1, withFile, `cannot read --admin-token-file "${file}": no such file or directory`);
+  const named = { SHOUTY_ADMIN_TOKEN_FILE: file };
+  await says(
+    1,
+    ["--admin", "127.0.0.1:0"],
+    `cannot read SHOUTY_ADMIN_TOKEN_FILE "${file}": no such file or directory`,
+    named,
+  );
+  await says(2, [], `cannot use SHOUTY_ADMIN 0.0.0.0:0 ${needs}`, { SHOUTY_ADMIN: "0.0.0.0:0" });
   const { server, at } = await start();
   await using _ = server;
   await says(1, ["--admin", at], `cannot open the admin port on ${at}: address already in use`);

@@ -58,13 +58,25 @@ const CANCELLED: [args: string, says: string | undefined, env?: Record<string, s
   ],
   ["--trace --log-level error", "cannot use --trace with --log-level error: expected debug or info"],
   ["--trace --log-level debug", undefined],
+  // What a variable has set is named by it: the user looks for it there.
+  ["--unix s", "cannot use SHOUTY_ENGINE epoll with --unix: expected one of them", { SHOUTY_ENGINE: "epoll" }],
+  ["", "cannot use SHOUTY_TLS_KEY without --tls-cert: expected both", { SHOUTY_TLS_KEY: "k" }],
+  ["--workers 2", "cannot use --workers with SHOUTY_TRACE: expected one of them", { SHOUTY_TRACE: "on" }],
+  [
+    "",
+    "cannot use SHOUTY_DRAIN_SPREAD 9000ms with --drain-timeout 8000ms: expected a spread of at most the timeout",
+    { SHOUTY_DRAIN_SPREAD: "9s" },
+  ],
+  ["--trace", "cannot use --trace with SHOUTY_LOG_LEVEL error: expected debug or info", { SHOUTY_LOG_LEVEL: "error" }],
+  ["--trace --log-level debug", undefined, { SHOUTY_LOG_LEVEL: "error" }],
+  ["", 'cannot use SHOUTY_UPGRADE "child": expected on or off', { SHOUTY_UPGRADE: "child" }],
 ];
 
 for (const [args, says, env = {}] of CANCELLED) {
   const variables = Object.entries(env).map(([name, value]) => `${name}=${value} `).join("");
   Deno.test(`${variables}shouty ${args} ${says === undefined ? "holds together" : "ends with 2"}`, () => {
     const parsed = parse(SERVE, args.split(" ").filter(Boolean), (name) => env[name]);
-    const check = () => parsed.ask ?? checkTogether(parsed.values, parsed.given, parsed.written);
+    const check = () => parsed.ask ?? checkTogether(parsed.values, parsed);
     if (says === undefined) check();
     else assertEquals(assertThrows(check, CommandError).message, says);
   });

@@ -166,4 +166,11 @@ Deno.test("The command words what is wrong with its certificate's files in one l
   assertEquals(await says([...tls, "--tls-client-ca", ca], noCa), 2);
   await Deno.remove(key);
   assertEquals(await says(tls, `cannot read --tls-key "${key}": no such file or directory`), 1);
+  // What a variable has set is named by it.
+  const env = { SHOUTY_TLS_CERT: cert, SHOUTY_TLS_KEY: key };
+  const variables = await runCommand(["--port", "0"], {
+    permissions: [...options.permissions, "--allow-env=SHOUTY_*"],
+    env,
+  });
+  assertEquals(variables.stderr, `shouty: cannot read SHOUTY_TLS_KEY "${key}": no such file or directory\n`);
 });
