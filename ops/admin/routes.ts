@@ -159,6 +159,12 @@ export class Routes {
     const options = await readObject(request, DRAIN_OPTIONS);
     // Only this one can be without a limit.
     if (options.drainTimeout === null) options.drainTimeout = Infinity;
+    const { spread, drainTimeout } = options;
+    // The drain would cut the spread short, and the caller would not notice.
+    if (typeof spread === "number" && typeof drainTimeout === "number" && spread > drainTimeout) {
+      const pair = `spread ${spread} with drainTimeout ${drainTimeout}`;
+      throw new Refusal(400, `Cannot use ${pair}: expected a spread of at most the timeout`);
+    }
     const ended = checked(() => drain(options as ShutdownOptions));
     Promise.resolve(ended).catch(() => {});
     return this.#report(202);

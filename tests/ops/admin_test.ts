@@ -266,3 +266,15 @@ test(
     assertEquals(JSON.parse((await ask(admin.addr, "GET /status")).body).metrics.handlerMs.count, 0);
   },
 );
+
+test("a drain with a spread that is longer than its timeout is refused, as the command's flags are", async () => {
+  await using admin = await startAdmin();
+  const refused = await admin.ask("POST /drain", { body: '{"spread":99999,"drainTimeout":1000}' });
+  const error = "Cannot use spread 99999 with drainTimeout 1000: expected a spread of at most the timeout";
+  assertEquals([refused.status, JSON.parse(refused.body)], [400, { error }]);
+  assertEquals(admin.t.server.state, "listening");
+  const equal = await admin.ask("POST /drain", { body: '{"spread":1000,"drainTimeout":1000,"delay":60000}' });
+  assertEquals([equal.status, admin.t.server.state], [202, "lame-duck"]);
+  const endless = await admin.ask("POST /drain", { body: '{"spread":99999,"drainTimeout":null,"delay":0}' });
+  assertEquals(endless.status, 202);
+});
