@@ -284,7 +284,8 @@ test("a line is answered while others write to its client without a pause", asyn
   let [sent, got] = [0, 0];
   // The client reads all the time, and some 50 KB always wait for it.
   const reading = (async () => {
-    for (let line; line !== "TWO" && got < 500; got++) {
+    let line: string | null = "";
+    for (; line !== "TWO" && got < 500; got++) {
       while (sent < got + 25) t.server.broadcast("news".repeat(512) + "\n"), sent++;
       line = await client.readLine();
       await turn();
