@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertLess, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertLess, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { bind } from "../../ops/admin/http/bind.ts";
 import { BOUNDS, type Bounds } from "../../ops/admin/http/bounds.ts";
@@ -16,7 +16,6 @@ test("a client that sends a request slowly loses its place, and is told", async 
     "",
     "GET /readyz HTTP/1.1\r\nHost: loc",
     "POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
-    "POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nto",
   ];
   const answers = await Promise.all(beginnings.map((beginning) => send(admin.port.addr, beginning)));
   for (const [i, text] of answers.entries()) {
@@ -89,13 +88,30 @@ test("a head of more than 8 KiB and a body of more than 64 KiB are refused, and 
   assertEquals((await admin.ask("PATCH /limits", blank(65_536))).status, 200);
   const large = await admin.ask("PATCH /limits", blank(65_537));
   assertEquals([large.status, large.body], [413, refusal]);
-  const head = "PATCH /limits HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
-  const chunk = (bytes: number) => `${bytes.toString(16)}\r\n${" ".repeat(bytes)}\r\n`;
-  // The second one never ends: it is refused as soon as it is too long.
-  for (const text of [`${chunk(40_000)}${chunk(40_000)}0\r\n\r\n`, chunk(65_537)]) {
-    const { status, headers, body } = parse(await send(admin.port.addr, head + text));
-    assertEquals([status, headers.get("connection"), body], [413, "close", refusal]);
+  // This one never ends: it is refused as soon as it is too long.
+  const head = "PATCH /limits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n";
+  const endless = parse(await send(admin.port.addr, head + " ".repeat(65_537)));
+  assertEquals([endless.status, endless.headers.get("connection"), endless.body], [413, "close", refusal]);
+});
+
+test("a body in chunks is refused at once, also one of which a chunk's extension never ends, and the connection is closed", async () => {
+  await using admin = await startAdmin({ token: TOKEN });
+  const refusal = '{"error":"Cannot use Transfer-Encoding: expected a body with Content-Length"}\n';
+  const head = (target: string) => `${target} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n`;
+  for (const target of ["POST /login", "PATCH /limits", "GET /healthz"]) {
+    for (const text of ["5\r\nto", `2;${"a".repeat(10_000)}`]) {
+      const { status, headers, body } = parse(await send(admin.port.addr, head(target) + text));
+      assertEquals([status, headers.get("connection"), body], [411, "close", refusal]);
+    }
   }
+  using conn = await connectTo(admin.port.addr);
+  await conn.write(ENCODER.encode(`${head("POST /login")}2;`));
+  const extension = new Uint8Array(64 * 1024).fill(0x61);
+  let written = 0;
+  await assertRejects(async () => {
+    for (; written < 2 ** 30; written += extension.length) await conn.write(extension);
+  });
+  assertLess(written, 2 ** 30);
 });
 
 test("what is no request is refused", async () => {

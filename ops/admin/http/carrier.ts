@@ -202,6 +202,10 @@ function send(response: ServerResponse, { status, type, body, headers }: Reply, 
 function requestOf(incoming: IncomingMessage, bodyBytes: number): Request {
   const { method = "", url = "", headers, socket } = incoming;
   if (!url.startsWith("/")) throw new Refusal(400, "Cannot use the target: expected a path");
+  // The extensions of chunks have no bound, and `node:http` would read them until the request's time is over.
+  if (headers["transfer-encoding"] !== undefined) {
+    throw new Refusal(411, "Cannot use Transfer-Encoding: expected a body with Content-Length");
+  }
   const [path, ...query] = url.split("?");
   return {
     ...{ method, path, headers },
