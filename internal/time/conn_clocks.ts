@@ -333,14 +333,16 @@ export class ConnectionClocks implements Sleeper {
   }
 
   /**
-   * The earliest of the deadlines that apply. While a block waits to be written, the write clock replaces those of the
-   * peer and the handler: the peer is slow and not idle, and the handler may be waiting for it.
+   * The earliest of the deadlines that apply. While a block waits to be written, that of the handler does not: it may be
+   * waiting for the peer. The write clock replaces that of the peer, which is slow and not idle; if it is off, a peer that
+   * neither sends nor takes anything is idle.
    */
   deadline(): number {
-    const peerAt = this.#writing ? this.#writeAt : Math.min(this.#idleAt, this.#handlerAt);
+    const peerAt = this.#writeAt === Infinity ? this.#idleAt : this.#writeAt;
+    const handlerAt = this.#writing ? Infinity : this.#handlerAt;
     const lookAt = Math.min(this.#readAheadAt, this.#stuckAt ?? Infinity, this.#readAt ?? Infinity);
     const lifeAt = Math.min(this.#ageAt ?? Infinity, this.#deadlineAt ?? Infinity, this.#closingAt ?? Infinity);
-    return Math.min(peerAt, this.#begunAt, this.#firstAt ?? Infinity, lookAt, lifeAt);
+    return Math.min(peerAt, handlerAt, this.#begunAt, this.#firstAt ?? Infinity, lookAt, lifeAt);
   }
 
   wake(now: number): void {
@@ -370,7 +372,7 @@ export class ConnectionClocks implements Sleeper {
   #expired(now: number): Expiry {
     if (this.#writeAt <= now) return "write-timeout";
     if (this.#begunAt <= now) return this.#begun === "line" ? "line-timeout" : "read-rate";
-    if (!this.#writing && this.#idleAt <= now) return "idle";
+    if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
     if (!this.#writing && this.#handlerAt <= now) return "handler-timeout";
     if (isDue(this.#firstAt, now)) return "first-line-timeout";
     if (isDue(this.#deadlineAt, now)) return "deadline";

@@ -27,20 +27,23 @@ function untilAborted({ signal }: Conn): Promise<unknown> {
 }
 
 for (const limits of [{}, { maxBytesPerSecond: 1e6 }, { maxLinesPerSecond: 1000 }]) {
-  test(`a reset is noticed while a handler works and another line has come, with ${JSON.stringify(limits)}`, async () => {
-    const { listener, clock } = inMemory();
-    const done = Promise.withResolvers<string>();
-    await using t = startServer({ listener, clock, ...limits }, () => done.promise);
-    const client = await t.admitted();
-    await client.write("slow\n");
-    await clock.advance(10);
-    await client.write("next\n");
-    await clock.advance(1000);
-    client.reset();
-    await clock.advance(1000);
-    assertEquals(t.all("closed").map(({ reason }) => reason), ["reset"]);
-    done.resolve("reply");
-  });
+  testOnce(
+    `a reset is noticed while a handler works and another line has come, with ${JSON.stringify(limits)}`,
+    async () => {
+      const { listener, clock } = inMemory();
+      const done = Promise.withResolvers<string>();
+      await using t = startServer({ listener, clock, ...limits }, () => done.promise);
+      const client = await t.admitted();
+      await client.write("slow\n");
+      await clock.advance(10);
+      await client.write("next\n");
+      await clock.advance(1000);
+      client.reset();
+      await clock.advance(1000);
+      assertEquals(t.all("closed").map(({ reason }) => reason), ["reset"]);
+      done.resolve("reply");
+    },
+  );
 }
 
 /** A client that can reset its connection. */

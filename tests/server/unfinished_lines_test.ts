@@ -55,7 +55,7 @@ test("A connection that is closed for its memory gets an error line", async () =
 });
 
 for (const [kind, start] of Object.entries(WAYS_IN)) {
-  test(`While the replies of others take the memory, a line waits for its turn, and an end does not (${kind})`, async () => {
+  testOnce(`While the replies of others take the memory, a line waits for its turn, and an end does not (${kind})`, async () => {
     const { listener, clock } = inMemory({ bufferBytes: 64 });
     const timeouts = { writeTimeout: Infinity, idleTimeout: 2000, firstLineTimeout: 2000 };
     await using t = new TestServer(start, { listener, clock, ...timeouts, maxBufferedBytes: 64 * 1024 });
