@@ -70,6 +70,13 @@ const MIB = 1024 * 1024;
 /** Time between two messages with the totals, and between two looks at the heap, in milliseconds. */
 const TOTALS_MS = 1000;
 
+/**
+ * The share of its heap above which a worker is full, if it is so at this many looks in a row: now and then, much of a heap
+ * is garbage that V8 has not collected yet.
+ */
+const FULL_SHARE = 0.9;
+const FULL_LOOKS = 10;
+
 class InWorker<Data> {
   readonly #make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>;
   readonly #batcher: Batcher<ToMain>;
@@ -80,7 +87,7 @@ class InWorker<Data> {
   #failed = false;
   readonly #early: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>[] = [];
   #lastTotals = "";
-  #wasFull = false;
+  #fullLooks = 0;
 
   constructor(make: (data: unknown) => WorkerService<Data> | Promise<WorkerService<Data>>, batcher: Batcher<ToMain>) {
     this.#make = make;
@@ -180,15 +187,13 @@ class InWorker<Data> {
     this.#batcher.add({ type: "stopped", handlersLeft, totals: this.#totals(this.#server!) });
   }
 
-  /**
-   * Tells the totals, and whether the heap is full: V8 cuts off the call that fills it, and the worker may go on with a
-   * larger one. Once alone it may be full of garbage.
-   */
+  /** Tells the totals, and whether the heap is full: V8 cuts off the call that fills it, but its worker may go on. */
   #lookAround(server: Server<Data>, maxHeapMb: number): void {
     this.#tellTotals(server);
     const usedMb = Math.ceil(Deno.memoryUsage().heapUsed / MIB);
-    if (usedMb > maxHeapMb && this.#wasFull) this.#fail(new RangeError(`Out of memory: ${usedMb} of ${maxHeapMb} MiB`));
-    this.#wasFull = usedMb > maxHeapMb;
+    this.#fullLooks = usedMb > FULL_SHARE * maxHeapMb ? this.#fullLooks + 1 : 0;
+    if (this.#fullLooks < FULL_LOOKS) return;
+    this.#fail(new RangeError(`Out of memory: ${usedMb} of ${maxHeapMb} MiB, for ${FULL_LOOKS} s`));
   }
 
   #tellTotals(server: Server<Data>): void {

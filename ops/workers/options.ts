@@ -52,8 +52,8 @@ export interface ServeWorkersOptions extends
   /** Data that each worker gets a copy of, as the argument of what it gave to {@linkcode serveInWorker}. */
   data?: unknown;
   /**
-   * Maximum size of each worker's heap, in MiB. A worker that needs more ends, and is replaced. The default is that of
-   * the process.
+   * Maximum size of each worker's heap, in MiB. A worker that needs more ends, at once or after some ten seconds at the
+   * limit, and is replaced. The default is that of the process.
    */
   maxHeapMb?: number | undefined;
   /** Called with each event, of whichever worker. What it throws is ignored. */
