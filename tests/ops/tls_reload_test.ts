@@ -62,6 +62,7 @@ test("Under load, reloads refuse and drop no client, not even those that fail", 
   }
   loading = false;
   await Promise.all(loads);
+  await t.closed(served);
   assertEquals(t.all("rejected"), []);
   assertEquals(t.all("accept-error"), []);
   assertEquals(t.stats.closed.end, served);
