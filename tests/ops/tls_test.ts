@@ -178,20 +178,23 @@ class Slow extends Forwarding {
   }
 }
 
-testOnce("Under TLS, a client that has ended its side and reads slowly gets every reply, and close_notify", async () => {
-  const memory = new MemoryListener({ bufferBytes: 64 });
-  const listener = await listenTls({ listener: memory, ...IDENTITY });
-  await using _ = startServer({ listener });
-  const end = new Slow(await memory.dial());
-  const client = await connectTlsOver(end, { serverName: "localhost", caCerts: AUTHORITY.cert });
-  const writing = client.write(new TextEncoder().encode("x".repeat(100) + "\n")).then(() => client.closeWrite());
-  let got = 0;
-  for (let count; (count = await client.read(new Uint8Array(1000))) !== null;) got += count;
-  assertEquals(got, 101);
-  await writing;
-  client.close();
-  for (let turns = 5; turns > 0; turns--) await turn();
-});
+testOnce(
+  "Under TLS, a client that has ended its side and reads slowly gets every reply, and close_notify",
+  async () => {
+    const memory = new MemoryListener({ bufferBytes: 64 });
+    const listener = await listenTls({ listener: memory, ...IDENTITY });
+    await using _ = startServer({ listener });
+    const end = new Slow(await memory.dial());
+    const client = await connectTlsOver(end, { serverName: "localhost", caCerts: AUTHORITY.cert });
+    const writing = client.write(new TextEncoder().encode("x".repeat(100) + "\n")).then(() => client.closeWrite());
+    let got = 0;
+    for (let count; (count = await client.read(new Uint8Array(1000))) !== null;) got += count;
+    assertEquals(got, 101);
+    await writing;
+    client.close();
+    for (let turns = 5; turns > 0; turns--) await turn();
+  },
+);
 
 test("Under TLS, a silent client that is timed out gets close_notify", async () => {
   await using t = await startTls({}, { idleTimeout: 50 });

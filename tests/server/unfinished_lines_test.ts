@@ -55,23 +55,26 @@ test("A connection that is closed for its memory gets an error line", async () =
 });
 
 for (const [kind, start] of Object.entries(WAYS_IN)) {
-  testOnce(`While the replies of others take the memory, a line waits for its turn, and an end does not (${kind})`, async () => {
-    const { listener, clock } = inMemory({ bufferBytes: 64 });
-    const timeouts = { writeTimeout: Infinity, idleTimeout: 2000, firstLineTimeout: 2000 };
-    await using t = new TestServer(start, { listener, clock, ...timeouts, maxBufferedBytes: 64 * 1024 });
-    const slow = await t.admitted();
-    const [conn] = t.server.connections;
-    const waitingTo = (n: number) => [...t.server.connections].find(({ id }) => id === n)?.stats().waitsFor;
-    conn.write("n".repeat(100_000) + "\n");
-    const quick = await t.admitted();
-    const leaving = await t.admitted();
-    await clock.advance(10);
-    await quick.write("hi\n");
-    await leaving.closeWrite();
-    await clock.advance(200);
-    assertEquals(t.all("closed").map(({ conn, reason }) => [conn.id, reason]), [[3, "end"]]);
-    assertEquals([waitingTo(1), waitingTo(2)], ["write", "turn"]);
-    assertEquals((await slow.readLine())?.length, 100_000);
-    assertEquals(await quick.readLine(), "HI");
-  });
+  testOnce(
+    `While the replies of others take the memory, a line waits for its turn, and an end does not (${kind})`,
+    async () => {
+      const { listener, clock } = inMemory({ bufferBytes: 64 });
+      const timeouts = { writeTimeout: Infinity, idleTimeout: 2000, firstLineTimeout: 2000 };
+      await using t = new TestServer(start, { listener, clock, ...timeouts, maxBufferedBytes: 64 * 1024 });
+      const slow = await t.admitted();
+      const [conn] = t.server.connections;
+      const waitingTo = (n: number) => [...t.server.connections].find(({ id }) => id === n)?.stats().waitsFor;
+      conn.write("n".repeat(100_000) + "\n");
+      const quick = await t.admitted();
+      const leaving = await t.admitted();
+      await clock.advance(10);
+      await quick.write("hi\n");
+      await leaving.closeWrite();
+      await clock.advance(200);
+      assertEquals(t.all("closed").map(({ conn, reason }) => [conn.id, reason]), [[3, "end"]]);
+      assertEquals([waitingTo(1), waitingTo(2)], ["write", "turn"]);
+      assertEquals((await slow.readLine())?.length, 100_000);
+      assertEquals(await quick.readLine(), "HI");
+    },
+  );
 }
