@@ -42,8 +42,10 @@ export function checkScript(scenario: Scenario, event: ClosedEvent, served: Serv
   }
   checkReason(scenario, event, served);
   checkUpgrades(scenario, event, served);
-  // After a breach the handler may write for a second, unless the server stops before that.
-  const complete = served.polite && (!BREACHES.includes(event.reason) || isPrompt(scenario));
+  // After a breach the handler may write for a second, unless the server stops before that. So may the caller of `connect`
+  // where a handler would have to finish.
+  const isCutOff = BREACHES.includes(event.reason) || scenario.outgoing === "call" && event.reason in AT_BOUNDARY;
+  const complete = served.polite && (!isCutOff || isPrompt(scenario));
   checkOutput(event, { ...served, polite: complete }, scenario.outgoing === undefined ? reading.discarded : undefined);
 }
 
@@ -130,8 +132,9 @@ class Reading {
       this.#at += recording.firstBytes.length;
       return;
     }
-    // The peer may have ended its side before.
-    if (ending !== "end") assertEquals(ending, this.#event.reason);
+    // The peer may have ended its side before, or the input where the handler was to finish; then the handler may abort.
+    const hadEnded = ending === "end" || ending! in AT_BOUNDARY && !this.#served.polite;
+    if (!hadEnded) assertEquals(ending, this.#event.reason);
     this.#stopped = ending;
     const record = new TlsRecord();
     const isTls = this.#input.subarray(this.#at).every((byte) => record.take(byte) !== false);
