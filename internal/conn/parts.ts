@@ -11,7 +11,7 @@ import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, ConnPhase, ConnStats, LineHandler } from "../api/handlers.ts";
 import type { Breach, CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
-import { isReset, keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
+import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
 import { LineCutter } from "../lines/line_cutter.ts";
 import { Account, type Budget, type Holder } from "../memory/budget.ts";
 import type { Alarms } from "../time/alarms.ts";
@@ -20,17 +20,12 @@ import type { Expiry } from "../time/expiry.ts";
 import { linger, LINGER_MS } from "./ending.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
+import { FailedWrite } from "./failed_write.ts";
 import { Input } from "./input.ts";
 import type { FinishReason } from "../io/finishing.ts";
-import { Outbox, type OutboxOwner } from "../io/outbox.ts";
+import { Outbox } from "../io/outbox.ts";
 import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
-
-/**
- * Maximum time for which a connection to a server, to which nothing can be written any more, waits for the next read of what
- * the server has sent before, in milliseconds; with a read in it, it starts anew.
- */
-const LAST_WORDS_MS = 10_000;
 
 /**
  * What uses a connection: a handler of one of two kinds, or, with `caller`, the code that has called `connect`: that
@@ -92,8 +87,8 @@ export class Parts<Data> {
   upgraded: Promise<void> | undefined;
   /** Resolves when the caller of `connect` needs the connection no longer. */
   #caller: PromiseWithResolvers<void> | undefined;
-  /** The error of a write after which the input is still read. */
-  #writeFailure: { readonly error: unknown } | undefined;
+  /** Lets the input of an outgoing connection be read after a write has failed. */
+  readonly #failedWrite: FailedWrite | undefined;
 
   /**
    * @param transport Transfers the connection's bytes.
@@ -111,8 +106,8 @@ export class Parts<Data> {
     this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.reader.keepsInput = "outgoing" in host.handler;
     this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
-    const writer = this.reader.keepsInput ? this.#lastingWriter() : owner;
-    this.outbox = new Outbox(transport, this.clocks, memory, writer, limits.maxQueuedBytes);
+    this.#failedWrite = this.reader.keepsInput ? new FailedWrite(this, host.clock, owner) : undefined;
+    this.outbox = new Outbox(transport, this.clocks, memory, this.#failedWrite ?? owner, limits.maxQueuedBytes);
     this.#keepAlive();
   }
 
@@ -121,46 +116,12 @@ export class Parts<Data> {
     if (this.#host.keepAliveMs < this.limits.idleTimeout) keepAlive(this.transport);
   }
 
-  /** What the outbox tells of a connection that lasts when a write fails. */
-  #lastingWriter(): OutboxOwner {
-    return { failed: (error) => this.#writeFailed(error), abort: (reason) => this.#owner.abort(reason) };
-  }
-
   /**
-   * A write to a server has failed. What the server had sent before can still be read, since it has mostly said why it
-   * closes the connection. The connection ends when all of that is read, or the handler reads nothing for a while.
-   */
-  #writeFailed(error: unknown): void {
-    const { reader, outbox, clocks } = this;
-    const readable = !reader.over || reader.peerEnded && reader.input.size > 0;
-    if (reader.stopped || !readable || !isReset(error)) return this.#owner.failed(error);
-    this.#writeFailure = { error };
-    outbox.close("reset");
-    clocks.wrote();
-    this.#awaitReads();
-  }
-
-  /** Ends the connection after a time in which nothing is read. */
-  #awaitReads(): void {
-    const { reader } = this;
-    const countTaken = () => reader.byteCount - reader.input.size;
-    let taken = countTaken();
-    const look = () => {
-      if (!reader.wanting && countTaken() === taken) return void this.endFailed();
-      taken = countTaken();
-      cancel = this.#host.clock.setTimer(look, LAST_WORDS_MS, true);
-    };
-    let cancel = this.#host.clock.setTimer(look, LAST_WORDS_MS, true);
-    this.#owner.closed.then(() => cancel());
-  }
-
-  /**
-   * Ends the connection if a write to the server has failed; returns whether that is so. Whatever ends it later, that is
-   * the reason, for what was written has been lost.
+   * Ends the connection if a write to the server has failed, after which its input was still read; returns whether that is
+   * so.
    */
   endFailed(): boolean {
-    if (this.#writeFailure !== undefined) this.#owner.failed(this.#writeFailure.error);
-    return this.#writeFailure !== undefined;
+    return this.#failedWrite?.end() ?? false;
   }
 
   get transport(): Transport {
