@@ -68,6 +68,8 @@ export interface ResolvedFraming extends Readonly<Framing> {
 /** How a line ended: with LF, CR LF, or a delimiter of the caller's choice; `none` if the end of input cut it off. */
 export type LineEnd = "lf" | "crlf" | "delimiter" | "none";
 
+const ENCODER = new TextEncoder();
+
 /** Maximum length of a delimiter, in bytes. */
 const LONGEST_DELIMITER = 16;
 
@@ -130,7 +132,7 @@ export function bytesOf(
     ? delimiter.slice()
     : encoding === "latin1"
     ? latin1Of(`use ${name}`, delimiter)
-    : new TextEncoder().encode(delimiter);
+    : ENCODER.encode(delimiter);
   if (bytes.length > 0 && bytes.length <= longest) return bytes;
   throw new RangeError(`Cannot use ${name} of ${bytes.length} bytes: expected 1 to ${longest} bytes`);
 }

@@ -178,12 +178,8 @@ export class Input {
     checkCount("count", count);
     if (count > maxBytes) throw this.#tooLong(maxBytes);
     const { input } = this.reader;
-    if (input.size >= count && options.timeout === undefined && options.signal === undefined && this.#atOnce > 0) {
-      this.reader.handled();
-      const bytes = input.take(count);
-      this.#gaveAtOnce();
-      return bytes;
-    }
+    const atHand = this.#takeAtOnce(options, () => input.size >= count ? input.take(count) : undefined);
+    if (atHand !== undefined) return atHand;
     return await this.read({
       take: () => input.size >= count ? input.take(count) : undefined,
       begun: () => input.size,
@@ -198,6 +194,8 @@ export class Input {
     const maxBytes = checkMaxBytes("readUntil", options);
     const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER, this.cutter.framing.encoding);
     const { input } = this.reader;
+    const atHand = this.#takeAtOnce(options, () => this.#takeUntil(wanted, maxBytes));
+    if (atHand !== undefined) return atHand;
     return await this.read<Bytes | null>({
       take: () => this.#takeUntil(wanted, maxBytes),
       begun: () => input.size,
@@ -205,6 +203,20 @@ export class Input {
       ended: () =>
         input.size === 0 ? null : this.eof(`Cannot read up to the delimiter: the input has ended ${this.#endedAfter}`),
     }, options);
+  }
+
+  /** Takes what has come, if there is enough of it, and nothing else is to be done first. */
+  #takeAtOnce(options: BytesOptions, take: () => Bytes | undefined): Bytes | undefined {
+    if (options.timeout !== undefined || options.signal !== undefined || this.#atOnce <= 0) return undefined;
+    // Counts also if it throws: a handler could go on reading for ever.
+    this.reader.handled();
+    try {
+      const bytes = take();
+      if (bytes !== undefined) this.#gaveAtOnce();
+      return bytes;
+    } finally {
+      this.#forgetSearch();
+    }
   }
 
   #takeUntil(delimiter: Uint8Array, maxBytes: number): Bytes | undefined {
