@@ -66,7 +66,7 @@ export function shutdownOf(
       }
       return server.shutdown(options);
     }
-    // Not awaited if nothing waits: whoever asks next is to see that the server drains.
+    // Not awaited if nothing waits: the next request on the admin port must find that the server drains.
     const released = release(bound);
     if (!waits(server)) return server.shutdown(options);
     return released.then(() => serveAccepted(server, LAST_LOOKS)).then(() => server.shutdown(options));

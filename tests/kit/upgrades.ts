@@ -108,7 +108,7 @@ export class Waiting implements Disposable {
   }
 }
 
-/** Waits until a server has accepted so many connections, those included that it does not serve yet. */
+/** Waits until a server has accepted a number of connections, also those that it does not serve yet. */
 export async function untilAccepted(admin: Deno.NetAddr, connections: number): Promise<void> {
   for (let accepted = 0; accepted < connections;) {
     const { stats } = JSON.parse((await ask(admin, "GET /status")).body);
