@@ -146,10 +146,11 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   /**
    * Maximum memory, in bytes, that all connections together may hold in unfinished lines and in replies that their
    * peers have not taken for 250 ms. The first 256 bytes of each connection's input and the first 4 KiB of its replies
-   * are not counted, nor are the 25 to 35 KiB that TLS holds for a connection at rest. Above this limit, the
-   * connection that holds the most is closed, with reason `memory`; its peer gets an error line, unless replies still
-   * wait for it. Above half of this limit, reads become short; and while all replies that wait, however recent, take
-   * more than the limit, further lines have to wait before they are answered. `Infinity` switches it off.
+   * are not counted, nor are the 25 to 35 KiB that TLS holds for a connection at rest. What TLS holds beyond that, such
+   * as some 16 KiB after a long line, is counted while output waits. Above this limit, the connection that holds the
+   * most is closed, with reason `memory`; its peer gets an error line, unless replies still wait for it. Above half of
+   * this limit, reads become short; and while all replies that wait, however recent, take more than the limit, further
+   * lines have to wait before they are answered. `Infinity` switches it off.
    *
    * @default {134_217_728}
    */

@@ -127,3 +127,21 @@ test("lines that wait for memory are answered as they came, although more input 
   greedy.close();
   for (const line of ["SECOND", ...Array(10).fill("Y".repeat(49))]) assertEquals(await client.readLine(), line);
 });
+
+for (const [how, act] of Object.entries({ "two seconds": undefined, "the end of a drain": 100 })) {
+  test(`under TLS, a peer that has ended its side and takes no close_notify keeps its place for ${how} at most`, async () => {
+    const { listener, clock } = inMemory();
+    const tls = { version: "TLSv1.3", cipher: "", serverName: undefined, alpn: undefined } as const;
+    const secure = tapped(listener, () => ({ tls, closeWrite: () => new Promise(() => {}) }));
+    await using t = startServer({ listener: secure, clock });
+    const client = t.own(listener.connect());
+    await client.write("line\n");
+    await client.closeWrite();
+    assertEquals(await client.readLine(), "LINE");
+    if (act !== undefined) t.server.shutdown({ drainTimeout: act });
+    await clock.advance((act ?? 2000) - 1);
+    assertEquals(t.stats.active, 1);
+    await clock.advance(1);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["end"]);
+  });
+}
