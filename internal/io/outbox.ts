@@ -227,7 +227,8 @@ export class Outbox {
   flush(): Promise<void> {
     this.#again = true;
     if (this.#busy) return (this.#nextRound ??= Promise.withResolvers()).promise;
-    if (!this.#nextBlock()) return NOTHING;
+    // With nothing to write, also those have waited enough that asked while output was held back.
+    if (!this.#nextBlock()) return this.#endRound(), NOTHING;
     this.#busy = true;
     // Nearly always this is one block, taken whole. Entering the loop of `#goOn` for it would cost 3 % of a short line.
     return this.#send().then((count) => {

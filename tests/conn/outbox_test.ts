@@ -227,6 +227,22 @@ for (const first of ["", "the first"]) {
   });
 }
 
+test("A flush of Outbox settles when what was held back is released, also if nothing was", async () => {
+  for (const when of ["before", "during"]) {
+    const kernel = new Kernel();
+    const outbox = outboxTo(kernel);
+    outbox.add("plain");
+    outbox.flush();
+    const before = outbox.flush();
+    const held = outbox.hold();
+    const during = outbox.closeWrite();
+    await held;
+    outbox.release();
+    await (when === "before" ? before : during);
+    assertEquals(kernel.text, "plain");
+  }
+});
+
 test("Whoever waits for a flush of Outbox is told when it fails, and when nothing more is sent", async () => {
   for (const how of ["fails", "is closed", "is closed while it is held back"]) {
     const kernel = new Kernel(3, false);
