@@ -181,10 +181,13 @@ export class Outbox {
 
   /** Waits until everything that was written has been sent; rejects if it never will be. */
   async flushed(): Promise<void> {
-    // This side may end meanwhile, but behind what was written before.
-    const hasEnded = this.#writeEnd !== undefined;
+    const hasEnded = this.#writeEnd !== undefined || this.closed !== undefined;
+    // Encodes the text that waits, so that its size is that of its bytes.
+    this.#blocks.first();
+    const due = this.bytesOut + this.#blocks.size;
+    // Meanwhile this side may end, and even the connection, but behind what was written before.
     if (!hasEnded) await this.flush();
-    if (hasEnded || this.closed !== undefined) throw new ConnectionClosedError(this.closed);
+    if (hasEnded || this.bytesOut < due) throw new ConnectionClosedError(this.closed);
   }
 
   /**

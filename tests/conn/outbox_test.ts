@@ -1,4 +1,5 @@
-import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import { assert, assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
+import { ConnectionClosedError } from "../../internal/api/errors.ts";
 import { Outbox } from "../../internal/io/outbox.ts";
 import { test } from "../kit/bounded.ts";
 import { memoryAfter } from "../kit/memory.ts";
@@ -12,6 +13,8 @@ class Kernel {
   readonly rooms: number[] = [];
   readonly blocks: number[] = [];
   failed: unknown;
+  /** Called when a write has failed. */
+  failing = () => {};
   calls = 0;
   #most: number;
   #gate = Promise.withResolvers<void>();
@@ -71,7 +74,11 @@ class Kernel {
 
 /** Makes an outbox for a kernel, which also stands for its clocks and its memory. */
 function outboxTo(kernel: Kernel): Outbox {
-  const owner = { failed: (error: unknown) => kernel.failed = error, abort() {} };
+  const failed = (error: unknown) => {
+    kernel.failed = error;
+    kernel.failing();
+  };
+  const owner = { failed, abort() {} };
   return new Outbox(kernel, kernel, kernel, owner);
 }
 
@@ -240,6 +247,37 @@ test("A flush of Outbox settles when what was held back is released, also if not
     outbox.release();
     await (when === "before" ? before : during);
     assertEquals(kernel.text, "plain");
+  }
+});
+
+test("Outbox tells that all was sent, also if it is closed just then", async () => {
+  for (const first of ["", "ä"]) {
+    const kernel = new Kernel(3, false);
+    const outbox = outboxTo(kernel);
+    if (first) outbox.add(first), outbox.flush();
+    outbox.add("the last, ä");
+    const flushed = outbox.flushed();
+    outbox.flush().then(() => outbox.close("closed"));
+    kernel.open();
+    await flushed;
+    assertEquals(kernel.text, `${first}the last, ä`);
+    await assertRejects(() => outbox.flushed(), ConnectionClosedError);
+  }
+});
+
+test("Outbox tells that not all was sent if it is closed before, or a write fails", async () => {
+  for (const how of ["is closed", "fails"]) {
+    const kernel = new Kernel(3, false);
+    const outbox = outboxTo(kernel);
+    kernel.failing = () => outbox.close("reset");
+    outbox.add("the first");
+    outbox.flush();
+    outbox.add("ä");
+    const flushed = outbox.flushed();
+    if (how === "fails") kernel.write = () => Promise.resolve(0);
+    else outbox.close("closed");
+    kernel.open();
+    await assertRejects(() => flushed, ConnectionClosedError);
   }
 });
 
