@@ -154,7 +154,7 @@ export class Outbox {
 
   /** Adds bytes without a copy if nothing else waits: the caller must not change them until they have been sent. */
   lend(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.closed === undefined) this.#blocks.lend(bytes);
+    if (this.closed === undefined && !this.#sealed) this.#blocks.lend(bytes);
   }
 
   /**

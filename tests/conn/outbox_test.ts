@@ -315,6 +315,7 @@ test("Outbox adds nothing once it is sealed", async () => {
   outbox.add("last");
   outbox.seal();
   outbox.add("late");
+  outbox.lend(new TextEncoder().encode("lent late"));
   await outbox.flush();
   assertEquals(kernel.text, "last");
 });
