@@ -283,6 +283,8 @@ export class ConnectionClocks implements Sleeper {
     this.#writing = true;
     this.#writeAt = now + part * this.#timeouts.writeTimeout;
     this.#watch(this.#writeAt);
+    // While the write clock is off, the idle clock runs, and a peer that takes a part is not idle.
+    if (this.#writeAt === Infinity) this.#restartIdle();
     if (!large) return;
     this.#watch(this.#stuckAt = now + STUCK_MS);
   }
@@ -293,6 +295,11 @@ export class ConnectionClocks implements Sleeper {
     this.#writeAt = Infinity;
     this.#stuckAt = undefined;
     if (this.#handlerAt !== Infinity) this.#startHandler();
+    this.#restartIdle();
+  }
+
+  /** Something was written to the peer, which restarts the idle clock. */
+  #restartIdle(): void {
     if (this.#timeouts.idleOn === "read") return;
     this.#idleLeft = undefined;
     if (this.#waiting) this.#startIdle(this.#now());

@@ -272,6 +272,24 @@ for (const writeTimeout of [60_000, Infinity]) {
   });
 }
 
+test("a peer that takes what was written, however slowly, is not idle, also without a write clock", async () => {
+  for (const idleOn of ["both", "read"] as const) {
+    const { listener, clock } = inMemory({ bufferBytes: 1024 });
+    const options = { writeTimeout: Infinity, idleTimeout: 2000, firstLineTimeout: Infinity, idleOn };
+    await using t = startConversations({ listener, clock, ...options }, async (conn) => {
+      conn.write("x".repeat(10_000) + "\n");
+      await conn.readLine();
+    });
+    const client = await t.admitted();
+    const [conn] = t.server.connections;
+    for (let i = 0; i < 5; i++) {
+      await client.readBytes(1024);
+      await clock.advance(1000);
+    }
+    assertEquals(conn.ending, idleOn === "read" ? "idle" : undefined);
+  }
+});
+
 test("a peer that neither sends nor takes anything is idle, if no write clock ends its connection before", async () => {
   for (const writeTimeout of [60_000, Infinity]) {
     const { listener, clock } = inMemory({ bufferBytes: 16 });
