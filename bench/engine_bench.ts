@@ -27,7 +27,12 @@ for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
     write: (bytes: Uint8Array) => Promise.resolve(bytes.length),
   };
   const owner = { failed() {}, abort() {} };
-  const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
+  const outbox = new Outbox(
+    transport,
+    { writing() {}, grown() {}, wrote() {} },
+    { holdOutput() {}, stuck: false },
+    owner,
+  );
 
   Deno.bench(`the limiter takes ${name}`, { group: name }, () => {
     feed(limiter, input, () => {});

@@ -33,7 +33,7 @@ const BLIND_PERIODS = 3;
 /** Maximum bytes of output per connection that are not counted: nearly every short reply is sent before it matters. */
 const FREE_BYTES = OUTPUT_BYTES[0];
 
-type WriteClocks = Pick<ConnectionClocks, "writing" | "wrote">;
+type WriteClocks = Pick<ConnectionClocks, "writing" | "grown" | "wrote">;
 type WriteMemory = Pick<Account, "holdOutput" | "stuck">;
 /** What the outbox uses of a transport. */
 type WriteTransport = Pick<Transport, "write" | "closeWrite" | "setNoDelay" | "progress" | "heldBytes">;
@@ -150,6 +150,8 @@ export class Outbox {
     // No write is timed meanwhile that could find it stuck. If it never counted, peers that do not go on with their
     // handshakes could fill the memory, and make all other connections wait.
     if (this.#held !== undefined) this.#memory.stuck = true;
+    // The block that is being written may have been too small to be timed for this.
+    else if (this.#accounted > 0 && this.closed === undefined && !this.#memory.stuck) this.#clocks.grown();
   }
 
   /** Adds bytes without a copy if nothing else waits: the caller must not change them until they have been sent. */
@@ -270,7 +272,7 @@ export class Outbox {
   #restartClock(): void {
     this.#bytesBefore = this.bytesOut;
     this.#periods = this.#taken = 0;
-    this.#startPeriod(this.#blocks.held > FREE_BYTES);
+    this.#startPeriod(this.#accounted > 0);
   }
 
   #startPeriod(large: boolean): void {
@@ -409,10 +411,11 @@ export class Outbox {
     if (first === undefined || this.#roundBytes === 0) return false;
     this.#unsent = first;
     this.#roundBytes = Math.max(0, this.#roundBytes - first.length);
-    this.#restartClock();
     this.#account();
     // Short of memory, the connection may just have been ended for this.
-    return this.closed === undefined;
+    if (this.closed !== undefined) return false;
+    this.#restartClock();
+    return true;
   }
 
   #fail(error: unknown): false {

@@ -289,6 +289,12 @@ export class ConnectionClocks implements Sleeper {
     this.#watch(this.#stuckAt = now + STUCK_MS);
   }
 
+  /** What waits behind the block that is being written has become so large that its memory counts. */
+  grown(): void {
+    if (this.#stuckAt !== undefined) return;
+    this.#watch(this.#stuckAt = this.#now() + STUCK_MS);
+  }
+
   /** The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile. */
   wrote(): void {
     this.#writing = false;

@@ -57,6 +57,8 @@ class Kernel {
 
   writing() {}
 
+  grown() {}
+
   wrote() {
     this.blocks.push(this.#blockBytes);
     this.#blockBytes = 0;
@@ -309,6 +311,17 @@ test("Outbox counts what its transport holds while something waits, and not whil
   assertEquals(kernel.held, 0);
 });
 
+test("Outbox has a write that waits found stuck if it counts as memory, also if only its transport holds much", async () => {
+  for (const [length, heldBytes] of [[10, 0], [10, 16_000], [10_000, 0]] as const) {
+    const kernel = Object.assign(new Kernel(5), { heldBytes, writing: (large: boolean) => timed.push(large) });
+    const timed: boolean[] = [];
+    const outbox = outboxTo(kernel);
+    outbox.add("x".repeat(length));
+    await outbox.flush();
+    assertEquals(timed[0], length + heldBytes > 10);
+  }
+});
+
 test("Outbox adds nothing once it is sealed", async () => {
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);
@@ -382,7 +395,7 @@ test("Outbox keeps no memory of output that could not be sent, even while the ou
 async function assertKeepsLittle(sink: string): Promise<void> {
   const program = `
     import { Outbox } from "${import.meta.resolve("../../internal/io/outbox.ts")}";
-    const kernelOf = (outbox) => ({ writing() {}, wrote() {}, holdOutput() {}, ...${sink} });
+    const kernelOf = (outbox) => ({ writing() {}, grown() {}, wrote() {}, holdOutput() {}, ...${sink} });
     const outboxTo = (kernel) => new Outbox(kernel, kernel, kernel, kernel);
     globalThis.outboxes = Array.from({ length: 1000 }, (_, i) => outboxTo(kernelOf(() => outboxes[i])));
     for (const outbox of outboxes) outbox.add("x".repeat(60_000));

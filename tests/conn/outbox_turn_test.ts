@@ -9,7 +9,12 @@ Deno.test("Outbox sends a full block before the turn ends in which it was posted
     write: (bytes: Uint8Array) => (sent += bytes.length, Promise.resolve(bytes.length)),
   };
   const owner = { failed: (error: unknown) => fail(String(error)), abort() {} };
-  const outbox = new Outbox(transport, { writing() {}, wrote() {} }, { holdOutput() {}, stuck: false }, owner);
+  const outbox = new Outbox(
+    transport,
+    { writing() {}, grown() {}, wrote() {} },
+    { holdOutput() {}, stuck: false },
+    owner,
+  );
   outbox.post("The first leaves at once.\n");
   for (let i = 0; i < 64; i++) outbox.post("x".repeat(BLOCK_BYTES / 64));
   // Promises alone do not end the turn of the event loop.

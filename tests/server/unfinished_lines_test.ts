@@ -54,6 +54,26 @@ test("A connection that is closed for its memory gets an error line", async () =
   assertEquals((await t.closed()).reason, "memory");
 });
 
+testOnce(
+  "Output that piles up behind a short write makes others wait for 250 ms, and not for writeTimeout",
+  async () => {
+    const { listener, clock } = inMemory({ bufferBytes: 64 });
+    const timeouts = { writeTimeout: Infinity, idleTimeout: Infinity };
+    await using t = startServer({ listener, clock, ...timeouts, maxBufferedBytes: 256 * 1024 }, (line) => line);
+    await Promise.all([t.admitted(), t.admitted()]);
+    t.server.broadcast("a short write".repeat(10));
+    await clock.advance(0);
+    for (let i = 0; i < 100; i++) t.server.broadcast("n".repeat(1500) + "\n");
+    const quick = await t.admitted();
+    await quick.write("hi\n");
+    await clock.advance(200);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(100);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["memory"]);
+    assertEquals(await quick.readLine(), "hi");
+  },
+);
+
 for (const [kind, start] of Object.entries(WAYS_IN)) {
   testOnce(
     `While the replies of others take the memory, a line waits for its turn, and an end does not (${kind})`,
