@@ -7,7 +7,8 @@
 import type { CloseReason, Conn, ConnHandler, ConnOptions, LineEnd, ReadOptions } from "@x/shouty";
 import { ConnectionClosedError, LimitError } from "@x/shouty";
 import { anyFraming, bytesOf, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
-import { anyTlsStep, beginTls, type Recording, type TlsStep } from "./upgrade.ts";
+import { type Acts, anyTlsStep, beginTls, type Recording, type TlsStep } from "./upgrade.ts";
+import type { Flushes } from "./flushes.ts";
 import type { WatchedTransport } from "./watched.ts";
 import { hasClosed, wordOf } from "./words.ts";
 
@@ -40,6 +41,7 @@ export type ScriptStep =
   | { do: "framing"; framing: Partial<PlainFraming> }
   | { do: "limits"; limits: ScriptLimits }
   | { do: "wait" }
+  | { do: "flush"; isAwaited: boolean }
   | TlsStep;
 
 /** What a handler does; it begins anew at the end of its steps. */
@@ -55,6 +57,7 @@ export interface Log {
   entries: Entry[];
   /** The transport of the connection. */
   wire: WatchedTransport;
+  flushes: Flushes;
 }
 
 /** What one step has got. */
@@ -124,6 +127,7 @@ const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
     ),
   }),
   fc.constant({ do: "wait" as const }),
+  fc.record({ do: fc.constant("flush" as const), isAwaited: fc.boolean() }),
 );
 
 const isStrict = fc.constantFrom(false, false, false, true);
@@ -170,7 +174,9 @@ export function following(
   tick: () => Promise<void>,
 ): ConnHandler {
   return async (conn) => {
-    const { entries, wire } = log(conn);
+    const { entries, wire, flushes } = log(conn);
+    let written = 0;
+    const flush = () => flushes.flush(conn, written);
     let { onLongLine = "close" } = framing;
     for (let i = 0; i < MAX_STEPS; i++) {
       const step = script.steps[i % script.steps.length];
@@ -187,15 +193,19 @@ export function following(
 
     async function follow(step: ScriptStep): Promise<unknown> {
       const entry: Entry = { step, lines: [], bytes: "", end: undefined, lineEnd: undefined, ending: undefined };
-      const name = (name: string) => `<${entries.length} ${name}>\n`;
-      const act = () =>
-        step.do === "tls" ? upgrade(conn, wire, step, entry, name, tick) : perform(conn, step, entry, tick);
+      const write = (word: string) => {
+        // Later, writes are refused.
+        if (/open|ending/.test(conn.stats().phase)) written += word.length;
+        return conn.write(word);
+      };
+      const acts = { write: (name: string) => void write(`<${entries.length} ${name}>\n`), flush, tick };
+      const act = () => step.do === "tls" ? upgrade(conn, wire, step, entry, acts) : perform(conn, step, entry, acts);
       const error = await act().then(() => undefined, (error) => error);
       if (error !== undefined) entry.end = endOf(error);
       entry.lineEnd = conn.lastLineEnd;
       entry.ending = conn.ending;
       const word = wordOf(entries.push(entry) - 1, entry);
-      if (!hasClosed(entry)) await conn.write(word);
+      if (!hasClosed(entry)) await write(word);
       return error;
     }
   };
@@ -215,17 +225,16 @@ async function upgrade(
   wire: WatchedTransport,
   step: TlsStep,
   entry: Entry,
-  name: (name: string) => string,
-  tick: () => Promise<void>,
+  acts: Acts,
 ): Promise<void> {
-  const { recording, error } = await beginTls(conn, wire, step, name, tick);
+  const { recording, error } = await beginTls(conn, wire, step, acts);
   if (recording.plain !== undefined) entry.recording = recording;
   if (error instanceof ConnectionClosedError) entry.end = "Closed";
   else if (error instanceof TypeError) entry.end = "Refused";
   else if (error !== undefined) throw error;
 }
 
-async function perform(conn: Conn, step: ScriptStep, entry: Entry, tick: () => Promise<void>): Promise<void> {
+async function perform(conn: Conn, step: ScriptStep, entry: Entry, { flush, tick }: Acts): Promise<void> {
   switch (step.do) {
     case "line":
       return takeLine(entry, await conn.readLine(optionsOf(step.patience)));
@@ -257,6 +266,10 @@ async function perform(conn: Conn, step: ScriptStep, entry: Entry, tick: () => P
       return conn.setLimits(step.limits);
     case "wait":
       return await tick();
+    case "flush": {
+      const flushed = flush();
+      return step.isAwaited ? void await flushed : undefined;
+    }
     case "tls":
       throw new Error("TLS begins elsewhere");
   }

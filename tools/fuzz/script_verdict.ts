@@ -76,6 +76,7 @@ class Reading {
   #cancelled = false;
   #encrypted = false;
   readonly #outgoing: boolean;
+  readonly #isCall: boolean;
   #lines = 0;
   /** The number of lines that were too long and discarded. */
   discarded = 0;
@@ -88,6 +89,7 @@ class Reading {
     this.#isOver = this.#input.length < served.taken.length;
     this.#rules = rulesOf(scenario);
     this.#outgoing = scenario.outgoing !== undefined;
+    this.#isCall = scenario.outgoing === "call";
   }
 
   get #left(): number {
@@ -196,7 +198,8 @@ class Reading {
   #inputEnded({ step, end, lineEnd }: Entry, ending: CloseReason): void {
     if (step.do === "line" || step.do === "lines" || step.do === "batch") return this.#linesEnded(ending, lineEnd);
     const isGentle = ending === "end" || ending in AT_BOUNDARY;
-    if (!isGentle) this.#stopped = ending;
+    // The caller of `connect` does not return as a handler does: there, such a limit stops the input once a read meets it.
+    if (!isGentle || ending !== "end" && this.#isCall) this.#stopped = ending;
     if (ending === "byte-limit") assert(this.#isOver, "The limit was not passed");
     if (ending === "end") assert(this.#served.ended && !this.#isOver, "The input has not ended");
     if (!isGentle && ending !== "byte-limit") return;

@@ -12,7 +12,7 @@ import { fc } from "../../tests/kit/property.ts";
 import { join, type WatchedTransport } from "./watched.ts";
 
 /** What a handler does between the call of `startTls` and its end. */
-const MEANWHILE = ["write", "close", "abort", "deadline", "limits"] as const;
+const MEANWHILE = ["write", "flush", "close", "abort", "deadline", "limits"] as const;
 
 /** A step that begins TLS. */
 export interface TlsStep {
@@ -37,6 +37,16 @@ export const anyTlsStep: fc.Arbitrary<TlsStep> = fc.record({
   handshakeTimeout: fc.constantFrom(50, 2000, Infinity, Infinity),
   slow: fc.constantFrom(false, false, false, true),
 });
+
+/** What a handler does besides reading and TLS. */
+export interface Acts {
+  /** Writes a word of a name, without waiting. */
+  write(name: string): void;
+  /** Flushes, and tells whether everything was sent. */
+  flush(): Promise<boolean>;
+  /** Waits until the clock moves. */
+  tick(): Promise<void>;
+}
 
 /** The name of what is written after the call of `startTls`. */
 export const SECRET = "secret";
@@ -177,23 +187,26 @@ class Hidden extends Forwarding {
   }
 }
 
-/** Does what a step says; returns what the handshake was, and the error of `startTls`. `word` makes what is written. */
+/** Does what a step says; returns what the handshake was, and the error of `startTls`. */
 export async function beginTls(
   conn: Conn,
   wire: WatchedTransport,
   { before, meanwhile, handshakeTimeout, slow }: TlsStep,
-  word: (name: string) => string,
-  tick: () => Promise<void>,
+  acts: Acts,
 ): Promise<{ recording: Recording; error: unknown }> {
-  const recording = new Recording(conn, wire, handshakeTimeout, slow ? tick : () => Promise.resolve());
-  for (let i = 0; i < before; i++) conn.write(word("before"));
+  const recording = new Recording(conn, wire, handshakeTimeout, slow ? acts.tick : () => Promise.resolve());
+  for (let i = 0; i < before; i++) acts.write("before");
   const upgraded = conn.startTls(recording);
-  for (const what of meanwhile) doMeanwhile(conn, what, word);
-  return { recording, error: await upgraded.then(() => undefined, (error) => error) };
+  const flushes = meanwhile.map((what) => doMeanwhile(conn, what, acts));
+  const error = await upgraded.then(() => undefined, (error) => error);
+  // Nothing is written meanwhile.
+  await Promise.all(flushes);
+  return { recording, error };
 }
 
-function doMeanwhile(conn: Conn, what: typeof MEANWHILE[number], word: (name: string) => string): void {
-  if (what === "write") conn.write(word(SECRET));
+function doMeanwhile(conn: Conn, what: typeof MEANWHILE[number], acts: Acts): Promise<unknown> | undefined {
+  if (what === "flush") return acts.flush();
+  if (what === "write") acts.write(SECRET);
   else if (what === "close") conn.close();
   else if (what === "abort") conn.writable.abort();
   else if (what === "deadline") conn.setDeadline(50);

@@ -11,6 +11,7 @@ import { type Faults, faulty } from "../../tests/kit/faults.ts";
 import { bytesOf, framingOf } from "../../tests/kit/property.ts";
 import { TestServer } from "../../tests/kit/server.ts";
 import { startHandler } from "./handlers.ts";
+import { Flushes } from "./flushes.ts";
 import type { Action, FaultPlan, Scenario, Step } from "./scenario.ts";
 import { BROADCAST } from "./rules.ts";
 import type { Entry, Log } from "./script.ts";
@@ -54,6 +55,7 @@ class World {
   readonly #t: TestServer;
   readonly #clients: Client[] = [];
   readonly #logs = new Map<Deno.Addr, Entry[]>();
+  readonly #flushes: Flushes;
   /** The time at which the server has to be closed at the latest, and the time at which it was. */
   #deadline = Infinity;
   #closedAt: number | undefined;
@@ -64,6 +66,7 @@ class World {
     this.#scenario = scenario;
     this.#memory = new MemoryListener({ bufferBytes: scenario.bufferBytes });
     this.#watch = new Watch(scenario.options.maxBufferedBytes);
+    this.#flushes = new Flushes(!isJoined(scenario));
     const listener = this.#watch.over(faulty(this.#memory, faultsOf(scenario.faults)));
     const start = startHandler(scenario, () => this.#tick.promise, (conn) => this.#log(conn.remoteAddr));
     const framing = framingOf(scenario.options.framing ?? {});
@@ -74,7 +77,8 @@ class World {
   #log(addr: Deno.Addr): Log {
     const entries: Entry[] = [];
     this.#logs.set(addr, entries);
-    return { entries, wire: this.#watch.transports.find(({ remoteAddr }) => remoteAddr === addr)! };
+    const wire = this.#watch.transports.find(({ remoteAddr }) => remoteAddr === addr)!;
+    return { entries, wire, flushes: this.#flushes };
   }
 
   async live(): Promise<void> {
@@ -142,6 +146,7 @@ class World {
   #judge(): void {
     const { transports, complaints } = this.#watch;
     assertEquals(complaints, [], "The rules of a transport");
+    assertEquals([this.#flushes.complaints, this.#flushes.pending], [[], 0], "The flushes");
     assertEquals(transports.filter(({ closes }) => closes !== 1), [], "Each transport is closed once");
     checkConnections(this.#scenario, this.#t.events, transports, this.#logs);
     for (const client of this.#clients) {
@@ -225,6 +230,11 @@ class Client implements ClientEnd {
     // The server may close the connection before it has read everything.
     this.#writing = this.#writing.then(write).catch(() => {});
   }
+}
+
+/** Whether a connection may get more to write than its handler writes: broadcasts, or error lines for long lines. */
+function isJoined({ steps, script, options }: Scenario): boolean {
+  return steps.some(({ action }) => action.do === "broadcast") || /discard/.test(JSON.stringify([script, options]));
 }
 
 function faultsOf({ accepts, readBytes, writeBytes, fail }: FaultPlan): Faults {
