@@ -272,11 +272,16 @@ export class Parts<Data> {
     this.reader.readAhead().then(() => this.sideEnded());
   }
 
-  /** Ends this side, and lets the peer read what was written. */
+  /**
+   * Ends this side, and lets the peer read what was written. If nothing was, a reset can destroy no reply, and may be all
+   * that tells the peer of the end: a sender of logs does not read, and would lose what it sends meanwhile.
+   */
   async linger(isClosed: () => boolean): Promise<void> {
     if (this.endFailed()) return;
     this.clocks.linger(LINGER_MS);
-    await linger(this.transport, () => this.outbox.closeWrite(), isClosed, this.reader.outstanding);
+    const silent = this.outbox.bytesOut === 0;
+    const over = () => silent || isClosed();
+    await linger(this.transport, () => this.outbox.closeWrite(), over, this.reader.outstanding);
   }
 
   /** The time for the current read, or for the handshake, is up. */

@@ -113,12 +113,14 @@ for (const [reason, end] of Object.entries(QUIET)) {
     const options = { maxLines: 3, maxAge: 1000, writeTimeout: 60_000, idleTimeout: 60_000, lastWords: () => null };
     await using t = startConversations({ ...options, listener, clock }, async (it) => {
       conn = it;
+      await conn.write("hello\n");
       for await (const _ of conn.lines);
       over.resolve();
       conn.write("the output\n").catch(() => {});
       await done.promise;
     });
     const client = await t.admitted();
+    assertEquals(await client.readLine(), "hello");
     await end(t, client, clock);
     await over.promise;
     await clock.advance(0);

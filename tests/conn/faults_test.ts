@@ -139,7 +139,8 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
   test(`a graceful close goes on with the outstanding read (${wayIn})`, () =>
     play(start, {}, async (t, connect) => {
       const client = connect();
-      await t.until("accepted");
+      await client.write("one\n");
+      assertEquals(await client.readLine(), "ONE");
       const stopped = t.server.shutdown({ drain: "finish" });
       assertEquals(await client.readLine(), null);
       await client.write("sent before it was known\n");

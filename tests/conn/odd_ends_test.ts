@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import type { Conn } from "@x/shouty";
 import { turn } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
@@ -138,3 +138,22 @@ test("a framing or a limit that changes while a read waits holds for what has co
   assertEquals([lines, conn!.ending], [["a", "bc"], "line-too-long"]);
   await client.closeWrite();
 });
+
+// rsyslog and syslog-ng do not read, and under TLS see no FIN: what they sent for 2 s more was discarded.
+for (const answers of [false, true]) {
+  test(`a peer that goes on sending after the end cannot ${answers ? "2 s later" : "at once, if it was sent nothing"}`, async () => {
+    const { listener, clock } = inMemory();
+    await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
+      for await (const line of conn.lines) if (answers) await conn.write(`${line}\n`);
+    });
+    const client = await t.admitted();
+    await client.write("one\n");
+    while (t.stats.lines === 0) await turn();
+    const stopped = t.server.shutdown({ drain: "finish" });
+    assertEquals(await client.readAll(), answers ? "one\n" : "");
+    if (answers) await client.write("two\n");
+    if (answers) await clock.advance(2000);
+    assertEquals((await stopped).durationMs, answers ? 2000 : 0);
+    await assertRejects(() => client.write("three\n"), Deno.errors.BrokenPipe);
+  });
+}

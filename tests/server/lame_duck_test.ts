@@ -11,6 +11,8 @@ testOnce("shutdown({ delay }) goes on accepting and serving until the time is up
   assertEquals(await t.talk("late\n"), "LATE\n");
   assertEquals([t.server.state, t.all("draining").length], ["lame-duck", 0]);
   const client = await t.admitted();
+  await client.write("later\n");
+  assertEquals(await client.readLine(), "LATER");
   await clock.advance(1);
   assertEquals(t.server.state, "draining");
   assertEquals(await client.readAll(), "");

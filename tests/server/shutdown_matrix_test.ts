@@ -131,12 +131,13 @@ for (const kind of ["a line handler", "a conversation"]) {
         play(kind, state, async ({ t, clock, client }) => {
           const stopped = t.server.shutdown({ drain, drainTimeout: 100 });
           await clock.advance(99);
-          // A connection at a line boundary may have been closed gracefully; it lingers then.
+          // A connection at a line boundary may have been closed gracefully; it lingers then, unless it got no reply.
           const reason = state.reason ?? (drain === "finish" && state.goOn === undefined ? "drained" : "drain-timeout");
           if (reason !== "drained") assertEquals(t.stats.active, 1);
           else assertEquals(await client.readAll(), "");
           await clock.advance(1);
-          assertEquals(await stopped, { closed: { [reason]: 1 }, handlersLeft, durationMs: 100 });
+          const durationMs = reason === "drained" && name === "that never spoke" ? 0 : 100;
+          assertEquals(await stopped, { closed: { [reason]: 1 }, handlersLeft, durationMs });
         }));
     }
 
