@@ -27,6 +27,15 @@ test("OpenSSL takes a server's end for a proper one, without complaint", async (
   assertEquals(/unexpected eof|SSL routines/.test(stderr), false, stderr);
 });
 
+test("OpenSSL is refused a renegotiation at once, not when the connection is closed for being idle", async () => {
+  await using t = await startTls({}, { idleTimeout: Infinity });
+  await using client = openssl(t, "-tls1_2");
+  await client.type("hello\n");
+  await client.stdoutMatch(/HELLO/);
+  await client.type("R\n");
+  assertMatch((await client.outcome()).stderr, /no renegotiation/);
+});
+
 test("OpenSSL does not trust an expired certificate, and gets the new one after a reload", async () => {
   await using file = await withFiles({ "ca.pem": AUTHORITY.cert });
   await using t = await startTls(makeIdentity("expired", { by: AUTHORITY, days: [-10, -1] }));

@@ -85,8 +85,8 @@ export class Session implements EngineOwner {
     if (this.#records === undefined) this.#engine.feed(input);
     else this.#feedRecords(input, this.#records);
     this.buffer.adapt(count, full ? performance.now() - start : 0);
-    // Later, only the alert of a failure cannot wait for the next write, as the refusal of a renegotiation can. To look for
-    // more would cost 6 % of the time of a short line.
+    // Later, only the alert of a failure cannot wait for the next write, or for input that is no text. To look for more
+    // would cost 6 % of the time of a short line.
     if (shaking || this.#failure !== undefined) this.output.flush();
   }
 
