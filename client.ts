@@ -107,7 +107,7 @@ let opened = 0;
  * assertEquals(await conn.readLine(), "HELLO");
  * ```
  */
-export async function connect<Data = undefined>(options: ConnectOptions<Data>): Promise<Conn<Data>> {
+export async function connect<Data = undefined>(options: ConnectOptions<Data>): Promise<Conn<NoInfer<Data>>> {
   checkConnectOptions(options);
   const { halfCloseTimeout = Infinity } = options;
   const limits = resolveConnOptions({ ...withDefaults(options), halfCloseTimeout });
@@ -218,7 +218,7 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
 export function connectPool<Data = undefined>(
   options: PoolOptions<Data>,
   handler: ConnHandler<NoInfer<Data>>,
-): ConnPool<Data> {
+): ConnPool<NoInfer<Data>> {
   checkFunction("handler", handler);
   checkPoolOptions(options);
   checkConnectOptions(options);

@@ -310,7 +310,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 export function serve<Data = undefined>(
   options: ServeOptions<Data> = {},
   handler: LineHandler<NoInfer<Data>> = shout,
-): Server<Data> {
+): Server<NoInfer<Data>> {
   checkFunction("handler", handler);
   checkFunction("handler.block", handler.block, true);
   checkServeOptions(options);
@@ -347,7 +347,7 @@ export function serve<Data = undefined>(
 export function serveConnections<Data = undefined>(
   options: ServeOptions<Data>,
   handler: ConnHandler<NoInfer<Data>>,
-): Server<Data> {
+): Server<NoInfer<Data>> {
   checkFunction("handler", handler);
   checkServeOptions(options);
   return new LineServer(options, { conversation: handler });

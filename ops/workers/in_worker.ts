@@ -44,14 +44,15 @@ export interface WorkerService<Data = undefined> extends Pick<ServeOptions<Data>
 /**
  * Serves in a worker that {@linkcode serveWorkers} has started. The worker's module calls it once.
  *
- * @param make Makes what the worker serves of the data that `serveWorkers` was given, a copy for each worker.
+ * @param make Makes what the worker serves of the data that `serveWorkers` was given, a copy for each worker. Write down
+ * the type of its argument: without it, the compiler cannot infer the type of `conn.data` from the option `data`.
  * @throws {TypeError} If this is no worker.
  *
  * @example The module of a worker, which greets with a word that the main program has chosen (not run: it needs a worker)
  * ```ts ignore
  * import { serveInWorker } from "@x/shouty/ops";
  *
- * serveInWorker((word) => ({ handler: (name) => `${word}, ${name}!` }));
+ * serveInWorker((word: string) => ({ handler: (name) => `${word}, ${name}!` }));
  * ```
  */
 export async function serveInWorker<Data = undefined>(

@@ -84,3 +84,25 @@ testOnce(
     }
   },
 );
+
+testOnce("data has the type that its function returns, also where the server's type is written down", async () => {
+  const listener = new MemoryListener();
+  await using server: Server<Session> = serveConnections(
+    { listener, data: () => ({ loggedIn: false }) },
+    async (conn) => {
+      for await (const line of conn.lines) {
+        // The function's `false` is a boolean, although the type of the server would let it stay `false`.
+        conn.data.loggedIn = line === "open";
+        await reply(conn, `${typed<boolean>()(conn.data.loggedIn)}`);
+      }
+    },
+  );
+  using client = listener.connect();
+  await client.write("open\n");
+  assertEquals([await client.readLine(), server.stats().accepted], ["1 true", 1]);
+});
+
+testOnce("the type of a server does not stand in for the option data", async () => {
+  // @ts-expect-error nothing makes the data
+  await using _server: Server<Session> = serveConnections({ listener: new MemoryListener() }, () => {});
+});
