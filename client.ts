@@ -14,6 +14,7 @@ import {
   checkConnectOptions,
   type ConnectOptions,
   type DialOptions,
+  dialOptionsOf,
   targetOf,
   tlsOptionsOf,
   withDefaults,
@@ -142,13 +143,14 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
   readonly #dialer: Dialer;
 
   constructor(options: PoolOptions<Data>, handler: ConnHandler<Data>) {
+    const target = dialOptionsOf(options);
     const { size = 1, minBackoff = 100, maxBackoff = Math.max(minBackoff, 10_000), clock = SYSTEM_CLOCK } = options;
     const { onEvent, hostname: _hostname, port: _port, ...limits } = options;
     const addr = targetOf(options);
     const dialer = new Dialer({
       ...{ size, minBackoff, maxBackoff, clock },
       addr: addr ?? NOWHERE,
-      dial: (signal) => checkTls(options).then(() => dial(options, secure, signal)),
+      dial: (signal) => checkTls(target).then(() => dial(target, secure, signal)),
       failed: (error, retryMs) => {
         const event = { type: "connect-error", error, retryMs, ...(addr && { addr }) } as const;
         this.reports.guard(() => onEvent?.(event));

@@ -30,8 +30,8 @@ import type { Server, ServerState } from "./internal/server/running.ts";
 import { checkData } from "./internal/lines/text.ts";
 import { Reports } from "./internal/server/reports.ts";
 import { MemberList } from "./internal/memory/member_list.ts";
-import { checkServeOptions, resolveShutdown } from "./internal/api/serve_options.ts";
-import type { ServeOptions, ServerLimits, ShutdownOptions } from "./internal/api/serve_options.ts";
+import { checkServeOptions, resolveShutdown, shutdownDefaults } from "./internal/api/serve_options.ts";
+import type { ServeOptions, ServerLimits, ShutdownDefaults, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
 import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
 import type { Transport } from "./internal/api/transport.ts";
@@ -49,7 +49,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   readonly handler: Handler<Data>;
   readonly framing: ResolvedFraming;
   readonly makeData: ((conn: Conn<never>) => Data) | undefined;
-  readonly #options: ServeOptions<Data>;
+  readonly #shutdownDefaults: ShutdownDefaults;
   readonly clock: RefClock;
   readonly #acceptors: Acceptors;
   readonly #entrance: Entrance;
@@ -76,7 +76,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     this.makeData = options.data;
     this.keepAliveMs = options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS;
     this.handler = handler;
-    this.#options = options;
+    this.#shutdownDefaults = shutdownDefaults(options);
     this.reports = new Reports(options, this.#counters);
     this.budget = new Budget(options.maxBufferedBytes ?? DEFAULT_BUFFERED_BYTES);
     this.alarms = new Alarms(clock);
@@ -175,7 +175,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   }
 
   shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
-    const resolved = resolveShutdown(options, this.#options, this.#state === "listening");
+    const resolved = resolveShutdown(options, this.#shutdownDefaults, this.#state === "listening");
     if (this.#state !== "closed") this.#drain.start(resolved);
     return this.#report.promise;
   }

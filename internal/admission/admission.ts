@@ -209,7 +209,13 @@ export function resolveAdmission(options: AdmissionOptions): AdmissionLimits {
   checkRate("acceptRatePerIp", acceptRatePerIp);
   if (maxPenaltyMs !== 0) checkPenalty(maxPenaltyMs);
   checkWord("atCapacity", atCapacity, ["reject", "wait"]);
-  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, maxPenaltyMs, atCapacity, allow, deny };
+  const lists = { allow: copyOf(allow), deny: copyOf(deny) };
+  return { maxConnections, maxConnectionsPerIp, acceptRate, acceptRatePerIp, maxPenaltyMs, atCapacity, ...lists };
+}
+
+/** Copies a list, if it is one: `setLimits` reads it again, and the caller may have changed it for something else. */
+function copyOf(list: readonly string[] | null): readonly string[] | null {
+  return Array.isArray(list) ? [...list] : list;
 }
 
 /**
@@ -222,7 +228,8 @@ export function admissionRules({ allow, deny, ...rules }: AdmissionLimits): Admi
 }
 
 function addressRule(allow: readonly string[] | null, deny: readonly string[] | null): (addr: Deno.Addr) => boolean {
-  const allowed = allow && parseCidrs("allow", allow);
-  const denied = deny && parseCidrs("deny", deny);
+  // Only `null` is no list: a text that is empty must not let everybody in.
+  const allowed = allow === null ? undefined : parseCidrs("allow", allow);
+  const denied = deny === null ? undefined : parseCidrs("deny", deny);
   return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);
 }

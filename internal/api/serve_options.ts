@@ -344,6 +344,14 @@ export function defaultLastWords(reason: CloseReason | AdmissionRejectReason, li
   }
 }
 
+/** What the options of a server say about a shutdown. */
+export type ShutdownDefaults = Pick<ServeOptions, "drain" | "drainTimeout" | "drainDelay" | "drainSpread">;
+
+/** Copies these options: the caller may change the object, or use it for another server. */
+export function shutdownDefaults({ drain, drainTimeout, drainDelay, drainSpread }: ShutdownDefaults): ShutdownDefaults {
+  return { drain, drainTimeout, drainDelay, drainSpread };
+}
+
 /** Options of a shutdown that are complete; without a spread, that of an earlier call holds. */
 export interface ResolvedShutdown extends ShutdownOptions {
   drain: DrainMode;
@@ -362,7 +370,7 @@ export interface ResolvedShutdown extends ShutdownOptions {
  */
 export function resolveShutdown(
   options: ShutdownOptions,
-  defaults: Pick<ServeOptions, "drain" | "drainTimeout" | "drainDelay" | "drainSpread">,
+  defaults: ShutdownDefaults,
   isFirst: boolean,
 ): ResolvedShutdown {
   checkOptions("shutdown options", options);

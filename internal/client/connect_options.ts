@@ -134,8 +134,8 @@ export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptio
  */
 export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
   checkOptions("connect options", options);
-  const { hostname, port, path, dial, tls, signal, connectTimeout = 10_000, keepAliveMs = DEFAULT_KEEP_ALIVE_MS } =
-    options;
+  const { hostname, port, path, dial, tls, signal, connectTimeout = 10_000 } = options;
+  const { keepAliveMs = DEFAULT_KEEP_ALIVE_MS, maxBufferedBytes = DEFAULT_BUFFERED_BYTES } = options;
   checkText("hostname", hostname);
   checkText("path", path);
   checkFunction("dial", dial, true);
@@ -143,7 +143,7 @@ export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
   checkTarget(options);
   checkTimeout("connectTimeout", connectTimeout);
   checkKeepAlive(keepAliveMs);
-  checkWhole("maxBufferedBytes", options.maxBufferedBytes ?? DEFAULT_BUFFERED_BYTES, 1, Infinity);
+  checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
   checkMethods("signal", signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
   checkFunction("data", options.data, true);
   checkClock(options.clock, true);
@@ -186,7 +186,8 @@ function checkTarget({ hostname, port, path, dial, tls }: DialOptions): void {
 
 /** Fills in a default of a client that differs from that of a server. */
 export function withDefaults<Options extends ConnOptions>(options: Options): Options {
-  return { ...options, firstLineTimeout: options.firstLineTimeout ?? Infinity };
+  const { firstLineTimeout = Infinity } = options;
+  return { ...options, firstLineTimeout };
 }
 
 /** The options of the TLS handshake, with the name that the server's certificate must have. */
@@ -195,6 +196,13 @@ export function tlsOptionsOf(
 ): ConnectTlsOptions & { serverName: string } {
   const options = typeof tls === "object" ? tls : {};
   return { ...options, serverName: options.serverName ?? hostname };
+}
+
+/** Copies where to connect to, and how: the caller may change the options while a pool uses them again and again. */
+export function dialOptionsOf(options: DialOptions): DialOptions {
+  const { hostname, port, path, dial, tls, connectTimeout, keepAliveMs, clock } = options;
+  const ownTls = typeof tls === "object" ? { ...tls } : tls;
+  return { hostname, port, path, dial, tls: ownTls, connectTimeout, keepAliveMs, clock };
 }
 
 /** The host to connect to by default. */

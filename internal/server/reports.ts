@@ -25,7 +25,12 @@ export class Reports {
    * @param counters Counts the events.
    */
   constructor(hooks: Hooks, counters: Counters) {
-    this.#hooks = hooks;
+    // Copies: the caller may change the object, or use it for another server.
+    this.#hooks = {
+      onListen: hooks.onListen?.bind(hooks),
+      onEvent: hooks.onEvent?.bind(hooks),
+      lastWords: hooks.lastWords?.bind(hooks),
+    };
     this.#counters = counters;
   }
 
@@ -33,7 +38,8 @@ export class Reports {
   emit(event: ServerEvent): void {
     if (this.#over) return;
     this.#over = event.type === "stopped";
-    if (this.#hooks.onEvent !== undefined) this.guard(() => this.#hooks.onEvent!(event));
+    const { onEvent } = this.#hooks;
+    if (onEvent !== undefined) this.guard(() => onEvent(event));
   }
 
   /** The server listens on an address. */

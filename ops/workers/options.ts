@@ -15,6 +15,7 @@ import {
   show,
 } from "../../internal/api/check.ts";
 import type { ServerEvent } from "../../internal/api/events.ts";
+import { resolveFraming } from "../../internal/api/framing.ts";
 import { checkServeOptions, type ServeOptions, type ServerLimits } from "../../internal/api/serve_options.ts";
 import type { Engine, Place } from "./wire.ts";
 
@@ -138,16 +139,22 @@ export function resolveWorkers(options: ServeWorkersOptions): Resolved {
   // The data of a server's connections is a function, which a worker has of its own.
   const { data: _, ...serving } = options;
   checkServeOptions(serving);
-  const places = (options.places ?? [{ hostname, port }]).map(
-    ({ hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT }) => {
-      checkHostname(hostname);
-      checkWhole("port", port, 0, 65_535);
-      return { hostname, port };
-    },
-  );
-  if (places.length === 0) throw new TypeError("Cannot use places: expected at least one, got an empty list");
+  resolveFraming(options.framing);
+  const { places = [{ hostname, port }] } = options;
   const count = workers === "auto" ? Math.min(navigator.hardwareConcurrency, MOST_WORKERS) : workers;
-  return { module: moduleOf(options.module), workers: count, places, engine, maxHeapMb };
+  return { module: moduleOf(options.module), workers: count, places: resolvePlaces(places), engine, maxHeapMb };
+}
+
+function resolvePlaces(places: NonNullable<ServeWorkersOptions["places"]>): Place[] {
+  if (!Array.isArray(places)) throw new TypeError(`Cannot use places: expected an array, got ${show(places)}`);
+  if (places.length === 0) throw new TypeError("Cannot use places: expected at least one, got an empty list");
+  return places.map((place, i) => {
+    checkOptions(`places[${i}]`, place);
+    const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT } = place;
+    checkHostname(hostname);
+    checkWhole("port", port, 0, 65_535);
+    return { hostname, port };
+  });
 }
 
 function moduleOf(module: unknown): URL {

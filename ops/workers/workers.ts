@@ -108,6 +108,8 @@ export interface WorkersServer extends Omit<Server, "connections" | "broadcast">
  */
 export async function serveWorkers(options: ServeWorkersOptions): Promise<WorkersServer> {
   const resolved = resolveWorkers(options);
+  // A copy: a worker that takes the place of another gets the same options, whatever the caller has changed meanwhile.
+  options = { ...options, framing: options.framing && { ...options.framing } };
   const limits = { conn: resolveConnOptions(options), rules: resolveAdmission(options) };
   // Also before anything is bound.
   admissionRules(limits.rules);

@@ -482,6 +482,8 @@ const WRONG: readonly [ConnectOptions, string][] = [
     "Cannot use idleTimeout -1: expected more than 0 and at most 2147483647 ms, or Infinity",
   ],
   [{ port: 1, maxBufferedBytes: 0 }, "Cannot use maxBufferedBytes 0: expected a whole number of at least 1"],
+  [{ port: 1, maxBufferedBytes: null as never }, "Cannot use maxBufferedBytes null: expected a number"],
+  [{ port: 1, firstLineTimeout: null as never }, "Cannot use firstLineTimeout null: expected a number"],
   [{ port: 1, framing: { lineEnd: "cr" as never } }, 'Cannot use framing.lineEnd "cr"'],
   [{ port: 1, data: 1 as never }, "Cannot use data: expected a function, got 1"],
 ];

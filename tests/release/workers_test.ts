@@ -238,6 +238,17 @@ test("Wrong options are refused before anything is bound, and a worker's call el
   await assertRejects(() => serveWorkers({ module: "worker.ts" }), TypeError, 'Cannot use module "worker.ts"');
   await assertRejects(() => serveWorkers({ module, maxHeapMb: 1 }), RangeError, "Cannot use maxHeapMb 1");
   await assertRejects(() => serveWorkers({ module, places: [] }), TypeError, "Cannot use places");
+  await assertRejects(
+    () => serveWorkers({ module, places: {} as [] }),
+    TypeError,
+    "Cannot use places: expected an array",
+  );
+  await assertRejects(
+    () => serveWorkers({ module, places: [null as never] }),
+    TypeError,
+    "Cannot use places[0]: expected",
+  );
+  await assertRejects(() => serveWorkers({ module, framing: 5 as never }), TypeError, "Cannot use framing: expected");
   await assertRejects(() => serveWorkers({ module, port: 70_000 }), RangeError, "Cannot use port 70000");
   await assertRejects(() => serveWorkers({ module, maxConnections: 0 }), RangeError, "Cannot use maxConnections 0");
   await assertRejects(() => serveWorkers({ module, allow: ["x"] }), RangeError, "allow");
