@@ -8,6 +8,7 @@ import { Connection } from "./conn.ts";
 import { resolveConnOptions } from "./internal/api/conn_options.ts";
 import { checkFunction, DEFAULT_BUFFERED_BYTES, DEFAULT_KEEP_ALIVE_MS } from "./internal/api/check.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
+import { harmless } from "./internal/api/errors.ts";
 import type { Conn, ConnHandler } from "./internal/api/handlers.ts";
 import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
 import {
@@ -128,6 +129,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   const { handle } = conn;
   try {
     if (data !== undefined) handle.data = data(handle as Conn<unknown> as Conn<never>);
+    if (handle.data instanceof Promise) harmless(handle.data);
     return handle;
   } catch (error) {
     conn.abort("handler-error", error);

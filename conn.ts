@@ -92,6 +92,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     return this.#parts.handle;
   }
 
+  /** Whether `conn.data` is what the option `data` has made, if there is that option. */
+  get hasData(): boolean {
+    return this.#parts.hasData;
+  }
+
   /** Lines and bytes so far. */
   get totals(): { lines: number; bytesIn: number; bytesOut: number } {
     return this.#parts.totals;

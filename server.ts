@@ -116,8 +116,9 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 
   get connections(): Iterable<Conn<Data>> {
     const conns = this.#conns;
+    const made = ({ hasData }: Connection<Data>) => hasData;
     // A loop that waits may outlast connections, which change their places in the list.
-    return { [Symbol.iterator]: () => Array.from(conns, (conn) => conn.handle).values() };
+    return { [Symbol.iterator]: () => Array.from(conns).filter(made).map(({ handle }) => handle).values() };
   }
 
   broadcast(data: string | Uint8Array, { except }: { except?: Conn<Data> | undefined } = {}): void {

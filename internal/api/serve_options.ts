@@ -189,7 +189,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   framing?: Partial<Framing> | undefined;
   /**
    * Makes the data of a connection, which its handler gets as `conn.data`. Called once, after admission and before the
-   * handler. It is not awaited; what it throws ends the connection, with reason `handler-error`.
+   * handler. What it throws ends the connection, with reason `handler-error`. It is not awaited: a promise that it
+   * returns is the data, for the handler to await; a rejection that no handler awaits does no harm.
    *
    * @param conn The connection, whose data is not there yet.
    */

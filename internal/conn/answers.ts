@@ -169,7 +169,9 @@ export class Answers<Data> implements Answerer {
       this.answering = true;
       // What the handler changes holds from the next line.
       const { framing } = cutter;
-      let reply = this.#handler(line, this.#conn.handle);
+      // Called by itself: as a method of this object, a handler would find its parts in `this`.
+      const handler = this.#handler;
+      let reply = handler(line, this.#conn.handle);
       if (typeof reply === "object") reply = await this.#pending(reply);
       this.answering = false;
       if (outbox.closed === undefined && reply !== undefined) {

@@ -5,7 +5,7 @@
  */
 
 import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_options.ts";
-import { ConnectionClosedError } from "../api/errors.ts";
+import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { HandlerErrorEvent } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, ConnPhase, ConnStats, LineHandler } from "../api/handlers.ts";
@@ -82,6 +82,7 @@ export class Parts<Data> {
   #answers: Answers<Data> | undefined;
   #input: Input | undefined;
   #handle: Handle<Data> | undefined;
+  #hasData = false;
   #upgrade: Upgrade | undefined;
   /** Settles when TLS has begun, or cannot begin; undefined while the connection does not begin it. Never rejects. */
   upgraded: Promise<void> | undefined;
@@ -177,7 +178,7 @@ export class Parts<Data> {
   run(): Promise<void> {
     const { handler, makeData } = this.#host;
     try {
-      if (makeData !== undefined) this.handle.data = makeData(this.handle as Conn<unknown> as Conn<never>);
+      if (makeData !== undefined) this.#setData(makeData(this.handle as Conn<unknown> as Conn<never>));
       if (!("lines" in handler)) return this.#settled(this.#converse(handler));
       const { reader, cutter, outbox, clocks } = this;
       this.#answers = new Answers(this, reader, cutter, outbox, clocks, this.#host.budget, handler.lines);
@@ -188,9 +189,25 @@ export class Parts<Data> {
     }
   }
 
+  /** Whether the handler has got the data that the option `data` makes, if there is that option. */
+  get hasData(): boolean {
+    return this.#hasData || this.#host.makeData === undefined;
+  }
+
+  #setData(data: Data): void {
+    this.handle.data = data;
+    this.#hasData = true;
+    // Perhaps the handler awaits it only later, or never. Unhandled, its rejection would end the process.
+    if (data instanceof Promise) harmless(data);
+  }
+
   #converse(handler: Exclude<Handler<Data>, { readonly lines: unknown }>): Promise<unknown> {
     this.clocks.work();
-    if (!("caller" in handler)) return Promise.resolve(handler.conversation(this.handle));
+    if (!("caller" in handler)) {
+      // Called by itself: all connections would share the object of which it is a method.
+      const { conversation } = handler;
+      return Promise.resolve(conversation(this.handle));
+    }
     this.#caller = Promise.withResolvers();
     return this.#caller.promise;
   }

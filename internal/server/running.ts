@@ -25,7 +25,10 @@ export interface Server<Data = undefined> extends AsyncDisposable {
   readonly state: ServerState;
   /** Resolves when the server is closed; rejects if a listener failed and cannot recover. */
   readonly finished: Promise<void>;
-  /** The open connections, also those that are about to end. Each iteration visits those that are open then. */
+  /**
+   * The open connections, also those that are about to end. Each iteration visits those that are open then, but for one
+   * whose `data` is not made yet, or could not be made.
+   */
   readonly connections: Iterable<Conn<Data>>;
   /** Whether it accepts no connections for now; see {@linkcode pause}. */
   readonly paused: boolean;

@@ -37,6 +37,18 @@ for (const [how, handler] of Object.entries(FAILING)) {
   });
 }
 
+test("a handler is called as a function, not as a method of something in the server", async () => {
+  const seen: unknown[] = [];
+  function note(this: unknown): void {
+    seen.push(this);
+  }
+  await using lines = startServer(inMemory(), note as LineHandler);
+  await lines.talk("one\n");
+  await using talks = startConversations(inMemory(), note as ConnHandler);
+  await talks.talk("");
+  assertEquals(seen, [undefined, undefined]);
+});
+
 test("earlier replies do not wait for a line whose answer takes its time", async () => {
   const work = Promise.withResolvers<string>();
   await using t = startServer(inMemory(), (line) => line === "slow" ? work.promise : shout(line));

@@ -1,5 +1,5 @@
-import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { type Conn, serve, serveConnections, type Server } from "@x/shouty";
+import { assertEquals, assertThrows } from "@std/assert";
+import { type Conn, connect, serve, serveConnections, type Server } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
 import { turn } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
@@ -66,19 +66,57 @@ test("a loop over server.connections that waits visits each connection once, alt
   assertEquals(visited.toSorted(), [1, 2, 3, 4, 5]);
 });
 
-test("data may write, close, and change limits and framing, and sees the connection among the others", async () => {
+test("data may write, close, and change limits and framing, and does not see the connection among the others", async () => {
   const server: { t?: TestServer } = {};
   const data = (conn: Conn): undefined => {
     conn.setFraming({ lineEnd: { delimiter: ";" } });
     conn.setLimits({ maxLineBytes: 3 });
     conn.write("welcome;");
-    assertStrictEquals([...server.t!.server.connections][0], conn);
+    assertEquals([...server.t!.server.connections], []);
     if (conn.id === 2) conn.close({ lastWord: "full" });
   };
   await using t = server.t = startServer({ ...inMemory(), data }, (line) => line);
   assertEquals(await t.talk("one;four;"), "welcome;one;error: line longer than 3 bytes;");
   assertEquals(await t.talk("one;"), "welcome;full;");
   assertEquals(t.all("handler-error"), []);
+});
+
+test("each connection in server.connections has its data, also while that of another is made or could not be made", async () => {
+  const names = (): string[] => Array.from(server.connections, (conn) => conn.data.name);
+  const data = (conn: Conn<never>): { name: string } => {
+    if (conn.id === 2) throw FAILURE;
+    return { name: `${conn.id} after ${names()}` };
+  };
+  const { listener } = inMemory();
+  const options = { listener, data, lastWords: (reason: string) => reason };
+  await using server: Server<{ name: string }> = serve(options, () => names().toSorted().join(" | "));
+  using first = listener.connect();
+  await first.write("x\n");
+  assertEquals(await first.readLine(), "1 after ");
+  using second = listener.connect();
+  assertEquals(await second.readLine(), "handler-error");
+  assertEquals(server.stats().active, 2);
+  using third = listener.connect();
+  await third.write("x\n");
+  assertEquals(await third.readLine(), "1 after  | 3 after 1 after ");
+});
+
+test("data may be a promise: what it rejects with is the error of the handler that awaits it, and of no one else", async () => {
+  const { listener } = inMemory();
+  const data = (conn: Conn<never>) => conn.id === 3 ? Promise.resolve("Ada") : Promise.reject(FAILURE);
+  const options = { listener, data, lastWords: (reason: string) => reason };
+  await using _server = serve(options, async (line, conn) => line === "hello" ? await conn.data : line);
+  using _silent = listener.connect();
+  for (const expected of ["handler-error", "Ada"]) {
+    await turn();
+    using client = listener.connect();
+    await client.write("hello\n");
+    assertEquals(await client.readLine(), expected);
+  }
+  const dial = () => listener.dial();
+  const conn = await connect({ dial, data: () => Promise.reject(FAILURE) });
+  await turn();
+  await conn[Symbol.asyncDispose]();
 });
 
 test("server.connections has those that are open at each iteration, as the objects that their handlers get", async () => {
