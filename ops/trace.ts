@@ -5,7 +5,7 @@
  */
 
 import { checkFunction, checkListener, checkOptions, checkWhole } from "../internal/api/check.ts";
-import { count, escapeUnsafe } from "../internal/api/errors.ts";
+import { count, escapeUnsafe, harmless, ignoreErrors } from "../internal/api/errors.ts";
 import { formatAddr, Forwarding, type Listener, type Transport } from "../internal/api/transport.ts";
 import { WrappingListener } from "./wrapping_listener.ts";
 
@@ -41,7 +41,8 @@ export interface TraceOptions {
   write: (entry: TraceEntry) => void;
   /**
    * Returns what may be shown of the bytes of one read or write; by default all of them. It gets a copy, and the entry as
-   * it would be written, with an empty text. If it throws, nothing is shown but `[redact failed]`.
+   * it would be written, with an empty text. If it throws, or returns anything else, such as a promise, nothing is shown
+   * but `[redact failed]`.
    *
    * Reads and writes are cut where the network cuts them: what is to be hidden can come in several parts.
    */
@@ -188,18 +189,17 @@ class TracedTransport extends Forwarding {
   #redacted(redact: Redact, type: "read" | "write", bytes: Uint8Array): Uint8Array {
     try {
       const shown = redact(bytes.slice(), this.#entry(type, "", bytes.length, 0));
-      return shown instanceof Uint8Array ? shown : ENCODER.encode(shown);
+      if (shown as unknown instanceof Promise) harmless(shown as unknown as Promise<unknown>);
+      if (typeof shown === "string") return ENCODER.encode(shown);
+      return shown instanceof Uint8Array ? shown : ENCODER.encode(FAILED);
     } catch {
       return ENCODER.encode(FAILED);
     }
   }
 
   #tell(type: TraceEntry["type"], text = "", bytes = 0, leftOut = 0): void {
-    try {
-      this.#options.write(this.#entry(type, text, bytes, leftOut));
-    } catch {
-      // A trace that cannot be written must not end the connection.
-    }
+    // A trace that cannot be written must not end the connection.
+    ignoreErrors(() => this.#options.write(this.#entry(type, text, bytes, leftOut)));
   }
 
   #entry(type: TraceEntry["type"], text: string, bytes: number, leftOut: number): TraceEntry {

@@ -69,6 +69,16 @@ export function checkRate(name: string, value: number, off = "Infinity"): void {
   throw new RangeError(`Cannot use ${name} ${value}: expected more than 0 per second, or ${off}`);
 }
 
+/**
+ * Checks the number of bytes that a call of a transport has transferred: from 1 to `most`. A transport of the caller's own
+ * may return anything, and a wrong number would spoil the counters of the whole server.
+ */
+export function checkTransferred(call: "read" | "write", count: unknown, most: number): asserts count is number {
+  if (Number.isInteger(count) && count as number > 0 && count as number <= most) return;
+  const allowed = `expected a whole number from 1 to ${most}${call === "read" ? ", or null at the end of input" : ""}`;
+  throw new RangeError(`Cannot use what ${call} returned: ${allowed}, got ${show(count)}`);
+}
+
 /** Checks the size of a buffer that is allocated. */
 export function checkBufferBytes(name: string, value: number): void {
   checkWhole(name, value, 1, LARGEST_BYTES);

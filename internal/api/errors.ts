@@ -85,6 +85,16 @@ export function harmless<T>(promise: Promise<T>): Promise<T> {
   return promise;
 }
 
+/** Calls a function of the caller's, and ignores what it throws, or rejects with if it is async. */
+export function ignoreErrors(call: () => unknown): void {
+  try {
+    const result = call();
+    if (result instanceof Promise) harmless(result);
+  } catch {
+    // As documented where it is called.
+  }
+}
+
 /**
  * Characters that can forge or hide text on a screen or in a log: control characters, line and paragraph separators,
  * marks that change the direction of writing, and halves of surrogate pairs, which UTF-8 cannot encode.

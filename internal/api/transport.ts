@@ -4,7 +4,7 @@
  * @module
  */
 
-import { escapeUnsafe } from "./errors.ts";
+import { escapeUnsafe, ignoreErrors } from "./errors.ts";
 
 /**
  * What a TLS handshake has agreed on, and who the peer is. `serverName`, and the names in a certificate, come from the
@@ -96,7 +96,8 @@ export interface Transport {
    * Reads the bytes that have come; waits until there is at least one.
    *
    * @param into The buffer for the bytes. The server does not touch it until the promise settles.
-   * @returns The number of bytes read, or `null` at the end of input.
+   * @returns The number of bytes read, at least 1, or `null` at the end of input. Any other value, such as 0, ends the
+   * connection with reason `transport-error`.
    */
   read(into: Uint8Array): Promise<number | null>;
   /**
@@ -187,29 +188,20 @@ export function formatAddr(addr: Deno.Addr): string {
 
 /** Switches Nagle's algorithm off, if the transport can. */
 export function dontDelay(transport: Pick<Transport, "setNoDelay">): void {
-  try {
-    transport.setNoDelay?.(true);
-  } catch {
-    // The peer has reset it already; the next read or write reports that.
-  }
+  // It fails if the peer has reset the connection already; the next read or write reports that.
+  ignoreErrors(() => transport.setNoDelay?.(true));
 }
 
 /** Makes the kernel check whether a silent peer is still there, if the transport can. */
 export function keepAlive(transport: Pick<Transport, "setKeepAlive">): void {
-  try {
-    transport.setKeepAlive?.(true);
-  } catch {
-    // The peer has reset it already; the next read or write reports that.
-  }
+  // It fails if the peer has reset the connection already; the next read or write reports that.
+  ignoreErrors(() => transport.setKeepAlive?.(true));
 }
 
 /** Closes a resource that may be closed already. */
 export function closeQuietly(what: { close(): void }): void {
-  try {
-    what.close();
-  } catch {
-    // It is closed already, as it should be.
-  }
+  // An error means that it is closed already, as it should be. A custom transport may close in an async function.
+  ignoreErrors(() => what.close());
 }
 
 /** Resets a transport that may be closed already; closes it if it cannot be reset. */

@@ -5,7 +5,8 @@
  */
 
 import { setImmediate } from "node:timers";
-import { ConnectionClosedError, harmless } from "../api/errors.ts";
+import { checkTransferred } from "../api/check.ts";
+import { ConnectionClosedError, harmless, ignoreErrors } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import { dontDelay, type Transport } from "../api/transport.ts";
 import type { Account } from "../memory/budget.ts";
@@ -257,7 +258,8 @@ export class Outbox {
   progressed(): boolean {
     const { transport } = this;
     const seen = transport.progress !== undefined;
-    if (seen) this.#taken += transport.progress!();
+    // Called by a timer, so that an error of a custom transport would end the process.
+    if (seen) ignoreErrors(() => this.#taken += transport.progress!());
     if (this.#taken >= PROGRESS_BYTES) this.#restartClock();
     else if (++this.#periods < (seen ? PERIODS : BLIND_PERIODS)) this.#startPeriod(false);
     else return false;
@@ -370,16 +372,21 @@ export class Outbox {
     // From the second write on: Nagle's algorithm delays no first write, and many connections have no second one.
     if (this.#writes++ === 1) dontDelay(this.transport);
     try {
-      return this.transport.write(this.#unsent);
+      return Promise.resolve(this.transport.write(this.#unsent));
     } catch (error) {
-      // A custom transport may throw synchronously.
+      // A custom transport may throw synchronously, or return something else than a promise.
       return Promise.reject(error);
     }
   }
 
   /** Notes what the kernel took; returns whether there is more to write. */
   #written(count: number): boolean {
-    if (!(count > 0)) return this.#fail(new Deno.errors.WriteZero("Cannot write: the transport takes no bytes"));
+    if (count === 0) return this.#fail(new Deno.errors.WriteZero("Cannot write: the transport takes no bytes"));
+    try {
+      checkTransferred("write", count, this.#unsent.length);
+    } catch (error) {
+      return this.#fail(error);
+    }
     if (this.closed === undefined) {
       this.bytesOut += count;
       this.#blocks.left(count);

@@ -9,6 +9,7 @@ import type { Clock } from "../api/serve_options.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Awaited } from "../time/expiry.ts";
 import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
+import { checkTransferred } from "../api/check.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
 import { type Breach, isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
@@ -474,9 +475,9 @@ export class Reader {
     this.#holdInput();
     if (this.over) return undefined;
     const { maxReadBytes = Infinity } = this.pace ?? {};
-    return this.outstanding = this.transport.read(
-      space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space,
-    );
+    const read = this.transport.read(space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space);
+    // The same promise, unless a custom transport returns something else.
+    return this.outstanding = Promise.resolve(read);
   }
 
   /** Reports how much memory the input takes. */
@@ -497,6 +498,7 @@ export class Reader {
       this.peerEnded = this.over = true;
       return this.#clocks.halfClose();
     }
+    checkTransferred("read", count, this.input.spaceBytes);
     this.byteCount += count;
     this.#workSinceYield += count;
     this.input.added(count);

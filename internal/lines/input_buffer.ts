@@ -71,6 +71,11 @@ export class InputBuffer {
     return this.#came - this.start < BLOCK_BYTES;
   }
 
+  /** The size of the last {@linkcode space} that was asked for, in bytes, until something is added. */
+  get spaceBytes(): number {
+    return this.bytes.length - this.#came;
+  }
+
   /**
    * Returns the part of the buffer for the next bytes, which is never empty. It may move the input to another buffer.
    *

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { ignoreErrors } from "../../internal/api/errors.ts";
 import { isReset, type TlsInfo } from "../../internal/api/transport.ts";
 import { PeerLeft } from "../preparing_listener.ts";
 
@@ -71,11 +72,7 @@ export async function observe<T extends { readonly tls: TlsInfo }>(
 
 /** Calls the hook. An error that it throws does not change the handshake. */
 function tell(onHandshake: OnHandshake, event: HandshakeEvent): void {
-  try {
-    onHandshake(event);
-  } catch {
-    // As documented: the hook's error is its own.
-  }
+  ignoreErrors(() => onHandshake(event));
 }
 
 function failureOf(error: unknown): HandshakeFailure {

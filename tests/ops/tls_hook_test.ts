@@ -75,6 +75,8 @@ testOnce("A hook that throws does no harm, and a reload keeps the hook", async (
   await credentials.reload(IDENTITY);
   using _second = await shakeHands(credentials);
   assertEquals(calls, 4);
+  const later = await tlsCredentials({ ...IDENTITY, onHandshake: async () => await Promise.reject(new Error("hook")) });
+  using _third = await shakeHands(later);
 });
 
 testOnce("A hook has to be a function, and belongs to the credentials", async () => {

@@ -86,6 +86,12 @@ test("A hook that throws shows nothing, and neither that nor a full disk ends th
   assertEquals(await talk(trace, "a secret\n"), "A SECRET\n");
   assertEquals(trace.lines.slice(1, 3), ['read 9 bytes "[redact failed]"', 'write 9 bytes "[redact failed]"']);
   assertEquals(await talk(record({ write: fail }), "hello\n"), "HELLO\n");
+  // An async hook fails when nothing waits for it any more.
+  const later = async () => await Promise.reject(new Error("a bug"));
+  const async = record({ redact: later as never });
+  assertEquals(await talk(async, "a secret\n"), "A SECRET\n");
+  assertEquals(async.lines[1], 'read 9 bytes "[redact failed]"');
+  assertEquals(await talk(record({ write: later }), "hello\n"), "HELLO\n");
 });
 
 test("An error of a read is in the trace, on one line", async () => {

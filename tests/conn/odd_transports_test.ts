@@ -1,0 +1,89 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import type { Transport } from "@x/shouty";
+import type { MemoryListener } from "@x/shouty/testing";
+import { test, testOnce } from "../kit/bounded.ts";
+import { tapped } from "../kit/faults.ts";
+import { inMemory, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
+
+/** Numbers of bytes that no call can have transferred. A transport that is not written in TypeScript can return them. */
+const WRONG: unknown[] = [undefined, NaN, -1, 0.5, 1e9, "2", 2n, Symbol("two"), {}];
+
+/** Sends text, and reads the replies to the end. */
+async function talk(listener: MemoryListener, text: string): Promise<string> {
+  using client = listener.connect();
+  await client.write(text);
+  await client.closeWrite();
+  return await client.readAll();
+}
+
+for (const [kind, start] of Object.entries(WAYS_IN)) {
+  test(`${kind}: a transport that returns no number of bytes ends its connection alone, and counts nothing`, async () => {
+    for (const method of ["read", "write"] as const) {
+      // POSIX's 0 for the end of input would be read again and again.
+      for (const wrong of method === "read" ? [...WRONG, 0] : WRONG) {
+        const { listener } = inMemory();
+        let made = 0;
+        // The second connection is as it should be.
+        const odd = tapped(listener, () => made++ > 0 ? {} : { [method]: () => Promise.resolve(wrong) });
+        await using t = new TestServer(start, { listener: odd });
+        using client = listener.connect();
+        await client.write("hello\n");
+        const { reason, error } = await t.closed();
+        assertEquals(reason, "transport-error");
+        assertMatch((error as Error).message, new RegExp(`^Cannot use what ${method} returned: expected .+, got .`));
+        assertEquals(await talk(listener, "fine\n"), "FINE\n");
+        assertEquals([t.stats.bytesIn, t.stats.bytesOut], [method === "read" ? 5 : 11, 5]);
+      }
+    }
+  });
+}
+
+test("a transport may return a number of bytes at once, and close in an async function that fails", async () => {
+  const fail = () => Promise.reject(new Error("It is closed"));
+  for (const start of Object.values(WAYS_IN)) {
+    const { listener } = inMemory();
+    const odd = tapped(listener, (inner) => ({
+      write: (bytes) => (inner.write(bytes), bytes.length as unknown as Promise<number>),
+      close: () => (inner.close(), fail() as unknown as void),
+      setNoDelay: fail,
+      setKeepAlive: fail,
+    }));
+    await using _t = new TestServer(start, { listener: odd });
+    assertEquals(await talk(listener, "one\ntwo\n"), "ONE\nTWO\n");
+  }
+});
+
+testOnce("a transport whose progress cannot be asked for is cut off after its writeTimeout", async () => {
+  const { listener, clock } = inMemory();
+  const progress = () => {
+    throw new Error("No progress");
+  };
+  const odd = tapped(listener, () => ({ progress, write: () => new Promise<number>(() => {}) }));
+  await using t = startServer({ listener: odd, clock, writeTimeout: 1000 });
+  using client = listener.connect();
+  await client.write("hello\n");
+  await clock.advance(2000);
+  assertEquals((await t.closed()).reason, "write-timeout");
+});
+
+testOnce(
+  "what accept returned is refused if it is no transport, and the listener is asked again after a pause",
+  async () => {
+    const { listener, clock } = inMemory();
+    const accepted: unknown[] = [undefined, null, 5, {}, Promise.resolve()];
+    const odd = {
+      addr: listener.addr,
+      accept: () => accepted.length > 0 ? accepted.shift() as Promise<Transport> : listener.accept(),
+      close: () => listener.close(),
+    };
+    await using t = startServer({ listener: odd, clock });
+    await clock.advance(1000);
+    const events = t.all("accept-error");
+    assertEquals(events.map(({ retryMs }) => retryMs), [5, 10, 20, 40, 80]);
+    assertEquals(
+      (events[3].error as Error).message,
+      "Cannot use what accept returned: expected a transport, got an object",
+    );
+    assertEquals(await talk(listener, "fine\n"), "FINE\n");
+  },
+);
