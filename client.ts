@@ -223,9 +223,9 @@ export function connectPool<Data = undefined>(
   options: PoolOptions<Data>,
   handler: ConnHandler<NoInfer<Data>>,
 ): ConnPool<NoInfer<Data>> {
-  checkFunction("handler", handler);
   checkPoolOptions(options);
   checkConnectOptions(options);
   checkServeOptions(options as Omit<PoolOptions, "onEvent">);
+  checkFunction("handler", handler);
   return new Pool(options, handler);
 }

@@ -11,6 +11,7 @@ import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import {
   checkFunction,
+  checkOptions,
   DEFAULT_BUFFERED_BYTES,
   DEFAULT_HOSTNAME,
   DEFAULT_KEEP_ALIVE_MS,
@@ -121,8 +122,10 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     return { [Symbol.iterator]: () => Array.from(conns).filter(made).map(({ handle }) => handle).values() };
   }
 
-  broadcast(data: string | Uint8Array, { except }: { except?: Conn<Data> | undefined } = {}): void {
+  broadcast(data: string | Uint8Array, options: { except?: Conn<Data> | undefined } = {}): void {
     checkData(data);
+    checkOptions("broadcast options", options);
+    const { except } = options;
     for (const { handle } of this.#conns) if (handle !== except) handle.write(data);
   }
 
@@ -349,7 +352,7 @@ export function serveConnections<Data = undefined>(
   options: ServeOptions<Data>,
   handler: ConnHandler<NoInfer<Data>>,
 ): Server<NoInfer<Data>> {
-  checkFunction("handler", handler);
   checkServeOptions(options);
+  checkFunction("handler", handler);
   return new LineServer(options, { conversation: handler });
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkCount, checkOptions, show } from "../internal/api/check.ts";
+import { checkCount, checkMethods, checkOptions, show } from "../internal/api/check.ts";
 import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
 import { harmless, quote } from "../internal/api/errors.ts";
 import { LF } from "../internal/lines/ascii.ts";
@@ -68,8 +68,10 @@ export class TestClient implements Disposable {
    * Creates a client on an end of a connection.
    *
    * @param end The client's end, a `Deno.Conn` or one in memory. The client owns it.
+   * @throws {TypeError} If it is none, such as a promise of one.
    */
   constructor(end: Transport) {
+    checkMethods("end", end, "an end of a connection", ["read", "write", "closeWrite", "close"]);
     this.#end = end;
   }
 

@@ -27,9 +27,12 @@ export const LEAST_KEEP_ALIVE_MS = 1000;
 /** Maximum of `keepAliveMs` that the kernel accepts. */
 export const MOST_KEEP_ALIVE_MS = 32_767_000;
 
-/** Checks that a value is an object of options; the likely mistake is a handler in its place. */
+/**
+ * Checks that a value is an object of options. The likely mistakes are a handler in its place, and a promise of options,
+ * which would be taken for options that are all left out.
+ */
 export function checkOptions(name: string, value: unknown): void {
-  if (typeof value === "object" && value !== null) return;
+  if (typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Promise)) return;
   throw new TypeError(`Cannot use ${name}: expected an object, got ${show(value)}`);
 }
 
@@ -173,11 +176,10 @@ function checkNumber(name: string, value: unknown): void {
 /** Returns a value in the form in which an error message shows it. */
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
-  return typeof value === "object" && value !== null
-    ? "an object"
-    : typeof value === "function"
-    ? "a function"
-    : String(value);
+  if (typeof value === "bigint") return `${value}n`;
+  if (typeof value === "function") return "a function";
+  if (typeof value !== "object" || value === null) return String(value);
+  return Array.isArray(value) ? "an array" : value instanceof Promise ? "a promise" : "an object";
 }
 
 /**

@@ -90,9 +90,10 @@ export interface ConnPool<Data = undefined> extends Omit<Server<Data>, "addr" | 
  */
 export function checkPoolOptions<Data>(options: PoolOptions<Data>): void {
   checkOptions("connectPool options", options);
-  const { size = 1, minBackoff = 100, maxBackoff = Math.max(minBackoff, 10_000) } = options;
+  const { size = 1, minBackoff = 100 } = options;
   checkWhole("size", size, 1, 10_000);
   checkPause("minBackoff", minBackoff);
+  const { maxBackoff = Math.max(minBackoff, 10_000) } = options;
   checkPause("maxBackoff", maxBackoff);
   if (maxBackoff >= minBackoff) return;
   throw new RangeError(`Cannot use maxBackoff ${maxBackoff}: expected at least minBackoff, which is ${minBackoff} ms`);

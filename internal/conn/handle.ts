@@ -191,12 +191,9 @@ export class Handle<Data> implements Conn<Data> {
     return harmless(this.#outbox.flushed());
   }
 
-  async closeWrite(): Promise<void> {
-    try {
-      await this.#endWriting();
-    } catch {
-      // The connection has ended, and so has this side.
-    }
+  closeWrite(): Promise<void> {
+    // If it fails, the connection has ended, and so has this side.
+    return this.#endWriting().catch(() => {});
   }
 
   async #endWriting(): Promise<void> {

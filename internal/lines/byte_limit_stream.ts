@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkBoolean, checkBufferBytes, checkFunction, checkOptions, checkWhole } from "../api/check.ts";
+import { checkBoolean, checkBufferBytes, checkFunction, checkOptions, checkWhole, show } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
 import type { SizeBreach } from "../api/reasons.ts";
 import { InputBuffer } from "./input_buffer.ts";
@@ -47,6 +47,14 @@ export interface ByteLimitStreamOptions {
  */
 export const TAILS: WeakMap<ReadableStream<Uint8Array>, () => "line" | "drop"> = new WeakMap();
 
+/** Checks what was written to the stream. Without a `length`, it would be taken for no bytes. */
+function checkChunk(chunk: unknown): void {
+  if (chunk instanceof Uint8Array) return;
+  throw new TypeError(
+    `Cannot limit what was written: expected a Uint8Array, got ${typeof chunk === "string" ? "text" : show(chunk)}`,
+  );
+}
+
 /**
  * Passes whole lines on. Each chunk that it hands out is one or more lines with their line ends; an unfinished line is
  * held back until it ends, and an unfinished last line gets an LF. Its limits bound its memory, and that of a
@@ -86,6 +94,7 @@ export class ByteLimitStream extends TransformStream<Uint8Array, Uint8Array<Arra
     const limiter = new Limiter(maxLineBytes, true, new InputBuffer(maxConnectionBytes));
     super({
       transform(chunk, controller) {
+        checkChunk(chunk);
         for (let rest = chunk; rest.length > 0 && limiter.breach === undefined;) {
           const space = limiter.input.space(limiter.mostBytes);
           const part = rest.subarray(0, space.length);

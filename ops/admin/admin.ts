@@ -151,6 +151,7 @@ export interface Admin extends AsyncDisposable {
 export async function serveAdmin<Data = undefined>(options: AdminOptions<Data>): Promise<Admin> {
   checkOptions("admin options", options);
   checkMethods("server", options.server, "a server", ["shutdown", "stats"]);
+  checkMethods("server.finished", options.server.finished, "a promise", ["catch"]);
   checkFunction("drain", options.drain, true);
   const port = await openAdmin(options);
   port.attach(options.server as unknown as Steered, options.drain);
@@ -174,7 +175,9 @@ export async function openAdmin(options: AdminPortOptions): Promise<AdminPort> {
   if (path === "") throw new TypeError('Cannot use path "": expected a file\'s name');
   checkWhole("mode", mode, 0, 0o777);
   // Not with the value: it could be the token, with a line end.
-  if (token !== undefined && !isToken(token)) throw new TypeError(`Cannot use token: expected ${TOKEN_ALLOWED}`);
+  if (token !== undefined && !(typeof token === "string" && isToken(token))) {
+    throw new TypeError(`Cannot use token: expected ${TOKEN_ALLOWED}`);
+  }
   if (!Array.isArray(hosts)) throw new TypeError(`Cannot use hosts: expected a list of names, got ${show(hosts)}`);
   hosts.forEach((host, i) => checkString(`hosts[${i}]`, host));
   checkString("name", name);

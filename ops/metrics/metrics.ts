@@ -8,7 +8,7 @@
  * @module
  */
 
-import { checkFunction, checkMethods } from "../../internal/api/check.ts";
+import { checkFunction, checkMethods, checkOptions } from "../../internal/api/check.ts";
 import type { ClosedEvent, ServerEvent } from "../../internal/api/events.ts";
 import type { ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
 import type { CloseReason } from "../../internal/api/reasons.ts";
@@ -100,9 +100,12 @@ export class ServerMetrics {
    * Creates figures that are all 0.
    *
    * @param options What tells the time in milliseconds, such as a test's clock; by default the machine's.
+   * @throws {TypeError} If it is no clock.
    */
   constructor(options: { clock?: { now(): number } | undefined } = {}) {
+    checkOptions("ServerMetrics options", options);
     const { clock = performance } = options;
+    checkMethods("clock", clock, "a clock", ["now"]);
     this.#now = () => clock.now();
     this.onEvent = (event) => this.#count(event);
     this.onHandshake = (event) => this.#countHandshake(event);

@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { ServerEvent, ShutdownReport } from "../../internal/api/events.ts";
+import { checkOptions } from "../../internal/api/check.ts";
+import type { ConnInfo, ServerEvent, ShutdownReport } from "../../internal/api/events.ts";
 import { resolveShutdown, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
 import { checkData } from "../../internal/lines/text.ts";
 import type { ServerStats } from "../../internal/server/counters.ts";
@@ -115,8 +116,10 @@ export class ParallelServer implements WorkersServer {
     this.#group.reports.emit({ type: "limits-changed", limits: { ...limits } });
   }
 
-  broadcast(data: string | Uint8Array, { except }: Parameters<WorkersServer["broadcast"]>[1] = {}): void {
+  broadcast(data: string | Uint8Array, options: { except?: Pick<ConnInfo, "id"> | undefined } = {}): void {
     checkData(data);
+    checkOptions("broadcast options", options);
+    const { except } = options;
     // A copy: the message is sent at the end of this turn, with the whole buffer of a part.
     const copy = typeof data === "string" ? data : data.slice();
     this.#group.send({ type: "broadcast", data: copy, except: except?.id });

@@ -1,5 +1,5 @@
 import { assertEquals, assertMatch, assertStrictEquals, assertThrows } from "@std/assert";
-import { serve, serveConnections, type ServeOptions } from "@x/shouty";
+import { connectPool, serve, serveConnections, type ServeOptions } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { startServer } from "../kit/server.ts";
@@ -109,6 +109,28 @@ test("serve() refuses a handler where the options belong, and options where the 
   const odd = Object.assign(() => "", { block: null }) as unknown as () => string;
   assertThrows(() => serve({}, odd), TypeError, "Cannot use handler.block: expected a function, got null");
   assertThrows(() => serveConnections({}, undefined as unknown as () => void), TypeError, "Cannot use handler");
+  for (const start of [serveConnections, connectPool]) {
+    assertThrows(() => start((() => {}) as never, undefined as never), TypeError, "expected an object, got a function");
+  }
+});
+
+test("options that are a promise or an array are refused, as they would be taken for none", () => {
+  assertThrows(() => serve(Promise.resolve({}) as ServeOptions), TypeError, "expected an object, got a promise");
+  assertThrows(() => serve([] as ServeOptions), TypeError, "expected an object, got an array");
+  assertThrows(() => serve({ port: 80n as never }), TypeError, "Cannot use port 80n: expected a number");
+});
+
+test("a method of a connection or a server that has lost its object throws", async () => {
+  await using t = startServer({ listener: new MemoryListener() });
+  await t.admitted();
+  const [conn] = t.server.connections;
+  for (
+    const method of [conn.closeWrite, conn.write, conn.close, t.server.shutdown, t.server.broadcast] as (() => void)[]
+  ) {
+    assertThrows(() => method(), TypeError);
+  }
+  const message = "Cannot use broadcast options: expected an object, got null";
+  assertThrows(() => t.server.broadcast("x", null as never), TypeError, message);
 });
 
 test("shutdown() refuses wrong options, and the server goes on", async () => {

@@ -391,6 +391,7 @@ testOnce("wrong options of a pool are named, and nothing is opened", () => {
   const wrong: [PoolOptions, string][] = [
     [{ dial, size: 0 }, "Cannot use size 0: expected a whole number from 1 to 10000"],
     [{ dial, minBackoff: 0 }, "Cannot use minBackoff 0: expected more than 0"],
+    [{ dial, minBackoff: 5n as never }, "Cannot use minBackoff 5n: expected a number"],
     [{ dial, maxBackoff: Infinity }, "Cannot use maxBackoff Infinity: expected a number of milliseconds"],
     [
       { dial, minBackoff: 50, maxBackoff: 10 },

@@ -1,4 +1,4 @@
-import { assertEquals, assertGreater, assertLessOrEqual, assertThrows } from "@std/assert";
+import { assertEquals, assertGreater, assertLessOrEqual, assertRejects, assertThrows } from "@std/assert";
 import { ByteLimitStream, LimitError } from "@x/shouty";
 import type { Limiter } from "../../internal/lines/limiter.ts";
 import { limiterOf, type SizeLimits } from "../kit/limiter.ts";
@@ -224,6 +224,14 @@ test("ByteLimitStream fails with the limit that was passed", async () => {
       reason,
       limit,
     ]);
+  }
+});
+
+test("ByteLimitStream refuses what is not bytes, and loses none of it", async () => {
+  for (const chunk of ["text\n", new ArrayBuffer(2), Uint16Array.of(266, 10), 5, null]) {
+    const stream = ReadableStream.from([chunk as never]).pipeThrough(new ByteLimitStream());
+    const message = "Cannot limit what was written: expected a Uint8Array, got";
+    await assertRejects(() => Array.fromAsync(stream), TypeError, message);
   }
 });
 

@@ -231,6 +231,8 @@ test("an admin port refuses wrong options before anything is bound, and shows no
     assertStringIncludes(error.message, message);
   };
   await refuses({ server: 5 }, "Cannot use server: expected a server, got 5");
+  const unfinished = { shutdown() {}, stats() {} };
+  await refuses({ server: unfinished }, "Cannot use server.finished: expected a promise, got undefined");
   await refuses({ port: 70_000 }, "Cannot use port 70000: expected a whole number from 0 to 65535");
   await refuses({ hostname: "" }, 'Cannot use hostname ""');
   await refuses({ path: "" }, 'Cannot use path "": expected a file\'s name');
@@ -240,7 +242,17 @@ test("an admin port refuses wrong options before anything is bound, and shows no
   await refuses({ metrics: {} }, "Cannot use metrics: expected a ServerMetrics, got an object");
   await refuses({ clock: 5 }, "Cannot use clock: expected a clock, got 5");
   const allowed = "Cannot use token: expected 16 to 1024 visible characters of ASCII";
-  for (const token of ["", "short", "with a space in it", "with-a-line-end-at-last\n", "x".repeat(1025)]) {
+  for (
+    const token of [
+      null as never,
+      Symbol() as never,
+      "",
+      "short",
+      "with a space in it",
+      "with-a-line-end-at-last\n",
+      "x".repeat(1025),
+    ]
+  ) {
     const error = await assertRejects(() => serveAdmin({ server, port: 0, token }), TypeError);
     assertEquals(error.message, allowed);
   }

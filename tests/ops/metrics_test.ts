@@ -196,4 +196,10 @@ testOnce("Wrong arguments are refused", () => {
   const metrics = new ServerMetrics();
   assertThrows(() => metrics.timed(1 as never), TypeError, "Cannot use handler: expected a function, got 1");
   assertThrows(() => metrics.watch({} as never), TypeError, "Cannot use server: expected a server, got");
+  assertThrows(() => new ServerMetrics({ clock: 5 as never }), TypeError, "Cannot use clock: expected a clock, got 5");
+  assertThrows(
+    () => new ServerMetrics(null as never),
+    TypeError,
+    "Cannot use ServerMetrics options: expected an object",
+  );
 });

@@ -284,7 +284,7 @@ testOnce("a list of listeners is checked before anything is accepted", () => {
     [[], "Cannot use listener: expected at least one listener, got an empty list"],
     [[a, undefined], "Cannot use listener[1]: expected a listener, got undefined"],
     [[8080], "Cannot use listener[0]: expected a listener, got 8080"],
-    [[a, [b]], "Cannot use listener[1]: expected a listener, got an object"],
+    [[a, [b]], "Cannot use listener[1]: expected a listener, got an array"],
     [[a, b, a], "Cannot use listener[2]: it is the same as listener[0]"],
     [new Array(1), "Cannot use listener[0]: expected a listener, got undefined"],
     ["0.0.0.0", `Cannot use listener: expected a listener, got "0.0.0.0"`],

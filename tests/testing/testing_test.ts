@@ -205,6 +205,11 @@ test("FakeClock does not go back", async () => {
   assertEquals(clock.now(), 10);
 });
 
+test("a client needs an end of a connection, and not a promise of one", () => {
+  const end = new MemoryListener().dial() as never;
+  assertThrows(() => new TestClient(end), TypeError, "Cannot use end: expected an end of a connection, got a promise");
+});
+
 test("a client reads bytes and lines in any order, and fewer bytes at the server's end", async () => {
   const listener = new MemoryListener();
   await using _server = serveConnections({ listener }, (conn) => void conn.write("a line\nabcdef\0gh\nend"));
@@ -313,7 +318,7 @@ test("addresses and data that are none are refused with an error that says what 
   }
   const client = listener.connect();
   const server = await listener.accept();
-  for (const [wrong, shown] of [[5, "5"], [undefined, "undefined"], [{}, "an object"], [[1], "an object"]]) {
+  for (const [wrong, shown] of [[5, "5"], [undefined, "undefined"], [{}, "an object"], [[1], "an array"]]) {
     const message = `Cannot write ${shown}: expected a string or a Uint8Array`;
     await assertRejects(() => client.write(wrong as never), TypeError, message);
   }
