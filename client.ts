@@ -8,7 +8,7 @@ import { Connection } from "./conn.ts";
 import { resolveConnOptions } from "./internal/api/conn_options.ts";
 import { checkFunction, DEFAULT_BUFFERED_BYTES, DEFAULT_KEEP_ALIVE_MS } from "./internal/api/check.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
-import { harmless } from "./internal/api/errors.ts";
+import { harmless, showAs } from "./internal/api/errors.ts";
 import type { Conn, ConnHandler } from "./internal/api/handlers.ts";
 import { checkServeOptions, type Clock } from "./internal/api/serve_options.ts";
 import {
@@ -185,6 +185,8 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
     return { ...super.stats(), connecting, connectErrors: errors };
   }
 }
+
+showAs<Pool<unknown>>(Pool, "ConnPool", ["state", "active", "paused"]);
 
 /**
  * Keeps a number of connections to a server open. The handler is called once for each connection; when it returns, or the

@@ -6,7 +6,7 @@
 
 import type { ConnLimits, ConnOptions } from "./internal/api/conn_options.ts";
 import type { Expiry } from "./internal/time/expiry.ts";
-import { ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
+import { ConnectionClosedError, LimitError, showAs } from "./internal/api/errors.ts";
 import type { ClosedEvent, ConnInfo } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
@@ -333,3 +333,5 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     return this.#parts.reader.wanting && this.#parts.reader.input.size > 0;
   }
 }
+
+showAs<Connection>(Connection, "Connection", ["id", "remoteAddr", "localAddr"]);

@@ -19,6 +19,7 @@ import {
 } from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
 import { RefClock, SYSTEM_CLOCK } from "./internal/time/clock.ts";
+import { showAs } from "./internal/api/errors.ts";
 import type { ConnLimits } from "./internal/api/conn_options.ts";
 import { Drain } from "./internal/server/drain.ts";
 import { Counters, type ServerStats } from "./internal/server/counters.ts";
@@ -286,6 +287,8 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     return report;
   }
 }
+
+showAs<LineServer<unknown>>(LineServer, "Server", ["state", "addrs", "active", "paused"]);
 
 /**
  * Serves lines: the handler gets each line that a client sends, and what it returns is sent back as the reply. When

@@ -1,5 +1,5 @@
 /**
- * The errors that callers catch, and functions that word messages.
+ * The errors that callers catch, functions that word messages, and what is shown of an object.
  *
  * @module
  */
@@ -134,4 +134,40 @@ export function escapeUnsafe(text: string): string {
  */
 export function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+/** The method by which Deno shows an object. */
+const INSPECT = Symbol.for("Deno.customInspect");
+
+/**
+ * Has `console.log` and JSON show an object's public properties in place of its fields: those are parts of the server.
+ *
+ * @param type The class.
+ * @param name What the object is called.
+ * @param properties The properties to show.
+ */
+export function showAs<T>(type: { readonly prototype: T }, name: string, properties: readonly (keyof T)[]): void {
+  function toJSON(this: T): Record<string, unknown> {
+    return Object.fromEntries(properties.map((property) => [property, valueOf(this, property)]));
+  }
+  function inspect(this: T, inspect: typeof Deno.inspect, options: Deno.InspectOptions): string {
+    return `${name} ${inspect(toJSON.call(this), options)}`;
+  }
+  const methods = { [INSPECT]: inspect, toJSON };
+  for (const key of Reflect.ownKeys(methods)) {
+    Object.defineProperty(type.prototype, key, {
+      value: Reflect.get(methods, key),
+      configurable: true,
+      writable: true,
+    });
+  }
+}
+
+/** A property's value; undefined if it cannot be read, such as the address of a custom transport that is closed. */
+function valueOf<T>(object: T, property: keyof T): unknown {
+  try {
+    return object[property];
+  } catch {
+    return undefined;
+  }
 }

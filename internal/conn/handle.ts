@@ -6,7 +6,7 @@
 
 import { checkCloseOptions, checkString, checkTimeout } from "../api/check.ts";
 import type { ConnOptions } from "../api/conn_options.ts";
-import { ConnectionClosedError, harmless } from "../api/errors.ts";
+import { ConnectionClosedError, harmless, showAs } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
 import type { CloseOptions, Conn, ConnStats, ReadOptions } from "../api/handlers.ts";
@@ -239,3 +239,5 @@ export class Handle<Data> implements Conn<Data> {
     if (this.#input !== undefined) await this.closed;
   }
 }
+
+showAs<Handle<unknown>>(Handle, "Conn", ["id", "remoteAddr", "localAddr", "ending", "data"]);
