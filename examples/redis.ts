@@ -47,8 +47,8 @@ function join(parts: Arg[]): Uint8Array {
   return bytes;
 }
 
-/** Answers all its clients from one store. `now` is the time, in milliseconds. */
-export function redis(now: () => number): ConnHandler {
+/** Answers all its clients from one store. `now` is the time, in milliseconds; only subscribers may be idle for longer. */
+export function redis(now: () => number, idleTimeout: number): ConnHandler {
   // `reply` is what a GET sends: the value as a bulk string.
   const entries = new Map<string, { reply: Uint8Array; expiresAt: number }>();
   const channelsOf = new Map<Conn, Set<string>>();
@@ -64,18 +64,16 @@ export function redis(now: () => number): ConnHandler {
     if (!INTEGER.test(value) || !INTEGER.test(step)) return NOT_INTEGER;
     const sum = BigInt(value) + BigInt(step);
     if (sum !== BigInt.asIntN(64, sum)) return "-ERR increment or decrement would overflow\r\n";
-    set(key, `${sum}`, expiresAt);
-    return integer(sum);
+    return set(key, `${sum}`, expiresAt), integer(sum);
   };
   const listen = (conn: Conn, verb: "subscribe" | "unsubscribe", names: Iterable<Arg>) => {
-    const channels = channelsOf.get(conn) ?? new Set();
+    const channels = channelsOf.get(conn) ?? channelsOf.set(conn, new Set()).get(conn)!;
     const replies = Array.from(names, (name) => {
       channels[verb === "subscribe" ? "add" : "delete"](text(name));
       return array([bulk(verb), bulk(name), integer(channels.size)]);
     });
-    channelsOf.set(conn, channels);
     // A subscriber may be silent for days.
-    if (channels.size > 0) conn.setLimits({ idleTimeout: Infinity });
+    conn.setLimits({ idleTimeout: channels.size > 0 ? Infinity : idleTimeout });
     return replies.length > 0 ? join(replies) : array([bulk(verb), NIL, integer(0)]);
   };
   // The parameters of a command, but for those with a default and the rest, are the arguments that it must have.
@@ -91,11 +89,13 @@ export function redis(now: () => number): ConnHandler {
       set(key, value, match[3] === undefined ? Infinity : now() + Number(match[4]) * (match[3] === "EX" ? 1000 : 1));
       return OK;
     },
+    SETEX: (conn, key, seconds, value): Arg => commands.get("SET")!(conn, key, value, "EX", seconds),
     DEL: (_, ...args) => integer(args.filter((key) => find(key) && entries.delete(text(key))).length),
     EXISTS: (_, ...args) => integer(args.filter(find).length),
     INCR: (_, key) => add(key, "1"),
     DECR: (_, key) => add(key, "-1"),
     INCRBY: (_, key, step) => add(key, text(step)),
+    DECRBY: (_, key, step) => INTEGER.test(text(step)) ? add(key, `${-BigInt(text(step))}`) : NOT_INTEGER,
     MGET: (_, ...args) => array(args.map((key) => find(key)?.reply ?? NIL)),
     MSET: (_, ...all) => all.length % 2 === 0 && all.every((key, i) => i % 2 > 0 || set(key, all[i + 1])) ? OK : SYNTAX,
     EXPIRE: (_, key, seconds) => {
@@ -175,15 +175,15 @@ async function readCommand(conn: Conn): Promise<Arg[] | null> {
 
 /** Serves a store on loopback; the options go to the server. */
 export function serveRedis(options: ServeOptions = {}): Server {
-  const { clock = performance } = options;
+  const { clock = performance, idleTimeout = 600_000 } = options;
   // At any other end, such as that of a quiet time, the line would be taken for the reply to the next command.
-  const told = /long|memory|limit|connections/;
-  const lastWords = (why: string, limit: number) => told.test(why) ? `-ERR ${why} ${limit}\r` : null;
+  const lastWords = (why: string, limit: number) =>
+    /long|memory|limit|connections/.test(why) ? `-ERR ${why} ${limit}\r` : null;
   // Text is bytes, so that a line can be a part of an argument. A number that is cut off would be another.
   const framing = { lineEnd: "any", encoding: "latin1", unterminated: "drop" } as const;
-  const timeouts = { idleTimeout: 600_000, lineTimeout: 10_000, writeTimeout: 10_000 };
+  const network = { hostname: "127.0.0.1", idleTimeout, lineTimeout: 10_000, writeTimeout: 10_000 };
   const rest = { maxQueuedBytes: 2 * COMMAND_BYTES, drain: "finish", framing, lastWords } as const;
-  return serveConnections({ hostname: "127.0.0.1", ...timeouts, ...rest, ...options }, redis(() => clock.now()));
+  return serveConnections({ ...network, ...rest, ...options }, redis(() => clock.now(), idleTimeout));
 }
 
 if (import.meta.main) {

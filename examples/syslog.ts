@@ -55,7 +55,8 @@ async function readCounted(conn: Conn, first: string): Promise<string> {
   const bytes = await conn.readExactly(Math.min(length, MAX_BYTES));
   // What a cancelled stream has not handed out is skipped before the next read.
   if (length > MAX_BYTES) await conn.readStream(length - MAX_BYTES).cancel();
-  return new TextDecoder().decode(bytes);
+  // Some senders end such a message with LF, too.
+  return new TextDecoder().decode(bytes).replace(/\n$/, "");
 }
 
 /** Reads the rest of a message up to LF or NUL; what has NUL inside, before an LF, is several messages. */

@@ -43,6 +43,10 @@ const TALKS: Record<string, [command: string, reply: string][]> = {
     ["INCRBY n 41", ":42\r\n"],
     ["DECR n", ":41\r\n"],
     ["INCRBY n -42", ":-1\r\n"],
+    ["DECRBY n 4", ":-5\r\n"],
+    ["DECRBY n -4", ":-1\r\n"],
+    ["DECRBY n 0", ":-1\r\n"],
+    ["DECRBY n --4", NOT_INTEGER],
     ["SET n 9223372036854775806 EX 100", OK],
     ["INCR n", ":9223372036854775807\r\n"],
     ["INCR n", "-ERR increment or decrement would overflow\r\n"],
@@ -257,6 +261,10 @@ testOnce("redis lets a subscriber be silent, but nobody else", async () => {
   await clock.advance(86_400_000);
   assertEquals(await t.talk(encode("PUBLISH", "news", "x")), ":1\r\n");
   assertEquals(await ask(subscriber, "", 7), "3,7,message,4,news,1,x");
+  // Nor one that was a subscriber.
+  await ask(subscriber, encode("UNSUBSCRIBE"), 6);
+  await clock.advance(600_000);
+  assertEquals(t.stats.closed.idle, 2);
 });
 
 testOnce("redis keeps no shutdown waiting for a subscriber", async () => {
@@ -300,7 +308,7 @@ testOnce("redis forgets keys when their time is up", async () => {
   const client = await t.connect();
   await ask(
     client,
-    encode("SET", "a", "1", "PX", "1500") + encode("SET", "b", "1", "EX", "10") + encode("SET", "c", "1"),
+    encode("SET", "a", "1", "PX", "1500") + encode("SETEX", "b", "10", "1") + encode("SET", "c", "1"),
     3,
   );
   assertEquals(await ask(client, encode("EXPIRE", "c", "5") + encode("EXPIRE", "d", "5"), 2), "1,0");
