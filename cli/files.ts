@@ -7,6 +7,9 @@
 import { quote } from "../internal/api/errors.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 
+/** Maximum size in bytes of a file that is read: what never ends, such as `/dev/zero`, must not fill the memory. */
+const MAX_BYTES = 4 * 1024 * 1024;
+
 /** Deno's permissions for a file. */
 type Access = "read" | "write";
 
@@ -31,15 +34,26 @@ export function requireFile(action: string, path: string, accesses: readonly Acc
  * @param flag The flag.
  * @param path The file.
  * @returns The file's text.
- * @throws {CommandError} (As a rejection.) If the file cannot be read.
+ * @throws {CommandError} (As a rejection.) If the file cannot be read, or is larger than 4 MiB.
  */
 export async function readFile(flag: string, path: string): Promise<string> {
   const action = `read ${flag} ${quote(path)}`;
   requireFile(action, path, ["read"]);
   try {
-    return await Deno.readTextFile(path);
+    return await readText(path);
   } catch (error) {
     const reason = reasonOf(error).replace(/: (readfile|open) '.*'$/, "");
     throw new CommandError(`cannot ${action}: ${reason}`, 1);
   }
+}
+
+async function readText(path: string): Promise<string> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  for await (const part of (await Deno.open(path)).readable) {
+    size += part.length;
+    if (size > MAX_BYTES) throw new RangeError(`it is larger than ${MAX_BYTES / 1024 / 1024} MiB`);
+    parts.push(part);
+  }
+  return await new Blob(parts).text();
 }

@@ -137,6 +137,8 @@ test("The command words in one line why it opens no admin port", async () => {
   await says(2, withFile, `cannot use --admin-token-file "${file}": ${token}`);
   await Deno.writeTextFile(file, "se\ncret-secret-secret-secret");
   await says(2, withFile, `cannot use --admin-token-file "${file}": ${token}`);
+  await Deno.writeTextFile(file, "x".repeat(4 * 1024 * 1024 + 1));
+  await says(1, withFile, `cannot read --admin-token-file "${file}": it is larger than 4 MiB`);
   await Deno.remove(file);
   await says(1, withFile, `cannot read --admin-token-file "${file}": no such file or directory`);
   const named = { SHOUTY_ADMIN_TOKEN_FILE: file };

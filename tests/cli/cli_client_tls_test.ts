@@ -270,8 +270,8 @@ test("connect keeps no permission once it is connected", async () => {
     const { main } = await import(${JSON.stringify(new URL("../../cli.ts", import.meta.url))});
     const NAMES = ["net", "read", "write", "ffi", "run", "env", "sys", "import"];
     const granted = () => NAMES.filter((name) => Deno.permissions.querySync({ name }).state === "granted").join();
-    const { readTextFile } = Deno;
-    Deno.readTextFile = (path) => (console.log("reading: " + granted()), readTextFile(path));
+    const { open } = Deno;
+    Deno.open = (path) => (console.log("reading: " + granted()), open(path));
     Deno.stdin.read = () => (console.log("connected: " + granted()), Promise.resolve(null));
     await main(${JSON.stringify(args)});
   `;
