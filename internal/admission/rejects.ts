@@ -17,19 +17,21 @@ const MAX_LINGERING = 100;
 export class Rejects {
   readonly #clock: Clock;
   readonly #lingering = new Set<Transport>();
+  #closed = false;
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
   /**
-   * Sends an error line, and closes the transport gracefully; closes it at once if too many are being closed already.
+   * Sends an error line, and closes the transport gracefully; closes it at once if too many are being closed already, or
+   * if the hook that was told of the rejection has shut the server down.
    *
    * @param transport The transport of the rejected connection.
    * @param line The error line with its end; may be empty.
    */
   async add(transport: Transport, line: string | Uint8Array): Promise<void> {
-    if (this.#lingering.size >= MAX_LINGERING) return closeQuietly(transport);
+    if (this.#closed || this.#lingering.size >= MAX_LINGERING) return closeQuietly(transport);
     this.#lingering.add(transport);
     const isClosed = () => !this.#lingering.has(transport);
     const cancel = this.#clock.setTimer(() => this.#drop(transport), LINGER_MS, false);
@@ -49,6 +51,7 @@ export class Rejects {
 
   /** Closes the connections that are still open; their error lines have been sent. */
   close(): void {
+    this.#closed = true;
     for (const transport of this.#lingering) this.#drop(transport);
   }
 

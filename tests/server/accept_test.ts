@@ -4,7 +4,7 @@ import { faulty } from "../kit/faults.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 import { Acceptor } from "../../internal/server/acceptor.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import type { Transport } from "@x/shouty";
+import type { ServerEvent, Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { setImmediate } from "node:timers";
 
@@ -107,4 +107,18 @@ testOnce("a connection that is accepted after the acceptor was closed is closed,
   late.resolve(transport);
   assertEquals(await next, { value: undefined, done: true });
   assertEquals(await client.read(), null);
+});
+
+testOnce("a shutdown from a hook that is told of a rejection closes the rejected connection, too", async () => {
+  for (const hook of ["onEvent", "lastWords"] as const) {
+    const { listener, clock } = inMemory();
+    const stop = () => void t.server.shutdown();
+    const lastWords = () => (hook === "lastWords" && stop(), "error: full");
+    const onEvent = ({ type }: ServerEvent) => hook === "onEvent" && type === "rejected" && stop();
+    await using t = startServer({ listener, clock, deny: ["127.0.0.1"], lastWords, onEvent });
+    const client = await t.connect();
+    await t.until("rejected");
+    await t.server.shutdown();
+    assertEquals([clock.pending, await client.read().catch(() => null)], [0, null]);
+  }
 });
