@@ -113,9 +113,9 @@ export class Upgrade {
   }
 
   #reasonAgainst(): string | undefined {
-    const { program, bound, stop } = this.#parts;
+    const { program, bound, stop, server } = this.#parts;
     if (program === undefined) return "--upgrade is off";
-    if (stop.aborted) return "shutting down";
+    if (stop.aborted || server.state !== "listening") return "shutting down";
     if (this.#running) return "another process is taking over already";
     // Whatever waits for process 1, such as a container, ends with it.
     if (Deno.pid === 1) return "the end of process 1 would be that of its container";

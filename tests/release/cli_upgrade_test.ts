@@ -234,6 +234,19 @@ for (const [what, [args, permissions, line]] of Object.entries(IGNORED)) {
   });
 }
 
+test("SIGUSR2 while the server drains, whatever began that, is ignored", () =>
+  withProgram(["--admin", "127.0.0.1:0"], async (servers) => {
+    const port = await servers.port();
+    const [, admin] = await servers.first.stderrMatch(/admin on (\S+)\n/);
+    const client = await Deno.connect({ hostname: "127.0.0.1", port });
+    await servers.first.stderrMatch(/accepted connection/);
+    await (await fetch(`http://${admin}/drain`, { method: "POST" })).body?.cancel();
+    Deno.kill(servers.first.pid, "SIGUSR2");
+    await servers.first.stderrMatch(/warn ignored SIGUSR2: shutting down\n/);
+    client.close();
+    assertEquals(await servers.first.exitCode(), 0);
+  }));
+
 test("--upgrade without the permission to start a process is refused at the start", async () => {
   for (const permissions of [["--allow-net"], ["--allow-net", "--allow-run=deno"]]) {
     const { code, stderr } = await runCommand([...LOOPBACK, "--engine", "epoll", "--upgrade"], {
