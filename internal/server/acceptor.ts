@@ -228,6 +228,8 @@ export class Acceptors {
     while (this.#held.length > 0) {
       const delay = this.#hooks.delay();
       if (delay > 0) {
+        // A hook that was called for an admitted connection may have set a timer.
+        this.#cancelTimer();
         this.#cancelTimer = this.#clock.setTimer(() => this.#letIn(), Math.min(delay, LONGEST_MS), true);
         return;
       }

@@ -105,6 +105,8 @@ export class SharedAdmission {
 
   #letInAfter(delay: number): void {
     if (delay === Infinity) return;
+    // A hook that was called for a rejected connection may have set a timer.
+    this.#cancelTimer();
     this.#cancelTimer = this.#clock.setTimer(() => this.letIn(), Math.min(delay, LONGEST_MS), true);
   }
 

@@ -8,6 +8,7 @@ import { AskingListener } from "../../ops/workers/asking_listener.ts";
 import { Balance } from "../../ops/workers/balance.ts";
 import { Loads, WorkerLoads } from "../../ops/workers/loads.ts";
 import type { Supervisor } from "../../ops/workers/supervisor.ts";
+import { SharedAdmission } from "../../ops/workers/shared_admission.ts";
 import { TurnListener } from "../../ops/workers/turn_listener.ts";
 import type { ToMain, ToWorker } from "../../ops/workers/wire.ts";
 import { WorkerAdmission } from "../../ops/workers/worker_admission.ts";
@@ -190,4 +191,17 @@ test("A worker that does not answer gets no connections left, until it answers",
   assertEquals([first.sent, enough()], [["go-on"], 0x7fff_ffff]);
   balance.answered(second);
   assertEquals(enough(), 3);
+});
+
+test("A hook that is told of a rejection and changes the limits leaves no timer behind", () => {
+  const clock = new FakeClock();
+  const limits = { maxConnections: 9, maxConnectionsPerIp: 9, acceptRatePerIp: 9, maxPenaltyMs: 0 };
+  const rules = { ...limits, acceptRate: 1, atCapacity: "reject", allowed: () => false } as const;
+  const admission = new SharedAdmission(rules, clock, () => admission.setRules({ ...rules, maxConnections: 8 }, []));
+  const addr = { transport: "tcp", hostname: "192.0.2.1", port: 1 } as const;
+  for (let i = 0; i < 3; i++) admission.ask({ addr, asker: undefined, admit: () => 0, answer: () => {} });
+  admission.open();
+  assertEquals(clock.pending, 1, "The second question waits for the rate");
+  admission.close();
+  assertEquals(clock.pending, 0);
 });

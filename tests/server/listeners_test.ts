@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { formatAddr, type Listener, serve, type ServeOptions } from "@x/shouty";
+import { formatAddr, type Listener, serve, type ServeOptions, type ServerEvent } from "@x/shouty";
 import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
@@ -266,6 +266,17 @@ testOnce("a shutdown waits for the slowest listener, also for one that has faile
     await stopped;
     assertEquals(t.server.state, "closed");
   }
+});
+
+testOnce("a hook that calls setLimits() while connections are held leaves no timer", async () => {
+  const { listener, clock } = memories(5);
+  const onEvent = ({ type }: ServerEvent) => type === "accepted" && t.server.setLimits({ maxLineBytes: 100 });
+  await using t = startServer({ listener, clock, acceptRate: 2, onEvent });
+  listener.forEach((one, i) => t.own(one.connect(clientOf(i, 1))));
+  await clock.advance(500);
+  assertEquals(t.stats.accepted, 3);
+  await t.server.shutdown({ drainTimeout: 1, drain: "finish" });
+  assertEquals(clock.pending, 0);
 });
 
 testOnce("ref() and unref() reach every listener", async () => {
