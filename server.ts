@@ -274,14 +274,15 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
     this.#enterState("draining", { type: "draining", active: this.active });
-    const released = this.#acceptors.close();
+    const released = this.#acceptors.close(this.#drain.late);
     this.#entrance.paused = false;
     this.#entrance.close();
-    await Promise.all([released, ...Array.from(this.#conns, (conn) => conn.closed)]);
+    const [left] = await Promise.all([released, ...Array.from(this.#conns, (conn) => conn.closed)]);
     const handlersLeft = await this.#handlersSettle(this.#drain.over);
     this.#drain.stop();
     this.#state = "closed";
-    const report = { closed: this.#counters.closedSince(before), handlersLeft, durationMs: this.clock.now() - since };
+    const [closed, durationMs] = [this.#counters.closedSince(before), this.clock.now() - since];
+    const report = { closed, handlersLeft, ...(left > 0 && { listenersLeft: left }), durationMs };
     this.reports.emit({ type: "stopped", report });
     this.#finished.resolve();
     return report;

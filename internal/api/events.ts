@@ -176,6 +176,11 @@ export interface ShutdownReport {
    * longer waits for them.
    */
   readonly handlersLeft: number;
+  /**
+   * The number of listeners that had not closed a second after the deadline, so that their addresses may not be free;
+   * absent if there are none. No listener of this package is ever one of them.
+   */
+  readonly listenersLeft?: number;
   /** The time from the beginning of the drain, after the delay, to the end, in milliseconds. */
   readonly durationMs: number;
 }

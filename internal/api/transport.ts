@@ -159,7 +159,8 @@ export interface Listener {
    * Stops listening; an outstanding `accept` rejects.
    *
    * @returns Nothing, if the address is free once the outstanding `accept` has rejected. A wrapper whose inner listener
-   * is still accepting then returns a promise that settles when the address is free.
+   * is still accepting then returns a promise that settles when the address is free. A shutdown waits for both until a
+   * second after its deadline.
    */
   close(): void | Promise<void>;
   /** The number of connections that it has accepted and not handed out yet, such as those in a TLS handshake. */

@@ -171,17 +171,23 @@ export class Acceptors {
   /**
    * Stops accepting, and closes the connections that are held.
    *
-   * @returns When all addresses are free.
+   * @param late Settles when listeners that have not closed are given up.
+   * @returns The number of those, when all other addresses are free.
    */
-  async close(): Promise<void> {
+  async close(late: Promise<void>): Promise<number> {
     this.#closed = true;
-    const released = this.#acceptors.map((acceptor) => acceptor.close());
+    let left = this.#listeners.length;
+    const closed = this.#acceptors.map(async (acceptor, i) => {
+      await Promise.allSettled([acceptor.close(), this.#loops[i]]);
+      left--;
+    });
     this.#cancelTimer();
     for (const { transport, over } of this.#held.splice(0)) {
       closeQuietly(transport);
       over();
     }
-    await Promise.allSettled([...released, ...this.#loops]);
+    await Promise.race([late, Promise.all(closed)]);
+    return left;
   }
 
   /** Ends all waits early, because there may be room now. */

@@ -28,6 +28,12 @@ export interface DrainHooks {
 const WAITING_MS = 500;
 
 /**
+ * Time beyond the deadline in which listeners have to close, in milliseconds: also after a short drain, the ports should be
+ * free when it is over.
+ */
+const LISTENERS_MS = 1000;
+
+/**
  * The course of a shutdown: a delay, and then a drain with a mode and a deadline. A further call can only make it faster.
  */
 export class Drain {
@@ -47,7 +53,9 @@ export class Drain {
   #cancelDelay = () => {};
   #cancelDeadline = () => {};
   #cancelReport = () => {};
+  #cancelLate = () => {};
   readonly #over = Promise.withResolvers<void>();
+  readonly #late = Promise.withResolvers<void>();
 
   /**
    * @param conns The open connections.
@@ -59,12 +67,17 @@ export class Drain {
     this.#clock = clock;
     this.#hooks = hooks;
     this.#finishing = new Spread(clock, (conn) => conn.finish("drained"), () => {});
-    this.#aborting = new Spread(clock, (conn) => conn.abort("drain-timeout"), () => this.#over.resolve());
+    this.#aborting = new Spread(clock, (conn) => conn.abort("drain-timeout"), () => this.#end());
   }
 
   /** Settles at the deadline, after the connections that are left have been aborted. */
   get over(): Promise<void> {
     return this.#over.promise;
+  }
+
+  /** Settles a second after the deadline, when listeners that have not closed are given up. */
+  get late(): Promise<void> {
+    return this.#late.promise;
   }
 
   /** Begins the shutdown. A later call can only shorten its times, or turn `linger` into `finish`. */
@@ -81,6 +94,7 @@ export class Drain {
 
   /** Cancels the timers, because no connection is left. */
   stop(): void {
+    this.#cancelLate();
     this.#finishing.stop();
     this.#aborting.stop();
     this.#cancelDeadline();
@@ -131,6 +145,13 @@ export class Drain {
     this.#cancelDeadline();
     if (delay === Infinity) return;
     this.#cancelDeadline = this.#clock.setTimer(() => this.#aborting.start(this.#conns, spread), delay, true);
+  }
+
+  /** The connections that were left have been aborted. */
+  #end(): void {
+    this.#over.resolve();
+    this.#cancelLate();
+    this.#cancelLate = this.#clock.setTimer(() => this.#late.resolve(), LISTENERS_MS, true);
   }
 
   #reportLater(): void {

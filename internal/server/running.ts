@@ -69,7 +69,8 @@ export interface Server<Data = undefined> extends AsyncDisposable {
    * of the first call. A handler may call it, but must not await it: the shutdown waits for the handler.
    *
    * @param options How to drain, and how long at most.
-   * @returns How the connections ended; every port is free again when it resolves.
+   * @returns How the connections ended; every port is free again when it resolves, but for that of a custom listener that
+   * has not closed a second after the deadline: `listenersLeft` counts those.
    * @throws {RangeError | TypeError} If an option is wrong. This is thrown at once, and is no rejection.
    */
   shutdown(options?: ShutdownOptions): Promise<ShutdownReport>;

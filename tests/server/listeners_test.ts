@@ -268,6 +268,26 @@ testOnce("a shutdown waits for the slowest listener, also for one that has faile
   }
 });
 
+testOnce("a listener that never closes holds a shutdown up until a second after the deadline", async () => {
+  const never = new Promise<never>(() => {});
+  for (const stuck of ["close", "accept"] as const) {
+    const { listener: [first, second], clock } = memories(2);
+    const hangs = {
+      addr: first.addr,
+      accept: () => first.accept().catch((error) => stuck === "accept" ? never : Promise.reject(error)),
+      close: () => (first.close(), stuck === "close" ? never : undefined),
+    };
+    const server = serve({ listener: [hangs, second], clock, drainTimeout: 5000 });
+    const stopped = server.shutdown();
+    await clock.advance(5999);
+    assertEquals(server.state, "draining");
+    await clock.advance(1);
+    assertEquals(await stopped, { closed: {}, handlersLeft: 0, listenersLeft: 1, durationMs: 6000 });
+    await server.finished;
+    assertEquals([server.state, clock.pending], ["closed", 0]);
+  }
+});
+
 testOnce("a hook that calls setLimits() while connections are held leaves no timer", async () => {
   const { listener, clock } = memories(5);
   const onEvent = ({ type }: ServerEvent) => type === "accepted" && t.server.setLimits({ maxLineBytes: 100 });
