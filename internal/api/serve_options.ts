@@ -57,7 +57,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   /**
    * The listener to accept connections from, or several, such as one with TLS and one without: they share all limits, the
    * counters and the shutdown. They take the place of `hostname` and `port`, which are ignored then. The server closes
-   * them, also when one of them fails and cannot recover; if `serve` throws, they stay open, and stay the caller's.
+   * them, also when one of them fails and cannot recover; if `serve` throws, they stay open, and stay the caller's. A
+   * listener from which another server accepts is refused.
    */
   listener?: Listener | readonly Listener[] | undefined;
   /** A signal that starts a shutdown when it aborts, as {@linkcode Server.shutdown} does. */

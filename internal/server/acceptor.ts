@@ -127,6 +127,9 @@ interface Held {
   readonly over: () => void;
 }
 
+/** The listeners from which servers accept. */
+const taken = new WeakSet<Listener>();
+
 /**
  * Accepts connections from all listeners of a server, under one `delay`. It owns the listeners.
  *
@@ -150,9 +153,15 @@ export class Acceptors {
    * @param listeners The listeners.
    * @param clock The source of time.
    * @param hooks The functions that they call.
+   * @throws {TypeError} If another server accepts from one of the listeners.
    */
   constructor(listeners: readonly Listener[], clock: Clock, hooks: AcceptorsHooks) {
     this.addrs = listeners.map(({ addr }) => addr);
+    // A listener has one outstanding `accept` at most: two servers would keep each other's from beginning.
+    if (listeners.some((listener) => taken.has(listener))) {
+      throw new TypeError("Cannot use listener: another server accepts from it already");
+    }
+    for (const listener of listeners) taken.add(listener);
     this.#listeners = listeners;
     this.#acceptors = listeners.map((listener) => new Acceptor(listener, clock, hooks));
     this.#clock = clock;
@@ -179,6 +188,7 @@ export class Acceptors {
     let left = this.#listeners.length;
     const closed = this.#acceptors.map(async (acceptor, i) => {
       await Promise.allSettled([acceptor.close(), this.#loops[i]]);
+      taken.delete(this.#listeners[i]);
       left--;
     });
     this.#cancelTimer();

@@ -299,6 +299,22 @@ testOnce("a hook that calls setLimits() while connections are held leaves no tim
   assertEquals(clock.pending, 0);
 });
 
+testOnce("a listener from which another server accepts is refused, until that server has closed", async () => {
+  const { listener: [first, second], clock } = memories(2);
+  await using t = startServer({ listener: first, clock });
+  const message = "Cannot use listener: another server accepts from it already";
+  for (const listener of [first, [second, first]]) assertThrows(() => serve({ listener, clock }), TypeError, message);
+  const client = t.own(first.connect());
+  await shoutsTo(client, "hello");
+  await using other = startServer({ listener: second, clock });
+  await shoutsTo(other.own(second.connect()), "hello");
+  client.close();
+  await t.server.shutdown();
+  const late = serve({ listener: first, clock });
+  await assertRejects(() => late.finished, Deno.errors.BadResource);
+  await late.shutdown();
+});
+
 testOnce("ref() and unref() reach every listener", async () => {
   const calls: string[] = [];
   const named = (name: string) =>
