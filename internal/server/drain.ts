@@ -89,7 +89,7 @@ export class Drain {
     this.#spread = Math.min(this.#spread, spread);
     if (!this.#begun) return this.#beginAfter(delay, now);
     this.#endBy(now + drainTimeout, now);
-    if (finish || this.#deadline < this.#finishedBy) this.#finish(now);
+    if (finish || Math.min(this.#deadline, now + this.#spread) < this.#finishedBy) this.#finish(now);
   }
 
   /** Cancels the timers, because no connection is left. */
@@ -124,8 +124,8 @@ export class Drain {
 
   /** Asks the connections to finish, one after another, the last one at the deadline at the latest. */
   #finish(now: number): void {
-    const first = this.#finishedBy === -Infinity;
-    this.#finishedBy = Math.min(first ? now + this.#spread : this.#finishedBy, this.#deadline);
+    const before = this.#finishedBy === -Infinity ? Infinity : this.#finishedBy;
+    this.#finishedBy = Math.min(before, now + this.#spread, this.#deadline);
     this.#finishing.start(this.#conns, this.#finishedBy - now);
     // While the drain lingered, it was to abort connections from before the deadline on. They have until then now.
     this.#aborting.stop();

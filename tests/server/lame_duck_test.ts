@@ -128,6 +128,24 @@ testOnce("a further shutdown() without a spread leaves that of the first", async
   for (const client of clients) client.close();
 });
 
+testOnce("a further shutdown() with a shorter spread asks the connections to finish earlier", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity, drainTimeout: 60_000 });
+  const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+  let asked = 0;
+  for (const { finishing } of t.server.connections) finishing.addEventListener("abort", () => asked++);
+  t.server.shutdown({ drain: "finish", spread: 40_000 });
+  t.server.shutdown({ spread: 50_000 });
+  await clock.advance(20_000);
+  assertEquals(asked, 10, "A longer spread changes nothing");
+  t.server.shutdown({ spread: 4000 });
+  await clock.advance(2000);
+  assertEquals(asked, 15);
+  t.server.shutdown({ spread: 0 });
+  assertEquals(asked, 20);
+  for (const client of clients) client.close();
+});
+
 testOnce("a deadline that is brought forward brings forward when connections are asked to finish", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, idleTimeout: Infinity });
