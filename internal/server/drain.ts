@@ -54,6 +54,7 @@ export class Drain {
   #cancelDeadline = () => {};
   #cancelReport = () => {};
   #cancelLate = () => {};
+  #stopped = false;
   readonly #over = Promise.withResolvers<void>();
   readonly #late = Promise.withResolvers<void>();
 
@@ -94,6 +95,7 @@ export class Drain {
 
   /** Cancels the timers, because no connection is left. */
   stop(): void {
+    this.#stopped = true;
     this.#cancelLate();
     this.#finishing.stop();
     this.#aborting.stop();
@@ -116,6 +118,8 @@ export class Drain {
     this.#begun = true;
     this.#reportLater();
     this.#hooks.begin();
+    // Nothing was open, so it is over already.
+    if (this.#stopped) return;
     const now = this.#clock.now();
     // First the deadline: the spread must not be longer.
     this.#endBy(now + this.#timeout, now);

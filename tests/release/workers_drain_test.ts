@@ -86,8 +86,21 @@ testEngines("A worker whose handler never returns is ended some seconds after th
   const [first] = await t.connectMany(1);
   await first.write("block\n");
   while (Atomics.load(cell, 1) === 0) await new Promise((resolve) => setTimeout(resolve, 10));
-  const { closed } = await t.server.shutdown();
-  assertEquals(closed, { "transport-error": 1 });
+  const [{ worker }] = t.server.connections;
+  const { closed, handlersLeft } = await t.server.shutdown();
+  assertEquals([closed, handlersLeft], [{ "transport-error": 1 }, 1]);
+  const [{ error }] = t.all("closed");
+  assertEquals((error as Error).message, "Worker " + worker + " was ended: it did not stop in time");
+});
+
+testEngines("A shutdown while no worker serves is over at once, and leaves no timer", async (engine) => {
+  await using t = await TestWorkers.start({ engine, workers: 1, drainTimeout: 600_000 });
+  const [client] = await t.connectMany(1);
+  await client.write("throw later\n");
+  await t.untilSeen("worker-crashed");
+  assertEquals(t.server.workers[0].state, "waiting");
+  // The sanitizer of the tests finds a timer that is left.
+  assertEquals((await t.server.shutdown()).closed, {});
 });
 
 testEngines("A signal that aborts shuts all workers down", async (engine) => {
