@@ -173,10 +173,13 @@ export class WorkerGroup {
     this.#endIfAlone();
   }
 
-  /** Ends all workers at once. */
+  /** Ends all workers at once. One that serves still does not read its messages: a handler keeps its thread busy. */
   stop(): void {
     this.#balance.close();
-    for (const supervisor of this.supervisors) supervisor.stop();
+    for (const supervisor of this.supervisors) {
+      if (supervisor.state === "serving") this.handlersLeft += Math.max(1, supervisor.totals.handlers);
+      supervisor.stop();
+    }
   }
 
   get #waits(): boolean {
@@ -266,8 +269,9 @@ export class WorkerGroup {
     this.#replies.gone(supervisor.index);
     this.#balance.gone(supervisor);
     this.admission.forget(({ asker }) => asker === supervisor);
-    const lost = this.registry.lost(supervisor, new Error(`Worker ${supervisor.index} has crashed: ${error?.message}`));
     const worker = supervisor.index;
+    const why = error === undefined ? "was ended: it did not stop in time" : `has crashed: ${error.message}`;
+    const lost = this.registry.lost(supervisor, new Error(`Worker ${worker} ${why}`));
     if (!this.#serving) {
       if (error !== undefined) this.#hooks.failed(error);
     } else if (error === undefined) {
