@@ -95,6 +95,11 @@ export class Supervisor {
     return { lines: most("lines"), bytesIn: most("bytesIn"), bytesOut: most("bytesOut") };
   }
 
+  /** Whether its worker has its setup, and so listens, or soon will. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
   /** Starts a worker. */
   async start(): Promise<void> {
     this.state = "starting";

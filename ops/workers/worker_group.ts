@@ -169,7 +169,9 @@ export class WorkerGroup {
     this.admission.close();
     this.#balance.close();
     for (const { close } of this.#parts.shared) close();
-    for (const supervisor of this.supervisors) if (supervisor.state !== "serving") supervisor.stop();
+    // The others have been told to shut down. Also one that does not serve yet frees the port before it ends: if its thread
+    // were ended now, the port would be free when the thread is gone, which nothing tells.
+    for (const supervisor of this.supervisors) if (!supervisor.begun) supervisor.stop();
     this.#endIfAlone();
   }
 

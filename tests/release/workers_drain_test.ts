@@ -103,6 +103,24 @@ testEngines("A shutdown while no worker serves is over at once, and leaves no ti
   assertEquals((await t.server.shutdown()).closed, {});
 });
 
+testEngines("A shutdown while a worker takes another's place has freed the port, too", async (engine) => {
+  const late = new Int32Array(new SharedArrayBuffer(8));
+  late[0] = 1;
+  await using t = await TestWorkers.start({ engine, workers: 1, drainTimeout: 60_000, data: { late } });
+  const [client] = await t.connectMany(1);
+  late[0] = 0;
+  await client.write("throw later\n");
+  while (Atomics.load(late, 1) < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+  assertEquals(t.server.workers[0].state, "starting");
+  const stopped = t.server.shutdown();
+  Atomics.store(late, 0, 1);
+  Atomics.notify(late, 0);
+  await stopped;
+  // A thread that is ended frees the port some time later. So this one has begun, and has closed its listener by itself.
+  assertEquals(t.all("worker-started").length, 2);
+  await assertFreed(t.port);
+});
+
 testEngines("A signal that aborts shuts all workers down", async (engine) => {
   const stop = new AbortController();
   await using t = await TestWorkers.start({ engine, signal: stop.signal });

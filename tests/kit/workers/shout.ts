@@ -11,6 +11,8 @@ export interface Given {
   broken?: boolean;
   /** It begins only when the first number is 0; the second counts how many workers have come here. */
   gate?: Int32Array;
+  /** Once it listens, it serves only when the first number is not 0; the second counts how many workers have come here. */
+  late?: Int32Array;
   /** The word `block` blocks until the first number is not 0; the second is not 0 from then on. */
   cell?: Int32Array;
   /** It reads a PROXY header before each connection. */
@@ -27,7 +29,13 @@ serveInWorker((given: Given | undefined) => {
   }
   let prefix = given?.prefix ?? "";
   return {
-    wrap: (listener: Listener) => given?.proxied ? proxyProtocol(listener, { from: "127.0.0.0/8" }) : listener,
+    async wrap(listener: Listener) {
+      if (given?.late !== undefined) {
+        Atomics.add(given.late, 1, 1);
+        await Atomics.waitAsync(given.late, 0, 0).value;
+      }
+      return given?.proxied ? proxyProtocol(listener, { from: "127.0.0.0/8" }) : listener;
+    },
     async reload(data) {
       const { prefix: next, fails } = data as Given;
       if (fails !== undefined) await Atomics.waitAsync(fails, 0, 0).value;
