@@ -184,9 +184,13 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Ends the connection to free its memory. The peer gets its last line, unless replies still wait before it. */
   giveWay(): void {
-    if (this.#parts.outbox.size > 0) return this.abort("memory", undefined, true);
-    this.#parts.reader.free();
+    const { outbox, reader } = this.#parts;
+    if (outbox.size > 0) return this.abort("memory", undefined, true);
+    const { wanting } = reader;
+    reader.free();
     this.#stop("memory");
+    // A handler that waits for no input would keep the buffer of an outstanding read for another second.
+    if (!wanting && this.#end.reason === "memory") this.#leave();
   }
 
   /**
@@ -328,9 +332,10 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     else if (!this.#parts.outbox.progressed()) this.abort(expiry);
   }
 
-  /** Whether the input holds the beginning of what the handler waits for. */
-  get midLine(): boolean {
-    return this.#parts.reader.wanting && this.#parts.reader.input.size > 0;
+  /** Whether the input holds the beginning of what the handler waits for, or what it has not asked for for a while. */
+  get holdsInput(): boolean {
+    const { wanting, unasked, lent, input } = this.#parts.reader;
+    return (wanting || unasked && !lent) && input.size > 0;
   }
 }
 

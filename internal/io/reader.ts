@@ -72,6 +72,8 @@ export class Reader {
   keepsInput = false;
   /** Whether the handler wants more input than has come. */
   wanting = false;
+  /** Whether the handler has worked for a while without asking for what has come; never set for what a server sends. */
+  unasked = false;
   /** Maximum size of the input that the handler waits for, in bytes. */
   #mostBytes = 0;
   /**
@@ -190,11 +192,16 @@ export class Reader {
 
   /**
    * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
-   * the handler.
+   * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for.
    */
   async readAhead(): Promise<void> {
+    this.unasked = !this.keepsInput;
     if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
     while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.input.hasRoom) {
+      if (this.#memory.budget.tight && this.input.size > 0) {
+        this.#clocks.readAheadLater();
+        break;
+      }
       let read: Promise<number | null> | undefined;
       try {
         read = this.outstanding ?? this.#startRead();
@@ -302,10 +309,15 @@ export class Reader {
     return TURNS.take(TURN_BYTES);
   }
 
+  #want(): void {
+    this.wanting = true;
+    this.unasked = false;
+  }
+
   /** Reads once, when it is this connection's turn, unless `readAhead` has read something before. */
   #readFor(waiter: Waiter): void {
     const { byteCount } = this;
-    this.wanting = true;
+    this.#want();
     const turn = this.pace === undefined ? this.#turn() : this.#paced();
     if (turn === undefined) return this.#readNow(waiter);
     turn.then(() => {
@@ -378,7 +390,7 @@ export class Reader {
   async read(answerer: Answerer): Promise<void> {
     try {
       while (!this.over || this.answersFirst) {
-        this.wanting = true;
+        this.#want();
         if (this.pace !== undefined) await this.pace.read();
         const turn = this.#turn();
         if (turn !== undefined) await turn;

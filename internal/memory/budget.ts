@@ -8,8 +8,8 @@ import { type Member, MemberList } from "./member_list.ts";
 
 /** A connection, as the budget sees it. */
 export interface Holder {
-  /** Whether it holds the beginning of a line whose end has not come. */
-  readonly midLine: boolean;
+  /** Whether it holds input whose rest has not come, or for which its handler has not asked for a while. */
+  readonly holdsInput: boolean;
   /** Ends, and frees its memory at once. */
   giveWay(): void;
 }
@@ -30,9 +30,9 @@ export class Account implements Member {
     this.holder = holder;
   }
 
-  /** Whether ending the connection would free memory: a line that is being answered keeps its buffer. */
+  /** Whether ending the connection would free memory, and that is not about to be free: lines are soon answered. */
   get canGiveWay(): boolean {
-    return this.#stuck || this.holder.midLine;
+    return this.#stuck || this.holder.holdsInput;
   }
 
   /** Sets how many bytes the unfinished input takes. */

@@ -16,7 +16,7 @@ class Line implements Holder {
     this.#midLine = midLine;
   }
 
-  get midLine(): boolean {
+  get holdsInput(): boolean {
     Line.looks++;
     return this.#midLine;
   }
@@ -44,8 +44,8 @@ test("Budget ends the connection with the largest unfinished line, and none whos
       line.hold(bytes);
       const taken = () => lines.reduce((sum, { gone, bytes }) => sum + (gone ? 0 : bytes), 0);
       const went = before.filter(({ gone }) => gone);
-      const left = lines.filter((line) => !line.gone && line.midLine);
-      assertEquals(went.every((line) => line.midLine), true);
+      const left = lines.filter((line) => !line.gone && line.holdsInput);
+      assertEquals(went.every((line) => line.holdsInput), true);
       for (const { bytes } of went) for (const { bytes: other } of left) assertLessOrEqual(other, bytes);
       if (left.length > 0) assertLessOrEqual(taken(), 100);
       assertEquals(budget.tight, taken() > 50);
@@ -69,7 +69,7 @@ test("Budget ends connections with stuck output while others wait, again each ti
   const gone: number[] = [];
   const account = (id: number): Account => {
     const giveWay = () => (gone.push(id), accounts[id].stuck = false, accounts[id].holdOutput(0));
-    return new Account(budget, { midLine: false, giveWay });
+    return new Account(budget, { holdsInput: false, giveWay });
   };
   const accounts = [0, 1, 2, 3].map(account);
   for (const stuck of accounts.slice(0, 2)) stuck.holdOutput(45), stuck.stuck = true;

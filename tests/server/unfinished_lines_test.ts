@@ -1,7 +1,8 @@
-import { assertEquals, assertLessOrEqual } from "@std/assert";
+import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import { socketsTurn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { inMemory, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
+import { inMemory, type Start, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
+import { serve, serveConnections } from "@x/shouty";
 
 test("Connections with the largest unfinished lines are closed above maxBufferedBytes, and no others", async () => {
   await using t = startServer({ maxBufferedBytes: 1024 * 1024 });
@@ -45,6 +46,56 @@ testOnce("Lines that are being answered leave their memory to unfinished lines",
   assertEquals(await client.readLine(), (half + half).toUpperCase());
   assertEquals(t.all("closed"), []);
 });
+
+/** Handlers that work on the line "slow" until they are told to stop. */
+const SLOW: Readonly<Record<string, (stop: Promise<string>) => Start>> = {
+  "a line handler": (stop) => (options) => serve(options, (line) => line === "slow" ? stop : line.toUpperCase()),
+  "a conversation": (stop) => (options) =>
+    serveConnections(options, async (conn) => {
+      for await (const line of conn.lines) await (line === "slow" ? stop : conn.write(`${line.toUpperCase()}\n`));
+    }),
+};
+
+for (const [kind, start] of Object.entries(SLOW)) {
+  testOnce(`Input for which no handler asks leaves memory to unfinished lines (${kind})`, async () => {
+    const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+    const stop = Promise.withResolvers<string>();
+    await using t = new TestServer(start(stop.promise), { listener, clock, maxBufferedBytes: 1 << 20 });
+    for (let i = 0; i < 60; i++) await (await t.admitted()).write("slow\n" + "x".repeat(60_000));
+    await clock.advance(300);
+    const client = await t.admitted();
+    const half = "y".repeat(700);
+    await client.write(half);
+    await clock.advance(0);
+    await client.write(`${half}\n`);
+    assertEquals(await client.readLine(), (half + half).toUpperCase());
+    assertEquals(t.all("closed"), []);
+    stop.resolve("");
+  });
+
+  testOnce(`The largest input for which no handler asks gives way to unfinished lines (${kind})`, async () => {
+    const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+    const stop = Promise.withResolvers<string>();
+    await using t = new TestServer(start(stop.promise), { listener, clock, maxBufferedBytes: 1 << 20 });
+    for (let i = 0; i < 20; i++) {
+      const hog = await t.admitted();
+      await hog.write("x".repeat(60_000));
+      await clock.advance(0);
+      // What ends this line begins another one, for which the buffer stays.
+      await hog.write("\nslow\nx");
+      await clock.advance(300);
+    }
+    const client = await t.admitted();
+    await client.write("y".repeat(700));
+    await clock.advance(0);
+    await client.write("y\n");
+    assertEquals(await client.readLine(), "Y".repeat(701));
+    const ends = t.all("closed");
+    assertEquals(ends.map(({ reason, conn }) => [reason, conn.id < 21]), ends.map(() => ["memory", true]));
+    assertGreater(ends.length, 0);
+    stop.resolve("");
+  });
+}
 
 test("A connection that is closed for its memory gets an error line", async () => {
   await using t = startServer({ maxBufferedBytes: 1000 });
