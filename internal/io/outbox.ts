@@ -396,8 +396,10 @@ export class Outbox {
         if (this.bytesOut - this.#bytesBefore >= PROGRESS_BYTES) this.#restartClock();
         return true;
       }
-      this.#clocks.wrote();
-      if (this.#memory.stuck) this.#memory.stuck = this.#held !== undefined && this.#blocks.size > 0;
+      // Only writes that are not awaited leave that much behind a block.
+      const backlog = this.#blocks.size > BLOCK_BYTES;
+      this.#clocks.wrote(backlog);
+      if (this.#memory.stuck && !backlog) this.#memory.stuck = this.#held !== undefined && this.#blocks.size > 0;
       if (this.#nextBlock()) return true;
     }
     return this.#stop();

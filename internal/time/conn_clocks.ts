@@ -285,21 +285,27 @@ export class ConnectionClocks implements Sleeper {
     this.#watch(this.#writeAt);
     // While the write clock is off, the idle clock runs, and a peer that takes a part is not idle.
     if (this.#writeAt === Infinity) this.#restartIdle();
-    if (!large) return;
-    this.#watch(this.#stuckAt = now + STUCK_MS);
+    if (large) this.grown();
   }
 
-  /** What waits behind the block that is being written has become so large that its memory counts. */
+  /**
+   * What waits has become so large that its memory counts in a while. Progress does not start that time anew: a peer that
+   * takes little, again and again, could otherwise make others wait for memory for as long as it likes.
+   */
   grown(): void {
     if (this.#stuckAt !== undefined) return;
     this.#watch(this.#stuckAt = this.#now() + STUCK_MS);
   }
 
-  /** The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile. */
-  wrote(): void {
+  /**
+   * The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile.
+   *
+   * @param backlog Whether so much waits behind it that this has waited as long.
+   */
+  wrote(backlog = false): void {
     this.#writing = false;
     this.#writeAt = Infinity;
-    this.#stuckAt = undefined;
+    if (!backlog) this.#stuckAt = undefined;
     if (this.#handlerAt !== Infinity) this.#startHandler();
     this.#restartIdle();
   }

@@ -125,6 +125,25 @@ testOnce(
   },
 );
 
+for (const bufferBytes of [2048, 65_536]) {
+  testOnce(`A peer that takes ${bufferBytes} bytes of much output at a time makes others wait for 250 ms`, async () => {
+    const { listener, clock } = inMemory({ bufferBytes });
+    const options = { listener, clock, idleTimeout: Infinity, maxBufferedBytes: 256 * 1024 };
+    await using t = startServer(options, (line) => line);
+    const slow = await t.admitted();
+    t.server.broadcast("n".repeat(900_000));
+    await clock.advance(0);
+    const quick = await t.admitted();
+    await quick.write("hi\n");
+    for (let i = 0; i < 2; i++) {
+      await slow.read();
+      await clock.advance(150);
+    }
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["memory"]);
+    assertEquals(await quick.readLine(), "hi");
+  });
+}
+
 for (const [kind, start] of Object.entries(WAYS_IN)) {
   testOnce(
     `While the replies of others take the memory, a line waits for its turn, and an end does not (${kind})`,
