@@ -301,7 +301,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** A line that was too long has been discarded. */
   discarded(): void {
     const word = this.#host.reports.lastWords("line-too-long", this.#parts.limits.maxLineBytes);
-    if (word !== null) this.#parts.outbox.post(encodeLine(word, this.#parts.cutter.framing, true));
+    if (word === null) return;
+    const { outbox, cutter, input } = this.#parts;
+    outbox.post(encodeLine(word, cutter.framing, true));
+    // A line handler's replies are flushed before the next read. A conversation may only read, and never wait for a write.
+    if (!outbox.hasRoom) input?.waitFor(outbox.ready());
   }
 
   /** Something was wrong with the input, which has ended; or it has ended where the caller of `connect` was to finish. */

@@ -97,6 +97,8 @@ export class Input {
   #mayPass = false;
   /** Whether the handler has had to wait for input, and has not written since. */
   #waited = false;
+  /** Settles when the peer has taken enough of what it was told of lines that were too long; undefined if it has. */
+  #toldOf: Promise<void> | undefined;
 
   /**
    * @param reader Where the bytes come from.
@@ -281,6 +283,11 @@ export class Input {
     this.#interrupt(new Deno.errors.TimedOut(`Cannot read: not all has come within ${this.#timeout} ms`));
   }
 
+  /** Has the next read from the peer wait until a promise has settled, which never rejects. */
+  waitFor(told: Promise<void>): void {
+    this.#toldOf ??= told.then(() => this.#toldOf = undefined);
+  }
+
   /** The framing or the limits have changed, also for what has come. */
   lookAgain(): void {
     this.reader.lookAgain();
@@ -391,12 +398,26 @@ export class Input {
           return result;
         }
         if (this.#ended(wanted.abandoned === undefined)) break;
+        if (this.#toldOf !== undefined) {
+          await this.#waitUntilTold(this.#toldOf);
+          continue;
+        }
         await reader.more(this.#toSkip > 0 ? this.#skippedBytes : wanted.begun(this), wanted.mostBytes(this));
         this.#waited = true;
       }
       return wanted.ended(this);
     } finally {
       this.#settle(timeout, handlerAt);
+    }
+  }
+
+  /** Waits for the peer to take something; it is idle if it does not, and no clock of writes runs. */
+  async #waitUntilTold(told: Promise<void>): Promise<void> {
+    this.#clocks.wait(undefined);
+    try {
+      await this.reader.interruptible(told);
+    } finally {
+      this.#clocks.rest(false);
     }
   }
 

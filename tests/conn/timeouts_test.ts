@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertLess } from "@std/assert";
 import { type CloseReason, serve, serveConnections, type ServeOptions, shout } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
@@ -304,3 +304,23 @@ test("a peer that neither sends nor takes anything is idle, if no write clock en
     assertEquals(conn.ending, writeTimeout === Infinity ? "idle" : undefined);
   }
 });
+
+for (const writeTimeout of [1000, Infinity]) {
+  test(`a client that reads nothing of what its long lines get is read no more (writeTimeout ${writeTimeout})`, async () => {
+    const { listener, clock } = inMemory({ bufferBytes: 64 * 1024 });
+    const options = { writeTimeout, idleTimeout: 1000, maxLineBytes: 1, framing: { onLongLine: "discard" } } as const;
+    await using t = startConversations({ listener, clock, ...options }, async (conn) => {
+      await conn.readLine();
+    });
+    const client = await t.admitted();
+    const [conn] = t.server.connections;
+    const sending = client.write("xx\n".repeat(1_000_000)).catch(() => {});
+    await clock.advance(500);
+    const { bytesIn } = t.stats;
+    assertLess(bytesIn, 256 * 1024);
+    await clock.advance(3000);
+    assertEquals([conn.ending, t.stats.bytesIn], [writeTimeout === Infinity ? "idle" : "write-timeout", bytesIn]);
+    client.close();
+    await sending;
+  });
+}
