@@ -208,7 +208,12 @@ test("A damaged record ends the connection on both sides: the peer gets an alert
   await assertRejects(() => t.server.write(Uint8Array.of(1)), Error, "decrypt");
 });
 
-test("A peer whose records never end lets others have their turn, and a close ends the read", async () => {
+for (const size of [9, 16 * 1024]) {
+  test(`A peer whose records never end lets others have their turn, and a close ends the read (of ${size} bytes)`, () =>
+    readsThatNeverEnd(size));
+}
+
+async function readsThatNeverEnd(size: number): Promise<void> {
   let reads = 0;
   const endless = (into: Uint8Array) => {
     return ++reads < 10_000 ? Promise.resolve(into.length) : Promise.reject(new Error("No other has had a turn"));
@@ -216,13 +221,31 @@ test("A peer whose records never end lets others have their turn, and a close en
   using t = await connected(() => ({ read: endless }));
   // As if all of it were the beginning of a record.
   await withMethod("readBuffer", () => {}, async () => {
-    const reading = assertRejects(() => t.server.read(new Uint8Array(9)), Deno.errors.Interrupted);
+    const reading = assertRejects(() => t.server.read(new Uint8Array(size)), Deno.errors.Interrupted);
     await new Promise((resolve) => setTimeout(resolve, 0));
     const before = reads;
     t.server.close();
     await reading;
     assertEquals(reads, before, "Nothing is read below after that");
   });
+}
+
+test("Between two reads a connection holds little of what its peer has sent, however much was read before", async () => {
+  for (const size of [64 * 1024, 256]) {
+    using t = await connected();
+    const sending = (async () => {
+      for (;;) await t.client.write(new Uint8Array(48 * 1024));
+    })();
+    sending.catch(() => {});
+    for (let i = 0; i < 40; i++) await t.server.read(new Uint8Array(64 * 1024));
+    let most = 0;
+    for (let i = 0; i < 400; i++) {
+      await t.server.read(new Uint8Array(size));
+      most = Math.max(most, t.server.heldBytes!);
+    }
+    // The rest of one record, and a buffer that is as large as the next.
+    assertLess(most, 33 * 1024);
+  }
 });
 
 test("A record that comes byte by byte is read whole", async () => {

@@ -24,6 +24,16 @@ Deno.test("the buffer for encrypted input grows with reads that fill it, up to 6
   assertEquals(sizes(buffer, [64 * KIB - 1, 0.1]), [17]);
 });
 
+Deno.test("a part of the buffer for encrypted input that a read fills is work, but does not make the buffer grow", () => {
+  const buffer = new ReadBuffer();
+  sizes(buffer, [KIB, 0], [4 * KIB, 0], [17 * KIB, 0]);
+  assertEquals([1, 9 * KIB, 99 * KIB].map((into) => buffer.part(into).length), [KIB, 9 * KIB, 64 * KIB]);
+  buffer.part(63 * KIB);
+  assertEquals([sizes(buffer, ...times(9, [63 * KIB, 0] as [number, number])), buffer.work], [times(9, 64), 63 * KIB]);
+  buffer.rest();
+  assertEquals(buffer.grownBytes, 0);
+});
+
 Deno.test("the buffer for encrypted input keeps its size while the largest records come, whole or in parts", () => {
   const buffer = new ReadBuffer();
   sizes(buffer, [KIB, 0], [4 * KIB, 0]);

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { giveBuffer, takeBuffer } from "../../../internal/memory/buffer_pool.ts";
 import { TURN_BYTES } from "../../../internal/time/turns.ts";
 
 /**
@@ -27,39 +28,71 @@ const TURN_MS = 1;
  * the keys has some 30 bytes, and takes as long as a hundred kilobytes of text.
  */
 export class ReadBuffer {
-  /** Where the next read puts its bytes. */
-  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(SIZES[0]);
-  /** The work of the last read, in bytes, if it filled the buffer; 0 otherwise. */
+  /** Undefined while a buffer of the largest size is not needed. */
+  #bytes: Uint8Array<ArrayBuffer> | undefined = new Uint8Array(SIZES[0]);
+  /** Maximum size of the part that the present read may fill. */
+  #partBytes = Infinity;
+  /** The work of the last read, in bytes, if it filled its part of the buffer; 0 otherwise. */
   work = 0;
   /** The place of the size in the list, and how many small reads there were in a row. */
   #place = 0;
   #smallReads = 0;
 
+  /** Where the next read puts its bytes. */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#bytes ??= takeBuffer(SIZES[this.#place]);
+  }
+
+  /**
+   * The part of it that a read may fill: not much more than fits into the buffer that the decrypted bytes go to. The rest
+   * would wait in memory, in no account, for as long as a handler works.
+   *
+   * @param into The size of that buffer, in bytes.
+   */
+  part(into: number): Uint8Array<ArrayBuffer> {
+    const { bytes } = this;
+    this.#partBytes = Math.max(into, SIZES[0]);
+    return bytes.length > this.#partBytes ? bytes.subarray(0, this.#partBytes) : bytes;
+  }
+
+  /** Whether a read has filled the part that it was given, so that there is probably more. */
+  isFull(count: number): boolean {
+    return count === Math.min(this.#partBytes, this.bytes.length);
+  }
+
+  /** Lets go of a large buffer until the next read, before which a handler may work for long. Nothing is in it. */
+  rest(): void {
+    if (this.#bytes?.length !== SIZES[3]) return;
+    giveBuffer(this.#bytes);
+    this.#bytes = undefined;
+  }
+
   /** Number of bytes by which the buffer is larger than at the start. */
   get grownBytes(): number {
-    return this.bytes.length - SIZES[0];
+    return (this.#bytes?.length ?? SIZES[0]) - SIZES[0];
   }
 
   /**
    * Sets the work and the size of the next read.
    *
    * @param count The number of bytes that the last read got.
-   * @param ms How long it took to decrypt them, in milliseconds; of no matter unless they fill the buffer.
+   * @param ms How long it took to decrypt them, in milliseconds; of no matter unless they fill their part of the buffer.
    */
   adapt(count: number, ms: number): void {
     const { length } = this.bytes;
-    const full = count === length;
+    const full = this.isFull(count);
     this.work = full ? Math.max(count, ms / TURN_MS * TURN_BYTES) : 0;
     this.#smallReads = 4 * count <= length ? this.#smallReads + 1 : 0;
-    if (full && ms < TURN_MS) this.#resize(this.#place + 1);
-    else if (full || length === SIZES[3] || this.#smallReads === SMALL_READS) this.#resize(this.#place - 1);
+    const slow = full && ms >= TURN_MS;
+    if (count === length && !slow) this.#resize(this.#place + 1);
+    else if (slow || !full && length === SIZES[3] || this.#smallReads === SMALL_READS) this.#resize(this.#place - 1);
   }
 
   #resize(place: number): void {
     this.#smallReads = 0;
     this.#place = Math.max(0, Math.min(place, SIZES.length - 1));
     const size = SIZES[this.#place];
-    if (size !== this.bytes.length) this.bytes = new Uint8Array(size);
+    if (size !== this.bytes.length) this.#bytes = size === SIZES[3] ? undefined : new Uint8Array(size);
   }
 }
 

@@ -78,10 +78,10 @@ export class Session implements EngineOwner {
   /** Decrypts the first bytes of the buffer, and sends what the handshake answers, or an alert. */
   feed(count: number): void {
     const { bytes } = this.buffer;
-    const full = count === bytes.length;
+    const full = this.buffer.isFull(count);
     const shaking = this.#tls === undefined;
     const start = full ? performance.now() : 0;
-    const input = full ? bytes : bytes.subarray(0, count);
+    const input = count === bytes.length ? bytes : bytes.subarray(0, count);
     if (this.#records === undefined) this.#engine.feed(input);
     else this.#feedRecords(input, this.#records);
     this.buffer.adapt(count, full ? performance.now() - start : 0);

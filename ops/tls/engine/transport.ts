@@ -52,7 +52,7 @@ export class EngineTransport extends Forwarding {
     if (unread.length > 0) return Promise.resolve(unread.take(into));
     if (hasPeerEnded) return Promise.resolve(null);
     if (failure !== undefined) return Promise.reject(failure);
-    return this.#readInner().then((count) => this.#received(into, count), (error) => this.#failed(error));
+    return this.#readInner(into).then((count) => this.#received(into, count), (error) => this.#failed(error));
   }
 
   override write(bytes: Uint8Array): Promise<number> {
@@ -119,13 +119,13 @@ export class EngineTransport extends Forwarding {
   }
 
   /** Reads encrypted bytes. A connection that always has some takes turns with others. */
-  #readInner(): Promise<number | null> {
-    const { bytes, work } = this.#session.buffer;
-    const turn = work > 0 ? TURNS.take(work) : undefined;
-    if (turn === undefined) return this.inner.read(bytes);
+  #readInner(into: Uint8Array): Promise<number | null> {
+    const { buffer } = this.#session;
+    const turn = buffer.work > 0 ? TURNS.take(buffer.work) : undefined;
+    if (turn === undefined) return this.inner.read(buffer.part(into.length));
     return turn.then(() => {
       this.#session.check();
-      return this.inner.read(bytes);
+      return this.inner.read(buffer.part(into.length));
     });
   }
 
@@ -137,7 +137,7 @@ export class EngineTransport extends Forwarding {
   /** Reads until bytes are decrypted; for records that come in parts, or are empty. */
   async #readOn(into: Uint8Array): Promise<number | null> {
     for (;;) {
-      const count = await this.#readInner().catch((error) => this.#failed(error));
+      const count = await this.#readInner(into).catch((error) => this.#failed(error));
       const decrypted = this.#decrypt(count, into);
       if (decrypted !== 0) return decrypted;
     }
@@ -150,6 +150,7 @@ export class EngineTransport extends Forwarding {
     if (count === null) throw this.#cutOff();
     session.unread.open(into);
     session.feed(count);
+    session.buffer.rest();
     const decrypted = session.unread.shut(into);
     if (decrypted > 0) return decrypted;
     if (session.hasPeerEnded) return null;
