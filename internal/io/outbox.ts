@@ -329,8 +329,11 @@ export class Outbox {
     await this.flush();
     try {
       if (this.#freed) throw new ConnectionClosedError(this.closed!);
+      // TLS writes its last words here, and waits if the peer takes nothing. A graceful close has a time of its own.
+      if (this.closed === undefined) this.#restartClock();
       await this.transport.closeWrite();
     } finally {
+      if (this.closed === undefined) this.#clocks.wrote();
       // If that fails, the peer is gone, and this side has ended all the same.
       this.ended = true;
     }

@@ -324,3 +324,20 @@ for (const writeTimeout of [1000, Infinity]) {
     await sending;
   });
 }
+
+test("a handler that ends its side waits no longer than writeTimeout for a transport whose peer takes nothing", async () => {
+  const { listener, clock } = inMemory();
+  const full = tapped(listener, () => ({ closeWrite: () => new Promise(() => {}) }));
+  let waitsFor: string | undefined;
+  await using t = startConversations({ ...TIMEOUTS, listener: full, clock }, async (conn) => {
+    const ended = conn.closeWrite();
+    await Promise.resolve();
+    waitsFor = conn.stats().waitsFor;
+    await ended;
+  });
+  t.own(await listener.connect());
+  await clock.advance(3 * TIMEOUTS.writeTimeout - 1);
+  assertEquals([waitsFor, t.all("closed")], ["write", []]);
+  await clock.advance(1);
+  assertEquals(t.all("closed").map(({ reason }) => reason), ["write-timeout"]);
+});
