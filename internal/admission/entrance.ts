@@ -108,8 +108,23 @@ export class Entrance {
     try {
       this.#enter(transport);
     } catch (error) {
-      closeQuietly(transport);
-      this.#host.reports.acceptFailed(error, 0);
+      this.#fail(transport, error);
+    }
+  }
+
+  #fail(transport: Transport, error: unknown): void {
+    closeQuietly(transport);
+    this.#host.reports.acceptFailed(error, 0);
+  }
+
+  /** Has a connection served that is counted. Its address may be gone since; then it counts no longer. */
+  #serve(transport: Transport, remoteAddr: Deno.Addr, limits: ConnLimits): void {
+    try {
+      this.#host.serve(transport, limits);
+    } catch (error) {
+      this.leave(remoteAddr);
+      this.#fail(transport, error);
+      this.#host.madeRoom();
     }
   }
 
@@ -139,25 +154,30 @@ export class Entrance {
     // Both are read before the connection is counted: a transport can throw instead, and nothing would uncount it.
     const localAddr = admit === undefined ? remoteAddr : transport.localAddr;
     const decision = this.#admission.enter(remoteAddr);
-    if (decision.kind === "reject") return this.#reject(transport, decision.reason, decision.limit);
-    if (admit === undefined) return this.#host.serve(transport, this.#limits);
+    if (decision.kind === "reject") return this.#reject(transport, remoteAddr, decision.reason, decision.limit);
+    if (admit === undefined) return this.#serve(transport, remoteAddr, this.#limits);
     const ask = () => admit({ remoteAddr, localAddr });
     this.#candidates.ask(remoteAddr, this.#limits, ask, (verdict) => this.#decided(transport, remoteAddr, verdict));
   }
 
   /** Serves or rejects a connection about which the hook `admit` has decided. */
   #decided(transport: Transport, remoteAddr: Deno.Addr, { limits, error }: Verdict): void {
-    if (!this.#closed && limits !== undefined) return this.#host.serve(transport, limits);
+    if (!this.#closed && limits !== undefined) return this.#serve(transport, remoteAddr, limits);
     if (error !== undefined) this.#host.reports.hookFailed();
     this.leave(remoteAddr);
     if (this.#closed) closeQuietly(transport);
-    else this.#reject(transport, "refused", undefined, error);
+    else this.#reject(transport, remoteAddr, "refused", undefined, error);
     this.#host.madeRoom();
   }
 
-  #reject(transport: Transport, reason: AdmissionRejectReason, limit?: number, error?: unknown): void {
+  #reject(
+    transport: Transport,
+    remoteAddr: Deno.Addr,
+    reason: AdmissionRejectReason,
+    limit?: number,
+    error?: unknown,
+  ): void {
     const { reports, framing } = this.#host;
-    const { remoteAddr } = transport;
     // If `admit` failed, the rejection does not count towards a penalty: an outage of its backend must not shut clients
     // out.
     if (error === undefined) this.#admission.rejected(remoteAddr, reason);

@@ -89,3 +89,32 @@ test("A client that resets before it is accepted is gone, and accepting has not 
   assertEquals(remoteAddr, undefined);
   assertEquals([t.stats.gone, t.stats.accepted, t.all("accept-error")], [1, 0, []]);
 });
+
+/** Listens in memory; the address of each connection can be read once, as if the peer were gone then. */
+function forgetful(memory: MemoryListener): Listener {
+  const accept = async (): Promise<Transport> => {
+    const transport = await memory.accept();
+    const { remoteAddr } = transport;
+    let reads = 0;
+    const get = () => {
+      if (++reads > 1) throw new Deno.errors.NotConnected("No address");
+      return remoteAddr;
+    };
+    return Object.defineProperty(transport, "remoteAddr", { get });
+  };
+  return { addr: memory.addr, accept, close: () => memory.close() };
+}
+
+for (const admit of [undefined, () => Promise.resolve(true), () => Promise.resolve(false)]) {
+  testOnce(`A transport whose address is gone later is not counted for good (${admit ?? "no admit"})`, async () => {
+    const memory = new MemoryListener();
+    const [clock, ends] = [new FakeClock(), admit === undefined || await admit() ? "gone" : "rejected"] as const;
+    await using t = startServer({ listener: forgetful(memory), clock, maxConnections: 2, atCapacity: "wait", admit });
+    for (let count = 1; count < 6; count++) {
+      const client = memory.connect();
+      await clock.advance(0);
+      assertEquals([t.stats[ends], t.stats.queued, t.stats.accepted], [count, 0, 0]);
+      client.close();
+    }
+  });
+}
