@@ -199,6 +199,9 @@ export class Handle<Data> implements Conn<Data> {
   async #endWriting(): Promise<void> {
     try {
       await this.#outbox.closeWrite();
+    } catch (error) {
+      // An error of the transport says that the peer is gone, which is no fault of a handler that closes `conn.writable`.
+      if (error instanceof ConnectionClosedError) throw error;
     } finally {
       this.#parts.sideEnded();
     }

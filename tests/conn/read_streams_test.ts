@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Conn } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
+import { faulty, type Method } from "../kit/faults.ts";
 import { toBytes } from "../kit/property.ts";
 import { listenerOf } from "../kit/segments.ts";
 import { inMemory, startConversations } from "../kit/server.ts";
@@ -95,6 +96,31 @@ test("conn.writable writes text and bytes, and its close ends this side alone", 
   await client.closeWrite();
   assertEquals((await t.closed()).reason, "closed");
 });
+
+/** Handlers that end this side by closing `conn.writable`. */
+const CLOSERS: Readonly<Record<string, (conn: Conn) => Promise<void>>> = {
+  "a pipe": (conn) => conn.readable.pipeTo(conn.writable, { signal: conn.signal }),
+  "a writer": async (conn) => {
+    await conn.readLine();
+    await conn.writable.getWriter().close();
+  },
+};
+
+for (const [what, close] of Object.entries(CLOSERS)) {
+  test(`${what} that closes conn.writable is not at fault if the peer is gone by then`, async () => {
+    const { listener } = inMemory();
+    // Under TLS, the end of this side is a message, which a peer that has reset the connection does not take.
+    const gone = new Deno.errors.BrokenPipe("The peer is gone");
+    const fail = (method: Method) => method === "closeWrite" ? gone : undefined;
+    await using t = startConversations({ listener: faulty(listener, { fail }) }, close);
+    const client = t.own(listener.connect());
+    await client.write("line\n");
+    await client.closeWrite();
+    const { reason, error } = await t.closed();
+    assertEquals([t.all("handler-error"), error], [[], undefined]);
+    assertEquals(reason, what === "a pipe" ? "end" : "closed");
+  });
+}
 
 for (
   const [when, text] of [["nothing waits to be written", "half"], ["a write waits for the peer", "x".repeat(9000)]]
