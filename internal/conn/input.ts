@@ -70,6 +70,9 @@ interface QueuedRead {
   readonly isGivenUp: () => boolean;
 }
 
+/** Takes the place of a read while the handler may not read. */
+const RESERVED: QueuedRead = { read: undefined, isGivenUp: () => false };
+
 /** Reads for a conversation handler, one read at a time. */
 export class Input {
   readonly reader: Reader;
@@ -80,7 +83,7 @@ export class Input {
   /** What the current read waits for, and the read itself. */
   #wanted: Wanted<unknown> | undefined;
   #reading: Promise<unknown> | undefined;
-  /** The last of the reads that wait for others that were given up. */
+  /** The last of the reads that wait for others that were given up, or what keeps the handler from reading. */
   #queued: QueuedRead | undefined;
   /** The body that is being read as a stream. */
   #body: Body | undefined;
@@ -243,17 +246,23 @@ export class Input {
     return body;
   }
 
-  /** Keeps the handler from reading until {@linkcode release}. Throws if it reads already, or has left a body unread. */
-  reserve(): void {
-    if (this.#busy || this.#queued !== undefined || this.#body !== undefined || !this.#skipped()) {
+  /**
+   * Keeps the handler from reading until {@linkcode release}. Throws if it reads already, or has left a body unread.
+   *
+   * @returns Settles when the reads have that were given up before; undefined if there are none.
+   */
+  reserve(): Promise<unknown> | undefined {
+    if (this.#refuses() || !this.#skipped()) {
       throw new TypeError("Cannot begin TLS: a read has not settled, or the rest of a body has not come");
     }
-    this.#busy = true;
+    const before = this.#queued?.read ?? this.#reading;
+    this.#queued = RESERVED;
+    return before?.catch(() => {});
   }
 
   /** Lets the handler read again. */
   release(): void {
-    this.#busy = false;
+    this.#queued = undefined;
     this.#forgetSearch();
   }
 
@@ -338,8 +347,9 @@ export class Input {
     } catch (error) {
       return Promise.reject(error);
     }
-    // If it has waited, a body may have been begun or cancelled meanwhile.
-    if (this.#body !== body) return Promise.reject(wanted.abandoned?.() ? released() : busy());
+    // If it has waited, a body may have been begun or cancelled meanwhile, or TLS.
+    const isKept = this.#body !== body || this.#queued === RESERVED;
+    if (isKept) return Promise.reject(wanted.abandoned?.() ? released() : busy());
     this.#busy = true;
     this.#wanted = wanted;
     const { timeout, signal } = options ?? {};

@@ -71,12 +71,14 @@ export class Upgrade {
   /** Sends what was written, performs the handshake, and puts TLS beneath the reader and the outbox. */
   async run(): Promise<TlsInfo> {
     const { outbox, input, transport } = this.#parts;
-    input?.reserve();
+    const givenUp = input?.reserve();
     this.active = true;
     // From now on a ClientHello is not misdirected, also if a read is outstanding.
     if (transport instanceof MisdirectedTransport) transport.expectTls();
     try {
       await outbox.hold();
+      // Its end would start the clock of a handler at work, and the handshake has its own time.
+      await givenUp;
       const ended = this.#owner.writingEnded ?? this.#owner.ending;
       // At a limit or a clock a handler may still write, but what it has written since the call is held back.
       if (ended !== undefined && ended !== "end") throw this.#failed(ended);
