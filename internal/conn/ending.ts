@@ -109,7 +109,8 @@ export async function linger(
     await closeWrite();
     for (let left = LINGER_BYTES; left > 0 && !isClosed();) {
       const count = await (reading ?? transport.read(DISCARD));
-      if (count === null) return;
+      // A custom transport may return anything, such as 0 at the end of input, and that at once and for ever.
+      if (count === null || !Number.isInteger(count) || count < 1) return;
       left -= count;
       reading = undefined;
       if (count === DISCARD.length) await TURNS.take(count);

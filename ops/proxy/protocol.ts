@@ -7,7 +7,14 @@
  * @module
  */
 
-import { checkClock, checkListener, checkOptions, checkTimeout, checkWhole } from "../../internal/api/check.ts";
+import {
+  checkClock,
+  checkListener,
+  checkOptions,
+  checkTimeout,
+  checkTransferred,
+  checkWhole,
+} from "../../internal/api/check.ts";
 import { parsePeers } from "../../internal/admission/cidr.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
@@ -123,5 +130,6 @@ async function readOn(transport: Transport, held: Uint8Array<ArrayBuffer>): Prom
   const count = await transport.read(buffer.subarray(held.length));
   if (count === null && held.length === 0) throw new Deno.errors.UnexpectedEof("The end of input, and no PROXY header");
   if (count === null) throw new ProxyHeaderError("No whole PROXY header before the end of input");
+  checkTransferred("read", count, buffer.length - held.length);
   return buffer.subarray(0, held.length + count);
 }

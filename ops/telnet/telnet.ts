@@ -6,7 +6,7 @@
  * @module
  */
 
-import { checkListener } from "../../internal/api/check.ts";
+import { checkListener, checkTransferred } from "../../internal/api/check.ts";
 import { IAC, MARK_ANSWER, TelnetFilter } from "./filter.ts";
 import { Forwarding, type Listener } from "../../internal/api/transport.ts";
 import { LINE_WORK, TURNS } from "../../internal/time/turns.ts";
@@ -79,6 +79,7 @@ class TelnetTransport extends Forwarding {
       const held = this.#unfiltered;
       const count = held === undefined ? await super.read(into) : Math.min(held.length, into.length);
       if (count === null) return null;
+      checkTransferred("read", count, into.length);
       const { data, filtered, mark } = this.#filter.filter((held ?? into).subarray(0, count), into);
       this.#marked = mark;
       if (held !== undefined) this.#unfiltered = filtered < held.length ? held.subarray(filtered) : undefined;
@@ -121,7 +122,11 @@ class TelnetTransport extends Forwarding {
   }
 
   async #sendAll(bytes: Uint8Array): Promise<void> {
-    for (let sent = 0; sent < bytes.length;) sent += await super.write(bytes.subarray(sent));
+    for (let sent = 0; sent < bytes.length;) {
+      const count = await super.write(bytes.subarray(sent));
+      checkTransferred("write", count, bytes.length - sent);
+      sent += count;
+    }
   }
 
   #exclusive<T>(send: () => Promise<T>): Promise<T> {

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { checkTransferred } from "../../internal/api/check.ts";
 import type { Transport } from "../../internal/api/transport.ts";
 import { peerLeftOr } from "../preparing_listener.ts";
 
@@ -49,6 +50,7 @@ export async function readHello(transport: Transport, firstBytes: Uint8Array): P
     });
     // What has come is left to `node:tls`, which reports the end itself.
     if (count === null) return { bytes, serverName: undefined };
+    checkTransferred("read", count, into.length);
     const longer = new Uint8Array(bytes.length + count);
     longer.set(bytes);
     longer.set(into.subarray(0, count), bytes.length);

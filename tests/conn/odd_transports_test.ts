@@ -1,9 +1,10 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import type { MemoryListener } from "@x/shouty/testing";
+import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
-import { inMemory, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
+import { inMemory, startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
 /** Numbers of bytes that no call can have transferred. A transport that is not written in TypeScript can return them. */
 const WRONG: unknown[] = [undefined, NaN, -1, 0.5, 1e9, "2", 2n, Symbol("two"), {}];
@@ -34,6 +35,30 @@ for (const [kind, start] of Object.entries(WAYS_IN)) {
         assertEquals(await talk(listener, "fine\n"), "FINE\n");
         assertEquals([t.stats.bytesIn, t.stats.bytesOut], [method === "read" ? 5 : 11, 5]);
       }
+    }
+  });
+}
+
+for (const isFull of [false, true]) {
+  const what = isFull ? "rejects it" : "closes it";
+  test(`a server that ${what} asks a transport that returns no number of bytes only once`, async () => {
+    for (const wrong of [...WRONG, 0]) {
+      const { listener } = inMemory();
+      let [made, calls] = [0, 0];
+      // Without an end, the loop would take the whole process with it.
+      const read = () => ++calls > 10 ? new Promise<number>(() => {}) : Promise.resolve(wrong as number);
+      // The first connection of a server that is full is as it should be.
+      const odd = tapped(listener, () => isFull && made++ === 0 ? {} : { read });
+      const options = { listener: odd, maxConnections: 1 };
+      await using t = startConversations(options, async (conn) => {
+        if (isFull) await conn.readLine();
+        else await conn.write("bye\n");
+      });
+      if (isFull) t.own(listener.connect());
+      const client = t.own(listener.connect());
+      assertMatch(await client.readAll(), isFull ? /^error: .+\n$/ : /^bye\n$/);
+      for (let turns = 5; turns > 0; turns--) await turn();
+      assertEquals(calls, 1);
     }
   });
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkTransferred } from "../../../internal/api/check.ts";
 import { dontDelay, type TlsInfo, type Transport } from "../../../internal/api/transport.ts";
 import { TURNS } from "../../../internal/time/turns.ts";
 import { peerLeftOr } from "../../preparing_listener.ts";
@@ -61,8 +62,9 @@ async function readFirst(transport: Transport, buffer: ReadBuffer): Promise<numb
 async function read(transport: Transport, { bytes, work }: ReadBuffer): Promise<number> {
   if (work > 0) await TURNS.take(work);
   const count = await transport.read(bytes);
-  if (count !== null) return count;
-  throw new Deno.errors.UnexpectedEof("The peer ended the connection during the TLS handshake");
+  if (count === null) throw new Deno.errors.UnexpectedEof("The peer ended the connection during the TLS handshake");
+  checkTransferred("read", count, bytes.length);
+  return count;
 }
 
 /** Reads; rejects also if what is being sent meanwhile cannot be sent: then nothing may ever come. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkTransferred } from "../../../internal/api/check.ts";
 import type { Transport } from "../../../internal/api/transport.ts";
 import type { Engine } from "./engine.ts";
 
@@ -68,6 +69,12 @@ export class Output {
   }
 
   #taken(count: number): void | Promise<void> {
+    try {
+      // A write of no bytes would be tried again for ever.
+      if (this.#bytes !== undefined) checkTransferred("write", count, this.#bytes.length);
+    } catch (error) {
+      return this.#failed(error);
+    }
     this.#sent += count;
     // There are none if it was stopped meanwhile.
     const rest = this.#bytes?.subarray(count);

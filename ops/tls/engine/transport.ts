@@ -5,6 +5,7 @@
  */
 
 import { setImmediate } from "node:timers";
+import { checkTransferred } from "../../../internal/api/check.ts";
 import {
   closeQuietly,
   Forwarding,
@@ -148,6 +149,7 @@ export class EngineTransport extends Forwarding {
     const session = this.#session;
     if (this.#closed) throw session.failure;
     if (count === null) throw this.#cutOff();
+    checkTransferred("read", count, session.buffer.bytes.length);
     session.unread.open(into);
     session.feed(count);
     session.buffer.rest();

@@ -5,6 +5,7 @@
  */
 
 import { Duplex } from "node:stream";
+import { checkTransferred } from "../../../internal/api/check.ts";
 import type { Transport } from "../../../internal/api/transport.ts";
 import { TURNS } from "../../../internal/time/turns.ts";
 import { ReadBuffer, RecordCutter } from "../engine/encrypted_input.ts";
@@ -86,6 +87,7 @@ export class Wire extends Duplex {
     }
     const count = await this.#transport.read(this.#buffer.bytes);
     if (count === null) return false;
+    checkTransferred("read", count, this.#buffer.bytes.length);
     this.#received += count;
     const start = performance.now();
     // A copy: the stream may hold it for later, and the next read reuses the buffer.
@@ -131,6 +133,7 @@ export class Wire extends Duplex {
     for (let unsent = bytes; unsent.length > 0;) {
       this.#check("write");
       const count = await this.#transport.write(unsent);
+      checkTransferred("write", count, unsent.length);
       this.#sent += count;
       this.#waitingBytes -= count;
       unsent = unsent.subarray(count);
