@@ -25,8 +25,8 @@ const MAX_BYTES_PER_UNIT = 3;
 /** Maximum length of text that is encoded character by character: for more, the encoder is as fast. */
 const SHORT_LENGTH = 32;
 
-/** Maximum length of text that waits unencoded: past it, its size in bytes has to be known. */
-const ENCODE_LENGTH = 16 * 1024;
+/** Maximum length of text that waits unencoded: `held` does not count it, and past it, its size in bytes has to be known. */
+const ENCODE_LENGTH = 4 * 1024;
 
 /** Maximum pieces of text that wait unencoded: a string of many pieces is slow to flatten, and costs 32 bytes each. */
 const ENCODE_PIECES = 32;
@@ -46,7 +46,7 @@ export class Blocks {
   #bytes = 0;
   /** The number of bytes that wait; text that is not encoded yet counts as one byte per code unit. */
   size = 0;
-  /** The size in bytes of the buffers that hold them; bytes that are lent do not count. */
+  /** The size in bytes of the buffers that hold them; bytes that are lent do not count, nor does text that waits. */
   held = 0;
 
   /** Adds text, or a copy of bytes. */

@@ -311,6 +311,15 @@ test("Outbox counts what its transport holds while something waits, and not whil
   assertEquals(kernel.held, 0);
 });
 
+test("Outbox counts long text that waits, also before it has to be encoded", () => {
+  const kernel = new Kernel(5, false);
+  const outbox = outboxTo(kernel);
+  outbox.post("first");
+  outbox.post("x".repeat(4096));
+  assert(kernel.held >= 4096, `${kernel.held}`);
+  kernel.open();
+});
+
 test("Outbox has a write that waits found stuck if it counts as memory, also if only its transport holds much", async () => {
   for (const [length, heldBytes] of [[10, 0], [10, 16_000], [10_000, 0]] as const) {
     const kernel = Object.assign(new Kernel(5), { heldBytes, writing: (large: boolean) => timed.push(large) });
