@@ -1,10 +1,13 @@
 /**
- * A rate for each client. Only clients that have connected recently take memory.
+ * A rate for each client. Only clients that have connected recently take memory, and of these a bounded number.
  *
  * @module
  */
 
 import { Rate } from "../time/rate.ts";
+
+/** Maximum number of clients that are remembered; the one that has connected least recently is forgotten first. */
+const MAX_CLIENTS = 100_000;
 
 /** Limits the number of connections per second of each client. */
 export class ClientRates {
@@ -40,10 +43,10 @@ export class ClientRates {
     return true;
   }
 
-  /** Forgets clients whose rate is unused again, as if they had never connected. The oldest are first in the map. */
+  /** Forgets clients whose rate is unused again, or that are too many, as if they had never connected; the oldest first. */
   #forget(now: number): void {
     for (const [client, rate] of this.#rates) {
-      if (!rate.isFull(now)) return;
+      if (!rate.isFull(now) && this.#rates.size < MAX_CLIENTS) return;
       this.#rates.delete(client);
     }
   }

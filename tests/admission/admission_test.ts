@@ -157,6 +157,14 @@ testOnce("ClientRates keeps only the clients that have connected within the last
   assertEquals(rates.size, 1);
 });
 
+testOnce("ClientRates forgets the clients that have connected least recently beyond 100 000", () => {
+  const rates = new ClientRates(0.1);
+  for (let i = 0; i < 100_000; i++) assertEquals(rates.take(`client ${i}`, 0), true);
+  assertEquals(rates.take("client 1", 0), false);
+  assertEquals(rates.take("one more", 0), true);
+  assertEquals([rates.size, rates.take("client 9", 0)], [100_000, false]);
+});
+
 testOnce("ClientRates admits a client once in four seconds at a rate of a quarter, and keeps it as long", () => {
   const rates = new ClientRates(0.25);
   const taken = [0, 1, 3999, 4000, 4001].map((now) => rates.take("client", now));
