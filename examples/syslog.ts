@@ -15,7 +15,8 @@
  * @module
  */
 
-import { type Conn, type ConnHandler, formatAddr, serveConnections, type ServeOptions, type Server } from "@x/shouty";
+import { type Conn, type ConnHandler, formatAddr, LimitError, serveConnections } from "@x/shouty";
+import type { ServeOptions, Server } from "@x/shouty";
 
 const MAX_BYTES = 8192; // The server cuts off the rest of a longer message.
 const MESSAGE_MS = 30_000; // Maximum time for a message that ends with LF or NUL.
@@ -62,24 +63,36 @@ async function readCounted(conn: Conn, first: string): Promise<string> {
 /** Reads the rest of a message up to LF or NUL; what has NUL inside, before an LF, is several messages. */
 async function readTrailed(conn: Conn, first: string, sender: { usesNul: boolean }): Promise<string[]> {
   conn.setDeadline(MESSAGE_MS, "message");
-  let rest: string | null | undefined;
-  for (;;) {
-    // There is no read for either of two delimiters. The one that was found last is tried first.
-    const read = sender.usesNul ? readUpToNul(conn) : conn.readLine({ timeout: TRAILER_MS });
-    rest = await read.catch(() => undefined);
-    if (rest !== undefined) break;
-    sender.usesNul = !sender.usesNul;
-  }
+  const rest = await readRest(conn, sender);
   conn.setDeadline(Infinity);
-  // Under latin1 a character is a byte, as `first` is: both may be parts of one character of UTF-8.
+  // The connection has broken off, or its time is up: the message is not whole.
+  if (rest === null && conn.ending !== "end") return [];
+  // A character of `rest` is a byte, as `first` is: both may be parts of one character of UTF-8.
   const bytes = Uint8Array.from(first + (rest ?? ""), (char) => char.charCodeAt(0));
   return new TextDecoder().decode(bytes).split("\0").filter((message) => message !== "");
 }
 
-/** Rejects also at the end of input, where `readLine` gets what has come. */
-async function readUpToNul(conn: Conn): Promise<string | null> {
-  const bytes = await conn.readUntil("\0", { timeout: TRAILER_MS, maxBytes: MAX_BYTES });
-  return bytes && String.fromCharCode(...bytes);
+/** Reads up to LF or NUL, which is dropped. A message that is too long comes cut off. */
+async function readRest(conn: Conn, sender: { usesNul: boolean }): Promise<string | null> {
+  for (let tooLong = 0; tooLong < 2;) {
+    try {
+      // There is no read for either of two delimiters. The one that was found last is tried first.
+      const delimiter = sender.usesNul ? "\0" : "\n";
+      const bytes = await conn.readUntil(delimiter, { timeout: TRAILER_MS, maxBytes: MAX_BYTES - 1 });
+      return bytes && String.fromCharCode(...bytes).replace(/\r$/, "");
+    } catch (error) {
+      // The last message may have no end. `readLine` gets it.
+      if (error instanceof Deno.errors.UnexpectedEof) return await conn.readLine();
+      if (error instanceof LimitError) tooLong++;
+      else if (!(error instanceof Deno.errors.TimedOut)) throw error;
+      sender.usesNul = !sender.usesNul;
+    }
+  }
+  const bytes = await conn.readExactly(MAX_BYTES - 1);
+  // Not up to a certain one of the two: if the sender uses the other one, all its messages would be skipped.
+  let [byte] = await conn.readExactly(1);
+  while (byte !== 0 && byte !== 10) [byte] = await conn.readExactly(1);
+  return String.fromCharCode(...bytes);
 }
 
 /** Reads a decimal length up to its mark, which is dropped; null if the input has ended before it. */

@@ -65,6 +65,40 @@ test("syslog cuts off messages that are too long, and goes on behind them", asyn
   assertEquals(printed, [long.slice(0, 8192), long.slice(0, 8192), "<13>next"]);
 });
 
+testOnce("syslog cuts off messages that are too long also where NUL ends them", async () => {
+  const memory = inMemory();
+  const { t, printed } = start(memory);
+  await using _t = t;
+  const client = await t.connect();
+  await client.write("<13>One\0");
+  await memory.clock.advance(100);
+  const long = `<13>${"x".repeat(20_000)}`;
+  await client.write(`${long}\0<13>next\0`);
+  for (let i = 0; i < 10; i++) await memory.clock.advance(100);
+  assertEquals(printed, ["<13>One", long.slice(0, 8192), "<13>next"]);
+});
+
+test("syslog loses none of many messages with NUL that come together", async () => {
+  const { t, printed } = start();
+  await using _t = t;
+  const messages = Array.from({ length: 2000 }, (_, i) => `<13>message ${i}`);
+  await t.talk(`${messages.join("\0")}\0`);
+  assertEquals(printed, messages);
+});
+
+testOnce("syslog prints nothing of a message whose connection breaks off", async () => {
+  const memory = inMemory();
+  const { t, printed } = start(memory);
+  await using _t = t;
+  const client = await t.connect();
+  await client.write("<13>One\n<13>Tw");
+  await memory.clock.advance(50);
+  client.reset();
+  await t.closed();
+  await memory.clock.advance(100);
+  assertEquals(printed, ["<13>One"]);
+});
+
 test("syslog escapes control characters, and keeps text that is not ASCII", async () => {
   const { t, printed } = start();
   await using _t = t;
@@ -91,7 +125,7 @@ test("syslog prints nothing of a message whose end is missing by its count", asy
 
 testOnce("syslog gives up a message whose end does not come within 30 seconds", async () => {
   const memory = inMemory();
-  const { t } = start(memory);
+  const { t, printed } = start(memory);
   await using _t = t;
   const client = await t.connect();
   await client.write("<");
@@ -100,6 +134,7 @@ testOnce("syslog gives up a message whose end does not come within 30 seconds", 
   client[Symbol.dispose]();
   const { reason, detail } = await t.closed();
   assertEquals([reason, detail], ["deadline", "message"]);
+  assertEquals(printed, []);
 });
 
 testOnce("syslog prints everything that has come before a shutdown, which silent senders do not hold up", async () => {
