@@ -28,6 +28,8 @@ const [SYNTAX, NOT_INTEGER] = ["-ERR syntax error\r\n", "-ERR value is not an in
 /** Bytes; as text, each character is one byte. */
 type Arg = string | Uint8Array;
 
+// Of 64 bits, as `INTEGER` alone does not tell.
+const isInteger = (value: string) => INTEGER.test(value) && BigInt(value) === BigInt.asIntN(64, BigInt(value));
 const integer = (value: number | bigint) => `:${value}\r\n`;
 const bulk = (value: Arg) => join([`$${value.length}\r\n`, value, "\r\n"]);
 const array = (items: Arg[]) => join([`*${items.length}\r\n`, ...items]);
@@ -60,8 +62,9 @@ export function redis(now: () => number, idleTimeout: number): ConnHandler {
   const set = (key: Arg, value: Arg, expiresAt = Infinity) => entries.set(text(key), { reply: bulk(value), expiresAt });
   const add = (key: Arg, step: string) => {
     const { reply = "$1\r\n0\r\n", expiresAt = Infinity } = find(key) ?? {};
-    const [, value] = text(reply.slice(0, 40)).split("\r\n");
-    if (!INTEGER.test(value) || !INTEGER.test(step)) return NOT_INTEGER;
+    // A value that is cut off here is too long for an integer.
+    const value = text(reply.slice(0, 40)).replace(/^\$\d+\r\n/, "").slice(0, -2);
+    if (!isInteger(value) || !isInteger(step)) return NOT_INTEGER;
     const sum = BigInt(value) + BigInt(step);
     if (sum !== BigInt.asIntN(64, sum)) return "-ERR increment or decrement would overflow\r\n";
     return set(key, `${sum}`, expiresAt), integer(sum);
@@ -84,7 +87,7 @@ export function redis(now: () => number, idleTimeout: number): ConnHandler {
     SET: (_, key, value, ...options) => {
       const words = options.map((option) => ` ${text(option).toUpperCase()}`).join("");
       const match = OPTIONS_OF_SET.exec(words);
-      if (match === null) return SYNTAX;
+      if (match === null || (match[1] ?? match[5]) !== (match[5] ?? match[1])) return SYNTAX;
       if (words.includes(find(key) === undefined ? "XX" : "NX")) return NIL;
       set(key, value, match[3] === undefined ? Infinity : now() + Number(match[4]) * (match[3] === "EX" ? 1000 : 1));
       return OK;
@@ -95,14 +98,13 @@ export function redis(now: () => number, idleTimeout: number): ConnHandler {
     INCR: (_, key) => add(key, "1"),
     DECR: (_, key) => add(key, "-1"),
     INCRBY: (_, key, step) => add(key, text(step)),
-    DECRBY: (_, key, step) => INTEGER.test(text(step)) ? add(key, `${-BigInt(text(step))}`) : NOT_INTEGER,
+    DECRBY: (_, key, step) => isInteger(text(step)) ? add(key, `${-BigInt(text(step))}`) : NOT_INTEGER,
     MGET: (_, ...args) => array(args.map((key) => find(key)?.reply ?? NIL)),
     MSET: (_, ...all) => all.length % 2 === 0 && all.every((key, i) => i % 2 > 0 || set(key, all[i + 1])) ? OK : SYNTAX,
     EXPIRE: (_, key, seconds) => {
+      if (!/^(0|-?[1-9]\d{0,14})$/.test(text(seconds))) return NOT_INTEGER;
       const entry = find(key);
-      if (!INTEGER.test(text(seconds))) return NOT_INTEGER;
-      if (entry !== undefined) entry.expiresAt = now() + 1000 * Number(seconds);
-      return integer(entry === undefined ? 0 : 1);
+      return integer(entry && Object.assign(entry, { expiresAt: now() + 1000 * Number(seconds) }) ? 1 : 0);
     },
     TTL: (_, key) => {
       const left = Math.round(((find(key)?.expiresAt ?? -Infinity) - now()) / 1000);
@@ -155,10 +157,10 @@ const refuse = (conn: Conn) => (conn.ending ?? conn.close({ lastWord: "-ERR Prot
 async function readCommand(conn: Conn): Promise<Arg[] | null> {
   const line = await conn.readLine();
   if (line?.[0] !== "*") return line?.split(" ").filter((word) => word !== "") ?? null;
+  if (!INTEGER.test(line.slice(1))) return refuse(conn);
   const args: Arg[] = [];
   for (let left = COMMAND_BYTES, count = Number(line.slice(1)); args.length < count;) {
-    const head = await conn.readLine() ?? "";
-    const size = /^\$\d{1,9}$/.test(head) ? Number(head.slice(1)) : Infinity;
+    const size = Number(/^\$(\d{1,9})$/.exec(await conn.readLine() ?? "")?.[1] ?? Infinity);
     // An argument of no bytes takes memory, too.
     if ((left -= size + 256) < 0) return refuse(conn);
     const bytes = size > SHORT_BYTES ? await conn.readExactly(size, { maxBytes: COMMAND_BYTES }) : undefined;

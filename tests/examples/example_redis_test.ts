@@ -36,6 +36,8 @@ const TALKS: Record<string, [command: string, reply: string][]> = {
     ["SET a 5 EX", SYNTAX_ERROR],
     ["SET a 5 PX 0", SYNTAX_ERROR],
     ["SET a 5 SOON", SYNTAX_ERROR],
+    ["SET a 5 NX XX", SYNTAX_ERROR],
+    ["SET a 5 XX EX 9 NX", SYNTAX_ERROR],
     ["GET a", "$1\r\n4\r\n"],
   ],
   "counts in 64 bits, and only what is an integer": [
@@ -54,6 +56,11 @@ const TALKS: Record<string, [command: string, reply: string][]> = {
     ["INCRBY n 1.5", NOT_INTEGER],
     ["SET n 01", OK],
     ["INCR n", NOT_INTEGER],
+    ["SET n 9223372036854775808", OK],
+    ["DECR n", NOT_INTEGER],
+    ["INCRBY m 9223372036854775808", NOT_INTEGER],
+    ["DECRBY m 9223372036854775808", NOT_INTEGER],
+    ["INCRBY m -9223372036854775808", ":-9223372036854775808\r\n"],
   ],
   "takes many keys at once": [
     ["MSET a 1 b 2", OK],
@@ -121,6 +128,13 @@ test("redis keeps every byte of a value, also those that end a line, whatever it
   }
 });
 
+test("redis does not take the first line of a value for a number", async () => {
+  await using t = start();
+  const value = "5\r\napples";
+  const talk = encode("SET", "a", value) + encode("INCR", "a") + encode("GET", "a");
+  assertEquals(await t.talk(talk), `${OK}${NOT_INTEGER}$9\r\n${value}\r\n`);
+});
+
 test("redis answers a pipeline in order, however it is cut", async () => {
   await using t = start();
   const commands = Array.from(
@@ -151,6 +165,9 @@ testOnce("redis runs no more commands while a client does not read the replies",
 
 for (
   const [what, text] of Object.entries({
+    "a count that is none": "*x\r\n",
+    "a count that is missing": "*\r\n",
+    "a count in another notation": `*0x1\r\n$4\r\nPING\r\n`,
     "an argument that is none": "*1\r\nPING\r\n",
     "an argument without its length": "*1\r\n$\r\n\r\n",
     "a negative length": "*1\r\n$-1\r\n",
@@ -312,7 +329,9 @@ testOnce("redis forgets keys when their time is up", async () => {
     3,
   );
   assertEquals(await ask(client, encode("EXPIRE", "c", "5") + encode("EXPIRE", "d", "5"), 2), "1,0");
-  assertEquals(await ask(client, encode("EXPIRE", "c", "soon"), 1), NOT_INTEGER.slice(1, -2));
+  for (const never of ["soon", "9223372036854775807", "9999999999999999"]) {
+    assertEquals(await ask(client, encode("EXPIRE", "c", never), 1), NOT_INTEGER.slice(1, -2));
+  }
   await clock.advance(1499);
   assertEquals(await ask(client, encode("EXISTS", "a", "b", "c"), 1), "3");
   await clock.advance(1);
