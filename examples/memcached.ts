@@ -20,9 +20,10 @@
 
 import { type Conn, type ConnHandler, formatAddr, serveConnections, type ServeOptions, type Server } from "@x/shouty";
 
-const STORE_ARGS = /^\S+ \d{1,10} -?\d{1,10} \d{1,15}( \d{1,20})?$/;
+const STORE_ARGS = /^[^ ]+ \d{1,10} -?\d{1,10} \d{1,15}( \d{1,20})?$/;
 const WITH_NOREPLY = /^(set|add|replace|append|prepend|cas|incr|decr|delete|touch|flush_all|verbosity)$/;
 const KEY = /^[!-~\x80-\xff]{1,250}$/; // Bytes as latin1: neither control characters nor spaces.
+const isNumber = (text: string) => /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n;
 const SECONDS = /^-?\d{1,10}$/;
 const LARGEST_BYTES = 1024 * 1024; // Of a value, with the line end behind it.
 const ITEM_BYTES = 256; // Roughly the memory of an item besides its key and its value.
@@ -108,11 +109,9 @@ async function answer(cache: Cache, conn: Conn, verb: string, args: string[]): P
   if (verb === "incr" || verb === "decr") return count(cache, key, verb, number);
   // The time that a delete once had: only 0 is left of it.
   if (!SECONDS.test(verb === "flush_all" ? key : number) || verb === "delete" && number !== "0") return BAD_LINE;
-  if (verb === "flush_all") {
-    cache.flushAt = cache.now() + 1000 * Number(key);
-    return "OK";
-  }
+  // Before the time of the next flush is set: this carries out the last one, if that is due.
   const item = cache.find(key);
+  if (verb === "flush_all") return (cache.flushAt = cache.expiry(Number(key) || -1), "OK");
   if (item === undefined) return "NOT_FOUND";
   if (verb === "delete") return cache.delete(key) ? "DELETED" : "NOT_FOUND";
   item.expiresAt = cache.expiry(Number(number));
@@ -169,11 +168,11 @@ async function store(cache: Cache, conn: Conn, verb: string, args: string[]): Pr
 
 /** Counts as memcached does: in 64 bits, up from the largest number to 0, and down to 0 but not further. */
 function count(cache: Cache, key: string, verb: string, step: string): string {
-  if (!/^\d{1,20}$/.test(step)) return "CLIENT_ERROR invalid numeric delta argument";
+  if (!isNumber(step)) return "CLIENT_ERROR invalid numeric delta argument";
   const item = cache.find(key);
   if (item === undefined) return "NOT_FOUND";
-  const text = String.fromCharCode(...item.value.subarray(0, 22));
-  if (!/^\d{1,20}\r\n$/.test(text)) return "CLIENT_ERROR cannot increment or decrement non-numeric value";
+  const text = String.fromCharCode(...item.value.subarray(0, 23)).slice(0, -2);
+  if (!isNumber(text)) return "CLIENT_ERROR cannot increment or decrement non-numeric value";
   const sum = BigInt(text) + (verb === "incr" ? BigInt(step) : -BigInt(step));
   const result = `${sum < 0n ? 0n : BigInt.asUintN(64, sum)}`;
   cache.set(key, item.flags, item.expiresAt, new TextEncoder().encode(`${result}\r\n`));

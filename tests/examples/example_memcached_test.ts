@@ -45,6 +45,9 @@ test("memcached takes a key of any bytes but spaces and control characters", asy
   const bytes = (text: string) => Uint8Array.from(text, (character) => character.charCodeAt(0));
   assertEquals(await t.talk(bytes("set \xff 0 0 1\r\n1\r\nset \xfe 0 0 1\r\n2\r\n")), "STORED\r\nSTORED\r\n");
   assertMatch(await t.talk(bytes("get \xff\r\n")), /^VALUE . 0 1\r\n1\r\nEND\r\n$/);
+  // The last byte is white space in Latin-1.
+  const voila = "set voilà 0 0 1\r\n3\r\nget voilà\r\n";
+  assertEquals(await t.talk(voila), "STORED\r\nVALUE voilà 0 1\r\n3\r\nEND\r\n");
 });
 
 test("memcached stores under conditions, and joins values", async () => {
@@ -88,6 +91,11 @@ test("memcached counts in 64 bits, not below 0, and only what is a number", asyn
   assertEquals(
     await t.talk("set word 0 0 3\r\none\r\nincr word 1\r\n"),
     "STORED\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+  );
+  assertEquals(
+    await t.talk("set more 0 0 20\r\n18446744073709551616\r\nincr more 1\r\nincr n 18446744073709551616\r\n"),
+    "STORED\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\n" +
+      "CLIENT_ERROR invalid numeric delta argument\r\n",
   );
 });
 
@@ -203,6 +211,22 @@ testOnce("memcached forgets items when their time is up, and all of them when as
   await clock.advance(1);
   assertEquals(await keys(client), []);
   assertEquals(await ask(client, "set long 0 0 1\r\n1\r\nflush_all\r\n", 2), ["STORED\r", "OK\r"]);
+  assertEquals(await keys(client), []);
+});
+
+testOnce("memcached forgets what was to be flushed at a time, whatever is to be flushed later", async () => {
+  const { listener, clock } = inMemory();
+  await using t = start({ listener, clock });
+  const client = await t.connect();
+  await ask(client, "set long 0 0 1\r\n1\r\nflush_all\r\nflush_all 100\r\n", 3);
+  assertEquals(await keys(client), []);
+  await ask(client, "set long 0 0 1\r\n1\r\nflush_all 5\r\n", 2);
+  await clock.advance(5000);
+  await ask(client, "flush_all 100\r\n", 1);
+  assertEquals(await keys(client), []);
+  await ask(client, `set long 0 0 1\r\n1\r\nflush_all ${Math.floor(Date.now() / 1000) + 100}\r\n`, 2);
+  assertEquals(await keys(client), ["long"]);
+  await clock.advance(100_000);
   assertEquals(await keys(client), []);
 });
 
