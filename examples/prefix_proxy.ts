@@ -30,6 +30,8 @@ export interface ProxyOptions extends ServeOptions {
 /** Connects each client to the upstream. */
 export function prefixProxy({ upstream, prefix, upstreamTimeout = 15_000 }: ProxyOptions): ConnHandler {
   return async (conn) => {
+    // Each byte is a character, so that no byte changes on its way.
+    conn.setFraming({ encoding: "latin1" });
     try {
       const signal = AbortSignal.any([conn.signal, AbortSignal.timeout(upstreamTimeout)]);
       using up = await Deno.connect({ ...upstream, signal });
@@ -49,10 +51,12 @@ export function prefixProxy({ upstream, prefix, upstreamTimeout = 15_000 }: Prox
 /** Sends the client's lines to the upstream, and ends that side after the last. */
 async function forward(conn: Conn, prefix: string, up: Deno.TcpConn, timeout: number): Promise<void> {
   const writer = up.writable.getWriter();
+  const prefixBytes = String.fromCharCode(...new TextEncoder().encode(prefix));
   for await (const line of conn.lines) {
     // The server's own timeouts do not run meanwhile, because it is not waiting for the client.
     const timer = setTimeout(() => up[Symbol.dispose](), timeout);
-    await writer.write(new TextEncoder().encode(`${prefix}${line}\n`)).finally(() => clearTimeout(timer));
+    const bytes = Uint8Array.from(`${prefixBytes}${line}\n`, (char) => char.charCodeAt(0));
+    await writer.write(bytes).finally(() => clearTimeout(timer));
   }
   await up.closeWrite();
 }

@@ -22,6 +22,15 @@ test("prefix_proxy puts its prefix before each line, and brings the replies back
   assertEquals(await ada.readLine(), "> THREE");
 });
 
+test("prefix_proxy passes the bytes of a line on as they are, in whatever encoding", async () => {
+  await using lab = await Lab.open({ prefix: "é " });
+  const line = Uint8Array.of(0xef, 0xbb, 0xbf, 0x63, 0x61, 0x66, 0xe9, 0x00, 0x85, 0xc3, 0xa9, 0x0a);
+  await lab.client.write(line);
+  assertEquals(await lab.upstream.readBytes(3 + line.length), Uint8Array.of(0xc3, 0xa9, 0x20, ...line));
+  await lab.upstream.write(line);
+  assertEquals(await lab.client.readBytes(line.length), line);
+});
+
 test("prefix_proxy brings the replies to a client that has ended its side", async () => {
   await using lab = await Lab.open();
   await lab.client.write("last words");
