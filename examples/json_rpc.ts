@@ -80,7 +80,12 @@ function isRequest(value: unknown): value is Request {
   const { jsonrpc, method, params, id } = value as Record<string, unknown>;
   return jsonrpc === "2.0" && typeof method === "string" &&
     (params === undefined || typeof params === "object" && params !== null) &&
-    (id === undefined || id === null || typeof id === "string" || typeof id === "number");
+    (id === undefined || id === null || typeof id === "string" || typeof id === "number" && isExact(id));
+}
+
+/** Whether a number is what the client has written: beyond this, its reply would have another id, or null. */
+function isExact(id: number): boolean {
+  return Math.abs(id) <= Number.MAX_SAFE_INTEGER;
 }
 
 function failure(code: number, message: string, id: Request["id"] = null): string {

@@ -39,6 +39,18 @@ const CASES: Record<string, [request: string, reply: string]> = {
     `{"jsonrpc":"2.0","method":1,"params":"bar"}`,
     `{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid Request"},"id":null}`,
   ],
+  "an id that a number cannot hold": [
+    `{"jsonrpc":"2.0","method":"sum","params":[],"id":9007199254740993}`,
+    `{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid Request"},"id":null}`,
+  ],
+  "an id that is too large": [
+    `{"jsonrpc":"2.0","method":"sum","params":[],"id":1e400}`,
+    `{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid Request"},"id":null}`,
+  ],
+  "an id with a fraction": [
+    `{"jsonrpc":"2.0","method":"sum","params":[],"id":-1.5}`,
+    `{"jsonrpc":"2.0","result":0,"id":-1.5}`,
+  ],
   "an empty line": ["", `{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}`],
   "an empty batch": ["[]", `{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid Request"},"id":null}`],
   "a batch that is invalid": [
