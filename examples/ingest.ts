@@ -22,7 +22,7 @@
 import { DatabaseSync } from "node:sqlite";
 import { type ConnHandler, formatAddr, serveConnections, type ServeOptions, type Server } from "@x/shouty";
 
-const NAME = /^[^\s:|@]{1,200}$/;
+const NAME = /^[^\s\p{Cc}:|@]{1,200}$/u;
 const SAMPLE = /^([+-]?)(\d+(?:\.\d+)?)\|(c|g|ms)(?:\|@(\d+(?:\.\d+)?))?$/;
 const BAD_LINE: Metric = { name: "ingest.bad_lines", type: "c", value: 1, rate: 1, relative: false };
 
@@ -56,7 +56,7 @@ function parse(line: string): Metric[] {
     return { name, type, value: Number(sign + digits), rate: Number(rate), relative: type === "g" && sign !== "" };
   });
   const right = NAME.test(name) && metrics.length > 0 &&
-    metrics.every(({ type, rate }) => type && rate > 0 && rate <= 1);
+    metrics.every(({ type, value, rate }) => type && Number.isFinite(value) && rate > 0 && rate <= 1);
   return right ? metrics : [BAD_LINE];
 }
 

@@ -22,7 +22,24 @@ test("ingest stores counters, gauges and timers, with their rates", async () => 
 test("ingest counts the lines that it does not understand, and stores nothing of them", async () => {
   using db = new Database();
   await using t = new TestServer((options) => serveIngest(options, sqliteStore(db.handle)), {});
-  const bad = ["x", "x:", ":1|c", "x:1", "x:|c", "x:1|q", "x:1|c|@2", "x:1|c|@0", "a b:1|c", "x:1|c:2", "x:1e400|c"];
+  const most = "9".repeat(400);
+  const bad = [
+    `x:${most}|c`,
+    `x:-${most}|g`,
+    "a\0b:1|c",
+    "\x1b[2J:1|c",
+    "x",
+    "x:",
+    ":1|c",
+    "x:1",
+    "x:|c",
+    "x:1|q",
+    "x:1|c|@2",
+    "x:1|c|@0",
+    "a b:1|c",
+    "x:1|c:2",
+    "x:1e400|c",
+  ];
   await t.talk(`${bad.join("\n")}\nx:1|c\n`);
   assertEquals(db.rows().map(({ name }) => name), [...bad.map(() => "ingest.bad_lines"), "x"]);
 });
