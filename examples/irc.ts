@@ -74,7 +74,7 @@ function parse(line: string): string[] {
   const text = line.replaceAll(/[\r\0]/g, " ").replace(/^([@:][^ ]* +)+/, "");
   // Copied: a line is a slice of the block that it came in, and would keep the whole block in memory.
   const copy = new TextDecoder().decode(new TextEncoder().encode(text));
-  return Array.from(copy.matchAll(/(?<= ):(.*)|[^ ]+/g), ([word, last]) => last ?? word);
+  return Array.from(copy.matchAll(/(?<= ):(.*)|[^ ]+/gs), ([word, last]) => last ?? word);
 }
 
 /** Writes a line, of 512 bytes at most. Behind the number of a numeric comes its receiver. */

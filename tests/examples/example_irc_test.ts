@@ -111,6 +111,8 @@ test("irc lets nobody send a line in another's name, or one longer than 512 byte
   await ada.write(`PRIVMSG bob :${"ä".repeat(247)}\r\n`);
   const line = await bob.readLine();
   assertEquals(line, `${prefix}${"ä".repeat((510 - prefix.length) >> 1)}\r`);
+  await ada.write("PRIVMSG bob :one\u2028two\u2029 three\r\n");
+  assertEquals(await bob.readLine(), ":ada!ada@user-1 PRIVMSG bob :one\u2028two\u2029 three\r");
   await ada.write(`PRIVMSG bob :${"x".repeat(498)}\r\nPING 1\r\n`);
   assertEquals([await next(ada), await next(ada)], ["417 * :Line too long", "PONG irc.shouty :1"]);
 });
