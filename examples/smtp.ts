@@ -137,8 +137,8 @@ function address(data: Session, args: string): string {
   const [, mailbox = "", parameters = ""] = path;
   if (opens === (data.mail !== undefined)) return "503 5.5.1 Bad sequence of commands";
   if (!(opens ? PARAMETERS : /^$/).test(parameters)) return "555 5.5.4 Unknown parameter";
-  if (Number(/\bSIZE=(\d+)/i.exec(parameters)?.[1] ?? 0) > MAX_BYTES) return TOO_LARGE;
-  const mail = data.mail ?? { from: mailbox, to: [], text: "", utf8: /\bSMTPUTF8\b/i.test(parameters) };
+  if (Number(/(?:^| )SIZE=(\d+)/i.exec(parameters)?.[1] ?? 0) > MAX_BYTES) return TOO_LARGE;
+  const mail = data.mail ?? { from: mailbox, to: [], text: "", utf8: /(?:^| )SMTPUTF8( |$)/i.test(parameters) };
   if (!mail.utf8 && /[^ -~]/.test(mailbox)) return "553 5.6.7 The address needs SMTPUTF8";
   if (mail.to.length === MAX_RECIPIENTS) return "452 4.5.3 Too many recipients";
   data.mail = mail;
