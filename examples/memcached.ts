@@ -26,7 +26,7 @@ const KEY = /^[!-~\x80-\xff]{1,250}$/; // Bytes as latin1: neither control chara
 const isNumber = (text: string) => /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n;
 const SECONDS = /^-?\d{1,10}$/;
 const LARGEST_BYTES = 1024 * 1024; // Of a value, with the line end behind it.
-const ITEM_BYTES = 256; // Roughly the memory of an item besides its key and its value.
+const ITEM_BYTES = 512; // Roughly the memory of an item besides its key and its value.
 const BAD_LINE = "CLIENT_ERROR bad command line format";
 const TOO_LARGE = "SERVER_ERROR object too large for cache";
 const VERSION = "1.6.0"; // Clients read from it which commands there are.

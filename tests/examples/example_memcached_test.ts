@@ -159,7 +159,7 @@ test("memcached stores nothing, and runs nothing, that the end of input cuts off
 });
 
 test("memcached drops the items that were not used for longest", async () => {
-  await using t = new TestServer((options) => serveMemcached(options, 3 * (256 + 1 + 10)), {});
+  await using t = new TestServer((options) => serveMemcached(options, 3 * (512 + 1 + 10)), {});
   const set = (key: string, size: number) => t.talk(`set ${key} 0 0 ${size}\r\n${"x".repeat(size)}\r\n`);
   for (const key of "abc") assertEquals(await set(key, 8), "STORED\r\n");
   assertEquals(await t.talk("get a\r\n"), "VALUE a 0 8\r\nxxxxxxxx\r\nEND\r\n");
@@ -167,9 +167,9 @@ test("memcached drops the items that were not used for longest", async () => {
   assertEquals(await t.talk("get a b c d\r\n"), ["a", "c", "d"].map(shown).join("") + "END\r\n");
   assertEquals(await set("e", 9), "STORED\r\n");
   assertEquals(await t.talk("get a c d\r\n"), shown("d") + "END\r\n");
-  assertEquals(await set("f", 1000), TOO_LARGE);
+  assertEquals(await set("f", 2000), TOO_LARGE);
   assertEquals(await t.talk("get d\r\n"), shown("d") + "END\r\n");
-  assertMatch(await t.talk("stats\r\n"), /\nSTAT evictions 3\r\nSTAT bytes 535\r\nSTAT curr_items 2\r\n.*END\r\n$/s);
+  assertMatch(await t.talk("stats\r\n"), /\nSTAT evictions 3\r\nSTAT bytes 1047\r\nSTAT curr_items 2\r\n.*END\r\n$/s);
 
   function shown(key: string): string {
     return `VALUE ${key} 0 8\r\nxxxxxxxx\r\n`;
