@@ -129,4 +129,8 @@ export function serveSyslog(options: ServeOptions = {}, print: (message: string)
 if (import.meta.main) {
   const server = serveSyslog({ port: Number(Deno.args[0] ?? 6514) });
   console.error(`listening on ${formatAddr(server.addr)}`);
+  const signals = Deno.build.os === "windows" ? ["SIGINT"] as const : ["SIGINT", "SIGTERM"] as const;
+  for (const signal of signals) Deno.addSignalListener(signal, () => server.shutdown());
+  await server.finished;
+  Deno.exit();
 }

@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { readNetstring, serveSyslog } from "../../examples/syslog.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { listening, Subprocess } from "../kit/command.ts";
+import { listening, NO_SIGNALS, Subprocess } from "../kit/command.ts";
 import { logger, NO_LOGGER } from "../kit/logger.ts";
 import { anyCuts, check, cut, fc, toBytes } from "../kit/property.ts";
 import { inMemory, startConversations, TestServer } from "../kit/server.ts";
@@ -155,6 +155,22 @@ testOnce("syslog prints everything that has come before a shutdown, which silent
   assertEquals((await stopping).closed, { drained: 10 });
   assertEquals(printed.toSorted(), Array.from({ length: 9000 }, (_, i) => `<13>${1 + i % 9}`).toSorted());
 });
+
+test(
+  "syslog has printed every message that has come when a signal has ended it",
+  async () => {
+    await using example = await listening(new Subprocess(Deno.execPath(), ["run", "-A", "examples/syslog.ts", "0"]));
+    using conn = await Deno.connect({ port: example.port });
+    await conn.write(new TextEncoder().encode("<13>first\n"));
+    await example.stdoutMatch(/first\n/);
+    await new Response("<13>some message\n".repeat(5000)).body!.pipeTo(conn.writable, { preventClose: true });
+    example.signal("SIGTERM");
+    assertEquals((await example.outcome()).code, 0);
+    assertEquals(example.stdout.split("\n").length, 1 + 5000 + 1);
+  },
+  60,
+  NO_SIGNALS,
+);
 
 testOnce("syslog keeps the messages of a slow sender apart, although it has looked for NUL meanwhile", async () => {
   const memory = inMemory();
