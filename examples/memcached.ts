@@ -1,6 +1,7 @@
 /**
- * A cache that speaks memcached's text protocol, with all of its commands for storing and reading: values are bytes,
- * items expire, and a full cache drops the items that were not used for longest.
+ * A cache that speaks memcached's text protocol, with all of its commands for storing and reading but the meta commands
+ * (`mg`, `ms` and others): values are bytes, items expire, and a full cache drops the items that were not used for
+ * longest.
  *
  * Run it with a port, 11211 by default: `deno run -A examples/memcached.ts 11211`
  *
