@@ -64,7 +64,8 @@ async function call(methods: Record<string, Method>, request: unknown): Promise<
   try {
     if (!Object.hasOwn(methods, method)) throw new RpcError(-32601, "Method not found");
     const result = await methods[method](params) ?? null;
-    // In here, as JSON cannot express every value.
+    // In here, as JSON cannot express every value. Of some, such as infinity, it makes null.
+    if (typeof result === "number" && !Number.isFinite(result)) throw new RangeError(`${result} is not JSON`);
     reply = JSON.stringify({ jsonrpc: "2.0", result, id });
   } catch (error) {
     const known = error instanceof RpcError;

@@ -31,6 +31,10 @@ const CASES: Record<string, [request: string, reply: string]> = {
     `{"jsonrpc":"2.0","method":"sum","params":["x"],"id":1}`,
     `{"jsonrpc":"2.0","error":{"code":-32602,"message":"Invalid params: expected numbers"},"id":1}`,
   ],
+  "a result that JSON cannot express": [
+    `{"jsonrpc":"2.0","method":"sum","params":[1e308,1e308],"id":1}`,
+    `{"jsonrpc":"2.0","error":{"code":-32603,"message":"Internal error"},"id":1}`,
+  ],
   "invalid JSON": [
     `{"jsonrpc":"2.0","method":"foobar,"params":"bar","baz]`,
     `{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}`,
