@@ -79,11 +79,18 @@ export class WorkerAdmission implements Admitter, Turn {
   /** Something has happened to a connection. */
   saw(event: ServerEvent): void {
     if (event.type === "closed" || event.type === "rejected" && event.reason === "refused") this.#left();
+    // It was being prepared. Untold, this worker would seem to have it still, and would wait for others to catch up.
+    else if (event.type === "rejected" || event.type === "gone") this.#hasFewer();
   }
 
-  /** A connection is gone. This worker may have so few by then that it need not be told to go on. */
+  /** A connection about which this worker has asked is gone. */
   #left(): void {
     this.#load--;
+    this.#hasFewer();
+  }
+
+  /** Tells the load. This worker may have so few by now that it need not be told to go on. */
+  #hasFewer(): void {
     if (this.#loads.mayHaveMore(this.#load + this.queued())) this.goOn();
   }
 

@@ -2,6 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import type { Listener } from "@x/shouty";
 import { proxyProtocol } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { AcceptRejection } from "../../internal/api/errors.ts";
 import type { ServerEvent } from "../../internal/api/events.ts";
 import { closeQuietly } from "../../internal/api/transport.ts";
 import { AskingListener } from "../../ops/workers/asking_listener.ts";
@@ -34,8 +35,15 @@ function balanced(...loads: number[]) {
   return { workers, clock, balance, have, enough: () => balance.loads.cells[0] };
 }
 
-async function acceptAll(listener: AskingListener): Promise<never> {
-  while (true) await listener.accept();
+/** Accepts as a server does, which tells of the connections that were rejected while they were prepared. */
+async function acceptAll(listener: AskingListener, admission: WorkerAdmission): Promise<never> {
+  while (true) {
+    await listener.accept().catch((error) => {
+      if (!(error instanceof AcceptRejection)) throw error;
+      const { reason } = error;
+      admission.saw({ type: reason === "gone" ? "gone" : "rejected", reason } as ServerEvent);
+    });
+  }
 }
 
 /** A worker's listener, with 20 connections that have come at once. */
@@ -55,7 +63,7 @@ async function asking(enough: number, wrap: (listener: Listener) => Listener = (
   admission.queued = () => wrapped.queued ?? 0;
   const listener = new AskingListener(wrapped, admission);
   const clients = Array.from({ length: 20 }, () => below.connect());
-  acceptAll(listener).catch(() => {});
+  acceptAll(listener, admission).catch(() => {});
   await clock.advance(0);
   return {
     ...{ admission, loads, sent, clock, listener, clients },
@@ -134,6 +142,19 @@ test("A worker has the connections that it prepares, too, and asks about each of
   await t.clock.advance(0);
   await t.clock.advance(0);
   assertEquals(t.types(), ["ahead", "ask", "ask", "ask"]);
+});
+
+test("Connections that leave while a worker prepares them leave their places to the next", async () => {
+  const proxied = (listener: Listener) => proxyProtocol(listener, { from: "127.0.0.0/8" });
+  using t = await asking(3, proxied);
+  await t.clock.advance(0);
+  assertEquals([t.types(), t.loads.of(0)], [["ahead"], 3]);
+  for (const client of t.clients.slice(0, 3)) client[Symbol.dispose]();
+  for (let i = 0; i < 5; i++) await t.clock.advance(0);
+  assertEquals([t.types(), t.loads.of(0)], [["ahead", "ahead"], 3], "It has gone on, and has three others");
+  for (const client of t.clients.slice(3)) client[Symbol.dispose]();
+  for (let i = 0; i < 20; i++) await t.clock.advance(0);
+  assertEquals(t.loads.of(0), 0);
 });
 
 test("A listener that waits for its turn is closed at once", async () => {
