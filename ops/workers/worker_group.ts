@@ -261,9 +261,10 @@ export class WorkerGroup {
     this.reports.emit(event);
   }
 
-  #rejected(supervisor: Supervisor, { remoteAddr, reason }: Extract<ServerEvent, { type: "rejected" }>): void {
+  #rejected(supervisor: Supervisor, { remoteAddr, reason, error }: Extract<ServerEvent, { type: "rejected" }>): void {
     this.registry.counters.rejected++;
-    this.admission.rejected(remoteAddr, reason);
+    // As in a server without workers: a hook `admit` that has failed brings no client nearer to a penalty.
+    if (reason !== "refused" || error === undefined) this.admission.rejected(remoteAddr, reason);
     if (reason === "refused") this.registry.refused(supervisor, remoteAddr);
   }
 

@@ -93,6 +93,13 @@ testEngines("A connection that the hook admit has refused gives its place back",
   assertEquals(countOf(rejected.map(({ reason }) => reason)), { "refused": 12 });
 });
 
+testEngines("A hook admit that fails brings no client nearer to a penalty", async (engine) => {
+  await using t = await TestWorkers.start({ engine, maxPenaltyMs: 1_000_000, data: { admitFails: true } });
+  for (let i = 0; i < 15; i++) assertEquals(await firstReply(await t.connect()), "error: connection refused");
+  const rejected = await t.untilSeen("rejected", 15);
+  assertEquals(countOf(rejected.map(({ reason }) => reason)), { "refused": 15 });
+});
+
 testEngines("The lists allow and deny hold in all workers", async (engine) => {
   await using t = await TestWorkers.start({ engine, deny: ["127.0.0.0/8"] });
   assertEquals(countOf(await storm(t, 4)), { "error: address not allowed": 4 });

@@ -17,6 +17,8 @@ export interface Given {
   cell?: Int32Array;
   /** It reads a PROXY header before each connection. */
   proxied?: boolean;
+  /** The hook `admit` fails. */
+  admitFails?: boolean;
   /** A reload with it fails as soon as the first number is not 0. */
   fails?: Int32Array;
 }
@@ -42,7 +44,10 @@ serveInWorker((given: Given | undefined) => {
       if (next === undefined) throw new TypeError("no prefix");
       prefix = next;
     },
-    admit: ({ remoteAddr }) => given?.prefix !== "nobody" || remoteAddr.transport !== "tcp" ? undefined : false,
+    admit({ remoteAddr }) {
+      if (given?.admitFails) throwNow();
+      return given?.prefix !== "nobody" || remoteAddr.transport !== "tcp" ? undefined : false;
+    },
     handler(line, conn) {
       if (line === "id") return `${conn.id}`;
       if (line === "block") Atomics.store(given!.cell!, 1, 1), Atomics.wait(given!.cell!, 0, 0, 600_000);
