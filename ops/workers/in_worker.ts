@@ -126,7 +126,7 @@ class InWorker<Data> {
       case "reload":
         return void this.#reload(message.key, message.data);
       case "refresh":
-        return this.#refresh(server, message.key);
+        return this.#refresh(server);
       case "close":
         return closeOne(find(server, message.id), message.options);
       case "broadcast":
@@ -209,9 +209,9 @@ class InWorker<Data> {
     return { lines, bytesIn, bytesOut, handlers, hookErrors, queued };
   }
 
-  #refresh(server: Server<Data>, key: number): void {
+  #refresh(server: Server<Data>): void {
     const conns = Array.from(server.connections, (conn) => [conn.id, conn.stats()] as const);
-    this.#batcher.add({ type: "refreshed", key, totals: this.#totals(server), conns });
+    this.#batcher.add({ type: "refreshed", totals: this.#totals(server), conns });
   }
 
   async #reload(key: number, data: unknown): Promise<void> {

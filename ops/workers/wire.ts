@@ -57,12 +57,11 @@ export type Totals = Pick<ServerStats, "lines" | "bytesIn" | "bytesOut" | "handl
 export type ToWorker =
   | { readonly type: "start"; readonly setup: Setup }
   | { readonly type: "verdict"; readonly key: number; readonly verdict: Verdict }
-  | { readonly type: "pause" | "resume" | "ping" | "go-on" }
+  | { readonly type: "pause" | "resume" | "ping" | "go-on" | "refresh" }
   | { readonly type: "limits"; readonly limits: ConnLimits; readonly waits: boolean }
   | { readonly type: "shutdown"; readonly options: ShutdownOptions }
   | { readonly type: "close"; readonly id: number; readonly options: CloseOptions }
   | { readonly type: "broadcast"; readonly data: string | Uint8Array; readonly except: number | undefined }
-  | { readonly type: "refresh"; readonly key: number }
   | { readonly type: "reload"; readonly key: number; readonly data: unknown };
 
 /** An event with plain values, which can be sent. */
@@ -79,7 +78,6 @@ export type ToMain =
   | { readonly type: "stopped"; readonly handlersLeft: number; readonly totals: Totals }
   | {
     readonly type: "refreshed";
-    readonly key: number;
     readonly totals: Totals;
     readonly conns: readonly (readonly [number, ConnStats])[];
   }

@@ -13,6 +13,7 @@ import type { ServerLimits } from "../../internal/api/serve_options.ts";
 import { Reports } from "../../internal/server/reports.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { Balance } from "./balance.ts";
+import { Refreshes } from "./refreshes.ts";
 import { Registry } from "./registry.ts";
 import { SharedAdmission } from "./shared_admission.ts";
 import type { ServeWorkersOptions, WorkerEvent } from "./options.ts";
@@ -61,6 +62,7 @@ export class WorkerGroup {
   readonly #parts: GroupParts;
   readonly #hooks: GroupHooks;
   readonly #replies = new Replies();
+  readonly #refreshes = new Refreshes((worker) => this.supervisors[worker].send({ type: "refresh" }));
   readonly #balance: Balance;
   #limits: Limits;
   /** What workers were given that has held last, and what they were given since; the newest is for a new worker. */
@@ -139,7 +141,7 @@ export class WorkerGroup {
   async refresh(): Promise<void> {
     const late = Promise.withResolvers<void>();
     const cancel = SYSTEM_CLOCK.setTimer(late.resolve, REFRESH_MS, false);
-    await Promise.race([this.#ask((key) => ({ type: "refresh", key })), late.promise]);
+    await Promise.race([Promise.all(this.#numbers.map((worker) => this.#refreshes.ask(worker))), late.promise]);
     cancel();
   }
 
@@ -188,9 +190,13 @@ export class WorkerGroup {
     return this.#limits.rules.atCapacity === "wait" || this.#limits.rules.acceptRate !== Infinity;
   }
 
+  /** The numbers of the workers that serve. */
+  get #numbers(): number[] {
+    return this.supervisors.filter(({ state }) => state === "serving").map(({ index }) => index);
+  }
+
   #ask(message: (key: number) => ToWorker): Promise<void> {
-    const serving = this.supervisors.filter(({ state }) => state === "serving").map(({ index }) => index);
-    return this.#replies.all(serving, (key) => {
+    return this.#replies.all(this.#numbers, (key) => {
       for (const supervisor of this.supervisors) supervisor.sendNow(message(key));
     });
   }
@@ -228,7 +234,7 @@ export class WorkerGroup {
     else if (message.type === "event") this.#tookEvent(supervisor, message.event);
     else if (message.type === "refreshed") {
       this.registry.told(message.conns);
-      this.#replies.replied(message.key, supervisor.index);
+      this.#refreshes.answered(supervisor.index);
     } else if (message.type === "reloaded") {
       this.#replies.replied(message.key, supervisor.index, message.error && unpackError(message.error));
     } else if (message.type === "stopped") {
@@ -270,6 +276,7 @@ export class WorkerGroup {
 
   #down(supervisor: Supervisor, error: Error | undefined, retryMs: number | undefined): void {
     this.#replies.gone(supervisor.index);
+    this.#refreshes.gone(supervisor.index);
     this.#balance.gone(supervisor);
     this.admission.forget(({ asker }) => asker === supervisor);
     const worker = supervisor.index;

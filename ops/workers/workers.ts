@@ -5,8 +5,8 @@
  * (`parallel_server.ts`), the workers (`worker_group.ts`), each started and replaced (`supervisor.ts`), their connections
  * (`registry.ts`, `remote_conn.ts`), the decisions about new ones (`shared_admission.ts`), which worker gets the next
  * (`balance.ts`), and the port (`sharing.ts`). In each worker: a server (`in_worker.ts`), and a listener that asks about
- * its connections (`asking_listener.ts`, `worker_admission.ts`). Between them: messages (`wire.ts`, `batcher.ts`), and
- * requests that all workers answer (`replies.ts`).
+ * its connections (`asking_listener.ts`, `worker_admission.ts`). Between them: messages (`wire.ts`, `batcher.ts`),
+ * requests that all workers answer (`replies.ts`), and those for figures (`refreshes.ts`).
  *
  * @module
  */
