@@ -12,6 +12,9 @@ import { failed, formatTarget } from "../net.ts";
 /** Maximum size of an answer, in bytes: 1000 connections take far less. */
 const MOST_BYTES = 8 * 1024 * 1024;
 
+/** Maximum number of interim answers, such as `100 Continue`, of which each takes memory. An admin port sends none. */
+const MOST_INTERIM = 10;
+
 /** Reasons of Node's, which has codes for them, in the words of the command. */
 const REASONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: "connection refused",
@@ -69,6 +72,10 @@ async function exchange({ target, token, timeout }: Asked, method: string, path:
     textOf(answer).then((text) => resolve({ status: answer.statusCode ?? 0, text }), reject);
   });
   asking.once("error", reject);
+  let interim = 0;
+  asking.on("information", () => {
+    if (++interim > MOST_INTERIM) asking.destroy(new Error("the answer does not begin"));
+  });
   if (token !== undefined) asking.setHeader("authorization", `Bearer ${token}`);
   if (body !== undefined) asking.setHeader("content-type", "application/json");
   asking.end(body === undefined ? "" : JSON.stringify(body));

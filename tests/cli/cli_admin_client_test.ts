@@ -116,6 +116,15 @@ test("shouty admin gives up on a server that does not answer", async () => {
   assertEquals([code, stderr], [1, `shouty: cannot ask ${at}: no answer within 0.2 s\n`]);
 });
 
+test("shouty admin gives up on a server that announces its answer again and again", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const asking = admin(`127.0.0.1:${listener.addr.port}`, "status", "--timeout", "30s");
+  using conn = await listener.accept();
+  await conn.write(new TextEncoder().encode("HTTP/1.1 100 Continue\r\n\r\n".repeat(11)));
+  const { code, stderr } = await asking;
+  assertEquals([code, /: the answer does not begin\n$/.test(stderr)], [1, true], stderr);
+});
+
 test("shouty admin shows its help", async () => {
   const help = async (...args: string[]) => {
     const { code, stdout } = await runCommand(["admin", ...args]);
