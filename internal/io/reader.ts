@@ -505,12 +505,13 @@ export class Reader {
 
   /** Handles the result of the outstanding read: bytes, or the end of the peer's side. */
   received(count: number | null): void {
+    // First: `readAhead` ignores the error of a read that is no longer outstanding.
+    if (count !== null) checkTransferred("read", count, this.input.spaceBytes);
     this.outstanding = undefined;
     if (count === null) {
       this.peerEnded = this.over = true;
       return this.#clocks.halfClose();
     }
-    checkTransferred("read", count, this.input.spaceBytes);
     this.byteCount += count;
     this.#workSinceYield += count;
     this.input.added(count);

@@ -39,6 +39,23 @@ for (const [kind, start] of Object.entries(WAYS_IN)) {
   });
 }
 
+testOnce("a transport that returns no number of bytes ends its connection also while a handler works", async () => {
+  for (const wrong of [...WRONG, 0]) {
+    const { listener, clock } = inMemory();
+    const odd = tapped(listener, () => ({ read: () => Promise.resolve(wrong as number) }));
+    const work = Promise.withResolvers<void>();
+    await using t = startConversations({ listener: odd, clock }, (conn) => {
+      conn.signal.addEventListener("abort", () => work.resolve());
+      return work.promise;
+    });
+    using _client = listener.connect();
+    await t.until("accepted");
+    await clock.advance(250);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["transport-error"]);
+    await work.promise;
+  }
+});
+
 for (const isFull of [false, true]) {
   const what = isFull ? "rejects it" : "closes it";
   test(`a server that ${what} asks a transport that returns no number of bytes only once`, async () => {
