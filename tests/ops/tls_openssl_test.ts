@@ -36,6 +36,22 @@ test("OpenSSL is refused a renegotiation at once, not when the connection is clo
   assertMatch((await client.outcome()).stderr, /no renegotiation/);
 });
 
+test("OpenSSL is refused a renegotiation at once also if text has come just before, which gets no reply", async () => {
+  const [got, stop] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const handler = (line: string) => line === "work" ? (got.resolve(), stop.promise) as Promise<undefined> : undefined;
+  await using t = await startTls({}, { idleTimeout: Infinity }, handler);
+  await using client = openssl(t, "-tls1_2", "-msg");
+  await client.type("work\n");
+  await got.promise;
+  await client.type("log\n");
+  // OpenSSL has sent the second line. Before that, it would take what is typed for more of it.
+  await client.stdoutMatch(/(>>> [^\n]* RecordHeader [^\n]*\n +17 03[^]*){2}/);
+  await client.type("R\n");
+  await client.stderrMatch(/RENEGOTIATING/);
+  stop.resolve();
+  assertMatch((await client.outcome()).stderr, /no renegotiation/);
+});
+
 test("OpenSSL does not trust an expired certificate, and gets the new one after a reload", async () => {
   await using file = await withFiles({ "ca.pem": AUTHORITY.cert });
   await using t = await startTls(makeIdentity("expired", { by: AUTHORITY, days: [-10, -1] }));

@@ -99,6 +99,20 @@ export class ReadBuffer {
 /** Length of a TLS record's header in bytes: type, version, and the length of its content. */
 const HEADER_BYTES = 5;
 
+/** The type of the records of text. In TLS 1.3, also that of all other encrypted records. */
+const APPLICATION_DATA = 23;
+
+/**
+ * Whether the first bytes of a buffer are one whole record that says that it is text, as most reads of short lines are. A
+ * read that begins within a record can look like one by chance.
+ *
+ * @param bytes The buffer.
+ * @param count The number of the bytes.
+ */
+export function isText(bytes: Uint8Array, count: number): boolean {
+  return bytes[0] === APPLICATION_DATA && HEADER_BYTES + (bytes[3] << 8) + bytes[4] === count;
+}
+
 /** Cuts a stream of bytes at the ends of TLS records. */
 export class RecordCutter {
   /** Number of bytes received of the present record, and its length, which the header tells. */

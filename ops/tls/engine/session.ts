@@ -7,7 +7,7 @@
 import type { TlsInfo, Transport } from "../../../internal/api/transport.ts";
 import type { PeerVerifier } from "../peer/peer.ts";
 import { Engine, type EngineOptions, type EngineOwner } from "./engine.ts";
-import { type ReadBuffer, RecordCutter } from "./encrypted_input.ts";
+import { isText, type ReadBuffer, RecordCutter } from "./encrypted_input.ts";
 import { Output } from "./output.ts";
 import { Unread } from "./unread.ts";
 import type { TlsWrapClass } from "./wrap.ts";
@@ -85,9 +85,9 @@ export class Session implements EngineOwner {
     if (this.#records === undefined) this.#engine.feed(input);
     else this.#feedRecords(input, this.#records);
     this.buffer.adapt(count, full ? performance.now() - start : 0);
-    // Later, only the alert of a failure cannot wait for the next write, or for input that is no text. To look for more
-    // would cost 6 % of the time of a short line.
-    if (shaking || this.#failure !== undefined) this.output.flush();
+    // Later, the engine seldom answers what comes, and to look would cost 6 % of the time of a short line. But a peer may
+    // wait for the alert of a failure, or for what answers a message behind text that the handler does not answer.
+    if (shaking || this.#failure !== undefined || !isText(bytes, count)) this.output.flush();
   }
 
   /** Encrypts some of the bytes; returns how many. They are to be sent with a flush of the output. */
