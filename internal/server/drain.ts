@@ -54,6 +54,7 @@ export class Drain {
   #cancelDeadline = () => {};
   #cancelReport = () => {};
   #cancelLate = () => {};
+  #ended = false;
   #stopped = false;
   readonly #over = Promise.withResolvers<void>();
   readonly #late = Promise.withResolvers<void>();
@@ -153,8 +154,10 @@ export class Drain {
 
   /** The connections that were left have been aborted. */
   #end(): void {
+    // A call that turns `linger` into `finish` after the deadline aborts them once more. It must not delay the end.
+    if (this.#ended) return;
+    this.#ended = true;
     this.#over.resolve();
-    this.#cancelLate();
     this.#cancelLate = this.#clock.setTimer(() => this.#late.resolve(), LISTENERS_MS, true);
   }
 

@@ -288,6 +288,25 @@ testOnce("a listener that never closes holds a shutdown up until a second after 
   }
 });
 
+testOnce(
+  "a call that asks connections to finish after the deadline holds no shutdown up that a listener does",
+  async () => {
+    const { listener: [first], clock } = memories(1);
+    const hangs = {
+      addr: first.addr,
+      accept: () => first.accept(),
+      close: () => (first.close(), new Promise<never>(() => {})),
+    };
+    const server = serve({ listener: hangs, clock, drainTimeout: 5000 });
+    const stopped = server.shutdown();
+    await clock.advance(5900);
+    server.shutdown({ drain: "finish" });
+    await clock.advance(100);
+    assertEquals(server.state, "closed");
+    assertEquals([(await stopped).durationMs, clock.pending], [6000, 0]);
+  },
+);
+
 testOnce("a hook that calls setLimits() while connections are held leaves no timer", async () => {
   const { listener, clock } = memories(5);
   const onEvent = ({ type }: ServerEvent) => type === "accepted" && t.server.setLimits({ maxLineBytes: 100 });
