@@ -83,6 +83,8 @@ export class Outbox {
   #sealed = false;
   /** Settles when this side has ended; undefined until `closeWrite` is called. */
   #writeEnd: Promise<void> | undefined;
+  /** Whether the transport is ending this side, and the clock of a write runs meanwhile. */
+  #endsNow = false;
   /** Whether this side has ended. */
   ended = false;
   /** Why nothing is written any more; undefined before that. */
@@ -266,9 +268,9 @@ export class Outbox {
     return true;
   }
 
-  /** `writeTimeout` has changed: its clock starts anew, if it runs. */
+  /** `writeTimeout` has changed: its clock starts anew, if it runs, or was switched off. */
   timeoutChanged(): void {
-    if (this.#unsent.length > 0) this.#restartClock();
+    if (this.#unsent.length > 0 || this.#endsNow) this.#restartClock();
   }
 
   #restartClock(): void {
@@ -330,10 +332,12 @@ export class Outbox {
     try {
       if (this.#freed) throw new ConnectionClosedError(this.closed!);
       // TLS writes its last words here, and waits if the peer takes nothing. A graceful close has a time of its own.
-      if (this.closed === undefined) this.#restartClock();
+      this.#endsNow = this.closed === undefined;
+      if (this.#endsNow) this.#restartClock();
       await this.transport.closeWrite();
     } finally {
       if (this.closed === undefined) this.#clocks.wrote();
+      this.#endsNow = false;
       // If that fails, the peer is gone, and this side has ended all the same.
       this.ended = true;
     }
@@ -347,6 +351,7 @@ export class Outbox {
    */
   close(reason: CloseReason, freed = false): void {
     this.closed = reason;
+    this.#endsNow = false;
     this.#freed ||= freed;
     this.#roundBytes = 0;
     // The kernel may still read from the block that is being written.

@@ -341,3 +341,20 @@ test("a handler that ends its side waits no longer than writeTimeout for a trans
   await clock.advance(1);
   assertEquals(t.all("closed").map(({ reason }) => reason), ["write-timeout"]);
 });
+
+for (const before of [1000, Infinity]) {
+  test(`setLimits starts writeTimeout anew while a handler ends its side (${before})`, async () => {
+    const { listener, clock } = inMemory();
+    const full = tapped(listener, () => ({ closeWrite: () => new Promise(() => {}) }));
+    const options = { ...TIMEOUTS, writeTimeout: before, listener: full, clock };
+    await using t = startConversations(options, (conn) => conn.closeWrite());
+    t.own(await listener.connect());
+    await clock.advance(500);
+    const [conn] = t.server.connections;
+    conn.setLimits({ writeTimeout: 2000 });
+    await clock.advance(5999);
+    assertEquals(t.all("closed"), []);
+    await clock.advance(1);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["write-timeout"]);
+  });
+}
