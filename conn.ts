@@ -6,7 +6,7 @@
 
 import type { ConnLimits, ConnOptions } from "./internal/api/conn_options.ts";
 import type { Expiry } from "./internal/time/expiry.ts";
-import { ConnectionClosedError, LimitError, showAs } from "./internal/api/errors.ts";
+import { ConnectionClosedError, ignoreErrors, LimitError, showAs } from "./internal/api/errors.ts";
 import type { ClosedEvent, ConnInfo } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
@@ -108,11 +108,12 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   ref(): void {
-    this.#parts.transport.ref?.();
+    // An error of a custom transport would keep the server from the connections behind it, or from serving this one.
+    ignoreErrors(() => this.#parts.transport.ref?.());
   }
 
   unref(): void {
-    this.#parts.transport.unref?.();
+    ignoreErrors(() => this.#parts.transport.unref?.());
   }
 
   /** Serves the peer until the connection ends. */

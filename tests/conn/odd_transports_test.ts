@@ -95,6 +95,25 @@ test("a transport may return a number of bytes at once, and close in an async fu
   }
 });
 
+testOnce(
+  "a transport that can neither keep the process alive nor let it end is served, and so are the others",
+  async () => {
+    const { listener } = inMemory();
+    const fail = () => {
+      throw new Error("No handle");
+    };
+    const odd = tapped(listener, () => ({ ref: fail, unref: fail }));
+    await using t = startServer({ listener: odd });
+    t.server.unref();
+    assertEquals(await talk(listener, "one\n"), "ONE\n");
+    using client = listener.connect();
+    await t.until("accepted", 2);
+    t.server.ref();
+    await client.write("two\n");
+    assertEquals(await client.readLine(), "TWO");
+  },
+);
+
 testOnce("a transport whose progress cannot be asked for is cut off after its writeTimeout", async () => {
   const { listener, clock } = inMemory();
   const progress = () => {
