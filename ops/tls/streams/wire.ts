@@ -121,8 +121,8 @@ export class Wire extends Duplex {
     // `pull` pushes the input.
   }
 
+  /** Record by record: what answers a message that comes behind text would wait for the next write otherwise. */
   #decrypt(bytes: Uint8Array): void {
-    if (this.onRecord === undefined) return void this.push(bytes);
     for (const part of this.#records.cut(bytes)) {
       this.push(part);
       this.onRecord?.();
