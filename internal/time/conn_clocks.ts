@@ -300,7 +300,7 @@ export class ConnectionClocks implements Sleeper {
   /**
    * The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile.
    *
-   * @param backlog Whether so much waits behind it that this has waited as long.
+   * @param backlog Whether more than a block waits behind it. That has waited as long, so its time goes on.
    */
   wrote(backlog = false): void {
     this.#writing = false;
