@@ -110,7 +110,7 @@ async function answer(cache: Cache, conn: Conn, verb: string, args: string[]): P
   if (verb === "incr" || verb === "decr") return count(cache, key, verb, number);
   // The time that a delete once had: only 0 is left of it.
   if (!SECONDS.test(verb === "flush_all" ? key : number) || verb === "delete" && number !== "0") return BAD_LINE;
-  // Before the time of the next flush is set: this carries out the last one, if that is due.
+  // First, as this carries out the last flush, if it is due.
   const item = cache.find(key);
   if (verb === "flush_all") return (cache.flushAt = cache.expiry(Number(key) || -1), "OK");
   if (item === undefined) return "NOT_FOUND";

@@ -91,7 +91,7 @@ export function ignoreErrors(call: () => unknown): void {
     const result = call();
     if (result instanceof Promise) harmless(result);
   } catch {
-    // As documented where it is called.
+    // The functions whose errors are ignored say so in their documentation.
   }
 }
 

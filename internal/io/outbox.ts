@@ -235,7 +235,7 @@ export class Outbox {
   flush(): Promise<void> {
     this.#again = true;
     if (this.#busy) return (this.#nextRound ??= Promise.withResolvers()).promise;
-    // With nothing to write, also those have waited enough that asked while output was held back.
+    // Nothing was written while output was held back: the flushes that waited for its release are done.
     if (!this.#nextBlock()) return this.#endRound(), NOTHING;
     this.#busy = true;
     // Nearly always this is one block, taken whole. Entering the loop of `#goOn` for it would cost 3 % of a short line.

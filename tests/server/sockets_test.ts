@@ -1,4 +1,4 @@
-import { assertEquals, assertLess } from "@std/assert";
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { serve, type ServeOptions, shout } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { socketsTurn, turn } from "../../internal/time/turns.ts";
@@ -217,6 +217,22 @@ test("un-awaited writes abort a connection at maxQueuedBytes, on a real socket t
   // The client may be reset before it has seen that it is connected.
   await t.connect().catch(() => {});
   assertEquals((await t.closed()).reason, "write-queue");
+});
+
+test("a client to which nothing was sent cannot go on sending after the end, and its neighbour is served", async () => {
+  await using t = startConversations({}, async (conn) => {
+    const line = await conn.readLine();
+    if (line === "neighbour") await conn.write("served\n");
+  });
+  using client = await t.connect();
+  await client.write("a log line\n");
+  const [{ reason, bytesOut }] = await t.until("closed", 1).then(() => t.all("closed"));
+  assertEquals([reason, bytesOut], ["closed", 0]);
+  // It never reads: only a failed write can tell it.
+  await assertRejects(async () => {
+    for (;;) await client.write("another log line\n");
+  });
+  assertEquals(await t.talk("neighbour\n"), "served\n");
 });
 
 test("un-awaited writes to a peer that is gone do not end the process", async () => {
