@@ -141,8 +141,9 @@ export class Drain {
   #endBy(deadline: number, now: number): void {
     if (deadline >= this.#deadline) return;
     this.#deadline = deadline;
-    const spread = this.#mode === "finish" ? 0 : Math.min(this.#spread, deadline - now);
-    this.#abortAfter(deadline - spread - now, spread);
+    const left = deadline - now;
+    const spread = this.#mode === "finish" ? 0 : Math.min(this.#spread, left);
+    this.#abortAfter(left - spread, spread);
   }
 
   /** Aborts the connections that are open after a time, in milliseconds, one after another over `spread`. */

@@ -111,6 +111,26 @@ testOnce("with a spread longer than the drain, all connections are asked to fini
   for (const client of clients) client.close();
 });
 
+testOnce(
+  "A spread as long as the drain sets no timer with a negative time, at which Deno would print a warning",
+  async () => {
+    for (let start = 0.1; start < 100; start += 0.7) {
+      const { listener, clock } = inMemory();
+      const delays: number[] = [];
+      const recorder = {
+        now: () => start + clock.now(),
+        setTimer(callback: () => void, delay: number) {
+          delays.push(delay);
+          return clock.setTimer(callback, delay);
+        },
+      };
+      await using t = startServer({ listener, clock: recorder, idleTimeout: Infinity });
+      t.server.shutdown({ drain: "linger", drainTimeout: 500.3, spread: 500.3 });
+      assertEquals(delays.filter((delay) => !(delay >= 0)), [], `The drain began at ${start}`);
+    }
+  },
+);
+
 testOnce("a further shutdown() without a spread leaves that of the first", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, idleTimeout: Infinity });
