@@ -234,7 +234,10 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     // Memory must be free soon: its last line is sent if the kernel takes it at once.
     if (end.reason === "memory") this.#left(false);
     else if (flushed === undefined) this.#left(!quiet);
-    else flushed.then(() => this.#left(true));
+    else {
+      flushed.then(() => this.#left(true));
+      clocks.lastWrites();
+    }
   }
 
   /** Everything is written. To linger would keep the buffer of an outstanding read in memory. */
@@ -333,6 +336,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     else if (expiry === "overdue") this.abort("max-age");
     else if (expiry === "read-timeout") this.#parts.timedOut();
     else if (expiry === "closing") this.#phase === "ending" ? void this.#leave() : this.#free();
+    else if (this.#phase === "leaving" && expiry === "idle") this.abort(expiry);
     else if (expiry !== "write-timeout") this.#parts.input?.droppedAt(expiry) || this.#stop(expiry);
     else if (!this.#parts.outbox.progressed()) this.abort(expiry);
   }

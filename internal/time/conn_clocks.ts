@@ -312,7 +312,7 @@ export class ConnectionClocks implements Sleeper {
 
   /** Something was written to the peer, which restarts the idle clock. */
   #restartIdle(): void {
-    if (this.#timeouts.idleOn === "read") return;
+    if (this.#timeouts.idleOn === "read" && !this.#leaving) return;
     this.#idleLeft = undefined;
     if (this.#waiting) this.#startIdle(this.#now());
   }
@@ -331,6 +331,12 @@ export class ConnectionClocks implements Sleeper {
     this.#readAt = undefined;
   }
 
+  /** The last writes wait for the peer: with the write clock off, a peer that takes nothing of them is idle. */
+  lastWrites(): void {
+    this.#waiting = true;
+    this.#startIdle(this.#now());
+  }
+
   /** A step of the connection's end has begun: from now on, only its own time and that of a write are measured. */
   close(milliseconds: number): void {
     this.leave();
@@ -347,7 +353,7 @@ export class ConnectionClocks implements Sleeper {
 
   /** Stops all clocks for good. */
   stop(): void {
-    this.leave();
+    this.linger(Infinity);
     this.#alarms.drop(this);
   }
 
@@ -376,8 +382,8 @@ export class ConnectionClocks implements Sleeper {
       else this.#watch(this.deadline());
     } else {
       this.#owner.expire(this.#expired(now));
-      // A peer that has made progress goes on, and so do its other clocks.
-      if (!this.#leaving) this.#watch(this.deadline());
+      // A peer that has made progress goes on, and so do its other clocks; at the end, that of the last writes.
+      this.#watch(this.deadline());
     }
   }
 
