@@ -199,6 +199,16 @@ export function keepAlive(transport: Pick<Transport, "setKeepAlive">): void {
   ignoreErrors(() => transport.setKeepAlive?.(true));
 }
 
+/** Returns the memory that a transport says it holds; 0 for a custom one that says nothing of use. */
+export function heldBytes(transport: Pick<Transport, "heldBytes">): number {
+  try {
+    const bytes = transport.heldBytes ?? 0;
+    return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : 0;
+  } catch {
+    return 0;
+  }
+}
+
 /** Closes a resource that may be closed already. */
 export function closeQuietly(what: { close(): void }): void {
   // An error means that it is closed already, as it should be. A custom transport may close in an async function.

@@ -8,7 +8,7 @@ import { setImmediate } from "node:timers";
 import { checkTransferred } from "../api/check.ts";
 import { ConnectionClosedError, harmless, ignoreErrors } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
-import { dontDelay, type Transport } from "../api/transport.ts";
+import { dontDelay, heldBytes, type Transport } from "../api/transport.ts";
 import type { Account } from "../memory/budget.ts";
 import { BLOCK_BYTES, OUTPUT_BYTES } from "../memory/buffer_pool.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
@@ -470,7 +470,7 @@ export class Outbox {
    */
   #account(): void {
     const waiting = this.#blocks.size > 0;
-    const bytes = waiting ? Math.max(0, this.#blocks.held - FREE_BYTES) + (this.transport.heldBytes ?? 0) : 0;
+    const bytes = waiting ? Math.max(0, this.#blocks.held - FREE_BYTES) + heldBytes(this.transport) : 0;
     if (bytes !== this.#accounted) this.#memory.holdOutput(this.#accounted = bytes);
   }
 

@@ -10,6 +10,7 @@ import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Awaited } from "../time/expiry.ts";
 import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
+import { ignoreErrors } from "../api/errors.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
 import { type Breach, isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
@@ -220,7 +221,7 @@ export class Reader {
       if (this.pace !== undefined && this.input.hasRoom && !this.peerEnded) return this.#clocks.readAheadLater();
     }
     // There is no room to read more, but some transports can report a reset without a read.
-    if (!this.over) this.transport.onReset?.((error) => this.#owner.failed(error));
+    if (!this.over) ignoreErrors(() => this.transport.onReset?.((error) => this.#owner.failed(error)));
   }
 
   /**

@@ -114,6 +114,56 @@ testOnce(
   },
 );
 
+testOnce("a transport that cannot tell of a reset is served, also while its handler works", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 200_000 });
+  const onReset = () => {
+    throw new Error("No events");
+  };
+  const odd = tapped(listener, () => ({ onReset }));
+  const work = Promise.withResolvers<void>();
+  await using t = startConversations({ listener: odd, clock }, async (conn) => {
+    await work.promise;
+    await conn.write(`${(await conn.readExactly(100_000)).length}\n`);
+  });
+  using client = listener.connect();
+  await client.write("x".repeat(100_000));
+  await clock.advance(1000);
+  work.resolve();
+  assertEquals(await client.readAll(), "100000\n");
+  client.close();
+  assertEquals((await t.closed()).reason, "closed");
+});
+
+testOnce("the memory of others is bounded beside a transport that does not know how much it holds", async () => {
+  for (const wrong of [...WRONG.filter((wrong) => wrong !== 1e9), -Infinity, Infinity]) {
+    const { listener, clock } = inMemory();
+    const get = () => {
+      if (wrong === undefined) throw new Error("Not known");
+      return wrong;
+    };
+    let made = 0;
+    const stuck = tapped(listener, () => made++ > 0 ? {} : { write: () => new Promise(() => {}) });
+    const accept = async () => Object.defineProperty(await stuck.accept(), "heldBytes", { get });
+    const odd = { addr: stuck.addr, accept, close: () => stuck.close() };
+    const limits = {
+      maxBufferedBytes: 64 * 1024,
+      maxLineBytes: 1024 * 1024,
+      writeTimeout: 60_000,
+      idleTimeout: 60_000,
+    };
+    await using t = startServer({ listener: odd, clock, ...limits });
+    using first = listener.connect();
+    await first.write("hello\n");
+    await clock.advance(1000);
+    using second = listener.connect();
+    const sending = second.write("x".repeat(500_000)).catch(() => {});
+    await clock.advance(0);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["memory"], String(wrong));
+    second.close();
+    await sending;
+  }
+});
+
 testOnce("a transport whose progress cannot be asked for is cut off after its writeTimeout", async () => {
   const { listener, clock } = inMemory();
   const progress = () => {
