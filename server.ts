@@ -73,13 +73,13 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   constructor(options: ServeOptions<Data>, handler: Handler<Data>) {
     const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
     this.clock = new RefClock(clock);
-    this.#entrance = new Entrance(options, this.clock, this);
     this.framing = resolveFraming(options.framing);
+    this.reports = new Reports(options, this.#counters);
+    this.#entrance = new Entrance(options, this.clock, this);
     this.makeData = options.data;
     this.keepAliveMs = options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS;
     this.handler = handler;
     this.#shutdownDefaults = shutdownDefaults(options);
-    this.reports = new Reports(options, this.#counters);
     this.budget = new Budget(options.maxBufferedBytes ?? DEFAULT_BUFFERED_BYTES);
     this.alarms = new Alarms(clock);
     // Not with `this.clock`: unref() must not stop the timer of a shutdown that the caller awaits.

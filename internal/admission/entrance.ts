@@ -11,7 +11,6 @@ import type { ResolvedFraming } from "../api/framing.ts";
 import type { AdmissionRejectReason } from "../api/reasons.ts";
 import type { Clock, ServeOptions, ServerLimits } from "../api/serve_options.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
-import { encodeLine } from "../lines/text.ts";
 import { Admission, type AdmissionLimits, admissionRules, resolveAdmission } from "./admission.ts";
 import { Candidates, type Verdict } from "./candidates.ts";
 import { Rejects } from "./rejects.ts";
@@ -31,7 +30,7 @@ export interface EntranceHost {
 /** Counts what happens at the entrance, and tells the caller of the server. */
 interface EntranceReports {
   acceptFailed(error: unknown, retryMs: number): void;
-  rejected(event: { remoteAddr: Deno.Addr; reason: AdmissionRejectReason; limit: number; error: unknown }): void;
+  rejected(remoteAddr: Deno.Addr, reason: AdmissionRejectReason, limit: number | undefined, error: unknown): void;
   hookFailed(): void;
   lastWords(reason: AdmissionRejectReason, limit: number): string | null;
 }
@@ -64,7 +63,7 @@ export class Entrance {
     this.#rules = resolveAdmission(options);
     this.#admission = new Admission(admissionRules(this.#rules), () => clock.now());
     this.#candidates = new Candidates(clock, options.admitTimeout ?? DEFAULT_ADMIT_TIMEOUT);
-    this.#rejects = new Rejects(clock);
+    this.#rejects = new Rejects(clock, host.framing, host.reports);
   }
 
   /** What holds now. */
@@ -177,20 +176,10 @@ export class Entrance {
     limit?: number,
     error?: unknown,
   ): void {
-    const { reports, framing } = this.#host;
     // If `admit` failed, the rejection does not count towards a penalty: an outage of its backend must not shut clients
     // out.
     if (error === undefined) this.#admission.rejected(remoteAddr, reason);
-    reports.rejected({ remoteAddr, reason, limit: limit!, error });
-    if (isAtOnce(reason)) return closeQuietly(transport);
-    const word = reports.lastWords(reason, limit ?? 0);
-    this.#rejects.add(transport, word === null ? "" : encodeLine(word, framing, true));
+    this.#host.reports.rejected(remoteAddr, reason, limit, error);
+    this.#rejects.add(transport, reason, limit);
   }
 }
-
-/** Whether a rejected connection is closed without an error line: a storm of these must cost little. */
-export function isAtOnce(reason: AdmissionRejectReason): boolean {
-  return AT_ONCE.has(reason);
-}
-
-const AT_ONCE: ReadonlySet<AdmissionRejectReason> = new Set<AdmissionRejectReason>(["accept-rate-per-ip", "penalty"]);

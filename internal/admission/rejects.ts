@@ -5,32 +5,51 @@
  */
 
 import type { Clock } from "../api/serve_options.ts";
+import type { ResolvedFraming } from "../api/framing.ts";
+import type { AdmissionRejectReason } from "../api/reasons.ts";
 import { linger, LINGER_MS } from "../conn/ending.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
+import { encodeLine } from "../lines/text.ts";
 
 /**
  * Maximum number of graceful closes at a time; further connections are closed at once, so a storm of them costs little.
  */
 const MAX_LINGERING = 100;
 
+/** The reasons for which a connection is closed without an error line: a storm of these must cost little. */
+const AT_ONCE: ReadonlySet<AdmissionRejectReason> = new Set<AdmissionRejectReason>(["accept-rate-per-ip", "penalty"]);
+
 /** Sends an error line to the peers of rejected connections, and closes their transports, which it owns. */
 export class Rejects {
   readonly #clock: Clock;
+  readonly #framing: ResolvedFraming;
+  readonly #reports: { lastWords(reason: AdmissionRejectReason, limit: number): string | null };
   readonly #lingering = new Set<Transport>();
   #closed = false;
 
-  constructor(clock: Clock) {
+  /**
+   * @param clock The source of time.
+   * @param framing How the error line is encoded and ended.
+   * @param reports Returns the error line; null for none.
+   */
+  constructor(
+    clock: Clock,
+    framing: ResolvedFraming,
+    reports: { lastWords(reason: AdmissionRejectReason, limit: number): string | null },
+  ) {
     this.#clock = clock;
+    this.#framing = framing;
+    this.#reports = reports;
   }
 
   /**
-   * Sends an error line, and closes the transport gracefully; closes it at once if too many are being closed already, or
-   * if the hook that was told of the rejection has shut the server down.
-   *
-   * @param transport The transport of the rejected connection.
-   * @param line The error line with its end; may be empty.
+   * Sends an error line, and closes the transport gracefully; closes it at once for some reasons, if too many are being
+   * closed already, or if the hook that was told of the rejection has shut the server down.
    */
-  async add(transport: Transport, line: string | Uint8Array): Promise<void> {
+  async add(transport: Transport, reason: AdmissionRejectReason, limit = 0): Promise<void> {
+    if (AT_ONCE.has(reason)) return closeQuietly(transport);
+    const word = this.#reports.lastWords(reason, limit);
+    const line = word === null ? "" : encodeLine(word, this.#framing, true);
     if (this.#closed || this.#lingering.size >= MAX_LINGERING) return closeQuietly(transport);
     this.#lingering.add(transport);
     const isClosed = () => !this.#lingering.has(transport);

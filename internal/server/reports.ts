@@ -5,8 +5,8 @@
  */
 
 import { AcceptRejection } from "../api/errors.ts";
-import type { GoneEvent, RejectedEvent, ServerEvent } from "../api/events.ts";
-import type { AdmissionRejectReason, CloseReason } from "../api/reasons.ts";
+import type { GoneEvent, ServerEvent } from "../api/events.ts";
+import type { AdmissionRejectReason, CloseReason, RejectReason } from "../api/reasons.ts";
 import { defaultLastWords, type ServeOptions } from "../api/serve_options.ts";
 import { isReset } from "../api/transport.ts";
 import type { Counters } from "./counters.ts";
@@ -61,11 +61,10 @@ export class Reports {
   }
 
   /** A connection was rejected. */
-  rejected(event: Omit<RejectedEvent, "type">): void {
+  rejected(remoteAddr: Deno.Addr, reason: RejectReason, limit: number | undefined, error?: unknown): void {
     this.#counters.rejected++;
-    const { limit, error, ...facts } = event;
     const more = { ...(limit !== undefined && { limit }), ...(error !== undefined && { error }) };
-    this.emit({ type: "rejected", ...facts, ...more });
+    this.emit({ type: "rejected", remoteAddr, reason, ...more });
   }
 
   /** Accepting failed. A listener that rejected a connection has closed it, so its peer gets no line. */
@@ -73,7 +72,7 @@ export class Reports {
     if (error instanceof AcceptRejection) {
       const { remoteAddr, reason, cause } = error;
       if (reason === "gone") return this.#gone({ remoteAddr, error: cause });
-      this.rejected({ remoteAddr, reason, error: cause });
+      this.rejected(remoteAddr, reason, undefined, cause);
     } else if (isReset(error)) this.#gone({ error });
     else this.emit({ type: "accept-error", error, retryMs });
   }

@@ -206,7 +206,7 @@ class InWorker<Data> {
 
   #totals(server: Server<Data>): Totals {
     const { lines, bytesIn, bytesOut, handlers, hookErrors, queued } = server.stats();
-    return { lines, bytesIn, bytesOut, handlers, hookErrors, queued };
+    return { lines, bytesIn, bytesOut, handlers, hookErrors: hookErrors + this.#admission.counters.hookErrors, queued };
   }
 
   #refresh(server: Server<Data>): void {

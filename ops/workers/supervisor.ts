@@ -107,6 +107,8 @@ export class Supervisor {
     this.#waitAtMost(START_MS);
     try {
       const { Worker } = await import("node:worker_threads");
+      // It may have been stopped meanwhile.
+      if (this.state !== "starting") return;
       // With a limit, a worker whose heap is full ends alone; without one, the whole process would.
       const resourceLimits = { maxOldGenerationSizeMb: this.#maxHeapMb };
       // Without it, `node:worker_threads` reads all variables, and Deno would prompt for the permission.

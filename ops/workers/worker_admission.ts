@@ -5,12 +5,12 @@
  */
 
 import { type Framing, resolveFraming } from "../../internal/api/framing.ts";
-import { defaultLastWords, type ServeOptions } from "../../internal/api/serve_options.ts";
-import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
+import type { ServeOptions } from "../../internal/api/serve_options.ts";
+import type { Transport } from "../../internal/api/transport.ts";
 import type { ServerEvent } from "../../internal/api/events.ts";
-import { isAtOnce } from "../../internal/admission/entrance.ts";
 import { Rejects } from "../../internal/admission/rejects.ts";
-import { encodeLine } from "../../internal/lines/text.ts";
+import { Counters } from "../../internal/server/counters.ts";
+import { Reports } from "../../internal/server/reports.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { Admitter } from "./asking_listener.ts";
 import type { Turn } from "./turn_listener.ts";
@@ -24,9 +24,9 @@ const MOST = 64;
 export class WorkerAdmission implements Admitter, Turn {
   readonly #send: (message: ToMain) => void;
   readonly #loads: WorkerLoads;
-  readonly #lastWords: NonNullable<ServeOptions["lastWords"]>;
-  readonly #framing: ReturnType<typeof resolveFraming>;
-  readonly #rejects = new Rejects(SYSTEM_CLOCK);
+  /** Counts what the hook throws. */
+  readonly counters: Counters = new Counters();
+  readonly #rejects: Rejects;
   readonly #asked = new Map<number, (verdict: Verdict) => void>();
   #key = 0;
   /** Whether connections may have to wait, or do while the server is paused: each listener accepts only one then. */
@@ -48,13 +48,12 @@ export class WorkerAdmission implements Admitter, Turn {
   constructor(
     send: (message: ToMain) => void,
     loads: WorkerLoads,
-    { lastWords = defaultLastWords }: Pick<ServeOptions, "lastWords">,
+    hooks: Pick<ServeOptions, "lastWords">,
     framing: Partial<Framing> | undefined,
   ) {
     this.#send = send;
     this.#loads = loads;
-    this.#lastWords = lastWords;
-    this.#framing = resolveFraming(framing);
+    this.#rejects = new Rejects(SYSTEM_CLOCK, resolveFraming(framing), new Reports(hooks, this.counters));
   }
 
   get most(): number {
@@ -110,23 +109,12 @@ export class WorkerAdmission implements Admitter, Turn {
     this.#asked.delete(key);
   }
 
-  reject(transport: Transport, { reason, limit = 0 }: Parameters<Admitter["reject"]>[1]): void {
-    if (isAtOnce(reason)) return closeQuietly(transport);
-    const word = this.#wordFor(reason, limit);
-    this.#rejects.add(transport, word === null ? "" : encodeLine(word, this.#framing, true));
+  reject(transport: Transport, { reason, limit }: Parameters<Admitter["reject"]>[1]): void {
+    this.#rejects.add(transport, reason, limit);
   }
 
   /** Ends the connections that have been rejected, and whose peers still read. */
   close(): void {
     this.#rejects.close();
-  }
-
-  #wordFor(reason: Parameters<Admitter["reject"]>[1]["reason"], limit: number): string | null {
-    try {
-      const word = this.#lastWords(reason, limit);
-      return typeof word === "string" ? word : null;
-    } catch {
-      return null;
-    }
   }
 }

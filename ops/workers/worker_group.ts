@@ -94,9 +94,7 @@ export class WorkerGroup {
     this.admission = new SharedAdmission(
       admissionRules(parts.limits.rules),
       SYSTEM_CLOCK,
-      (remoteAddr, reason, limit) => {
-        this.reports.rejected({ remoteAddr, reason, limit: limit!, error: undefined });
-      },
+      (remoteAddr, reason, limit) => this.reports.rejected(remoteAddr, reason, limit),
     );
     this.supervisors = Array.from({ length: parts.workers }, (_, i) =>
       new Supervisor(i, parts, SYSTEM_CLOCK, {
