@@ -37,23 +37,10 @@ export interface AdmissionRules {
   readonly allowed: (addr: Deno.Addr) => boolean;
 }
 
-/**
- * What to do with the next connection: admit it, leave it in the kernel's backlog for `ms` milliseconds, or reject it.
- */
+/** What to do with a connection that was accepted. */
 type Decision =
   | { readonly kind: "admit" }
-  | { readonly kind: "wait"; readonly ms: number }
   | { readonly kind: "reject"; readonly reason: AdmissionRejectReason; readonly limit?: number };
-
-/** The facts on which a decision depends. */
-interface Situation {
-  /** The number of open connections. */
-  readonly active: number;
-  /** The time until `acceptRate` allows one more connection, in milliseconds. */
-  readonly dueMs: number;
-  /** The connection to decide about; undefined before it is accepted. */
-  readonly newcomer?: Newcomer;
-}
 
 /** A connection that was accepted and is not admitted yet. */
 interface Newcomer {
@@ -70,26 +57,24 @@ interface Newcomer {
 const ADMIT: Decision = { kind: "admit" };
 
 /**
- * Decides about the next connection. It is called before the connection is accepted, when it can be made to wait, and
- * again after that, when its peer's address is known.
+ * Decides about a connection that was accepted.
  *
  * @param rules The rules.
- * @param situation The facts.
- * @returns What to do with the connection.
+ * @param active The number of open connections.
+ * @param newcomer What is known of the connection.
+ * @returns What to do with it.
  */
-export function decide(rules: AdmissionRules, { active, dueMs, newcomer }: Situation): Decision {
-  const { maxConnections, maxConnectionsPerIp, acceptRatePerIp, maxPenaltyMs, atCapacity, allowed } = rules;
-  const full = active >= maxConnections;
-  if (newcomer === undefined) {
-    if (full && atCapacity === "wait") return { kind: "wait", ms: Infinity };
-    return dueMs > 0 ? { kind: "wait", ms: dueMs } : ADMIT;
-  }
-  const { addr, connections, tooFast, penalized } = newcomer;
+export function decide(
+  rules: AdmissionRules,
+  active: number,
+  { addr, connections, tooFast, penalized }: Newcomer,
+): Decision {
+  const { maxConnections, maxConnectionsPerIp, acceptRatePerIp, maxPenaltyMs, allowed } = rules;
   // Checked first, because they are the cheapest: each other rejection costs an error line and a graceful close.
   if (penalized) return reject("penalty", maxPenaltyMs);
   if (tooFast) return reject("accept-rate-per-ip", acceptRatePerIp);
   if (!allowed(addr)) return reject("denied");
-  if (full) return reject("max-connections", maxConnections);
+  if (active >= maxConnections) return reject("max-connections", maxConnections);
   return connections >= maxConnectionsPerIp ? reject("max-connections-per-ip", maxConnectionsPerIp) : ADMIT;
 }
 
@@ -138,8 +123,9 @@ export class Admission {
 
   /** Returns how many milliseconds to wait before accepting the next connection; `Infinity` until a connection ends. */
   delay(): number {
-    const decision = decide(this.#rules, { active: this.#active, dueMs: this.#rate?.wait(this.#now()) ?? 0 });
-    return decision.kind === "wait" ? decision.ms : 0;
+    const { maxConnections, atCapacity } = this.#rules;
+    if (this.#active >= maxConnections && atCapacity === "wait") return Infinity;
+    return this.#rate?.wait(this.#now()) ?? 0;
   }
 
   /**
@@ -156,7 +142,7 @@ export class Admission {
     const tooFast = !penalized && client !== "" && this.#clientRates?.take(client, now) === false;
     if (!tooFast && !penalized) this.#rate?.take(now, 1);
     const newcomer = { addr, connections: this.#clients.get(client) ?? 0, tooFast, penalized };
-    const decision = decide(this.#rules, { active: this.#active, dueMs: 0, newcomer });
+    const decision = decide(this.#rules, this.#active, newcomer);
     if (decision.kind !== "admit") return decision;
     this.#active++;
     this.#count(client);
@@ -231,5 +217,5 @@ function addressRule(allow: readonly string[] | null, deny: readonly string[] | 
   // Only `null` is no list: a text that is empty must not let everybody in.
   const allowed = allow === null ? undefined : parseCidrs("allow", allow);
   const denied = deny === null ? undefined : parseCidrs("deny", deny);
-  return (addr) => !("hostname" in addr) || !denied?.matches(addr) && (allowed?.matches(addr) ?? true);
+  return (addr) => !("hostname" in addr) || !denied?.(addr) && (allowed?.(addr) ?? true);
 }

@@ -52,43 +52,29 @@ export function clientOf(hostname: string): string {
   return groups.slice(0, 4).map((group) => group.replace(/^0+(?=.)/, "")).join(":") + "::/64";
 }
 
-/** A list of addresses and networks. */
-class Cidrs {
-  readonly #list: BlockList;
-
-  constructor(list: BlockList) {
-    this.#list = list;
-  }
-
-  /**
-   * Whether an address is on the list, or in a network on the list. An IPv4 address that came through an IPv6 socket is
-   * compared as IPv4, and a zone such as `%eth0` is ignored.
-   *
-   * @param addr A peer's address; the address of a Unix socket never matches.
-   * @returns Whether it matches.
-   */
-  matches(addr: Deno.Addr): boolean {
-    if (!("hostname" in addr)) return false;
-    const hostname = bareIp(addr.hostname);
-    return this.#list.check(hostname, familyOf(hostname));
-  }
-}
+/** Tells whether a peer's address is on a list. */
+type AddressTest = (addr: Deno.Addr) => boolean;
 
 /**
- * Parses a list of addresses and networks.
+ * Parses a list of addresses and networks. An IPv4 address that came through an IPv6 socket is compared as IPv4, and a zone
+ * such as `%eth0` is ignored. The address of a Unix socket is on no list.
  *
  * @param name The list's name, for the error text.
  * @param list A string such as `127.0.0.1,10.0.0.0/8,::1`, or an array of its parts.
- * @returns The list.
+ * @returns A function that tells whether an address is on the list, or in a network on the list.
  * @throws {TypeError | RangeError} If a part is wrong; the message names it.
  */
-export function parseCidrs(name: string, list: string | readonly string[]): Cidrs {
+export function parseCidrs(name: string, list: string | readonly string[]): AddressTest {
   if (typeof list !== "string" && !Array.isArray(list)) {
     throw new TypeError(`Cannot use ${name} ${show(list)}: expected a string, or an array of strings`);
   }
   const blocks = newBlockList();
   for (const part of typeof list === "string" ? list.split(",") : list) add(blocks, name, part);
-  return new Cidrs(blocks);
+  return (addr) => {
+    if (!("hostname" in addr)) return false;
+    const hostname = bareIp(addr.hostname);
+    return blocks.check(hostname, familyOf(hostname));
+  };
 }
 
 /**
@@ -99,12 +85,12 @@ export function parseCidrs(name: string, list: string | readonly string[]): Cidr
  * @returns A function that tells whether a peer's address is on the list.
  * @throws {TypeError | RangeError} If a part is wrong; the message names it.
  */
-export function parsePeers(name: string, list: string | readonly string[]): (addr: Deno.Addr) => boolean {
+export function parsePeers(name: string, list: string | readonly string[]): AddressTest {
   const parts = typeof list === "string" ? list.split(",") : list;
   const isUnix = (part: unknown) => typeof part === "string" && part.trim() === "unix";
-  const cidrs = parseCidrs(name, Array.isArray(parts) ? parts.filter((part) => !isUnix(part)) : parts);
+  const matches = parseCidrs(name, Array.isArray(parts) ? parts.filter((part) => !isUnix(part)) : parts);
   const unix = parts.some(isUnix);
-  return (addr) => addr.transport === "unix" ? unix : cidrs.matches(addr);
+  return (addr) => addr.transport === "unix" ? unix : matches(addr);
 }
 
 function add(blocks: BlockList, name: string, part: unknown): void {

@@ -114,7 +114,6 @@ export class SharedAdmission {
     const { addr } = question;
     const decision = this.#admission.enter(addr);
     if (decision.kind === "admit") return question.answer({ id: question.admit() });
-    if (decision.kind === "wait") throw new Error("A connection that was accepted cannot wait any more");
     const { reason, limit } = decision;
     this.#admission.rejected(addr, reason);
     question.answer(limit === undefined ? { reason } : { reason, limit });

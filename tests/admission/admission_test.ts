@@ -66,24 +66,26 @@ const DENIED = addr("192.0.2.9");
 
 testOnce("decide() admits a connection if no rule is against it", () => {
   const newcomer = { addr: addr("192.0.2.1"), connections: 0, tooFast: false, penalized: false };
-  assertEquals(decide(OPEN, { active: 9, dueMs: 0 }).kind, "admit");
-  assertEquals(decide(OPEN, { active: 9, dueMs: 0, newcomer }).kind, "admit");
+  assertEquals(decide(OPEN, 9, newcomer).kind, "admit");
 });
 
 testOnce("decide() names the first rule that a connection breaks, and its limit", () => {
   const rules = { ...OPEN, maxConnections: 5, maxConnectionsPerIp: 2, allowed: (of: Deno.Addr) => of !== DENIED };
   const of = (active: number, addr: Deno.Addr, connections: number) =>
-    decide(rules, { active, dueMs: 0, newcomer: { addr, connections, tooFast: false, penalized: false } });
+    decide(rules, active, { addr, connections, tooFast: false, penalized: false });
   assertEquals(of(5, DENIED, 2), { kind: "reject", reason: "denied" });
   assertEquals(of(5, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections", limit: 5 });
   assertEquals(of(4, addr("192.0.2.1"), 2), { kind: "reject", reason: "max-connections-per-ip", limit: 2 });
   assertEquals(of(4, addr("192.0.2.1"), 1), { kind: "admit" });
 });
 
-testOnce("decide() makes connections wait at capacity if atCapacity says so", () => {
+testOnce("Admission makes connections wait at capacity if atCapacity says so", () => {
   const rules = { ...OPEN, maxConnections: 5, atCapacity: "wait" } as const;
-  assertEquals(decide(rules, { active: 5, dueMs: 0 }), { kind: "wait", ms: Infinity });
-  assertEquals(decide(rules, { active: 4, dueMs: 0 }), { kind: "admit" });
+  const admission = new Admission(rules, () => 0);
+  for (let i = 0; i < 5; i++) admission.enter(addr("192.0.2.1"));
+  assertEquals(admission.delay(), Infinity);
+  admission.leave(addr("192.0.2.1"));
+  assertEquals(admission.delay(), 0);
 });
 
 testOnce("Admission lets in acceptRate connections at once, and then acceptRate a second", () => {
@@ -118,7 +120,7 @@ testOnce("decide() rejects a client above acceptRatePerIp before any rule that c
   const rules = { ...OPEN, maxConnections: 5, acceptRatePerIp: 3, allowed: () => false };
   const newcomer = { addr: DENIED, connections: 0, tooFast: true, penalized: false };
   const expected = { kind: "reject", reason: "accept-rate-per-ip", limit: 3 } as const;
-  assertEquals(decide(rules, { active: 5, dueMs: 0, newcomer }), expected);
+  assertEquals(decide(rules, 5, newcomer), expected);
 });
 
 testOnce(
