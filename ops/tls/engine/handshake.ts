@@ -91,7 +91,7 @@ async function complete(transport: Transport, session: Session, received: number
     session.check();
     return new EngineTransport(transport, session);
   } catch (error) {
-    session.fail(error);
+    session.failed(error);
     await sendAlert(transport, session);
     session.free();
     throw session.failure;

@@ -47,7 +47,7 @@ export class Session implements EngineOwner {
     this.#askedFor = options.serverName;
     if (verifier !== undefined) this.#records = new RecordCutter();
     this.#engine = new Engine(Wrap, options, this);
-    this.output = new Output(transport, this.#engine, (error) => this.fail(error));
+    this.output = new Output(transport, this.#engine, (error) => this.failed(error));
   }
 
   /** What the handshake has agreed on; undefined until it is done. */
@@ -70,8 +70,8 @@ export class Session implements EngineOwner {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** Keeps an error, if it is the first. */
-  fail(error: unknown): void {
+  /** Keeps an error, if it is the first; called also by the engine. */
+  failed(error: unknown): void {
     this.#failure ??= error;
   }
 
@@ -126,11 +126,6 @@ export class Session implements EngineOwner {
     }
   }
 
-  /** Called by the engine. */
-  failed(error: Error): void {
-    this.fail(error);
-  }
-
   #feedRecords(bytes: Uint8Array, records: RecordCutter): void {
     for (const part of records.cut(bytes)) {
       this.#engine.feed(part);
@@ -150,6 +145,6 @@ export class Session implements EngineOwner {
   /** Refuses the peer. It gets nothing of what is in the output, such as a session that it could resume. */
   #refuse(error: unknown): void {
     this.output.stop();
-    this.fail(error);
+    this.failed(error);
   }
 }

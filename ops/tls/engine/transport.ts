@@ -86,7 +86,7 @@ export class EngineTransport extends Forwarding {
       this.#session.end();
       output.flush();
     }
-    this.#session.fail(new Deno.errors.Interrupted("The connection was closed"));
+    this.#session.failed(new Deno.errors.Interrupted("The connection was closed"));
     this.#session.free();
     // The write of close_notify begins in a later turn.
     if (tell) setImmediate(() => closeQuietly(this.inner));
@@ -107,7 +107,7 @@ export class EngineTransport extends Forwarding {
   #reset(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#session.fail(new Deno.errors.Interrupted("The connection was reset"));
+    this.#session.failed(new Deno.errors.Interrupted("The connection was reset"));
     this.#session.free();
     resetQuietly(this.inner);
   }
@@ -164,12 +164,12 @@ export class EngineTransport extends Forwarding {
 
   /** Input may end only after close_notify: otherwise an attacker on the network could cut a line short. */
   #cutOff(): unknown {
-    this.#session.fail(new Deno.errors.UnexpectedEof("The peer ended the connection without TLS's close_notify"));
+    this.#session.failed(new Deno.errors.UnexpectedEof("The peer ended the connection without TLS's close_notify"));
     return this.#session.failure;
   }
 
   #failed(error: unknown): never {
-    this.#session.fail(error);
+    this.#session.failed(error);
     throw this.#session.failure;
   }
 
