@@ -7,7 +7,7 @@
 import type { ConnLimits, ConnOptions } from "./internal/api/conn_options.ts";
 import type { Expiry } from "./internal/time/expiry.ts";
 import { ConnectionClosedError, ignoreErrors, LimitError, showAs } from "./internal/api/errors.ts";
-import type { ClosedEvent, ConnInfo } from "./internal/api/events.ts";
+import type { ClosedEvent, ConnInfo, Traffic } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
 import { sourceOf } from "./internal/conn/input.ts";
@@ -49,7 +49,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.remoteAddr = transport.remoteAddr;
     this.closed = new Promise((resolve) => this.#resolveClosed = resolve);
     this.#host = host;
-    this.#since = host.alarms.clock.now();
+    this.#since = host.clock.now();
     this.#parts = new Parts(transport, host, limits, this);
   }
 
@@ -98,7 +98,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   /** Lines and bytes so far. */
-  get totals(): { lines: number; bytesIn: number; bytesOut: number } {
+  get totals(): Traffic {
     return this.#parts.totals;
   }
 
@@ -155,6 +155,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Closes gracefully, as the handler asked: a line that is being answered gets its reply first. */
   close({ lastWord, detail }: CloseOptions = {}): void {
     if (lastWord !== undefined) encodeLine(lastWord, this.#parts.cutter.framing);
+    this.#parts.callerDone();
     if (this.writingEnded !== undefined || this.#end.closing) return;
     this.#end.closing = true;
     this.#end.lastWord = lastWord;
@@ -186,7 +187,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** Ends the connection to free its memory. The peer gets its last line, unless replies still wait before it. */
   giveWay(): void {
     const { outbox, reader } = this.#parts;
-    if (outbox.size > 0) return this.abort("memory", undefined, true);
+    if (outbox.size > 0) return this.abort("memory");
     const { wanting } = reader;
     reader.free();
     this.#stop("memory");
@@ -263,7 +264,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#parts.outbox.close(this.#end.reason!, true);
     this.#aborter.abort(this.#end.reason);
     (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
-    const durationMs = this.#host.alarms.clock.now() - this.#since;
+    const durationMs = this.#host.clock.now() - this.#since;
     this.#resolveClosed(this.#end.event(this, this.totals, durationMs));
   }
 
@@ -295,11 +296,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     // The peer is gone. If a write has found that, a read of the handshake is outstanding, and there can be no other.
     if (isReset(error)) this.abort(reason, error);
     else this.#leave(reason, error);
-  }
-
-  /** `maxLines` lines have come. */
-  enough(): void {
-    this.finish("max-lines");
   }
 
   /** A line that was too long has been discarded. */

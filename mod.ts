@@ -67,7 +67,7 @@
 export { ByteLimitStream, type ByteLimitStreamOptions } from "./internal/lines/byte_limit_stream.ts";
 export type { Clock } from "./internal/api/serve_options.ts";
 export type { ConnOptions } from "./internal/api/conn_options.ts";
-export type { ServerStats, Traffic } from "./internal/server/counters.ts";
+export type { ServerStats } from "./internal/server/counters.ts";
 export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
 export type * from "./internal/api/events.ts";
 export type { Framing, LineEnd } from "./internal/api/framing.ts";

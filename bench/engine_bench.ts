@@ -30,7 +30,7 @@ for (const [name, [count, bytes]] of Object.entries(BLOCKS)) {
   const outbox = new Outbox(
     transport,
     { writing() {}, grown() {}, wrote() {} },
-    { holdOutput() {}, stuck: false },
+    { holdOutput() {}, output: 0, stuck: false },
     owner,
   );
 

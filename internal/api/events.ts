@@ -33,8 +33,18 @@ export interface AcceptedEvent {
   readonly conn: ConnInfo;
 }
 
+/** The input and output of one or more connections. */
+export interface Traffic {
+  /** The number of whole lines read. */
+  readonly lines: number;
+  /** The number of bytes read. */
+  readonly bytesIn: number;
+  /** The number of bytes written. */
+  readonly bytesOut: number;
+}
+
 /** A connection has ended, and its transport is closed. */
-export interface ClosedEvent {
+export interface ClosedEvent extends Traffic {
   /** The kind of event. */
   readonly type: "closed";
   /** The connection. */
@@ -48,12 +58,6 @@ export interface ClosedEvent {
   readonly error?: unknown;
   /** The handler's own word for the end, from `conn.close` or `conn.setDeadline`. */
   readonly detail?: string;
-  /** The number of whole lines read. */
-  readonly lines: number;
-  /** The number of bytes read. */
-  readonly bytesIn: number;
-  /** The number of bytes written. */
-  readonly bytesOut: number;
   /** The time from its acceptance to its end, in milliseconds. */
   readonly durationMs: number;
 }

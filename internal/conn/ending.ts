@@ -6,7 +6,7 @@
  */
 
 import { type ConnLimits, limitOf } from "../api/conn_options.ts";
-import type { ClosedEvent, ConnInfo } from "../api/events.ts";
+import type { ClosedEvent, ConnInfo, Traffic } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import { type CloseReason, hasLastWords } from "../api/reasons.ts";
 import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
@@ -14,8 +14,6 @@ import type { Transport } from "../api/transport.ts";
 import { encodeLine } from "../lines/text.ts";
 import { TURNS } from "../time/turns.ts";
 import type { FinishReason } from "../io/finishing.ts";
-
-type Traffic = Pick<ClosedEvent, "lines" | "bytesIn" | "bytesOut">;
 
 /** What is known of the end of a connection. */
 export class Ending {

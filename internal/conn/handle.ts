@@ -55,8 +55,6 @@ export interface HandleParts {
   startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo>;
   /** This side has ended. */
   sideEnded(): void;
-  /** The handler has closed the connection. */
-  closed(): void;
 }
 
 /** The handler's view of a connection. It calls the input and the outbox directly. */
@@ -210,7 +208,6 @@ export class Handle<Data> implements Conn<Data> {
   close(options: CloseOptions = {}): void {
     checkCloseOptions(options);
     this.#core.close(options);
-    this.#parts.closed();
   }
 
   setLimits(limits: ConnOptions): void {
@@ -219,7 +216,7 @@ export class Handle<Data> implements Conn<Data> {
 
   setFraming(framing: Partial<Framing>): void {
     this.#cutter.framing = resolveFraming(framing, this.#cutter.framing);
-    this.#input?.lookAgain();
+    this.#input?.reader.lookAgain();
   }
 
   setDeadline(milliseconds: number, detail?: string): void {

@@ -11,7 +11,6 @@ import type { ReadOptions } from "../api/handlers.ts";
 import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import { SHARE_LINES } from "../time/turns.ts";
 import type { Expiry } from "../time/expiry.ts";
 import type { Body, Wanted } from "./wanted.ts";
 import type { Breach } from "../api/reasons.ts";
@@ -79,8 +78,7 @@ export class Input {
   readonly cutter: LineCutter;
   readonly #clocks: ConnectionClocks;
   readonly #owner: InputOwner;
-  #busy = false;
-  /** What the current read waits for, and the read itself. */
+  /** What the current read waits for, undefined if there is none; and the read itself. */
   #wanted: Wanted<unknown> | undefined;
   #reading: Promise<unknown> | undefined;
   /** The last of the reads that wait for others that were given up, or what keeps the handler from reading. */
@@ -139,7 +137,7 @@ export class Input {
 
   /** How many pieces of input that have come may be taken without waiting for a turn, if the handler may read. */
   get #atOnce(): number {
-    const free = !this.#busy && this.#queued === undefined && this.#body === undefined;
+    const free = this.#wanted === undefined && this.#queued === undefined && this.#body === undefined;
     return free && this.#toSkip === 0 ? this.reader.atOnce : 0;
   }
 
@@ -170,7 +168,7 @@ export class Input {
   batchFrom(line: string): string[] {
     const batch = [line];
     // A line that is too long is left for the next read: what the peer is told of it comes behind the replies to these.
-    this.cutter.nextLines(batch, Math.min(this.reader.atOnce, SHARE_LINES - 1));
+    this.cutter.nextLines(batch, this.reader.atOnce);
     this.#forgetSearch();
     if (batch.length > 1) this.reader.gaveLines(batch.length - 1);
     return batch;
@@ -297,11 +295,6 @@ export class Input {
     this.#toldOf ??= told.then(() => this.#toldOf = undefined);
   }
 
-  /** The framing or the limits have changed, also for what has come. */
-  lookAgain(): void {
-    this.reader.lookAgain();
-  }
-
   #interrupt(error: unknown): void {
     if (this.#wanted === undefined) return;
     this.#interruption = { error };
@@ -324,7 +317,7 @@ export class Input {
    */
   read<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
     if (this.#refuses(body)) return Promise.reject(busy());
-    if (!this.#busy && this.#queued === undefined) return this.#start(wanted, options, body);
+    if (this.#wanted === undefined && this.#queued === undefined) return this.#start(wanted, options, body);
     const queued: QueuedRead = {
       read: undefined,
       isGivenUp: () => (options?.signal?.aborted ?? false) || (wanted.abandoned?.() ?? false) || this.#body !== body,
@@ -350,7 +343,6 @@ export class Input {
     // If it has waited, a body may have been begun or cancelled meanwhile, or TLS.
     const isKept = this.#body !== body || this.#queued === RESERVED;
     if (isKept) return Promise.reject(wanted.abandoned?.() ? released() : busy());
-    this.#busy = true;
     this.#wanted = wanted;
     const { timeout, signal } = options ?? {};
     if (signal !== undefined) this.#listenTo(signal);
@@ -364,9 +356,9 @@ export class Input {
   #refuses(body?: Body): boolean {
     if (this.#body !== body) return true;
     if (this.#queued !== undefined) return !this.#queued.isGivenUp();
-    if (!this.#busy) return false;
+    if (this.#wanted === undefined) return false;
     this.dropAbandoned();
-    return this.#wanted === undefined || this.#interruption === undefined;
+    return this.#interruption === undefined;
   }
 
   /** A clock has expired; returns whether that is none of the peer's, because the handler works and waits for no read. */
@@ -445,7 +437,6 @@ export class Input {
   #settle(timeout: number | undefined, handlerAt: number | undefined): void {
     this.#removeAbortListener?.();
     this.#removeAbortListener = undefined;
-    this.#busy = false;
     this.#wanted = this.#reading = undefined;
     this.#forgetSearch();
     if (timeout !== undefined) this.#clocks.limitRead(undefined);

@@ -6,7 +6,7 @@
 
 import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
-import type { HandlerErrorEvent } from "../api/events.ts";
+import type { HandlerErrorEvent, Traffic } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { Conn, ConnHandler, ConnPhase, ConnStats, LineHandler } from "../api/handlers.ts";
 import type { Breach, CloseReason } from "../api/reasons.ts";
@@ -159,14 +159,14 @@ export class Parts<Data> {
   }
 
   /** Lines and bytes so far. */
-  get totals(): { lines: number; bytesIn: number; bytesOut: number } {
+  get totals(): Traffic {
     return { lines: this.reader.lineCount, bytesIn: this.reader.byteCount, bytesOut: this.outbox.bytesOut };
   }
 
   /** The same, with times, and what the connection waits for. */
   stats(phase: ConnPhase, since: number, detail: string | undefined): ConnStats {
     const { idleMs, waitsFor } = this.clocks;
-    const ageMs = this.#host.alarms.clock.now() - since;
+    const ageMs = this.#host.clock.now() - since;
     return { ...this.totals, ageMs, idleMs, phase, waitsFor, ...(detail !== undefined && { detail }) };
   }
 
@@ -246,8 +246,8 @@ export class Parts<Data> {
     if (reader.endReason === "end") this.#caller.resolve();
   }
 
-  /** The handler has closed the connection. */
-  closed(): void {
+  /** The caller of `connect`, if that is what uses the connection, needs it no longer. */
+  callerDone(): void {
     this.#caller?.resolve();
   }
 
@@ -320,6 +320,6 @@ export class Parts<Data> {
     this.reader.setLimits(before, limits, this.#host.clock);
     if (limits.maxLines !== before.maxLines) this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.#answers?.limitsChanged();
-    this.#input?.lookAgain();
+    this.reader.lookAgain();
   }
 }

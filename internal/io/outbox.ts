@@ -35,7 +35,7 @@ const BLIND_PERIODS = 3;
 const FREE_BYTES = OUTPUT_BYTES[0];
 
 type WriteClocks = Pick<ConnectionClocks, "writing" | "grown" | "wrote">;
-type WriteMemory = Pick<Account, "holdOutput" | "stuck">;
+type WriteMemory = Pick<Account, "holdOutput" | "output" | "stuck">;
 /** What the outbox uses of a transport. */
 type WriteTransport = Pick<Transport, "write" | "closeWrite" | "setNoDelay" | "progress" | "heldBytes">;
 
@@ -98,8 +98,6 @@ export class Outbox {
   #bytesBefore = 0;
   #periods = 0;
   #taken = 0;
-  /** The number of bytes that `holdOutput` was last told. */
-  #accounted = 0;
 
   /**
    * @param transport Where the bytes go.
@@ -154,7 +152,7 @@ export class Outbox {
     // handshakes could fill the memory, and make all other connections wait.
     if (this.#held !== undefined) this.#memory.stuck = true;
     // The block that is being written may have been too small to be timed for this.
-    else if (this.#accounted > 0 && this.closed === undefined && !this.#memory.stuck) this.#clocks.grown();
+    else if (this.#memory.output > 0 && this.closed === undefined && !this.#memory.stuck) this.#clocks.grown();
   }
 
   /** Adds bytes without a copy if nothing else waits: the caller must not change them until they have been sent. */
@@ -276,7 +274,7 @@ export class Outbox {
   #restartClock(): void {
     this.#bytesBefore = this.bytesOut;
     this.#periods = this.#taken = 0;
-    this.#startPeriod(this.#accounted > 0);
+    this.#startPeriod(this.#memory.output > 0);
   }
 
   #startPeriod(large: boolean): void {
@@ -471,7 +469,7 @@ export class Outbox {
   #account(): void {
     const waiting = this.#blocks.size > 0;
     const bytes = waiting ? Math.max(0, this.#blocks.held - FREE_BYTES) + heldBytes(this.transport) : 0;
-    if (bytes !== this.#accounted) this.#memory.holdOutput(this.#accounted = bytes);
+    if (bytes !== this.#memory.output) this.#memory.holdOutput(bytes);
   }
 
   #wakeWriters(): void {

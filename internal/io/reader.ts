@@ -12,7 +12,7 @@ import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
 import { ignoreErrors } from "../api/errors.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
-import { type Breach, isBreach } from "../api/reasons.ts";
+import { isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
@@ -21,11 +21,9 @@ import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURN_BYTES, TURNS } fro
 /** The connection, which the reader notifies. */
 export interface ReaderOwner {
   /** `maxLines` lines have come. */
-  enough(): void;
+  finish(reason: "max-lines"): void;
   /** A read has failed. */
   failed(error: unknown): void;
-  /** Something was wrong with the input, which has ended. `atOnce` tells whether the signal may abort at once. */
-  breached(breach: Breach, atOnce: boolean): void;
   /** There is no more input for the line handler to answer. */
   handlerSettled(): void;
   /** The line handler has failed. */
@@ -43,7 +41,7 @@ export interface Answerer {
 }
 
 /** A call of a conversation handler that waits. */
-interface Waiter extends Pick<PromiseWithResolvers<boolean>, "resolve" | "reject"> {
+interface Waiter extends Pick<PromiseWithResolvers<void>, "resolve" | "reject"> {
   /** The read that it waits for; undefined while it waits for something else. */
   read: Promise<number | null> | undefined;
   /** Whether it waits for input. */
@@ -99,8 +97,6 @@ export class Reader {
   #waiter: Waiter | undefined;
   /** The read that has the callbacks of `#readNow`. */
   #followed: Promise<number | null> | undefined;
-  /** The number of bytes that `holdInput` was last told. */
-  #held = 0;
   /**
    * Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. The work
    * begins at random, so that connections that began together do not all yield in the same round of the event loop.
@@ -184,7 +180,7 @@ export class Reader {
   /** Ends reading, and frees the memory of the input. */
   free(): void {
     this.stop();
-    this.#memory.holdInput(this.#held = 0);
+    this.#memory.holdInput(0);
     if (this.lent) return;
     // During an outstanding read, the kernel may still write into the buffer.
     if (this.outstanding === undefined) this.input.free();
@@ -229,11 +225,11 @@ export class Reader {
    *
    * @param awaited What has begun and is waited for; undefined if nothing has begun.
    * @param mostBytes Maximum size of what it waits for, in bytes.
-   * @returns Whether there is something new: bytes, or the end of the peer's side. False if there will be no more.
-   * Rejects if {@linkcode interrupt} is called meanwhile.
+   * @returns When there is something new: bytes, or the end of the peer's side; or when there will be no more. Rejects
+   * if {@linkcode interrupt} is called meanwhile.
    */
-  more(awaited: Awaited | undefined, mostBytes: number): Promise<boolean> {
-    if (this.over) return Promise.resolve(false);
+  more(awaited: Awaited | undefined, mostBytes: number): Promise<void> {
+    if (this.over) return Promise.resolve();
     this.awaited = awaited;
     this.#mostBytes = mostBytes;
     return new Promise((resolve, reject) =>
@@ -256,14 +252,14 @@ export class Reader {
   }
 
   /**
-   * Makes a wait of the handler end early if reading is over, with `false`, or if it is interrupted.
+   * Makes a wait of the handler end early if reading is over, or with an error if it is interrupted.
    *
    * @param wait What the handler waits for; it never rejects.
    */
-  interruptible(wait: Promise<unknown>): Promise<boolean> {
+  interruptible(wait: Promise<unknown>): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject, read: undefined, forInput: false };
-      wait.then(() => resolve(true));
+      wait.then(() => resolve());
     });
   }
 
@@ -280,7 +276,7 @@ export class Reader {
     if (waiter?.forInput !== true) return;
     this.#stopWaiting();
     this.#waiter = undefined;
-    waiter.resolve(true);
+    waiter.resolve();
   }
 
   #stopWaiting(): void {
@@ -290,7 +286,7 @@ export class Reader {
 
   /** Settles a wait of the handler when reading is over. */
   #wake(): void {
-    this.#waiter?.resolve(false);
+    this.#waiter?.resolve();
     this.#waiter = undefined;
   }
 
@@ -330,14 +326,14 @@ export class Reader {
 
   #readNow(waiter: Waiter): void {
     const read = this.over ? undefined : this.#wait();
-    if (read === undefined) return waiter.resolve(false);
+    if (read === undefined) return waiter.resolve();
     waiter.read = read;
     // A read that was interrupted is still outstanding, and has its callbacks: more of them would be kept with it.
     if (this.#followed === read) return;
     this.#followed = read;
     read.then((count) => this.#arrived(read, count), (error) => {
       if (this.#followed === read) this.#followed = undefined;
-      if (this.#waiter?.read === read) this.#readFailed(read, error);
+      if (this.#waiter?.read === read) this.#failed(error);
       // Otherwise it has been given away.
       else if (this.outstanding === read) this.#failedUnread(error);
     });
@@ -349,18 +345,12 @@ export class Reader {
     // If nothing waits, the bytes stay in `outstanding`, for whatever reads next.
     if (waiter?.read !== read) return;
     try {
-      if (!this.#readSettled(read, count)) return waiter.resolve(false);
+      if (!this.#readSettled(read, count)) return waiter.resolve();
       this.#clocks.rest();
       this.#came(waiter);
     } catch (error) {
-      this.#readFailed(read, error);
+      this.#failed(error);
     }
-  }
-
-  #readFailed(read: Promise<number | null>, error: unknown): void {
-    const waiter = this.#waiter;
-    this.#failed(error);
-    if (waiter?.read === read) waiter.resolve(false);
   }
 
   /** A read has failed for which no read of the handler waits. If what had come before is kept, the read after it fails. */
@@ -373,8 +363,8 @@ export class Reader {
   /** Something new has come, which the handler gets when there is memory for its replies. */
   #came(waiter: Waiter): void {
     this.wanting = false;
-    if (this.#mustWait) this.#room().then(() => waiter.resolve(!this.stopped));
-    else waiter.resolve(!this.stopped);
+    if (this.#mustWait) this.#room().then(() => waiter.resolve());
+    else waiter.resolve();
   }
 
   async #paced(): Promise<void> {
@@ -495,7 +485,7 @@ export class Reader {
 
   /** Reports how much memory the input takes. */
   #holdInput(): void {
-    if (this.input.extraBytes !== this.#held) this.#memory.holdInput(this.#held = this.input.extraBytes);
+    if (this.input.extraBytes !== this.#memory.input) this.#memory.holdInput(this.input.extraBytes);
   }
 
   /** Frees the input's buffer if memory is short and nothing is in it: the handler may work for long. */
@@ -529,6 +519,6 @@ export class Reader {
   /** Counts whole lines that have come. */
   came(lines: number): void {
     this.lineCount += lines;
-    if (this.lineCount >= this.maxLines) this.#owner.enough();
+    if (this.lineCount >= this.maxLines) this.#owner.finish("max-lines");
   }
 }

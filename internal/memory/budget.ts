@@ -20,9 +20,10 @@ export class Account implements Member {
   /** Bytes that count against the limit, and bytes of output; written by {@linkcode Budget} alone. */
   bytes = 0;
   output = 0;
+  /** Bytes of unfinished input; written by {@linkcode holdInput} alone. */
+  input = 0;
   readonly holder: Holder;
   readonly budget: Budget;
-  #input = 0;
   #stuck = false;
 
   constructor(budget: Budget, holder: Holder) {
@@ -37,8 +38,8 @@ export class Account implements Member {
 
   /** Sets how many bytes the unfinished input takes. */
   holdInput(bytes: number): void {
-    if (bytes === this.#input) return;
-    this.#input = bytes;
+    if (bytes === this.input) return;
+    this.input = bytes;
     this.#set();
   }
 
@@ -59,7 +60,7 @@ export class Account implements Member {
   }
 
   #set(output = this.output): void {
-    this.budget.set(this, this.#stuck ? this.#input + output : this.#input, output);
+    this.budget.set(this, this.#stuck ? this.input + output : this.input, output);
   }
 }
 

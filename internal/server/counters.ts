@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ClosedEvent } from "../api/events.ts";
+import type { ClosedEvent, Traffic } from "../api/events.ts";
 import { CLOSE_REASONS, type CloseReason } from "../api/reasons.ts";
 
 /** Maximum number of details that are counted by themselves: a handler could make them of what its peer sends. */
@@ -12,16 +12,6 @@ const MAX_DETAILS = 100;
 
 /** Maximum length of such a detail, in characters: it is kept until the server's end, and each status has it. */
 const MAX_DETAIL_LENGTH = 100;
-
-/** The input and output of one or more connections. */
-export interface Traffic {
-  /** The number of whole lines read. */
-  readonly lines: number;
-  /** The number of bytes read. */
-  readonly bytesIn: number;
-  /** The number of bytes written. */
-  readonly bytesOut: number;
-}
 
 /** The counters of a server since its start. `accepted` is always `active` plus the sum of `closed`. */
 export interface ServerStats extends Traffic {
@@ -76,9 +66,10 @@ export class Counters {
   readonly #traffic = { lines: 0, bytesIn: 0, bytesOut: 0 };
 
   /** Counts a connection that has ended. */
-  ended({ reason, detail }: Pick<ClosedEvent, "reason" | "detail">, traffic: Traffic): void {
+  ended(event: ClosedEvent): void {
+    const { reason, detail } = event;
     this.closed[reason]++;
-    addTo(this.#traffic, traffic);
+    addTo(this.#traffic, event);
     if (detail === undefined) return;
     const fits = detail.length <= MAX_DETAIL_LENGTH && this.#details.size < MAX_DETAILS;
     const name = fits || this.#details.has(detail) ? detail : "other";

@@ -15,7 +15,7 @@ import type { Awaited, Expiry, Timeouts } from "./expiry.ts";
 const JITTER = 0.1;
 
 /** Time for which a handler works without reading before the server checks for a reset by the peer, in milliseconds. */
-export const READ_AHEAD_MS = 250;
+const READ_AHEAD_MS = 250;
 
 /** Time that a body has before `minBytesPerSecond` applies, in milliseconds. */
 const RATE_GRACE_MS = 5000;
@@ -306,7 +306,7 @@ export class ConnectionClocks implements Sleeper {
     this.#writing = false;
     this.#writeAt = Infinity;
     if (!backlog) this.#stuckAt = undefined;
-    if (this.#handlerAt !== Infinity) this.#startHandler();
+    this.handlerActed();
     this.#restartIdle();
   }
 
@@ -372,9 +372,8 @@ export class ConnectionClocks implements Sleeper {
 
   wake(now: number): void {
     if (this.#readAheadAt <= now) this.#once("read-ahead", () => this.#readAheadAt = Infinity);
-    else if (this.#readAt !== undefined && this.#readAt <= now) {
-      this.#once("read-timeout", () => this.#readAt = undefined);
-    } else if (isDue(this.#stuckAt, now)) this.#once("stuck", () => this.#stuckAt = undefined);
+    else if (isDue(this.#readAt, now)) this.#once("read-timeout", () => this.#readAt = undefined);
+    else if (isDue(this.#stuckAt, now)) this.#once("stuck", () => this.#stuckAt = undefined);
     else if (isDue(this.#ageAt, now) && !(this.#aged && this.#atWork)) {
       this.#ageAt = now + OVERDUE_MS;
       if (!this.#aged) this.#once("max-age", () => this.#aged = true);

@@ -88,7 +88,7 @@ export class Registry {
   #end(supervisor: Supervisor, event: ClosedEvent): void {
     if (!this.#open.delete(event.conn.id)) return;
     supervisor.active--;
-    this.counters.ended(event, event);
+    this.counters.ended(event);
     this.#hooks.emit(event);
     this.#hooks.left(event.conn.remoteAddr);
   }

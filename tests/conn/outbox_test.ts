@@ -65,12 +65,12 @@ class Kernel {
   }
 
   /** The bytes of output that `holdOutput` was last told. */
-  held = 0;
+  output = 0;
 
   stuck = false;
 
   holdOutput(bytes: number) {
-    this.held = bytes;
+    this.output = bytes;
   }
 }
 
@@ -305,10 +305,10 @@ test("Outbox counts what its transport holds while something waits, and not whil
   const outbox = outboxTo(kernel);
   outbox.add("reply");
   const flushed = outbox.flush();
-  assertEquals(kernel.held, 16_000);
+  assertEquals(kernel.output, 16_000);
   kernel.open();
   await flushed;
-  assertEquals(kernel.held, 0);
+  assertEquals(kernel.output, 0);
 });
 
 test("Outbox counts long text that waits, also before it has to be encoded", () => {
@@ -316,7 +316,7 @@ test("Outbox counts long text that waits, also before it has to be encoded", () 
   const outbox = outboxTo(kernel);
   outbox.post("first");
   outbox.post("x".repeat(4096));
-  assert(kernel.held >= 4096, `${kernel.held}`);
+  assert(kernel.output >= 4096, `${kernel.output}`);
   kernel.open();
 });
 

@@ -12,7 +12,7 @@ Deno.test("Outbox sends a full block before the turn ends in which it was posted
   const outbox = new Outbox(
     transport,
     { writing() {}, grown() {}, wrote() {} },
-    { holdOutput() {}, stuck: false },
+    { holdOutput() {}, output: 0, stuck: false },
     owner,
   );
   outbox.post("The first leaves at once.\n");
