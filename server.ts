@@ -23,7 +23,7 @@ import { showAs } from "./internal/api/errors.ts";
 import type { ConnLimits } from "./internal/api/conn_options.ts";
 import { Drain } from "./internal/server/drain.ts";
 import { Counters, type ServerStats } from "./internal/server/counters.ts";
-import type { ClosedEvent, ServerEvent, ShutdownReport } from "./internal/api/events.ts";
+import type { ClosedEvent, DrainingEvent, LameDuckEvent, ShutdownReport } from "./internal/api/events.ts";
 import type { Conn, ConnHandler, LineHandler } from "./internal/api/handlers.ts";
 import { MisdirectedTransport } from "./internal/lines/misdirected.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
@@ -85,18 +85,14 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     // Not with `this.clock`: unref() must not stop the timer of a shutdown that the caller awaits.
     this.#drain = new Drain(this.#conns, clock, {
       delayed: (delayMs) => {
-        this.#enterState("lame-duck", { type: "lame-duck", delayMs });
+        this.#enterState({ type: "lame-duck", delayMs });
         this.resume();
       },
       begin: () => this.#stopping.abort(),
       waiting: () => this.reports.emit({ type: "waiting", active: this.active }),
     });
     const listeners = [options.listener ?? Deno.listen({ hostname, port })].flat();
-    this.#acceptors = new Acceptors(listeners, this.clock, {
-      delay: () => this.#entrance.delay(),
-      failed: (error, retryMs) => this.#entrance.acceptFailed(error, retryMs),
-      accepted: (transport) => this.#entrance.enter(transport),
-    });
+    this.#acceptors = new Acceptors(listeners, this.clock, this.#entrance);
     this.addrs = this.#acceptors.addrs;
     for (const addr of this.addrs) this.reports.listening(addr);
     this.#stopping.signal.addEventListener("abort", () => this.#close().then(this.#report.resolve));
@@ -152,16 +148,16 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   }
 
   pause(): void {
-    if (!this.paused && this.#accepts) this.#setPaused(true, { type: "paused" });
+    if (!this.paused && this.#accepts) this.#setPaused(true);
   }
 
   resume(): void {
-    if (this.paused && this.#accepts) this.#setPaused(false, { type: "resumed" });
+    if (this.paused && this.#accepts) this.#setPaused(false);
   }
 
-  #setPaused(paused: boolean, event: ServerEvent): void {
+  #setPaused(paused: boolean): void {
     this.#entrance.paused = paused;
-    this.reports.emit(event);
+    this.reports.emit({ type: paused ? "paused" : "resumed" });
     this.madeRoom();
   }
 
@@ -185,9 +181,9 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     return this.#report.promise;
   }
 
-  #enterState(state: ServerState, event: ServerEvent): void {
+  #enterState(event: LameDuckEvent | DrainingEvent): void {
     // Set before any hook is called: a hook may call `shutdown` again.
-    this.#state = state;
+    this.#state = event.type;
     this.reports.emit(event);
   }
 
@@ -224,7 +220,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     }
     this.#conns.delete(conn);
     this.#entrance.leave(conn.remoteAddr);
-    this.#counters.ended(event, event);
+    this.#counters.ended(event);
     this.reports.emit(event);
     // Called last: it may admit the next connection at once, whose `accepted` event must follow this `closed` event.
     this.madeRoom();
@@ -273,7 +269,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   async #close(): Promise<ShutdownReport> {
     const since = this.clock.now();
     const before = { ...this.#counters.closed };
-    this.#enterState("draining", { type: "draining", active: this.active });
+    this.#enterState({ type: "draining", active: this.active });
     const released = this.#acceptors.close(this.#drain.late);
     this.#entrance.paused = false;
     this.#entrance.close();

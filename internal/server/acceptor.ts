@@ -18,7 +18,7 @@ export interface AcceptorHooks {
    */
   delay(): number;
   /** `accept` threw; the acceptor tries again after `retryMs` milliseconds. */
-  failed(error: unknown, retryMs: number): void;
+  acceptFailed(error: unknown, retryMs: number): void;
 }
 
 /**
@@ -75,7 +75,7 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         if (this.#closed) break;
         if (error instanceof Deno.errors.BadResource) throw error;
         const retryMs = this.#backoff.next(error);
-        this.#hooks.failed(error, retryMs);
+        this.#hooks.acceptFailed(error, retryMs);
         if (retryMs > 0) await this.#wait(retryMs);
       }
     }
@@ -117,7 +117,7 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
 /** The functions that the acceptors of a server call. */
 export interface AcceptorsHooks extends AcceptorHooks {
   /** A connection was accepted, and there is room for it. */
-  accepted(transport: Transport): void;
+  enter(transport: Transport): void;
 }
 
 /** A connection that was accepted when there was no room any more. */
@@ -226,7 +226,7 @@ export class Acceptors {
     for await (const transport of acceptor) {
       // The acceptors were closed just after this connection was accepted: it has no owner.
       if (this.#closed) closeQuietly(transport);
-      else if (this.#held.length === 0 && this.#hooks.delay() <= 0) this.#hooks.accepted(transport);
+      else if (this.#held.length === 0 && this.#hooks.delay() <= 0) this.#hooks.enter(transport);
       else await this.#hold(transport);
     }
   }
@@ -250,7 +250,7 @@ export class Acceptors {
         return;
       }
       const { transport, over } = this.#held.shift()!;
-      this.#hooks.accepted(transport);
+      this.#hooks.enter(transport);
       over();
     }
   }

@@ -147,7 +147,7 @@ class InWorker<Data> {
       const server = this.#server = this.#serve(setup, listener);
       if (setup.paused) server.pause();
       for (const message of this.#early.splice(0)) this.take(message);
-      this.#batcher.add({ type: "ready", addrs: server.addrs });
+      this.#batcher.add({ type: "ready" });
     } catch (error) {
       this.#fail(error);
     }

@@ -5,7 +5,7 @@
  */
 
 import { checkOptions } from "../../internal/api/check.ts";
-import type { ConnInfo, ServerEvent, ShutdownReport } from "../../internal/api/events.ts";
+import type { ConnInfo, DrainingEvent, LameDuckEvent, ShutdownReport } from "../../internal/api/events.ts";
 import { resolveShutdown, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
 import { checkData } from "../../internal/lines/text.ts";
 import type { ServerStats } from "../../internal/server/counters.ts";
@@ -50,7 +50,7 @@ export class ParallelServer implements WorkersServer {
     this.#group = new WorkerGroup(parts, { serving: resolve, failed: reject, ended: () => this.#ended() });
     this.#drain = new Drain([], SYSTEM_CLOCK, {
       delayed: (delayMs) => {
-        this.#enterState("lame-duck", { type: "lame-duck", delayMs });
+        this.#enterState({ type: "lame-duck", delayMs });
         this.resume();
       },
       begin: () => this.#begin(),
@@ -193,8 +193,8 @@ export class ParallelServer implements WorkersServer {
     if (SYSTEM_CLOCK.now() - this.#refreshedAt >= REFRESH_MS) this.refresh();
   }
 
-  #enterState(state: ServerState, event: ServerEvent): void {
-    this.#state = state;
+  #enterState(event: LameDuckEvent | DrainingEvent): void {
+    this.#state = event.type;
     this.#group.reports.emit(event);
   }
 
@@ -203,7 +203,7 @@ export class ParallelServer implements WorkersServer {
     this.#since = SYSTEM_CLOCK.now();
     this.#closedBefore = { ...this.#group.registry.counters.closed };
     this.#group.admission.paused = false;
-    this.#enterState("draining", { type: "draining", active: this.active });
+    this.#enterState({ type: "draining", active: this.active });
     for (const options of this.#asked) this.#group.send({ type: "shutdown", options });
     this.#group.end();
     this.#drain.over.then(() => {

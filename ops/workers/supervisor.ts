@@ -7,7 +7,8 @@
 import { stripVTControlCharacters } from "node:util";
 import type { Worker as Thread } from "node:worker_threads";
 import type { Clock } from "../../internal/api/serve_options.ts";
-import { addTraffic, type Traffic } from "../../internal/server/counters.ts";
+import type { Traffic } from "../../internal/api/events.ts";
+import { addTraffic } from "../../internal/server/counters.ts";
 import { RefClock } from "../../internal/time/clock.ts";
 import { Batcher } from "./batcher.ts";
 import { type Setup, type ToMain, type Totals, type ToWorker, unpackError } from "./wire.ts";
@@ -20,7 +21,7 @@ interface SupervisorHooks {
   /** Makes what a new worker needs. */
   setup(): Setup;
   /** The worker serves. */
-  ready(supervisor: Supervisor, addrs: readonly Deno.Addr[]): void;
+  ready(supervisor: Supervisor): void;
   /** The worker has sent a message that does not concern its start or end. */
   message(supervisor: Supervisor, message: ToMain): void;
   /** The worker has ended, after an error or, without one, because it was stopped. */
@@ -180,7 +181,7 @@ export class Supervisor {
     } else if (message.type === "ready") {
       this.#cancelTimer();
       this.state = "serving";
-      this.#hooks.ready(this, message.addrs);
+      this.#hooks.ready(this);
     } else if (message.type === "failed") {
       this.#end(thread, unpackError(message.error));
     } else this.#hooks.message(this, message);

@@ -69,8 +69,7 @@ export type WireEvent = { readonly type: ServerEvent["type"]; readonly [name: st
 
 /** A message from a worker. */
 export type ToMain =
-  | { readonly type: "hello" | "pong" | "ahead" }
-  | { readonly type: "ready"; readonly addrs: readonly Deno.Addr[] }
+  | { readonly type: "hello" | "ready" | "pong" | "ahead" }
   | { readonly type: "failed"; readonly error: WireError }
   | { readonly type: "ask"; readonly key: number; readonly addr: Deno.Addr }
   | { readonly type: "event"; readonly event: WireEvent }

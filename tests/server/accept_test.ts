@@ -81,7 +81,7 @@ testOnce(
     const { listener } = inMemory();
     const transport = await (listener.connect(), listener.accept());
     const ready = Object.assign(new MemoryListener(), { accept: () => Promise.resolve(transport) });
-    const acceptor = new Acceptor(ready, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
+    const acceptor = new Acceptor(ready, SYSTEM_CLOCK, { delay: () => 0, acceptFailed() {} });
     // The first turn may be partly used up; the next one begins when the loop has gone round.
     await new Promise<void>((resolve) => setImmediate(() => resolve()));
     let heard = false;
@@ -100,7 +100,7 @@ testOnce("a connection that is accepted after the acceptor was closed is closed,
   const [asked, late] = [Promise.withResolvers<void>(), Promise.withResolvers<Transport>()];
   const accept = () => (asked.resolve(), late.promise);
   const listener = { addr: memory.addr, accept, close() {} };
-  const acceptor = new Acceptor(listener, SYSTEM_CLOCK, { delay: () => 0, failed() {} });
+  const acceptor = new Acceptor(listener, SYSTEM_CLOCK, { delay: () => 0, acceptFailed() {} });
   const next = acceptor.next();
   await asked.promise;
   acceptor.close();
