@@ -308,7 +308,10 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (!outbox.hasRoom) input?.waitFor(outbox.ready());
   }
 
-  /** Something was wrong with the input, which has ended; or it has ended where the caller of `connect` was to finish. */
+  /**
+   * Something was wrong with the input, which has ended; or a limit on the life of the connection has ended the input of
+   * the caller of `connect`, who does not return as a handler does.
+   */
   breached(reason: Breach | FinishReason, atOnce: boolean): void {
     this.#stop(reason, undefined, atOnce);
   }
@@ -339,8 +342,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Whether the input holds the beginning of what the handler waits for, or what it has not asked for for a while. */
   get holdsInput(): boolean {
-    const { wanting, unasked, lent, input } = this.#parts.reader;
-    return (wanting || unasked && !lent) && input.size > 0;
+    const { wanting, unasked, pinned, input } = this.#parts.reader;
+    return (wanting || unasked && !pinned) && input.size > 0;
   }
 }
 

@@ -265,8 +265,8 @@ export class TestClient implements Disposable {
   }
 
   /**
-   * Closes both directions; what earlier writes have not sent yet is not sent. If the client has not read everything that the server sent, this resets the connection, as
-   * with TCP.
+   * Closes both directions. Bytes that earlier writes have not sent yet are dropped. If the client has not read everything
+   * that the server sent, this resets the connection, as with TCP.
    *
    * @throws {Deno.errors.BadResource} If the connection is closed.
    */

@@ -214,7 +214,7 @@ export function admissionRules({ allow, deny, ...rules }: AdmissionLimits): Admi
 }
 
 function addressRule(allow: readonly string[] | null, deny: readonly string[] | null): (addr: Deno.Addr) => boolean {
-  // Only `null` is no list: a text that is empty must not let everybody in.
+  // Only `null` is no list: a text that is empty must not let every client in.
   const allowed = allow === null ? undefined : parseCidrs("allow", allow);
   const denied = deny === null ? undefined : parseCidrs("deny", deny);
   return (addr) => !("hostname" in addr) || !denied?.(addr) && (allowed?.(addr) ?? true);

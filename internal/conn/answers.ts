@@ -87,7 +87,7 @@ export class Answers<Data> implements Answerer {
     return this.answering && this.#limiter !== undefined;
   }
 
-  get awaited(): "line" | undefined {
+  get begun(): "line" | undefined {
     return this.#cutter.begun ? "line" : undefined;
   }
 
@@ -132,7 +132,7 @@ export class Answers<Data> implements Answerer {
     const replies = this.#handler[ANSWER_BYTES]!(lines);
     this.answering = false;
     if (replies === undefined) return this.#answerText(decodeLines(lines, dropsCr));
-    this.#reader.lent = true;
+    this.#reader.pinned = true;
     if (replies === lines) this.#outbox.lend(lines);
     else this.#outbox.add(checkBytes(replies));
     return this.#outbox.flush();

@@ -17,7 +17,10 @@ import type { FinishReason } from "../io/finishing.ts";
 
 /** What is known of the end of a connection. */
 export class Ending {
-  /** Why the connection ends: set when it leaves `open`; an abort can change it until the signal has aborted. */
+  /**
+   * Why the connection ends: set when it leaves `open`. While it is `leaving`, an abort replaces it, unless the signal has
+   * aborted.
+   */
   reason: CloseReason | undefined;
   error: unknown;
   /** Whether the handler has closed the connection. */

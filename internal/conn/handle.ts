@@ -178,7 +178,7 @@ export class Handle<Data> implements Conn<Data> {
     try {
       const bytes = typeof data === "string" ? encode(data, this.#cutter.framing.encoding) : checkData(data);
       this.#clocks.handlerActed();
-      if (this.#input?.answersLast) this.#outbox.writeNextAtOnce();
+      if (this.#input?.takeAnswersLast()) this.#outbox.writeNextAtOnce();
       return this.#outbox.write(bytes);
     } catch (error) {
       return harmless(Promise.reject(error));

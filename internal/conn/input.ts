@@ -301,8 +301,8 @@ export class Input {
     this.reader.interrupt(error);
   }
 
-  /** Whether the handler answers something that it had to wait for, and nothing more has come. Asked at a write. */
-  get answersLast(): boolean {
+  /** Tells a write, once for each wait, whether it answers something that was waited for, and nothing more has come. */
+  takeAnswersLast(): boolean {
     const last = this.#waited && this.reader.input.size === 0;
     if (last) this.#waited = false;
     return last;

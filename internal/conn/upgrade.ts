@@ -96,7 +96,7 @@ export class Upgrade {
     // its end in what is decrypted.
     if (cutter.skipping || !beginsTls(reader.input)) throw this.#failed("starttls-injection");
     // What comes from now on is encrypted, so the reader must not read ahead.
-    reader.lent = true;
+    reader.pinned = true;
     clocks.limitRead(this.#handshakeTimeout);
     clocks.wait(0);
     try {
@@ -107,7 +107,7 @@ export class Upgrade {
     } catch (error) {
       throw this.#failed("tls-handshake", error);
     } finally {
-      reader.lent = reader.answersFirst = false;
+      reader.pinned = reader.answersFirst = false;
       clocks.limitRead(undefined);
       clocks.rest();
       clocks.work();

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Awaited } from "../time/expiry.ts";
+import type { Begun } from "../time/expiry.ts";
 import type { Input } from "./input.ts";
 
 /** What a read waits for. */
@@ -12,7 +12,7 @@ export interface Wanted<T> {
   /** Takes the result from the input; undefined if more has to come. */
   readonly take: (input: Input) => T | undefined;
   /** What has begun; undefined if nothing has. */
-  readonly begun: (input: Input) => Awaited | undefined;
+  readonly begun: (input: Input) => Begun | undefined;
   /** Maximum size of the input that it waits for, in bytes. */
   readonly mostBytes: (input: Input) => number;
   /** Returns the result if there is no more input, or throws. */

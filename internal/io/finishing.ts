@@ -5,7 +5,7 @@
  */
 
 import type { Breach } from "../api/reasons.ts";
-import type { Awaited } from "../time/expiry.ts";
+import type { Begun } from "../time/expiry.ts";
 
 /** Why the input is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
@@ -18,7 +18,7 @@ interface Source {
   /** Whether the server waits for the peer. */
   readonly waiting: boolean;
   /** What has begun; a number is a body, which the end of input may not cut off. */
-  readonly awaited: Awaited | undefined;
+  readonly begun: Begun | undefined;
   /** Tells whether the kernel probably has more. */
   readonly input: { readonly full: boolean };
   /** Whether reading is over. */
@@ -78,7 +78,7 @@ export class Finishing {
 
   /** The reader calls this when bytes have come. */
   received(): void {
-    if (this.#source.byteCount > this.#maxBytes && typeof this.#source.awaited !== "number") this.#finish();
+    if (this.#source.byteCount > this.#maxBytes && typeof this.#source.begun !== "number") this.#finish();
   }
 
   /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
@@ -104,7 +104,7 @@ export class Finishing {
 
   /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
   get #atBoundary(): boolean {
-    return this.#source.waiting && this.#source.awaited === undefined;
+    return this.#source.waiting && this.#source.begun === undefined;
   }
 
   #finish(): void {

@@ -65,8 +65,9 @@ export class Outbox {
   /** The unsent part of the block that is being written. */
   #unsent: Uint8Array = NONE_YET;
   /**
-   * What waits is written in rounds: bytes of this round that are still to be written, whether it is the first one since
-   * nothing was written, and whether there is to be another one.
+   * What waits is written in rounds: a flush covers what waits when its round begins, and flushes during a round share the
+   * next one. Here: the bytes of this round that are still to be written, whether it began while nothing was being written,
+   * and whether another one follows.
    */
   #roundBytes = 0;
   #isFirstRound = false;

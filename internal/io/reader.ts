@@ -7,7 +7,7 @@
 import type { Account } from "../memory/budget.ts";
 import type { Clock } from "../api/serve_options.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { Awaited } from "../time/expiry.ts";
+import type { Begun } from "../time/expiry.ts";
 import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
 import { ignoreErrors } from "../api/errors.ts";
@@ -33,7 +33,7 @@ export interface ReaderOwner {
 /** Answers the lines that have come. */
 export interface Answerer {
   /** What has begun and is waited for; undefined if nothing has begun. */
-  readonly awaited: Awaited | undefined;
+  readonly begun: Begun | undefined;
   /** Maximum size of the next line with its end, in bytes. */
   readonly mostBytes: number;
   /** Answers all whole lines in the input; settles when the replies have been sent. */
@@ -63,7 +63,7 @@ export class Reader {
   outstanding: Promise<number | null> | undefined;
   /** Whether the server waits for the peer; and what has begun that it waits for. */
   waiting = false;
-  awaited: Awaited | undefined;
+  begun: Begun | undefined;
   /**
    * Whether a failed read leaves the handler what had come before, as when TLS was cut off: a server that closes a
    * connection has mostly said why, but a client that resets one waits for nothing.
@@ -84,7 +84,7 @@ export class Reader {
    * Whether the input buffer must not change: it holds lines or replies that are in use, or the beginning of a TLS
    * handshake.
    */
-  lent = false;
+  pinned = false;
   /** Whether reading is over; input that has come may still be handed out. */
   over = false;
   /** Whether handing out input is over, too. */
@@ -181,7 +181,7 @@ export class Reader {
   free(): void {
     this.stop();
     this.#memory.holdInput(0);
-    if (this.lent) return;
+    if (this.pinned) return;
     // During an outstanding read, the kernel may still write into the buffer.
     if (this.outstanding === undefined) this.input.free();
     else this.outstanding.then(() => this.input.free(), () => this.input.free());
@@ -194,7 +194,7 @@ export class Reader {
   async readAhead(): Promise<void> {
     this.unasked = !this.keepsInput;
     if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
-    while (!this.waiting && !this.over && !this.peerEnded && !this.lent && this.input.hasRoom) {
+    while (!this.waiting && !this.over && !this.peerEnded && !this.pinned && this.input.hasRoom) {
       if (this.#memory.budget.tight && this.input.size > 0) {
         this.#clocks.readAheadLater();
         break;
@@ -223,14 +223,14 @@ export class Reader {
   /**
    * Reads once, for a conversation handler.
    *
-   * @param awaited What has begun and is waited for; undefined if nothing has begun.
+   * @param begun What has begun and is waited for; undefined if nothing has begun.
    * @param mostBytes Maximum size of what it waits for, in bytes.
    * @returns When there is something new: bytes, or the end of the peer's side; or when there will be no more. Rejects
    * if {@linkcode interrupt} is called meanwhile.
    */
-  more(awaited: Awaited | undefined, mostBytes: number): Promise<void> {
+  more(begun: Begun | undefined, mostBytes: number): Promise<void> {
     if (this.over) return Promise.resolve();
-    this.awaited = awaited;
+    this.begun = begun;
     this.#mostBytes = mostBytes;
     return new Promise((resolve, reject) =>
       this.#readFor(this.#waiter = { resolve, reject, read: undefined, forInput: true })
@@ -404,7 +404,7 @@ export class Reader {
         if (this.stopped) break;
         const answered = answerer.answer();
         if (answered !== undefined) await answered;
-        this.lent = false;
+        this.pinned = false;
         if (this.stopped) break;
       }
     } catch (error) {
@@ -414,8 +414,8 @@ export class Reader {
   }
 
   /** Starts waiting for what an answerer wants next; undefined if there can be no more. */
-  #waitFor({ awaited, mostBytes }: Answerer): Promise<number | null> | undefined {
-    this.awaited = awaited;
+  #waitFor({ begun, mostBytes }: Answerer): Promise<number | null> | undefined {
+    this.begun = begun;
     this.#mostBytes = mostBytes;
     return this.over ? undefined : this.#wait();
   }
@@ -427,9 +427,9 @@ export class Reader {
 
   /** Waits for memory for replies; the block to be answered must stay where it is meanwhile. */
   async #room(): Promise<void> {
-    this.lent = true;
+    this.pinned = true;
     await this.#memory.budget.room();
-    this.lent = false;
+    this.pinned = false;
   }
 
   /** Returns the turn to wait for before the next read; undefined if it can start now. */
@@ -449,7 +449,7 @@ export class Reader {
       const read = this.outstanding ?? this.#startRead();
       if (read === undefined) return undefined;
       this.waiting = true;
-      this.#clocks.wait(this.awaited);
+      this.#clocks.wait(this.begun);
       this.#finishing?.waiting();
       return read;
     } catch (error) {

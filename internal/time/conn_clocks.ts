@@ -6,7 +6,7 @@
 
 import type { WaitsFor } from "../api/handlers.ts";
 import type { Alarms, Sleeper } from "./alarms.ts";
-import type { Awaited, Expiry, Timeouts } from "./expiry.ts";
+import type { Begun, Expiry, Timeouts } from "./expiry.ts";
 
 /**
  * Maximum part by which a limit on a connection's whole life is changed at random, so that clients that connected
@@ -47,7 +47,7 @@ export class ConnectionClocks implements Sleeper {
   #idleLeft: number | undefined;
   #firstLeft: number | undefined;
   /** What has begun, when it must have come, since when the server waits, and how long it has waited before. */
-  #begun: Awaited | undefined;
+  #begun: Begun | undefined;
   #begunAt = Infinity;
   #waitFrom = 0;
   #waited = 0;
@@ -129,7 +129,7 @@ export class ConnectionClocks implements Sleeper {
    *
    * @param begun What has begun and is waited for; undefined if nothing has begun.
    */
-  wait(begun: Awaited | undefined): void {
+  wait(begun: Begun | undefined): void {
     this.#waiting = true;
     this.stopHandler();
     this.#begun = begun;

@@ -38,4 +38,4 @@ export type Expiry =
   | "closing";
 
 /** What has begun: a line, or a body of which the given number of bytes has come, which may be 0. */
-export type Awaited = "line" | number;
+export type Begun = "line" | number;

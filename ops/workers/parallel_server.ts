@@ -20,7 +20,7 @@ import type { WorkerInfo, WorkersServer } from "./workers.ts";
 /** Time in milliseconds that workers have beyond the drain timeout, before they are ended. */
 const GRACE_MS = 5000;
 
-/** Minimum time between two questions to the workers that nobody waits for, in milliseconds. */
+/** Minimum time between two requests for figures that are sent without waiting for the answer, in milliseconds. */
 const REFRESH_MS = 250;
 
 /** The workers as one server. */

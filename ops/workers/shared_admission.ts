@@ -13,7 +13,7 @@ import type { Verdict } from "./wire.ts";
 /** A connection that a worker has accepted and asks about. */
 export interface Question {
   readonly addr: Deno.Addr;
-  /** Who asks. */
+  /** The worker that asks. */
   readonly asker: unknown;
   /** It is admitted; returns its number. */
   admit(): number;
@@ -74,7 +74,7 @@ export class SharedAdmission {
     }
   }
 
-  /** Forgets questions that nobody waits for any more. */
+  /** Drops the questions of a worker that has ended. */
   forget(gone: (question: Question) => boolean): void {
     this.#held = this.#held.filter((question) => !gone(question));
     this.letIn();

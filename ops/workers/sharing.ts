@@ -1,7 +1,7 @@
 /**
  * One port for several workers: they share one socket, so whichever worker has time accepts the next connection.
  *
- * No option makes the kernel share the port with other sockets (`SO_REUSEPORT`). So a port that somebody else has is
+ * No option makes the kernel share the port with other sockets (`SO_REUSEPORT`). So a port that another socket has is
  * refused, as for any server, and what the kernel has completed waits for another worker when one crashes.
  *
  * On `epoll`, each worker accepts from the descriptor, which is the process's. Deno's sockets are each an isolate's; with

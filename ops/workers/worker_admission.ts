@@ -34,7 +34,7 @@ export class WorkerAdmission implements Admitter, Turn {
   paused = false;
   /** The number of connections that are open, or about which this worker asks. */
   #load = 0;
-  /** Returns the number of those that it has accepted before, and that are being prepared. */
+  /** Returns the number of connections that this worker has accepted and not asked about yet, as those in a handshake. */
   queued: () => number = () => 0;
   /** Resolves when this worker may accept again; undefined if it may. */
   #ahead: PromiseWithResolvers<void> | undefined;

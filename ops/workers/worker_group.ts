@@ -65,7 +65,10 @@ export class WorkerGroup {
   readonly #refreshes = new Refreshes((worker) => this.supervisors[worker].send({ type: "refresh" }));
   readonly #balance: Balance;
   #limits: Limits;
-  /** What workers were given that has held last, and what they were given since; the newest is for a new worker. */
+  /**
+   * The data of the last reload that all workers have taken, at first that of the options, and those of the reloads under
+   * way. A new worker gets the newest.
+   */
   readonly #reloads: { readonly data: unknown }[];
   #serving = false;
   /** Whether workers that end are not replaced. */

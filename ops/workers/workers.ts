@@ -65,7 +65,7 @@ export interface WorkersServer extends Omit<Server, "connections" | "broadcast">
    * Gives all workers new data, such as a certificate; those that begin later get the same.
    *
    * @param data The data; each worker gets a copy.
-   * @returns When all workers have taken it. Rejects with the first error of a worker that has not.
+   * @returns When all workers have taken it. Rejects with the first error of a worker that could not take it.
    */
   reload(data: unknown): Promise<void>;
 }
