@@ -72,6 +72,8 @@ export interface Scenario {
   bufferBytes: number;
   faults: FaultPlan;
   steps: Step[];
+  /** Whether the clients neither read nor write any more after the steps, until the server has ended all connections. */
+  still?: boolean;
 }
 
 type OptionName =
@@ -274,6 +276,7 @@ function scenariosOf(play: fc.Arbitrary<Play>, options: readonly OptionName[]): 
     luck: fc.constantFrom(0, 0.5, 0.999),
     bufferBytes: fc.constantFrom(1, 7, 100, 65_536, 65_536),
     faults: fc.oneof(fc.constant(NO_FAULTS), anyPlan),
+    still: fc.boolean(),
   }).map(({ play, ...scenario }) => ({ ...play, ...scenario }))
     .map((scenario) => isLong(scenario.steps) ? { ...scenario, bufferBytes: 65_536 } : scenario);
 }

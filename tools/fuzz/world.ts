@@ -130,17 +130,25 @@ class World {
     this.#t.server.shutdown({ drain, drainTimeout }).then(() => this.#closedAt = this.#clock.now());
   }
 
-  /** Has every client read, and end its side. Then each connection has to end, by a limit or by its client's end. */
+  /**
+   * Each connection has to end: by a limit if its client does nothing more, as in some cases; at the latest once its client
+   * has read everything and ended its side.
+   */
   async #end(): Promise<void> {
+    if (isStill(this.#scenario)) await this.#allEnd("A connection does not end although its client does nothing");
     for (const client of this.#clients) client.finish();
-    this.#tick.resolve();
+    await this.#allEnd("A connection does not end although its client has");
+  }
+
+  async #allEnd(complaint: string): Promise<void> {
     // Connections may not be accepted yet, so no active connection means nothing before this.
     const least = this.#scenario.options.acceptRate === undefined ? 3 : 30;
     for (let second = 0; second < MAX_SECONDS; second++) {
       if (second >= least && this.#t.stats.active === 0) break;
+      this.#tick.resolve();
       await this.#clock.advance(1000);
     }
-    assertEquals(this.#t.stats.active, 0, "A connection does not end although its client has");
+    assertEquals(this.#t.stats.active, 0, complaint);
   }
 
   #judge(): void {
@@ -230,6 +238,13 @@ class Client implements ClientEnd {
     // The server may close the connection before it has read everything.
     this.#writing = this.#writing.then(write).catch(() => {});
   }
+}
+
+/** Whether the clients do nothing more at the end of a case. With such a clock switched off, they might do so for ever. */
+function isStill({ still, options, script }: Scenario): boolean {
+  const { idleTimeout, writeTimeout } = options;
+  const isBounded = idleTimeout !== Infinity && writeTimeout !== Infinity;
+  return still === true && isBounded && !JSON.stringify(script ?? {}).includes("null");
 }
 
 /** Whether a connection may get more to write than its handler writes: broadcasts, or error lines for long lines. */
