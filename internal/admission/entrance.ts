@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions, DEFAULT_ADMIT_TIMEOUT } from "../api/check.ts";
+import { DEFAULT_ADMIT_TIMEOUT, withChanges } from "../api/check.ts";
 import { AcceptRejection } from "../api/errors.ts";
 import { type ConnLimits, mergeLimits, resolveConnOptions } from "../api/conn_options.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
@@ -77,9 +77,7 @@ export class Entrance {
    * @throws {RangeError | TypeError} If a limit is wrong; nothing has changed then.
    */
   setLimits(changes: ServerLimits): void {
-    checkOptions("limits", changes);
-    const given = Object.entries(changes).filter(([, value]) => value !== undefined);
-    const rules = resolveAdmission({ ...this.#rules, ...Object.fromEntries(given) });
+    const rules = resolveAdmission(withChanges(this.#rules, changes));
     const compiled = admissionRules(rules);
     this.#limits = mergeLimits(this.#limits, changes);
     this.#rules = rules;

@@ -36,6 +36,13 @@ export function checkOptions(name: string, value: unknown): void {
   throw new TypeError(`Cannot use ${name}: expected an object, got ${show(value)}`);
 }
 
+/** Returns options with changes, of which those that are undefined leave what they name as it is. */
+export function withChanges<T extends object>(options: T, changes: { readonly [Name in keyof T]?: unknown }): T {
+  checkOptions("limits", changes);
+  const given = Object.entries(changes).filter(([, value]) => value !== undefined);
+  return { ...options, ...Object.fromEntries(given) };
+}
+
 /** Checks a time in milliseconds: more than 0, or `Infinity`, which switches it off. */
 export function checkTimeout(name: string, value: number): void {
   checkNumber(name, value);

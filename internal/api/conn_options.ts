@@ -8,11 +8,11 @@ import type { CloseReason } from "./reasons.ts";
 import {
   checkBoolean,
   checkBufferBytes,
-  checkOptions,
   checkRate,
   checkTimeout,
   checkWhole,
   checkWord,
+  withChanges,
 } from "./check.ts";
 
 /** The limits of one connection. */
@@ -226,9 +226,7 @@ function checkLimits(limits: ConnLimits): void {
  * @throws {RangeError | TypeError} If a limit is wrong.
  */
 export function mergeLimits(limits: ConnLimits, changes: ConnOptions): ConnLimits {
-  checkOptions("limits", changes);
-  const given = Object.entries(changes).filter(([, value]) => value !== undefined);
-  return resolveConnOptions({ ...limits, ...Object.fromEntries(given) });
+  return resolveConnOptions(withChanges(limits, changes));
 }
 
 /** The option whose value `lastWords` gets with each reason; 0 for any other reason. */

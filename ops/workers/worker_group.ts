@@ -5,7 +5,7 @@
  */
 
 import { type AdmissionLimits, admissionRules, resolveAdmission } from "../../internal/admission/admission.ts";
-import { checkOptions, DEFAULT_BUFFERED_BYTES } from "../../internal/api/check.ts";
+import { DEFAULT_BUFFERED_BYTES, withChanges } from "../../internal/api/check.ts";
 import { type ConnLimits, mergeLimits } from "../../internal/api/conn_options.ts";
 import type { ServerEvent } from "../../internal/api/events.ts";
 import { resolveFraming } from "../../internal/api/framing.ts";
@@ -124,9 +124,7 @@ export class WorkerGroup {
    * @throws {RangeError | TypeError} If a limit is wrong; nothing has changed then.
    */
   setLimits(changes: ServerLimits): void {
-    checkOptions("limits", changes);
-    const given = Object.entries(changes).filter(([, value]) => value !== undefined);
-    const rules = resolveAdmission({ ...this.#limits.rules, ...Object.fromEntries(given) });
+    const rules = resolveAdmission(withChanges(this.#limits.rules, changes));
     const compiled = admissionRules(rules);
     this.#limits = { conn: mergeLimits(this.#limits.conn, changes), rules };
     this.send({ type: "limits", limits: this.#limits.conn, waits: this.#waits });
