@@ -8,6 +8,7 @@ import { countLineFeeds } from "../lines/ascii.ts";
 import { TAILS } from "../lines/byte_limit_stream.ts";
 import { lastLineEnd } from "../lines/limiter.ts";
 import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
+import { SHARE_LINES } from "../time/turns.ts";
 import type { Input } from "./input.ts";
 import type { Body, Wanted } from "./wanted.ts";
 
@@ -116,15 +117,21 @@ function pass(bytes: Bytes | undefined, controller: ReadableByteStreamController
   return true;
 }
 
-/** Takes bytes that have come; of those before a limit, only whole lines. */
+/**
+ * Takes bytes that have come; of those before a limit, only whole lines. Of many short lines it takes as many as a
+ * connection handles before others come first: a pipeline handles all that it gets without waiting for the event loop.
+ */
 function takeBytes({ reader }: Input, most: number): Bytes | undefined {
   const { input } = reader;
   if (input.overLimit) {
     input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
   }
-  if (input.size === 0) return undefined;
-  const bytes = input.take(Math.min(input.size, most));
-  reader.came(countLineFeeds(bytes));
+  const { size } = input;
+  if (size === 0) return undefined;
+  const lines = countLineFeeds(input.bytes.subarray(input.start, input.end));
+  const share = lines > SHARE_LINES ? Math.ceil(size / lines * SHARE_LINES) : size;
+  const bytes = input.take(Math.min(share, most));
+  reader.gaveLines(bytes.length === size ? lines : countLineFeeds(bytes));
   return bytes;
 }
 

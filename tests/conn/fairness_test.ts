@@ -5,7 +5,7 @@ import { ANSWER_BYTES } from "../../internal/api/handlers.ts";
 import { linger } from "../../internal/conn/ending.ts";
 import { test } from "../kit/bounded.ts";
 import { BLOCK_BYTES } from "../../internal/memory/buffer_pool.ts";
-import { TURN_BYTES } from "../../internal/time/turns.ts";
+import { SHARE_LINES, TURN_BYTES } from "../../internal/time/turns.ts";
 import { setImmediate } from "node:timers";
 import { faulty, tapped } from "../kit/faults.ts";
 import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";
@@ -115,6 +115,22 @@ for (const [wayIn, start] of Object.entries(WAYS_IN)) {
     });
   }
 }
+
+test("lines in streams, which take longer than others, leave each round of the event loop to others after a few thousand", async () => {
+  const memory = new MemoryListener();
+  const greedy = Array.from({ length: 20 }, () => new Greedy("0123456789abcde\n"));
+  const listener = withGreedy(memory, [...greedy]);
+  const options = { listener, maxConnectionBytes: ENOUGH_BYTES };
+  await using t = new TestServer(WAYS_IN["a conversation in streams"], options);
+  for (let i = 0; i < 20; i++) memory.connect();
+  await t.until("accepted", 20);
+  while (greedy.some(({ bytes }) => bytes < 128 * 1024)) await rounds();
+  for (let i = 0; i < 200; i++) {
+    const before = t.stats.lines;
+    await new Promise<void>((resolve) => setImmediate(() => resolve()));
+    assertLess(t.stats.lines - before, 5 * SHARE_LINES);
+  }
+});
 
 test("a client that connects while many peers always have lines does not wait for all of them", async () => {
   const memory = new MemoryListener();
