@@ -97,7 +97,8 @@ export class Finishing {
     while (this.#atBoundary && !source.over && !this.#over) {
       const { byteCount } = source;
       await this.#socketsTurn();
-      if (this.#atBoundary && source.byteCount === byteCount) this.#finish();
+      // The connection may have ended meanwhile, for another reason.
+      if (this.#atBoundary && !source.over && source.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
   }

@@ -157,3 +157,19 @@ for (const answers of [false, true]) {
     await assertRejects(() => client.write("three\n"), Deno.errors.BrokenPipe);
   });
 }
+
+test("conn.ending keeps the reason of an end that came while the connection was asked to finish", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock }, async (conn) => {
+    for await (const _ of conn.lines);
+  });
+  const client = await t.admitted();
+  await clock.advance(0);
+  const [conn] = t.server.connections as Iterable<Conn>;
+  t.server.shutdown({ drain: "finish" });
+  conn.close({ lastWord: "bye" });
+  assertEquals([conn.ending, await client.readAll()], ["closed", "bye\n"]);
+  client.close();
+  await clock.advance(100);
+  assertEquals([conn.ending, (await t.closed()).reason], ["closed", "closed"]);
+});
