@@ -85,6 +85,11 @@ export function harmless<T>(promise: Promise<T>): Promise<T> {
   return promise;
 }
 
+/** Returns a promise that rejects with an error, and whose rejection a caller may ignore. */
+export function rejection(error: unknown): Promise<never> {
+  return harmless(Promise.reject(error));
+}
+
 /** Calls a function of the caller's, and ignores what it throws, or rejects with if it is async. */
 export function ignoreErrors(call: () => unknown): void {
   try {

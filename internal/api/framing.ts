@@ -46,7 +46,8 @@ export interface Framing {
   /**
    * What happens to a line that is longer than `maxLineBytes`: `close` ends the connection, with reason
    * `line-too-long`; `discard` sends the line of `lastWords` for that reason and goes on behind the line; `truncate`
-   * hands out its first `maxLineBytes` bytes, or fewer, so as not to cut a character of UTF-8.
+   * hands out its first `maxLineBytes` bytes, or fewer, so as not to cut a character of UTF-8. With these two, a read of
+   * bytes after a read of such a line was given up gets only what had not come by then.
    *
    * @default {"close"}
    */

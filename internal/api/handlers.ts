@@ -80,6 +80,9 @@ export interface ConnStats {
  * All reads share one position in the input: the next read gets what comes next, whichever read it is. There is one
  * read at a time: a second one rejects with a `TypeError`, and the first goes on. In a line handler, which gets the
  * lines as its argument, every read is a `TypeError`.
+ *
+ * A promise of a read, a write or `startTls` that the handler awaits only later, or never, does no harm if it rejects
+ * meanwhile. The promises of Web streams do: there, as everywhere in Deno, an unhandled rejection ends the process.
  */
 export interface Conn<Data = undefined> extends AsyncDisposable {
   /** The connection's number, from 1, in the order of acceptance. */

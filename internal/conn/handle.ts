@@ -6,7 +6,7 @@
 
 import { checkCloseOptions, checkString, checkTimeout } from "../api/check.ts";
 import type { ConnOptions } from "../api/conn_options.ts";
-import { ConnectionClosedError, harmless, showAs } from "../api/errors.ts";
+import { ConnectionClosedError, harmless, rejection, showAs } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
 import type { CloseOptions, Conn, ConnStats, ReadOptions } from "../api/handlers.ts";
@@ -138,7 +138,7 @@ export class Handle<Data> implements Conn<Data> {
 
   #reads(name: string): Input {
     if (this.#input !== undefined) return this.#input;
-    throw new TypeError(`Cannot use conn.${name} in a line handler: it gets each line as its argument`);
+    throw notInLineHandler(name);
   }
 
   readLine(options?: ReadOptions): Promise<string | null> {
@@ -153,9 +153,8 @@ export class Handle<Data> implements Conn<Data> {
     return this.#input?.readUntil(delimiter, options) ?? this.#refuse("readUntil");
   }
 
-  // deno-lint-ignore require-await -- a rejection in place of an error that is thrown
-  async #refuse(name: string): Promise<never> {
-    return this.#reads(name) as never;
+  #refuse(name: string): Promise<never> {
+    return rejection(notInLineHandler(name));
   }
 
   readStream(count: number): ReadableStream<Bytes> {
@@ -174,14 +173,14 @@ export class Handle<Data> implements Conn<Data> {
 
   write(data: string | Uint8Array): Promise<void> {
     const { writingEnded } = this.#core;
-    if (writingEnded !== undefined) return harmless(Promise.reject(new ConnectionClosedError(writingEnded)));
+    if (writingEnded !== undefined) return rejection(new ConnectionClosedError(writingEnded));
     try {
       const bytes = typeof data === "string" ? encode(data, this.#cutter.framing.encoding) : checkData(data);
       this.#clocks.handlerActed();
       if (this.#input?.takeAnswersLast()) this.#outbox.writeNextAtOnce();
       return this.#outbox.write(bytes);
     } catch (error) {
-      return harmless(Promise.reject(error));
+      return rejection(error);
     }
   }
 
@@ -238,6 +237,10 @@ export class Handle<Data> implements Conn<Data> {
     // A line handler is a part of what its connection waits for.
     if (this.#input !== undefined) await this.closed;
   }
+}
+
+function notInLineHandler(name: string): TypeError {
+  return new TypeError(`Cannot use conn.${name} in a line handler: it gets each line as its argument`);
 }
 
 showAs<Handle<unknown>>(Handle, "Conn", ["id", "remoteAddr", "localAddr", "ending", "data"]);

@@ -6,7 +6,7 @@
 
 import { bytesOf } from "../api/framing.ts";
 import { checkCount, checkMaxBytes, checkReadOptions } from "../api/check.ts";
-import { LimitError } from "../api/errors.ts";
+import { harmless, LimitError, rejection } from "../api/errors.ts";
 import type { ReadOptions } from "../api/handlers.ts";
 import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
@@ -175,37 +175,39 @@ export class Input {
   }
 
   /** Reads a number of bytes. */
-  async readExactly(count: number, options: BytesOptions = {}): Promise<Bytes> {
-    if (this.#refuses()) throw busy();
-    const maxBytes = checkMaxBytes("readExactly", options);
-    checkCount("count", count);
-    if (count > maxBytes) throw this.#tooLong(maxBytes);
-    const { input } = this.reader;
-    const atHand = this.#takeAtOnce(options, () => input.size >= count ? input.take(count) : undefined);
-    if (atHand !== undefined) return atHand;
-    return await this.read({
-      take: () => input.size >= count ? input.take(count) : undefined,
-      begun: () => input.size,
-      mostBytes: () => count,
-      ended: () => this.eof(`Cannot read ${count} bytes: the input has ended ${this.#endedAfter}`),
-    }, options);
+  readExactly(count: number, options: BytesOptions = {}): Promise<Bytes> {
+    try {
+      if (this.#refuses()) throw busy();
+      const maxBytes = checkMaxBytes("readExactly", options);
+      checkCount("count", count);
+      if (count > maxBytes) throw this.#tooLong(maxBytes);
+      const { input } = this.reader;
+      const take = () => input.size >= count ? input.take(count) : undefined;
+      const atHand = this.#takeAtOnce(options, take);
+      if (atHand !== undefined) return Promise.resolve(atHand);
+      const ended = () => this.eof(`Cannot read ${count} bytes: the input has ended ${this.#endedAfter}`);
+      return this.read({ take, begun: () => input.size, mostBytes: () => count, ended }, options);
+    } catch (error) {
+      return rejection(error);
+    }
   }
 
   /** Reads up to a delimiter, which is dropped; null if there is no more input. */
-  async readUntil(delimiter: string | Uint8Array, options: BytesOptions = {}): Promise<Bytes | null> {
-    if (this.#refuses()) throw busy();
-    const maxBytes = checkMaxBytes("readUntil", options);
-    const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER, this.cutter.framing.encoding);
-    const { input } = this.reader;
-    const atHand = this.#takeAtOnce(options, () => this.#takeUntil(wanted, maxBytes));
-    if (atHand !== undefined) return atHand;
-    return await this.read<Bytes | null>({
-      take: () => this.#takeUntil(wanted, maxBytes),
-      begun: () => input.size,
-      mostBytes: () => maxBytes + wanted.length,
-      ended: () =>
-        input.size === 0 ? null : this.eof(`Cannot read up to the delimiter: the input has ended ${this.#endedAfter}`),
-    }, options);
+  readUntil(delimiter: string | Uint8Array, options: BytesOptions = {}): Promise<Bytes | null> {
+    try {
+      if (this.#refuses()) throw busy();
+      const maxBytes = checkMaxBytes("readUntil", options);
+      const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER, this.cutter.framing.encoding);
+      const { input } = this.reader;
+      const take = () => this.#takeUntil(wanted, maxBytes);
+      const atHand = this.#takeAtOnce(options, take);
+      if (atHand !== undefined) return Promise.resolve(atHand);
+      const cut = () => this.eof(`Cannot read up to the delimiter: the input has ended ${this.#endedAfter}`);
+      const [begun, ended] = [() => input.size, () => input.size === 0 ? null : cut()];
+      return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + wanted.length, ended }, options);
+    } catch (error) {
+      return rejection(error);
+    }
   }
 
   /** Takes what has come, if there is enough of it, and nothing else is to be done first. */
@@ -316,7 +318,7 @@ export class Input {
    * @param body The body of which it is a part.
    */
   read<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
-    if (this.#refuses(body)) return Promise.reject(busy());
+    if (this.#refuses(body)) return rejection(busy());
     if (this.#wanted === undefined && this.#queued === undefined) return this.#start(wanted, options, body);
     const queued: QueuedRead = {
       read: undefined,
@@ -326,7 +328,7 @@ export class Input {
       if (this.#queued === queued) this.#queued = undefined;
       return this.#start(wanted, options, body);
     };
-    const reading = (this.#queued?.read ?? this.#reading!).then(start, start);
+    const reading = harmless((this.#queued?.read ?? this.#reading!).then(start, start));
     queued.read = reading;
     this.#queued = queued;
     return reading;
@@ -338,18 +340,18 @@ export class Input {
       // What an earlier read has begun goes on, and so does its clock.
       options?.signal?.throwIfAborted();
     } catch (error) {
-      return Promise.reject(error);
+      return rejection(error);
     }
     // If it has waited, a body may have been begun or cancelled meanwhile, or TLS.
     const isKept = this.#body !== body || this.#queued === RESERVED;
-    if (isKept) return Promise.reject(wanted.abandoned?.() ? released() : busy());
+    if (isKept) return rejection(wanted.abandoned?.() ? released() : busy());
     this.#wanted = wanted;
     const { timeout, signal } = options ?? {};
     if (signal !== undefined) this.#listenTo(signal);
     const reading = this.#run(wanted, timeout, body);
     // It may have settled already.
-    if (this.#wanted === wanted) this.#reading = reading;
-    return reading;
+    if (this.#wanted !== wanted) return harmless(reading);
+    return this.#reading = reading;
   }
 
   /** Whether a read has to be refused: another one has not settled, and was not given up. */
@@ -408,6 +410,10 @@ export class Input {
         this.#waited = true;
       }
       return wanted.ended(this);
+    } catch (error) {
+      // A handler that awaits the read only later, or never, must not end the process when its peer leaves.
+      if (this.#reading !== undefined) harmless(this.#reading);
+      throw error;
     } finally {
       this.#settle(timeout, handlerAt);
     }

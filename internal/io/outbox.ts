@@ -6,7 +6,7 @@
 
 import { setImmediate } from "node:timers";
 import { checkTransferred } from "../api/check.ts";
-import { ConnectionClosedError, harmless, ignoreErrors } from "../api/errors.ts";
+import { ConnectionClosedError, harmless, ignoreErrors, rejection } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import { dontDelay, heldBytes, type Transport } from "../api/transport.ts";
 import type { Account } from "../memory/budget.ts";
@@ -169,7 +169,7 @@ export class Outbox {
    * if there never will be.
    */
   write(data: string | Uint8Array): Promise<void> {
-    if (this.#writeEnd !== undefined) return harmless(Promise.reject(new ConnectionClosedError(this.closed)));
+    if (this.#writeEnd !== undefined) return rejection(new ConnectionClosedError(this.closed));
     // A handler that awaits each write always starts the next one with room in the queue, so only writes that are not
     // awaited can exceed `maxQueuedBytes`.
     const { hasRoom } = this;

@@ -173,3 +173,41 @@ test("conn.ending keeps the reason of an end that came while the connection was 
   await clock.advance(100);
   assertEquals([conn.ending, (await t.closed()).reason], ["closed", "closed"]);
 });
+
+const READS: Record<string, (conn: Conn, signal: AbortSignal) => Promise<unknown>> = {
+  "readExactly": (conn) => conn.readExactly(4),
+  "readUntil": (conn) => conn.readUntil("|"),
+  "a read with a signal": (conn, signal) => conn.readLine({ signal }),
+  "a read beside another": (conn) => (conn.readLine(), conn.readExactly(1)),
+  "a read behind one that was given up": (conn) => {
+    const aborter = new AbortController();
+    conn.readLine({ signal: aborter.signal }).catch(() => {});
+    aborter.abort();
+    return conn.readExactly(4);
+  },
+  "a read of a wrong number of bytes": (conn) => conn.readExactly(-1),
+};
+
+for (const [name, read] of Object.entries(READS)) {
+  test(`${name}: if it rejects before the handler awaits it, or is never awaited, the process goes on`, async () => {
+    const { listener, clock } = inMemory();
+    const [aborter, rejected] = [new AbortController(), Promise.withResolvers<void>()];
+    let errors = 0;
+    await using t = startConversations({ listener, clock }, async (conn) => {
+      const reading = read(conn, aborter.signal);
+      await rejected.promise;
+      if (conn.id % 2 === 0) await reading.catch(() => errors++);
+    });
+    for (let i = 0; i < 2; i++) {
+      const client = await t.admitted();
+      await client.write("abc");
+      await client.closeWrite();
+    }
+    aborter.abort();
+    // Now the process would end.
+    await clock.advance(0);
+    rejected.resolve();
+    await t.closed(2);
+    assertEquals(errors, 1);
+  });
+}
