@@ -208,6 +208,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#phase = "ending";
     this.#end.reason = reason;
     this.#end.limit = limit;
+    this.#end.keepLimit(this.#parts.limits, this.#parts.reader.peerEnded);
     this.#parts.reader.stop();
     if (atOnce) this.#aborter.abort(reason);
     // A listener of the signal may have closed the connection.
@@ -229,7 +230,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
     reader.stop();
     clocks.leave();
-    outbox.add(answer ?? end.lastLine(this.#host.reports, cutter.framing, limits));
+    end.keepLimit(limits, reader.peerEnded);
+    outbox.add(answer ?? end.lastLine(this.#host.reports, cutter.framing));
     outbox.seal();
     const flushed = outbox.size > 0 ? outbox.flush() : undefined;
     // Memory must be free soon: its last line is sent if the kernel takes it at once.

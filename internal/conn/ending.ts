@@ -28,7 +28,7 @@ export class Ending {
   /** The handler's word for the end, and its last line for the peer. */
   detail: string | undefined;
   lastWord: string | undefined;
-  /** The value of the limit that the reason names, if it is not among the connection's limits. */
+  /** The value of the limit that the reason names, when the end began; 0 if it names none. */
   limit: number | undefined;
   /** The handler's deadline. */
   deadline: { readonly milliseconds: number; readonly detail: string | undefined } | undefined;
@@ -49,20 +49,30 @@ export class Ending {
   }
 
   /**
+   * Keeps the value of the limit that the reason names, unless it is known: the handler may change it before its end.
+   *
+   * @param limits The limits of the connection.
+   * @param peerEnded Whether the peer has ended its side, so that the shorter one of two times has bounded the handler.
+   */
+  keepLimit(limits: ConnLimits, peerEnded: boolean): void {
+    const { handlerTimeout, halfCloseTimeout } = limits;
+    if (this.reason === "deadline") this.limit ??= this.deadline!.milliseconds;
+    if (this.reason === "handler-timeout" && peerEnded) this.limit ??= Math.min(handlerTimeout, halfCloseTimeout);
+    this.limit ??= limitOf(this.reason!, limits);
+  }
+
+  /**
    * Returns the last line for the peer, with its end; empty if there is none.
    *
    * @param reports Returns the line for a reason and a limit, without its end; null for none.
    * @param framing How the line is encoded and ended.
-   * @param limits The limits of the connection.
    */
   lastLine(
     reports: { lastWords(reason: CloseReason, limit: number): string | null },
     framing: ResolvedFraming,
-    limits: ConnLimits,
   ): string | Uint8Array {
     const reason = this.reason!;
-    const limit = this.limit ?? (reason === "deadline" ? this.deadline!.milliseconds : limitOf(reason, limits));
-    const word = this.lastWord ?? (hasLastWords(reason) ? reports.lastWords(reason, limit) : null);
+    const word = this.lastWord ?? (hasLastWords(reason) ? reports.lastWords(reason, this.limit!) : null);
     return word === null ? "" : encodeLine(word, framing, true);
   }
 

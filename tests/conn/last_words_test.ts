@@ -240,3 +240,24 @@ test("await using in a conversation closes it and waits for the end; in a line h
   });
   assertEquals([await l.talk("one\ntwo\n"), (await l.closed()).reason], ["one\n", "closed"]);
 });
+
+test("lastWords gets the limit that ended the connection: halfCloseTimeout too, and as it was before the handler changed it", async () => {
+  const never = () => new Promise<void>(() => {});
+  const change = async (conn: Conn) => {
+    for await (const _ of conn.lines);
+    conn.setLimits({ idleTimeout: 60_000 });
+  };
+  const cases: [ConnHandler, string][] = [[never, "handler-timeout 500"], [change, "idle 1000"]];
+  for (const [handler, expected] of cases) {
+    const { listener, clock } = inMemory();
+    const lastWords = (reason: string, limit: number) => `${reason} ${limit}`;
+    const options = { listener, clock, lastWords, idleTimeout: 1000, firstLineTimeout: 9000, halfCloseTimeout: 500 };
+    await using t = startConversations(options, handler);
+    const client = await t.admitted();
+    await client.write("a\n");
+    await clock.advance(0);
+    if (handler === never) await client.closeWrite();
+    await clock.advance(3000);
+    assertEquals(await client.readAll(), `${expected}\n`);
+  }
+});
