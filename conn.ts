@@ -134,11 +134,11 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** The handler has failed. */
   handlerFailed(error: unknown): void {
     this.#handled = undefined;
-    const source = sourceOf(error);
-    const own = source !== undefined && source === this.#parts.input;
-    if (this.#isOfEnd(error) || own && error instanceof Deno.errors.UnexpectedEof) return this.handlerSettled();
+    if (this.#isOfEnd(error) || this.#isEof(error)) return this.handlerSettled();
     // That of a read of another connection says nothing about this one.
-    if (error instanceof LimitError && (own || source === undefined)) return this.failed(error);
+    if (error instanceof LimitError && [undefined, this.#parts.input].includes(sourceOf(error))) {
+      return this.failed(error);
+    }
     this.#host.reports.emit({ type: "handler-error", conn: this, error });
     this.#leave("handler-error", error);
   }
@@ -148,6 +148,12 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     const { reason, finishReason } = this.#end;
     if (error === undefined) return false;
     return error === reason || error === finishReason || reason !== undefined && error instanceof ConnectionClosedError;
+  }
+
+  /** Whether an error only says that the input of this connection has ended within what was to be read. */
+  #isEof(error: unknown): boolean {
+    const source = sourceOf(error);
+    return source !== undefined && source === this.#parts.input && error instanceof Deno.errors.UnexpectedEof;
   }
 
   // What ends the connection.
@@ -272,7 +278,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */
   writingAborted(error: unknown): void {
-    if (this.#end.reason !== undefined) return;
+    // A pipeline passes on that a body is cut off, and its handler still tells whether that is the end.
+    if (this.#end.reason !== undefined || this.#isEof(error)) return;
     if (error instanceof LimitError) this.failed(error);
     // The peer must not take what it has got so far for everything.
     else this.abort("closed", error, true);

@@ -161,3 +161,18 @@ test("to abort conn.writable aborts the connection with closed, but does nothing
   await client.closeWrite();
   assertEquals((await late.closed()).reason, "idle");
 });
+
+for (const catches of [false, true]) {
+  const what = catches ? "that goes on" : "that rejects with it";
+  test(`a body that is cut off and piped to conn.writable reaches the client, with a handler ${what}`, async () => {
+    await using t = startConversations(inMemory(), async (conn) => {
+      await conn.write("before,");
+      const piped = conn.readStream(10).pipeTo(conn.writable);
+      if (!catches) return await piped;
+      await piped.catch((error) => conn.write(`,${error.name}`));
+    });
+    assertEquals(await t.talk("abc"), `before,abc${catches ? ",UnexpectedEof" : ""}`);
+    const { reason, error } = await t.closed();
+    assertEquals([reason, error], ["end", undefined]);
+  });
+}
