@@ -70,11 +70,13 @@ export class Upgrade {
 
   /** Sends what was written, performs the handshake, and puts TLS beneath the reader and the outbox. */
   async run(): Promise<TlsInfo> {
-    const { outbox, input, transport } = this.#parts;
+    const { outbox, input, reader, transport } = this.#parts;
     const givenUp = input?.reserve();
     this.active = true;
     // From now on a ClientHello is not misdirected, also if a read is outstanding.
     if (transport instanceof MisdirectedTransport) transport.expectTls();
+    // Brings plain text that has come, and that no read has taken.
+    reader.readAhead();
     try {
       await outbox.hold();
       // Its end would start the clock of a handler at work, and the handshake has its own time.
@@ -100,7 +102,7 @@ export class Upgrade {
     clocks.limitRead(this.#handshakeTimeout);
     clocks.wait(0);
     try {
-      const firstBytes = await this.#takeInput();
+      const firstBytes = this.#takeInput();
       const tls = await this.#credentials.accept(this.#parts.transport, firstBytes);
       this.#install(tls);
       return tls.tls;
@@ -114,21 +116,13 @@ export class Upgrade {
     }
   }
 
-  /** Takes all input that has come; if there is none, that of an outstanding read. */
-  async #takeInput(): Promise<Uint8Array> {
+  /** Takes all input that has come. */
+  #takeInput(): Uint8Array {
     const { reader } = this.#parts;
-    this.#checkLimit();
-    const read = reader.outstanding;
-    if (read !== undefined && reader.input.size === 0) {
-      const count = await read;
-      // The reader has noted it already if it was reading ahead.
-      if (reader.outstanding === read) reader.received(count);
-    }
     this.#checkLimit();
     this.#checkOpen();
     const firstBytes = reader.input.take(reader.input.size);
-    // A read may still be outstanding: from `readAhead`, or from a read that the handler gave up. It is given away at
-    // once: otherwise the reader could get its bytes meanwhile.
+    // The read that is outstanding is given away: otherwise the reader could get its bytes meanwhile.
     const rest = reader.giveAwayRead();
     if (rest !== undefined) this.#parts.transport = new TakenRead(this.#parts.transport, rest);
     return firstBytes;
