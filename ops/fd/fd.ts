@@ -45,8 +45,8 @@ export interface ListenFdOptions {
  * Deno's sockets can be had for a descriptor from `node:net` only, and differ from those of `Deno.listen` in this:
  *
  * - Up to 511 connections are accepted before the server asks for them, and wait unread; when so many wait, further ones
- *   are reset. Closing the listener, as a shutdown does, closes those that wait: `release` it first, and have the server
- *   accept them.
+ *   are reset, or closed on a Unix socket. Closing the listener, as a shutdown does, closes those that wait: `release` it
+ *   first, and have the server accept them.
  * - Without a free descriptor, accepting stops without an error, and goes on when a connection ends. On a Unix socket it
  *   does not go on.
  * - A peer that has ended its side, and has not read what the kernel's buffers hold, loses the rest of the output: the

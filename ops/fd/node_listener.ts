@@ -10,7 +10,7 @@ import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
 import { socketsTurn } from "../../internal/time/turns.ts";
 import type { FdListener } from "./fd_listener.ts";
 import { ofDeno } from "./node_errors.ts";
-import { NodeSocket } from "./node_socket.ts";
+import { NodeSocket, resetSocket } from "./node_socket.ts";
 
 /** Maximum number of connections that the kernel keeps until they are accepted; it lowers this to its own maximum. */
 export const LISTEN_BACKLOG = 4096;
@@ -102,7 +102,7 @@ export class NodeListener implements FdListener {
 
   #add(socket: Socket): void {
     socket.once("close", () => this.#goOn());
-    if (this.#closed || this.#outcomes.length >= BACKLOG) socket.resetAndDestroy();
+    if (this.#closed || this.#outcomes.length >= BACKLOG) resetSocket(socket, this.addr);
     else this.#deliver(this.#wrap(socket) ?? new Deno.errors.NotConnected("The peer has reset the connection"));
   }
 

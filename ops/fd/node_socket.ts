@@ -93,8 +93,7 @@ export class NodeSocket implements Transport {
 
   reset(): void {
     this.#interrupt();
-    if ("hostname" in this.remoteAddr) this.#socket.resetAndDestroy();
-    else this.#socket.destroy();
+    resetSocket(this.#socket, this.remoteAddr);
   }
 
   setNoDelay(noDelay = true): void {
@@ -162,6 +161,18 @@ export class NodeSocket implements Transport {
     this.#error = undefined;
     return error;
   }
+}
+
+/**
+ * Resets a connection, or closes it if it is on a Unix socket: Node would report an error there, which ends the process
+ * if nothing listens to the socket's errors.
+ *
+ * @param socket The connection.
+ * @param addr The address of either end.
+ */
+export function resetSocket(socket: Socket, { transport }: Deno.Addr): void {
+  if (transport === "tcp") socket.resetAndDestroy();
+  else socket.destroy();
 }
 
 function closed(): Error {

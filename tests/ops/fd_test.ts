@@ -3,7 +3,7 @@ import { type FdListener, listenEpoll, listenFd, proxyProtocol } from "@x/shouty
 import { test as bounded, within } from "../kit/bounded.ts";
 import { Subprocess } from "../kit/command.ts";
 import { broken, pair, readText } from "../kit/epoll_peers.ts";
-import { boundFd, closeFd, connectedFd, datagramFd, inheritFd, listeningFd, NO_FD } from "../kit/fd.ts";
+import { boundFd, closeFd, connectedFd, datagramFd, inheritFd, listeningFd, NO_FD, unixFd } from "../kit/fd.ts";
 import { assertFreed } from "../kit/freed_port.ts";
 import { startServer } from "../kit/server.ts";
 
@@ -122,6 +122,24 @@ test("on Deno's sockets, connections wait unread until they are accepted, and th
   first.close();
   listener.close();
   for (const client of clients) client.close();
+});
+
+test("on Deno's sockets, connections on a Unix socket beyond the 511 that wait are closed, and the rest served", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/socket`;
+  const listener = listenFd({ fd: unixFd(path) });
+  const clients = [];
+  for (let i = 0; i < 511; i++) clients.push(await Deno.connect({ transport: "unix", path }));
+  await until(() => listener.queued === 511);
+  using late = await Deno.connect({ transport: "unix", path });
+  assertEquals(await late.read(new Uint8Array(1)), null);
+  await clients[0].write(new TextEncoder().encode("first"));
+  const first = await listener.accept();
+  assertEquals(await readText(first), "first");
+  first.close();
+  listener.close();
+  for (const client of clients) client.close();
+  await Deno.remove(folder, { recursive: true });
 });
 
 test("on Deno's sockets, what a peer had sent before it reset is read before the error", async () => {
