@@ -101,9 +101,10 @@ export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): N
   let timer: ReturnType<typeof setInterval> | undefined;
   let over = send === undefined;
   const say = (text: string) => {
-    if (over || send!(text)) return;
+    const why = over ? undefined : problemWith(send!, text);
+    if (why === undefined) return;
     const shown = text.replaceAll("\n", " ");
-    log.write("warn", "systemd-error", () => `systemd did not take the message ${shown}`);
+    log.write("warn", "systemd-error", () => `systemd did not take the message ${shown}${why}`);
   };
   return {
     ready() {
@@ -121,6 +122,16 @@ export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): N
       over = true;
     },
   };
+}
+
+/** Sends a message; returns why it was not sent, to be read after the message, or `undefined` if it was. */
+function problemWith(send: SendMessage, text: string): string | undefined {
+  try {
+    return send(text) ? undefined : "";
+  } catch (error) {
+    // The program is not there, or no descriptor or process is left for it. Thrown by a timer, it would end the server.
+    return `: ${reasonOf(error)}`;
+  }
 }
 
 function sender(notifySocket: string | undefined, log: Log): SendMessage | undefined {

@@ -75,6 +75,21 @@ test(
     }),
 );
 
+test(
+  "A message that cannot be sent, as the program is missing, is one line, and the server serves",
+  LINUX,
+  async () => {
+    const env = { NOTIFY_SOCKET: "/run/nowhere", WATCHDOG_USEC: "200000", PATH: "/nowhere" };
+    await using server = await startServer([], { env, permissions: ["--allow-net", "--allow-run", VARIABLES] });
+    await server.stderrMatch(/warn systemd did not take the message WATCHDOG=1: .*systemd-notify/);
+    assertEquals(await converse(server, "hello\n"), "HELLO\n");
+    server.signal("SIGTERM");
+    const { code, stderr } = await server.outcome();
+    assertMatch(stderr, /warn systemd did not take the message STOPPING=1: /);
+    assertEquals(code, 0);
+  },
+);
+
 test("Without permission for either, one line says what is missing, and the server serves", LINUX, async () => {
   const env = { NOTIFY_SOCKET: "/run/nowhere", WATCHDOG_USEC: "200000" };
   await using server = await startServer([], { env, permissions: ["--allow-net", VARIABLES] });
