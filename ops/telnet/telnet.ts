@@ -7,6 +7,7 @@
  */
 
 import { checkListener, checkTransferred } from "../../internal/api/check.ts";
+import { harmless } from "../../internal/api/errors.ts";
 import { IAC, MARK_ANSWER, TelnetFilter } from "./filter.ts";
 import { Forwarding, type Listener } from "../../internal/api/transport.ts";
 import { LINE_WORK, TURNS } from "../../internal/time/turns.ts";
@@ -67,6 +68,8 @@ class TelnetTransport extends Forwarding {
   #unfiltered: Uint8Array | undefined;
   /** Whether the last bytes that the server has read end at a TIMING-MARK. */
   #marked = false;
+  /** Settles when the answers are sent; undefined if nothing waits for its turn to send them. */
+  #sending: Promise<void> | undefined;
   /** Settles when the last write that was begun has; the transport takes one at a time. */
   #writing: Promise<unknown> = Promise.resolve();
 
@@ -111,13 +114,14 @@ class TelnetTransport extends Forwarding {
   /** Begins to send the answers, and waits until they are sent if there are many. */
   async #answer(): Promise<void> {
     if (this.#answers.length === 0) return;
-    const sent = this.#exclusive(() => this.#sendAnswers());
-    if (this.#answers.length > MAX_ANSWER_BYTES) await sent;
-    // The server's next read or write fails as well.
-    else sent.catch(() => {});
+    // What waits for its turn sends all answers that there are by then: a peer that does not read, and sends bytes one by
+    // one, would make another wait with each of them. If it fails, the server's next read or write fails as well.
+    this.#sending ??= harmless(this.#exclusive(() => this.#sendAnswers()));
+    if (this.#answers.length > MAX_ANSWER_BYTES) await this.#sending;
   }
 
   async #sendAnswers(): Promise<void> {
+    this.#sending = undefined;
     if (this.#answers.length > 0) await this.#sendAll(Uint8Array.from(this.#answers.splice(0)));
   }
 

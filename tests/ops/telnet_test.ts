@@ -6,6 +6,7 @@ import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../../ops/telnet/filter.
 import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "../kit/command.ts";
+import { tapped } from "../kit/faults.ts";
 import { inMemory, listenLoopback, startConversations, startServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
@@ -156,6 +157,38 @@ testOnce("A peer that asks for options and never reads the refusals is read no f
   assertEquals(t.stats.active, 1);
   await clock.advance(1);
   assertEquals(["idle", "first-line-timeout"].includes((await t.closed()).reason), true);
+});
+
+testOnce("A refusal that cannot leave yet waits once, however many bytes come after it", async () => {
+  const memory = inMemory().listener;
+  const writes: PromiseWithResolvers<number>[] = [];
+  const write = () => {
+    const writing = Promise.withResolvers<number>();
+    writes.push(writing);
+    return writing.promise;
+  };
+  const listener = withTelnet(tapped(memory, () => ({ write })));
+  using client = memory.connect();
+  const transport = await listener.accept();
+  const into = new Uint8Array(100);
+  for (const sent of [bytesOf(IAC, DO, ECHO, "a"), bytesOf(IAC, DO, NAWS, "b")]) {
+    await client.write(sent);
+    assertEquals(await transport.read(into), 1);
+  }
+  for (let i = 0; i < 1000; i++) {
+    await client.write("c");
+    await transport.read(into);
+  }
+  assertEquals(writes.length, 1);
+  // What waits is done before the next write begins: the number of microtasks tells how much that is.
+  transport.write(into).catch(() => {});
+  writes[0].resolve(3);
+  while (writes.length < 2) await undefined;
+  writes[1].resolve(3);
+  let microtasks = 0;
+  for (; writes.length < 3; microtasks++) await undefined;
+  assertLess(microtasks, 100);
+  transport.close();
 });
 
 test("A peer that sends nothing but commands has others go on, and its time runs out", async () => {
