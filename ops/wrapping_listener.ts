@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkTransport } from "../internal/api/check.ts";
 import type { Listener, Transport } from "../internal/api/transport.ts";
 
 /** Wraps the connections of another listener, which it owns. */
@@ -29,7 +30,10 @@ export class WrappingListener implements Listener {
   }
 
   async accept(): Promise<Transport> {
-    return this.#wrap(await this.#listener.accept());
+    const transport = await this.#listener.accept();
+    // Wrapped, it would look like a transport, whatever it is.
+    checkTransport("what accept returned", transport);
+    return this.#wrap(transport);
   }
 
   close(): void | Promise<void> {

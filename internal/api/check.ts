@@ -164,6 +164,11 @@ export function checkListeners(value: unknown): void {
   }
 }
 
+/** Checks what a function of the caller's has returned as a transport. `name` is the error's word for it. */
+export function checkTransport(name: string, value: unknown): void {
+  checkMethods(name, value, "a transport", ["read", "write", "closeWrite", "close"]);
+}
+
 /** Checks a {@linkcode Clock}, or `undefined` if it is optional. */
 export function checkClock(value: unknown, optional = false): void {
   checkMethods("clock", value, "a clock", ["now", "setTimer"], optional);

@@ -3,7 +3,7 @@ import tls from "node:tls";
 import { assertEquals, assertInstanceOf, assertMatch } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
 import { listenTls, proxyProtocol, withTelnet, withTrace } from "@x/shouty/ops";
-import { MemoryListener } from "@x/shouty/testing";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { AcceptRejection } from "../../internal/api/errors.ts";
 import { ENGINE } from "../../ops/tls/engine/wrap.ts";
 import { test } from "../kit/bounded.ts";
@@ -97,5 +97,20 @@ for (const name of ["TLS", "TLS with several names", "TLS on streams", "the PROX
       assertMatch(`${error.cause}`, /Cannot use what read returned/);
       await listener.close();
     }
+  });
+}
+
+for (const [name, wrap] of Object.entries(WRAPPERS)) {
+  test(`A listener below ${name} that gives no transport is asked again after a pause`, async () => {
+    const clock = new FakeClock();
+    const memory = new MemoryListener();
+    const accepted: unknown[] = [undefined, {}, { read() {}, close() {} }];
+    const accept = () => accepted.length > 0 ? Promise.resolve(accepted.shift() as Transport) : memory.accept();
+    const odd = { addr: memory.addr, accept, close: () => memory.close() };
+    await using t = startServer({ listener: await wrap(odd), clock });
+    await clock.advance(1000);
+    const events = t.all("accept-error");
+    assertEquals(events.map(({ retryMs }) => retryMs), [5, 10, 20]);
+    assertMatch(`${events[1].error}`, /Cannot use what accept returned: expected a transport, got an object/);
   });
 }
