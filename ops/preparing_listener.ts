@@ -7,7 +7,7 @@
 
 import type { Clock } from "../internal/api/serve_options.ts";
 import { checkTransport } from "../internal/api/check.ts";
-import { AcceptRejection } from "../internal/api/errors.ts";
+import { AcceptRejection, harmless } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
 import { ACCEPT_TURNS } from "../internal/time/turns.ts";
@@ -201,7 +201,8 @@ export class PreparingListener implements Listener {
     if (this.#unref) transport.unref?.();
     const { clock, timeout } = this.#preparation;
     const { remoteAddr } = transport;
-    const prepared = this.#preparation.prepare(transport);
+    // If the clock throws, nothing waits for it.
+    const prepared = harmless(this.#preparation.prepare(transport));
     const settle = (outcome: Outcome) => this.#settle(connection, outcome, cancel);
     const connection = { transport, remoteAddr, since: clock.now(), settle };
     const expire = () => this.#expire(connection, `within ${timeout} ms`);

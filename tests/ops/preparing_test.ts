@@ -117,6 +117,23 @@ test("A preparing listener closes and rejects a connection that takes too long",
   await assertRejects(() => next, Deno.errors.BadResource);
 });
 
+test("A preparing listener whose clock fails closes the connection, and nothing is left that nobody waits for", async () => {
+  const inner = new MemoryListener();
+  const prepare = async (transport: Transport) => {
+    await transport.read(new Uint8Array(1));
+    return transport;
+  };
+  const setTimer = () => {
+    throw new Error("No timer");
+  };
+  const limits = { timeout: 500, maxPending: 100, clock: { now: () => 0, setTimer } };
+  const listener = new PreparingListener(inner, { prepare, what: "password", reason: "tls-handshake", ...limits });
+  using client = inner.connect();
+  await assertRejects(() => listener.accept(), Deno.errors.NotConnected, "No timer");
+  assertEquals(await client.read(), null);
+  await listener.close();
+});
+
 test("A preparing listener without a time limit sets no timer", async () => {
   const { inner, clock, pending, listener } = openListener({ timeout: Infinity });
   const accepting = accept(listener);
