@@ -5,7 +5,7 @@
  */
 
 import { Connection } from "./conn.ts";
-import { resolveConnOptions } from "./internal/api/conn_options.ts";
+import { type ConnLimits, resolveConnOptions } from "./internal/api/conn_options.ts";
 import { checkFunction, DEFAULT_BUFFERED_BYTES, DEFAULT_KEEP_ALIVE_MS } from "./internal/api/check.ts";
 import { type ResolvedFraming, resolveFraming } from "./internal/api/framing.ts";
 import { harmless, showAs } from "./internal/api/errors.ts";
@@ -23,7 +23,7 @@ import {
 import { dial, type Secure } from "./internal/client/dial.ts";
 import { Dialer } from "./internal/client/dialer.ts";
 import { checkPoolOptions, type ConnPool, type PoolOptions, type PoolStats } from "./internal/client/pool_options.ts";
-import { closeQuietly } from "./internal/api/transport.ts";
+import { closeQuietly, type Transport } from "./internal/api/transport.ts";
 import type { Host, Reports } from "./internal/conn/parts.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { Alarms } from "./internal/time/alarms.ts";
@@ -117,10 +117,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   const { signal, data } = options;
   await checkTls(options);
   const transport = await dial(options, secure, signal);
-  // The signal may have aborted since the end of the attempt, which heard it until then.
-  if (signal?.aborted) closeQuietly(transport);
-  signal?.throwIfAborted();
-  const conn = new Connection<Data>(++opened, transport, host, limits);
+  const conn = begun(transport, host, limits, signal);
   // The server must not take what it has got so far for everything.
   const abort = () => conn.abort("closed", signal!.reason, true);
   signal?.addEventListener("abort", abort);
@@ -133,6 +130,23 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
     return handle;
   } catch (error) {
     conn.abort("handler-error", error);
+    throw error;
+  }
+}
+
+/** Makes a connection of a transport. If there can be none, the transport is closed: nobody else has it. */
+function begun<Data>(
+  transport: Transport,
+  host: Caller<Data>,
+  limits: ConnLimits,
+  signal: AbortSignal | undefined,
+): Connection<Data> {
+  try {
+    // It may have aborted since the end of the attempt, which heard it until then.
+    signal?.throwIfAborted();
+    return new Connection<Data>(++opened, transport, host, limits);
+  } catch (error) {
+    closeQuietly(transport);
     throw error;
   }
 }

@@ -389,6 +389,17 @@ testOnce("a signal that outlives its connections keeps nothing of them", async (
   assertEquals(heard.length, 0);
 });
 
+testOnce("a transport that cannot become a connection is closed", async () => {
+  const transport = silent();
+  const odd = Object.defineProperty(transport, "remoteAddr", {
+    get() {
+      throw new Deno.errors.NotConnected("No address");
+    },
+  });
+  await assertRejects(() => connect({ dial: () => odd }), Deno.errors.NotConnected, "No address");
+  assertEquals(transport.closed, 1);
+});
+
 testOnce("connections on one clock share one timer", async () => {
   const clock = new FakeClock();
   const [one, two] = [await inMemory({ clock }), await inMemory({ clock })];
