@@ -4,7 +4,7 @@
  * @module
  */
 
-import { escapeUnsafe, ignoreErrors } from "./errors.ts";
+import { escapeUnsafe, harmless, ignoreErrors } from "./errors.ts";
 
 /**
  * What a TLS handshake has agreed on, and who the peer is. `serverName`, and the names in a certificate, come from the
@@ -201,9 +201,34 @@ export function keepAlive(transport: Pick<Transport, "setKeepAlive">): void {
 
 /** Returns the memory that a transport says it holds; 0 for a custom one that says nothing of use. */
 export function heldBytes(transport: Pick<Transport, "heldBytes">): number {
+  return numberOf(() => transport.heldBytes);
+}
+
+/** Whether a transport has an optional method; a custom one that cannot tell has none. */
+export function has<Name extends "progress" | "reset">(transport: Pick<Transport, Name>, name: Name): boolean {
   try {
-    const bytes = transport.heldBytes ?? 0;
-    return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : 0;
+    return transport[name] !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+/** Returns how many bytes the peer's side has taken; 0 for a custom transport that says nothing of use. */
+export function progressOf(transport: Pick<Transport, "progress">): number {
+  return numberOf(() => transport.progress!());
+}
+
+/** Returns how many connections wait in a listener; 0 for a custom one that says nothing of use. */
+export function queuedIn(listener: Pick<Listener, "queued">): number {
+  return numberOf(() => listener.queued);
+}
+
+/** Reads a whole number that is not trusted: timers and the admin port ask for it, where an error would end the process. */
+function numberOf(read: () => unknown): number {
+  try {
+    const number = read();
+    if (number instanceof Promise) harmless(number);
+    return Number.isSafeInteger(number) ? Math.max(0, number as number) : 0;
   } catch {
     return 0;
   }
@@ -217,8 +242,7 @@ export function closeQuietly(what: { close(): void }): void {
 
 /** Resets a transport that may be closed already; closes it if it cannot be reset. */
 export function resetQuietly(transport: Transport): void {
-  if (transport.reset === undefined) return closeQuietly(transport);
-  closeQuietly({ close: () => transport.reset!() });
+  closeQuietly({ close: () => has(transport, "reset") ? transport.reset!() : transport.close() });
 }
 
 /**

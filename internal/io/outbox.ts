@@ -6,9 +6,9 @@
 
 import { setImmediate } from "node:timers";
 import { checkTransferred } from "../api/check.ts";
-import { ConnectionClosedError, harmless, ignoreErrors, rejection } from "../api/errors.ts";
+import { ConnectionClosedError, harmless, rejection } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
-import { dontDelay, heldBytes, type Transport } from "../api/transport.ts";
+import { dontDelay, has, heldBytes, progressOf, type Transport } from "../api/transport.ts";
 import type { Account } from "../memory/budget.ts";
 import { BLOCK_BYTES, OUTPUT_BYTES } from "../memory/buffer_pool.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
@@ -258,9 +258,8 @@ export class Outbox {
    */
   progressed(): boolean {
     const { transport } = this;
-    const seen = transport.progress !== undefined;
-    // Called by a timer, so that an error of a custom transport would end the process.
-    if (seen) ignoreErrors(() => this.#taken += transport.progress!());
+    const seen = has(transport, "progress");
+    if (seen) this.#taken += progressOf(transport);
     if (this.#taken >= PROGRESS_BYTES) this.#restartClock();
     else if (++this.#periods < (seen ? PERIODS : BLIND_PERIODS)) this.#startPeriod(false);
     else return false;
@@ -279,7 +278,7 @@ export class Outbox {
   }
 
   #startPeriod(large: boolean): void {
-    this.#clocks.writing(large, this.transport.progress === undefined ? 1 : 1 / PERIODS);
+    this.#clocks.writing(large, has(this.transport, "progress") ? 1 / PERIODS : 1);
   }
 
   /** Called when the current block has waited for the peer for a while: from now on its memory counts as stuck. */

@@ -164,17 +164,58 @@ testOnce("the memory of others is bounded beside a transport that does not know 
   }
 });
 
-testOnce("a transport whose progress cannot be asked for is cut off after its writeTimeout", async () => {
-  const { listener, clock } = inMemory();
-  const progress = () => {
-    throw new Error("No progress");
+/** Makes a property that cannot be read. */
+function unreadable(transport: Transport, name: "progress" | "reset"): Transport {
+  const get = () => {
+    throw new Error("Not known");
   };
-  const odd = tapped(listener, () => ({ progress, write: () => new Promise<number>(() => {}) }));
-  await using t = startServer({ listener: odd, clock, writeTimeout: 1000 });
+  return Object.defineProperty(transport, name, { get });
+}
+
+const ODD_PROGRESS: Readonly<Record<string, (transport: Transport) => Transport>> = {
+  "cannot be asked for": (transport) => unreadable(transport, "progress"),
+  ...Object.fromEntries([...WRONG.filter((wrong) => wrong !== 1e9), Infinity].map((wrong) => [
+    `is ${typeof wrong} ${String(wrong)}`,
+    (transport: Transport) => ({ ...transport, progress: () => wrong as number }),
+  ])),
+  "throws": (transport) => ({
+    ...transport,
+    progress() {
+      throw new Error("No progress");
+    },
+  }),
+  "rejects": (transport) => ({ ...transport, progress: () => Promise.reject(new Error("No progress")) as never }),
+};
+
+for (const [what, spoil] of Object.entries(ODD_PROGRESS)) {
+  testOnce(`a transport whose progress ${what} is cut off after its writeTimeout`, async () => {
+    const { listener, clock } = inMemory();
+    const stuck = tapped(listener, () => ({ write: () => new Promise<number>(() => {}) }));
+    const odd = { addr: stuck.addr, accept: async () => spoil(await stuck.accept()), close: () => stuck.close() };
+    await using t = startServer({ listener: odd, clock, writeTimeout: 1000, idleTimeout: 60_000 });
+    using client = listener.connect();
+    await client.write("hello\n");
+    await clock.advance(3000);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["write-timeout"]);
+  });
+}
+
+testOnce("a transport that cannot tell whether it can be reset is closed", async () => {
+  const { listener, clock } = inMemory();
+  let closed = 0;
+  const stuck = tapped(listener, (inner) => ({
+    write: () => new Promise<number>(() => {}),
+    close() {
+      closed++;
+      inner.close();
+    },
+  }));
+  const accept = async () => unreadable(await stuck.accept(), "reset");
+  await using t = startServer({ listener: { addr: stuck.addr, accept, close: () => stuck.close() }, clock });
   using client = listener.connect();
   await client.write("hello\n");
-  await clock.advance(2000);
-  assertEquals((await t.closed()).reason, "write-timeout");
+  await clock.advance(30_000);
+  assertEquals([(await t.closed()).reason, closed], ["write-timeout", 1]);
 });
 
 testOnce(
