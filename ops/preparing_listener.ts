@@ -9,7 +9,7 @@ import type { Clock } from "../internal/api/serve_options.ts";
 import { checkTransport } from "../internal/api/check.ts";
 import { AcceptRejection, harmless } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
-import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
+import { closeQuietly, isReset, type Listener, queuedIn, type Transport } from "../internal/api/transport.ts";
 import { ACCEPT_TURNS } from "../internal/time/turns.ts";
 
 /** What each connection does before it is accepted, and the limits on that. */
@@ -106,7 +106,7 @@ export class PreparingListener implements Listener {
 
   /** The number of connections that this listener, and those within it, have accepted and the server has not got yet. */
   get queued(): number {
-    return this.#pending.size + this.#outcomes.length + (this.#listener.queued ?? 0);
+    return this.#pending.size + this.#outcomes.length + queuedIn(this.#listener);
   }
 
   accept(): Promise<Transport> {

@@ -5,7 +5,7 @@
  */
 
 import { checkTransport } from "../internal/api/check.ts";
-import type { Listener, Transport } from "../internal/api/transport.ts";
+import { type Listener, queuedIn, type Transport } from "../internal/api/transport.ts";
 
 /** Wraps the connections of another listener, which it owns. */
 export class WrappingListener implements Listener {
@@ -26,7 +26,7 @@ export class WrappingListener implements Listener {
   }
 
   get queued(): number {
-    return this.#listener.queued ?? 0;
+    return queuedIn(this.#listener);
   }
 
   async accept(): Promise<Transport> {

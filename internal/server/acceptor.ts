@@ -7,7 +7,7 @@
 import { checkTransport, LONGEST_MS } from "../api/check.ts";
 import { AcceptRejection } from "../api/errors.ts";
 import type { Clock } from "../api/serve_options.ts";
-import { closeQuietly, type Listener, type Transport } from "../api/transport.ts";
+import { closeQuietly, type Listener, queuedIn, type Transport } from "../api/transport.ts";
 import { ACCEPT_TURNS } from "../time/turns.ts";
 
 /** The functions that acceptors call. */
@@ -209,7 +209,7 @@ export class Acceptors {
 
   /** The number of connections that were accepted, and wait in a listener, or until there is room or a pause ends. */
   get queued(): number {
-    return this.#listeners.reduce((sum, { queued = 0 }) => sum + queued, this.#held.length);
+    return this.#listeners.reduce((sum, listener) => sum + queuedIn(listener), this.#held.length);
   }
 
   /** Makes the listeners keep the process alive. */

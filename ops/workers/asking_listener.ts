@@ -4,7 +4,7 @@
  * @module
  */
 
-import { closeQuietly, type Listener, type Transport } from "../../internal/api/transport.ts";
+import { closeQuietly, type Listener, queuedIn, type Transport } from "../../internal/api/transport.ts";
 import { setNumber } from "../../internal/server/numbers.ts";
 import type { Verdict } from "./wire.ts";
 
@@ -48,7 +48,7 @@ export class AskingListener implements Listener {
   }
 
   get queued(): number {
-    return this.#asked.size + (this.#inner.queued ?? 0);
+    return this.#asked.size + queuedIn(this.#inner);
   }
 
   accept(): Promise<Transport> {

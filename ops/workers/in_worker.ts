@@ -7,7 +7,7 @@
 import { checkFunction, checkOptions } from "../../internal/api/check.ts";
 import type { CloseOptions, Conn, ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
 import type { ServeOptions } from "../../internal/api/serve_options.ts";
-import { closeQuietly, type Listener } from "../../internal/api/transport.ts";
+import { closeQuietly, type Listener, queuedIn } from "../../internal/api/transport.ts";
 import type { Server } from "../../internal/server/running.ts";
 import { serve, serveConnections } from "../../server.ts";
 import { listenShared } from "../epoll/epoll.ts";
@@ -161,7 +161,7 @@ class InWorker<Data> {
       prepared[i] = await this.#service.wrap?.(inTurn, i) ?? inTurn;
       listeners[i] = new AskingListener(prepared[i], this.#admission);
     }
-    this.#admission.queued = () => prepared.reduce((sum, { queued = 0 }) => sum + queued, 0);
+    this.#admission.queued = () => prepared.reduce((sum, listener) => sum + queuedIn(listener), 0);
     return listeners;
   }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Listener, Transport } from "../../internal/api/transport.ts";
+import { type Listener, queuedIn, type Transport } from "../../internal/api/transport.ts";
 
 /** Says when a worker may accept. */
 export interface Turn {
@@ -35,7 +35,7 @@ export class TurnListener implements Listener {
   }
 
   get queued(): number {
-    return this.#inner.queued ?? 0;
+    return queuedIn(this.#inner);
   }
 
   accept(): Promise<Transport> {

@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { type Listener, serve } from "@x/shouty";
 import { listenTls, proxyProtocol, ServerMetrics, withTelnet, withTrace } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
@@ -50,4 +51,25 @@ test("Connections are queued while admit decides", async () => {
   await client.write("hello\n");
   assertEquals(await client.readLine(), "HELLO");
   assertEquals([metrics.snapshot().queued, metrics.snapshot().active], [0, 1]);
+});
+
+function proxied(listener: Listener): Listener {
+  return proxyProtocol(listener, { from: "127.0.0.0/8" });
+}
+
+test("A custom listener that says nothing of use about its queue counts as one without, through every wrapper", async () => {
+  const wrong: unknown[] = [undefined, -1, 0.5, NaN, Infinity, "2", 2n, {}, Promise.resolve(2)];
+  for (const value of [...wrong, new Error("Not known")]) {
+    const get = () => {
+      if (value instanceof Error) throw value;
+      return value;
+    };
+    for (
+      const wrap of [(odd: Listener) => odd, proxied, (odd: Listener) => withTelnet(withTrace(odd, { write() {} }))]
+    ) {
+      const odd = Object.defineProperty(new MemoryListener(), "queued", { get });
+      await using server = serve({ listener: wrap(odd) });
+      assertEquals(server.stats().queued, 0, String(value));
+    }
+  }
 });
