@@ -5,6 +5,10 @@
  */
 
 import type { ServeOptions, Server } from "@x/shouty";
+import { bind } from "../../ops/admin/http/bind.ts";
+import { BOUNDS, type Bounds } from "../../ops/admin/http/bounds.ts";
+import { type Answer as AnswerOf, Carrier } from "../../ops/admin/http/carrier.ts";
+import { Streams } from "../../ops/admin/http/streams.ts";
 import { AdminPort, type PortParts } from "../../ops/admin/port.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { startServer, type TestServer } from "./server.ts";
@@ -63,6 +67,18 @@ export function openPort(parts: Partial<PortParts> = {}): Promise<AdminPort> {
     ...{ clock: SYSTEM_CLOCK, metrics: undefined },
     ...parts,
   });
+}
+
+/** A carrier with small bounds. */
+export async function startCarrier(
+  answer: AnswerOf,
+  event: () => unknown,
+  bounds: Partial<Bounds>,
+): Promise<{ addr: Deno.Addr } & AsyncDisposable> {
+  const all = { ...BOUNDS, ...bounds };
+  const carrier = await Carrier.make(answer, new Streams(event, SYSTEM_CLOCK, all), SYSTEM_CLOCK, all);
+  const addr = await bind(carrier.server, { hostname: "127.0.0.1", port: 0 }, false);
+  return { addr, [Symbol.asyncDispose]: () => carrier.close() };
 }
 
 /** Connects to an address of any kind. */

@@ -1,10 +1,6 @@
 import { assert, assertEquals, assertLess, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { bind } from "../../ops/admin/http/bind.ts";
-import { BOUNDS, type Bounds } from "../../ops/admin/http/bounds.ts";
-import { type Answer, Carrier } from "../../ops/admin/http/carrier.ts";
-import { Streams } from "../../ops/admin/http/streams.ts";
-import { connectTo, parse, readAll, send, startAdmin, TOKEN } from "../kit/admin.ts";
+import type { Answer } from "../../ops/admin/http/carrier.ts";
+import { connectTo, parse, readAll, send, startAdmin, startCarrier, TOKEN } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 
 const ENCODER = new TextEncoder();
@@ -133,14 +129,6 @@ test("a client that sends the next request before the answer loses its connectio
   assertLess(text.split("HTTP/1.1 ").length, 3);
   assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
 });
-
-/** A carrier with small bounds. */
-async function startCarrier(answer: Answer, event: () => unknown, bounds: Partial<Bounds>) {
-  const all = { ...BOUNDS, ...bounds };
-  const carrier = await Carrier.make(answer, new Streams(event, SYSTEM_CLOCK, all), SYSTEM_CLOCK, all);
-  const addr = await bind(carrier.server, { hostname: "127.0.0.1", port: 0 }, false);
-  return { addr, [Symbol.asyncDispose]: () => carrier.close() };
-}
 
 const LARGE = 32 * 1024 * 1024;
 

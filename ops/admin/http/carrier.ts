@@ -49,7 +49,8 @@ export class Carrier {
     server.keepAliveTimeout = bounds.idleMs;
     server.once("listening", () => this.#goOnAccepting());
     server.on("connection", (socket: Socket) => this.#enter(socket));
-    server.on("request", (request, response) => this.#handle(request, response));
+    // It fails if what the caller has passed does, such as the clock; that must be the end of this connection alone.
+    server.on("request", (request, response) => this.#handle(request, response).catch(() => request.socket.destroy()));
     server.on("clientError", (error: Error & { code?: string }, socket: Socket) => this.#misread(error, socket));
   }
 

@@ -60,13 +60,26 @@ export class Streams {
   /** Sends a last event, and ends all streams. */
   close(): void {
     if (this.#clients.size === 0) return;
-    const event = this.#event();
+    let event: string | undefined;
+    try {
+      event = this.#event();
+    } catch {
+      // They end without it.
+    }
     for (const { response } of [...this.#clients]) response.end(event);
   }
 
   readonly #tick = (): void => {
-    this.#cancelTimer = this.#clock.setTimer(this.#tick, this.#bounds.eventMs, false);
-    const now = this.#clock.now();
+    try {
+      this.#cancelTimer = this.#clock.setTimer(this.#tick, this.#bounds.eventMs, false);
+      this.#sendAll(this.#clock.now());
+    } catch {
+      // The status, or the clock, has failed. The clients ask again, and are told why as far as that is known.
+      for (const { response } of [...this.#clients]) response.destroy();
+    }
+  };
+
+  #sendAll(now: number): void {
     let event: string | undefined;
     for (const client of [...this.#clients]) {
       const { response, since, untaken } = client;
@@ -75,7 +88,7 @@ export class Streams {
       else if (now - untaken >= this.#bounds.eventTakenMs) response.destroy();
       if (now - since >= this.#bounds.streamMs) response.end();
     }
-  };
+  }
 
   /** All clients get the same text: counting thousands of connections once a second is enough. */
   #event(): string {

@@ -1,0 +1,33 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import type { Clock } from "../../internal/api/serve_options.ts";
+import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
+import { send, startAdmin, startCarrier } from "../kit/admin.ts";
+import { test } from "../kit/bounded.ts";
+
+const READY = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+test("a status that fails ends the streams, and not the process", async () => {
+  let left = 2;
+  const event = () => {
+    if (left-- > 0) return 0;
+    throw new Error("No status");
+  };
+  await using carrier = await startCarrier(() => Promise.resolve("stream"), event, { eventMs: 20 });
+  assertStringIncludes(await send(carrier.addr, READY), "data: 0\n");
+  // Also if it fails as the stream begins.
+  assertEquals((await send(carrier.addr, READY)).includes("data:"), false);
+  assertEquals(left, -2);
+});
+
+test("a clock that fails ends the connection of a request, and not the process", async () => {
+  let fails = false;
+  const setTimer: Clock["setTimer"] = (...timer) => {
+    if (fails) throw new Error("No timer");
+    return SYSTEM_CLOCK.setTimer(...timer);
+  };
+  await using admin = await startAdmin({ clock: { now: SYSTEM_CLOCK.now, setTimer } });
+  fails = true;
+  assertEquals(await send(admin.port.addr, READY).catch(() => ""), "");
+  fails = false;
+  assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
+});
