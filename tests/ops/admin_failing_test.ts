@@ -1,6 +1,10 @@
+import type { ServerResponse } from "node:http";
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { FakeClock } from "@x/shouty/testing";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
+import { BOUNDS } from "../../ops/admin/http/bounds.ts";
+import { Streams } from "../../ops/admin/http/streams.ts";
 import { send, startAdmin, startCarrier } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 
@@ -17,6 +21,26 @@ test("a status that fails ends the streams, and not the process", async () => {
   // Also if it fails as the stream begins.
   assertEquals((await send(carrier.addr, READY)).includes("data:"), false);
   assertEquals(left, -2);
+});
+
+test("nothing is written behind the end of a stream, and a client that does not take the end loses it", async () => {
+  const clock = new FakeClock();
+  const streams = new Streams(() => 0, clock, { ...BOUNDS, eventMs: 1000, streamMs: 3000, eventTakenMs: 5000 });
+  const calls: string[] = [];
+  const response = {
+    once() {},
+    writeHead() {},
+    write(text: string, taken?: () => void) {
+      calls.push(text.split("\n", 1)[0]);
+      taken?.();
+    },
+    end: () => calls.push("end"),
+    destroy: () => calls.push("destroy"),
+  };
+  streams.add(response as unknown as ServerResponse);
+  await clock.advance(8000);
+  const status = "event: status";
+  assertEquals(calls, ["retry: 1000", status, status, status, "end", "destroy"]);
 });
 
 test("a clock that fails ends the connection of a request, and not the process", async () => {

@@ -16,7 +16,7 @@ const RETRY_MS = 1000;
 interface Client {
   readonly response: ServerResponse;
   readonly since: number;
-  /** When the event was sent that the client has not taken yet; undefined if it has taken all. */
+  /** When the event, or the end, was sent that the client has not taken yet; undefined if it has taken all. */
   untaken: number | undefined;
 }
 
@@ -83,10 +83,14 @@ export class Streams {
     let event: string | undefined;
     for (const client of [...this.#clients]) {
       const { response, since, untaken } = client;
-      // At most one event waits for a client: what it would read later is old by then.
-      if (untaken === undefined) this.#send(client, event ??= this.#event());
-      else if (now - untaken >= this.#bounds.eventTakenMs) response.destroy();
-      if (now - since >= this.#bounds.streamMs) response.end();
+      // At most one event waits for a client: what it would read later is old by then. The stream's end waits as one does.
+      if (untaken !== undefined) {
+        if (now - untaken >= this.#bounds.eventTakenMs) response.destroy();
+      } else if (now - since < this.#bounds.streamMs) this.#send(client, event ??= this.#event());
+      else {
+        client.untaken = now;
+        response.end();
+      }
     }
   }
 
