@@ -232,7 +232,7 @@ export class ServerMetrics {
 
   /** The class of an error. OpenTelemetry's word for all others is used past a number of classes. */
   #className(error: unknown): string {
-    const name = error instanceof Error ? error.name : OTHER;
+    const name = nameOf(error) ?? OTHER;
     if (!this.#errorTypes.has(name) && this.#errorTypes.size >= MAX_ERROR_TYPES) return OTHER;
     this.#errorTypes.add(name);
     return name;
@@ -240,6 +240,16 @@ export class ServerMetrics {
 
   #sum(instrument: Instrument): number {
     return this.#figures.of(instrument).reduce((sum, { value }) => sum + value, 0);
+  }
+}
+
+/** The name of an error; undefined if a class of the caller's has given it none that is text. */
+function nameOf(error: unknown): string | undefined {
+  try {
+    const name: unknown = error instanceof Error ? error.name : undefined;
+    return typeof name === "string" ? name : undefined;
+  } catch {
+    return undefined;
   }
 }
 

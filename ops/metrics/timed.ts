@@ -4,6 +4,7 @@
  * @module
  */
 
+import { harmless } from "../../internal/api/errors.ts";
 import { ANSWER_BYTES, type BytesHandler, type ConnHandler, type LineHandler } from "../../internal/api/handlers.ts";
 
 /** Any handler. */
@@ -45,7 +46,8 @@ function measure(call: Call, now: () => number, note: Note, onlyAnswers = false)
       note(since, { error });
       throw error;
     }
-    if (result instanceof Promise) result.then(() => note(since), (error) => note(since, { error }));
+    // Nothing waits for the note, which fails if the clock does.
+    if (result instanceof Promise) harmless(result.then(() => note(since), (error) => note(since, { error })));
     else if (result !== undefined || !onlyAnswers) note(since);
     return result;
   };

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStrictEquals } from "@std/assert";
 import { shout } from "@x/shouty";
 import { ServerMetrics } from "@x/shouty/ops";
 import { test, testOnce } from "../kit/bounded.ts";
@@ -45,6 +45,38 @@ testOnce("Handlers are timed: sync, async, blocks, conversations, and also when 
   client.close();
   await t.closed();
   assertEquals(times()[0], ["", 4, sum + 7]);
+});
+
+testOnce("A handler that throws an error without a name in text is timed, and the error is the caller's", async () => {
+  const unreadable = Object.defineProperty(new Error("odd"), "name", {
+    get() {
+      throw new Error("No name");
+    },
+  });
+  const odd = [Symbol("odd"), 7, undefined].map((name) => Object.assign(new Error("odd"), { name }));
+  for (const error of [...odd, unreadable]) {
+    const { metrics, times } = timing();
+    const sync = metrics.timed(() => {
+      throw error;
+    });
+    const later = metrics.timed(() => Promise.reject(error));
+    for (const handler of [sync, later] as (() => unknown)[]) {
+      assertStrictEquals(await Promise.try(handler).catch((error) => error), error);
+    }
+    await undefined;
+    assertEquals(times().map(([type, count]) => [type, count]), [["_OTHER", 2]]);
+  }
+});
+
+testOnce("A clock that fails at the end of an async handler leaves its answer alone", async () => {
+  let left = 1;
+  const now = () => {
+    if (left-- === 0) throw new Error("No time");
+    return 0;
+  };
+  const metrics = new ServerMetrics({ clock: { now } });
+  const handler = metrics.timed((line: string) => Promise.resolve(line)) as (line: string) => Promise<string>;
+  assertEquals(await handler("fine"), "fine");
 });
 
 test("A timed handler answers as the handler does, with each of its ways to answer", async () => {
