@@ -32,8 +32,9 @@ export interface MemoryConnectOptions {
   proxy?: Partial<ProxyInfo> | undefined;
 }
 
-/** The port of the first client; the following clients have the following ports. */
+/** The port of the first client, and the number of ports: the following clients have the following ports, round and round. */
 const FIRST_CLIENT_PORT = 49_152;
+const CLIENT_PORTS = 65_536 - FIRST_CLIENT_PORT;
 
 /**
  * A listener in memory; `serve({ listener })` takes one, owns it, and closes it.
@@ -82,7 +83,7 @@ export class MemoryListener implements Listener {
   /**
    * Connects a client.
    *
-   * @param remoteAddr The client's address; by default 127.0.0.1, with a port that differs for each client.
+   * @param remoteAddr The client's address; by default 127.0.0.1, with a port that differs for 16 384 clients in a row.
    * @param options What the server sees of the client besides its address.
    * @returns The client's end. The connection waits in the backlog until the server accepts it.
    * @throws {Deno.errors.ConnectionRefused} If the listener is closed.
@@ -155,7 +156,7 @@ export class MemoryListener implements Listener {
   }
 
   #nextAddr(): Deno.NetAddr {
-    return tcp(FIRST_CLIENT_PORT + this.#clients++);
+    return tcp(FIRST_CLIENT_PORT + this.#clients++ % CLIENT_PORTS);
   }
 
   #open(remoteAddr: Deno.Addr, { tls, proxy }: MemoryConnectOptions): End {

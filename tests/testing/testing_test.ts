@@ -115,6 +115,17 @@ test("a listener in memory accepts one at a time, in order, each from an address
   await assertRejects(() => outstanding, BadResource);
 });
 
+test("a listener in memory takes any number of clients, and their ports begin again", () => {
+  const listener = new MemoryListener();
+  const ports: number[] = [];
+  for (let i = 0; i <= 16_384; i++) {
+    using client = listener.connect();
+    ports.push((client.addr as Deno.NetAddr).port);
+  }
+  assertEquals([ports[0], ports.at(-2), ports.at(-1)], [49_152, 65_535, 49_152]);
+  listener.close();
+});
+
 test("an end in memory tells how many of its bytes the other end has read since it was asked last", async () => {
   const [client, server] = await connect();
   assertEquals(server.progress?.(), 0);
