@@ -83,12 +83,14 @@ export class Host {
     parts: Pick<UpgradeParts, "server" | "handedOver" | "stop" | "log">,
   ): Promise<void> {
     const [program, notifier] = [this.#program, this.#notifier!];
-    parts.stop.addEventListener("abort", notifier.stopping);
     const upgrade = new Upgrade({ ...parts, flags: this.#flags, program, bound, notifier });
     this.#upgrade.resolve(upgrade);
     this.#upgradeOver = () => upgrade.over;
     await tellParent(this.#flags);
     notifier.ready();
+    // Behind the readiness, of which systemd would believe that it came after a stop; and also if the stop came first.
+    if (parts.stop.aborted) notifier.stopping();
+    else parts.stop.addEventListener("abort", notifier.stopping);
   }
 
   /** Starts the next version of the program, once this one listens; called at SIGUSR2. */

@@ -1,7 +1,8 @@
 import { assertEquals, assertGreater, assertMatch } from "@std/assert";
 import { within } from "../kit/bounded.ts";
-import { converse, startServer, Subprocess } from "../kit/command.ts";
+import { converse, startCommand, startServer, Subprocess } from "../kit/command.ts";
 import { NO_FD } from "../kit/fd.ts";
+import { IDENTITY } from "../kit/tls.ts";
 import { Lineage, Load, startOnFd } from "../kit/upgrades.ts";
 
 const LINUX = Deno.build.os === "linux" ? "" : " (skipped: only Linux has systemd)";
@@ -89,6 +90,25 @@ test(
     assertEquals(code, 0);
   },
 );
+
+test("A stop that comes before the server listens is told, behind the readiness", LINUX, async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/certificate`;
+  // The server waits for the certificate.
+  await new Deno.Command("mkfifo", { args: [path] }).output();
+  const env = { NOTIFY_SOCKET: "/run/nowhere" };
+  const permissions = ["--allow-net", "--allow-ffi", "--allow-read", VARIABLES];
+  const flags = ["--port", "0", "--log-level", "debug", "--tls-cert", path];
+  await using server = startCommand(flags, { env, permissions });
+  await server.stderrMatch(/debug options are/);
+  server.signal("SIGTERM");
+  await server.stderrMatch(/debug received SIGTERM/);
+  await Deno.writeTextFile(path, `${IDENTITY.cert}${IDENTITY.key}`);
+  const { code, stderr } = await server.outcome();
+  const messages = Array.from(stderr.matchAll(/warn systemd did not take the message (.*)\n/g), ([, text]) => text);
+  assertEquals([code, ...messages], [0, `READY=1 MAINPID=${server.pid}`, "STOPPING=1"]);
+  await Deno.remove(folder, { recursive: true });
+});
 
 test("Without permission for either, one line says what is missing, and the server serves", LINUX, async () => {
   const env = { NOTIFY_SOCKET: "/run/nowhere", WATCHDOG_USEC: "200000" };
