@@ -4,6 +4,7 @@
  * @module
  */
 
+import { LONGEST_MS } from "../../internal/api/check.ts";
 import { openNotifySocket, type SendMessage } from "../../ops/fd/notify_socket.ts";
 import { type Descriptor, FIRST_FD } from "./descriptors.ts";
 import type { Environment } from "../line/environment.ts";
@@ -110,8 +111,8 @@ export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): N
     ready() {
       say(`READY=1\nMAINPID=${Deno.pid}`);
       if (over || watchdogMs === undefined) return;
-      // Half of the interval, as systemd's manual says.
-      timer = setInterval(() => say("WATCHDOG=1"), watchdogMs / 2);
+      // Half of the interval, as systemd's manual says. A timer takes a longer time for a millisecond.
+      timer = setInterval(() => say("WATCHDOG=1"), Math.min(watchdogMs / 2, LONGEST_MS));
       Deno.unrefTimer(timer);
     },
     // The watchdog goes on: a drain that hangs is a server that hangs.

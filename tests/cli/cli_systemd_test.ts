@@ -135,6 +135,14 @@ test(
   },
 );
 
+test("A watchdog that waits for longer than a timer can is not told every millisecond", LINUX, async () => {
+  const env = { NOTIFY_SOCKET: "/run/nowhere", WATCHDOG_USEC: `${2n ** 64n - 1n}` };
+  await using server = await startServer([], { env, permissions: ["--allow-net", "--allow-ffi", VARIABLES] });
+  assertEquals(await converse(server, "hello\n"), "HELLO\n");
+  server.signal("SIGTERM");
+  assertEquals((await server.outcome()).stderr.match(/WATCHDOG/g), null);
+});
+
 test(
   "systemd hears which process takes over at an upgrade, and no stop of the old one",
   NO_SOCAT || NO_FD,
