@@ -31,9 +31,10 @@ export async function dial(
   signal?.throwIfAborted();
   const attempt = new Attempt(options, secure);
   const abort = () => attempt.giveUp(signal!.reason);
-  signal?.addEventListener("abort", abort);
   const late = () => attempt.giveUp(failed(options, new Deno.errors.TimedOut(`no answer within ${connectTimeout} ms`)));
+  // First, as it can throw: nothing waits for the attempt then, which a signal must not give up.
   const cancel = connectTimeout === Infinity ? () => {} : clock.setTimer(late, connectTimeout, true);
+  signal?.addEventListener("abort", abort);
   try {
     const transport = await attempt.run();
     // It may have been given up, and closed the transport, just when it was done.

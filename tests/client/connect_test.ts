@@ -389,6 +389,17 @@ testOnce("a signal that outlives its connections keeps nothing of them", async (
   assertEquals(heard.length, 0);
 });
 
+testOnce("an attempt whose clock fails is over, and hears the signal no more", async () => {
+  const setTimer = () => {
+    throw new Error("No timer");
+  };
+  const aborter = new AbortController();
+  const options = { dial: silent, clock: { now: () => 0, setTimer }, signal: aborter.signal };
+  await assertRejects(() => connect(options), Error, "No timer");
+  aborter.abort(new Error("Too late"));
+  await new Promise((resolve) => setTimeout(resolve, 0));
+});
+
 testOnce("a transport that cannot become a connection is closed", async () => {
   const transport = silent();
   const odd = Object.defineProperty(transport, "remoteAddr", {
