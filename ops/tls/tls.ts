@@ -23,7 +23,7 @@ import {
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { PreparingListener } from "../preparing_listener.ts";
-import type { Listener } from "../../internal/api/transport.ts";
+import { HANDSHAKE_TIMEOUT, type Listener } from "../../internal/api/transport.ts";
 import type { CertificateInfo } from "./certificate.ts";
 import type { TlsCredentials } from "./credentials.ts";
 import { tlsCredentials, type TlsServerCredentials } from "./handle.ts";
@@ -130,12 +130,12 @@ export async function listenTls(options: ListenTlsOptions): Promise<TlsListener>
   checkHostname(options.hostname);
   checkListener(options.listener, true);
   const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, maxHandshakes = 1_000 } = options;
-  if (options.handshakeTimeout !== undefined) checkTimeout("handshakeTimeout", options.handshakeTimeout);
   checkWhole("port", port, 0, 65_535);
   checkWhole("maxHandshakes", maxHandshakes, 1, Infinity);
   checkClock(clock);
   const credentials = await credentialsOf(options);
-  const { handshakeTimeout = credentials.handshakeTimeout } = options;
+  const { handshakeTimeout = credentials.handshakeTimeout ?? HANDSHAKE_TIMEOUT } = options;
+  checkTimeout("handshakeTimeout", handshakeTimeout);
   const listener = options.listener ?? Deno.listen({ hostname, port });
   return new SecureListener(listener, { handshakeTimeout, maxHandshakes, clock }, credentials);
 }

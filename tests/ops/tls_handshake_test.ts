@@ -1,10 +1,10 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { formatAddr } from "@x/shouty";
-import { listenTls, proxyProtocol } from "@x/shouty/ops";
-import { FakeClock, TestClient } from "@x/shouty/testing";
+import { formatAddr, type Transport } from "@x/shouty";
+import { listenTls, proxyProtocol, tlsCredentials, type TlsServerCredentials } from "@x/shouty/ops";
+import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { assertFreed } from "../kit/freed_port.ts";
-import { listenLoopback } from "../kit/server.ts";
+import { listenLoopback, startServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
 
 test("A client that begins no handshake delays no other, and is rejected at the deadline", async () => {
@@ -24,6 +24,29 @@ test("A client that begins no handshake delays no other, and is rejected at the 
   assertEquals([await silent.readAll(), await half.readAll()], ["", ""]);
   assertEquals(await t.talkTls("hello"), "HELLO\n");
 });
+
+testOnce(
+  "Credentials of the caller's own that say no time for a handshake have the default, and no wrong one",
+  async () => {
+    const { certificate } = await tlsCredentials(IDENTITY);
+    const accept = (transport: Transport) => transport.read(new Uint8Array(1)) as Promise<never>;
+    const own = (handshakeTimeout: unknown) => {
+      return { certificate, accept, handshakeTimeout, reload: () => Promise.resolve() } as TlsServerCredentials;
+    };
+    for (const wrong of [NaN, -1, "1"]) {
+      await assertRejects(() => listenTls({ credentials: own(wrong) }), Error, "Cannot use handshakeTimeout");
+    }
+    const clock = new FakeClock();
+    const memory = new MemoryListener();
+    const listener = await listenTls({ listener: memory, credentials: own(undefined), clock });
+    await using t = startServer({ listener, clock });
+    using _client = memory.connect();
+    await clock.advance(9_999);
+    assertEquals(t.all("rejected"), []);
+    await clock.advance(1);
+    assertEquals((await t.until("rejected")).reason, "tls-handshake");
+  },
+);
 
 test("Handshakes are limited in number, and a silent client makes room", async () => {
   const clock = new FakeClock();
