@@ -134,6 +134,9 @@ async function serveUntilStopped(all: Given<typeof SERVE.flags>): Promise<number
   const cut = () => void server?.shutdown({ delay: 0, drainTimeout: 1 });
   watchSignals(log, { stop, cut }, host, options.tlsCert === null ? undefined : opened.promise);
   logStart(log, options, ignored);
+  // A drain by the admin port has options of its own: as an end by `stop` it would have the flags'.
+  const drained = new AbortController();
+  const leaving = AbortSignal.any([stop.signal, drained.signal]);
   let admin: AdminPort | undefined;
   try {
     const measured = await measure(options.admin !== null);
@@ -144,10 +147,10 @@ async function serveUntilStopped(all: Given<typeof SERVE.flags>): Promise<number
     const running = await serveAs({ ...options, kept }, given, around(log, stop.signal, measured));
     opened.resolve(running.opened);
     server = running.server;
-    await host.serving(running.opened, { server, handedOver: () => admin?.close(), stop: stop.signal, log });
+    await host.serving(running.opened, { server, handedOver: () => admin?.close(), stop: leaving, log });
     if (host.takesOver) admin = await openLate(openAdmin, stop.signal, log);
     keepOnly(...neededToAccept(options), ...host.neededToRun);
-    attachAdmin(admin, running, log);
+    attachAdmin(admin, running, drained, log);
     return await exitCodeOf(server, host, log);
   } catch (error) {
     if (error instanceof CommandError && logFormat === "json") logFailure(error, log);
@@ -225,10 +228,17 @@ function logFailure(error: CommandError, log: Log): void {
 }
 
 /** Has the admin port show the server, and steer it. */
-function attachAdmin(admin: AdminPort | undefined, { server, shutdown }: Running, log: Log): void {
+function attachAdmin(
+  admin: AdminPort | undefined,
+  { server, shutdown }: Running,
+  drained: AbortController,
+  log: Log,
+): void {
   admin?.attach(server, (options) => {
     log.write("debug", "admin-drain", () => "received POST /drain");
-    return shutdown(options);
+    const stopped = shutdown(options);
+    drained.abort();
+    return stopped;
   });
 }
 

@@ -1,9 +1,10 @@
 import { assertEquals, assertGreater, assertMatch } from "@std/assert";
+import { ask as askAdmin } from "../kit/admin.ts";
 import { within } from "../kit/bounded.ts";
 import { converse, startCommand, startServer, Subprocess } from "../kit/command.ts";
 import { NO_FD } from "../kit/fd.ts";
 import { IDENTITY } from "../kit/tls.ts";
-import { Lineage, Load, startOnFd } from "../kit/upgrades.ts";
+import { adminOf, Lineage, Load, startOnFd } from "../kit/upgrades.ts";
 
 const LINUX = Deno.build.os === "linux" ? "" : " (skipped: only Linux has systemd)";
 const NO_SOCAT = LINUX || await missing("socat", "-V");
@@ -108,6 +109,16 @@ test("A stop that comes before the server listens is told, behind the readiness"
   const messages = Array.from(stderr.matchAll(/warn systemd did not take the message (.*)\n/g), ([, text]) => text);
   assertEquals([code, ...messages], [0, `READY=1 MAINPID=${server.pid}`, "STOPPING=1"]);
   await Deno.remove(folder, { recursive: true });
+});
+
+test("A drain by the admin port is a stop that is told", LINUX, async () => {
+  const env = { NOTIFY_SOCKET: "/run/nowhere" };
+  const permissions = ["--allow-net", "--allow-ffi", VARIABLES];
+  await using server = await startServer(["--admin", "127.0.0.1:0"], { env, permissions });
+  assertEquals((await askAdmin(await adminOf(server), "POST /drain")).status, 202);
+  const { code, stderr } = await server.outcome();
+  assertMatch(stderr, /warn systemd did not take the message STOPPING=1\n/);
+  assertEquals(code, 0);
 });
 
 test("Without permission for either, one line says what is missing, and the server serves", LINUX, async () => {

@@ -199,17 +199,25 @@ test("After an upgrade that failed, the next one succeeds, with the program that
     await servers.stop(second);
   }));
 
-test("A server that is to stop while a new process starts ends both, and answers what it has accepted", () =>
-  withProgram([], async (servers, program) => {
-    await servers.port();
-    await replace(program, "exec sleep 600");
-    Deno.kill(servers.first.pid, "SIGUSR2");
-    await servers.first.stderrMatch(/started process/);
-    const { code, stderr } = (servers.first.signal("SIGTERM"), await servers.first.outcome());
-    assertEquals(code, 0);
-    assertMatch(stderr, /info gave the upgrade up: the new process was not ready yet, and this one is to stop\n/);
-    assertMatch(stderr, /all connections closed\n$/);
-  }));
+const STOPS: Readonly<Record<string, (server: Subprocess) => unknown>> = {
+  "a signal": (server) => server.signal("SIGTERM"),
+  "its admin port": async (server) => assertEquals((await askAdmin(await adminOf(server), "POST /drain")).status, 202),
+};
+
+for (const [by, stop] of Object.entries(STOPS)) {
+  test(`A server that ${by} tells to stop while a new process starts ends both, and answers what it has accepted`, () =>
+    withProgram(["--admin", "127.0.0.1:0"], async (servers, program) => {
+      await servers.port();
+      await replace(program, "exec sleep 600");
+      Deno.kill(servers.first.pid, "SIGUSR2");
+      await servers.first.stderrMatch(/started process/);
+      await stop(servers.first);
+      const { code, stderr } = await servers.first.outcome();
+      assertEquals(code, 0);
+      assertMatch(stderr, /info gave the upgrade up: the new process was not ready yet, and this one is to stop\n/);
+      assertMatch(stderr, /all connections closed\n/);
+    }));
+}
 
 const IGNORED: Readonly<Record<string, [args: string[], permissions: string[], line: RegExp]>> = {
   "without --upgrade": [[], [], /warn ignored SIGUSR2: --upgrade is off\n/],
