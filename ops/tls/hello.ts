@@ -39,48 +39,66 @@ export interface Hello {
  * @throws {PeerLeft} (As a rejection.) If the client has left without sending a byte.
  */
 export async function readHello(transport: Transport, firstBytes: Uint8Array): Promise<Hello> {
-  let bytes = firstBytes.slice();
+  let buffer = new Uint8Array(Math.max(READ_BYTES, firstBytes.length));
+  buffer.set(firstBytes);
+  let length = firstBytes.length;
   for (;;) {
-    const serverName = findServerName(bytes);
-    if (serverName !== null) return { bytes, serverName };
-    const into = new Uint8Array(READ_BYTES);
-    const { length } = bytes;
-    const count = await transport.read(into).catch((error) => {
-      throw peerLeftOr(error, length);
-    });
-    // What has come is left to `node:tls`, which reports the end itself.
-    if (count === null) return { bytes, serverName: undefined };
-    checkTransferred("read", count, into.length);
-    const longer = new Uint8Array(bytes.length + count);
-    longer.set(bytes);
-    longer.set(into.subarray(0, count), bytes.length);
-    bytes = longer;
+    const found = findServerName(buffer.subarray(0, length));
+    if (typeof found !== "number") return { bytes: buffer.slice(0, length), serverName: found };
+    // Not before that many have come: a client that sends byte by byte would have all looked at again with each.
+    for (const enough = length + found; length < enough;) {
+      if (length === buffer.length) buffer = grown(buffer);
+      const count = await readOn(transport, buffer, length);
+      // What has come is left to `node:tls`, which reports the end itself.
+      if (count === null) return { bytes: buffer.slice(0, length), serverName: undefined };
+      length += count;
+    }
   }
+}
+
+function grown(buffer: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const larger = new Uint8Array(2 * buffer.length);
+  larger.set(buffer);
+  return larger;
+}
+
+async function readOn(transport: Transport, buffer: Uint8Array, length: number): Promise<number | null> {
+  const into = buffer.subarray(length);
+  const count = await transport.read(into).catch((error) => {
+    throw peerLeftOr(error, length);
+  });
+  if (count !== null) checkTransferred("read", count, into.length);
+  return count;
 }
 
 /**
  * Finds the name.
  *
  * @param bytes The first bytes of a connection.
- * @returns The name; `undefined` if there is none; `null` if more bytes are needed to tell.
+ * @returns The name; `undefined` if there is none; the number of bytes that are missing at least, if it cannot be told.
  */
-export function findServerName(bytes: Uint8Array): string | undefined | null {
+export function findServerName(bytes: Uint8Array): string | undefined | number {
   const message = new Uint8Array(bytes.length);
   let size = 0;
+  let at = 0;
   // A message can be spread over several records.
-  for (let at = 0; at < bytes.length;) {
+  while (at < bytes.length) {
     if (bytes[at] !== HANDSHAKE) return undefined;
     const start = at + RECORD_HEADER_BYTES;
     if (start > bytes.length) break;
-    at = start + (bytes[at + 3] << 8 | bytes[at + 4]);
+    const length = bytes[at + 3] << 8 | bytes[at + 4];
+    // Forbidden (RFC 8446, 5.1): a client could send any number of them.
+    if (length === 0) return undefined;
+    at = start + length;
     const part = bytes.subarray(start, at);
     message.set(part, size);
     size += part.length;
   }
   if (size > 0 && message[0] !== CLIENT_HELLO) return undefined;
-  const end = size < 4 ? Infinity : 4 + (message[1] << 16 | message[2] << 8 | message[3]);
+  const end = size < 4 ? size + 1 : 4 + (message[1] << 16 | message[2] << 8 | message[3]);
   if (size >= end) return serverNameOf(message.subarray(4, end));
-  return bytes.length < MAX_HELLO_BYTES ? null : undefined;
+  const left = MAX_HELLO_BYTES - bytes.length;
+  return left > 0 ? Math.min(end - size, left) : undefined;
 }
 
 function serverNameOf(hello: Uint8Array): string | undefined {

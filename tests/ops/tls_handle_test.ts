@@ -1,11 +1,13 @@
 import tls from "node:tls";
-import { assertEquals, assertGreater, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertGreater, assertLess, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
+import type { Transport } from "@x/shouty";
 import { listenTls, tlsCredentials, TlsCredentialsError } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
-import { findServerName } from "../../ops/tls/hello.ts";
+import { findServerName, readHello } from "../../ops/tls/hello.ts";
 import { PeerLeft } from "../../ops/preparing_listener.ts";
 import { testOnce as test } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
+import { countWork } from "../kit/work.ts";
 import { AUTHORITY, IDENTITY, pipe, shakeHands, startTls, streamOf } from "../kit/tls.ts";
 
 const CLIENTS = new Authority("client authority");
@@ -140,7 +142,7 @@ test("The name is found in a first message however it is spread over records, an
       records.push(22, 3, 1, part.length >> 8, part.length & 255, ...part);
     }
     assertEquals(findServerName(Uint8Array.from(records)), "mail.example.org");
-    assertEquals(findServerName(Uint8Array.from(records.slice(0, -1))), null);
+    assertEquals(findServerName(Uint8Array.from(records.slice(0, -1))), 1);
   }
   // What is no ClientHello is known as such at once: the client gets its alert without a wait for more.
   for (const [type, kind] of [[22, 2], [23, 1]]) {
@@ -149,8 +151,25 @@ test("The name is found in a first message however it is spread over records, an
   for (let at = 4; at < message.length; at++) {
     // Whatever is damaged, it ends with a name, or without one.
     const found = findServerName(Uint8Array.from([...head, ...message.with(at, 0xff)]));
-    assertNotEquals(found, null);
+    assertNotEquals(typeof found, "number");
   }
+});
+
+test("A first message that comes byte by byte, in records of a byte, is looked at a few times, and no empty record", async () => {
+  const most = 16 * 1024;
+  const records = new Uint8Array(6 * Math.ceil(most / 6));
+  // A ClientHello that is longer than all of them.
+  for (let i = 0; 6 * i < most; i++) records.set([22, 3, 1, 0, 1, [1, 0, 255][i] ?? 0], 6 * i);
+  let at = 0;
+  const read = (into: Uint8Array) => {
+    into[0] = records[at++];
+    return Promise.resolve(1);
+  };
+  using work = countWork();
+  const { bytes, serverName } = await readHello({ read } as Transport, NO_BYTES);
+  assertEquals([bytes.length, serverName], [most, undefined]);
+  assertLess(work.moved + work.copied, 20 * most);
+  assertEquals(findServerName(Uint8Array.of(22, 3, 1, 0, 0)), undefined);
 });
 
 test("The server picks its first protocol that the client names, and serves a client that names none", async () => {
