@@ -218,25 +218,15 @@ function requestOf(incoming: IncomingMessage, bodyBytes: number): Request {
 
 function readBody(incoming: IncomingMessage, most: number): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
-  const parts: Uint8Array[] = [];
-  let size = 0;
+  const decoder = new TextDecoder();
+  let [text, size] = ["", 0];
   incoming.on("data", (part: Uint8Array) => {
     size += part.length;
-    if (size <= most) parts.push(part);
+    if (size <= most) text += decoder.decode(part, { stream: true });
     // A loop over the request would close the connection here, and the client would get no answer.
     else reject(new Refusal(413, `Cannot use a body of more than ${most} bytes`));
   });
-  incoming.on("end", () => resolve(new TextDecoder().decode(concat(parts, size))));
+  incoming.on("end", () => resolve(text + decoder.decode()));
   incoming.on("error", reject);
   return promise;
-}
-
-function concat(parts: readonly Uint8Array[], size: number): Uint8Array {
-  const all = new Uint8Array(size);
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
