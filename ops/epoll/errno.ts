@@ -5,19 +5,9 @@
  */
 
 import { getSystemErrorMap } from "node:util";
+import { CLASSES } from "../fd/node_errors.ts";
 
 export const EAGAIN = -11;
-
-const CLASSES: Readonly<Record<string, new (message: string) => Error>> = {
-  EACCES: Deno.errors.PermissionDenied,
-  EADDRINUSE: Deno.errors.AddrInUse,
-  EADDRNOTAVAIL: Deno.errors.AddrNotAvailable,
-  ECONNABORTED: Deno.errors.ConnectionAborted,
-  ECONNRESET: Deno.errors.ConnectionReset,
-  ENOTCONN: Deno.errors.NotConnected,
-  EPIPE: Deno.errors.BrokenPipe,
-  ETIMEDOUT: Deno.errors.TimedOut,
-};
 
 /** Turns a negative result into the error that Deno's own sockets would throw. */
 export function errorOf(result: number): Error {

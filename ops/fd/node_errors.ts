@@ -1,11 +1,14 @@
 /**
- * The errors of Node's sockets, as those of Deno's own sockets.
+ * The errors of Node's sockets and of the kernel, as those of Deno's own sockets.
  *
  * @module
  */
 
-const CLASSES: Readonly<Record<string, new (message: string, options?: ErrorOptions) => Error>> = {
+/** The classes of Deno's errors, by the system's codes and Node's. */
+export const CLASSES: Readonly<Record<string, new (message: string, options?: ErrorOptions) => Error>> = {
   EACCES: Deno.errors.PermissionDenied,
+  EADDRINUSE: Deno.errors.AddrInUse,
+  EADDRNOTAVAIL: Deno.errors.AddrNotAvailable,
   ECONNABORTED: Deno.errors.ConnectionAborted,
   ECONNRESET: Deno.errors.ConnectionReset,
   ENOTCONN: Deno.errors.NotConnected,

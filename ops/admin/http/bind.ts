@@ -7,6 +7,7 @@
 import type { Server } from "node:http";
 import { isIP } from "node:net";
 import { formatAddr } from "../../../internal/api/transport.ts";
+import { ofDeno } from "../../fd/node_errors.ts";
 import { mayChangeUmask, removeDead } from "../../unix.ts";
 
 /** A place to listen at. */
@@ -117,23 +118,9 @@ async function listening(server: Server, listen: () => void): Promise<void> {
     listen();
     await promise;
   } catch (error) {
-    throw translated(error);
+    throw ofDeno(error as Error);
   } finally {
     server.off("listening", resolve);
     server.off("error", reject);
   }
-}
-
-const { AddrInUse, AddrNotAvailable, PermissionDenied } = Deno.errors;
-
-/** Deno's errors, by the codes of Node's. */
-const ERRORS: Readonly<Record<string, new (message: string, options?: ErrorOptions) => Error>> = {
-  EADDRINUSE: AddrInUse,
-  EADDRNOTAVAIL: AddrNotAvailable,
-  EACCES: PermissionDenied,
-};
-
-function translated(cause: unknown): unknown {
-  const { code = "", message } = cause as { code?: string; message: string };
-  return Object.hasOwn(ERRORS, code) ? new ERRORS[code](message, { cause }) : cause;
 }
