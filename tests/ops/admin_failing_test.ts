@@ -1,11 +1,11 @@
 import type { ServerResponse } from "node:http";
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { BOUNDS } from "../../ops/admin/http/bounds.ts";
 import { Streams } from "../../ops/admin/http/streams.ts";
-import { send, startAdmin, startCarrier } from "../kit/admin.ts";
+import { openPort, send, startAdmin, startCarrier } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 
 const READY = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -41,6 +41,22 @@ test("nothing is written behind the end of a stream, and a client that does not 
   await clock.advance(8000);
   const status = "event: status";
   assertEquals(calls, ["retry: 1000", status, status, status, "end", "destroy"]);
+});
+
+test("an admin port whose socket cannot get its mode is not open", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/admin`;
+  const { chmodSync } = Deno;
+  Deno.chmodSync = () => {
+    throw new Deno.errors.PermissionDenied("No change of the mode");
+  };
+  try {
+    await assertRejects(() => openPort({ place: { path, mode: 0o600 } }), Deno.errors.PermissionDenied);
+  } finally {
+    Deno.chmodSync = chmodSync;
+  }
+  await assertRejects(() => Deno.connect({ transport: "unix", path }));
+  await Deno.remove(folder, { recursive: true });
 });
 
 test("a clock that fails ends the connection of a request, and not the process", async () => {

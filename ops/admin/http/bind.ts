@@ -82,7 +82,12 @@ async function bindUnix(server: Server, place: { path: string; mode: number }): 
     await removeDead(path);
     await listenUnix(server, place);
   }
-  Deno.chmodSync(path, place.mode);
+  try {
+    Deno.chmodSync(path, place.mode);
+  } catch (error) {
+    server.close();
+    throw error;
+  }
   return { transport: "unix", path };
 }
 
