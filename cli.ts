@@ -31,13 +31,12 @@ import { isTelemetryOn, measure, type Measured } from "./cli/metrics.ts";
 import { formatTarget } from "./cli/net.ts";
 import { type Given, parse } from "./cli/line/parse.ts";
 import { keepOnly, type PermissionName } from "./cli/process/permissions.ts";
-import { print } from "./cli/print.ts";
+import { complain, say } from "./cli/print.ts";
 import { report } from "./cli/log/report.ts";
 import { onOthers, onSignals } from "./cli/process/signals.ts";
 import { checkTogether } from "./cli/line/together.ts";
 import { warnOfTrace } from "./cli/log/trace.ts";
 import type { serveByWorkers, Surroundings } from "./cli/process/workers.ts";
-import { escapeUnsafe } from "./internal/api/errors.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
 import type { ServeOptions } from "./internal/api/serve_options.ts";
 import type { Server } from "./internal/server/running.ts";
@@ -100,20 +99,6 @@ async function connectTo(
   keepOnly();
   await talk(conn, formatTarget(target), flags.timeout);
   return 0;
-}
-
-async function say(text: string): Promise<number> {
-  await print(new TextEncoder().encode(`${text}\n`));
-  return 0;
-}
-
-/** Writes an error to stderr. */
-function complain(message: string): void {
-  try {
-    console.error(`shouty: ${escapeUnsafe(message)}`);
-  } catch {
-    // Stderr cannot be written. The exit code still tells that the command failed.
-  }
 }
 
 /** Serves until a signal comes and the connections have ended after it; returns the exit code. */

@@ -8,7 +8,7 @@ import { ConnectionClosedError } from "../internal/api/errors.ts";
 import type { Conn } from "../internal/api/handlers.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import { reasonOfPeer } from "./net.ts";
-import { print } from "./print.ts";
+import { complain, print } from "./print.ts";
 
 /** Maximum time in milliseconds to wait, after the server has closed the connection, whether input is lost. */
 const LAST_INPUT_MS = 100;
@@ -68,7 +68,7 @@ class Talk {
     clearTimeout(timer);
     if (this.#sendError !== undefined) throw await this.#lost();
     if (!this.#inputEnded || this.#hint !== "") {
-      console.error(`shouty: ${this.#peer} has closed the connection${this.#hint && " without a reply"}${this.#hint}`);
+      complain(`${this.#peer} has closed the connection${this.#hint && " without a reply"}${this.#hint}`);
     }
   }
 

@@ -174,7 +174,7 @@ class TracedTransport extends Forwarding {
     try {
       return await call;
     } catch (error) {
-      this.#tell("error", escapeUnsafe(error instanceof Error ? error.message : String(error)));
+      ignoreErrors(() => this.#tell("error", escapeUnsafe(error instanceof Error ? error.message : String(error))));
       throw error;
     }
   }

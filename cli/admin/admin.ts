@@ -19,7 +19,7 @@ import { answer } from "../help/help.ts";
 import { failed, formatTarget, requireNet } from "../net.ts";
 import { type Given, parse } from "../line/parse.ts";
 import { keepOnly, type PermissionName } from "../process/permissions.ts";
-import { print } from "../print.ts";
+import { say } from "../print.ts";
 
 type AdminGiven = Given<AdminCommand["flags"]> & { readonly operand: number | undefined };
 
@@ -131,9 +131,4 @@ function drainText({ state, stats }: Status): string {
 function limitsOf({ values, given }: AdminGiven): Record<string, unknown> {
   const common = ["admin", "adminTokenFile", "timeout", "json"];
   return Object.fromEntries(Object.entries(values).filter(([name]) => given.has(name) && !common.includes(name)));
-}
-
-async function say(text: string): Promise<number> {
-  await print(new TextEncoder().encode(`${text}\n`));
-  return 0;
 }

@@ -80,6 +80,7 @@ export class ServerTransport extends Forwarding {
   /** Lets a failed write be reported at the end of the time, unless the input is read meanwhile. */
   #startTimer(): void {
     if (this.#failure === undefined || this.#reading || this.#ended) return;
+    this.#stopTimer();
     this.#stopTimer = this.#clock.setTimer(() => this.#reportable.resolve(), UNREAD_MS, true);
   }
 

@@ -45,6 +45,9 @@ export interface MetricsSnapshot {
 /** Maximum number of classes of errors that are counted by themselves: a handler could make their names of input. */
 const MAX_ERROR_TYPES = 30;
 
+/** Maximum length of such a name, in characters: each is kept until the end. */
+const MAX_NAME_LENGTH = 64;
+
 /** The ends that are no errors: a peer or a handler has had enough, or the server lets go of it in an orderly way. */
 const ORDINARY: ReadonlySet<CloseReason> = new Set<CloseReason>(["end", "closed", "max-age", "max-lines", "drained"]);
 
@@ -247,7 +250,7 @@ export class ServerMetrics {
 function nameOf(error: unknown): string | undefined {
   try {
     const name: unknown = error instanceof Error ? error.name : undefined;
-    return typeof name === "string" ? name : undefined;
+    return typeof name === "string" ? name.slice(0, MAX_NAME_LENGTH) : undefined;
   } catch {
     return undefined;
   }

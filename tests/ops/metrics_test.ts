@@ -1,4 +1,4 @@
-import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertLess, assertThrows } from "@std/assert";
 import { CLOSE_REASONS, type CloseReason } from "../../internal/api/reasons.ts";
 import { type ConnInfo, shout } from "@x/shouty";
 import { type Attributes, type Instrument, ServerMetrics } from "@x/shouty/ops";
@@ -160,7 +160,7 @@ testOnce("Classes of errors are counted by themselves up to thirty, and as other
   const fail = metrics.timed((name: string) => {
     throw Object.assign(new Error("failed"), { name });
   });
-  for (let i = 0; i < 40; i++) assertThrows(() => fail(`E${i}`));
+  for (let i = 0; i < 40; i++) assertThrows(() => fail(`E${i}${"x".repeat(1000)}`));
   const failNot = metrics.timed(() => {
     throw "text";
   });
@@ -169,6 +169,7 @@ testOnce("Classes of errors are counted by themselves up to thirty, and as other
     name.startsWith("shouty_handler_duration_seconds ")
   );
   assertEquals(figures.length, 31);
+  assertLess(JSON.stringify(figures).length, 31 * 150, "Long names are cut off");
   assertEquals(values(metrics)["shouty_handler_duration_seconds _OTHER"], 11);
 });
 

@@ -172,3 +172,14 @@ test("Options of a trace that are wrong are named", () => {
   says({ write, maxShownBytes: -1 }, "Cannot use maxShownBytes -1: expected a whole number of at least 0, or Infinity");
   assertThrows(() => withTrace({} as never, { write }), TypeError, "Cannot use listener");
 });
+
+test("An error that is no text leaves a traced connection its own error", async () => {
+  const odd = Object.create(null);
+  const { listener } = inMemory();
+  const failing = tapped(listener, () => ({ read: () => Promise.reject(odd) }));
+  const trace = record();
+  await using t = startServer({ listener: withTrace(failing, trace.options) });
+  using _client = listener.connect();
+  const { reason, error } = await t.closed();
+  assertEquals([reason, error === odd], ["transport-error", true]);
+});
