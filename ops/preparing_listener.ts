@@ -6,7 +6,7 @@
  */
 
 import type { Clock } from "../internal/api/serve_options.ts";
-import { checkTransport } from "../internal/api/check.ts";
+import { checkAccepted } from "../internal/api/check.ts";
 import { AcceptRejection, harmless } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, queuedIn, type Transport } from "../internal/api/transport.ts";
@@ -159,7 +159,7 @@ export class PreparingListener implements Listener {
         await this.#waitForRoom();
         const transport = await this.#listener.accept();
         // Otherwise each would be the failure of one connection, after which the server accepts the next without a pause.
-        checkTransport("what accept returned", transport);
+        checkAccepted(transport);
         this.#begin(transport);
       } catch (error) {
         this.#deliver({ error });

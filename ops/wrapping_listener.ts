@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkTransport } from "../internal/api/check.ts";
+import { checkAccepted } from "../internal/api/check.ts";
 import { type Listener, queuedIn, type Transport } from "../internal/api/transport.ts";
 
 /** Wraps the connections of another listener, which it owns. */
@@ -32,7 +32,7 @@ export class WrappingListener implements Listener {
   async accept(): Promise<Transport> {
     const transport = await this.#listener.accept();
     // Wrapped, it would look like a transport, whatever it is.
-    checkTransport("what accept returned", transport);
+    checkAccepted(transport);
     return this.#wrap(transport);
   }
 

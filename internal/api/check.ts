@@ -164,9 +164,11 @@ export function checkListeners(value: unknown): void {
   }
 }
 
-/** Checks what a function of the caller's has returned as a transport. `name` is the error's word for it. */
-export function checkTransport(name: string, value: unknown): void {
-  checkMethods(name, value, "a transport", ["read", "write", "closeWrite", "close"]);
+/**
+ * Checks what a listener has accepted. Without `closeWrite`, which a test may leave out, a connection ends all the same.
+ */
+export function checkAccepted(value: unknown): void {
+  checkMethods("what accept returned", value, "a transport", ["read", "write", "close"]);
 }
 
 /** Checks a {@linkcode Clock}, or `undefined` if it is optional. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkTransport, LONGEST_MS } from "../api/check.ts";
+import { checkAccepted, LONGEST_MS } from "../api/check.ts";
 import { AcceptRejection } from "../api/errors.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { closeQuietly, type Listener, queuedIn, type Transport } from "../api/transport.ts";
@@ -66,7 +66,7 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         if (turn !== undefined) await turn;
         const value = await this.#listener.accept();
         // A listener of the caller's own may return anything; without a pause, it could do so for ever.
-        checkTransport("what accept returned", value);
+        checkAccepted(value);
         this.#backoff.reset();
         if (!this.#closed) return { value, done: false };
         // The acceptor was closed during `accept`, so this connection has no owner.
