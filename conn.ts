@@ -30,9 +30,8 @@ const ENDING_MS = 1000;
  */
 export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   readonly id: number;
-  /** The addresses are read from the transport once, at the start: a closed socket may no longer have any. */
+  /** Read from the transport once, at the start: a closed socket may no longer have an address. */
   readonly remoteAddr: Deno.Addr;
-  readonly localAddr: Deno.Addr;
   place = 0;
   #phase: ConnPhase = "open";
   #ending: Ending | undefined;
@@ -48,11 +47,14 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   constructor(id: number, transport: Transport, host: Host<Data>, limits: ConnLimits) {
     this.id = id;
     this.remoteAddr = transport.remoteAddr;
-    this.localAddr = transport.localAddr;
     this.closed = new Promise((resolve) => this.#resolveClosed = resolve);
     this.#host = host;
     this.#since = host.clock.now();
     this.#parts = new Parts(transport, host, limits, this);
+  }
+
+  get localAddr(): Deno.Addr {
+    return this.#parts.transport.localAddr;
   }
 
   /** Aborts, with the close reason, when that can no longer change. */

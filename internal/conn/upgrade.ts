@@ -102,7 +102,7 @@ export class Upgrade {
     clocks.limitRead(this.#handshakeTimeout);
     clocks.wait(0);
     try {
-      const firstBytes = this.#takeInput();
+      const firstBytes = await this.#takeInput();
       const tls = await this.#credentials.accept(this.#parts.transport, firstBytes);
       this.#install(tls);
       return tls.tls;
@@ -116,13 +116,20 @@ export class Upgrade {
     }
   }
 
-  /** Takes all input that has come. */
-  #takeInput(): Uint8Array {
+  /** Takes all input that has come; if there is none, that of the outstanding read. */
+  async #takeInput(): Promise<Uint8Array> {
     const { reader } = this.#parts;
+    this.#checkLimit();
+    const read = reader.outstanding;
+    if (read !== undefined && reader.input.size === 0) {
+      const count = await read;
+      // The reader has noted it already if it was reading ahead.
+      if (reader.outstanding === read) reader.received(count);
+    }
     this.#checkLimit();
     this.#checkOpen();
     const firstBytes = reader.input.take(reader.input.size);
-    // The read that is outstanding is given away: otherwise the reader could get its bytes meanwhile.
+    // A read may still be outstanding. It is given away at once: otherwise the reader could get its bytes meanwhile.
     const rest = reader.giveAwayRead();
     if (rest !== undefined) this.#parts.transport = new TakenRead(this.#parts.transport, rest);
     return firstBytes;

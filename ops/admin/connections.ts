@@ -110,9 +110,18 @@ export function closeConnection(server: Steered, id: number, detail: string): vo
 }
 
 function rowOf(entry: Entry): Row {
-  const { conn: { id, localAddr }, stats } = entry;
+  const { conn, stats } = entry;
   const times = { ageMs: Math.round(stats.ageMs), idleMs: Math.round(stats.idleMs) };
-  return { id, peer: peerOf(entry), local: formatAddr(localAddr), ...stats, ...times };
+  return { id: conn.id, peer: peerOf(entry), local: localOf(conn), ...stats, ...times };
+}
+
+/** This side's address; empty if a transport of the caller's own does not tell it. */
+function localOf(conn: SteeredConn): string {
+  try {
+    return formatAddr(conn.localAddr);
+  } catch {
+    return "";
+  }
 }
 
 function peerOf(entry: Entry): string {

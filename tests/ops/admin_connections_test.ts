@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { Conn } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
 import { startAdmin } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 
@@ -136,4 +137,18 @@ test("an admin port names what is wrong with the list that is asked for", async 
     assertEquals(status, 400, query);
     assertStringIncludes(JSON.parse(body).error, error);
   }
+});
+
+test("an admin port lists a connection although its transport does not tell its own address", async () => {
+  const memory = new MemoryListener();
+  const get = () => {
+    throw new Error("It is closed");
+  };
+  const accept = async () => Object.defineProperty(await memory.accept(), "localAddr", { get });
+  const listener = { addr: memory.addr, accept, close: () => memory.close() };
+  await using admin = await startAdmin({}, { listener });
+  using _client = memory.connect();
+  await admin.t.until("accepted");
+  const { connections } = await admin.json("GET /connections");
+  assertEquals(connections.map(({ id, local }: { id: number; local: string }) => [id, local]), [[1, ""]]);
 });

@@ -68,31 +68,6 @@ for (const [name, wrap] of Object.entries(LISTENERS)) {
   );
 }
 
-testOnce(
-  "A transport that does not tell its own address is not served, and others are, with theirs as it was",
-  async () => {
-    const memory = new MemoryListener();
-    let reads = 0;
-    const accept = async (): Promise<Transport> => {
-      const transport = await memory.accept();
-      const { localAddr } = transport;
-      const get = () => {
-        // The first connection has none, and the second one has it once.
-        if (++reads === 2) return localAddr;
-        throw new Deno.errors.BadResource("No address");
-      };
-      return Object.defineProperty(transport, "localAddr", { get });
-    };
-    await using t = startServer({ listener: { addr: memory.addr, accept, close: () => memory.close() } });
-    assertEquals(await memory.connect().readAll(), "");
-    using _client = memory.connect();
-    await t.until("accepted");
-    const [conn] = t.server.connections;
-    assertEquals([formatAddr(conn.localAddr), formatAddr(conn.localAddr)], Array(2).fill(formatAddr(memory.addr)));
-    assertEquals(t.all("accept-error").length, 1);
-  },
-);
-
 test("A proxy that sends a TLS port only a PROXY header is gone and not rejected", async () => {
   const listener = await listenTls({ listener: proxyProtocol(listenLoopback(), { from: "127.0.0.1" }), ...IDENTITY });
   await using t = startServer({ listener });
