@@ -2,7 +2,7 @@
  * Listening on a socket that another process has opened.
  *
  * This folder holds what that takes on Deno's sockets, which can be had for a descriptor from `node:net` only: the
- * listener (`node_listener.ts`), one connection (`node_socket.ts`) and its errors (`node_errors.ts`).
+ * listener (`node_listener.ts`), one connection (`node_socket.ts`) and its errors (`socket_errors.ts`).
  *
  * @module
  */

@@ -9,7 +9,7 @@ import { setImmediate } from "node:timers";
 import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
 import { socketsTurn } from "../../internal/time/turns.ts";
 import type { FdListener } from "./fd_listener.ts";
-import { ofDeno } from "./node_errors.ts";
+import { ofDeno } from "./socket_errors.ts";
 import { NodeSocket, resetSocket } from "./node_socket.ts";
 
 /** Maximum number of connections that the kernel keeps until they are accepted; it lowers this to its own maximum. */

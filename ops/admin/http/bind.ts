@@ -7,7 +7,7 @@
 import type { Server } from "node:http";
 import { isIP } from "node:net";
 import { formatAddr } from "../../../internal/api/transport.ts";
-import { ofDeno } from "../../fd/node_errors.ts";
+import { ofDeno } from "../../fd/socket_errors.ts";
 import { mayChangeUmask, removeDead } from "../../unix.ts";
 
 /** A place to listen at. */
