@@ -20,6 +20,7 @@ import {
 } from "../../internal/api/check.ts";
 import type { Transport } from "../../internal/api/transport.ts";
 import type { FdListener } from "../fd/fd_listener.ts";
+import { busyError, closedError } from "../fd/socket_errors.ts";
 import { type Pollable, Poller } from "./poller.ts";
 import { EpollSocket } from "./socket.ts";
 import { checked, EAGAIN } from "./errno.ts";
@@ -230,7 +231,7 @@ class EpollListener implements FdListener, Pollable {
   }
 
   get fd(): number {
-    if (this.#fd < 0) throw new Deno.errors.BadResource("The listener is closed");
+    if (this.#fd < 0) throw closedError("listener");
     return this.#fd;
   }
 
@@ -240,9 +241,9 @@ class EpollListener implements FdListener, Pollable {
   }
 
   accept(): Promise<Transport> {
-    if (this.#closed) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
+    if (this.#closed) return Promise.reject(closedError("listener"));
     if (this.#accepting !== undefined) {
-      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
+      return Promise.reject(busyError("accept"));
     }
     const { promise } = this.#accepting = Promise.withResolvers<Transport>();
     this.ready();
@@ -260,7 +261,7 @@ class EpollListener implements FdListener, Pollable {
   }
 
   close(): Promise<void> | undefined {
-    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    if (this.#closed) throw closedError("listener");
     this.#closed = true;
     this.release();
     this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));

@@ -6,6 +6,7 @@
 
 import type { Transport } from "../../internal/api/transport.ts";
 import type { Pollable, Poller } from "./poller.ts";
+import { busyError, closedError, interruptedError } from "../fd/socket_errors.ts";
 import { EAGAIN, errorOf } from "./errno.ts";
 import { EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, type Libc } from "./libc.ts";
 
@@ -58,8 +59,8 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   read(into: Uint8Array): Promise<number | null> {
-    if (this.#fd < 0) return Promise.reject(closed());
-    if (this.#reading !== undefined) return Promise.reject(busy("read"));
+    if (this.#fd < 0) return Promise.reject(closedError("connection"));
+    if (this.#reading !== undefined) return Promise.reject(busyError("read"));
     if (this.#readable) {
       const count = this.#receive(into);
       if (count >= 0) return Promise.resolve(this.#drained ? null : count);
@@ -69,8 +70,8 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    if (this.#fd < 0) return Promise.reject(closed());
-    if (this.#writing !== undefined) return Promise.reject(busy("write"));
+    if (this.#fd < 0) return Promise.reject(closedError("connection"));
+    if (this.#writing !== undefined) return Promise.reject(busyError("write"));
     const count = this.#send(bytes);
     if (count >= 0) return Promise.resolve(count);
     if (count !== EAGAIN) return Promise.reject(errorOf(count));
@@ -79,7 +80,7 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   closeWrite(): Promise<void> {
-    if (this.#fd < 0) return Promise.reject(closed());
+    if (this.#fd < 0) return Promise.reject(closedError("connection"));
     this.#libc.shutdown(this.#fd);
     return Promise.resolve();
   }
@@ -96,13 +97,13 @@ export class EpollSocket implements Transport, Pollable {
   }
 
   #free(): void {
-    if (this.#fd < 0) throw closed();
+    if (this.#fd < 0) throw closedError("connection");
     const fd = this.#fd;
     this.#fd = -1;
     this.#libc.close(fd);
     this.#poller.remove(fd);
-    this.#reading?.reject(interrupted());
-    this.#writing?.reject(interrupted());
+    this.#reading?.reject(interruptedError());
+    this.#writing?.reject(interruptedError());
     this.#reading = this.#writing = undefined;
   }
 
@@ -195,16 +196,4 @@ export class EpollSocket implements Transport, Pollable {
     if (error === 0) this.#drained = true;
     return error;
   }
-}
-
-function interrupted(): Error {
-  return new Deno.errors.Interrupted("The connection was closed");
-}
-
-function closed(): Error {
-  return new Deno.errors.BadResource("The connection is closed");
-}
-
-function busy(what: string): Error {
-  return new Deno.errors.Busy(`Cannot ${what}: another ${what} is outstanding`);
 }

@@ -9,7 +9,7 @@ import { setImmediate } from "node:timers";
 import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
 import { socketsTurn } from "../../internal/time/turns.ts";
 import type { FdListener } from "./fd_listener.ts";
-import { ofDeno } from "./socket_errors.ts";
+import { busyError, closedError, ofDeno } from "./socket_errors.ts";
 import { NodeSocket, resetSocket } from "./node_socket.ts";
 
 /** Maximum number of connections that the kernel keeps until they are accepted; it lowers this to its own maximum. */
@@ -51,9 +51,9 @@ export class NodeListener implements FdListener {
   }
 
   accept(): Promise<Transport> {
-    if (this.#closed) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
+    if (this.#closed) return Promise.reject(closedError("listener"));
     if (this.#accepting !== undefined) {
-      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
+      return Promise.reject(busyError("accept"));
     }
     const { promise } = this.#accepting = Promise.withResolvers<Transport>();
     this.#settle();
@@ -66,7 +66,7 @@ export class NodeListener implements FdListener {
   }
 
   get fd(): number {
-    if (this.#released) throw new Deno.errors.BadResource("The listener is closed");
+    if (this.#released) throw closedError("listener");
     return this.#fd;
   }
 
@@ -82,7 +82,7 @@ export class NodeListener implements FdListener {
   }
 
   close(): Promise<void> {
-    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    if (this.#closed) throw closedError("listener");
     this.#closed = true;
     this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
     this.#accepting = undefined;

@@ -6,7 +6,7 @@
 
 import type { Socket } from "node:net";
 import type { Transport } from "../../internal/api/transport.ts";
-import { ofDeno } from "./socket_errors.ts";
+import { busyError, closedError, interruptedError, ofDeno } from "./socket_errors.ts";
 
 /** Maximum bytes of one write. It settles when the kernel has taken all of them, so a larger one would hide progress. */
 const WRITE_BYTES = 65_536;
@@ -52,8 +52,8 @@ export class NodeSocket implements Transport {
   }
 
   read(into: Uint8Array): Promise<number | null> {
-    if (this.#closed) return Promise.reject(closed());
-    if (this.#reading !== undefined) return Promise.reject(busy("read"));
+    if (this.#closed) return Promise.reject(closedError("connection"));
+    if (this.#reading !== undefined) return Promise.reject(busyError("read"));
     if (this.#rest.length > 0) return Promise.resolve(this.#take(into));
     if (this.#error !== undefined) return Promise.reject(this.#takeError());
     if (this.#ended) return Promise.resolve(null);
@@ -64,8 +64,8 @@ export class NodeSocket implements Transport {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    if (this.#closed) return Promise.reject(closed());
-    if (this.#rejectWrite !== undefined) return Promise.reject(busy("write"));
+    if (this.#closed) return Promise.reject(closedError("connection"));
+    if (this.#rejectWrite !== undefined) return Promise.reject(busyError("write"));
     const part = bytes.subarray(0, WRITE_BYTES);
     return new Promise((resolve, reject) => {
       this.#rejectWrite = reject;
@@ -79,7 +79,7 @@ export class NodeSocket implements Transport {
   }
 
   closeWrite(): Promise<void> {
-    if (this.#closed) return Promise.reject(closed());
+    if (this.#closed) return Promise.reject(closedError("connection"));
     // Node reports an end that fails because the peer has reset the connection as an error of the socket.
     return new Promise((resolve) => this.#socket.end(() => resolve()));
   }
@@ -113,10 +113,10 @@ export class NodeSocket implements Transport {
   }
 
   #interrupt(): void {
-    if (this.#closed) throw closed();
+    if (this.#closed) throw closedError("connection");
     this.#closed = true;
     this.#rest = NOTHING;
-    const error = new Deno.errors.Interrupted("The connection was closed");
+    const error = interruptedError();
     this.#reading?.reject(error);
     this.#rejectWrite?.(error);
     this.#reading = undefined;
@@ -173,12 +173,4 @@ export class NodeSocket implements Transport {
 export function resetSocket(socket: Socket, { transport }: Deno.Addr): void {
   if (transport === "tcp") socket.resetAndDestroy();
   else socket.destroy();
-}
-
-function closed(): Error {
-  return new Deno.errors.BadResource("The connection is closed");
-}
-
-function busy(what: string): Error {
-  return new Deno.errors.Busy(`Cannot ${what}: another ${what} is outstanding`);
 }

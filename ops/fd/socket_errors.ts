@@ -24,3 +24,18 @@ export function ofDeno(error: Error & { code?: string }): Error {
   const kind = CLASSES[error.code ?? ""];
   return kind === undefined ? error : new kind(error.message, { cause: error });
 }
+
+/** What a call rejects with if the socket is closed; `what` is the connection or the listener. */
+export function closedError(what: string): Error {
+  return new Deno.errors.BadResource(`The ${what} is closed`);
+}
+
+/** What a call rejects with if another one of its kind has not settled. */
+export function busyError(what: string): Error {
+  return new Deno.errors.Busy(`Cannot ${what}: another ${what} is outstanding`);
+}
+
+/** What an outstanding call rejects with if the connection is closed. */
+export function interruptedError(): Error {
+  return new Deno.errors.Interrupted("The connection was closed");
+}
