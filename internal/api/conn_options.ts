@@ -62,7 +62,8 @@ export interface ConnOptions {
    * started. When the time is up, the connection is aborted, with reason `write-timeout`, and the peer sees a reset where
    * the system lets the server send one. The default is the value of `idleTimeout`. `Infinity` switches it off: a write
    * that a handler awaits, or the reply of a line handler, may then wait for as long as the peer likes. Where the server
-   * waits for the peer's input too, or closes the connection, `idleTimeout` still bounds a peer that takes nothing.
+   * waits for the peer's input too, `idleTimeout` still bounds a peer that takes nothing; where it closes the connection,
+   * three or four times `idleTimeout` do.
    *
    * On `epoll` the server looks four times in this time at what was taken, so it may take a quarter longer. Deno's
    * sockets take nothing more until a third of the kernel's send buffer is free, about 0.8 MB on loopback, so there the

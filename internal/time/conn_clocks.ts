@@ -203,6 +203,11 @@ export class ConnectionClocks implements Sleeper {
    * @param heard Whether the peer has sent something, or no longer needs to.
    */
   rest(heard = true): void {
+    // A read that ends with the connection must not stop the clock of the last writes.
+    if (!this.#leaving) this.#rest(heard);
+  }
+
+  #rest(heard: boolean): void {
     this.#waiting = false;
     this.stopHandler();
     if (heard) this.#silent = false, this.#idleLeft = this.#firstLeft = undefined;
@@ -325,7 +330,7 @@ export class ConnectionClocks implements Sleeper {
 
   /** The connection is about to end: from now on, only its last writes are timed. */
   leave(): void {
-    this.rest();
+    this.#rest(true);
     this.#leaving = true;
     this.#deadlineAt = this.#closingAt = this.#ageAt = undefined;
     this.#readAt = undefined;
@@ -333,8 +338,8 @@ export class ConnectionClocks implements Sleeper {
 
   /** The last writes wait for the peer: with the write clock off, a peer that takes nothing of them is idle. */
   lastWrites(): void {
-    this.#waiting = true;
-    this.#startIdle(this.#now());
+    // Nothing has begun any more: with a line or a body, a change of its limit would start its clock.
+    this.wait(undefined);
   }
 
   /** A step of the connection's end has begun: from now on, only its own time and that of a write are measured. */

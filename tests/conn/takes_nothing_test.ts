@@ -1,7 +1,8 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertLess, assertLessOrEqual } from "@std/assert";
 import type { Conn, ServeOptions } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
+import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 /** More than the peer's kernel takes, and less than a handler may write without waiting. */
@@ -74,3 +75,80 @@ for (const [name, { options, handler, happens, needsWriteTimeout }] of Object.en
     });
   }
 }
+
+test("A peer that takes nothing is closed although a read that was given up ends with the connection", async () => {
+  const { listener, clock } = inMemory(BUFFER);
+  const closing = Promise.withResolvers<void>();
+  await using t = startConversations({ listener, clock, writeTimeout: Infinity }, async (conn) => {
+    conn.write(OUTPUT);
+    const aborter = new AbortController();
+    const read = conn.readLine({ signal: aborter.signal });
+    await closing.promise;
+    conn.close();
+    aborter.abort();
+    await read.catch(() => {});
+  });
+  await t.connect();
+  await clock.advance(0);
+  closing.resolve();
+  await clock.advance(60_000);
+  assertEquals(t.all("closed").length, 1);
+});
+
+test("A peer that takes nothing is closed although its handler ends while a read waits to tell it of long lines", async () => {
+  const { listener, clock } = inMemory(BUFFER);
+  const ending = Promise.withResolvers<void>();
+  const framing = { onLongLine: "discard" } as const;
+  const options = { listener, clock, writeTimeout: Infinity, maxLineBytes: 1, framing };
+  await using t = startConversations(options, async (conn) => {
+    conn.readLine();
+    conn.write("x".repeat(70_000));
+    await ending.promise;
+  });
+  const client = await t.connect();
+  await client.write("xxxxxx\n");
+  await clock.advance(0);
+  ending.resolve();
+  await clock.advance(60_000);
+  assertEquals(t.all("closed").length, 1);
+});
+
+test("A peer that takes the last writes slowly gets them, also with writeTimeout switched off", async () => {
+  const { listener, clock } = inMemory();
+  // Some kernels take nothing more until a third of their buffer is free.
+  const write = ({ length }: Uint8Array) => new Promise<number>((took) => clock.setTimer(() => took(length), 25_000));
+  const slow = tapped(listener, () => ({ write }));
+  await using t = startConversations({ listener: slow, clock, writeTimeout: Infinity }, (conn) => {
+    conn.write("reply\n");
+  });
+  using _client = listener.connect();
+  await clock.advance(40_000);
+  assertEquals(t.all("closed").map(({ reason, bytesOut }) => [reason, bytesOut]), [["closed", 6]]);
+});
+
+test("While the last writes wait, changed limits of the input set no timers, and idleMs is no more than the age", async () => {
+  const { listener, clock } = inMemory(BUFFER);
+  await using t = startConversations({ listener, clock, idleTimeout: Infinity, writeTimeout: 10_000 }, async (conn) => {
+    conn.write(OUTPUT);
+    conn.readLine();
+    await conn.closed;
+  });
+  await clock.advance(100_000);
+  const client = await t.connect();
+  await client.write("x");
+  await clock.advance(0);
+  const [conn] = t.server.connections as Iterable<Conn>;
+  conn.close();
+  conn.setLimits({ lineTimeout: 500, minBytesPerSecond: 1 });
+  let timers = 0;
+  const setTimer = clock.setTimer.bind(clock);
+  clock.setTimer = (callback, delay) => {
+    // Without a limit here, a failing test would not end.
+    assertLess(timers++, 100);
+    return setTimer(callback, delay);
+  };
+  await clock.advance(1000);
+  const { idleMs, ageMs, phase } = conn.stats();
+  assertEquals(phase, "leaving");
+  assertLessOrEqual(idleMs, ageMs);
+});
