@@ -205,11 +205,12 @@ export class Reader {
         if (read === undefined) return;
         const count = await read;
         // Meanwhile the handler may have asked for more, and got the bytes of this read.
-        if (this.outstanding !== read || this.over) return;
+        // Or TLS begins, which gets them.
+        if (this.outstanding !== read || this.over || this.pinned) return;
         this.received(count);
         if (count !== null) this.#clocks.heard();
       } catch (error) {
-        if (read !== undefined && this.outstanding !== read) return;
+        if (read !== undefined && (this.outstanding !== read || this.pinned)) return;
         return this.#failedUnread(error);
       }
       this.answersFirst = true;
@@ -510,7 +511,7 @@ export class Reader {
     this.#finishing?.received();
   }
 
-  /** Notes that the handler has got lines without waiting for them, at most {@linkcode atOnce}. */
+  /** Notes that the handler has got lines without waiting for them: they count towards its turn. */
   gaveLines(count: number): void {
     this.#linesLeft -= count;
     this.came(count);

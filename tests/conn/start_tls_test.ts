@@ -9,7 +9,7 @@ import {
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { FAKE_INFO, fakeCredentials, HELLO, readHidden, scramble, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
-import { faulty } from "../kit/faults.ts";
+import { faulty, tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 type Upgrade = (conn: Conn, line: string) => Promise<unknown>;
@@ -870,3 +870,35 @@ for (const [when, come] of Object.entries(BEFORE)) {
     assertEquals((await t.closed()).reason, "starttls-injection");
   });
 }
+
+test("the server does not watch for a reset beside TLS, which would end the connection before what had come is read", async () => {
+  const { listener, clock } = inMemory();
+  let watched = 0;
+  const credentials = fakeCredentials();
+  const options = { listener: tapped(listener, () => ({ onReset: () => void watched++ })), clock };
+  await using t = startUpgrading(options, credentials);
+  const client = t.own(listener.connect());
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "go ahead");
+  await clock.advance(0);
+  await client.write(HELLO);
+  assertEquals(await client.readBytes(SERVER_HELLO.length), SERVER_HELLO);
+  await sendHidden(client, "hidden\n");
+  assertEquals(await readHidden(client, 7), "HIDDEN\n");
+  assertEquals(watched, 0);
+});
+
+test("a client that resets in place of a ClientHello has failed the handshake", async () => {
+  const { listener, clock } = inMemory();
+  const second = Promise.withResolvers<number>();
+  let reads = 0;
+  const read = (inner: Transport) => (into: Uint8Array) => reads++ === 0 ? inner.read(into) : second.promise;
+  const options = { listener: tapped(listener, (inner) => ({ read: read(inner) })), clock };
+  await using t = startUpgrading(options, fakeCredentials());
+  const client = t.own(listener.connect());
+  await client.write("STARTTLS\n");
+  assertEquals(await client.readLine(), "go ahead");
+  await clock.advance(0);
+  second.reject(new Deno.errors.ConnectionReset("Reset by the test"));
+  assertEquals((await t.closed()).reason, "tls-handshake");
+});
