@@ -118,7 +118,7 @@ function pass(bytes: Bytes | undefined, controller: ReadableByteStreamController
 }
 
 /**
- * Takes bytes that have come; of those before a limit, only whole lines. Of many short lines it takes as many as a
+ * Takes bytes that have come; of those before a limit, only whole lines. Of many short lines it takes about as many as a
  * connection handles before others come first: a pipeline handles all that it gets without waiting for the event loop.
  */
 function takeBytes({ reader }: Input, most: number): Bytes | undefined {
@@ -126,11 +126,11 @@ function takeBytes({ reader }: Input, most: number): Bytes | undefined {
   if (input.overLimit) {
     input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
   }
-  const { size } = input;
-  if (size === 0) return undefined;
-  const lines = countLineFeeds(input.bytes.subarray(input.start, input.end));
-  const share = lines > SHARE_LINES ? Math.ceil(size / lines * SHARE_LINES) : size;
-  const bytes = input.take(Math.min(share, most));
+  if (input.size === 0) return undefined;
+  const size = Math.min(input.size, most, BLOCK_BYTES);
+  // Not in all that has come: each small read would count most of it again.
+  const lines = countLineFeeds(input.bytes.subarray(input.start, input.start + size));
+  const bytes = input.take(lines > SHARE_LINES ? Math.ceil(size / lines * SHARE_LINES) : size);
   reader.gaveLines(bytes.length === size ? lines : countLineFeeds(bytes));
   return bytes;
 }
