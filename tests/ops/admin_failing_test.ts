@@ -28,19 +28,27 @@ test("nothing is written behind the end of a stream, and a client that does not 
   const streams = new Streams(() => 0, clock, { ...BOUNDS, eventMs: 1000, streamMs: 3000, eventTakenMs: 5000 });
   const calls: string[] = [];
   const response = {
+    writableEnded: false,
     once() {},
     writeHead() {},
     write(text: string, taken?: () => void) {
       calls.push(text.split("\n", 1)[0]);
       taken?.();
     },
-    end: () => calls.push("end"),
+    end() {
+      this.writableEnded = true;
+      calls.push("end");
+    },
     destroy: () => calls.push("destroy"),
   };
   streams.add(response as unknown as ServerResponse);
-  await clock.advance(8000);
+  await clock.advance(5000);
   const status = "event: status";
-  assertEquals(calls, ["retry: 1000", status, status, status, "end", "destroy"]);
+  assertEquals(calls, ["retry: 1000", status, status, status, "end"]);
+  // Nor when the port is closed meanwhile.
+  streams.close();
+  await clock.advance(3000);
+  assertEquals(calls.slice(4), ["end", "destroy"]);
 });
 
 test("an admin port whose socket cannot get its mode is not open", async () => {

@@ -215,7 +215,7 @@ for (const [by, stop] of Object.entries(STOPS)) {
       const { code, stderr } = await servers.first.outcome();
       assertEquals(code, 0);
       assertMatch(stderr, /info gave the upgrade up: the new process was not ready yet, and this one is to stop\n/);
-      assertMatch(stderr, /all connections closed\n/);
+      assertMatch(stderr, /all connections closed\n$/);
     }));
 }
 

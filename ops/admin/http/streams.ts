@@ -66,7 +66,8 @@ export class Streams {
     } catch {
       // They end without it.
     }
-    for (const { response } of [...this.#clients]) response.end(event);
+    // One whose time was over has ended already, and its client has not taken that yet.
+    for (const { response } of [...this.#clients]) if (!response.writableEnded) response.end(event);
   }
 
   readonly #tick = (): void => {
