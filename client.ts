@@ -134,7 +134,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   }
 }
 
-/** Makes a connection of a transport. If there can be none, the transport is closed: nobody else has it. */
+/** Makes a connection of a transport; if that fails, it closes the transport, which has no other owner. */
 function begun<Data>(
   transport: Transport,
   host: Caller<Data>,

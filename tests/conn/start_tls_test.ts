@@ -902,3 +902,24 @@ test("a client that resets in place of a ClientHello has failed the handshake", 
   second.reject(new Deno.errors.ConnectionReset("Reset by the test"));
   assertEquals((await t.closed()).reason, "tls-handshake");
 });
+
+test("a line handler gets no line in plain text that comes while it works, before it begins TLS", async () => {
+  const { listener, clock } = inMemory();
+  const credentials = fakeCredentials();
+  const worked = Promise.withResolvers<void>();
+  const lines: string[] = [];
+  await using t = startServer({ listener, clock }, async (line, conn) => {
+    lines.push(line);
+    await worked.promise;
+    await conn.startTls(credentials);
+    return "encrypted";
+  });
+  const client = await t.admitted();
+  await client.write("STARTTLS\n");
+  await clock.advance(0);
+  await client.write("NOOP\n");
+  await clock.advance(0);
+  worked.resolve();
+  assertEquals((await t.closed()).reason, "starttls-injection");
+  assertEquals([lines, await client.readAll().catch(() => "")], [["STARTTLS"], ""]);
+});
