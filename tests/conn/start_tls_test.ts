@@ -923,3 +923,17 @@ test("a line handler gets no line in plain text that comes while it works, befor
   assertEquals((await t.closed()).reason, "starttls-injection");
   assertEquals([lines, await client.readAll().catch(() => "")], [["STARTTLS"], ""]);
 });
+
+for (const when of ["together with the command", "after the go-ahead"]) {
+  test(`a client that ends its side in place of a ClientHello, ${when}, has failed the handshake`, async () => {
+    const { listener, clock } = inMemory();
+    const misuse: string[] = [];
+    await using t = startUpgrading({ listener: faulty(listener, { misuse }), clock }, fakeCredentials());
+    const client = t.own(listener.connect());
+    await client.write("STARTTLS\n");
+    if (when === "after the go-ahead") assertEquals(await client.readLine(), "go ahead");
+    await client.closeWrite();
+    const { reason, bytesIn } = await t.closed();
+    assertEquals([reason, bytesIn, misuse], ["tls-handshake", 9, []]);
+  });
+}
