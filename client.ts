@@ -117,7 +117,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
   const { signal, data } = options;
   await checkTls(options);
   const transport = await dial(options, secure, signal);
-  const conn = begun(transport, host, limits, signal);
+  const conn = connectionOver(transport, host, limits, signal);
   // The server must not take what it has got so far for everything.
   const abort = () => conn.abort("closed", signal!.reason, true);
   signal?.addEventListener("abort", abort);
@@ -135,7 +135,7 @@ export async function connect<Data = undefined>(options: ConnectOptions<Data>): 
 }
 
 /** Makes a connection of a transport; if that fails, it closes the transport, which has no other owner. */
-function begun<Data>(
+function connectionOver<Data>(
   transport: Transport,
   host: Caller<Data>,
   limits: ConnLimits,

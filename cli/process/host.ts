@@ -88,7 +88,7 @@ export class Host {
     this.#upgradeOver = () => upgrade.over;
     await tellParent(this.#flags);
     notifier.ready();
-    // Behind the readiness, of which systemd would believe that it came after a stop; and also if the stop came first.
+    // Also if the stop came first, and never before the readiness: systemd would take the server for one that runs.
     if (parts.stop.aborted) notifier.stopping();
     else parts.stop.addEventListener("abort", notifier.stopping);
   }

@@ -111,7 +111,7 @@ export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): N
     ready() {
       say(`READY=1\nMAINPID=${Deno.pid}`);
       if (over || watchdogMs === undefined) return;
-      // Half of the interval, as systemd's manual says. A timer takes a longer time for a millisecond.
+      // Half of the interval, as systemd's manual says. With a time beyond its maximum, the timer would fire all the time.
       timer = setInterval(() => say("WATCHDOG=1"), Math.min(watchdogMs / 2, LONGEST_MS));
       Deno.unrefTimer(timer);
     },
@@ -125,7 +125,7 @@ export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): N
   };
 }
 
-/** Sends a message; returns why it was not sent, to be read after the message, or `undefined` if it was. */
+/** Sends a message. Returns `undefined` if it was sent; otherwise the end of a log line that says why not, if that is known. */
 function problemWith(send: SendMessage, text: string): string | undefined {
   try {
     return send(text) ? undefined : "";

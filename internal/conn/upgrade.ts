@@ -75,7 +75,7 @@ export class Upgrade {
     this.active = true;
     // From now on a ClientHello is not misdirected, also if a read is outstanding.
     if (transport instanceof MisdirectedTransport) transport.expectTls();
-    // Brings plain text that has come, and that no read has taken.
+    // Takes plain text that has come and was not read yet, so that it counts as an injection.
     reader.readAhead();
     try {
       await outbox.hold();

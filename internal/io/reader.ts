@@ -204,8 +204,7 @@ export class Reader {
         read = this.outstanding ?? this.#startRead();
         if (read === undefined) return;
         const count = await read;
-        // Meanwhile the handler may have asked for more, and got the bytes of this read.
-        // Or TLS begins, which gets them.
+        // Meanwhile the handler may have asked for more, and got the bytes of this read, or TLS begins, which gets them.
         if (this.outstanding !== read || this.over || this.pinned) return;
         this.received(count);
         if (count !== null) this.#clocks.heard();
