@@ -168,3 +168,27 @@ for (const [kind, start] of Object.entries(WAYS_IN)) {
     },
   );
 }
+
+testOnce(
+  "A line that waits while the replies of others take the memory is not handled once its connection is closed",
+  async () => {
+    const handled: string[] = [];
+    const note = (lines: string) => (handled.push(lines), lines);
+    for (const handler of [(line: string) => note(line), Object.assign(note, { block: note })]) {
+      const { listener, clock } = inMemory({ bufferBytes: 64 });
+      const options = { listener, clock, writeTimeout: Infinity, idleTimeout: Infinity, maxBufferedBytes: 64 * 1024 };
+      await using t = startServer(options, handler);
+      const slow = await t.admitted();
+      t.server.broadcast("n".repeat(100_000) + "\n");
+      const quick = await t.admitted();
+      await clock.advance(10);
+      await quick.write("hi\n");
+      await clock.advance(100);
+      for (const conn of t.server.connections) if (conn.id === 2) conn.close();
+      assertEquals(await quick.readAll(), "");
+      assertEquals((await slow.readLine())?.length, 100_000);
+      await clock.advance(0);
+      assertEquals([(await t.closed()).conn.id, handled], [2, []]);
+    }
+  },
+);
