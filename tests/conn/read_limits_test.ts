@@ -177,6 +177,42 @@ test("in a line handler every read is a TypeError, and the connection goes on", 
   assertEquals(await t.talk("one\ntwo\n"), "one\ntwo\n");
 });
 
+test("a line that maxConnectionBytes cuts off is none, although the end of input came while the handler worked", async () => {
+  for (const isLineHandler of [true, false]) {
+    const { listener, clock } = inMemory();
+    const lines: string[] = [];
+    const work = Promise.withResolvers<void>();
+    const handle = async (line: string) => {
+      lines.push(line);
+      await work.promise;
+    };
+    const options = { listener, clock, maxConnectionBytes: 12 };
+    await using t = isLineHandler
+      ? startServer(options, async (line) => void await handle(line))
+      : startConversations(options, async (conn) => {
+        for await (const line of conn.lines) await handle(line);
+      });
+    const client = await t.admitted();
+    await client.write("first\n");
+    await clock.advance(250);
+    await client.write("second and more");
+    await client.closeWrite();
+    await clock.advance(250);
+    work.resolve();
+    assertEquals([(await t.closed()).reason, lines], ["byte-limit", ["first"]]);
+    assertEquals(await client.readAll(), "error: more than 12 bytes from one connection\n");
+  }
+});
+
+test("a last line that is longer than maxLineBytes by a CR without its LF is too long", async () => {
+  const lines: string[] = [];
+  const options = { maxLineBytes: 3, framing: { lineEnd: "crlf" } } as const;
+  const [reply, reason] = await play("abc\r\nabc\r", async (conn) => {
+    for await (const line of conn.lines) lines.push(line);
+  }, options);
+  assertEquals([reply, reason, lines], ["error: line longer than 3 bytes\r\n", "line-too-long", ["abc"]]);
+});
+
 test("many clients with large bodies that never come whole stay within maxBufferedBytes, and the largest give way", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
   const sizes = new Map<Transport, number>();
