@@ -414,6 +414,19 @@ testOnce("a shutdown gives up handlers that hang at its deadline, and says how m
   assertEquals([closed, handlersLeft], [{ "drain-timeout": 2 }, 3]);
 });
 
+testOnce("a handler that was given up and fails after the shutdown is no event", async () => {
+  const { listener, clock } = inMemory();
+  const work = Promise.withResolvers<void>();
+  await using t = startConversations({ listener, clock }, () => work.promise);
+  await t.admitted();
+  const stopped = t.server.shutdown({ drainTimeout: 1000 });
+  await clock.advance(1000);
+  assertEquals((await stopped).handlersLeft, 1);
+  work.reject(new Error("too late"));
+  await turn();
+  assertEquals([t.events.at(-1)?.type, t.all("handler-error")], ["stopped", []]);
+});
+
 testOnce("stats and shutdown do not count a line handler that is not running", async () => {
   await using t = startServer(inMemory());
   const client = await t.admitted();
@@ -457,16 +470,22 @@ testOnce(
 testOnce("bytes that were read ahead while the reader waited for a turn are not read once more", async () => {
   const { listener, clock } = inMemory();
   const got: string[] = [];
+  const goOn = Promise.withResolvers<void>();
   await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
     for await (const line of conn.lines) {
       got.push(line);
+      if (got.length === 1) await goOn.promise;
       // This read has filled its buffer, so the reader waits for a turn before the next one.
-      if (got.length === 128) { while (TURNS.take(TURN_BYTES) === undefined); }
+      if (got.length === 128) {
+        while (TURNS.take(TURN_BYTES) === undefined);
+        client.write("and more\n");
+      }
     }
   });
   const client = await t.admitted();
-  await client.write("x\n".repeat(128) + "and more\n");
+  await client.write("x\n".repeat(128));
   await clock.advance(250);
+  goOn.resolve();
   for (let turns = 0; turns < 10 && got.length < 129; turns++) await turn();
   assertEquals(got.at(-1), "and more");
 });
