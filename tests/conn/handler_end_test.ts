@@ -66,6 +66,10 @@ test("a handler that fails with any of the errors that its reads gave at the end
   assertEquals(await told("abc", own), ["UnexpectedEof: its own", "handler-error"]);
 });
 
+test("a handler that throws undefined has failed", async () => {
+  assertEquals(await told("abc", () => Promise.reject(undefined)), ["undefined", "handler-error"]);
+});
+
 test("a limit that the read of another connection has passed says nothing about this one", async () => {
   await using other = startConversations({}, (conn) => conn.write("abcd;"));
   const asks = async () => {

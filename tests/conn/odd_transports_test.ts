@@ -39,6 +39,25 @@ for (const [kind, start] of Object.entries(WAYS_IN)) {
   });
 }
 
+for (const [kind, start] of Object.entries(WAYS_IN)) {
+  testOnce(`${kind}: a transport whose read or write throws at once ends its connection alone`, async () => {
+    for (const method of ["read", "write"] as const) {
+      const { listener } = inMemory();
+      let made = 0;
+      const fail = () => {
+        throw new Error("No handle");
+      };
+      const odd = tapped(listener, () => made++ > 0 ? {} : { [method]: fail });
+      await using t = new TestServer(start, { listener: odd });
+      using client = listener.connect();
+      await client.write("hello\n");
+      const { reason, error } = await t.closed();
+      assertEquals([reason, (error as Error).message], ["transport-error", "No handle"]);
+      assertEquals(await talk(listener, "fine\n"), "FINE\n");
+    }
+  });
+}
+
 testOnce("a transport that returns no number of bytes ends its connection also while a handler works", async () => {
   for (const wrong of [...WRONG, 0]) {
     const { listener, clock } = inMemory();
