@@ -290,6 +290,13 @@ testOnce("each connection has its own bound on memory, which the caller sets", a
   await large.closed;
 });
 
+testOnce("writes to a server that nobody awaits are bounded by maxQueuedBytes", async () => {
+  const { conn, peer } = await inMemory({ maxQueuedBytes: 200_000 });
+  for (let i = 0; i < 30 && conn.ending === undefined; i++) conn.write(new Uint8Array(10_000));
+  assertEquals((await conn.closed).reason, "write-queue");
+  peer.close();
+});
+
 testOnce("startTls is for servers", async () => {
   const { conn, peer } = await inMemory();
   const error = await assertRejects(() => conn.startTls(fakeCredentials()), TypeError);

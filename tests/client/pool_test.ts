@@ -449,6 +449,41 @@ testOnce(
   },
 );
 
+/** A clock that counts the timers that keep the process alive. */
+class CountingClock extends FakeClock {
+  readonly #kept = new Set<symbol>();
+
+  get keepsAlive(): boolean {
+    return this.#kept.size > 0;
+  }
+
+  override setTimer(callback: () => void, delay: number, keepAlive: boolean): () => void {
+    const id = Symbol();
+    if (keepAlive) this.#kept.add(id);
+    const cancel = super.setTimer(() => (this.#kept.delete(id), callback()), delay);
+    return () => (this.#kept.delete(id), cancel());
+  }
+}
+
+testOnce(
+  "unref() lets the process end while a pool waits for its next attempt, and ref() takes that back",
+  async () => {
+    const clock = new CountingClock();
+    let attempts = 0;
+    const dial = () => Promise.reject(new Error(`refused ${++attempts} times`));
+    const pool = connectPool({ dial, clock }, shouting);
+    await clock.advance(0);
+    assertEquals([attempts, clock.keepsAlive], [1, true]);
+    pool.unref();
+    assertEquals(clock.keepsAlive, false);
+    await clock.advance(100);
+    assertEquals([attempts, clock.keepsAlive], [2, false], "It holds for later timers, too");
+    pool.ref();
+    assertEquals(clock.keepsAlive, true);
+    await pool.shutdown();
+  },
+);
+
 testOnce("what dial returns has to be a transport", async () => {
   const dial = () => ({}) as never;
   const message = "Cannot use what dial returned: expected a transport, got an object";
