@@ -264,6 +264,17 @@ test("a read that waits for the pace of bytes looks again, too", async () => {
   );
 });
 
+test("writeTimeout that is changed while nothing is written does not run", async () => {
+  await play({ idleTimeout: Infinity, firstLineTimeout: Infinity }, forEver, async (client, clock, t) => {
+    the(t).setLimits({ writeTimeout: 1000 });
+    await the(t).write("hello\n");
+    assertEquals(await client.readLine(), "hello");
+    the(t).setLimits({ writeTimeout: 2000 });
+    await clock.advance(100_000);
+    assertEquals([the(t).ending, the(t).stats().waitsFor], [undefined, "handler"]);
+  });
+});
+
 test("writeTimeout that is changed while a block waits has its whole time, and no more", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 16 });
   await using t = startConversations({ listener, clock, writeTimeout: 1000, idleTimeout: Infinity }, async (conn) => {
