@@ -82,3 +82,18 @@ test("Budget ends connections with stuck output while others wait, again each ti
   );
   assertEquals([gone.toSorted(), budget.crowded], [[0, 1], true]);
 });
+
+test("Budget ends connections whose output is stuck as soon as another one has to wait for it", () => {
+  const budget = new Budget(100);
+  const gone: number[] = [];
+  const account = (id: number): Account => {
+    const giveWay = () => (gone.push(id), accounts[id].stuck = false, accounts[id].holdOutput(0));
+    return new Account(budget, { holdsInput: false, giveWay });
+  };
+  const accounts = [0, 1].map(account);
+  accounts[0].holdOutput(90), accounts[0].stuck = true;
+  accounts[1].holdOutput(40);
+  assertEquals([gone, budget.crowded], [[], true]);
+  budget.room();
+  assertEquals(gone, [0]);
+});
