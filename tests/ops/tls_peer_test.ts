@@ -97,6 +97,18 @@ Deno.test("A server is verified in a full handshake, and refused in a resumed se
   assertThrows(() => check(true), Deno.errors.InvalidData, "there is no way to verify it");
 });
 
+Deno.test("A server is refused whose signatures are forged, although node:tls finds nothing wrong", () => {
+  const check = (by: Authority) => {
+    const certificates = parsed(makeIdentity("server", { by }).cert).map(({ raw }) => raw);
+    const ssl = { verifyError: () => undefined, getPeerCertificateChain: () => ({ certificates }) };
+    const socket = { isSessionReused: () => false, ssl };
+    return new ServerVerifier("localhost", parsed(ROOT.cert)).check(socket as unknown as TLSSocket);
+  };
+  assertEquals(check(ROOT).verified, true);
+  const problem = "none of the authorities in caCerts has signed it)";
+  assertThrows(() => check(new Authority("root")), Deno.errors.InvalidData, problem);
+});
+
 Deno.test("Names are compared in one form, and what is no name is refused", () => {
   assertEquals(canonicalName("Example.ORG."), "example.org");
   assertEquals(canonicalName("2001:DB8:0::1"), "2001:db8::1");
