@@ -1,6 +1,6 @@
-import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
-import { FAILURE_MS, FREE_FAILURES } from "../../ops/admin/http/attempts.ts";
+import { Attempts, FAILURE_MS, FREE_FAILURES } from "../../ops/admin/http/attempts.ts";
 import { Token } from "../../ops/admin/http/token.ts";
 import { type AskOptions, send, startAdmin, type TestAdmin, TOKEN } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
@@ -194,6 +194,16 @@ test("what one client has failed at does not count for another", async () => {
   for (let i = 0; i < FREE_FAILURES; i++) assertEquals(await token.matches(WRONG, "192.0.2.1"), false);
   await assertRejects(() => token.matches(TOKEN, "192.0.2.1"), Error, "too many wrong ones");
   assertEquals(await token.matches(TOKEN, "192.0.2.2"), true);
+});
+
+test("the failures of 10000 clients are remembered, and no more", () => {
+  const attempts = new Attempts(new FakeClock());
+  const fail = (client: string) => attempts.take(client);
+  for (let i = 0; i < FREE_FAILURES; i++) fail("first");
+  for (let i = 1; i < 10_000; i++) fail(`client ${i}`);
+  assertThrows(() => fail("first"), Error, "too many wrong ones");
+  fail("one more");
+  fail("first");
 });
 
 test("a client that sends the right token many times at once does not have to wait", async () => {

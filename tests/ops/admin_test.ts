@@ -2,6 +2,8 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { serve } from "@x/shouty";
 import { type Admin, serveAdmin, ServerMetrics } from "@x/shouty/ops";
 import { FakeClock } from "@x/shouty/testing";
+import { Readiness } from "../../ops/admin/readiness.ts";
+import type { Steered } from "../../ops/admin/steered.ts";
 import { ask, openPort, startAdmin } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 import { assertFreed } from "../kit/freed_port.ts";
@@ -49,6 +51,15 @@ test("an admin port says that accepting fails until a connection is accepted or 
   assertMatch(await readiness(), /accepting fails/);
   await clock.advance(1);
   assertEquals(await readiness(), "ready\n");
+});
+
+test("a server none of whose workers serves is not ready, and one with a worker that serves is", () => {
+  const reasons = (...states: string[]) => {
+    const server = { state: "listening", limits: {}, active: 0, workers: states.map((state) => ({ state })) };
+    return new Readiness(new FakeClock()).reasons(server as unknown as Steered);
+  };
+  assertEquals(reasons("starting", "serving"), []);
+  assertEquals(reasons("starting", "starting"), ["no worker serves"]);
 });
 
 test("an admin port without a server says that it starts, and closes with the server", async () => {
