@@ -77,6 +77,11 @@ for (const [reason, { options = {}, handler = echo, act, asked }] of Object.entr
   });
 }
 
+test("a peer whose last line has no end is told so, if that is an error", async () => {
+  await using t = startConversations({ ...inMemory(), framing: { unterminated: "error" } }, echo);
+  assertEquals(await t.talk("whole\ncut off"), "whole\nerror: last line without its end\n");
+});
+
 test("at memory the connection that holds the most is told why, if no output waits for its peer", async () => {
   const { listener, clock } = inMemory();
   let conn: Conn;
