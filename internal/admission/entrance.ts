@@ -144,8 +144,6 @@ export class Entrance {
   }
 
   #enter(transport: Transport): void {
-    // If a shutdown has begun since this was accepted, its list of connections is complete already.
-    if (this.#closed) return closeQuietly(transport);
     const admit = this.#admit;
     const { remoteAddr } = transport;
     // Both are read before the connection is counted: a transport can throw instead, and nothing would uncount it.
