@@ -294,7 +294,6 @@ export class Parts<Data> {
    * that tells the peer of the end: a sender of logs does not read, and would lose what it sends meanwhile.
    */
   async linger(isClosed: () => boolean): Promise<void> {
-    if (this.endFailed()) return;
     this.clocks.linger(LINGER_MS);
     const silent = this.outbox.bytesOut === 0;
     const over = () => silent || isClosed();
