@@ -229,7 +229,6 @@ export class Reader {
    * if {@linkcode interrupt} is called meanwhile.
    */
   more(begun: Begun | undefined, mostBytes: number): Promise<void> {
-    if (this.over) return Promise.resolve();
     this.begun = begun;
     this.#mostBytes = mostBytes;
     return new Promise((resolve, reject) =>
