@@ -1,4 +1,7 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { serve } from "@x/shouty";
+import { MemoryListener } from "@x/shouty/testing";
+import { ADMIN_COMMANDS } from "../../cli/admin/flags.ts";
 import { TOKEN } from "../kit/admin.ts";
 import { admin, PERMISSIONS, start, test } from "../kit/admin_command.ts";
 import { runCommand } from "../kit/command.ts";
@@ -36,6 +39,12 @@ test("shouty admin shows a server and steers it", async () => {
   await server.stderrMatch(/closing connection from .* \(closed "bye", /);
   assertEquals((await admin(at, "drain", "--drain", "finish")).stdout, "draining: 0 open\n");
   assertEquals((await server.outcome()).code, 0);
+});
+
+test("shouty admin limits has a flag for each limit of a server", async () => {
+  await using server = serve({ listener: new MemoryListener() });
+  const { flags } = ADMIN_COMMANDS.limits;
+  assertEquals(Object.keys(server.limits).filter((name) => !Object.hasOwn(flags, name)), []);
 });
 
 test("shouty admin makes what peers and handlers say safe to show", async () => {

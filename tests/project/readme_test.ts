@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
 import { CONNECT, SERVE } from "../../cli/line/flags.ts";
+import { CLOSE_REASONS, hasLastWords, REJECT_REASONS } from "../../internal/api/reasons.ts";
 import { answer } from "../../cli/help/help.ts";
 import { blocksOf, document, documents, ROOT } from "../kit/guides.ts";
 
@@ -34,6 +35,17 @@ Deno.test("The guides name every option", async () => {
   const names = [...interfaces].flatMap(([text]) => [...text.matchAll(/^ {2}(\w+)\?:/gm)].map(([, name]) => name));
   assertGreater(names.length, 25, "The options are read wrongly");
   assertEquals(names.filter((name) => !GUIDES.includes(`\`${name}\``)), []);
+});
+
+Deno.test("docs/operations.md has every reason, and the comment of lastWords each for which it is not called", async () => {
+  const operations = DOCUMENTS.get("docs/operations.md")!;
+  const rows = operations.split("\n").filter((line) => line.startsWith("|")).join("\n");
+  assertEquals([...CLOSE_REASONS, ...REJECT_REASONS].filter((reason) => !rows.includes(`\`${reason}\``)), []);
+  const source = await Deno.readTextFile(new URL("../../internal/api/serve_options.ts", import.meta.url));
+  const [, silent] = /It is not called for the reasons\s([^.]+)\./.exec(source)!;
+  const named = [...silent.matchAll(/`([\w-]+)`/g)].map(([, reason]) => reason);
+  const rejects = ["accept-rate-per-ip", "penalty"];
+  assertEquals(named.toSorted(), [...CLOSE_REASONS.filter((reason) => !hasLastWords(reason)), ...rejects].toSorted());
 });
 
 Deno.test("The files that the README and the guides point at exist", async () => {
