@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import tls from "node:tls";
 import { assertEquals } from "@std/assert";
-import type { Transport } from "@x/shouty";
-import { listenTls, proxyProtocol, withTrace } from "@x/shouty/ops";
+import type { Listener, Transport } from "@x/shouty";
+import { listenTls, proxyProtocol, withTelnet, withTrace } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
 import { resetQuietly } from "../../internal/api/transport.ts";
 import { test } from "../kit/bounded.ts";
@@ -26,6 +26,18 @@ function behindProxy(from: string): Wrap {
   };
 }
 
+/** Wraps with what needs nothing of the client first. */
+function wrappedBy(wrapper: (listener: Listener) => Listener): Wrap {
+  return async (below) => {
+    const memory = new MemoryListener();
+    const listener = wrapper(tapped(memory, below));
+    memory.connect();
+    const transport = await listener.accept();
+    await listener.close();
+    return transport;
+  };
+}
+
 const WRAPPERS: Record<string, Wrap> = {
   "TLS": async (below) => {
     const memory = new MemoryListener();
@@ -38,14 +50,8 @@ const WRAPPERS: Record<string, Wrap> = {
     await listener.close();
     return transport;
   },
-  "a trace": async (below) => {
-    const memory = new MemoryListener();
-    const listener = withTrace(tapped(memory, below), { write() {} });
-    memory.connect();
-    const transport = await listener.accept();
-    await listener.close();
-    return transport;
-  },
+  "a trace": wrappedBy((listener) => withTrace(listener, { write() {} })),
+  "Telnet": wrappedBy(withTelnet),
   "the PROXY protocol": behindProxy("127.0.0.1"),
   "the PROXY protocol, from a client without a header": behindProxy("192.0.2.1"),
 };
