@@ -43,8 +43,8 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "testing/test_client.ts": ["../ops/tls/client.ts"],
 };
 
-/** The drawers of `internal/`, and what each may import besides itself. */
-const DRAWER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+/** The folders of `internal/`, and what each may import besides itself. */
+const FOLDER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   api: [],
   memory: ["api"],
   time: ["api"],
@@ -95,22 +95,22 @@ test("only these files import something when it is used, and not before", async 
   assertEquals(loaded, MAY_LOAD);
 });
 
-test("imports run one way between the drawers of internal/, and no drawer is overfull", async () => {
+test("imports run one way between the folders of internal/, each of which has three to nine files", async () => {
   const files: Record<string, number> = {};
   let imports = 0;
   for (const { path, code } of await readSources()) {
-    const [, drawer] = /^internal\/(\w+)\/\w+\.ts$/.exec(path) ?? [];
-    if (drawer === undefined) {
-      assertEquals(path.startsWith("internal/"), false, `${path} lies beside the drawers`);
+    const [, folder] = /^internal\/(\w+)\/\w+\.ts$/.exec(path) ?? [];
+    if (folder === undefined) {
+      assertEquals(path.startsWith("internal/"), false, `${path} lies beside the folders`);
       continue;
     }
-    files[drawer] = (files[drawer] ?? 0) + 1;
+    files[folder] = (files[folder] ?? 0) + 1;
     for (const [, target] of code.matchAll(/\bfrom "\.\.\/(\w+)\//g)) {
       imports++;
-      assertEquals(DRAWER_MAY_IMPORT[drawer].includes(target), true, `${path} imports from ${target}`);
+      assertEquals(FOLDER_MAY_IMPORT[folder].includes(target), true, `${path} imports from ${target}`);
     }
   }
-  assertEquals(Object.keys(files).toSorted(), Object.keys(DRAWER_MAY_IMPORT).toSorted());
+  assertEquals(Object.keys(files).toSorted(), Object.keys(FOLDER_MAY_IMPORT).toSorted());
   assertEquals(Object.values(files).every((count) => count >= 3 && count <= 9), true, JSON.stringify(files));
   assertGreater(imports, 40, "The imports are read wrongly");
 });
@@ -165,7 +165,7 @@ test("the types pass stricter checks than Deno's default", () => {
   assertEquals(manifest.compilerOptions, { exactOptionalPropertyTypes: true, isolatedDeclarations: true });
 });
 
-test("mod.ts exports these values and no others", () => {
+test("the entry points export these values and no others", () => {
   assertEquals(Object.keys(shouty).toSorted(), [
     "AcceptRejection",
     "ByteLimitStream",
