@@ -51,7 +51,7 @@ const FOLDER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   lines: ["api", "memory"],
   io: ["api", "memory", "time", "lines"],
   conn: ["api", "memory", "time", "lines", "io"],
-  admission: ["api", "time", "conn", "lines"],
+  admission: ["api", "time", "lines", "conn"],
   server: ["api", "time", "conn"],
   client: ["api", "time", "server"],
 };
@@ -113,6 +113,25 @@ test("imports run one way between the folders of internal/, each of which has th
   assertEquals(Object.keys(files).toSorted(), Object.keys(FOLDER_MAY_IMPORT).toSorted());
   assertEquals(Object.values(files).every((count) => count >= 3 && count <= 9), true, JSON.stringify(files));
   assertGreater(imports, 40, "The imports are read wrongly");
+});
+
+test("the maps in the README, docs/code_tour.md and CONTRIBUTING.md have each folder, and say the same of it", async () => {
+  const [readme, tour, contributing] = await Promise.all(
+    ["README.md", "docs/code_tour.md", "CONTRIBUTING.md"].map((file) => Deno.readTextFile(new URL(file, ROOT))),
+  );
+  const rowsOf = (text: string) => {
+    const [, table] = /^\| file or folder .*\n.*\n((?:\|.*\n)+)/m.exec(text)!;
+    // The tour says more of `ops/`.
+    return table.replace(/^\| `ops\/`.*\n/m, "").trimEnd().split("\n").map((row) => row.replaceAll(/ +\|/g, " |"));
+  };
+  assertEquals(rowsOf(readme), rowsOf(tour));
+  const named = rowsOf(tour).flatMap((row) => [...row.matchAll(/`internal\/(\w+)\/`/g)].map(([, folder]) => folder));
+  assertEquals([...new Set(named)].toSorted(), Object.keys(FOLDER_MAY_IMPORT).toSorted());
+  const rows = contributing.matchAll(/^\| `internal\/(\w+)\/` .*\| +([^|]+?) +\|$/gm);
+  const mayImport = [...rows].map((
+    [, folder, from],
+  ) => [folder, [...from.matchAll(/`(\w+)`/g)].map(([, name]) => name)]);
+  assertEquals(Object.fromEntries(mayImport), FOLDER_MAY_IMPORT);
 });
 
 test("only the command touches arguments, signals, the environment, exit and the console", async () => {
