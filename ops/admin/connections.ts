@@ -46,18 +46,28 @@ const COLUMNS: Readonly<Record<string, (a: Entry, b: Entry) => number>> = {
 /** The names of the columns by which the list can be sorted. */
 export const SORTS: readonly string[] = Object.keys(COLUMNS);
 
-/** The phases of a connection, and what it can wait for. */
-export const PHASES: readonly ConnStats["phase"][] = ["open", "ending", "leaving", "lingering", "closed"];
-export const WAITS: readonly ConnStats["waitsFor"][] = [
-  "first-byte",
-  "peer",
-  "line",
-  "body",
-  "handler",
-  "write",
-  "close",
-  "turn",
-];
+/** The phases of a connection, and what it can wait for, as keys: the compiler reports one that is missing. */
+const ALL_PHASES: Record<ConnStats["phase"], true> = {
+  "open": true,
+  "ending": true,
+  "leaving": true,
+  "lingering": true,
+  "closed": true,
+};
+const ALL_WAITS: Record<ConnStats["waitsFor"], true> = {
+  "first-byte": true,
+  "peer": true,
+  "line": true,
+  "body": true,
+  "handler": true,
+  "write": true,
+  "close": true,
+  "turn": true,
+};
+
+/** The words for them, by which the list can be filtered. */
+export const PHASES = Object.keys(ALL_PHASES) as readonly ConnStats["phase"][];
+export const WAITS = Object.keys(ALL_WAITS) as readonly ConnStats["waitsFor"][];
 
 /** Maximum number of connections in one answer. */
 export const MOST_ROWS = 1000;
