@@ -20,7 +20,7 @@ export interface Measured {
  * @param wanted Whether somebody else than Deno's telemetry asks for the figures.
  * @returns What counts them; undefined if neither telemetry nor an admin port is asked for, which costs nothing.
  */
-export async function measure(wanted = false): Promise<Measured | undefined> {
+export async function measure(wanted: boolean): Promise<Measured | undefined> {
   const exporting = isTelemetryOn();
   if (!wanted && !exporting) return undefined;
   const { ServerMetrics } = await import("../ops/metrics/metrics.ts");

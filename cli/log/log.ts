@@ -82,7 +82,7 @@ export interface Sampling {
 export function openLog(
   level: Level,
   format: keyof typeof FORMATTERS,
-  sink: Sink = Deno.stderr,
+  sink: Sink,
   { most, clock = SYSTEM_CLOCK }: Sampling = { most: Infinity },
 ): Log {
   const levelName = level.toUpperCase() as LevelName;

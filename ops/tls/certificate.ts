@@ -25,10 +25,9 @@ export function infoOf({ subject, validFrom, validTo }: X509Certificate): Certif
  * Says what is wrong with a certificate's dates.
  *
  * @param certificate The certificate.
- * @param now The time, in milliseconds since 1970.
  * @returns What is wrong, to be read after "it"; `undefined` if the certificate is valid now.
  */
-export function datesProblem({ validFrom, validTo }: CertificateInfo, now: number = Date.now()): string | undefined {
-  if (now > validTo.getTime()) return `expired on ${validTo.toISOString()}`;
-  return now < validFrom.getTime() ? `is not valid before ${validFrom.toISOString()}` : undefined;
+export function datesProblem({ validFrom, validTo }: CertificateInfo): string | undefined {
+  if (Date.now() > validTo.getTime()) return `expired on ${validTo.toISOString()}`;
+  return Date.now() < validFrom.getTime() ? `is not valid before ${validFrom.toISOString()}` : undefined;
 }
