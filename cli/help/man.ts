@@ -12,16 +12,20 @@ import { callOf, type Group, groupsOf, notesOf } from "./help.ts";
 const EXIT_CODES = [
   ["0", "The server has drained; the client has talked to the end."],
   ["1", "The server cannot listen, or cannot accept any more; the client has lost its connection."],
-  ["2", "The command line or an environment variable is wrong. Standard error says in one line what is allowed."],
-  ["130, 143", "A second signal, SIGINT or SIGTERM, has ended the server at once."],
+  [
+    "2",
+    "A flag, an environment variable or the content of a file is wrong. Standard error says in one line what is allowed.",
+  ],
+  ["130, 143, 131", "A second signal, SIGINT, SIGTERM or SIGQUIT, has ended the server at once."],
 ] as const;
 
 const SIGNALS = [
   [
-    "SIGINT, SIGTERM",
+    "SIGINT, SIGTERM, SIGQUIT",
     "Accept no more connections, and end when those that are open have ended. A second one ends at once.",
   ],
   ["SIGHUP", "Read the files of --tls-cert, --tls-key and --tls-client-ca again, for new connections."],
+  ["SIGUSR2", "With --upgrade, start the program anew, and end when the new process has taken over."],
 ] as const;
 
 /** Writes the manual page of all commands. */

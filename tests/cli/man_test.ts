@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { COMMANDS } from "../../cli/line/commands.ts";
 import { flagName } from "../../cli/line/flags.ts";
 import { manPage } from "../../cli/help/man.ts";
@@ -47,4 +47,17 @@ Deno.test("shouty man writes the manual page, and needs no permission", async ()
   const { code, stdout } = await runCommand(["man"], { permissions: [] });
   assertEquals([code, stdout], [0, `${manPage()}\n`]);
   assert(stdout.startsWith('.TH SHOUTY 1 "" "shouty '));
+});
+
+Deno.test("The manual page and docs/command.md have every signal that the command handles, and every exit code", async () => {
+  const read = (file: string) => Deno.readTextFile(new URL(`../../${file}`, import.meta.url));
+  const [code, guide] = [await read("cli/process/signals.ts"), await read("docs/command.md")];
+  // SIGBREAK is that of Windows, which has no manual pages.
+  const signals = new Set(code.match(/\bSIG(?!NALS|BREAK)[A-Z]+\d?\b/g));
+  assertGreater(signals.size, 4, "The signals are read wrongly");
+  const [, table] = /^\| exit code .*\n.*\n((?:\|.*\n)+)/m.exec(guide)!;
+  const exitCodes = [...table.matchAll(/^\| ([\d, ]+?) +\|/gm)].map(([, codes]) => codes);
+  assertGreater(exitCodes.length, 3, "The exit codes are read wrongly");
+  for (const word of [...signals, ...exitCodes]) assertStringIncludes(manPage(), word);
+  for (const signal of signals) assertStringIncludes(guide.split("## Signals and exit codes")[1], signal);
 });
