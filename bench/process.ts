@@ -3,7 +3,7 @@
 import { DENO } from "./servers.ts";
 
 /** The project's root, or that of another revision's copy. */
-export const ROOT: string = new URL("..", import.meta.url).pathname;
+export const ROOT: string = `${import.meta.dirname}/../`;
 
 /** Waits. */
 export function delay(ms: number): Promise<void> {

@@ -8,7 +8,7 @@
  * @module
  */
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = `${import.meta.dirname}/../`;
 const MIB = 1024 * 1024;
 /** Milliseconds without progress after which the server is said to read no more. */
 const STALL_MS = 3000;

@@ -13,7 +13,7 @@ import { proxyProtocol, serveAdmin, ServerMetrics } from "@x/shouty/ops";
 import manifest from "../deno.json" with { type: "json" };
 import { NO_BROWSER, shows, TestBrowser } from "../tests/kit/browser.ts";
 
-const PICTURE = new URL("../docs/admin.png", import.meta.url);
+const PICTURE = `${import.meta.dirname}/../docs/admin.png`;
 
 /** The number of clients at most. */
 const CLIENTS = 90;
@@ -54,12 +54,12 @@ async function takePicture(): Promise<void> {
   await shows(page, "#chart-lines .big", /^[1-9]\d\d$/);
   await Deno.writeFile(PICTURE, await page.screenshot());
   await shrink();
-  console.log(`${PICTURE.pathname}: ${(await Deno.stat(PICTURE)).size} bytes`);
+  console.log(`${PICTURE}: ${(await Deno.stat(PICTURE)).size} bytes`);
 }
 
 /** Leaves the picture 64 colours, which makes a third of it, where the program for that is installed. */
 async function shrink(): Promise<void> {
-  const args = ["--force", "--strip", "--output", PICTURE.pathname, "64", PICTURE.pathname];
+  const args = ["--force", "--strip", "--output", PICTURE, "64", PICTURE];
   await new Deno.Command("pngquant", { args }).output().catch(() => {});
 }
 

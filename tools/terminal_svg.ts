@@ -7,7 +7,7 @@
  * @module
  */
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = `${import.meta.dirname}/../`;
 const DRAWING = `${ROOT}docs/terminal.svg`;
 const TYPED = ["Hello. How are you?", "Ok. Be shouty!", "I'm going away. Bye!"];
 

@@ -276,7 +276,7 @@ test("connect keeps no permission once it is connected", async () => {
     await main(${JSON.stringify(args)});
   `;
   await Deno.writeTextFile(files("main.ts"), script);
-  const config = new URL("../../deno.json", import.meta.url).pathname;
+  const config = `${import.meta.dirname}/../../deno.json`;
   const deno = ["run", "--no-prompt", "--config", config, "--allow-all", files("main.ts")];
   await using process = new Subprocess(Deno.execPath(), deno);
   const { code, stdout, stderr } = await process.outcome();

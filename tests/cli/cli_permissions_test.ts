@@ -43,7 +43,7 @@ async function withFolder() {
     async granted(permissions: string[], ...args: string[]): Promise<string[]> {
       const run = `const { main } = await import(${JSON.stringify(CLI)}); await main(${JSON.stringify(args)});`;
       await Deno.writeTextFile(`${folder}/main.ts`, SPY + run);
-      const config = new URL("../../deno.json", import.meta.url).pathname;
+      const config = `${import.meta.dirname}/../../deno.json`;
       const deno = ["run", "--no-prompt", "--config", config, ...permissions, `${folder}/main.ts`];
       await using process = new Subprocess(Deno.execPath(), deno);
       const moments = await process.stdoutMatch(/starting: (.*)\.\nbinding: (.*)\.\nserving: (.*)\.\n/);

@@ -139,7 +139,7 @@ export async function withScript(
   flags: string[],
   use: (process: Subprocess, path: string) => Promise<void>,
 ): Promise<void> {
-  const config = new URL("../../deno.json", import.meta.url).pathname;
+  const config = `${import.meta.dirname}/../../deno.json`;
   const path = await Deno.makeTempFile({ suffix: ".ts" });
   try {
     await Deno.writeTextFile(path, script);

@@ -13,7 +13,7 @@
 import { assertEquals } from "@std/assert";
 import { Subprocess } from "./command.ts";
 
-export const ROOT: string = new URL("../..", import.meta.url).pathname;
+export const ROOT: string = `${import.meta.dirname}/../../`;
 /** The ports in the guides; a run takes free ones in their place. */
 const PORTS = /\b(?:8080|8081|8443|7000)\b/g;
 

@@ -46,7 +46,7 @@ const SERVER = `
 async function startExporting(env: Record<string, string>) {
   const file = await Deno.makeTempFile({ suffix: ".js" });
   await Deno.writeTextFile(file, SERVER);
-  const config = new URL("deno.json", ROOT).pathname;
+  const config = `${import.meta.dirname}/../../deno.json`;
   const args = ["run", "--no-prompt", "--no-check", "--config", config, "--allow-net=127.0.0.1", file];
   const process = new Subprocess(Deno.execPath(), args, { env });
   const [, port] = await process.stderrMatch(/listening on 127\.0\.0\.1:(\d+)/);

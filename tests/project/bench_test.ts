@@ -11,7 +11,7 @@ import { columns, figuresOf, type Report } from "../../bench/report.ts";
 import { chanceOf, compare, median } from "../../bench/statistics.ts";
 import { test } from "../kit/bounded.ts";
 
-const HISTORY = new URL("../../bench/history.jsonl", import.meta.url);
+const HISTORY = `${import.meta.dirname}/../../bench/history.jsonl`;
 const MISSING = await missing();
 
 /** Why the load generator cannot be tested here; empty if it can. */
@@ -164,7 +164,7 @@ test("The history tells which line is no row, and what is wrong with it", () => 
 });
 
 test("bench/history.jsonl has rows of that shape, one per release and machine", async () => {
-  const rows = await isThere(HISTORY.pathname) ? parseHistory(await Deno.readTextFile(HISTORY)) : [];
+  const rows = await isThere(HISTORY) ? parseHistory(await Deno.readTextFile(HISTORY)) : [];
   const keys = rows.map(({ release, machine }) => `${release} on ${machine}`);
   assertEquals(new Set(keys).size, keys.length);
 });

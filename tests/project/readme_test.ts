@@ -61,10 +61,11 @@ Deno.test("Every link from one document to another leads to a file, and to a hea
     for (const [, target] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
       if (/^[a-z]+:/.test(target)) continue;
       links++;
-      const { pathname, hash } = new URL(target, `file://${ROOT}${path}`);
-      assert((await Deno.stat(pathname)).size > 0, `${path} links to ${target}`);
+      const { pathname, hash } = new URL(target, `file:///${path}`);
+      const linked = `${ROOT}${decodeURIComponent(pathname)}`;
+      assert((await Deno.stat(linked)).size > 0, `${path} links to ${target}`);
       if (hash === "") continue;
-      assert(anchorsOf(await Deno.readTextFile(pathname)).includes(hash.slice(1)), `${path} links to ${target}`);
+      assert(anchorsOf(await Deno.readTextFile(linked)).includes(hash.slice(1)), `${path} links to ${target}`);
     }
   }
   assertGreater(links, 30, "The links are read wrongly");
