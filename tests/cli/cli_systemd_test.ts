@@ -3,6 +3,7 @@ import { ask as askAdmin } from "../kit/admin.ts";
 import { within } from "../kit/bounded.ts";
 import { converse, startCommand, startServer, Subprocess } from "../kit/command.ts";
 import { NO_FD } from "../kit/fd.ts";
+import { freePort } from "../kit/free_port.ts";
 import { IDENTITY } from "../kit/tls.ts";
 import { adminOf, Lineage, Load, startOnFd } from "../kit/upgrades.ts";
 
@@ -171,11 +172,6 @@ test(
       await socket.stdoutMatch(/STOPPING=1/);
     }),
 );
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
-}
 
 const ACTIVATIONS: Readonly<Record<string, { engine: string; permissions: string[] }>> = {
   "Deno's sockets": { engine: "deno", permissions: ["--allow-net", "--allow-run", VARIABLES] },

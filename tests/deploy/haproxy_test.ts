@@ -4,6 +4,7 @@ import { test } from "../kit/bounded.ts";
 import { type ServerProcess, startServer, Subprocess } from "../kit/command.ts";
 import { adapted, ask, flagsOf, makeFolder, milliseconds, PROJECT, shipped, wordsAfter } from "../kit/deploy.ts";
 import { missingProgram } from "../kit/foreign.ts";
+import { freePort } from "../kit/free_port.ts";
 
 const CONFIG = shipped("haproxy/haproxy.cfg");
 const NO_HAPROXY = await missingProgram("haproxy", "-v");
@@ -95,11 +96,6 @@ function configFor(port: number, instances: readonly ServerProcess[]): string {
   });
   const addresses = { "bind :8080": `bind 127.0.0.1:${port}`, "10.0.0.11:8080": one, "10.0.0.12:8080": two };
   return adapted(CONFIG, { ...UNPRIVILEGED, ...PATIENT, ...addresses });
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 /** Waits until HAProxy passes a line on, or has ended because another process took the port. */

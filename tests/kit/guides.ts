@@ -12,6 +12,7 @@
 
 import { assertEquals } from "@std/assert";
 import { Subprocess } from "./command.ts";
+import { freePort } from "./free_port.ts";
 
 export const ROOT: string = `${import.meta.dirname}/../../`;
 /** The ports in the guides; a run takes free ones in their place. */
@@ -87,7 +88,7 @@ export class Folder implements AsyncDisposable {
   /** The text with free ports in the place of those of the guide. */
   withPorts(text: string): string {
     return text.replace(PORTS, (port) => {
-      if (!this.#ports.has(port)) this.#ports.set(port, freePort());
+      if (!this.#ports.has(port)) this.#ports.set(port, `${freePort()}`);
       return this.#ports.get(port)!;
     });
   }
@@ -194,17 +195,4 @@ function comparable(text: string): string {
     .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME")
     .replace(/127\.0\.0\.1:(?:3[2-9]|[45]\d|6[0-5])\d{3}\b/g, "ADDRESS")
     .replace(/\b[\d.]+ ?(?:ms|s)\b/g, "DURATION");
-}
-
-/** A port below those that the system gives to clients, so that none of them takes it meanwhile. */
-function freePort(): string {
-  for (;;) {
-    const port = 10_000 + Math.floor(Math.random() * 20_000);
-    try {
-      Deno.listen({ port }).close();
-      return String(port);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    }
-  }
 }

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { freePort } from "./free_port.ts";
+
 /** Whether HAProxy is installed. */
 const HAS_HAPROXY = await answers();
 
@@ -38,8 +40,8 @@ export interface HAProxyOptions {
   checked?: Promise<unknown>;
 }
 
-/** Maximum time for which it runs, even if the test does not end it. */
-const LONGEST_MS = 120_000;
+/** Maximum time for which it runs, even if the test does not end it: longer than any test may take. */
+const LONGEST_MS = 300_000;
 
 /** Maximum attempts to start it: another process may take a port between its choice and its use. */
 const MOST_TRIES = 5;
@@ -115,9 +117,4 @@ function checked(server: string): string {
   tcp-check send "check\\n"
   tcp-check expect string CHECK
   server one ${server} check inter 1h`;
-}
-
-export function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }

@@ -2,7 +2,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { within } from "../kit/bounded.ts";
 import { ask, converse, runCommand, startCommand, type StartOptions, Subprocess } from "../kit/command.ts";
 import { listeningFd, NO_FD, withFd } from "../kit/fd.ts";
-import { freePort } from "../kit/haproxy.ts";
+import { freePort } from "../kit/free_port.ts";
 import { ask as askAdmin } from "../kit/admin.ts";
 import { adminOf, Lineage, Load, startOnFd, untilAccepted, Waiting } from "../kit/upgrades.ts";
 
