@@ -6,6 +6,9 @@ import { Supervisor } from "../../ops/workers/supervisor.ts";
 import { WorkerAdmission } from "../../ops/workers/worker_admission.ts";
 import { test } from "../kit/bounded.ts";
 
+/** A worker that only asks for its setup. It is no module of the project, whose types Deno would check at its start. */
+const GREETER = `import { parentPort } from "node:worker_threads"; parentPort.postMessage([{ type: "hello" }]);`;
+
 /** A supervisor of a worker that gets no setup; `greeted` resolves when the worker asks for it. */
 function supervised() {
   const { promise: greeted, resolve } = Promise.withResolvers<void>();
@@ -17,7 +20,7 @@ function supervised() {
   };
   const { promise: ended, resolve: end } = Promise.withResolvers<void>();
   const hooks = { setup, ready() {}, message() {}, down: () => end() };
-  const module = new URL("../kit/workers/shout.ts", import.meta.url);
+  const module = new URL(`data:text/javascript,${encodeURIComponent(GREETER)}`);
   const supervisor = new Supervisor(0, { module, maxHeapMb: 256 }, SYSTEM_CLOCK, hooks);
   return { supervisor, greeted, ended, asked: () => asked };
 }
