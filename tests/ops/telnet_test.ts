@@ -7,6 +7,7 @@ import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "../kit/command.ts";
 import { tapped } from "../kit/faults.ts";
+import { missingProgram } from "../kit/foreign.ts";
 import { inMemory, listenLoopback, startConversations, startServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
@@ -293,7 +294,7 @@ testOnce("withTelnet() refuses what is no listener", () => {
   assertThrows(() => withTelnet({} as Listener), TypeError, "Cannot use listener: expected a listener");
 });
 
-const HAS_TELNET = await Deno.stat("/usr/bin/telnet").then(() => true, () => false);
+const HAS_TELNET = await missingProgram("telnet") === "";
 const MISSING = HAS_TELNET && HAS_SCRIPT ? "" : " (skipped: telnet or util-linux's script is missing)";
 
 test(

@@ -5,7 +5,7 @@ import { allocatedBytes } from "../../bench/garbage.ts";
 import { formatHistory, type HistoryRow, parseHistory, rowOf, withRow } from "../../bench/history.ts";
 import { Lab } from "../../bench/lab.ts";
 import { parseOptions, UsageError } from "../../bench/options.ts";
-import { isThere } from "../../bench/process.ts";
+import { isThere, versionOf } from "../../bench/process.ts";
 import { fit, kernelBytes } from "../../bench/quiet.ts";
 import { columns, figuresOf, type Report } from "../../bench/report.ts";
 import { chanceOf, compare, median } from "../../bench/statistics.ts";
@@ -17,8 +17,8 @@ const MISSING = await missing();
 /** Why the load generator cannot be tested here; empty if it can. */
 async function missing(): Promise<string> {
   if (Deno.build.os !== "linux") return " (skipped: the load generator needs Linux)";
-  const there = await Promise.all(["/usr/bin/cc", "/usr/include/openssl/ssl.h"].map(isThere));
-  return there.every(Boolean) ? "" : " (skipped: it needs /usr/bin/cc and the headers of OpenSSL)";
+  const there = await versionOf(["cc", "--version"]) !== null && await isThere("/usr/include/openssl/ssl.h");
+  return there ? "" : " (skipped: it needs cc and the headers of OpenSSL)";
 }
 
 function report(figures: Partial<Report["figures"][number]>[]): Report {

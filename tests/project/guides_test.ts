@@ -1,16 +1,21 @@
 import { test } from "../kit/bounded.ts";
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { converse, Subprocess } from "../kit/command.ts";
+import { converse, NO_SIGNALS, Subprocess } from "../kit/command.ts";
+import { missingProgram } from "../kit/foreign.ts";
 import { blocksOf, document, documents, folderOf, follow, isRun, ROOT } from "../kit/guides.ts";
 
 // The guides are for a shell of Unix.
-const NO_SHELL = Deno.build.os === "windows" ? " (skipped: Windows has no bash)" : "";
+const NO_SHELL = Deno.build.os === "windows"
+  ? " (skipped: Windows has no bash)"
+  : await missingProgram("bash", "--version");
+const NO_OPENSSL = await missingProgram("openssl", "version");
 
 for (const path of await documents()) {
   const transcripts = blocksOf(await document(path)).filter(isRun);
   if (transcripts.length === 0) continue;
   const where = path === "docs/command.md" ? "project" : "folder";
-  test(`${path} prints what it says`, () => follow(path, where), 240, NO_SHELL);
+  const missing = NO_SHELL || (transcripts.some(({ text }) => /^\$ openssl /m.test(text)) ? NO_OPENSSL : "");
+  test(`${path} prints what it says`, () => follow(path, where), 240, missing);
 }
 
 test("The server of the README's first screen runs as it stands", async () => {
@@ -50,5 +55,5 @@ test(
     assertMatch((await server.outcome()).stdout, /all connections closed/);
   },
   240,
-  NO_SHELL,
+  NO_SIGNALS,
 );
