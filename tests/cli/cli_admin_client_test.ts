@@ -7,7 +7,8 @@ import { admin, PERMISSIONS, start, test } from "../kit/admin_command.ts";
 import { runCommand } from "../kit/command.ts";
 
 test("shouty admin shows a server and steers it", async () => {
-  const { server, at } = await start();
+  // However long the commands below take, the connection waits for the next line.
+  const { server, at } = await start(["--idle-timeout", "off"]);
   await using _ = server;
   using client = await Deno.connect({ port: server.port });
   await client.write(new TextEncoder().encode("one\ntwo"));
@@ -30,9 +31,9 @@ test("shouty admin shows a server and steers it", async () => {
   assertEquals((await admin(at, "pause")).stdout, "paused: the server accepts no more connections\n");
   assertMatch((await admin(at, "status")).stdout, /\nstate {8}not ready: paused\n/);
   assertEquals((await admin(at, "resume")).stdout, "resumed: the server accepts connections\n");
-  const limits = await admin(at, "limits", "--max-connections", "5", "--idle-timeout=1500ms", "--max-lines", "off");
-  assertMatch(limits.stdout, /^--idle-timeout +1500ms\n(.*\n)*--max-connections +5\n/);
-  await server.stderrMatch(/ info changed limits: \{"idleTimeout":1500,"maxLines":"off","maxConnections":5\}\n/);
+  const limits = await admin(at, "limits", "--max-connections", "5", "--idle-timeout=3600500ms", "--max-lines", "off");
+  assertMatch(limits.stdout, /^--idle-timeout +3600500ms\n(.*\n)*--max-connections +5\n/);
+  await server.stderrMatch(/ info changed limits: \{"idleTimeout":3600500,"maxLines":"off","maxConnections":5\}\n/);
   assertMatch((await admin(at, "limits")).stdout, /\n--max-lines +off\n(.*\n)*--max-connections +5\n/);
   assertEquals((await admin(at, "close", "1", "--detail", "bye")).stdout, "closing connection 1\n");
   await client.closeWrite();
