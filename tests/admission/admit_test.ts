@@ -1,7 +1,7 @@
 import { assertEquals, assertInstanceOf } from "@std/assert";
 import type { AdmitInfo, AdmitResult, ServeOptions } from "@x/shouty";
 import { turn } from "../../internal/time/turns.ts";
-import { test } from "../kit/bounded.ts";
+import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, startServer, type TestServer } from "../kit/server.ts";
 
 const FAILURE = new Error("The list is not to be had");
@@ -73,7 +73,7 @@ const FAILING: Readonly<Record<string, () => unknown>> = {
 };
 
 for (const [how, admit] of Object.entries(FAILING)) {
-  test(`admit that ${how} rejects the connection, and its error is in the event and counted`, async () => {
+  testOnce(`admit that ${how} rejects the connection, and its error is in the event and counted`, async () => {
     await using t = startServer({ ...inMemory(), admit: admit as () => AdmitResult });
     assertEquals(await (await t.connect()).readAll(), REFUSED);
     const { reason, error } = await t.until("rejected");
@@ -100,24 +100,27 @@ test("admit gets both addresses, and what it is asked about later does not wait 
   assertEquals(await clients[1].readLine(), "1");
 });
 
-test("a decision that takes longer than admitTimeout rejects the connection, and what it says later does nothing", async () => {
-  const { listener, clock } = inMemory();
-  const { admit, answer } = asking();
-  await using t = startServer({ listener, clock, admit, admitTimeout: 1000 });
-  const client = await t.connect();
-  await clock.advance(999);
-  assertEquals(t.stats.rejected, 0);
-  await clock.advance(1);
-  assertEquals(await client.readAll(), REFUSED);
-  const { reason, error } = await t.until("rejected");
-  assertInstanceOf(error, Deno.errors.TimedOut);
-  assertEquals([reason, clock.pending], ["refused", 1]);
-  answer[0].resolve();
-  await clock.advance(5000);
-  assertEquals([t.stats.accepted, t.stats.rejected, t.stats.hookErrors], [0, 1, 1]);
-});
+testOnce(
+  "a decision that takes longer than admitTimeout rejects the connection, and what it says later does nothing",
+  async () => {
+    const { listener, clock } = inMemory();
+    const { admit, answer } = asking();
+    await using t = startServer({ listener, clock, admit, admitTimeout: 1000 });
+    const client = await t.connect();
+    await clock.advance(999);
+    assertEquals(t.stats.rejected, 0);
+    await clock.advance(1);
+    assertEquals(await client.readAll(), REFUSED);
+    const { reason, error } = await t.until("rejected");
+    assertInstanceOf(error, Deno.errors.TimedOut);
+    assertEquals([reason, clock.pending], ["refused", 1]);
+    answer[0].resolve();
+    await clock.advance(5000);
+    assertEquals([t.stats.accepted, t.stats.rejected, t.stats.hookErrors], [0, 1, 1]);
+  },
+);
 
-test("admitTimeout is 5 s, and Infinity waits for ever", async () => {
+testOnce("admitTimeout is 5 s, and Infinity waits for ever", async () => {
   for (const admitTimeout of [undefined, Infinity]) {
     const { listener, clock } = inMemory();
     const { admit, answer } = asking();
@@ -138,7 +141,7 @@ test("admitTimeout is 5 s, and Infinity waits for ever", async () => {
 for (
   const [limit, reason] of [["maxConnections", "max-connections"], ["maxConnectionsPerIp", "max-connections-per-ip"]]
 ) {
-  test(`a connection that admit decides about counts in ${limit}, and no longer once it is refused`, async () => {
+  testOnce(`a connection that admit decides about counts in ${limit}, and no longer once it is refused`, async () => {
     const { admit, answer } = asking();
     await using t = startServer({ ...inMemory(), admit, [limit]: 1 });
     const first = await t.connect();
@@ -155,7 +158,7 @@ for (
   });
 }
 
-test('with atCapacity "wait" the place of a refused connection goes to the next one', async () => {
+testOnce('with atCapacity "wait" the place of a refused connection goes to the next one', async () => {
   const { admit, answer } = asking();
   await using t = startServer({ ...inMemory(), admit, maxConnections: 1, atCapacity: "wait" });
   await t.connect();
@@ -206,7 +209,7 @@ test("a client that leaves while admit decides ends like any other, and a peer i
   assertEquals(["end", "reset"].includes(reason), true, reason);
 });
 
-test("a connection whose own address cannot be read is closed, and takes no place", async () => {
+testOnce("a connection whose own address cannot be read is closed, and takes no place", async () => {
   const { listener, clock } = inMemory();
   const accept = listener.accept.bind(listener);
   let broken = true;

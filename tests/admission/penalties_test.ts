@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { Penalties } from "../../internal/admission/penalties.ts";
-import { testOnce } from "../kit/bounded.ts";
+import { test } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 
 /** Rejects a client so often that the next rejection is its first penalty. */
@@ -8,7 +8,7 @@ function rejectTenTimes(penalties: Penalties, client: string, now = 0): void {
   for (let i = 0; i < 10; i++) penalties.rejected(client, now);
 }
 
-testOnce(
+test(
   "ten rejections of a client do no harm, and each further one shuts it out twice as long as the one before",
   () => {
     const penalties = new Penalties(60_000);
@@ -23,7 +23,7 @@ testOnce(
   },
 );
 
-testOnce("a penalty of one client concerns no other", () => {
+test("a penalty of one client concerns no other", () => {
   const penalties = new Penalties(60_000);
   rejectTenTimes(penalties, "a");
   penalties.rejected("a", 0);
@@ -31,7 +31,7 @@ testOnce("a penalty of one client concerns no other", () => {
   assertEquals([penalties.applies("a", 1), penalties.applies("b", 1)], [true, false]);
 });
 
-testOnce("a client that behaves for the longest penalty begins anew, and takes no memory then", () => {
+test("a client that behaves for the longest penalty begins anew, and takes no memory then", () => {
   const penalties = new Penalties(5000);
   rejectTenTimes(penalties, "a");
   penalties.rejected("a", 0);
@@ -42,13 +42,13 @@ testOnce("a client that behaves for the longest penalty begins anew, and takes n
   assertEquals(penalties.applies("a", 6000), false);
 });
 
-testOnce("at most ten thousand clients are remembered", () => {
+test("at most ten thousand clients are remembered", () => {
   const penalties = new Penalties(60_000);
   for (let i = 0; i < 20_000; i++) penalties.rejected(`client ${i}`, 0);
   assertEquals(penalties.size, 10_000);
 });
 
-testOnce(
+test(
   "maxPenaltyMs shuts a client out after its eleventh rejection, without a word, and lets it in again",
   async () => {
     const { listener, clock } = inMemory();
@@ -76,7 +76,7 @@ testOnce(
   },
 );
 
-testOnce("rejections that are not the client's doing have no penalty", async () => {
+test("rejections that are not the client's doing have no penalty", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxConnections: 1, maxPenaltyMs: 60_000, idleTimeout: Infinity });
   await t.admitted();
@@ -84,7 +84,7 @@ testOnce("rejections that are not the client's doing have no penalty", async () 
   assertEquals(new Set(t.all("rejected").map(({ reason }) => reason)), new Set(["max-connections"]));
 });
 
-testOnce("an admit that fails shuts no client out, and one that refuses does", async () => {
+test("an admit that fails shuts no client out, and one that refuses does", async () => {
   const { listener, clock } = inMemory();
   let refuses = false;
   const admit = (): false => {

@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { connectPool, type PoolOptions, serve, type ServeOptions, type Server } from "@x/shouty";
 import { MemoryListener, TestClient } from "@x/shouty/testing";
-import { testOnce as test } from "../kit/bounded.ts";
+import { test } from "../kit/bounded.ts";
 
 test("options that are changed after serve() do not change the shutdown", async () => {
   const controller = new AbortController();

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { connectPool, serveConnections, type ServerEvent } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
-import { testOnce as test } from "../kit/bounded.ts";
+import { test } from "../kit/bounded.ts";
 
 /** How a value is shown, on one line. */
 const inspect = (value: unknown) => Deno.inspect(value, { breakLength: Infinity, depth: 2 });

@@ -10,7 +10,7 @@ import {
   type Server,
 } from "@x/shouty";
 import { MemoryListener, TestClient } from "@x/shouty/testing";
-import { testOnce } from "../kit/bounded.ts";
+import { test } from "../kit/bounded.ts";
 
 /** Fails the type checker unless a value has exactly this type. */
 function typed<Expected>() {
@@ -20,7 +20,7 @@ function typed<Expected>() {
 /** A helper for connections with any data. */
 const reply = (conn: Conn<unknown>, line: string) => conn.write(`${conn.id} ${line}\n`);
 
-testOnce("the data that is made from a connection has its type in each kind of server", async () => {
+test("the data that is made from a connection has its type in each kind of server", async () => {
   const [lines, talks] = [new MemoryListener(), new MemoryListener()];
   await using _lines = serve({ listener: lines, data: (conn) => ({ n: conn.id }) }, (line, conn) => {
     return line + typed<number>()(conn.data.n);
@@ -35,7 +35,7 @@ testOnce("the data that is made from a connection has its type in each kind of s
   }
 });
 
-testOnce("the data that is made from a connection has its type in each kind of client", async () => {
+test("the data that is made from a connection has its type in each kind of client", async () => {
   const listener = new MemoryListener();
   const dial = () => listener.dial();
   const conn = await connect({ dial, data: (conn) => ({ local: conn.localAddr, n: 1 }) });
@@ -58,7 +58,7 @@ interface Session {
   user?: string;
 }
 
-testOnce(
+test(
   "a function that makes data may name any type for its connection, and options without data get some",
   async () => {
     const kinds: ServeOptions<Session>[] = [
@@ -85,7 +85,7 @@ testOnce(
   },
 );
 
-testOnce("data has the type that its function returns, also where the server's type is written down", async () => {
+test("data has the type that its function returns, also where the server's type is written down", async () => {
   const listener = new MemoryListener();
   await using server: Server<Session> = serveConnections(
     { listener, data: () => ({ loggedIn: false }) },
@@ -102,7 +102,7 @@ testOnce("data has the type that its function returns, also where the server's t
   assertEquals([await client.readLine(), server.stats().accepted], ["1 true", 1]);
 });
 
-testOnce("the type of a server does not stand in for the option data", async () => {
+test("the type of a server does not stand in for the option data", async () => {
   // @ts-expect-error nothing makes the data
   await using _server: Server<Session> = serveConnections({ listener: new MemoryListener() }, () => {});
 });

@@ -2,7 +2,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import type { MemoryListener } from "@x/shouty/testing";
 import { turn } from "../../internal/time/turns.ts";
-import { test, testOnce } from "../kit/bounded.ts";
+import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 
@@ -40,7 +40,7 @@ for (const [kind, start] of Object.entries(WAYS_IN)) {
 }
 
 for (const [kind, start] of Object.entries(WAYS_IN)) {
-  testOnce(`${kind}: a transport whose read or write throws at once ends its connection alone`, async () => {
+  test(`${kind}: a transport whose read or write throws at once ends its connection alone`, async () => {
     for (const method of ["read", "write"] as const) {
       const { listener } = inMemory();
       let made = 0;
@@ -58,7 +58,7 @@ for (const [kind, start] of Object.entries(WAYS_IN)) {
   });
 }
 
-testOnce("a transport that returns no number of bytes ends its connection also while a handler works", async () => {
+test("a transport that returns no number of bytes ends its connection also while a handler works", async () => {
   for (const wrong of [...WRONG, 0]) {
     const { listener, clock } = inMemory();
     const odd = tapped(listener, () => ({ read: () => Promise.resolve(wrong as number) }));
@@ -114,7 +114,7 @@ test("a transport may return a number of bytes at once, and close in an async fu
   }
 });
 
-testOnce(
+test(
   "a transport that can neither keep the process alive nor let it end is served, and so are the others",
   async () => {
     const { listener } = inMemory();
@@ -133,7 +133,7 @@ testOnce(
   },
 );
 
-testOnce("a transport that cannot tell of a reset is served, also while its handler works", async () => {
+test("a transport that cannot tell of a reset is served, also while its handler works", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 200_000 });
   const onReset = () => {
     throw new Error("No events");
@@ -153,7 +153,7 @@ testOnce("a transport that cannot tell of a reset is served, also while its hand
   assertEquals((await t.closed()).reason, "closed");
 });
 
-testOnce("the memory of others is bounded beside a transport that does not know how much it holds", async () => {
+test("the memory of others is bounded beside a transport that does not know how much it holds", async () => {
   for (const wrong of [...WRONG.filter((wrong) => wrong !== 1e9), -Infinity, Infinity]) {
     const { listener, clock } = inMemory();
     const get = () => {
@@ -207,7 +207,7 @@ const ODD_PROGRESS: Readonly<Record<string, (transport: Transport) => Transport>
 };
 
 for (const [what, spoil] of Object.entries(ODD_PROGRESS)) {
-  testOnce(`a transport whose progress ${what} is cut off after its writeTimeout`, async () => {
+  test(`a transport whose progress ${what} is cut off after its writeTimeout`, async () => {
     const { listener, clock } = inMemory();
     const stuck = tapped(listener, () => ({ write: () => new Promise<number>(() => {}) }));
     const odd = { addr: stuck.addr, accept: async () => spoil(await stuck.accept()), close: () => stuck.close() };
@@ -219,7 +219,7 @@ for (const [what, spoil] of Object.entries(ODD_PROGRESS)) {
   });
 }
 
-testOnce("a transport that cannot tell whether it can be reset is closed", async () => {
+test("a transport that cannot tell whether it can be reset is closed", async () => {
   const { listener, clock } = inMemory();
   let closed = 0;
   const stuck = tapped(listener, (inner) => ({
@@ -237,7 +237,7 @@ testOnce("a transport that cannot tell whether it can be reset is closed", async
   assertEquals([(await t.closed()).reason, closed], ["write-timeout", 1]);
 });
 
-testOnce(
+test(
   "what accept returned is refused if it is no transport, and the listener is asked again after a pause",
   async () => {
     const { listener, clock } = inMemory();

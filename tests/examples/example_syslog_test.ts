@@ -156,7 +156,7 @@ testOnce("syslog prints everything that has come before a shutdown, which silent
   assertEquals(printed.toSorted(), Array.from({ length: 9000 }, (_, i) => `<13>${1 + i % 9}`).toSorted());
 });
 
-test(
+testOnce(
   "syslog has printed every message that has come when a signal has ended it",
   async () => {
     await using example = await listening(new Subprocess(Deno.execPath(), ["run", "-A", "examples/syslog.ts", "0"]));
@@ -187,7 +187,7 @@ testOnce("syslog keeps the messages of a slow sender apart, although it has look
 
 for (const octets of [false, true]) {
   const args = octets ? ["--octet-count"] : [];
-  test(
+  testOnce(
     `syslog prints what logger sends${octets ? " with --octet-count" : ""}`,
     async () => {
       await using example = await listening(new Subprocess(Deno.execPath(), ["run", "-A", "examples/syslog.ts", "0"]));

@@ -9,7 +9,7 @@ import { testEngine } from "../../ops/tls/engine/self_test.ts";
 import { EngineTransport } from "../../ops/tls/engine/transport.ts";
 import { ENGINE, tlsWrapClass } from "../../ops/tls/engine/wrap.ts";
 import { TlsTransport } from "../../ops/tls/streams/transport.ts";
-import { testOnce as test } from "../kit/bounded.ts";
+import { test } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, IDENTITY, pipe, shakeHands, streamOf } from "../kit/tls.ts";
 

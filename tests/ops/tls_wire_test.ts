@@ -4,10 +4,10 @@ import { listenTls } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
 import { ENGINE } from "../../ops/tls/engine/wrap.ts";
 import { Wire } from "../../ops/tls/streams/wire.ts";
-import { testOnce } from "../kit/bounded.ts";
+import { test } from "../kit/bounded.ts";
 import { AUTHORITY, IDENTITY, streamOf } from "../kit/tls.ts";
 
-testOnce("Nothing is written below when the connection there is closed or has failed", async () => {
+test("Nothing is written below when the connection there is closed or has failed", async () => {
   const written: string[] = [];
   const errors: string[] = [];
   const write = (bytes: Uint8Array) => {
@@ -25,7 +25,7 @@ testOnce("Nothing is written below when the connection there is closed or has fa
   assertEquals([wire.sent, wire.idle], [3, true]);
 });
 
-testOnce("What a wire has read stays as it is while the next read fills the same buffer", async () => {
+test("What a wire has read stays as it is while the next read fills the same buffer", async () => {
   let letter = 96;
   const read = (into: Uint8Array) => Promise.resolve(into.subarray(0, 3).fill(++letter).length);
   const wire = new Wire({ read } as never, () => {}, () => {});
@@ -37,7 +37,7 @@ testOnce("What a wire has read stays as it is while the next read fills the same
   assertEquals(kept.join(""), "aaabbb");
 });
 
-testOnce("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
+test("A read under TLS that waits ends when the stream below is destroyed without an error", async () => {
   const memory = new MemoryListener();
   ENGINE.enabled = false;
   const listener = await listenTls({ listener: memory, ...IDENTITY });
@@ -73,7 +73,7 @@ function endlessWire(): { wire: Wire; reads: number[] } {
   return { wire: new Wire({ read } as never, () => {}, () => {}), reads };
 }
 
-testOnce("A peer whose records never end lets others have their turn, though none of them is a line", async () => {
+test("A peer whose records never end lets others have their turn, though none of them is a line", async () => {
   const { wire } = endlessWire();
   wire.resume();
   let others = false;
@@ -84,7 +84,7 @@ testOnce("A peer whose records never end lets others have their turn, though non
   }
 });
 
-testOnce("Nothing is read below when the connection is closed while it waits for its turn", async () => {
+test("Nothing is read below when the connection is closed while it waits for its turn", async () => {
   const { wire, reads } = endlessWire();
   await wire.pull();
   const pulling = wire.pull();
@@ -93,7 +93,7 @@ testOnce("Nothing is read below when the connection is closed while it waits for
   assertEquals(reads.length, 1);
 });
 
-testOnce("What is long in decrypting is read bit by bit, and what is not in large reads", async () => {
+test("What is long in decrypting is read bit by bit, and what is not in large reads", async () => {
   const { wire, reads } = endlessWire();
   // The test has a time of its own: on a slow machine, everything is long in decrypting.
   const { now } = performance;

@@ -48,7 +48,7 @@ test("shutdown() ends a paused server, and frees the port", async () => {
   assertEquals(t.all("resumed").length, 0);
 });
 
-test("a shutdown with a delay ends a pause: the server accepts until the delay is over", async () => {
+testOnce("a shutdown with a delay ends a pause: the server accepts until the delay is over", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock });
   t.server.pause();
