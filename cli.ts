@@ -280,5 +280,12 @@ function namesOfVariables(): string[] {
 /** Reads an environment variable if the permission is granted; without it, Deno would prompt on a terminal. */
 function readVariable(variable: string): string | undefined {
   const { state } = Deno.permissions.querySync({ name: "env", variable });
-  return state === "granted" ? Deno.env.get(variable) : undefined;
+  if (state !== "granted") return undefined;
+  try {
+    return Deno.env.get(variable);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.InvalidData)) throw error;
+    // Deno's message has the value, which may be secret.
+    throw new CommandError(`cannot use ${variable}: expected text in UTF-8`, 2);
+  }
 }

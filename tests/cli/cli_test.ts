@@ -14,12 +14,14 @@ import {
   startCommand,
   startInTerminal,
   startServer,
+  Subprocess,
   unlessLate,
 } from "../kit/command.ts";
 
 const WITH_ENV = ["--allow-net", "--allow-env=SHOUTY_*"];
 
 const NO_TERMINAL = HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)";
+const NO_SH = Deno.build.os === "windows" ? " (skipped: Windows has no sh)" : "";
 const NO_FULL_DISK = Deno.build.os === "linux" ? "" : " (skipped: /dev/full is Linux's)";
 const ON_MAC = Deno.build.os === "darwin" ? " (skipped: macOS has one loopback address)" : "";
 const SKIPPED = ON_MAC || NO_SIGNALS;
@@ -137,6 +139,20 @@ Deno.test("A command line that is wrong ends it with 2 and one line", async () =
     assertEquals([code, stdout], [2, ""]);
     assertMatch(stderr, /^shouty: .*: expected .*\n$/);
   }
+});
+
+Deno.test({
+  name: `A variable that is not UTF-8 ends it with 2 and one line, which has no value${NO_SH}`,
+  ignore: NO_SH !== "",
+  async fn() {
+    for (const variable of ["SHOUTY_DRAIN", "SHOUTY_ADMIN_TOKEN", "NOTIFY_SOCKET"]) {
+      const server = `"$0" run --allow-net=127.0.0.1 --allow-env=${variable} mod.ts --hostname 127.0.0.1 --port 0`;
+      const command = ["-c", `${variable}="$(printf 'caf\\351')" exec ${server}`, Deno.execPath()];
+      await using process = new Subprocess("sh", command, { input: "" });
+      const stderr = `shouty: cannot use ${variable}: expected text in UTF-8\n`;
+      assertEquals(await process.outcome(), { code: 2, stdout: "", stderr });
+    }
+  },
 });
 
 Deno.test({
