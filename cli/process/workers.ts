@@ -26,6 +26,9 @@ import type { Work } from "./worker.ts";
 /** The module that each worker runs. */
 const MODULE = new URL("./worker.ts", import.meta.url);
 
+/** Where that module and all that it imports are. */
+const SOURCES = ["cli/process/worker.ts", "conn.ts", "internal", "ops", "server.ts"];
+
 type ServeValues = ListenFlags & Omit<Values<typeof SERVE.flags>, "logLevel" | "logFormat" | "logSample" | "listenFd">;
 
 /** What the command has opened before. */
@@ -60,7 +63,7 @@ export async function serveByWorkers(
   given: ReadonlySet<string>,
   around: Surroundings,
 ): Promise<WorkersOpened> {
-  requireModule();
+  requireModules();
   const { log, signal, onEvent, secure } = around;
   const places = placesOf(flags, given);
   const targets: Target[] = [];
@@ -107,12 +110,12 @@ function probe(target: Target, engine: ServeValues["engine"]): Target {
   throw new Error(`no permission for the workers to use ${host}, which --allow-net=${flag} grants`);
 }
 
-/** A worker would be refused its own module; Deno would prompt for the permission on a terminal. */
-function requireModule(): void {
+/** A worker would be refused its modules; Deno would prompt for the permission on a terminal. */
+function requireModules(): void {
   if (MODULE.protocol !== "file:") return;
-  const { state } = Deno.permissions.querySync({ name: "read", path: MODULE });
-  if (state === "granted") return;
-  throw new CommandError("cannot start a worker: no permission to read its module, which --allow-read grants", 1);
+  const paths = SOURCES.map((path) => new URL(`../../${path}`, import.meta.url));
+  if (paths.every((path) => Deno.permissions.querySync({ name: "read", path }).state === "granted")) return;
+  throw new CommandError("cannot start a worker: no permission to read its modules, which --allow-read grants", 1);
 }
 
 /** The flags about listening. The others may hold what cannot be sent. */
