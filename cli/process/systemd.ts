@@ -12,6 +12,9 @@ import { CommandError, reasonOf } from "../errors.ts";
 import type { Log } from "../log/log.ts";
 import type { PermissionName } from "./permissions.ts";
 
+/** The program that sends a message. */
+const PROGRAM = "systemd-notify";
+
 /** The name of a descriptor that speaks TLS: `FileDescriptorName=tls` in the socket's unit. */
 const TLS_NAME = "tls";
 
@@ -61,11 +64,12 @@ function descriptorsOf(count: string | undefined, pid: string | undefined, names
 
 /** How messages are sent to systemd: by a socket of our own, or by a program, as far as that is permitted. */
 function senderFor(notifySocket: string): SendMessage | undefined {
-  if (isGranted("ffi")) return openNotifySocket(notifySocket);
-  if (!isGranted("run")) return undefined;
+  if (mayCallLibrary()) return openNotifySocket(notifySocket);
+  // `--allow-run=systemd-notify` suffices.
+  if (Deno.permissions.querySync({ name: "run", command: PROGRAM }).state !== "granted") return undefined;
   return (text) => {
     const output = { stdin: "null", stdout: "null", stderr: "null" } as const;
-    const child = new Deno.Command("systemd-notify", { args: text.split("\n"), ...output }).spawn();
+    const child = new Deno.Command(PROGRAM, { args: text.split("\n"), ...output }).spawn();
     child.unref();
     return true;
   };
@@ -73,7 +77,7 @@ function senderFor(notifySocket: string): SendMessage | undefined {
 
 /** The permissions that messages to systemd take while the server runs. */
 export function neededToNotify({ notifySocket }: Systemd): PermissionName[] {
-  return notifySocket === undefined || isGranted("ffi") ? [] : ["run"];
+  return notifySocket === undefined || mayCallLibrary() ? [] : ["run"];
 }
 
 /** The permissions to open what sends them. */
@@ -81,8 +85,8 @@ export function neededToOpenNotifier({ notifySocket }: Systemd): PermissionName[
   return notifySocket === undefined ? [] : ["ffi", "run"];
 }
 
-function isGranted(name: "ffi" | "run"): boolean {
-  const { state, partial } = Deno.permissions.querySync({ name });
+function mayCallLibrary(): boolean {
+  const { state, partial } = Deno.permissions.querySync({ name: "ffi" });
   return state === "granted" && !partial;
 }
 
@@ -140,7 +144,7 @@ function sender(notifySocket: string | undefined, log: Log): SendMessage | undef
   const failed = (why: string) => log.write("warn", "systemd-error", () => `cannot tell systemd anything: ${why}`);
   try {
     const send = senderFor(notifySocket);
-    if (send === undefined) failed("that takes --allow-ffi, or --allow-run for the program systemd-notify");
+    if (send === undefined) failed("that takes --allow-ffi, or --allow-run=systemd-notify");
     return send;
   } catch (error) {
     failed(reasonOf(error));

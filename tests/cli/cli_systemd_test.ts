@@ -64,19 +64,21 @@ for (const abstract of [false, true]) {
   );
 }
 
-test(
-  "Without the permission for foreign code, the program systemd-notify tells systemd",
-  NO_NOTIFY,
-  () =>
-    withSocket(false, async (address, socket) => {
-      const env = { NOTIFY_SOCKET: address };
-      await using server = await startServer([], { env, permissions: ["--allow-net", "--allow-run", VARIABLES] });
-      await socket.stdoutMatch(new RegExp(`READY=1\nMAINPID=${server.pid}`));
-      server.signal("SIGTERM");
-      await socket.stdoutMatch(/STOPPING=1/);
-      assertEquals((await server.outcome()).code, 0);
-    }),
-);
+for (const run of ["--allow-run", "--allow-run=systemd-notify"]) {
+  test(
+    `Without the permission for foreign code, the program systemd-notify tells systemd, with ${run}`,
+    NO_NOTIFY,
+    () =>
+      withSocket(false, async (address, socket) => {
+        const env = { NOTIFY_SOCKET: address };
+        await using server = await startServer([], { env, permissions: ["--allow-net", run, VARIABLES] });
+        await socket.stdoutMatch(new RegExp(`READY=1\nMAINPID=${server.pid}`));
+        server.signal("SIGTERM");
+        await socket.stdoutMatch(/STOPPING=1/);
+        assertEquals((await server.outcome()).code, 0);
+      }),
+  );
+}
 
 test(
   "A message that cannot be sent, as the program is missing, is one line, and the server serves",
@@ -126,8 +128,7 @@ test("Without permission for either, one line says what is missing, and the serv
   const env = { NOTIFY_SOCKET: "/run/nowhere", WATCHDOG_USEC: "200000" };
   await using server = await startServer([], { env, permissions: ["--allow-net", VARIABLES] });
   assertEquals(await converse(server, "hello\n"), "HELLO\n");
-  const line =
-    /warn cannot tell systemd anything: that takes --allow-ffi, or --allow-run for the program systemd-notify\n/;
+  const line = /warn cannot tell systemd anything: that takes --allow-ffi, or --allow-run=systemd-notify\n/;
   assertMatch(server.stderr, line);
   server.signal("SIGTERM");
   assertEquals((await server.outcome()).stderr.match(/systemd/g)?.length, 2);
