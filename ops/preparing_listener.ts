@@ -237,6 +237,8 @@ export class PreparingListener implements Listener {
   }
 
   #deliver(outcome: Outcome): void {
+    // The end of the inner listener, which no call waits for: it is no connection, and later calls get an error anyway.
+    if (this.#closed && this.#acceptCall === undefined) return;
     this.#outcomes.push(outcome);
     this.#settleAcceptCall();
   }

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { type Listener, serve } from "@x/shouty";
 import { listenTls, proxyProtocol, ServerMetrics, withTelnet, withTrace } from "@x/shouty/ops";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
@@ -37,6 +37,18 @@ test(
     assertEquals([gone, figures["shouty_rejected_connections_total tls-handshake"]], [1, 1]);
   },
 );
+
+test("A listener that was closed while the server did not wait for a connection has none queued", async () => {
+  const below = new MemoryListener();
+  const listener = proxyProtocol(below, { from: "127.0.0.0/8", clock: new FakeClock() });
+  const accepting = listener.accept();
+  using proxy = below.connect(addr);
+  await proxy.write("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n");
+  (await accepting).close();
+  await listener.close();
+  assertEquals(listener.queued, 0);
+  await assertRejects(() => listener.accept(), Deno.errors.BadResource);
+});
 
 test("Connections are queued while admit decides", async () => {
   const { listener, clock } = inMemory();
