@@ -19,8 +19,8 @@ export interface ReadOptions {
    */
   timeout?: number | undefined;
   /**
-   * Rejects the read with the signal's reason when it aborts. The connection goes on, and what has come stays for the
-   * next read.
+   * Rejects the read with the signal's reason when it aborts, and at once if it has aborted already, also if what is to
+   * be read has come. The connection goes on, and what has come stays for the next read.
    */
   signal?: AbortSignal | undefined;
 }
@@ -108,7 +108,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * Aborts when a shutdown with `drain: "finish"`, `maxAge` or `maxLines` asks the connection to finish; its `reason`
    * says which. A handler that reads lines need not know: its input ends while it waits for a line of
    * which no byte has come. A handler that only writes should return when it aborts. One that waits in `readExactly`
-   * or `readUntil` between two messages can pass this signal to the read, which then rejects with its reason.
+   * or `readUntil` between two messages can pass this signal to the read, which then rejects with its reason. It rejects
+   * also if the next message has come already: read what has come without this signal, with a short `timeout`.
    */
   readonly finishing: AbortSignal;
   /**
