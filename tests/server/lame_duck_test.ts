@@ -33,7 +33,7 @@ testOnce("a further shutdown() only shortens the delay, and no call makes it lon
   await clock.advance(999);
   assertEquals(t.server.state, "lame-duck");
   await clock.advance(1);
-  assertEquals(t.server.state, "closed");
+  assertEquals([t.server.state, clock.pending], ["closed", 0]);
 });
 
 testOnce("shutdown({ delay: 0 }) ends a delay at once, with the mode and the deadline of both calls", async () => {
@@ -45,6 +45,20 @@ testOnce("shutdown({ delay: 0 }) ends a delay at once, with the mode and the dea
   assertEquals(await client.readAll(), "");
   client.close();
   assertEquals((await stopped).closed, { drained: 1 });
+});
+
+testOnce("the deadline of a drain that a delay precedes is the earliest that any call has asked for", async () => {
+  for (const drainTimeouts of [[1000, 60_000], [60_000, 1000]]) {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, idleTimeout: Infinity });
+    await t.admitted();
+    const reports = drainTimeouts.map((drainTimeout) => t.server.shutdown({ delay: 5000, drainTimeout }));
+    await clock.advance(5999);
+    assertEquals([t.server.state, t.stats.active], ["draining", 1]);
+    await clock.advance(1);
+    assertEquals(t.stats.active, 0);
+    assertEquals((await reports[0]).closed, { "drain-timeout": 1 });
+  }
 });
 
 test("the option drainDelay holds for the signal, too", async () => {
@@ -103,6 +117,20 @@ testOnce(
     assertEquals(conns.map(({ finishing }) => finishing.aborted), conns.map((conn, i) => !leaves(conn, i)));
   },
 );
+
+testOnce("a drain whose connections all end while their ends are spread leaves no timer", async () => {
+  for (const [drain, begun] of [["finish", 1000], ["linger", 7000]] as const) {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, idleTimeout: Infinity });
+    const clients = await Promise.all(Array.from({ length: 8 }, () => t.admitted()));
+    const stopped = t.server.shutdown({ drain, drainTimeout: 10_000, spread: 4000 });
+    await clock.advance(begun);
+    assertEquals(t.stats.active < 8, true);
+    for (const client of clients) client.close();
+    const { durationMs } = await stopped;
+    assertEquals([durationMs, clock.pending], [begun, 0], drain);
+  }
+});
 
 testOnce("with a spread longer than the drain, all connections are asked to finish before the deadline", async () => {
   const { listener, clock } = inMemory();
@@ -206,4 +234,38 @@ testOnce("a drain that turns from linger into finish aborts no connection before
   assertEquals(await client.readAll(), "answered\n");
   client.close();
   assertEquals((await stopped).closed, { drained: 1 });
+});
+
+testOnce("a drain that turns into finish while it aborts connections aborts the others at the deadline", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, idleTimeout: Infinity }, () => new Promise<string>(() => {}));
+  for (let i = 0; i < 4; i++) await (await t.admitted()).write("busy\n");
+  t.server.shutdown({ drain: "linger", drainTimeout: 10_000, spread: 8000 });
+  await clock.advance(5000);
+  assertEquals(t.stats.active, 2);
+  const stopped = t.server.shutdown({ drain: "finish" });
+  await clock.advance(4999);
+  assertEquals(t.stats.active, 2);
+  await clock.advance(1);
+  assertEquals((await stopped).closed, { "drain-timeout": 4 });
+});
+
+testOnce("a drain that turns into finish after its deadline sets no negative timer, and leaves none", async () => {
+  const { listener: memory, clock } = inMemory();
+  const delays: number[] = [];
+  const recorder = {
+    now: () => clock.now(),
+    setTimer: (callback: () => void, delay: number) => (delays.push(delay), clock.setTimer(callback, delay)),
+  };
+  const released = Promise.withResolvers<void>();
+  const close = () => released.promise.then(() => memory.close());
+  const listener = { addr: memory.addr, accept: () => memory.accept(), close };
+  await using t = startServer({ listener, clock: recorder });
+  const stopped = t.server.shutdown({ drainTimeout: 1000 });
+  await clock.advance(1500);
+  t.server.shutdown({ drain: "finish" });
+  await clock.advance(0);
+  released.resolve();
+  await stopped;
+  assertEquals([delays.filter((delay) => delay < 0), clock.pending], [[], 0]);
 });
