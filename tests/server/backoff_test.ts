@@ -22,4 +22,7 @@ test("Backoff makes a short pause after a hundred errors of peers in a row, and 
   const delays = Array.from({ length: 1000 }, () => backoff.next(new NotConnected()));
   assertEquals(delays.slice(98, 101), [0, 5, 0]);
   assertEquals(delays.reduce((sum, delay) => sum + delay), 50);
+  for (let i = 0; i < 99; i++) backoff.next(new NotConnected());
+  backoff.reset();
+  assertEquals(backoff.next(new NotConnected()), 0, "They are in a row no longer");
 });
