@@ -325,6 +325,22 @@ for (const writeTimeout of [1000, Infinity]) {
   });
 }
 
+test("a handler that has ended its side may go on reading for longer than writeTimeout", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock, idleTimeout: Infinity, writeTimeout: 1000 }, async (conn) => {
+    await conn.closeWrite();
+    for await (const _ of conn.lines);
+  });
+  const client = await t.admitted();
+  assertEquals(await client.readAll(), "");
+  await client.write("one\n");
+  await clock.advance(100_000);
+  await client.write("two\n");
+  await client.closeWrite();
+  const { reason, lines } = await t.closed();
+  assertEquals([reason, lines], ["end", 2]);
+});
+
 test("a handler that ends its side waits no longer than writeTimeout for a transport whose peer takes nothing", async () => {
   const { listener, clock } = inMemory();
   const full = tapped(listener, () => ({ closeWrite: () => new Promise(() => {}) }));
