@@ -32,7 +32,6 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   readonly #hooks: AcceptorHooks;
   readonly #backoff = new Backoff();
   #closed = false;
-  #released: Promise<void> | undefined;
   #cutWait = () => {};
 
   /**
@@ -79,21 +78,19 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         if (retryMs > 0) await this.#wait(retryMs);
       }
     }
-    await this.#released;
     return { value: undefined, done: true };
   }
 
   /**
-   * Stops accepting. The port is free when the iteration has ended: it waits for an outstanding `accept`, here and in
-   * the listener.
+   * Stops accepting. The iteration ends when an outstanding `accept` has settled. After that, and when the listener has
+   * closed, the port is free.
    *
-   * @returns A promise that resolves when the listener has closed. If the iteration has thrown before, the port is free
-   * then.
+   * @returns A promise that resolves when the listener has closed.
    */
   close(): Promise<void> {
     this.#closed = true;
     this.#cutWait();
-    return this.#released = release(this.#listener);
+    return release(this.#listener);
   }
 
   /** Ends a wait early, because the next connection may be acceptable now. */
