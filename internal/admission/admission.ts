@@ -121,6 +121,11 @@ export class Admission {
     for (const addr of open) this.#count(this.#clientOf(addr));
   }
 
+  /** The number of clients whose connections are counted. */
+  get size(): number {
+    return this.#clients.size;
+  }
+
   /** Returns how many milliseconds to wait before accepting the next connection; `Infinity` until a connection ends. */
   delay(): number {
     const { maxConnections, atCapacity } = this.#rules;

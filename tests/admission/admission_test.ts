@@ -88,6 +88,24 @@ testOnce("Admission makes connections wait at capacity if atCapacity says so", (
   assertEquals(admission.delay(), 0);
 });
 
+testOnce("Admission counts each open connection once, however often its rules change", () => {
+  const [rules, client] = [{ ...OPEN, maxConnectionsPerIp: 3 }, addr("192.0.2.1")];
+  const admission = new Admission(rules, () => 0);
+  for (let open = 1; open <= 3; open++) {
+    assertEquals(admission.enter(client).kind, "admit");
+    admission.setRules(rules, Array(open).fill(client));
+  }
+  assertEquals(admission.enter(client).kind, "reject");
+});
+
+testOnce("Admission forgets a client when its last connection has ended", () => {
+  const admission = new Admission({ ...OPEN, maxConnectionsPerIp: 3 }, () => 0);
+  const clients = [1, 1, 2].map((host) => addr(`192.0.2.${host}`));
+  for (const client of clients) admission.enter(client);
+  const sizes = clients.map((client) => (admission.leave(client), admission.size));
+  assertEquals(sizes, [2, 1, 0]);
+});
+
 testOnce("Admission lets in acceptRate connections at once, and then acceptRate a second", () => {
   let now = 0;
   const admission = new Admission({ ...OPEN, acceptRate: 2 }, () => now);
@@ -167,6 +185,16 @@ testOnce("ClientRates forgets the clients that have connected least recently bey
   assertEquals([rates.size, rates.take("client 9", 0)], [100_000, false]);
 });
 
+testOnce("ClientRates forgets the others while a client keeps connecting at its full rate", () => {
+  const rates = new ClientRates(2);
+  rates.take("steady", 0);
+  for (let now = 0; now < 100_000; now += 500) {
+    assertEquals(rates.take("steady", now), true);
+    rates.take(`client ${now}`, now);
+  }
+  assertLess(rates.size, 5);
+});
+
 testOnce("ClientRates admits a client once in four seconds at a rate of a quarter, and keeps it as long", () => {
   const rates = new ClientRates(0.25);
   const taken = [0, 1, 3999, 4000, 4001].map((now) => rates.take("client", now));
@@ -203,6 +231,21 @@ test("serve() rejects a client's connection above maxConnectionsPerIp with a lin
   first.close();
   await t.closed();
   assertEquals(await t.talk("hello\n"), "HELLO\n");
+});
+
+testOnce("serve() tells a hundred rejected clients at a time why, and closes others at once", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxConnections: 1, idleTimeout: Infinity });
+  const first = await t.admitted();
+  const clients = await Promise.all(Array.from({ length: 102 }, () => t.connect()));
+  await t.until("rejected", 102);
+  const told = await Promise.all(clients.map((client) => client.readAll().catch(() => "")));
+  assertEquals(new Set(told.slice(0, 100)), new Set(["error: more than 1 connection\n"]));
+  assertEquals(told.slice(100), ["", ""]);
+  await clock.advance(2000);
+  const late = await t.connect();
+  assertEquals(await late.readAll(), "error: more than 1 connection\n", "The time of the others is up");
+  first.close();
 });
 
 test("serve() at capacity leaves the next connection in the kernel until there is room", async () => {
