@@ -143,7 +143,7 @@ export class Admission {
   enter(addr: Deno.Addr): Decision {
     const now = this.#now();
     const client = this.#clientOf(addr);
-    const penalized = client !== "" && this.#penalties?.applies(client, now) === true;
+    const penalized = this.#penalties?.applies(client, now) === true;
     const tooFast = !penalized && client !== "" && this.#clientRates?.take(client, now) === false;
     if (!tooFast && !penalized) this.#rate?.take(now, 1);
     const newcomer = { addr, connections: this.#clients.get(client) ?? 0, tooFast, penalized };
