@@ -134,14 +134,14 @@ export interface ConnectOptions<Data = undefined> extends ConnOptions, DialOptio
  */
 export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
   checkOptions("connect options", options);
-  const { hostname, port, path, dial, tls, signal, connectTimeout = 10_000 } = options;
+  const { hostname, port, path, dial, tls, signal, connectTimeout } = options;
   const { keepAliveMs = DEFAULT_KEEP_ALIVE_MS, maxBufferedBytes = DEFAULT_BUFFERED_BYTES } = options;
   checkText("hostname", hostname);
   checkText("path", path);
   checkFunction("dial", dial, true);
   if (port !== undefined) checkWhole("port", port, 1, 65_535);
   checkTarget(options);
-  checkTimeout("connectTimeout", connectTimeout);
+  if (connectTimeout !== undefined) checkTimeout("connectTimeout", connectTimeout);
   checkKeepAlive(keepAliveMs);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
   checkMethods("signal", signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
