@@ -139,14 +139,6 @@ class TracedTransport extends Forwarding {
     this.#tell("open");
   }
 
-  override get reset(): (() => void) | undefined {
-    const reset = super.reset;
-    return reset && (() => {
-      this.#tell("reset");
-      reset.call(this);
-    });
-  }
-
   override async read(into: Uint8Array): Promise<number | null> {
     const count = await this.#watched(super.read(into));
     if (count === null) this.#tell("end");
@@ -165,9 +157,8 @@ class TracedTransport extends Forwarding {
     this.#tell("close-write");
   }
 
-  override close(): void {
-    this.#tell("close");
-    super.close();
+  protected override ending(how: "close" | "reset"): void {
+    this.#tell(how);
   }
 
   async #watched<T>(call: Promise<T>): Promise<T> {

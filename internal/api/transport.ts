@@ -322,8 +322,12 @@ export class Forwarding implements Transport {
   }
 
   close(): void {
+    this.ending("close");
     this.inner.close();
   }
+
+  /** Called before the inner transport is closed or reset, for a wrapper that has to know. */
+  protected ending(_how: "close" | "reset"): void {}
 
   ref(): void {
     this.inner.ref?.();
@@ -342,6 +346,7 @@ export class Forwarding implements Transport {
   }
 
   #reset(): void {
+    this.ending("reset");
     this.inner.reset!();
   }
 

@@ -170,14 +170,8 @@ class Dialed extends Forwarding {
     this.#ended = ended;
   }
 
-  override close(): void {
+  protected override ending(): void {
     this.#ended();
-    super.close();
-  }
-
-  override get reset(): (() => void) | undefined {
-    const { reset } = this.inner;
-    return reset && (() => (this.#ended(), reset.call(this.inner)));
   }
 }
 

@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../api/serve_options.ts";
-import { Forwarding, resetQuietly, type Transport } from "../api/transport.ts";
+import { Forwarding, type Transport } from "../api/transport.ts";
 
 /** Maximum time for which a failed write waits to be reported while the input is not read, in milliseconds. */
 const UNREAD_MS = 1000;
@@ -68,13 +68,8 @@ export class ServerTransport extends Forwarding {
     }
   }
 
-  override close(): void {
+  protected override ending(): void {
     this.#release();
-    super.close();
-  }
-
-  override get reset(): (() => void) | undefined {
-    return this.inner.reset && (() => (this.#release(), resetQuietly(this.inner)));
   }
 
   /** Lets a failed write be reported at the end of the time, unless the input is read meanwhile. */
