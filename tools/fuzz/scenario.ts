@@ -80,7 +80,8 @@ type OptionName =
   | ("firstLineTimeout" | "idleTimeout" | "lineTimeout" | "writeTimeout" | "drainTimeout" | "maxAge")
   | ("maxLines" | "maxLinesPerSecond" | "maxBytesPerSecond" | "maxLineBytes" | "maxConnectionBytes")
   | ("maxQueuedBytes" | "maxConnections" | "maxConnectionsPerIp" | "maxBufferedBytes" | "answerMisdirected")
-  | ("atCapacity" | "acceptRate" | "acceptRatePerIp" | "deny" | "drain" | "minBytesPerSecond" | "idleOn");
+  | ("atCapacity" | "acceptRate" | "acceptRatePerIp" | "deny" | "drain" | "minBytesPerSecond" | "idleOn")
+  | ("handlerTimeout" | "halfCloseTimeout" | "independentLines");
 
 const timeout = fc.oneof(fc.constantFrom(1, 50, 500, Infinity), fc.integer({ min: 1, max: 3000 }));
 
@@ -90,6 +91,9 @@ const OPTIONS: { readonly [Name in OptionName]: fc.Arbitrary<Scenario["options"]
   lineTimeout: timeout,
   writeTimeout: timeout,
   maxAge: timeout,
+  handlerTimeout: timeout,
+  halfCloseTimeout: timeout,
+  independentLines: fc.boolean(),
   maxLines: fc.integer({ min: 1, max: 8 }),
   maxLinesPerSecond: fc.constantFrom(0.5, 1, 3, 20),
   maxBytesPerSecond: fc.constantFrom(100, 700, 5000),
