@@ -1,10 +1,13 @@
 import { assert, assertEquals, assertLess, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import type { Answer } from "../../ops/admin/http/carrier.ts";
-import { connectTo, parse, readAll, send, startAdmin, startCarrier, TOKEN } from "../kit/admin.ts";
+import type { Answer as AnswerOf } from "../../ops/admin/http/carrier.ts";
+import { type Answer, connectTo, parse, readAll, send, startAdmin, startCarrier, TOKEN } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 
 const ENCODER = new TextEncoder();
 const READY = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+/** Times that no test reaches. */
+const PATIENT = { headMs: 120_000, requestMs: 120_000 };
 
 test("a client that sends a request slowly loses its place, and is told", async () => {
   await using admin = await startAdmin({ bounds: { headMs: 200, requestMs: 400 } });
@@ -13,19 +16,36 @@ test("a client that sends a request slowly loses its place, and is told", async 
     "GET /readyz HTTP/1.1\r\nHost: loc",
     "POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
   ];
-  const answers = await Promise.all(beginnings.map((beginning) => send(admin.port.addr, beginning)));
-  for (const [i, text] of answers.entries()) {
-    const { status, body } = parse(text);
+  const told = (beginning: string) => unlessLost(async () => parse(await send(admin.port.addr, beginning)));
+  const answers = await Promise.all(beginnings.map(told));
+  for (const [i, { status, body }] of answers.entries()) {
     assertEquals([status, body], [408, '{"error":"Cannot read the request: too slow"}\n'], beginnings[i]);
   }
-  assertEquals((await admin.ask("GET /readyz")).body, "ready\n");
+  assertEquals((await inTime(() => admin.ask("GET /readyz"))).body, "ready\n");
 });
 
 test("a client that keeps its connection and asks no more loses its place", async () => {
   await using admin = await startAdmin({ bounds: { idleMs: 100, headMs: 300 } });
-  const text = await send(admin.port.addr, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-  assertStringIncludes(text, "ready\n");
+  const request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const { body } = await inTime(async () => parse(await send(admin.port.addr, request)));
+  assertEquals(body, "ready\n");
 });
+
+/** Asks again as long as the answer is lost: it is if the machine stands still before the port reads what was sent. */
+async function unlessLost(ask: () => Promise<Answer>): Promise<Answer> {
+  for (;;) {
+    const answer = await ask();
+    if (!isNaN(answer.status)) return answer;
+  }
+}
+
+/** Asks again as long as the request was too slow, which it is if the machine stands still before it is read. */
+async function inTime(ask: () => Promise<Answer>): Promise<Answer> {
+  for (;;) {
+    const answer = await unlessLost(ask);
+    if (answer.status !== 408) return answer;
+  }
+}
 
 test("a client that keeps its connection can ask again", async () => {
   await using admin = await startAdmin();
@@ -42,7 +62,7 @@ test("a client that keeps its connection can ask again", async () => {
 });
 
 test("silent clients, however many, keep nobody out: the one that is silent for longest makes room", async () => {
-  await using admin = await startAdmin({ bounds: { connections: 4 } });
+  await using admin = await startAdmin({ bounds: { connections: 4, ...PATIENT } });
   const silent: Deno.Conn[] = [];
   try {
     for (let i = 0; i < 4; i++) silent.push(await connectTo(admin.port.addr));
@@ -57,7 +77,7 @@ test("silent clients, however many, keep nobody out: the one that is silent for 
 });
 
 test("clients that send their bodies slowly keep nobody out", async () => {
-  await using admin = await startAdmin({ token: TOKEN, bounds: { connections: 3 } });
+  await using admin = await startAdmin({ token: TOKEN, bounds: { connections: 3, ...PATIENT } });
   const slow: Deno.Conn[] = [];
   try {
     for (let i = 0; i < 3; i++) {
@@ -145,7 +165,7 @@ test("a client that does not take its answer loses its connection", async () => 
 
 test("clients that do not take their answers keep nobody out, and take no place of a stream", async () => {
   const large = "x".repeat(LARGE);
-  const answer: Answer = ({ path }) => {
+  const answer: AnswerOf = ({ path }) => {
     if (path === "/stream") return Promise.resolve("stream");
     return Promise.resolve({ status: 200, body: path === "/large" ? large : "small" });
   };
@@ -238,7 +258,7 @@ test("an admin port sends events to ten clients and no more, and a last one at i
 });
 
 test("an admin port that closes waits for no client that is silent, and half a second for one that takes its answer", async () => {
-  const admin = await startAdmin({ bounds: { headMs: 120_000, requestMs: 120_000, replyMs: 120_000 } });
+  const admin = await startAdmin({ bounds: { ...PATIENT, replyMs: 120_000 } });
   const beginnings = ["", "GET /rea", "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\ntoken"];
   const conns: Deno.Conn[] = [];
   for (const beginning of beginnings) {
