@@ -190,8 +190,14 @@ test("an idle server on epoll sleeps, though a client is connected", () =>
     // Waits until the process has finished its start.
     let before = -1;
     await until(() => before === (before = sleeps(pid)));
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-    assertLess(sleeps(pid) - before, 20);
+    // In the quietest of some seconds: if the machine holds the process up, each of its threads goes to sleep twice.
+    let least = Infinity;
+    for (let left = 5; left > 0 && least >= 20; left--) {
+      before = sleeps(pid);
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      least = Math.min(least, sleeps(pid) - before);
+    }
+    assertLess(least, 20);
   }));
 
 test("a script under --watch has its port again when it begins anew", () =>
