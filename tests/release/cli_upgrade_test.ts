@@ -144,7 +144,9 @@ async function withProgram(args: string[], body: (servers: Lineage, program: str
   await Deno.symlink(Deno.execPath(), program);
   try {
     const fd = listeningFd();
-    const command = ["run", "--allow-net", "--allow-run", "mod.ts", "--listen-fd", `${fd}`, "--upgrade", ...args];
+    // However long the machine takes, a connection that is open goes on.
+    const flags = ["--listen-fd", `${fd}`, "--upgrade", "--idle-timeout", "off", ...args];
+    const command = ["run", "--allow-net", "--allow-run", "mod.ts", ...flags];
     await using servers = new Lineage(withFd(fd, () => new Subprocess(program, command)));
     await body(servers, program);
   } finally {
