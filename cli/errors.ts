@@ -33,6 +33,9 @@ const REASONS = [
   [PermissionDenied, "permission denied"],
 ] as const;
 
+/** The end of what the system says about an error. On Windows, that is a sentence with a full stop. */
+const SYSTEM_END = /\.? \(os error \d+\)/;
+
 /**
  * Words an error as the reason at the end of a line.
  *
@@ -43,7 +46,9 @@ export function reasonOf(error: unknown): string {
   const known = REASONS.find(([kind]) => error instanceof kind);
   if (known !== undefined) return known[1];
   const message = error instanceof Error ? error.message || error.name : String(error);
-  const reason = message.replace(/ \(os error \d+\)/, "").replaceAll(/\s+/g, " ").trim();
+  // A program that is missing is `NotFound`, too: Deno says that itself, with the program's name.
+  if (error instanceof Deno.errors.NotFound && SYSTEM_END.test(message)) return "no such file or directory";
+  const reason = message.replace(SYSTEM_END, "").replaceAll(/\s+/g, " ").trim();
   // "Too many open files" becomes lower case; "TLS is not supported" and "TypeError" stay.
   return /^[A-Z][a-z]+\b/.test(reason) ? reason[0].toLowerCase() + reason.slice(1) : reason;
 }

@@ -356,5 +356,14 @@ Deno.test("An error reads as a few words at the end of a line", () => {
   assertEquals(reasonOf(new Error("Too many open files (os error 24)")), "too many open files");
   assertEquals(reasonOf(new Error("TLS is\nno  transport\n")), "TLS is no transport");
   assertEquals(reasonOf(new TypeError()), "TypeError");
+  const { NotFound } = Deno.errors;
+  for (const text of ["No such file or directory", "The system cannot find the file specified."]) {
+    assertEquals(reasonOf(new NotFound(`${text} (os error 2): open 'a'`)), "no such file or directory");
+  }
+  assertEquals(
+    reasonOf(new NotFound("Failed to spawn 'a': entity not found")),
+    "failed to spawn 'a': entity not found",
+  );
+  assertEquals(reasonOf(new Error("No such host is known. (os error 11001)")), "no such host is known");
   assertEquals(reasonOf("why not"), "why not");
 });
