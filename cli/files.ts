@@ -10,6 +10,14 @@ import { CommandError, reasonOf } from "./errors.ts";
 /** Maximum size in bytes of a file that is read: what never ends, such as `/dev/zero`, must not fill the memory. */
 const MAX_BYTES = 4 * 1024 * 1024;
 
+/**
+ * What Deno says about a file such as `/dev/stdin`, or one in `/proc`. It asks for the flag `--allow-all` also if that
+ * was given: the command has given up other permissions before.
+ */
+const NEEDS_ALL = /^requires all access to .*/;
+
+const NOT_OPENED = "Deno opens it only for programs that keep all permissions, and the command gives them up";
+
 /** Deno's permissions for a file. */
 type Access = "read" | "write";
 
@@ -42,7 +50,7 @@ export async function readFile(flag: string, path: string): Promise<string> {
   try {
     return await readText(path);
   } catch (error) {
-    const reason = reasonOf(error).replace(/: (readfile|open) '.*'$/, "");
+    const reason = reasonOf(error).replace(/: (readfile|open) '.*'$/, "").replace(NEEDS_ALL, NOT_OPENED);
     throw new CommandError(`cannot ${action}: ${reason}`, 1);
   }
 }

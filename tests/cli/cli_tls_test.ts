@@ -174,3 +174,17 @@ Deno.test("The command words what is wrong with its certificate's files in one l
   });
   assertEquals(variables.stderr, `shouty: cannot read SHOUTY_TLS_KEY "${key}": no such file or directory\n`);
 });
+
+const NO_PROC = Deno.build.os === "linux" ? "" : " (skipped: only Linux has /proc)";
+
+Deno.test({
+  name: `A file that Deno opens only with all permissions ends the start with one line that says so${NO_PROC}`,
+  ignore: NO_PROC !== "",
+  async fn() {
+    const reason = "Deno opens it only for programs that keep all permissions, and the command gives them up";
+    for (const file of ["/dev/stdin", "/proc/self/environ"]) {
+      const { code, stderr } = await runCommand(["--port", "0", "--tls-cert", file], { permissions: ["--allow-all"] });
+      assertEquals([code, stderr], [1, `shouty: cannot read --tls-cert "${file}": ${reason}\n`]);
+    }
+  },
+});
