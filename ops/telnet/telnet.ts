@@ -72,6 +72,8 @@ class TelnetTransport extends Forwarding {
   #sending: Promise<void> | undefined;
   /** Settles when the last write that was begun has; the transport takes one at a time. */
   #writing: Promise<unknown> = Promise.resolve();
+  /** Whether this side has ended: nothing can be sent any more, and no answer is. */
+  #ended = false;
 
   override async read(into: Uint8Array): Promise<number | null> {
     for (;;) {
@@ -107,6 +109,7 @@ class TelnetTransport extends Forwarding {
   override closeWrite(): Promise<void> {
     return this.#exclusive(async () => {
       await this.#sendAnswers();
+      this.#ended = true;
       await super.closeWrite();
     });
   }
@@ -122,7 +125,8 @@ class TelnetTransport extends Forwarding {
 
   async #sendAnswers(): Promise<void> {
     this.#sending = undefined;
-    if (this.#answers.length > 0) await this.#sendAll(Uint8Array.from(this.#answers.splice(0)));
+    const answers = this.#answers.splice(0);
+    if (answers.length > 0 && !this.#ended) await this.#sendAll(Uint8Array.from(answers));
   }
 
   async #sendAll(bytes: Uint8Array): Promise<void> {

@@ -132,6 +132,30 @@ testOnce("A refusal leaves before the end of a connection that its handler close
   assertEquals(await readAll(client), [IAC, WONT, ECHO]);
 });
 
+test("Options that a peer asks for once the server has ended its side get no answer, and end nothing", async () => {
+  const asked = Array.from({ length: 20_000 }, () => [IAC, DO, ECHO]).flat();
+  await using t = startConversations({ listener: withTelnet(listenLoopback()) }, async (conn) => {
+    await conn.write("last\n");
+    await conn.closeWrite();
+    await conn.readExactly(40_000);
+    assertEquals(await conn.readLine(), null);
+  });
+  const client = await t.connect();
+  assertEquals(await readAll(client), [...bytesOf("last\n")]);
+  await client.write(bytesOf("x".repeat(20_000), ...asked, "x".repeat(20_000)));
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "end");
+});
+
+test("A graceful close of a connection goes on reading, whatever options the peer asks for meanwhile", async () => {
+  const { listener } = inMemory();
+  await using _ = startConversations({ listener: withTelnet(listener) }, (conn) => conn.write("last\n"));
+  const client = listener.connect();
+  assertEquals(await readAll(client), [...bytesOf("last\n")]);
+  await client.write(Uint8Array.from(Array.from({ length: 100_000 }, () => [IAC, DO, ECHO]).flat()));
+  await client.closeWrite();
+});
+
 testOnce("A byte 255 that the server writes is sent twice, in a reply of any length", async () => {
   const { listener } = inMemory({ bufferBytes: 100 });
   const reply = Uint8Array.from({ length: 20_000 }, (_, i) => i % 3 === 0 ? IAC : i % 251);
