@@ -67,7 +67,8 @@ export class TlsTransport extends Forwarding {
     this.#socket = makeSocket(this.#wire);
     if (verifier !== undefined) this.#wire.onRecord = () => verifier.checkEarly(this.#socket);
     this.#socket.on("secure", () => this.#handshakeDone(verifier));
-    this.#socket.on("data", (bytes) => this.#decrypted(bytes));
+    // Text comes only if `setEncoding` was called; the types of Node that are on npm do not know that.
+    this.#socket.on("data", (bytes) => this.#decrypted(bytes as Uint8Array));
     this.#socket.on("end", () => this.#changed(this.#peerEnded = true));
     this.#socket.on("error", (error) => this.#fail(error));
     // Without a `tls.Server`, a damaged record after the handshake is reported only here. Ignored, reads would hang.
