@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { Admission, admissionRules, resolveAdmission } from "../../internal/admission/admission.ts";
 import { Penalties } from "../../internal/admission/penalties.ts";
 import { test } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";
@@ -42,10 +43,41 @@ test("a client that behaves for the longest penalty begins anew, and takes no me
   assertEquals(penalties.applies("a", 6000), false);
 });
 
-test("at most ten thousand clients are remembered", () => {
+test(
+  "a client that behaves for the longest penalty begins anew, although another one is shut out for longer",
+  () => {
+    const penalties = new Penalties(60_000);
+    for (let i = 0; i < 20; i++) penalties.rejected("a", 0);
+    rejectTenTimes(penalties, "b");
+    penalties.rejected("b", 60_000);
+    assertEquals([penalties.size, penalties.applies("b", 60_000)], [2, false]);
+  },
+);
+
+test("of ten thousand clients, those that were rejected last are remembered", () => {
   const penalties = new Penalties(60_000);
   for (let i = 0; i < 20_000; i++) penalties.rejected(`client ${i}`, 0);
   assertEquals(penalties.size, 10_000);
+  // One of the eldest comes back. From then on there are elder ones, which make room for others.
+  for (let i = 0; i < 10; i++) penalties.rejected("client 10001", 0);
+  for (const other of ["one more", "another"]) penalties.rejected(other, 0);
+  assertEquals([penalties.size, penalties.applies("client 10001", 0)], [10_000, true]);
+});
+
+test("a connection that is rejected for a penalty does not count for acceptRatePerIp", () => {
+  let now = 0;
+  const rules = admissionRules(resolveAdmission({ acceptRatePerIp: 1, maxPenaltyMs: 60_000 }));
+  const admission = new Admission(rules, () => now);
+  const addr = { transport: "tcp", hostname: "192.0.2.1", port: 1 } as const;
+  for (let i = 0; i < 11; i++) admission.rejected(addr, "refused");
+  const enter = () => {
+    const decision = admission.enter(addr);
+    return "reason" in decision ? decision.reason : decision.kind;
+  };
+  now = 999;
+  assertEquals(enter(), "penalty");
+  now = 1000;
+  assertEquals(enter(), "admit");
 });
 
 test(
