@@ -71,7 +71,15 @@ export type { ServerStats } from "./internal/server/counters.ts";
 export { AcceptRejection, ConnectionClosedError, LimitError } from "./internal/api/errors.ts";
 export type * from "./internal/api/events.ts";
 export type { Framing, LineEnd } from "./internal/api/framing.ts";
-export type { CloseOptions, Conn, ConnHandler, LineHandler, ReadOptions, Reply } from "./internal/api/handlers.ts";
+export type {
+  CloseOptions,
+  Conn,
+  ConnHandler,
+  LineHandler,
+  ReadBytesOptions,
+  ReadOptions,
+  Reply,
+} from "./internal/api/handlers.ts";
 export type { ConnPhase, ConnStats, WaitsFor } from "./internal/api/handlers.ts";
 export type { AdmissionRejectReason, Breach, CloseReason, SizeBreach } from "./internal/api/reasons.ts";
 export type { ListenerRejectReason, RejectReason } from "./internal/api/reasons.ts";

@@ -21,7 +21,6 @@ import type { ServeOptions, Server } from "@x/shouty";
 const MAX_BYTES = 8192; // The server cuts off the rest of a longer message.
 const MESSAGE_MS = 30_000; // Maximum time for a message that ends with LF or NUL.
 const TRAILER_MS = 100; // Time without the one of them after which the server looks for the other.
-const DRAIN_MS = 1000; // A connection that brings nothing for this time in a shutdown is done.
 
 /** Passes on each message, without its frame and with escapes in place of control characters. */
 export function syslog(print: (message: string) => void): ConnHandler {
@@ -37,16 +36,14 @@ export function syslog(print: (message: string) => void): ConnHandler {
 
 /** Reads the first byte of a message, as a character; null if there are no more messages. */
 async function readFirst(conn: Conn): Promise<string | null> {
-  for (;;) {
-    try {
-      // A read of bytes does not end by itself in a shutdown: the server cannot know that nothing has begun.
-      const options = conn.finishing.aborted ? { timeout: DRAIN_MS } : { signal: conn.finishing };
-      const first = String.fromCharCode(...await conn.readExactly(1, options));
+  try {
+    for (;;) {
+      const first = String.fromCharCode(...await conn.readExactly(1, { boundary: true }));
       if (!/[\r\n\0]/.test(first)) return first;
-    } catch (error) {
-      if (error instanceof Deno.errors.UnexpectedEof || error instanceof Deno.errors.TimedOut) return null;
-      if (error !== conn.finishing.reason) throw error;
     }
+  } catch (error) {
+    if (error instanceof Deno.errors.UnexpectedEof) return null;
+    throw error;
   }
 }
 
@@ -95,9 +92,9 @@ async function readRest(conn: Conn, sender: { usesNul: boolean }): Promise<strin
   return String.fromCharCode(...bytes);
 }
 
-/** Reads a decimal length up to its mark, which is dropped; null if the input has ended before it. */
+/** Reads a decimal length, or the rest of it, up to its mark, which is dropped; null if there are no more. */
 async function readLength(conn: Conn, mark: string, digits = ""): Promise<number | null> {
-  const rest = await conn.readUntil(mark, { maxBytes: 9 });
+  const rest = await conn.readUntil(mark, { maxBytes: 9, boundary: digits === "" });
   if (rest === null) return null;
   const text = digits + new TextDecoder().decode(rest);
   if (!/^(0|[1-9]\d{0,8})$/.test(text)) throw new SyntaxError(`Not a length: ${JSON.stringify(text)}`);

@@ -236,10 +236,14 @@ export function checkReadOptions(options: { timeout?: number | undefined; signal
 /** The default of `maxBytes` of a read, in bytes. */
 const MAX_BYTES = 1024 * 1024;
 
-/** Checks the maximum size of a read, and fills in its default. */
-export function checkMaxBytes(name: string, options: { maxBytes?: number | undefined }): number {
+/** Checks the options that a read of bytes has beside those of each read, and fills in their defaults. */
+export function checkBytesOptions(
+  name: string,
+  options: { maxBytes?: number | undefined; boundary?: boolean | undefined },
+): { maxBytes: number; boundary: boolean } {
   checkOptions(`${name} options`, options);
-  const { maxBytes = MAX_BYTES } = options;
+  const { maxBytes = MAX_BYTES, boundary = false } = options;
   checkBufferBytes("maxBytes", maxBytes);
-  return maxBytes;
+  checkBoolean("boundary", boundary);
+  return { maxBytes, boundary };
 }

@@ -25,6 +25,25 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Options of a read of bytes, which are in memory until all of them have come. */
+export interface ReadBytesOptions extends ReadOptions {
+  /**
+   * Maximum number of bytes that may be asked for, or may come before the delimiter: from 1 byte to 256 MiB.
+   *
+   * @default {1_048_576}
+   */
+  maxBytes?: number | undefined;
+  /**
+   * Whether a message of the protocol begins with this read. The input may end there as it may where a line is awaited:
+   * at a shutdown with `drain: "finish"`, at `maxAge` and at `maxLines`, once everything that the peer has sent is read.
+   * `readUntil` then gives `null`, and `readExactly` rejects with `Deno.errors.UnexpectedEof`. Without it, the server
+   * takes the read for a part of a message that has begun, and waits for it until the deadline.
+   *
+   * @default {false}
+   */
+  boundary?: boolean | undefined;
+}
+
 /** Options of {@linkcode Conn.close}. */
 export interface CloseOptions {
   /** A last line for the peer, without its line end. */
@@ -107,9 +126,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * Aborts when a shutdown with `drain: "finish"`, `maxAge` or `maxLines` asks the connection to finish; its `reason`
    * says which. A handler that reads lines need not know: its input ends while it waits for a line of
-   * which no byte has come. A handler that only writes should return when it aborts. One that waits in `readExactly`
-   * or `readUntil` between two messages can pass this signal to the read, which then rejects with its reason. It rejects
-   * also if the next message has come already: read what has come without this signal, with a short `timeout`.
+   * which no byte has come, and one that reads messages of bytes tells where they begin by the option `boundary` of
+   * `readExactly` and `readUntil`. A handler that only writes should return when it aborts.
    */
   readonly finishing: AbortSignal;
   /**
@@ -141,8 +159,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * Reads a given number of bytes.
    *
    * @param count The number of bytes, a whole number from 0.
-   * @param options A time limit or a signal; and `maxBytes`, the largest number allowed: from 1 byte to 256 MiB, 1 MiB
-   * by default.
+   * @param options A time limit or a signal of this read's own, the largest number allowed, and whether a message begins
+   * with it.
    * @returns The bytes, in memory of their own.
    * @throws {Deno.errors.UnexpectedEof} If the input ends before that, for whatever reason. If the peer has ended it,
    * what had come stays readable. (All errors are rejections.)
@@ -150,15 +168,13 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @throws {Deno.errors.TimedOut} If `timeout` has passed.
    * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
    */
-  readExactly(count: number, options?: ReadOptions & { maxBytes?: number | undefined }): Promise<
-    Uint8Array<ArrayBuffer>
-  >;
+  readExactly(count: number, options?: ReadBytesOptions): Promise<Uint8Array<ArrayBuffer>>;
   /**
    * Reads up to a delimiter, and drops the delimiter.
    *
    * @param delimiter The text, in the connection's encoding, or the bytes that end the data: 1 to 1024 bytes.
-   * @param options A time limit or a signal; and `maxBytes`, the maximum number of bytes before the delimiter, which is
-   * 1 MiB by default.
+   * @param options A time limit or a signal of this read's own, the maximum number of bytes before the delimiter, and
+   * whether a message begins with it.
    * @returns The bytes before the delimiter, in memory of their own; `null` if the input has ended and nothing was
    * left.
    * @throws {Deno.errors.UnexpectedEof} If the input ends before the delimiter. If the peer has ended it, what had
@@ -167,10 +183,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @throws {Deno.errors.TimedOut} If `timeout` has passed.
    * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
    */
-  readUntil(
-    delimiter: string | Uint8Array,
-    options?: ReadOptions & { maxBytes?: number | undefined },
-  ): Promise<Uint8Array<ArrayBuffer> | null>;
+  readUntil(delimiter: string | Uint8Array, options?: ReadBytesOptions): Promise<Uint8Array<ArrayBuffer> | null>;
   /**
    * Reads a given number of bytes as a stream, one block in memory at a time. Other reads are refused until the stream
    * has ended or was cancelled. What a cancelled stream has not handed out is discarded before the next read. If the

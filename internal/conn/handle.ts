@@ -9,13 +9,13 @@ import type { ConnOptions } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless, rejection, showAs } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
-import type { CloseOptions, Conn, ConnStats, ReadOptions } from "../api/handlers.ts";
+import type { CloseOptions, Conn, ConnStats, ReadBytesOptions, ReadOptions } from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import type { ProxyInfo, TlsCredentialsHandle, TlsInfo, Transport } from "../api/transport.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import { checkData, encode } from "../lines/text.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { BytesOptions, Input } from "./input.ts";
+import type { Input } from "./input.ts";
 import type { Outbox } from "../io/outbox.ts";
 import { Batches, bodyOf, Lines, readableOf } from "./streams.ts";
 
@@ -145,11 +145,11 @@ export class Handle<Data> implements Conn<Data> {
     return this.#input?.readLine(options) ?? this.#refuse("readLine");
   }
 
-  readExactly(count: number, options?: BytesOptions): Promise<Bytes> {
+  readExactly(count: number, options?: ReadBytesOptions): Promise<Bytes> {
     return this.#input?.readExactly(count, options) ?? this.#refuse("readExactly");
   }
 
-  readUntil(delimiter: string | Uint8Array, options?: BytesOptions): Promise<Bytes | null> {
+  readUntil(delimiter: string | Uint8Array, options?: ReadBytesOptions): Promise<Bytes | null> {
     return this.#input?.readUntil(delimiter, options) ?? this.#refuse("readUntil");
   }
 

@@ -5,21 +5,18 @@
  */
 
 import { bytesOf } from "../api/framing.ts";
-import { checkCount, checkMaxBytes, checkReadOptions } from "../api/check.ts";
+import { checkBytesOptions, checkCount, checkReadOptions } from "../api/check.ts";
 import { harmless, LimitError, rejection } from "../api/errors.ts";
-import type { ReadOptions } from "../api/handlers.ts";
+import type { ReadBytesOptions, ReadOptions } from "../api/handlers.ts";
 import { indexOfBytes } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { Expiry } from "../time/expiry.ts";
+import type { Begun, Expiry } from "../time/expiry.ts";
 import type { Body, Wanted } from "./wanted.ts";
 import type { Breach } from "../api/reasons.ts";
 import type { Reader } from "../io/reader.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
-
-/** Options of the reads that keep all they read in memory. */
-export type BytesOptions = ReadOptions & { maxBytes?: number | undefined };
 
 /** Maximum length of the delimiter of `readUntil`, in bytes. */
 const LONGEST_DELIMITER = 1024;
@@ -175,10 +172,10 @@ export class Input {
   }
 
   /** Reads a number of bytes. */
-  readExactly(count: number, options: BytesOptions = {}): Promise<Bytes> {
+  readExactly(count: number, options: ReadBytesOptions = {}): Promise<Bytes> {
     try {
       if (this.#refuses()) throw busy();
-      const maxBytes = checkMaxBytes("readExactly", options);
+      const { maxBytes, boundary } = checkBytesOptions("readExactly", options);
       checkCount("count", count);
       if (count > maxBytes) throw this.#tooLong(maxBytes);
       const { input } = this.reader;
@@ -186,32 +183,38 @@ export class Input {
       const atHand = this.#takeAtOnce(options, take);
       if (atHand !== undefined) return Promise.resolve(atHand);
       const ended = () => this.eof(`Cannot read ${count} bytes: the input has ended ${this.#endedAfter}`);
-      return this.read({ take, begun: () => input.size, mostBytes: () => count, ended }, options);
+      return this.read({ take, begun: () => this.#begunBytes(boundary), mostBytes: () => count, ended }, options);
     } catch (error) {
       return rejection(error);
     }
   }
 
   /** Reads up to a delimiter, which is dropped; null if there is no more input. */
-  readUntil(delimiter: string | Uint8Array, options: BytesOptions = {}): Promise<Bytes | null> {
+  readUntil(delimiter: string | Uint8Array, options: ReadBytesOptions = {}): Promise<Bytes | null> {
     try {
       if (this.#refuses()) throw busy();
-      const maxBytes = checkMaxBytes("readUntil", options);
+      const { maxBytes, boundary } = checkBytesOptions("readUntil", options);
       const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER, this.cutter.framing.encoding);
       const { input } = this.reader;
       const take = () => this.#takeUntil(wanted, maxBytes);
       const atHand = this.#takeAtOnce(options, take);
       if (atHand !== undefined) return Promise.resolve(atHand);
       const cut = () => this.eof(`Cannot read up to the delimiter: the input has ended ${this.#endedAfter}`);
-      const [begun, ended] = [() => input.size, () => input.size === 0 ? null : cut()];
+      const [begun, ended] = [() => this.#begunBytes(boundary), () => input.size === 0 ? null : cut()];
       return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + wanted.length, ended }, options);
     } catch (error) {
       return rejection(error);
     }
   }
 
+  /** What has begun while a read of bytes waits: nothing, if a message begins with it of which no byte has come. */
+  #begunBytes(boundary: boolean): Begun | undefined {
+    const { size } = this.reader.input;
+    return boundary && size === 0 ? undefined : size;
+  }
+
   /** Takes what has come, if there is enough of it, and nothing else is to be done first. */
-  #takeAtOnce(options: BytesOptions, take: () => Bytes | undefined): Bytes | undefined {
+  #takeAtOnce(options: ReadBytesOptions, take: () => Bytes | undefined): Bytes | undefined {
     if (options.timeout !== undefined || options.signal !== undefined || this.#atOnce <= 0) return undefined;
     // Counts also if it throws: a handler could go on reading for ever.
     this.reader.handled();

@@ -121,6 +121,10 @@ test("reads refuse wrong arguments without reading, and a second read at once; t
     for (const maxBytes of [0, -1, Infinity, 2 ** 28 + 1]) {
       await assertRejects(() => conn.readExactly(1, { maxBytes }), RangeError, "Cannot use maxBytes");
     }
+    for (const boundary of [1, null, "true"] as unknown as boolean[]) {
+      await assertRejects(() => conn.readExactly(1, { boundary }), TypeError, "Cannot use boundary");
+      await assertRejects(() => conn.readUntil(";", { boundary }), TypeError, "Cannot use boundary");
+    }
     assertEquals(await conn.readExactly(0), new Uint8Array());
     assertEquals(await conn.readLine(), "line");
     const first = conn.readExactly(5);

@@ -271,6 +271,7 @@ const TYPES = [
   "PoolOptions",
   "PoolStats",
   "ProxyInfo",
+  "ReadBytesOptions",
   "ReadOptions",
   "RejectReason",
   "RejectedEvent",

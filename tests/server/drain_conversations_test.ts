@@ -1,8 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import type { CloseReason, Conn } from "@x/shouty";
 import { turn } from "../../internal/time/turns.ts";
-import { test } from "../kit/bounded.ts";
-import { startConversations } from "../kit/server.ts";
+import { test, testOnce } from "../kit/bounded.ts";
+import { inMemory, startConversations } from "../kit/server.ts";
 
 const text = (bytes: Uint8Array | null) => bytes && new TextDecoder().decode(bytes);
 
@@ -48,6 +48,72 @@ test('drain: "finish" does not end a wait for the first byte of a body: its dead
   const { closed } = await t.server.shutdown({ drain: "finish", drainTimeout: 100 });
   assertEquals([closed, seen], [{ "drain-timeout": 1 }, ["drain-timeout"]]);
 });
+
+/** Reads messages that begin with their length; null if there are no more. */
+const MESSAGES: Readonly<Record<string, (conn: Conn) => Promise<string | null>>> = {
+  "readExactly": async (conn) => {
+    try {
+      const [digit] = await conn.readExactly(1, { boundary: true });
+      await conn.readExactly(1);
+      return text(await conn.readExactly(digit - 48));
+    } catch (error) {
+      if (error instanceof Deno.errors.UnexpectedEof) return null;
+      throw error;
+    }
+  },
+  "readUntil": async (conn) => {
+    const length = await conn.readUntil(":", { boundary: true });
+    return length && text(await conn.readExactly(Number(text(length))));
+  },
+};
+
+for (const [how, read] of Object.entries(MESSAGES)) {
+  test(`drain: "finish" ends at a ${how} with which a message begins, once those that have come are answered`, async () => {
+    const begun = Promise.withResolvers<void>();
+    const go = Promise.withResolvers<void>();
+    const endings: unknown[] = [];
+    await using t = startConversations({ idleTimeout: Infinity }, async (conn) => {
+      for (let message; (message = await read(conn)) !== null;) {
+        if (message === "one") begun.resolve(), await go.promise;
+        await conn.write(`${message}\n`);
+      }
+      endings.push(conn.ending, conn.finishing.reason);
+    });
+    const [silent, client] = [await t.admitted(), await t.admitted()];
+    await client.write("3:one3:two5:th");
+    await begun.promise;
+    const stopped = t.server.shutdown({ drain: "finish", drainTimeout: Infinity });
+    assertEquals(await silent.readAll(), "");
+    silent.close();
+    go.resolve();
+    assertEquals([await client.readLine(), await client.readLine()], ["one", "two"]);
+    await client.write("ree4:four");
+    assertEquals(await client.readAll(), "three\nfour\n");
+    client.close();
+    assertEquals((await stopped).closed, { drained: 2 });
+    assertEquals(endings, ["drained", "drained", "drained", "drained"]);
+  });
+
+  testOnce(`maxAge ends a ${how} with which a message begins, and none of which a byte has come`, async () => {
+    const { listener, clock } = inMemory();
+    const options = { listener, clock, maxAge: 10_000, idleTimeout: Infinity, minBytesPerSecond: 0 };
+    await using t = startConversations({ ...options, firstLineTimeout: Infinity }, async (conn) => {
+      for (let message; (message = await read(conn)) !== null;) await conn.write(`${message}\n`);
+    });
+    const [silent, client] = [await t.admitted(), await t.admitted()];
+    const waitsFor = () => Array.from(t.server.connections, (conn) => conn.stats().waitsFor);
+    await client.write("3");
+    await clock.advance(0);
+    assertEquals(waitsFor().toSorted(), ["body", "first-byte"]);
+    await clock.advance(11_000);
+    assertEquals(await silent.readAll(), "");
+    await client.write(":one");
+    assertEquals(await client.readAll(), "one\n");
+    for (const one of [silent, client]) one.close();
+    await t.closed(2);
+    assertEquals(t.all("closed").map(({ reason }) => reason), ["max-age", "max-age"]);
+  });
+}
 
 test('a handler that only pushes ends when conn.finishing aborts, under "finish" alone', async () => {
   for (const drain of ["finish", "linger"] as const) {

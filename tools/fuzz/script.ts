@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { CloseReason, Conn, ConnHandler, ConnOptions, LineEnd, ReadOptions } from "@x/shouty";
+import type { CloseReason, Conn, ConnHandler, ConnOptions, LineEnd, ReadBytesOptions, ReadOptions } from "@x/shouty";
 import { ConnectionClosedError, LimitError } from "@x/shouty";
 import { anyFraming, bytesOf, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
 import { type Acts, anyTlsStep, beginTls, type Recording, type TlsStep } from "./upgrade.ts";
@@ -24,6 +24,13 @@ export type ScriptLimits = Pick<
   "maxLineBytes" | "idleTimeout" | "lineTimeout" | "minBytesPerSecond" | "maxLinesPerSecond" | "maxBytesPerSecond"
 >;
 
+/** What every read of bytes may have. */
+interface BytesRead {
+  maxBytes?: number | undefined;
+  boundary?: boolean | undefined;
+  patience?: Patience | undefined;
+}
+
 /** How a stream is cancelled: a number of microtasks after one more read has begun, or without another read. */
 export interface Cancel {
   microtasks: number | null;
@@ -34,8 +41,8 @@ export type ScriptStep =
   | { do: "line"; patience?: Patience | undefined }
   | { do: "lines"; count: number }
   | { do: "batch" }
-  | { do: "exactly"; count: number; maxBytes?: number | undefined; patience?: Patience | undefined }
-  | { do: "until"; delimiter: string; maxBytes?: number | undefined; patience?: Patience | undefined }
+  | { do: "exactly"; count: number } & BytesRead
+  | { do: "until"; delimiter: string } & BytesRead
   | { do: "stream"; count: number; blocks: number; cancel?: Cancel | undefined }
   | { do: "readable"; blocks: number; cancel?: Cancel | undefined }
   | { do: "framing"; framing: Partial<PlainFraming> }
@@ -91,19 +98,22 @@ const anyPatience: fc.Arbitrary<Patience | undefined> = fc.oneof(
 );
 
 const anyCount = fc.oneof(fc.nat(6), fc.nat(6), fc.constantFrom(255, 300, 5000));
-const anyMaxBytes = fc.constantFrom(undefined, undefined, 1, 3, 300);
+const anyBytesRead = {
+  maxBytes: fc.constantFrom(undefined, undefined, 1, 3, 300),
+  boundary: fc.constantFrom(undefined, undefined, true),
+  patience: anyPatience,
+};
 const anyCancel = fc.option(fc.record({ microtasks: fc.oneof(fc.constant(null), fc.nat(12)) }), { nil: undefined });
 
 const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
   fc.record({ do: fc.constant("line" as const), patience: anyPatience }),
   fc.record({ do: fc.constant("lines" as const), count: fc.integer({ min: 1, max: 3 }) }),
   fc.constant({ do: "batch" as const }),
-  fc.record({ do: fc.constant("exactly" as const), count: anyCount, maxBytes: anyMaxBytes, patience: anyPatience }),
+  fc.record({ do: fc.constant("exactly" as const), count: anyCount, ...anyBytesRead }),
   fc.record({
     do: fc.constant("until" as const),
     delimiter: fc.constantFrom<string>(...DELIMITERS, "\n", "\r\n", "a", "aaab"),
-    maxBytes: anyMaxBytes,
-    patience: anyPatience,
+    ...anyBytesRead,
   }),
   fc.record({
     do: fc.constant("stream" as const),
@@ -248,14 +258,9 @@ async function perform(conn: Conn, step: ScriptStep, entry: Entry, { flush, tick
       return value === undefined ? takeLine(entry, null) : void entry.lines.push(...value);
     }
     case "exactly":
-      return takeBytes(
-        entry,
-        await conn.readExactly(step.count, { ...optionsOf(step.patience), maxBytes: step.maxBytes }),
-      );
-    case "until": {
-      const options = { ...optionsOf(step.patience), maxBytes: step.maxBytes };
-      return takeBytes(entry, await conn.readUntil(bytesOf(step.delimiter), options));
-    }
+      return takeBytes(entry, await conn.readExactly(step.count, bytesOptionsOf(step)));
+    case "until":
+      return takeBytes(entry, await conn.readUntil(bytesOf(step.delimiter), bytesOptionsOf(step)));
     case "stream":
       return await pull(conn.readStream(step.count), step.cancel ? step.blocks : Infinity, step.cancel, entry);
     case "readable":
@@ -280,6 +285,10 @@ function optionsOf({ timeout, microtasks }: Patience = {}): ReadOptions | undefi
   const aborter = new AbortController();
   pass(microtasks).then(() => aborter.abort(ABORTED));
   return { signal: aborter.signal };
+}
+
+function bytesOptionsOf({ maxBytes, boundary, patience }: BytesRead): ReadBytesOptions {
+  return { ...optionsOf(patience), maxBytes, boundary };
 }
 
 function takeLine(entry: Entry, line: string | null): void {
