@@ -75,9 +75,11 @@ export type {
   CloseOptions,
   Conn,
   ConnHandler,
+  Delimiter,
   LineHandler,
   ReadBytesOptions,
   ReadOptions,
+  ReadUntilOptions,
   Reply,
 } from "./internal/api/handlers.ts";
 export type { ConnPhase, ConnStats, WaitsFor } from "./internal/api/handlers.ts";

@@ -20,16 +20,16 @@ import type { ServeOptions, Server } from "@x/shouty";
 
 const MAX_BYTES = 8192; // The server cuts off the rest of a longer message.
 const MESSAGE_MS = 30_000; // Maximum time for a message that ends with LF or NUL.
-const TRAILER_MS = 100; // Time without the one of them after which the server looks for the other.
+const NUL_MS = 100; // Time without the NUL of a sender that uses it after which its messages may end with LF, too.
 
 /** Passes on each message, without its frame and with escapes in place of control characters. */
 export function syslog(print: (message: string) => void): ConnHandler {
   return async (conn) => {
     const sender = { usesNul: false };
     for (let first; (first = await readFirst(conn)) !== null;) {
-      const counted = /[1-9]/.test(first);
-      const messages = counted ? [await readCounted(conn, first)] : await readTrailed(conn, first, sender);
-      for (const message of messages) print(printable(message));
+      const isCounted = /[1-9]/.test(first);
+      const message = isCounted ? await readCounted(conn, first) : await readTrailed(conn, first, sender);
+      if (message !== null) print(printable(message));
     }
   };
 }
@@ -57,36 +57,39 @@ async function readCounted(conn: Conn, first: string): Promise<string> {
   return new TextDecoder().decode(bytes).replace(/\n$/, "");
 }
 
-/** Reads the rest of a message up to LF or NUL; what has NUL inside, before an LF, is several messages. */
-async function readTrailed(conn: Conn, first: string, sender: { usesNul: boolean }): Promise<string[]> {
+/** Reads the rest of a message up to LF or NUL; null if the message is not whole. */
+async function readTrailed(conn: Conn, first: string, sender: { usesNul: boolean }): Promise<string | null> {
   conn.setDeadline(MESSAGE_MS, "message");
   const rest = await readRest(conn, sender);
   conn.setDeadline(Infinity);
-  // The connection has broken off, or its time is up: the message is not whole.
-  if (rest === null && conn.ending !== "end") return [];
+  // The connection has broken off, or its time is up.
+  if (rest === null && conn.ending !== "end") return null;
   // A character of `rest` is a byte, as `first` is: both may be parts of one character of UTF-8.
-  const bytes = Uint8Array.from(first + (rest ?? ""), (char) => char.charCodeAt(0));
-  return new TextDecoder().decode(bytes).split("\0").filter((message) => message !== "");
+  return new TextDecoder().decode(Uint8Array.from(first + (rest ?? ""), (char) => char.charCodeAt(0)));
 }
 
 /** Reads up to LF or NUL, which is dropped. A message that is too long comes cut off. */
 async function readRest(conn: Conn, sender: { usesNul: boolean }): Promise<string | null> {
-  for (let tooLong = 0; tooLong < 2;) {
+  for (;;) {
+    // LF may be a part of the messages of a sender that ends them with NUL.
+    const { usesNul } = sender;
+    const [delimiters, timeout] = usesNul ? ["\0", NUL_MS] : [["\n", "\0"], undefined];
     try {
-      // There is no read for either of two delimiters. The one that was found last is tried first.
-      const delimiter = sender.usesNul ? "\0" : "\n";
-      const bytes = await conn.readUntil(delimiter, { timeout: TRAILER_MS, maxBytes: MAX_BYTES - 1 });
-      return bytes && String.fromCharCode(...bytes).replace(/\r$/, "");
+      const bytes = await conn.readUntil(delimiters, { timeout, maxBytes: MAX_BYTES - 1, keepDelimiter: true });
+      if (bytes === null) return null;
+      sender.usesNul = bytes.at(-1) === 0;
+      return String.fromCharCode(...bytes.subarray(0, -1)).replace(/\r$/, "");
     } catch (error) {
       // The last message may have no end. `readLine` gets it.
       if (error instanceof Deno.errors.UnexpectedEof) return await conn.readLine();
-      if (error instanceof LimitError) tooLong++;
-      else if (!(error instanceof Deno.errors.TimedOut)) throw error;
-      sender.usesNul = !sender.usesNul;
+      if (!(error instanceof Deno.errors.TimedOut || error instanceof LimitError)) throw error;
+      if (!usesNul) break;
+      // Perhaps its messages end with LF now.
+      sender.usesNul = false;
     }
   }
   const bytes = await conn.readExactly(MAX_BYTES - 1);
-  // Not up to a certain one of the two: if the sender uses the other one, all its messages would be skipped.
+  // Each read would look for the end in all that has come, and take nothing if that is too long: so byte by byte.
   let [byte] = await conn.readExactly(1);
   while (byte !== 0 && byte !== 10) [byte] = await conn.readExactly(1);
   return String.fromCharCode(...bytes);

@@ -236,14 +236,22 @@ export function checkReadOptions(options: { timeout?: number | undefined; signal
 /** The default of `maxBytes` of a read, in bytes. */
 const MAX_BYTES = 1024 * 1024;
 
-/** Checks the options that a read of bytes has beside those of each read, and fills in their defaults. */
+/** The options that a read of bytes has beside those of each read. */
+interface BytesOptions {
+  maxBytes: number;
+  boundary: boolean;
+  keepDelimiter: boolean;
+}
+
+/** Checks these options, and fills in their defaults. */
 export function checkBytesOptions(
   name: string,
-  options: { maxBytes?: number | undefined; boundary?: boolean | undefined },
-): { maxBytes: number; boundary: boolean } {
+  options: { [Name in keyof BytesOptions]?: BytesOptions[Name] | undefined },
+): BytesOptions {
   checkOptions(`${name} options`, options);
-  const { maxBytes = MAX_BYTES, boundary = false } = options;
+  const { maxBytes = MAX_BYTES, boundary = false, keepDelimiter = false } = options;
   checkBufferBytes("maxBytes", maxBytes);
   checkBoolean("boundary", boundary);
-  return { maxBytes, boundary };
+  checkBoolean("keepDelimiter", keepDelimiter);
+  return { maxBytes, boundary, keepDelimiter };
 }

@@ -120,7 +120,7 @@ function delimiterOf(lineEnd: unknown, encoding: Framing["encoding"]): Uint8Arra
 }
 
 /** Checks a delimiter of at least one byte, and returns a copy of its bytes; text is encoded as the connection's is. */
-export function bytesOf(
+function bytesOf(
   name: string,
   delimiter: unknown,
   longest: number,
@@ -136,6 +136,19 @@ export function bytesOf(
     : ENCODER.encode(delimiter);
   if (bytes.length > 0 && bytes.length <= longest) return bytes;
   throw new RangeError(`Cannot use ${name} of ${bytes.length} bytes: expected 1 to ${longest} bytes`);
+}
+
+/** Maximum length of a delimiter of one read, in bytes, and maximum number of its delimiters. */
+const LONGEST_OF_READ = 1024;
+const MOST_OF_READ = 16;
+
+/** Checks the delimiter of one read, or several, and returns a copy of the bytes of each. */
+export function delimitersOf(delimiter: unknown, encoding: Framing["encoding"]): Uint8Array[] {
+  const all: unknown[] = Array.isArray(delimiter) ? delimiter : [delimiter];
+  if (all.length === 0 || all.length > MOST_OF_READ) {
+    throw new RangeError(`Cannot use ${all.length} delimiters: expected 1 to ${MOST_OF_READ}`);
+  }
+  return all.map((one) => bytesOf("delimiter", one, LONGEST_OF_READ, encoding));
 }
 
 /**

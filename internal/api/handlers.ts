@@ -44,6 +44,19 @@ export interface ReadBytesOptions extends ReadOptions {
   boundary?: boolean | undefined;
 }
 
+/** Text, in the connection's encoding, or bytes that end what is read: 1 to 1024 bytes. */
+export type Delimiter = string | Uint8Array;
+
+/** Options of a read up to a delimiter. */
+export interface ReadUntilOptions extends ReadBytesOptions {
+  /**
+   * Whether the delimiter is given, too, behind the bytes before it: so a handler sees which of several has come.
+   *
+   * @default {false}
+   */
+  keepDelimiter?: boolean | undefined;
+}
+
 /** Options of {@linkcode Conn.close}. */
 export interface CloseOptions {
   /** A last line for the peer, without its line end. */
@@ -172,9 +185,10 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * Reads up to a delimiter, and drops the delimiter.
    *
-   * @param delimiter The text, in the connection's encoding, or the bytes that end the data: 1 to 1024 bytes.
-   * @param options A time limit or a signal of this read's own, the maximum number of bytes before the delimiter, and
-   * whether a message begins with it.
+   * @param delimiter The delimiter, or up to 16 of them: then up to the one that ends first, and of two that end with the
+   * same byte, the longer one.
+   * @param options A time limit or a signal of this read's own, the maximum number of bytes before the delimiter, whether
+   * a message begins with it, and whether the delimiter is kept.
    * @returns The bytes before the delimiter, in memory of their own; `null` if the input has ended and nothing was
    * left.
    * @throws {Deno.errors.UnexpectedEof} If the input ends before the delimiter. If the peer has ended it, what had
@@ -183,7 +197,10 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @throws {Deno.errors.TimedOut} If `timeout` has passed.
    * @throws {TypeError | RangeError} If another read has not settled, or an argument is wrong.
    */
-  readUntil(delimiter: string | Uint8Array, options?: ReadBytesOptions): Promise<Uint8Array<ArrayBuffer> | null>;
+  readUntil(
+    delimiter: Delimiter | readonly Delimiter[],
+    options?: ReadUntilOptions,
+  ): Promise<Uint8Array<ArrayBuffer> | null>;
   /**
    * Reads a given number of bytes as a stream, one block in memory at a time. Other reads are refused until the stream
    * has ended or was cancelled. What a cancelled stream has not handed out is discarded before the next read. If the

@@ -9,7 +9,15 @@ import type { ConnOptions } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless, rejection, showAs } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
-import type { CloseOptions, Conn, ConnStats, ReadBytesOptions, ReadOptions } from "../api/handlers.ts";
+import type {
+  CloseOptions,
+  Conn,
+  ConnStats,
+  Delimiter,
+  ReadBytesOptions,
+  ReadOptions,
+  ReadUntilOptions,
+} from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import type { ProxyInfo, TlsCredentialsHandle, TlsInfo, Transport } from "../api/transport.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
@@ -149,7 +157,7 @@ export class Handle<Data> implements Conn<Data> {
     return this.#input?.readExactly(count, options) ?? this.#refuse("readExactly");
   }
 
-  readUntil(delimiter: string | Uint8Array, options?: ReadBytesOptions): Promise<Bytes | null> {
+  readUntil(delimiter: Delimiter | readonly Delimiter[], options?: ReadUntilOptions): Promise<Bytes | null> {
     return this.#input?.readUntil(delimiter, options) ?? this.#refuse("readUntil");
   }
 

@@ -4,11 +4,11 @@
  * @module
  */
 
-import { bytesOf } from "../api/framing.ts";
+import { delimitersOf } from "../api/framing.ts";
 import { checkBytesOptions, checkCount, checkReadOptions } from "../api/check.ts";
 import { harmless, LimitError, rejection } from "../api/errors.ts";
-import type { ReadBytesOptions, ReadOptions } from "../api/handlers.ts";
-import { indexOfBytes } from "../lines/input_buffer.ts";
+import type { Delimiter, ReadBytesOptions, ReadOptions, ReadUntilOptions } from "../api/handlers.ts";
+import { firstToEnd } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Begun, Expiry } from "../time/expiry.ts";
@@ -17,9 +17,6 @@ import type { Breach } from "../api/reasons.ts";
 import type { Reader } from "../io/reader.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
-
-/** Maximum length of the delimiter of `readUntil`, in bytes. */
-const LONGEST_DELIMITER = 1024;
 
 /** The next line; null if there are no more. */
 const LINE: Wanted<string | null> = {
@@ -189,19 +186,20 @@ export class Input {
     }
   }
 
-  /** Reads up to a delimiter, which is dropped; null if there is no more input. */
-  readUntil(delimiter: string | Uint8Array, options: ReadBytesOptions = {}): Promise<Bytes | null> {
+  /** Reads up to a delimiter, or one of several; null if there is no more input. */
+  readUntil(delimiter: Delimiter | readonly Delimiter[], options: ReadUntilOptions = {}): Promise<Bytes | null> {
     try {
       if (this.#refuses()) throw busy();
-      const { maxBytes, boundary } = checkBytesOptions("readUntil", options);
-      const wanted = bytesOf("delimiter", delimiter, LONGEST_DELIMITER, this.cutter.framing.encoding);
+      const { maxBytes, boundary, keepDelimiter } = checkBytesOptions("readUntil", options);
+      const wanted = delimitersOf(delimiter, this.cutter.framing.encoding);
+      const longest = Math.max(...wanted.map(({ length }) => length));
       const { input } = this.reader;
-      const take = () => this.#takeUntil(wanted, maxBytes);
+      const take = () => this.#takeUntil(wanted, longest, maxBytes, keepDelimiter);
       const atHand = this.#takeAtOnce(options, take);
       if (atHand !== undefined) return Promise.resolve(atHand);
       const cut = () => this.eof(`Cannot read up to the delimiter: the input has ended ${this.#endedAfter}`);
       const [begun, ended] = [() => this.#begunBytes(boundary), () => input.size === 0 ? null : cut()];
-      return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + wanted.length, ended }, options);
+      return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + longest, ended }, options);
     } catch (error) {
       return rejection(error);
     }
@@ -227,16 +225,16 @@ export class Input {
     }
   }
 
-  #takeUntil(delimiter: Uint8Array, maxBytes: number): Bytes | undefined {
+  #takeUntil(delimiters: Uint8Array[], longest: number, maxBytes: number, keeps: boolean): Bytes | undefined {
     const { input } = this.reader;
     const { bytes, start, searched, end } = input;
-    const at = indexOfBytes(bytes, delimiter, searched, end);
-    input.searched = Math.max(start, end - delimiter.length + 1);
-    const length = (at < 0 ? input.searched : at) - start;
+    const found = firstToEnd(bytes, delimiters, searched, end);
+    input.searched = Math.max(start, end - longest + 1);
+    const length = (found?.at ?? input.searched) - start;
     if (length > maxBytes) throw this.#tooLong(maxBytes);
-    if (at < 0) return undefined;
-    const data = input.take(length);
-    input.skip(delimiter.length);
+    if (found === undefined) return undefined;
+    const data = input.take(keeps ? length + found.length : length);
+    if (!keeps) input.skip(found.length);
     return data;
   }
 

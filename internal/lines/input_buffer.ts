@@ -213,6 +213,28 @@ export function indexOfBytes(bytes: Uint8Array, wanted: Uint8Array, from: number
   return -1;
 }
 
+/**
+ * Finds the first of several byte sequences to end in [from, end); of two that end together, the longer one. So what is
+ * found does not depend on how many bytes have come behind it.
+ *
+ * @returns Where it begins, and its length; undefined if there is none.
+ */
+export function firstToEnd(
+  bytes: Uint8Array,
+  wanted: readonly Uint8Array[],
+  from: number,
+  end: number,
+): { at: number; length: number } | undefined {
+  let found: { at: number; length: number } | undefined;
+  for (const one of wanted) {
+    const at = indexOfBytes(bytes, one, from, end);
+    if (at < 0 || found !== undefined && at + one.length === end && at >= found.at) continue;
+    found = { at, length: one.length };
+    end = at + one.length;
+  }
+  return found;
+}
+
 /** Returns how many of the last bytes in [from, end) are a beginning of `wanted`, but not the whole of it. */
 export function begunBytes(bytes: Uint8Array, wanted: Uint8Array, from: number, end: number): number {
   for (let count = Math.min(wanted.length - 1, end - from); count > 0; count--) {

@@ -44,7 +44,7 @@ const STEPS: Readonly<Record<string, { input: string; steps: readonly Step[] }>>
     steps: [
       { kind: "line" },
       { kind: "exactly", count: 5 },
-      { kind: "until", delimiter: "\r\n", maxBytes: 9 },
+      { kind: "until", delimiters: ["\r\n"], keepDelimiter: false, maxBytes: 9 },
       { kind: "next" },
     ],
   },

@@ -114,6 +114,9 @@ test("reads refuse wrong arguments without reading, and a second read at once; t
     for (const delimiter of ["", new Uint8Array(), "x".repeat(1025), 5, null]) {
       await assertRejects(() => conn.readUntil(delimiter as string), Error, "Cannot use delimiter");
     }
+    for (const delimiters of [[], ["a", ""], [["a"]], Array(17).fill("a")]) {
+      await assertRejects(() => conn.readUntil(delimiters as string[]), Error, "Cannot use");
+    }
     for (const options of [{ timeout: 0 }, { timeout: -1 }, { timeout: "1" }, { signal: {} }, null, 5]) {
       await assertRejects(() => conn.readLine(options as never), Error, "Cannot use");
       await assertRejects(() => conn.readExactly(1, options as never), Error, "Cannot use");
@@ -124,6 +127,11 @@ test("reads refuse wrong arguments without reading, and a second read at once; t
     for (const boundary of [1, null, "true"] as unknown as boolean[]) {
       await assertRejects(() => conn.readExactly(1, { boundary }), TypeError, "Cannot use boundary");
       await assertRejects(() => conn.readUntil(";", { boundary }), TypeError, "Cannot use boundary");
+      await assertRejects(
+        () => conn.readUntil(";", { keepDelimiter: boundary }),
+        TypeError,
+        "Cannot use keepDelimiter",
+      );
     }
     assertEquals(await conn.readExactly(0), new Uint8Array());
     assertEquals(await conn.readLine(), "line");

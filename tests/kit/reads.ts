@@ -19,7 +19,12 @@ export type Step =
   | { readonly kind: "aborted line"; readonly ticks: number }
   | { readonly kind: "exactly" | "whole body"; readonly count: number }
   | { readonly kind: "part of a body"; readonly count: number; readonly most: number; readonly ticks: number }
-  | { readonly kind: "until"; readonly delimiter: string; readonly maxBytes: number }
+  | {
+    readonly kind: "until";
+    readonly delimiters: string[];
+    readonly keepDelimiter: boolean;
+    readonly maxBytes: number;
+  }
   | { readonly kind: "readable"; readonly reads: number }
   | { readonly kind: "cancelled readable"; readonly ticks: number }
   | { readonly kind: "framing"; readonly lineEnd: LineEnds };
@@ -51,7 +56,8 @@ export const anyStep: fc.Arbitrary<Step> = fc.oneof(
     weight: 4,
     arbitrary: fc.record({
       kind: fc.constant("until" as const),
-      delimiter: fc.constantFrom("\n", "a", "\r\n", "aab", "\0", "\n\n"),
+      delimiters: fc.array(fc.constantFrom("\n", "a", "\r\n", "aab", "\0", "\n\n"), { minLength: 1, maxLength: 3 }),
+      keepDelimiter: fc.boolean(),
       maxBytes: fc.oneof(fc.integer({ min: 1, max: 20 }), fc.constant(1 << 20)),
     }),
   },
@@ -178,18 +184,23 @@ export class Position {
     assertEquals(Uint8Array.from(parts), wanted.slice(0, parts.length));
   }
 
-  async #until(conn: Conn, { delimiter, maxBytes }: Step & { kind: "until" }): Promise<void> {
-    const wanted = toBytes(delimiter);
-    const found = find(this.#rest, wanted);
-    const least = found < 0 ? this.#rest.length - wanted.length + 1 : found;
-    if (least > maxBytes) {
-      await assertRejects(() => conn.readUntil(delimiter, { maxBytes }), LimitError);
-    } else if (found < 0 && this.#rest.length > 0) {
-      await assertRejects(() => conn.readUntil(wanted), Deno.errors.UnexpectedEof);
+  async #until(conn: Conn, { delimiters, keepDelimiter, maxBytes }: Step & { kind: "until" }): Promise<void> {
+    const all = delimiters.map(toBytes);
+    const longest = Math.max(...all.map(({ length }) => length));
+    const found = all.map((bytes) => ({ at: find(this.#rest, bytes), length: bytes.length })).filter(({ at }) =>
+      at >= 0
+    );
+    const [first] = found.toSorted((a, b) => a.at + a.length - b.at - b.length || a.at - b.at);
+    const read = () => conn.readUntil(delimiters.length > 1 ? delimiters : all[0], { keepDelimiter, maxBytes });
+    if ((first?.at ?? this.#rest.length - longest + 1) > maxBytes) {
+      await assertRejects(read, LimitError);
+    } else if (first === undefined) {
+      if (this.#rest.length > 0) await assertRejects(read, Deno.errors.UnexpectedEof);
+      else assertEquals(await read(), null);
     } else {
-      const data = found < 0 ? null : this.#skip(found);
-      if (found >= 0) this.#skip(wanted.length);
-      assertEquals(await conn.readUntil(delimiter, { maxBytes }), data);
+      const data = this.#skip(first.at);
+      const end = this.#skip(first.length);
+      assertEquals(await read(), keepDelimiter ? Uint8Array.of(...data, ...end) : data);
     }
   }
 

@@ -31,6 +31,11 @@ interface BytesRead {
   patience?: Patience | undefined;
 }
 
+/** Reads up to a delimiter, or up to the first of two. */
+export type UntilStep =
+  & { do: "until"; delimiter: string; other?: string | undefined; keepDelimiter?: boolean | undefined }
+  & BytesRead;
+
 /** How a stream is cancelled: a number of microtasks after one more read has begun, or without another read. */
 export interface Cancel {
   microtasks: number | null;
@@ -42,7 +47,7 @@ export type ScriptStep =
   | { do: "lines"; count: number }
   | { do: "batch" }
   | { do: "exactly"; count: number } & BytesRead
-  | { do: "until"; delimiter: string } & BytesRead
+  | UntilStep
   | { do: "stream"; count: number; blocks: number; cancel?: Cancel | undefined }
   | { do: "readable"; blocks: number; cancel?: Cancel | undefined }
   | { do: "framing"; framing: Partial<PlainFraming> }
@@ -105,6 +110,8 @@ const anyBytesRead = {
 };
 const anyCancel = fc.option(fc.record({ microtasks: fc.oneof(fc.constant(null), fc.nat(12)) }), { nil: undefined });
 
+const anyDelimiter = fc.constantFrom<string>(...DELIMITERS, "\n", "\r\n", "a", "aaab");
+
 const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
   fc.record({ do: fc.constant("line" as const), patience: anyPatience }),
   fc.record({ do: fc.constant("lines" as const), count: fc.integer({ min: 1, max: 3 }) }),
@@ -112,7 +119,9 @@ const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
   fc.record({ do: fc.constant("exactly" as const), count: anyCount, ...anyBytesRead }),
   fc.record({
     do: fc.constant("until" as const),
-    delimiter: fc.constantFrom<string>(...DELIMITERS, "\n", "\r\n", "a", "aaab"),
+    delimiter: anyDelimiter,
+    other: fc.option(anyDelimiter, { nil: undefined }),
+    keepDelimiter: fc.constantFrom(undefined, true),
     ...anyBytesRead,
   }),
   fc.record({
@@ -260,7 +269,13 @@ async function perform(conn: Conn, step: ScriptStep, entry: Entry, { flush, tick
     case "exactly":
       return takeBytes(entry, await conn.readExactly(step.count, bytesOptionsOf(step)));
     case "until":
-      return takeBytes(entry, await conn.readUntil(bytesOf(step.delimiter), bytesOptionsOf(step)));
+      return takeBytes(
+        entry,
+        await conn.readUntil(delimitersOf(step).map(bytesOf), {
+          ...bytesOptionsOf(step),
+          keepDelimiter: step.keepDelimiter,
+        }),
+      );
     case "stream":
       return await pull(conn.readStream(step.count), step.cancel ? step.blocks : Infinity, step.cancel, entry);
     case "readable":
@@ -285,6 +300,11 @@ function optionsOf({ timeout, microtasks }: Patience = {}): ReadOptions | undefi
   const aborter = new AbortController();
   pass(microtasks).then(() => aborter.abort(ABORTED));
   return { signal: aborter.signal };
+}
+
+/** The delimiters of a step, one character per byte. */
+export function delimitersOf({ delimiter, other }: UntilStep): string[] {
+  return other === undefined ? [delimiter] : [delimiter, other];
 }
 
 function bytesOptionsOf({ maxBytes, boundary, patience }: BytesRead): ReadBytesOptions {

@@ -12,7 +12,7 @@ import { TlsRecord } from "../../internal/lines/misdirected.ts";
 import { checkOutput, checkUpgrades } from "./output_verdict.ts";
 import { AT_BOUNDARY, BREACHES, latin1, rulesOf } from "./rules.ts";
 import type { Scenario, Step } from "./scenario.ts";
-import type { Entry } from "./script.ts";
+import { delimitersOf, type Entry, type ScriptStep, type UntilStep } from "./script.ts";
 import { hasClosed } from "./words.ts";
 
 /** What is known of one connection. */
@@ -113,7 +113,7 @@ class Reading {
     this.#at += step.do === "stream" && end === "cancelled" ? step.count : bytes.length;
     // The rest of a cancelled stream may never have come.
     if (this.#left < 0) [this.#at, this.#missing] = [this.#input.length, -this.#left];
-    if (step.do === "until" && end === undefined) this.#at += this.#delimited(bytes, step.delimiter);
+    if (step.do === "until" && end === undefined) this.#at += this.#delimited(bytes, step);
     if (end === undefined) this.#whole(entry);
     else this.#ended(entry);
     if (step.do === "framing") {
@@ -154,11 +154,13 @@ class Reading {
     this.#lines++;
   }
 
-  /** Checks that the delimiter follows and does not come before; returns its length. */
-  #delimited(bytes: string, delimiter: string): number {
-    const rest = latin1(this.#input.subarray(this.#at));
-    assert(rest.startsWith(delimiter) && (bytes + delimiter).indexOf(delimiter) === bytes.length, "Not the first");
-    return delimiter.length;
+  /** Checks that the bytes end at the first delimiter; returns the length of what follows of it. */
+  #delimited(bytes: string, step: UntilStep): number {
+    const first = firstOf(bytes + latin1(this.#input.subarray(this.#at)), step);
+    assert(first !== undefined, "There is no delimiter");
+    assertEquals(bytes.length, step.keepDelimiter ? first.at + first.length : first.at, "Not the first");
+    assert(first.at <= (step.maxBytes ?? Infinity), "More than maxBytes");
+    return step.keepDelimiter ? 0 : first.length;
   }
 
   /** Checks the size of what a step has got that went well. */
@@ -167,15 +169,13 @@ class Reading {
     else if (step.do === "lines") assertEquals(lines.length, step.count);
     else if (step.do === "batch") assertGreater(lines.length, 0);
     else if (step.do === "exactly" || step.do === "stream") assertEquals(bytes.length, step.count);
-    if (step.do === "exactly" || step.do === "until") {
-      assert(bytes.length <= (step.maxBytes ?? Infinity), "More than maxBytes");
-    }
+    if (step.do === "exactly") assert(bytes.length <= (step.maxBytes ?? Infinity), "More than maxBytes");
   }
 
   /** Checks why a step ended early. */
   #ended(entry: Entry): void {
     const { step, end, ending, bytes } = entry;
-    if (end === "LimitError") return assert(this.#isPastLimit(step as never), "maxBytes was not passed");
+    if (end === "LimitError") return assert(this.#isPastLimit(step), "maxBytes was not passed");
     if (end === "TimedOut" || end === "Aborted") {
       const { timeout = Infinity, microtasks = Infinity } = "patience" in step ? step.patience ?? {} : {};
       return assert((end === "TimedOut" ? timeout : microtasks) < Infinity, "The read was to wait");
@@ -207,7 +207,7 @@ class Reading {
     if (step.do === "exactly") assert(this.#left - this.#missing < step.count, `All ${step.count} bytes have come`);
     if (step.do === "stream") assert(this.#left === 0 || this.#isOver, "Bytes are left");
     if (step.do === "until" && end === "UnexpectedEof") {
-      assert(!latin1(this.#input.subarray(this.#at)).includes(step.delimiter), "The delimiter has come");
+      assertEquals(firstOf(latin1(this.#input.subarray(this.#at)), step), undefined, "The delimiter has come");
     }
   }
 
@@ -228,12 +228,22 @@ class Reading {
   }
 
   /** Whether a read may not go on, because `maxBytes` have come without its end. */
-  #isPastLimit(step: { do: string; count?: number; delimiter: string; maxBytes?: number }): boolean {
+  #isPastLimit(step: ScriptStep): boolean {
+    if (step.do !== "exactly" && step.do !== "until") return false;
     const { maxBytes = 1024 * 1024 } = step;
-    if (step.do === "exactly") return step.count! > maxBytes;
-    const at = latin1(this.#input.subarray(this.#at)).indexOf(step.delimiter);
-    return (at < 0 ? this.#left - step.delimiter.length + 1 : at) > maxBytes;
+    if (step.do === "exactly") return step.count > maxBytes;
+    const first = firstOf(latin1(this.#input.subarray(this.#at)), step);
+    const longest = Math.max(...delimitersOf(step).map(({ length }) => length));
+    return (first?.at ?? this.#left - longest + 1) > maxBytes;
   }
+}
+
+/** Finds the delimiter of a step that ends first in a text; of two that end together, the longer one. */
+function firstOf(text: string, step: UntilStep): { at: number; length: number } | undefined {
+  const found = delimitersOf(step).map((one) => ({ at: text.indexOf(one), length: one.length })).filter(({ at }) =>
+    at >= 0
+  );
+  return found.toSorted((a, b) => a.at + a.length - b.at - b.length || a.at - b.at).at(0);
 }
 
 /** Checks that the connection ended for the reason that the script has seen, or that it has caused. */
