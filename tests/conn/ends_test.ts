@@ -16,6 +16,22 @@ test("a listener of conn.signal that closes the connection does not change why i
   assertEquals((await t.closed()).reason, "idle");
 });
 
+test("a listener of conn.signal that closes the connection shortens no time for what was written", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 8 });
+  const options = { listener, clock, idleTimeout: Infinity, writeTimeout: 60_000 };
+  await using t = startConversations(options, async (conn) => {
+    conn.signal.addEventListener("abort", () => conn.close());
+    conn.setDeadline(1000);
+    await conn.write("x".repeat(100));
+    await new Promise<void>(() => {});
+  });
+  const client = await t.admitted();
+  await clock.advance(10_000);
+  assertEquals(await client.readAll(), "x".repeat(100));
+  client.close();
+  assertEquals((await t.closed()).reason, "deadline");
+});
+
 test("a client that speaks HTTP gets its answer, however much of its request has not been read", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, answerMisdirected: true });
@@ -83,6 +99,63 @@ test("a connection that gives way is closed without a reset, so that its peer re
   await client.write("z".repeat(1024));
   assertEquals(await client.readLine().catch(() => "lost"), "error: too much unfinished input");
   assertEquals([(await t.closed()).reason, resets], ["memory", []]);
+});
+
+test("a connection whose handler works gives way at once, and not when the handler may no longer write", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startConversations({ listener, clock, maxBufferedBytes: 4000 }, async (conn) => {
+    if (conn.id === 1) await new Promise<void>(() => {});
+    await conn.readLine();
+  });
+  const [client, other] = [await t.admitted(), await t.admitted()];
+  await client.write("z".repeat(4000));
+  await clock.advance(250);
+  assertEquals(t.all("closed"), []);
+  await other.write("y".repeat(1000));
+  await clock.advance(0);
+  assertEquals(t.all("closed").map(({ conn, reason }) => [conn.id, reason]), [[1, "memory"]]);
+});
+
+test("a deadline that passes while no read is outstanding lets the peer read all before the transport is closed", async () => {
+  const { listener, clock } = inMemory();
+  const calls: string[] = [];
+  const told = tapped(listener, (inner) => ({
+    closeWrite: () => (calls.push("closeWrite"), inner.closeWrite()),
+    read: (into) => (calls.push("read"), inner.read(into)),
+    close: () => (calls.push("close"), inner.close()),
+  }));
+  await using t = startConversations({ listener: told, clock }, async (conn) => {
+    await conn.write("hello\n");
+    conn.setDeadline(100);
+    await new Promise<void>((resolve) => conn.signal.addEventListener("abort", () => resolve()));
+  });
+  const client = t.own(listener.connect());
+  await client.write("never read");
+  await client.closeWrite();
+  await clock.advance(100);
+  assertEquals((await t.closed()).reason, "deadline");
+  assertEquals(calls, ["closeWrite", "read", "read", "close"]);
+});
+
+test("a read that settles after its connection has ended writes into no buffer of another one", async () => {
+  const { listener, clock } = inMemory();
+  const late = Promise.withResolvers<number>();
+  let into: Uint8Array = new Uint8Array(0);
+  let made = 0;
+  const slow = tapped(listener, () => made++ > 0 ? {} : { read: (bytes) => (into = bytes, late.promise) });
+  await using t = startServer({ listener: slow, clock, idleTimeout: 1000 });
+  t.own(listener.connect());
+  await t.until("accepted");
+  await clock.advance(4000);
+  assertEquals((await t.closed()).reason, "idle");
+  const client = t.own(listener.connect());
+  await client.write("hel");
+  await clock.advance(0);
+  into.fill(63);
+  late.resolve(into.length);
+  await clock.advance(0);
+  await client.write("lo\n");
+  assertEquals(await client.readLine(), "HELLO");
 });
 
 test("a line that is too long ends a conversation for that reason, although it has ended its own side already", async () => {
