@@ -398,6 +398,21 @@ testOnce(
   },
 );
 
+testOnce("a handler that ends at the deadline of a shutdown is not given up, its finally included", async () => {
+  const { listener, clock } = inMemory();
+  let isClean = false;
+  await using t = startConversations({ listener, clock, idleTimeout: Infinity }, async (conn) => {
+    await untilAborted(conn);
+    for (let steps = 0; steps < 20; steps++) await undefined;
+    isClean = true;
+  });
+  await t.admitted();
+  const stopped = t.server.shutdown({ drainTimeout: 1000 });
+  await clock.advance(1000);
+  const { closed, handlersLeft } = await stopped;
+  assertEquals([closed, handlersLeft, isClean], [{ "drain-timeout": 1 }, 0, true]);
+});
+
 testOnce("a shutdown gives up handlers that hang at its deadline, and says how many", async () => {
   const { listener, clock } = inMemory();
   await using t = startConversations({ listener, clock }, () => new Promise(() => {}));
@@ -466,6 +481,26 @@ testOnce(
     assertEquals((await t.closed()).reason, "idle");
   },
 );
+
+testOnce("a peer whose first byte was read ahead of the handler meets firstLineTimeout no longer", async () => {
+  const { listener, clock } = inMemory();
+  const goOn = Promise.withResolvers<void>();
+  const options = { listener, clock, firstLineTimeout: 1000, idleTimeout: Infinity, lineTimeout: 5000 };
+  await using t = startConversations(options, async (conn) => {
+    await goOn.promise;
+    await conn.readLine();
+  });
+  const client = await t.admitted();
+  await client.write("begun");
+  await clock.advance(500);
+  goOn.resolve();
+  await clock.advance(4999);
+  assertEquals(t.all("closed"), []);
+  await clock.advance(1);
+  assertEquals(await client.readAll(), "");
+  client.close();
+  assertEquals((await t.closed()).reason, "line-timeout");
+});
 
 testOnce("bytes that were read ahead while the reader waited for a turn are not read once more", async () => {
   const { listener, clock } = inMemory();
