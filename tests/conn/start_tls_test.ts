@@ -374,16 +374,20 @@ test("a handshake that fails behind the end of the input is the reason that the 
   assertEquals((await t.closed()).reason, "tls-handshake");
 });
 
-test("a hello of which the limit of the connection has cut off a part ends it with byte-limit", async () => {
-  const { listener, clock } = inMemory();
-  const credentials = fakeCredentials();
-  await using t = startUpgrading({ listener, clock, maxConnectionBytes: 12 }, credentials);
-  const client = await t.admitted();
-  await client.write(Uint8Array.of(...new TextEncoder().encode("STARTTLS\n"), ...HELLO));
-  assertEquals(await client.readAll(), "go ahead\n");
-  await client.closeWrite();
-  assertEquals([(await t.closed()).reason, credentials.handshakes], ["byte-limit", 0]);
-});
+for (const [what, maxConnectionBytes, early] of [["a part", 12, 6], ["all", 9, 6], ["a part later", 12, 0]] as const) {
+  test(`a hello of which the limit of the connection has cut off ${what} ends it with byte-limit`, async () => {
+    const { listener, clock } = inMemory();
+    const credentials = fakeCredentials();
+    await using t = startUpgrading({ listener, clock, maxConnectionBytes }, credentials);
+    const client = await t.admitted();
+    await client.write(Uint8Array.of(...new TextEncoder().encode("STARTTLS\n"), ...HELLO.subarray(0, early)));
+    assertEquals(await client.readLine(), "go ahead");
+    if (early === 0) await client.write(HELLO);
+    await clock.advance(0);
+    assertEquals([t.all("closed").map(({ reason }) => reason), credentials.handshakes], [["byte-limit"], 0]);
+    assertEquals(await client.readAll(), "");
+  });
+}
 
 for (const late of [false, true]) {
   const when = late ? "during a read that startTls takes over" : "after the call of startTls";
