@@ -3,7 +3,7 @@ import { formatAddr, type Listener, serve, type ServeOptions, type ServerEvent }
 import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
-import { faulty } from "../kit/faults.ts";
+import { faulty, tapped } from "../kit/faults.ts";
 import { assertFreed } from "../kit/freed_port.ts";
 import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
@@ -342,6 +342,31 @@ testOnce("ref() and unref() reach every listener", async () => {
   t.server.unref();
   t.server.ref();
   assertEquals(calls, ["a-", "b-", "a+", "b+"]);
+});
+
+testOnce("unref() and ref() reach the connections, also one that is accepted later", async () => {
+  const { listener: [memory], clock } = memories(1);
+  const calls: string[] = [];
+  const listener = tapped(memory, () => ({ ref: () => calls.push("+"), unref: () => calls.push("-") }));
+  await using t = startServer({ listener, clock });
+  t.own(memory.connect());
+  await t.until("accepted");
+  t.server.unref();
+  assertEquals(calls, ["-"]);
+  t.own(memory.connect());
+  await t.until("accepted", 2);
+  assertEquals(calls, ["-", "-"]);
+  t.server.ref();
+  assertEquals(calls, ["-", "-", "+", "+"]);
+});
+
+testOnce("a server whose listener has failed drains at once, without the delay of other shutdowns", async () => {
+  const { listener: [listener], clock } = memories(1);
+  await using t = startServer({ listener, clock, drainDelay: 60_000 });
+  listener.close();
+  await assertRejects(() => t.server.finished, Deno.errors.BadResource);
+  await t.until("stopped");
+  assertEquals(t.all("lame-duck"), []);
 });
 
 testOnce("a list of listeners is checked before anything is accepted", () => {
