@@ -56,6 +56,30 @@ test("shouty admin makes what peers and handlers say safe to show", async () => 
   assertStringIncludes(text, "\\u001b[31mred\\u000a\\u202e\n1 of 1 connection");
 });
 
+test("shouty admin words times and sizes in their largest units", async () => {
+  const { connectionsText } = await import("../../cli/admin/text.ts");
+  const row = { peer: "unix", local: "unix:/run/s", lines: 0, phase: "open", waitsFor: "peer" } as const;
+  const minute = 60_000;
+  const [hour, day] = [60 * minute, 24 * 60 * minute];
+  const rows = [
+    [59_900, 0, 1023, 1024],
+    [minute, hour - 1, 1024 * 1024 - 1024, 1024 * 1024],
+    [hour, day - 1, 2.5 * 2 ** 30, 2 ** 50],
+    [day, 10 * day + hour, 1, 2 ** 40],
+  ];
+  const connections = rows.map(([ageMs, idleMs, bytesIn, bytesOut], id) => {
+    return { ...row, id, ageMs, idleMs, bytesIn, bytesOut };
+  });
+  const [, ...lines] = connectionsText({ total: 4, matched: 4, connections }).split("\n");
+  assertEquals(lines.map((line) => line.split(/ {2,}/).filter((_, column) => [2, 3, 5, 6].includes(column))), [
+    ["59.9 s", "0.0 s", "1023 B", "1.0 KiB"],
+    ["1 min 0 s", "59 min 59 s", "1023.0 KiB", "1.0 MiB"],
+    ["1 h 0 min", "23 h 59 min", "2.5 GiB", "1024.0 TiB"],
+    ["1 d 0 h", "10 d 1 h", "1 B", "1.0 TiB"],
+    [],
+  ]);
+});
+
 test("shouty admin words in one line what fails", async () => {
   const fails = async (code: number, args: string[], expected: string | RegExp, env: Record<string, string> = {}) => {
     const outcome = await runCommand(["admin", ...args], { permissions: PERMISSIONS, env });
@@ -133,6 +157,14 @@ test("shouty admin gives up on a server that announces its answer again and agai
   await conn.write(new TextEncoder().encode("HTTP/1.1 100 Continue\r\n\r\n".repeat(11)));
   const { code, stderr } = await asking;
   assertEquals([code, /: the answer does not begin\n$/.test(stderr)], [1, true], stderr);
+});
+
+test("shouty admin gives up on an answer that has no end", async () => {
+  const part = new Uint8Array(64 * 1024).fill(32);
+  const body = () => new ReadableStream({ pull: (controller) => controller.enqueue(part) });
+  await using other = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => new Response(body()));
+  const { code, stdout, stderr } = await admin(`127.0.0.1:${other.addr.port}`, "status", "--timeout", "10s");
+  assertEquals([code, stdout, /: the answer is too long\n$/.test(stderr)], [1, "", true], stderr);
 });
 
 test("shouty admin shows its help", async () => {
