@@ -121,11 +121,8 @@ export class Upgrade {
     const { reader } = this.#parts;
     this.#checkLimit();
     const read = reader.outstanding;
-    if (read !== undefined && reader.input.size === 0) {
-      const count = await read;
-      // The reader has noted it already if it was reading ahead.
-      if (reader.outstanding === read) reader.received(count);
-    }
+    // While its input is pinned, the reader notes no read by itself.
+    if (read !== undefined && reader.input.size === 0) reader.received(await read);
     this.#checkLimit();
     this.#checkOpen();
     const firstBytes = reader.input.take(reader.input.size);
