@@ -288,6 +288,23 @@ testOnce("halfCloseTimeout counts from the moment at which the end is noticed wh
   assertEquals((await t.closed()).reason, "handler-timeout");
 });
 
+testOnce("the shorter one of handlerTimeout and halfCloseTimeout holds once the peer has ended its side", async () => {
+  for (const [handlerTimeout, halfCloseTimeout] of [[3000, 5000], [5000, 3000]]) {
+    const { t, clock } = startWaiting({ handlerTimeout, halfCloseTimeout });
+    await using _ = t;
+    const client = await t.admitted();
+    await client.write("slow\n");
+    await client.closeWrite();
+    // The end is noticed after a quarter of a second, and starts the clock anew.
+    await clock.advance(3249);
+    assertEquals([...t.server.connections].map(({ ending }) => ending), [undefined]);
+    await clock.advance(1);
+    assertEquals([...t.server.connections].map(({ ending }) => ending), ["handler-timeout"]);
+    await clock.advance(1000);
+    assertEquals((await t.closed()).reason, "handler-timeout");
+  }
+});
+
 testOnce("handlerTimeout bounds a line handler's answer to each line", async () => {
   const { listener, clock } = inMemory();
   let reply = (_: string) => {};
