@@ -49,6 +49,22 @@ test("clocks that catch up leave no timer behind when the last deadline is dropp
   assertEquals([woken, timers.length], [1, 2]);
 });
 
+test("a sleeper that is due is not woken if another engine's sockets, asked before, have something for it", async () => {
+  const clock = new FakeClock();
+  const alarms = new Alarms(clock);
+  let [deadline, woken] = [1000, 0];
+  const unregister = registerAsker(() => clock.now() === 1000 && (deadline = 3000));
+  try {
+    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => deadline, wake: () => void woken++ }, 1000);
+    await clock.advance(2999);
+    assertEquals([deadline, woken], [3000, 0]);
+    await clock.advance(1);
+    assertEquals(woken, 1);
+  } finally {
+    unregister();
+  }
+});
+
 /** Notes which timers without a delay are set, until it is disposed. */
 function watchTimers(): Disposable & { pending: Set<unknown> } {
   const { setTimeout, clearTimeout } = globalThis;
