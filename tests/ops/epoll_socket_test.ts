@@ -66,6 +66,18 @@ test("a write that waits goes on, asked for progress, long before the kernel cal
   transport.close();
 });
 
+test("a connection that is closed on epoll while input is unread has a clean end for its peer", async () => {
+  using listener = disposable(listenEpoll(LOOPBACK));
+  const [client, transport] = await pair(listener);
+  await client.write(new TextEncoder().encode("never read"));
+  await socketsTurn();
+  await transport.write(new TextEncoder().encode("all"));
+  transport.close();
+  for (let turns = 3; turns > 0; turns--) await socketsTurn();
+  assertEquals(await client.readAll(), "all");
+  client.close();
+});
+
 test("a connection that is reset on epoll is no clean end for its peer, as a closed one is", async () => {
   using listener = disposable(listenEpoll(LOOPBACK));
   for (const how of ["reset", "close"] as const) {
