@@ -206,6 +206,17 @@ test("the failures of 10000 clients are remembered, and no more", () => {
   fail("first");
 });
 
+test("of the clients with wrong tokens, the one that has failed least recently is forgotten first", async () => {
+  const clock = new FakeClock();
+  const attempts = new Attempts(clock);
+  for (let i = 0; i < FREE_FAILURES; i++) attempts.take("first");
+  for (let i = 1; i < 10_000; i++) for (let failures = 2; failures > 0; failures--) attempts.take(`client ${i}`);
+  await clock.advance(FAILURE_MS);
+  attempts.take("first");
+  attempts.take("one more");
+  assertThrows(() => attempts.take("first"), Error, "too many wrong ones");
+});
+
 test("a client that sends the right token many times at once does not have to wait", async () => {
   const token = await Token.from(TOKEN, new FakeClock());
   const many = Array.from({ length: 10 * FREE_FAILURES }, () => token.matches(TOKEN, "192.0.2.1"));
