@@ -191,6 +191,10 @@ testOnce("The page's quantiles are those of the last minutes, and null without a
   handler("1");
   ms += 120_000;
   assertEquals(metrics.snapshot().handlerMs.count, 0);
+  // Half a year counts as the longest that is told from others.
+  handler("15e9");
+  const long = metrics.snapshot().handlerMs;
+  assertEquals([long.count, long.p50! > 2e9], [1, true]);
 });
 
 testOnce("Wrong arguments are refused", () => {
