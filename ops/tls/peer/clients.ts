@@ -33,9 +33,8 @@ export class ClientVerifier implements PeerVerifier {
   readonly #authorities: ReadonlySet<string>;
   /** When each verified certificate's chain expires, in milliseconds since 1970, by the certificate's fingerprint. */
   #verified = new Map<string, number>();
-
   /** Whether clients without a valid certificate are refused. */
-  readonly #required: boolean;
+  readonly required: boolean;
 
   /**
    * @param authorities The certificates of the authorities.
@@ -43,7 +42,7 @@ export class ClientVerifier implements PeerVerifier {
    */
   constructor(authorities: readonly X509Certificate[], required = true) {
     this.#authorities = new Set(authorities.map(({ fingerprint256 }) => fingerprint256));
-    this.#required = required;
+    this.required = required;
   }
 
   /**
@@ -58,14 +57,9 @@ export class ClientVerifier implements PeerVerifier {
     this.#verified = before.#verified;
   }
 
-  /** Whether clients without a valid certificate are refused. */
-  get required(): boolean {
-    return this.#required;
-  }
-
   /** Refuses a certificate as soon as it is known to be invalid: a session that has not begun cannot be resumed. */
   checkEarly(socket: VerifiedSocket): void {
-    const code = this.#required ? handleOf(socket).verifyError?.() : "";
+    const code = this.required ? handleOf(socket).verifyError?.() : "";
     const certificate = code ? socket.getPeerX509Certificate() : undefined;
     if (certificate !== undefined) throw refusal(problemOf(certificate, code!));
   }
@@ -73,13 +67,13 @@ export class ClientVerifier implements PeerVerifier {
   check(socket: VerifiedSocket): PeerCertificate | undefined {
     const certificate = socket.getPeerX509Certificate();
     if (certificate === undefined) {
-      if (this.#required) throw refusal(socket.isSessionReused() ? UNVERIFIED_SESSION : "it has sent none");
+      if (this.required) throw refusal(socket.isSessionReused() ? UNVERIFIED_SESSION : "it has sent none");
       return undefined;
     }
     const fields = fieldsOf(certificate);
     if (fields?.version3 !== true) throw refusal(fields === undefined ? "it is damaged" : `it ${NOT_VERSION_3}`);
     const problem = this.#problemOf(socket, certificate);
-    if (problem !== undefined && this.#required) throw refusal(problem);
+    if (problem !== undefined && this.required) throw refusal(problem);
     return peerOf(certificate, fields, problem === undefined);
   }
 
