@@ -2,6 +2,7 @@ import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { type PoolOptions, serve, type ServeOptions } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { Balancer, type BalancerOptions } from "../../examples/balancer.ts";
+import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { NO_SIGNALS, startCommand, type Subprocess } from "../kit/command.ts";
 import { refusingPort } from "../kit/refusing_port.ts";
@@ -12,16 +13,23 @@ class Upstream {
   readonly #listener = new MemoryListener();
   readonly options: PoolOptions;
   readonly #ends: TestClient[] = [];
+  readonly #opened = Promise.withResolvers<void>();
   #news = Promise.withResolvers<void>();
 
   constructor(clock: FakeClock) {
-    const dial = () => {
+    const dial = async () => {
+      await this.#opened.promise;
       this.#ends.push(this.#listener.connect());
       this.#news.resolve();
       this.#news = Promise.withResolvers();
       return this.#listener.accept();
     };
     this.options = { dial, clock, size: 1 };
+  }
+
+  /** Takes connections from now on. */
+  open(): void {
+    this.#opened.resolve();
   }
 
   /** Waits for its connections; returns the one of that number, from 0. */
@@ -49,9 +57,15 @@ class Lab implements AsyncDisposable {
     this.server = new TestServer((rest) => this.balancer.serve(rest), { listener, clock: this.clock, ...serveOptions });
   }
 
-  /** Connects a client, and waits for the first connection to each upstream. */
+  /** Connects a client, when the balancer uses a connection to each upstream. It uses them in the upstreams' order. */
   async open(): Promise<{ client: TestClient; ends: TestClient[] }> {
-    const ends = await Promise.all(this.upstreams.map((upstream) => upstream.end()));
+    const ends: TestClient[] = [];
+    for (const [i, upstream] of this.upstreams.entries()) {
+      upstream.open();
+      ends.push(await upstream.end());
+      // Each server and pool of this process waits for its turn to accept now and then.
+      do await turn(); while (this.balancer.pools[i].stats().active === 0);
+    }
     return { client: await this.server.connect(), ends };
   }
 
