@@ -195,6 +195,8 @@ testOnce("a held connection is served at its turn, and its listener accepts no o
 testOnce("with acceptRate, connections of all listeners share one rate", async () => {
   const { listener, clock } = memories(2);
   await using t = startServer({ listener, clock, acceptRate: 2, idleTimeout: Infinity });
+  // From then on, the server waits for connections of both: each of its listeners has to wait for its turn now and then.
+  await clock.advance(0);
   for (let port = 1; port <= 4; port++) for (const i of [0, 1]) t.own(listener[i].connect(clientOf(i, port)));
   await clock.advance(0);
   for (let accepted = 2; accepted < 8; accepted++) {
