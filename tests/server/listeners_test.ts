@@ -178,6 +178,8 @@ testOnce(
 testOnce("a held connection is served at its turn, and its listener accepts no other meanwhile", async () => {
   const { listener, clock } = memories(2);
   await using t = startServer({ listener, clock, maxConnections: 1, atCapacity: "wait" });
+  // From then on, the server waits for connections of both: each of its listeners has to wait for its turn now and then.
+  await clock.advance(0);
   const [first, second, third] = [0, 1, 1].map((i, port) => t.own(listener[i].connect(clientOf(i, port + 1))));
   for (const client of [second, third]) await client.write("hello\n");
   await t.until("accepted");
@@ -195,7 +197,6 @@ testOnce("a held connection is served at its turn, and its listener accepts no o
 testOnce("with acceptRate, connections of all listeners share one rate", async () => {
   const { listener, clock } = memories(2);
   await using t = startServer({ listener, clock, acceptRate: 2, idleTimeout: Infinity });
-  // From then on, the server waits for connections of both: each of its listeners has to wait for its turn now and then.
   await clock.advance(0);
   for (let port = 1; port <= 4; port++) for (const i of [0, 1]) t.own(listener[i].connect(clientOf(i, port)));
   await clock.advance(0);
