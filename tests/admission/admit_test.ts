@@ -164,6 +164,7 @@ testOnce('with atCapacity "wait" the place of a refused connection goes to the n
   await t.connect();
   const second = await t.connect();
   await second.write("x\n");
+  while (answer.length < 1) await turn();
   answer[0].resolve(false);
   while (answer.length < 2) await turn();
   answer[1].resolve();
