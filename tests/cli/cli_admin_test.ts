@@ -11,6 +11,7 @@ import {
   startServer,
   Subprocess,
 } from "../kit/command.ts";
+import { NO_IPV6 } from "../kit/ipv6.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
 
@@ -254,14 +255,14 @@ async function hasCurl(): Promise<boolean> {
   }
 }
 
-test("curl asks the admin port over IPv4, IPv6 and a Unix socket", async () => {
+test("curl asks the admin port over IPv4, a Unix socket, and IPv6 where there is any", async () => {
   const folder = await Deno.makeTempDir();
   const path = `${folder}/admin.sock`;
   const curl = async (...args: string[]) => {
     const options = { args: ["--silent", "--max-time", "30", "--write-out", " %{http_code}", ...args] };
     return new TextDecoder().decode((await new Deno.Command("curl", options).output()).stdout);
   };
-  for (const place of ["127.0.0.1:0", "[::1]:0", `unix:${path}`]) {
+  for (const place of ["127.0.0.1:0", `unix:${path}`, ...NO_IPV6 === "" ? ["[::1]:0"] : []]) {
     const env = { SHOUTY_ADMIN_TOKEN: TOKEN };
     await using server = await startServer(["--admin", place], { permissions: PERMISSIONS, env });
     const [, at] = await server.stderrMatch(/ info admin on (\S+)\n/);

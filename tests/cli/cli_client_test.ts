@@ -18,6 +18,7 @@ import {
   type StartOptions,
   type Subprocess,
 } from "../kit/command.ts";
+import { NO_IPV6 } from "../kit/ipv6.ts";
 import { refusingPort } from "../kit/refusing_port.ts";
 import { startConversations } from "../kit/server.ts";
 
@@ -55,11 +56,16 @@ interface Meeting extends AsyncDisposable {
 }
 
 for (const [hostname, written] of [["127.0.0.1", "localhost"], ["::1", "[::1]"]]) {
-  Deno.test(`connect sends stdin to ${written} and writes the replies to stdout`, async () => {
-    await using server = serve({ hostname, port: 0 });
-    const { port } = server.addr as Deno.NetAddr;
-    const outcome = await connect({ hostname: written, port }, "hello\nÄrger\nno end");
-    assertEquals(outcome, { code: 0, stdout: "HELLO\nÄRGER\nNO END\n", stderr: "" });
+  const missing = hostname === "::1" ? NO_IPV6 : "";
+  Deno.test({
+    name: `connect sends stdin to ${written} and writes the replies to stdout${missing}`,
+    ignore: missing !== "",
+    async fn() {
+      await using server = serve({ hostname, port: 0 });
+      const { port } = server.addr as Deno.NetAddr;
+      const outcome = await connect({ hostname: written, port }, "hello\nÄrger\nno end");
+      assertEquals(outcome, { code: 0, stdout: "HELLO\nÄRGER\nNO END\n", stderr: "" });
+    },
   });
 }
 

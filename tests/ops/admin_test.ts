@@ -7,6 +7,7 @@ import type { Steered } from "../../ops/admin/steered.ts";
 import { ask, openPort, startAdmin } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
 import { assertFreed } from "../kit/freed_port.ts";
+import { NO_IPV6 } from "../kit/ipv6.ts";
 
 test("an admin port says that the process is alive, and whether the server is ready, and why not", async () => {
   await using admin = await startAdmin({}, { maxConnections: 1 });
@@ -197,14 +198,19 @@ test("an admin port serves a page that may load nothing from elsewhere, and lets
 });
 
 for (const hostname of ["127.0.0.1", "::1", "localhost"]) {
-  test(`an admin port listens on ${hostname}`, async () => {
-    await using server = serve({ hostname: "127.0.0.1", port: 0 });
-    await using admin = await serveAdmin({ server, hostname, port: 0 });
-    assertEquals((await ask(admin.addr, "GET /readyz")).body, "ready\n");
-    const { port } = admin.addr as Deno.NetAddr;
-    const taken = () => serveAdmin({ server, hostname, port });
-    await assertRejects(taken, Deno.errors.AddrInUse);
-  });
+  test(
+    `an admin port listens on ${hostname}`,
+    async () => {
+      await using server = serve({ hostname: "127.0.0.1", port: 0 });
+      await using admin = await serveAdmin({ server, hostname, port: 0 });
+      assertEquals((await ask(admin.addr, "GET /readyz")).body, "ready\n");
+      const { port } = admin.addr as Deno.NetAddr;
+      const taken = () => serveAdmin({ server, hostname, port });
+      await assertRejects(taken, Deno.errors.AddrInUse);
+    },
+    60,
+    hostname === "::1" ? NO_IPV6 : "",
+  );
 }
 
 test("an admin port listens on a Unix socket that its user alone can reach, and replaces a dead one", async () => {

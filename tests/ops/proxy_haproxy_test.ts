@@ -4,20 +4,10 @@ import { listenTls, proxyProtocol } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { NO_HAPROXY, startHAProxy } from "../kit/haproxy.ts";
+import { NO_IPV6 } from "../kit/ipv6.ts";
 import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
 import { makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
-
-const NO_IPV6 = canListen("::1") ? "" : " (skipped: there is no IPv6 here)";
-
-function canListen(hostname: string): boolean {
-  try {
-    Deno.listen({ hostname, port: 0 }).close();
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 function withHAProxy(name: string, body: () => Promise<void>, ipv6 = false): void {
   test(name, body, 20, `${NO_HAPROXY}${ipv6 ? NO_IPV6 : ""}`);

@@ -5,6 +5,7 @@ import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { faulty, tapped } from "../kit/faults.ts";
 import { assertFreed } from "../kit/freed_port.ts";
+import { NO_IPV6 } from "../kit/ipv6.ts";
 import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
@@ -433,16 +434,6 @@ testOnce(
   NO_UNIX,
 );
 
-/** Why the machine has no IPv6 on its loopback, or nothing. */
-function noIpv6(): string {
-  try {
-    Deno.listen({ hostname: "::1", port: 0 }).close();
-    return "";
-  } catch {
-    return " (skipped: the loopback has no IPv6)";
-  }
-}
-
 testOnce(
   "one server speaks IPv4 and IPv6, under one limit and one shutdown",
   async () => {
@@ -463,5 +454,5 @@ testOnce(
     assertEquals((await stopped).closed, { drained: 2 });
   },
   60,
-  noIpv6(),
+  NO_IPV6,
 );
