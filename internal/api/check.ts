@@ -84,7 +84,7 @@ export function checkRate(name: string, value: number, off = "Infinity"): void {
  * may return anything, and a wrong number would spoil the counters of the whole server.
  */
 export function checkTransferred(call: "read" | "write", count: unknown, most: number): asserts count is number {
-  if (Number.isInteger(count) && count as number > 0 && count as number <= most) return;
+  if (typeof count === "number" && Number.isInteger(count) && count > 0 && count <= most) return;
   const allowed = `expected a whole number from 1 to ${most}${call === "read" ? ", or null at the end of input" : ""}`;
   throw new RangeError(`Cannot use what ${call} returned: ${allowed}, got ${show(count)}`);
 }

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertGreater } from "@std/assert";
 import { tooOld } from "../../cli/deno_version.ts";
 import { Subprocess } from "../kit/command.ts";
 
@@ -21,4 +21,24 @@ for (const [what, entry] of [["deno run", "mod.ts"], ["deno task, which runs set
     await Deno.remove(old);
     assertEquals([code, stdout, stderr], [1, "", "shouty: needs Deno 2.9.5 or newer, and this is 2.9.4\n"]);
   });
+}
+
+Deno.test("No module has a cast before a <, which Deno 2.2 and older cannot parse, and so not refuse with one line", async () => {
+  const found: string[] = [];
+  let count = 0;
+  for await (const path of modulesIn(`${import.meta.dirname}/../..`)) {
+    count++;
+    if (/ as \w+ <=? /.test(await Deno.readTextFile(path))) found.push(path);
+  }
+  assertGreater(count, 100, "The modules are read wrongly");
+  assertEquals(found, []);
+});
+
+/** The paths of the modules that the command may load. */
+async function* modulesIn(folder: string, depth = 0): AsyncGenerator<string> {
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    const path = `${folder}/${name}`;
+    if (!isDirectory && name.endsWith(".ts")) yield path;
+    if (isDirectory && (depth > 0 || /^(cli|internal|ops)$/.test(name))) yield* modulesIn(path, depth + 1);
+  }
 }
