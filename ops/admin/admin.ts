@@ -128,6 +128,7 @@ export interface Admin extends AsyncDisposable {
  * @throws {RangeError | TypeError} (As a rejection.) If an option is wrong, or a token is missing where one is needed;
  * nothing is bound then.
  * @throws {Deno.errors.AddrInUse} (As a rejection.) If the address is taken.
+ * @throws {Deno.errors.NotCapable} (As a rejection.) Without the permissions for the address, for which it never prompts.
  *
  * @example A server with an admin port
  * ```ts

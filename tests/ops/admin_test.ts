@@ -6,6 +6,7 @@ import { Readiness } from "../../ops/admin/readiness.ts";
 import type { Steered } from "../../ops/admin/steered.ts";
 import { ask, openPort, startAdmin } from "../kit/admin.ts";
 import { test } from "../kit/bounded.ts";
+import { HAS_SCRIPT, startInTerminal } from "../kit/command.ts";
 import { assertFreed } from "../kit/freed_port.ts";
 import { NO_IPV6 } from "../kit/ipv6.ts";
 
@@ -307,3 +308,35 @@ test("a drain with a spread that is longer than its timeout is refused, as the c
   const endless = await admin.ask("POST /drain", { body: '{"spread":99999,"drainTimeout":null,"delay":0}' });
   assertEquals(endless.status, 202);
 });
+
+test(
+  "an admin port asks for no permission on a terminal, where that would stop the server: it rejects",
+  async () => {
+    const folder = await Deno.makeTempDir();
+    const path = JSON.stringify(`${folder}/admin.sock`);
+    const script = `
+      import { serve } from "@x/shouty";
+      import { serveAdmin } from "@x/shouty/ops";
+      const server = serve({ hostname: "127.0.0.1", port: 0 });
+      await serveAdmin({ server, path: ${path} }).catch((error) => console.log("rejected:", error.message));
+      await server.shutdown();
+    `;
+    await Deno.writeTextFile(`${folder}/main.ts`, script);
+    const without = {
+      net: ["--allow-net=127.0.0.1", "--allow-read", "--allow-write"],
+      read: ["--allow-net", "--allow-write"],
+      write: ["--allow-net", "--allow-read"],
+    };
+    for (const [missing, flags] of Object.entries(without)) {
+      const args = ["run", "--config", "deno.json", ...flags, `${folder}/main.ts`];
+      await using process = startInTerminal(args);
+      const [, what, message] = await process.stdoutMatch(/(rejected:|Allow\?) (.*)/);
+      assertEquals(what, "rejected:", process.stdout);
+      assertMatch(message, new RegExp(`^Requires ${missing} access to ".*admin\\.sock"`));
+      await process.exitCode();
+    }
+    await Deno.remove(folder, { recursive: true });
+  },
+  60,
+  HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)",
+);

@@ -74,6 +74,7 @@ async function addressesOf(hostname: string): Promise<string[]> {
 
 async function bindUnix(server: Server, place: { path: string; mode: number }): Promise<Deno.Addr> {
   const { path } = place;
+  await permit({ name: "net", host: formatPlace(place) });
   for (const name of ["read", "write"] as const) await permit({ name, path });
   try {
     await listenUnix(server, place);
