@@ -61,6 +61,22 @@ test("a client that keeps its connection can ask again", async () => {
   }
 });
 
+test("a client that ends its side behind its request gets its answer, and behind anything else loses its connection", async () => {
+  await using admin = await startAdmin();
+  const ended = async (text: string) => {
+    using conn = await connectTo(admin.port.addr);
+    await conn.write(ENCODER.encode(text));
+    await conn.closeWrite();
+    return await readAll(conn);
+  };
+  const patch = 'PATCH /limits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{"maxConnections":7}';
+  const { status, body } = parse(await ended(patch));
+  assertEquals([status, JSON.parse(body).maxConnections], [200, 7]);
+  assertEquals(parse(await ended(READY)).status, 200);
+  assertEquals(await ended(""), "");
+  for (const cut of [READY, patch]) assertMatch(await ended(cut.slice(0, -3)), /^$|^HTTP\/1.1 400 /, cut);
+});
+
 test("silent clients, however many, keep nobody out: the one that is silent for longest makes room", async () => {
   await using admin = await startAdmin({ bounds: { connections: 4, ...PATIENT } });
   const silent: Deno.Conn[] = [];

@@ -69,6 +69,9 @@ export class Carrier {
       ...{ headersTimeout: headMs, requestTimeout: requestMs, maxHeaderSize: headBytes },
       connectionsCheckingInterval: Math.min(headMs, requestMs) / 5,
     });
+    // A client may end its side behind its request. Node.js documents no option for that: without it, a request whose
+    // body comes before that end is given up, and gets no answer.
+    Object.assign(server, { httpAllowHalfOpen: true });
     return new Carrier(server, answer, streams, clock, bounds);
   }
 
@@ -111,7 +114,14 @@ export class Carrier {
   #enter(socket: Socket): void {
     this.#sockets.set(socket, undefined);
     socket.once("close", () => this.#sockets.delete(socket));
+    socket.once("end", () => this.#sideEnded(socket));
     if (this.#sockets.size > this.#bounds.connections) this.#makeRoom(socket);
+  }
+
+  /** A client has ended its side. It may wait for an answer; but the rest of a request will not come, and streams end. */
+  #sideEnded(socket: Socket): void {
+    const state = this.#sockets.get(socket);
+    if (state === "stream" || state?.complete === false) socket.destroy();
   }
 
   /**
