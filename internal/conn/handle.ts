@@ -181,7 +181,10 @@ export class Handle<Data> implements Conn<Data> {
 
   write(data: string | Uint8Array): Promise<void> {
     const { writingEnded } = this.#core;
-    if (writingEnded !== undefined) return rejection(new ConnectionClosedError(writingEnded));
+    if (writingEnded !== undefined) {
+      const error = new ConnectionClosedError(writingEnded);
+      return this.#input?.refuse(error) ?? rejection(error);
+    }
     try {
       const bytes = typeof data === "string" ? encode(data, this.#cutter.framing.encoding) : checkData(data);
       this.#clocks.handlerActed();

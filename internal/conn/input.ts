@@ -182,7 +182,7 @@ export class Input {
       const ended = () => this.eof(`Cannot read ${count} bytes: the input has ended ${this.#endedAfter}`);
       return this.read({ take, begun: () => this.#begunBytes(boundary), mostBytes: () => count, ended }, options);
     } catch (error) {
-      return rejection(error);
+      return this.refuse(error);
     }
   }
 
@@ -201,7 +201,7 @@ export class Input {
       const [begun, ended] = [() => this.#begunBytes(boundary), () => input.size === 0 ? null : cut()];
       return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + longest, ended }, options);
     } catch (error) {
-      return rejection(error);
+      return this.refuse(error);
     }
   }
 
@@ -209,6 +209,12 @@ export class Input {
   #begunBytes(boundary: boolean): Begun | undefined {
     const { size } = this.reader.input;
     return boundary && size === 0 ? undefined : size;
+  }
+
+  /** Rejects what the handler asks for. It counts as a piece of input: a handler could go on asking for ever. */
+  refuse(error: unknown): Promise<never> {
+    const turn = this.reader.handled();
+    return turn === undefined ? rejection(error) : harmless(turn.then(() => rejection(error)));
   }
 
   /** Takes what has come, if there is enough of it, and nothing else is to be done first. */
@@ -319,7 +325,7 @@ export class Input {
    * @param body The body of which it is a part.
    */
   read<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
-    if (this.#refuses(body)) return rejection(busy());
+    if (this.#refuses(body)) return this.refuse(busy());
     if (this.#wanted === undefined && this.#queued === undefined) return this.#start(wanted, options, body);
     const queued: QueuedRead = {
       read: undefined,
@@ -341,11 +347,11 @@ export class Input {
       // What an earlier read has begun goes on, and so does its clock.
       options?.signal?.throwIfAborted();
     } catch (error) {
-      return rejection(error);
+      return this.refuse(error);
     }
     // If it has waited, a body may have been begun or cancelled meanwhile, or TLS.
     const isKept = this.#body !== body || this.#queued === RESERVED;
-    if (isKept) return rejection(wanted.abandoned?.() ? released() : busy());
+    if (isKept) return this.refuse(wanted.abandoned?.() ? released() : busy());
     this.#wanted = wanted;
     const { timeout, signal } = options ?? {};
     if (signal !== undefined) this.#listenTo(signal);

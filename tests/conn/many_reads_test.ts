@@ -35,6 +35,8 @@ function endless(): Listener & { bytes: number } {
   return peer;
 }
 
+const failure = (read: Promise<unknown>): Promise<unknown> => read.catch((error: unknown) => error);
+
 /** Small reads that never have to wait for a peer that always has more. */
 const READS: Readonly<Record<string, (conn: Conn) => Promise<unknown>>> = {
   "readExactly of no bytes": (conn) => conn.readExactly(0),
@@ -43,6 +45,13 @@ const READS: Readonly<Record<string, (conn: Conn) => Promise<unknown>>> = {
   "readUntil that passes its limit": (conn) => conn.readUntil("x", { maxBytes: 5 }).catch((error: LimitError) => error),
   "readStream of one byte": (conn) => new Response(conn.readStream(1)).bytes(),
   "readStream that is cancelled": (conn) => conn.readStream(2).cancel().then(() => conn.readExactly(0)),
+  "readLine with a signal that has aborted": (conn) => failure(conn.readLine({ signal: AbortSignal.abort() })),
+  "readExactly past its limit": (conn) => failure(conn.readExactly(6, { maxBytes: 5 })),
+  "readUntil of no delimiter": (conn) => failure(conn.readUntil("")),
+  "readLine while a body is being read": (conn) => {
+    const body = conn.readStream(1);
+    return failure(conn.readLine()).finally(() => body.cancel());
+  },
   "readLine with a timeout": (conn) => conn.readLine({ timeout: 60_000 }),
   "batches": (conn) => conn.batches.next(),
   "readable": async (conn) => {
@@ -68,6 +77,22 @@ for (const [what, read] of Object.entries(READS)) {
     assertLess(listener.bytes, ENOUGH_BYTES);
   });
 }
+
+testOnce("a handler that goes on writing after the end of its connection does not keep others waiting", async () => {
+  const begun = Promise.withResolvers<void>();
+  let [writes, stopped] = [0, false];
+  await using t = startConversations({}, async (conn) => {
+    conn.close();
+    begun.resolve();
+    while (!stopped && writes < 1_000_000) writes++, await failure(conn.write("x"));
+  });
+  using _client = await t.connect();
+  await begun.promise;
+  for (let left = 60; left > 0; left--) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+  stopped = true;
+  assertGreater(writes, 1);
+  assertLess(writes, 200_000);
+});
 
 testOnce(
   "a body of the largest count can be read in part and cancelled, and nothing behind it is a command",
