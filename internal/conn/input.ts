@@ -416,6 +416,9 @@ export class Input {
         await reader.more(this.#toSkip > 0 ? this.#skippedBytes : wanted.begun(this), wanted.mostBytes(this));
         this.#waited = true;
       }
+      // A handler could go on reading for ever.
+      const turn = reader.stopped ? reader.handled() : undefined;
+      if (turn !== undefined) await turn;
       return wanted.ended(this);
     } catch (error) {
       // A handler that awaits the read only later, or never, must not end the process when its peer leaves.

@@ -78,21 +78,35 @@ for (const [what, read] of Object.entries(READS)) {
   });
 }
 
-testOnce("a handler that goes on writing after the end of its connection does not keep others waiting", async () => {
-  const begun = Promise.withResolvers<void>();
-  let [writes, stopped] = [0, false];
-  await using t = startConversations({}, async (conn) => {
-    conn.close();
-    begun.resolve();
-    while (!stopped && writes < 1_000_000) writes++, await failure(conn.write("x"));
-  });
-  using _client = await t.connect();
-  await begun.promise;
-  for (let left = 60; left > 0; left--) await new Promise<void>((resolve) => setImmediate(() => resolve()));
-  stopped = true;
-  assertGreater(writes, 1);
-  assertLess(writes, 200_000);
-});
+/** What a handler may go on doing after the end of its connection. */
+const AFTER_THE_END: Readonly<Record<string, (conn: Conn) => Promise<unknown>>> = {
+  "readExactly": (conn) => conn.readExactly(5),
+  "readUntil": (conn) => conn.readUntil("x"),
+  "readLine": (conn) => conn.readLine(),
+  "batches": (conn) => conn.batches.next(),
+  "write": (conn) => conn.write("x"),
+};
+
+for (const [what, call] of Object.entries(AFTER_THE_END)) {
+  testOnce(
+    `a handler that goes on with ${what} after the end of its connection does not keep others waiting`,
+    async () => {
+      const begun = Promise.withResolvers<void>();
+      let [calls, stopped] = [0, false];
+      await using t = startConversations({}, async (conn) => {
+        conn.close();
+        begun.resolve();
+        while (!stopped && calls < 1_000_000) calls++, await failure(call(conn));
+      });
+      using _client = await t.connect();
+      await begun.promise;
+      for (let left = 60; left > 0; left--) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+      stopped = true;
+      assertGreater(calls, 1);
+      assertLess(calls, 200_000);
+    },
+  );
+}
 
 testOnce(
   "a body of the largest count can be read in part and cancelled, and nothing behind it is a command",
