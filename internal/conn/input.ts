@@ -408,7 +408,11 @@ export class Input {
           if (!wanted.abandoned?.()) this.#clocks.gave();
           return result;
         }
-        if (this.#ended(wanted.abandoned === undefined)) break;
+        if (this.#ended(wanted.abandoned === undefined)) {
+          // Timers run only in a turn if the handler goes on reading after the end, and its clock stands still then.
+          if (turn !== undefined && handlerAt !== undefined) this.#clocks.handlerIsDue(handlerAt);
+          break;
+        }
         if (this.#toldOf !== undefined) {
           await this.#waitUntilTold(this.#toldOf);
           continue;

@@ -264,6 +264,11 @@ export class ConnectionClocks implements Sleeper {
     return handlerAt;
   }
 
+  /** Expires the handler's clock if its time, which {@linkcode stopHandler} has returned, is up. */
+  handlerIsDue(at: number): void {
+    if (!this.#writing && !this.#leaving && at <= this.#now()) this.#owner.expire("handler-timeout");
+  }
+
   /** Whether the handler works, or reads a body, so that it comes to no line boundary. */
   get #atWork(): boolean {
     return this.#working || this.#waiting && typeof this.#begun === "number";

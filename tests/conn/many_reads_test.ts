@@ -108,6 +108,17 @@ for (const [what, call] of Object.entries(AFTER_THE_END)) {
   );
 }
 
+testOnce("halfCloseTimeout ends a connection whose handler goes on reading after the end of input", async () => {
+  let reads = 0;
+  await using t = startConversations({ halfCloseTimeout: 50 }, async (conn) => {
+    while (!conn.signal.aborted && reads < 10_000_000) reads++, await conn.readLine();
+  });
+  const client = await t.connect();
+  await client.closeWrite();
+  assertEquals((await t.closed()).reason, "handler-timeout");
+  assertLess(reads, 10_000_000);
+});
+
 testOnce(
   "a body of the largest count can be read in part and cancelled, and nothing behind it is a command",
   async () => {
