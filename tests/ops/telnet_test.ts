@@ -147,7 +147,7 @@ test("Options that a peer asks for once the server has ended its side get no ans
   assertEquals((await t.closed()).reason, "end");
 });
 
-test("A graceful close of a connection goes on reading, whatever options the peer asks for meanwhile", async () => {
+testOnce("A graceful close of a connection goes on reading, whatever options the peer asks for meanwhile", async () => {
   const { listener } = inMemory();
   await using _ = startConversations({ listener: withTelnet(listener) }, (conn) => conn.write("last\n"));
   const client = listener.connect();
