@@ -396,12 +396,13 @@ export class Input {
     const { reader } = this;
     let handlerAt = this.#begin(timeout, body);
     try {
-      while (!reader.stopped) {
+      for (;;) {
+        // Also if nothing more will come: a handler could go on reading for ever.
         const turn = reader.handled();
         if (turn !== undefined) await turn;
-        if (reader.pace !== undefined && wanted.isLine) await this.#pass();
+        if (reader.pace !== undefined && wanted.isLine && !reader.stopped) await this.#pass();
+        if (reader.stopped) return wanted.ended(this);
         if (this.#interruption !== undefined) throw this.#interruption.error;
-        if (reader.stopped) break;
         const result = this.#skipped() ? wanted.take(this) : undefined;
         if (result !== undefined) {
           handlerAt = undefined;
@@ -411,7 +412,7 @@ export class Input {
         if (this.#ended(wanted.abandoned === undefined)) {
           // Timers run only in a turn if the handler goes on reading after the end, and its clock stands still then.
           if (turn !== undefined && handlerAt !== undefined) this.#clocks.handlerIsDue(handlerAt);
-          break;
+          return wanted.ended(this);
         }
         if (this.#toldOf !== undefined) {
           await this.#waitUntilTold(this.#toldOf);
@@ -420,10 +421,6 @@ export class Input {
         await reader.more(this.#toSkip > 0 ? this.#skippedBytes : wanted.begun(this), wanted.mostBytes(this));
         this.#waited = true;
       }
-      // A handler could go on reading for ever.
-      const turn = reader.stopped ? reader.handled() : undefined;
-      if (turn !== undefined) await turn;
-      return wanted.ended(this);
     } catch (error) {
       // A handler that awaits the read only later, or never, must not end the process when its peer leaves.
       if (this.#reading !== undefined) harmless(this.#reading);
