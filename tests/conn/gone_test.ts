@@ -367,6 +367,24 @@ testOnce(
   },
 );
 
+testOnce("each read of what has come already restarts the clock of handlerTimeout", async () => {
+  const { listener, clock } = inMemory();
+  const options = { listener, clock, idleTimeout: Infinity, handlerTimeout: 1000 };
+  await using t = startConversations(options, async (conn) => {
+    const work = () => new Promise<void>((resolve) => clock.setTimer(resolve, 600));
+    for (let i = 0; i < 3; i++) await conn.readLine(), await work();
+    for (let i = 0; i < 3; i++) await conn.readExactly(2), await work();
+    for (let i = 0; i < 3; i++) await conn.readUntil("\n"), await work();
+    await conn.write("done\n");
+  });
+  const client = await t.admitted();
+  await client.write("x\n".repeat(9));
+  await clock.advance(9 * 600);
+  assertEquals(await client.readLine(), "done");
+  client.close();
+  assertEquals((await t.closed()).reason, "closed");
+});
+
 testOnce("maxAge ends a connection whose handler hangs, ten seconds later", async () => {
   for (const wayIn of ["line", "conversation"]) {
     const { t, clock } = startWaiting({ maxAge: 1000 }, wayIn);
