@@ -31,6 +31,19 @@ test("a read into the caller's own buffer takes what fits there; what does not f
     assertEquals((await again.read(new Uint8Array(100))).done, true);
   }));
 
+test("to cancel the stream of an empty body disturbs neither a read nor another body", async () => {
+  await using t = startConversations(inMemory(), async (conn) => {
+    const [empty, late] = [conn.readStream(0), conn.readStream(0)];
+    const line = conn.readLine();
+    await empty.cancel();
+    await conn.write(`${await line},`);
+    const body = new Response(conn.readStream(4)).text();
+    await late.cancel();
+    await conn.write(`${await body},${await conn.readLine()}`);
+  });
+  assertEquals(await t.talk("line\nbodynext\n"), "line,body,next");
+});
+
 test("a body is read into the caller's own buffer, and what is left of a cancelled one is skipped", () =>
   play("12345678line\n", async (conn) => {
     const reader = conn.readStream(8).getReader({ mode: "byob" });
