@@ -50,6 +50,19 @@ test("a read's timeout rejects it alone; what had come, and what comes later, is
     assertEquals([await client.readLine(), await endOf(t, client)], ["late", "closed"]);
   }));
 
+test("the timeout of a read that has got something is over: for the next read the idle clock runs", () =>
+  play({ idleTimeout: 1000 }, async (conn) => {
+    assertEquals(await conn.readLine({ timeout: 500 }), "one");
+    assertEquals([await conn.readLine(), conn.ending], [null, "idle"]);
+  }, async (client, clock, t) => {
+    await clock.advance(100);
+    await client.write("one\n");
+    await clock.advance(999);
+    assertEquals([...t.server.connections].map(({ ending }) => ending), [undefined]);
+    await clock.advance(1);
+    assertEquals(await endOf(t, client), "idle");
+  }));
+
 test("an aborted signal rejects a read with its reason, at once if it has aborted before; the connection goes on", () =>
   play({}, async (conn) => {
     const aborter = new AbortController();
