@@ -456,6 +456,19 @@ test("Outbox sends the first post of a turn at once, and the others of that turn
   await outbox.flush();
 });
 
+test("Outbox sends 64 KiB that were posted before the turn ends", async () => {
+  const kernel = new Kernel();
+  const outbox = outboxTo(kernel);
+  outbox.post("first");
+  await outbox.flush();
+  outbox.post("x".repeat(BLOCK_BYTES - 1));
+  assertEquals([kernel.calls, outbox.size], [1, BLOCK_BYTES - 1]);
+  outbox.post("x");
+  assertEquals(kernel.calls, 2);
+  await outbox.flush();
+  assertEquals(outbox.bytesOut, 5 + BLOCK_BYTES);
+});
+
 test("Outbox does not use up a turn's immediate write on a post during another write", async () => {
   const kernel = new Kernel();
   const outbox = outboxTo(kernel);
