@@ -3,7 +3,7 @@ import type { Conn, ServeOptions } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { numbered } from "../kit/replies.ts";
-import { inMemory, startConversations, type TestServer } from "../kit/server.ts";
+import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 /** Serves one client with a conversation, on a clock that only the test moves. */
 async function play(
@@ -96,4 +96,18 @@ test("limits on rates that are set, changed and taken back hold from the next re
     assertGreaterOrEqual(times[4], 1990);
     assertEquals(times.slice(5), Array(5).fill(times[4]));
   });
+});
+
+test("a line that waits for its turn at a rate is not handled once its connection has ended", async () => {
+  const { listener, clock } = inMemory();
+  const handled: string[] = [];
+  await using t = startServer({ listener, clock, maxLinesPerSecond: 1 }, (line) => void handled.push(line));
+  const client = await t.admitted();
+  await client.write("one\ntwo\nthree\n");
+  await clock.advance(0);
+  const stopped = t.server.shutdown({ drainTimeout: 100 });
+  await clock.advance(100);
+  assertEquals((await stopped).closed, { "drain-timeout": 1 });
+  await clock.advance(5000);
+  assertEquals(handled, ["one"]);
 });
