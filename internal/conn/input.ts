@@ -192,14 +192,13 @@ export class Input {
       if (this.#refuses()) throw busy();
       const { maxBytes, boundary, keepDelimiter } = checkBytesOptions("readUntil", options);
       const wanted = delimitersOf(delimiter, this.cutter.framing.encoding);
-      const longest = Math.max(...wanted.map(({ length }) => length));
       const { input } = this.reader;
-      const take = () => this.#takeUntil(wanted, longest, maxBytes, keepDelimiter);
+      const take = () => this.#takeUntil(wanted, maxBytes, keepDelimiter);
       const atHand = this.#takeAtOnce(options, take);
       if (atHand !== undefined) return Promise.resolve(atHand);
       const cut = () => this.eof(`Cannot read up to the delimiter: the input has ended ${this.#endedAfter}`);
       const [begun, ended] = [() => this.#begunBytes(boundary), () => input.size === 0 ? null : cut()];
-      return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + longest, ended }, options);
+      return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + longest(wanted), ended }, options);
     } catch (error) {
       return this.refuse(error);
     }
@@ -231,12 +230,12 @@ export class Input {
     }
   }
 
-  #takeUntil(delimiters: Uint8Array[], longest: number, maxBytes: number, keeps: boolean): Bytes | undefined {
+  #takeUntil(delimiters: Uint8Array[], maxBytes: number, keeps: boolean): Bytes | undefined {
     const { input } = this.reader;
     const { bytes, start, searched, end } = input;
     const found = firstToEnd(bytes, delimiters, searched, end);
-    input.searched = Math.max(start, end - longest + 1);
-    const length = (found?.at ?? input.searched) - start;
+    input.searched = found?.at ?? Math.max(start, end - longest(delimiters) + 1);
+    const length = input.searched - start;
     if (length > maxBytes) throw this.#tooLong(maxBytes);
     if (found === undefined) return undefined;
     const data = input.take(keeps ? length + found.length : length);
@@ -535,6 +534,8 @@ const sources = new WeakMap<Error, Input>();
 export function sourceOf(error: unknown): Input | undefined {
   return error instanceof Error ? sources.get(error) : undefined;
 }
+
+const longest = (delimiters: Uint8Array[]) => delimiters.reduce((most, { length }) => Math.max(most, length), 0);
 
 const released = () => new Deno.errors.Interrupted("The stream's reader was released");
 
