@@ -70,9 +70,10 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
         if (!this.#closed) return { value, done: false };
         // The acceptor was closed during `accept`, so this connection has no owner.
         closeQuietly(value);
-      } catch (error) {
+      } catch (cause) {
         if (this.#closed) break;
-        if (error instanceof Deno.errors.BadResource) throw error;
+        if (cause instanceof Deno.errors.BadResource) throw cause;
+        const error = isEarlyReset(cause) ? new Deno.errors.NotConnected(cause.message, { cause }) : cause;
         const retryMs = this.#backoff.next(error);
         this.#hooks.acceptFailed(error, retryMs);
         if (retryMs > 0) await this.#wait(retryMs);
@@ -298,6 +299,14 @@ export class Backoff {
     this.#delay = FIRST_MS;
     this.#failures = 0;
   }
+}
+
+/**
+ * Whether an error is that of Deno's sockets on macOS for a client that reset its connection before it was accepted: there,
+ * the kernel refuses to tell the address of such a peer.
+ */
+function isEarlyReset(error: unknown): error is TypeError {
+  return Deno.build.os === "darwin" && error instanceof TypeError && "code" in error && error.code === "EINVAL";
 }
 
 /** Whether an error of `accept` means that a client reset its connection before it was accepted. */

@@ -34,6 +34,21 @@ test("clients that reset before they are accepted neither stop nor slow down acc
   assertEquals(await early.readLine(), "AND SERVING");
 });
 
+testOnce(
+  "an argument that the kernel calls invalid is a client's early reset on macOS, and an error elsewhere",
+  async () => {
+    const invalid = Object.assign(new TypeError("Invalid argument (os error 22)"), { code: "EINVAL" });
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener: faulty(listener, { accepts: [invalid] }), clock });
+    await clock.advance(5);
+    using client = listener.connect();
+    await client.write("hello\n");
+    assertEquals(await client.readLine(), "HELLO");
+    const counts = Deno.build.os === "darwin" ? [1, 0] : [0, 1];
+    assertEquals([t.stats.gone, t.all("accept-error").length], counts);
+  },
+);
+
 testOnce("a rejected client that stays is closed after two seconds", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock, maxConnections: 1 });
