@@ -503,6 +503,7 @@ export class Input {
     const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
     if (breach === undefined && !reader.over) return false;
     reader.end(breach ?? (reader.peerEnded ? "end" : undefined));
+    this.#clocks.toldEnd();
     this.#owner.inputEnded(breach, atOnce);
     return true;
   }

@@ -60,6 +60,8 @@ export class ConnectionClocks implements Sleeper {
   #silent = true;
   #halfClosed = false;
   #working = false;
+  /** Whether the handler knows that there is no more input. */
+  #knowsEnd = false;
   #handlerAt = Infinity;
   #readAheadAt = Infinity;
   /** Whether a block is being written, also if the write clock is off. */
@@ -269,9 +271,17 @@ export class ConnectionClocks implements Sleeper {
     if (!this.#writing && !this.#leaving && at <= this.#now()) this.#owner.expire("handler-timeout");
   }
 
-  /** Whether the handler works, or reads a body, so that it comes to no line boundary. */
+  /** A read has told the handler that there is no more input. */
+  toldEnd(): void {
+    this.#knowsEnd = true;
+  }
+
+  /**
+   * Whether the handler works, or reads a body, so that it comes to no line boundary. Once it knows of the end of input,
+   * it works also while another read waits for its turn.
+   */
   get #atWork(): boolean {
-    return this.#working || this.#waiting && typeof this.#begun === "number";
+    return this.#working || this.#knowsEnd || this.#waiting && typeof this.#begun === "number";
   }
 
   #startHandler(): void {

@@ -5,6 +5,7 @@ import { setImmediate } from "node:timers";
 import { type Conn, LimitError, type Listener, type Transport } from "@x/shouty";
 import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
+import { restlessClock } from "../kit/restless_clock.ts";
 import { startConversations } from "../kit/server.ts";
 
 /** How much an endless peer sends in all, so that a failing test ends. */
@@ -118,6 +119,27 @@ testOnce("halfCloseTimeout ends a connection whose handler goes on reading after
   assertEquals((await t.closed()).reason, "handler-timeout");
   assertLess(reads, 10_000_000);
 });
+
+testOnce(
+  "maxAge ends a connection whose handler goes on reading after the end of input, ten seconds later",
+  async () => {
+    const clock = restlessClock();
+    let reads = 0;
+    await using t = startConversations({ clock, maxAge: 1000, idleTimeout: Infinity }, async (conn) => {
+      while (!conn.signal.aborted && reads < 10_000_000) reads++, await conn.readLine();
+    });
+    await t.admitted();
+    clock.pass(1100);
+    const ended = () => [...t.server.connections].every(({ ending }) => ending === "max-age");
+    while (!ended()) await turn();
+    clock.pass(9999);
+    await turn();
+    assertEquals(t.all("closed"), []);
+    clock.pass(1);
+    assertEquals((await t.closed()).reason, "max-age");
+    assertLess(reads, 10_000_000);
+  },
+);
 
 testOnce(
   "a body of the largest count can be read in part and cancelled, and nothing behind it is a command",

@@ -1,5 +1,5 @@
 import { assertEquals, assertLess, assertMatch, assertThrows } from "@std/assert";
-import type { Clock, Listener, Transport } from "@x/shouty";
+import type { Listener, Transport } from "@x/shouty";
 import { listenTls, listenUnix, withTelnet } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../../ops/telnet/filter.ts";
@@ -8,6 +8,7 @@ import { test, testOnce } from "../kit/bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "../kit/command.ts";
 import { tapped } from "../kit/faults.ts";
 import { missingProgram } from "../kit/foreign.ts";
+import { restlessClock } from "../kit/restless_clock.ts";
 import { inMemory, listenLoopback, startConversations, startServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 
@@ -215,24 +216,6 @@ testOnce("A refusal that cannot leave yet waits once, however many bytes come af
   assertLess(microtasks, 100);
   transport.close();
 });
-
-/** A clock that moves at once. A FakeClock waits for a quiet moment first, which some peers leave to nobody. */
-function restlessClock(): Clock & { pass(ms: number): void } {
-  const timers = new Set<{ at: number; callback: () => void }>();
-  let time = 0;
-  return {
-    now: () => time,
-    setTimer(callback, delay) {
-      const timer = { at: time + delay, callback };
-      timers.add(timer);
-      return () => void timers.delete(timer);
-    },
-    pass(ms) {
-      time += ms;
-      for (const timer of timers) if (timer.at <= time && timers.delete(timer)) timer.callback();
-    },
-  };
-}
 
 test("A peer that sends nothing but commands has others go on, and its time runs out", async () => {
   const clock = restlessClock();
