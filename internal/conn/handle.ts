@@ -6,7 +6,7 @@
 
 import { checkCloseOptions, checkString, checkTimeout } from "../api/check.ts";
 import type { ConnOptions } from "../api/conn_options.ts";
-import { ConnectionClosedError, harmless, rejection, showAs } from "../api/errors.ts";
+import { ConnectionClosedError, harmless, showAs } from "../api/errors.ts";
 import type { ClosedEvent } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
 import type {
@@ -25,6 +25,7 @@ import { checkData, encode } from "../lines/text.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Input } from "./input.ts";
 import type { Outbox } from "../io/outbox.ts";
+import type { Reader } from "../io/reader.ts";
 import { Batches, bodyOf, Lines, readableOf } from "./streams.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -52,6 +53,8 @@ export interface Core {
 /** The parts of a connection that its handle uses. */
 export interface HandleParts {
   readonly transport: Transport;
+  /** Rejects what the handler may not do. */
+  readonly reader: Pick<Reader, "refuse">;
   /** Where writes go. */
   readonly outbox: Outbox;
   /** Told that the handler has written. */
@@ -162,7 +165,7 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   #refuse(name: string): Promise<never> {
-    return rejection(notInLineHandler(name));
+    return this.#parts.reader.refuse(notInLineHandler(name));
   }
 
   readStream(count: number): ReadableStream<Bytes> {
@@ -180,10 +183,9 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   write(data: string | Uint8Array): Promise<void> {
-    const { writingEnded } = this.#core;
-    if (writingEnded !== undefined) {
-      const error = new ConnectionClosedError(writingEnded);
-      return this.#input?.refuse(error) ?? rejection(error);
+    const reason = this.#core.writingEnded ?? this.#outbox.closed;
+    if (reason !== undefined || this.#outbox.ending) {
+      return this.#parts.reader.refuse(new ConnectionClosedError(reason));
     }
     try {
       const bytes = typeof data === "string" ? encode(data, this.#cutter.framing.encoding) : checkData(data);
@@ -191,7 +193,7 @@ export class Handle<Data> implements Conn<Data> {
       if (this.#input?.takeAnswersLast()) this.#outbox.writeNextAtOnce();
       return this.#outbox.write(bytes);
     } catch (error) {
-      return rejection(error);
+      return this.#parts.reader.refuse(error);
     }
   }
 

@@ -6,7 +6,7 @@
 
 import { delimitersOf } from "../api/framing.ts";
 import { checkBytesOptions, checkCount, checkReadOptions } from "../api/check.ts";
-import { harmless, LimitError, rejection } from "../api/errors.ts";
+import { harmless, LimitError } from "../api/errors.ts";
 import type { Delimiter, ReadBytesOptions, ReadOptions, ReadUntilOptions } from "../api/handlers.ts";
 import { firstToEnd } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
@@ -182,7 +182,7 @@ export class Input {
       const ended = () => this.eof(`Cannot read ${count} bytes: the input has ended ${this.#endedAfter}`);
       return this.read({ take, begun: () => this.#begunBytes(boundary), mostBytes: () => count, ended }, options);
     } catch (error) {
-      return this.refuse(error);
+      return this.reader.refuse(error);
     }
   }
 
@@ -200,7 +200,7 @@ export class Input {
       const [begun, ended] = [() => this.#begunBytes(boundary), () => input.size === 0 ? null : cut()];
       return this.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + longest(wanted), ended }, options);
     } catch (error) {
-      return this.refuse(error);
+      return this.reader.refuse(error);
     }
   }
 
@@ -208,12 +208,6 @@ export class Input {
   #begunBytes(boundary: boolean): Begun | undefined {
     const { size } = this.reader.input;
     return boundary && size === 0 ? undefined : size;
-  }
-
-  /** Rejects what the handler asks for. It counts as a piece of input: a handler could go on asking for ever. */
-  refuse(error: unknown): Promise<never> {
-    const turn = this.reader.handled();
-    return turn === undefined ? rejection(error) : harmless(turn.then(() => rejection(error)));
   }
 
   /** Takes what has come, if there is enough of it, and nothing else is to be done first. */
@@ -324,7 +318,7 @@ export class Input {
    * @param body The body of which it is a part.
    */
   read<T>(wanted: Wanted<T>, options?: ReadOptions, body?: Body): Promise<T> {
-    if (this.#refuses(body)) return this.refuse(busy());
+    if (this.#refuses(body)) return this.reader.refuse(busy());
     if (this.#wanted === undefined && this.#queued === undefined) return this.#start(wanted, options, body);
     const queued: QueuedRead = {
       read: undefined,
@@ -346,11 +340,11 @@ export class Input {
       // What an earlier read has begun goes on, and so does its clock.
       options?.signal?.throwIfAborted();
     } catch (error) {
-      return this.refuse(error);
+      return this.reader.refuse(error);
     }
     // If it has waited, a body may have been begun or cancelled meanwhile, or TLS.
     const isKept = this.#body !== body || this.#queued === RESERVED;
-    if (isKept) return this.refuse(wanted.abandoned?.() ? released() : busy());
+    if (isKept) return this.reader.refuse(wanted.abandoned?.() ? released() : busy());
     this.#wanted = wanted;
     const { timeout, signal } = options ?? {};
     if (signal !== undefined) this.#listenTo(signal);

@@ -10,7 +10,7 @@ import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Begun } from "../time/expiry.ts";
 import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
-import { ignoreErrors } from "../api/errors.ts";
+import { harmless, ignoreErrors, rejection } from "../api/errors.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
 import { isBreach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
@@ -303,6 +303,12 @@ export class Reader {
     if (--this.#linesLeft > 0) return undefined;
     this.#linesLeft = SHARE_LINES;
     return TURNS.take(TURN_BYTES);
+  }
+
+  /** Rejects what the handler asks for. It counts as a piece of input: a handler could go on asking for ever. */
+  refuse(error: unknown): Promise<never> {
+    const turn = this.handled();
+    return turn === undefined ? rejection(error) : harmless(turn.then(() => rejection(error)));
   }
 
   #want(): void {

@@ -6,7 +6,7 @@ import { type Conn, LimitError, type Listener, type Transport } from "@x/shouty"
 import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { restlessClock } from "../kit/restless_clock.ts";
-import { startConversations } from "../kit/server.ts";
+import { startConversations, startServer } from "../kit/server.ts";
 
 /** How much an endless peer sends in all, so that a failing test ends. */
 const ENOUGH_BYTES = 8 * 1024 * 1024;
@@ -140,6 +140,36 @@ testOnce(
     assertLess(reads, 10_000_000);
   },
 );
+
+/** What a line handler may go on trying although it is refused. */
+const REFUSED: Readonly<Record<string, (conn: Conn<unknown>) => Promise<unknown>>> = {
+  "readLine": (conn) => conn.readLine(),
+  "readExactly": (conn) => conn.readExactly(1),
+  "readUntil": (conn) => conn.readUntil("x"),
+  "write": (conn) => conn.write("x"),
+  "write of no text": (conn) => conn.write(5 as never),
+};
+
+for (const [what, call] of Object.entries(REFUSED)) {
+  testOnce(`a line handler that goes on with ${what} after it is refused does not keep others waiting`, async () => {
+    const begun = Promise.withResolvers<void>();
+    let [calls, stopped] = [0, false];
+    await using t = startServer({}, async (_, conn) => {
+      conn.write("last\n");
+      await conn.closeWrite();
+      begun.resolve();
+      while (!stopped && calls < 1_000_000) calls++, await failure(call(conn));
+      return undefined;
+    });
+    const client = await t.connect();
+    await client.write("hello\n");
+    await begun.promise;
+    for (let left = 60; left > 0; left--) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+    stopped = true;
+    assertGreater(calls, 1);
+    assertLess(calls, 200_000);
+  });
+}
 
 testOnce(
   "a body of the largest count can be read in part and cancelled, and nothing behind it is a command",
