@@ -47,9 +47,10 @@ async function readFirst(conn: Conn): Promise<string | null> {
   }
 }
 
-/** Reads the rest of a message with octet counting, `LENGTH SPACE MESSAGE`. */
-async function readCounted(conn: Conn, first: string): Promise<string> {
-  const length = await readLength(conn, " ", first) ?? 0;
+/** Reads the rest of a message with octet counting, `LENGTH SPACE MESSAGE`; null if the input has ended before it. */
+async function readCounted(conn: Conn, first: string): Promise<string | null> {
+  const length = await readLength(conn, " ", first);
+  if (length === null) return null;
   const bytes = await conn.readExactly(Math.min(length, MAX_BYTES));
   // What a cancelled stream has not handed out is skipped before the next read.
   if (length > MAX_BYTES) await conn.readStream(length - MAX_BYTES).cancel();

@@ -13,6 +13,15 @@ test("syslog tells octet counting and LF apart for each message of a connection"
   assertEquals(printed, ["<13>One", "<13>Two#012line", "X<13>Three", "<13>Four", "<13>Four", "<13>Five"]);
 });
 
+test("syslog prints nothing of a message with octet counting that is cut off", async () => {
+  for (const cut of ["7", "7 <13>", "12"]) {
+    const { t, printed } = start();
+    await using _t = t;
+    await t.talk(`7 <13>One${cut}`);
+    assertEquals(printed, ["<13>One"], cut);
+  }
+});
+
 testOnce("syslog finds out that a sender ends its messages with NUL", async () => {
   const memory = inMemory();
   const { t, printed } = start(memory);
