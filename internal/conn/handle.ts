@@ -198,7 +198,7 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   flushed(): Promise<void> {
-    return harmless(this.#outbox.flushed());
+    return harmless(this.#outbox.flushed().catch((error) => this.#parts.reader.refuse(error)));
   }
 
   closeWrite(): Promise<void> {
@@ -242,7 +242,7 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   startTls(credentials: TlsCredentialsHandle): Promise<TlsInfo> {
-    return harmless(this.#parts.startTls(credentials));
+    return harmless(this.#parts.startTls(credentials).catch((error) => this.#parts.reader.refuse(error)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -86,6 +86,8 @@ const AFTER_THE_END: Readonly<Record<string, (conn: Conn) => Promise<unknown>>> 
   "readLine": (conn) => conn.readLine(),
   "batches": (conn) => conn.batches.next(),
   "write": (conn) => conn.write("x"),
+  "flushed": (conn) => conn.flushed(),
+  "startTls": (conn) => conn.startTls({} as never),
 };
 
 for (const [what, call] of Object.entries(AFTER_THE_END)) {
@@ -148,6 +150,8 @@ const REFUSED: Readonly<Record<string, (conn: Conn<unknown>) => Promise<unknown>
   "readUntil": (conn) => conn.readUntil("x"),
   "write": (conn) => conn.write("x"),
   "write of no text": (conn) => conn.write(5 as never),
+  "flushed": (conn) => conn.flushed(),
+  "startTls": (conn) => conn.startTls({} as never),
 };
 
 for (const [what, call] of Object.entries(REFUSED)) {
