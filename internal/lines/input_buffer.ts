@@ -214,12 +214,32 @@ export function indexOfBytes(bytes: Uint8Array, wanted: Uint8Array, from: number
 }
 
 /**
+ * Size in bytes of the part in which several byte sequences are looked for first. One that is rare would otherwise be
+ * looked for in all that has come, again and again, while another one ends each of many short messages.
+ */
+const FIRST_PART_BYTES = 1024;
+
+/**
  * Finds the first of several byte sequences to end in [from, end); of two that end together, the longer one. So what is
  * found does not depend on how many bytes have come behind it.
  *
  * @returns Where it begins, and its length; undefined if there is none.
  */
 export function firstToEnd(
+  bytes: Uint8Array,
+  wanted: readonly Uint8Array[],
+  from: number,
+  end: number,
+): { at: number; length: number } | undefined {
+  if (wanted.length === 1) return firstIn(bytes, wanted, from, end);
+  for (let size = FIRST_PART_BYTES;; size *= 4) {
+    const until = Math.min(from + size, end);
+    const found = firstIn(bytes.subarray(0, until), wanted, from, until);
+    if (found !== undefined || until === end) return found;
+  }
+}
+
+function firstIn(
   bytes: Uint8Array,
   wanted: readonly Uint8Array[],
   from: number,
