@@ -5,11 +5,11 @@
  */
 
 /**
- * Returns a port on which nobody listens, at no address.
+ * Returns a port on which no program listens, at any address.
  *
  * It is below those that the system gives to clients and to listeners on port 0. One of those could be taken by any
  * connection before the program listens, or while it is being started again; as long as that connection lives, and a
- * minute longer, nobody can listen there.
+ * minute longer, no program can listen there.
  */
 export function freePort(): number {
   for (;;) {

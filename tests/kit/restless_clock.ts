@@ -6,7 +6,7 @@
 
 import type { Clock } from "@x/shouty";
 
-/** A clock that moves at once. A FakeClock waits for a quiet moment first, which some peers and handlers leave to nobody. */
+/** A clock that moves at once. A FakeClock waits first until nothing is left to do, which some peers and handlers never allow. */
 export function restlessClock(): Clock & { pass(ms: number): void } {
   const timers = new Set<{ at: number; callback: () => void }>();
   let time = 0;
