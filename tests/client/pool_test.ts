@@ -495,3 +495,25 @@ testOnce("what dial returns has to be a transport", async () => {
   assertEquals(events.map((event) => event.type === "connect-error" && (event.error as Error).message), [message]);
   await pool.shutdown();
 });
+
+testOnce(
+  "a shutdown of a pool ends a read with which a message begins, once those that have begun have come",
+  async () => {
+    const [listener, clock] = [new MemoryListener(), new FakeClock()];
+    const got: string[] = [];
+    const pool = connectPool({ dial: () => listener.dial(), clock }, async (conn) => {
+      for (let message; (message = await conn.readUntil(";", { boundary: true })) !== null;) {
+        got.push(new TextDecoder().decode(message));
+      }
+    });
+    const peer = new TestClient(await listener.accept());
+    await peer.write("one;two;thr");
+    await clock.advance(0);
+    const stopped = pool.shutdown({ drain: "finish" });
+    await clock.advance(0);
+    await peer.write("ee;");
+    assertEquals(await peer.readAll(), "");
+    peer.close();
+    assertEquals([(await stopped).closed, got], [{ drained: 1 }, ["one", "two", "three"]]);
+  },
+);
