@@ -433,7 +433,7 @@ export class Input {
     }
   }
 
-  /** Returns when the handler's clock would expire: a read that gives nothing once the peer has ended does not change it. */
+  /** Returns when the handler's clock would expire: a read that gives nothing once reading is over does not change it. */
   #begin(timeout: number | undefined, body?: Body): number | undefined {
     // What an interrupted read has begun goes on, and so does its clock.
     if (this.#interruption === undefined && (body === undefined || body.left === body.count)) this.#clocks.begin();
@@ -441,7 +441,7 @@ export class Input {
     const handlerAt = this.#clocks.stopHandler();
     this.#timeout = timeout;
     if (timeout !== undefined) this.#clocks.limitRead(timeout);
-    return this.reader.peerEnded ? handlerAt : undefined;
+    return this.reader.over ? handlerAt : undefined;
   }
 
   #settle(timeout: number | undefined, handlerAt: number | undefined): void {

@@ -2,7 +2,8 @@ import { assertEquals, assertGreater, assertLess, assertRejects } from "@std/ass
 import { once } from "node:events";
 import { createConnection } from "node:net";
 import { setImmediate } from "node:timers";
-import { type Conn, LimitError, type Listener, type Transport } from "@x/shouty";
+import { type Conn, type ConnOptions, LimitError, type Listener, type Server, type Transport } from "@x/shouty";
+import type { TestClient } from "@x/shouty/testing";
 import { turn } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { restlessClock } from "../kit/restless_clock.ts";
@@ -111,16 +112,32 @@ for (const [what, call] of Object.entries(AFTER_THE_END)) {
   );
 }
 
-testOnce("halfCloseTimeout ends a connection whose handler goes on reading after the end of input", async () => {
-  let reads = 0;
-  await using t = startConversations({ halfCloseTimeout: 50 }, async (conn) => {
-    while (!conn.signal.aborted && reads < 10_000_000) reads++, await conn.readLine();
+/** What ends the input, and the limit that a handler passes which goes on reading. */
+const ENDS_OF_INPUT: Readonly<
+  Record<string, [ConnOptions, (client: TestClient, server: Server<unknown>) => Promise<unknown> | undefined]>
+> = {
+  "halfCloseTimeout ends a connection": [{ halfCloseTimeout: 50 }, (client) => client.closeWrite()],
+  "handlerTimeout ends a connection with maxLines": [
+    { handlerTimeout: 50, maxLines: 1 },
+    (client) => client.write("one\n"),
+  ],
+  "handlerTimeout ends a draining connection": [
+    { handlerTimeout: 50 },
+    (_, server) => void server.shutdown({ drain: "finish", drainTimeout: 60_000 }),
+  ],
+};
+
+for (const [what, [limits, end]] of Object.entries(ENDS_OF_INPUT)) {
+  testOnce(`${what} whose handler goes on reading after the end of input`, async () => {
+    let reads = 0;
+    await using t = startConversations(limits, async (conn) => {
+      while (!conn.signal.aborted && reads < 10_000_000) reads++, await conn.readLine();
+    });
+    await end(await t.admitted(), t.server);
+    assertEquals((await t.closed()).reason, "handler-timeout");
+    assertLess(reads, 10_000_000);
   });
-  const client = await t.connect();
-  await client.closeWrite();
-  assertEquals((await t.closed()).reason, "handler-timeout");
-  assertLess(reads, 10_000_000);
-});
+}
 
 testOnce(
   "maxAge ends a connection whose handler goes on reading after the end of input, ten seconds later",
