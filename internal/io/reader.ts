@@ -85,9 +85,7 @@ export class Reader {
    * handshake.
    */
   pinned = false;
-  /** Whether reading is over; input that has come may still be handed out. */
-  over = false;
-  /** Whether handing out input is over, too. */
+  /** Whether nothing more is read, and what has come is not handed out either. */
   stopped = false;
   /** Why the input ended; undefined while there may be more, and if `stop` ended it. */
   endReason: EndReason | undefined;
@@ -142,6 +140,11 @@ export class Reader {
     this.pace = Pace.isSet(limits) ? new Pace(limits, clock) : undefined;
   }
 
+  /** Whether reading is over; input that has come may still be handed out. */
+  get over(): boolean {
+    return this.stopped || this.peerEnded || this.endReason !== undefined;
+  }
+
   /**
    * Ends the input at the next line boundary at which the handler has got everything that the peer has sent.
    *
@@ -151,7 +154,6 @@ export class Reader {
    */
   finish(reason: FinishReason, socketsTurn: () => Promise<void>, atBoundary: () => void): void {
     this.#finishing ??= new Finishing(reason, this, socketsTurn, () => {
-      this.over = true;
       this.endReason ??= this.input.overLimit ? "byte-limit" : reason;
       this.pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
@@ -162,7 +164,7 @@ export class Reader {
 
   /** Ends reading, and hands out nothing more. */
   stop(): void {
-    this.stopped = this.over = true;
+    this.stopped = true;
     this.pace?.stop();
     this.#wake();
   }
@@ -171,10 +173,8 @@ export class Reader {
    * Ends the input for good: there is no more to hand out. What is wrong with the rest of an input that has ended
    * already, such as a last line without its end, is the reason from then on.
    */
-  end(reason: EndReason | undefined): void {
-    if (reason !== undefined && isBreach(reason)) this.endReason = reason;
-    else this.endReason ??= reason;
-    this.over = true;
+  end(reason: EndReason): void {
+    if (this.endReason === undefined || isBreach(reason)) this.endReason = reason;
   }
 
   /** Ends reading, and frees the memory of the input. */
@@ -194,7 +194,7 @@ export class Reader {
   async readAhead(): Promise<void> {
     this.unasked = !this.keepsInput;
     if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
-    while (!this.waiting && !this.over && !this.peerEnded && !this.pinned && this.input.hasRoom) {
+    while (!this.waiting && !this.over && !this.pinned && this.input.hasRoom) {
       if (this.#memory.budget.tight && this.input.size > 0) {
         this.#clocks.readAheadLater();
         break;
@@ -330,7 +330,7 @@ export class Reader {
   }
 
   #readNow(waiter: Waiter): void {
-    const read = this.over ? undefined : this.#wait();
+    const read = this.#wait();
     if (read === undefined) return waiter.resolve();
     waiter.read = read;
     // A read that was interrupted is still outstanding, and has its callbacks: more of them would be kept with it.
@@ -422,7 +422,7 @@ export class Reader {
   #waitFor({ begun, mostBytes }: Answerer): Promise<number | null> | undefined {
     this.begun = begun;
     this.#mostBytes = mostBytes;
-    return this.over ? undefined : this.#wait();
+    return this.#wait();
   }
 
   /** Whether what has come has to wait for memory for replies; the mere end of input needs none. */
@@ -450,6 +450,7 @@ export class Reader {
 
   /** Starts waiting for the peer, with the outstanding read or a new one; undefined if there can be none. */
   #wait(): Promise<number | null> | undefined {
+    if (this.over) return undefined;
     try {
       const read = this.outstanding ?? this.#startRead();
       if (read === undefined) return undefined;
@@ -505,7 +506,7 @@ export class Reader {
     if (count !== null) checkTransferred("read", count, this.input.spaceBytes);
     this.outstanding = undefined;
     if (count === null) {
-      this.peerEnded = this.over = true;
+      this.peerEnded = true;
       return this.#clocks.halfClose();
     }
     this.byteCount += count;
