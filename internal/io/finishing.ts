@@ -53,13 +53,12 @@ export class Finishing {
   #byteCount = -1;
   #boundaries = 0;
   #watching = false;
-  #over = false;
 
   /**
    * @param reason Why the input is ended.
    * @param source The reader.
    * @param socketsTurn Settles when the kernel has been asked about every socket.
-   * @param done Called once, at the boundary.
+   * @param done Called once, at the boundary; it ends reading.
    */
   constructor(
     reason: FinishReason,
@@ -94,11 +93,11 @@ export class Finishing {
     if (boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
-    while (this.#atBoundary && !source.over && !this.#over) {
+    while (this.#atBoundary && !source.over) {
       const { byteCount } = source;
       await this.#socketsTurn();
       // The connection may have ended meanwhile, for another reason.
-      if (this.#atBoundary && !source.over && source.byteCount === byteCount) this.#finish();
+      if (this.#atBoundary && source.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
   }
@@ -109,8 +108,6 @@ export class Finishing {
   }
 
   #finish(): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#done();
+    if (!this.#source.over) this.#done();
   }
 }
