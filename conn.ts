@@ -124,9 +124,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** The handler has settled, or there is no more input for it to answer. */
   handlerSettled(): void {
     this.#handled = undefined;
-    // In an open connection, only `close` stops the reader.
-    const { stopped, endReason } = this.#parts.reader;
-    const reason = stopped ? "closed" : endReason ?? this.#end.finishReason ?? "closed";
+    const { closing, finishReason } = this.#end;
+    const reason = closing ? "closed" : this.#parts.reader.endReason ?? finishReason ?? "closed";
     if (isBreach(reason)) this.#stop(reason);
     this.#leave(reason);
   }
