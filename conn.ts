@@ -104,7 +104,14 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Totals, times, and what the connection waits for. */
   stats(): ConnStats {
-    return this.#parts.stats(this.#phase, this.#since, this.#ending?.word);
+    const { idleMs, waitsFor } = this.#parts.clocks;
+    const detail = this.#ending?.word;
+    const state = { ageMs: this.#ageMs, idleMs, phase: this.#phase, waitsFor };
+    return { ...this.totals, ...state, ...(detail !== undefined && { detail }) };
+  }
+
+  get #ageMs(): number {
+    return this.#host.clock.now() - this.#since;
   }
 
   ref(): void {
@@ -271,8 +278,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#parts.outbox.close(this.#end.reason!, true);
     this.#aborter.abort(this.#end.reason);
     (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
-    const durationMs = this.#host.clock.now() - this.#since;
-    this.#resolveClosed(this.#end.event(this, this.totals, durationMs));
+    this.#resolveClosed(this.#end.event(this, this.totals, this.#ageMs));
   }
 
   /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */

@@ -8,7 +8,7 @@ import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_opti
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { HandlerErrorEvent, Traffic } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
-import type { Conn, ConnHandler, ConnPhase, ConnStats, LineHandler } from "../api/handlers.ts";
+import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
 import type { Breach, CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
@@ -161,13 +161,6 @@ export class Parts<Data> {
   /** Lines and bytes so far. */
   get totals(): Traffic {
     return { lines: this.reader.lineCount, bytesIn: this.reader.byteCount, bytesOut: this.outbox.bytesOut };
-  }
-
-  /** The same, with times, and what the connection waits for. */
-  stats(phase: ConnPhase, since: number, detail: string | undefined): ConnStats {
-    const { idleMs, waitsFor } = this.clocks;
-    const ageMs = this.#host.clock.now() - since;
-    return { ...this.totals, ageMs, idleMs, phase, waitsFor, ...(detail !== undefined && { detail }) };
   }
 
   /**
