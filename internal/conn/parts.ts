@@ -34,7 +34,7 @@ import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
  */
 export type Handler<Data> =
   | { readonly lines: LineHandler<Data> }
-  | { readonly conversation: ConnHandler<Data>; readonly outgoing?: boolean }
+  | { readonly conversation: ConnHandler<Data>; readonly outgoing?: true }
   | { readonly caller: true; readonly outgoing: true };
 
 /** The server's caller, as a connection sees it. */
@@ -66,7 +66,6 @@ export interface Host<Data> {
 interface Owner extends Core, Holder, ReaderOwner, UpgradeOwner {
   expire(expiry: Expiry): void;
   discarded(): void;
-  failed(error: unknown): void;
   breached(reason: Breach | FinishReason, atOnce: boolean): void;
 }
 
