@@ -22,7 +22,8 @@ import {
 } from "./internal/client/connect_options.ts";
 import { dial, type Secure } from "./internal/client/dial.ts";
 import { Dialer } from "./internal/client/dialer.ts";
-import { checkPoolOptions, type ConnPool, type PoolOptions, type PoolStats } from "./internal/client/pool_options.ts";
+import type { ConnPool, PoolOptions, PoolStats } from "./internal/client/pool_options.ts";
+import { resolvePoolOptions } from "./internal/client/pool_options.ts";
 import { closeQuietly, type Transport } from "./internal/api/transport.ts";
 import type { Host, Reports } from "./internal/conn/parts.ts";
 import { Budget } from "./internal/memory/budget.ts";
@@ -158,13 +159,17 @@ const NOWHERE: Deno.Addr = { transport: "tcp", hostname: "", port: 0 };
 class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
   readonly #dialer: Dialer;
 
-  constructor(options: PoolOptions<Data>, handler: ConnHandler<Data>) {
+  constructor(
+    options: PoolOptions<Data>,
+    resolved: ReturnType<typeof resolvePoolOptions>,
+    handler: ConnHandler<Data>,
+  ) {
     const target = dialOptionsOf(options);
-    const { size = 1, minBackoff = 100, maxBackoff = Math.max(minBackoff, 10_000), clock = SYSTEM_CLOCK } = options;
     const { onEvent, hostname: _hostname, port: _port, ...limits } = options;
     const addr = targetOf(options);
     const dialer = new Dialer({
-      ...{ size, minBackoff, maxBackoff, clock },
+      ...resolved,
+      clock: options.clock ?? SYSTEM_CLOCK,
       addr: addr ?? NOWHERE,
       dial: (signal) => checkTls(target).then(() => dial(target, secure, signal)),
       failed: (error, retryMs) => {
@@ -175,7 +180,7 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
     super({
       ...withDefaults(limits),
       listener: dialer,
-      maxConnections: size,
+      maxConnections: resolved.size,
       atCapacity: "wait",
       lastWords: () => null,
       onEvent: (event) => event.type === "listening" ? undefined : onEvent?.(event),
@@ -239,9 +244,9 @@ export function connectPool<Data = undefined>(
   options: PoolOptions<Data>,
   handler: ConnHandler<NoInfer<Data>>,
 ): ConnPool<NoInfer<Data>> {
-  checkPoolOptions(options);
+  const resolved = resolvePoolOptions(options);
   checkConnectOptions(options);
   checkServeOptions(options as Omit<PoolOptions, "onEvent">);
   checkFunction("handler", handler);
-  return new Pool(options, handler);
+  return new Pool(options, resolved, handler);
 }

@@ -10,6 +10,7 @@ import type { ServeOptions } from "../api/serve_options.ts";
 import type { ServerStats } from "../server/counters.ts";
 import type { Server } from "../server/running.ts";
 import type { ConnectOptions } from "./connect_options.ts";
+import type { DialerOptions } from "./dialer.ts";
 
 /** Options of {@linkcode connectPool}: those of its connections, and those of the pool. */
 export interface PoolOptions<Data = undefined>
@@ -84,18 +85,20 @@ export interface ConnPool<Data = undefined> extends Omit<Server<Data>, "addr" | 
 }
 
 /**
- * Checks the options of a pool that no other part checks.
+ * Checks the options of a pool that no other part checks, and fills in their defaults.
  *
  * @throws {RangeError | TypeError} If an option is wrong.
  */
-export function checkPoolOptions<Data>(options: PoolOptions<Data>): void {
+export function resolvePoolOptions<Data>(
+  options: PoolOptions<Data>,
+): Pick<DialerOptions, "size" | "minBackoff" | "maxBackoff"> {
   checkOptions("connectPool options", options);
   const { size = 1, minBackoff = 100 } = options;
   checkWhole("size", size, 1, 10_000);
   checkPause("minBackoff", minBackoff);
   const { maxBackoff = Math.max(minBackoff, 10_000) } = options;
   checkPause("maxBackoff", maxBackoff);
-  if (maxBackoff >= minBackoff) return;
+  if (maxBackoff >= minBackoff) return { size, minBackoff, maxBackoff };
   throw new RangeError(`Cannot use maxBackoff ${maxBackoff}: expected at least minBackoff, which is ${minBackoff} ms`);
 }
 
