@@ -22,17 +22,7 @@ export type AdmissionLimits = {
 };
 
 /** The rules that follow from these options. */
-export interface AdmissionRules {
-  readonly maxConnections: number;
-  readonly maxConnectionsPerIp: number;
-  /** Maximum number of connections accepted per second, and at once after a second without any. */
-  readonly acceptRate: number;
-  /** The same limit for each client. */
-  readonly acceptRatePerIp: number;
-  /** Maximum time for which a client that keeps being rejected is shut out, in milliseconds; 0 for no penalties. */
-  readonly maxPenaltyMs: number;
-  /** What happens at `maxConnections`. */
-  readonly atCapacity: "reject" | "wait";
+export interface AdmissionRules extends Omit<AdmissionLimits, "allow" | "deny"> {
   /** Whether the lists `allow` and `deny` let this address in. */
   readonly allowed: (addr: Deno.Addr) => boolean;
 }
