@@ -19,7 +19,7 @@ import {
 } from "./internal/api/check.ts";
 import { Alarms } from "./internal/time/alarms.ts";
 import { RefClock, SYSTEM_CLOCK } from "./internal/time/clock.ts";
-import { showAs } from "./internal/api/errors.ts";
+import { harmless, showAs } from "./internal/api/errors.ts";
 import type { ConnLimits } from "./internal/api/conn_options.ts";
 import { Drain } from "./internal/server/drain.ts";
 import { Counters, type ServerStats } from "./internal/server/counters.ts";
@@ -236,7 +236,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   /** Stops, because a listener cannot accept any more. */
   #fail(error: unknown): void {
     // Awaiting `finished` is optional: its rejection must not end the process as unhandled.
-    this.#finished.promise.catch(() => {});
+    harmless(this.#finished.promise);
     this.#finished.reject(error);
     this.shutdown({ delay: 0 });
   }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { harmless } from "../api/errors.ts";
 import { Forwarding, type Transport } from "../api/transport.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -21,9 +22,8 @@ export class TakenRead extends Forwarding {
    */
   constructor(inner: Transport, read: Promise<Uint8Array | null>) {
     super(inner);
-    this.#read = read;
     // It may fail before the next read, which reports that.
-    read.catch(() => {});
+    this.#read = harmless(read);
   }
 
   override read(into: Uint8Array): Promise<number | null> {
