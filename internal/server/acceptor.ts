@@ -86,12 +86,12 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
    * Stops accepting. The iteration ends when an outstanding `accept` has settled. After that, and when the listener has
    * closed, the port is free.
    *
-   * @returns A promise that resolves when the listener has closed.
+   * @returns A promise that settles when the listener has closed; it rejects if that was closed before.
    */
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.#closed = true;
     this.#cutWait();
-    return release(this.#listener);
+    await this.#listener.close();
   }
 
   /** Ends a wait early, because the next connection may be acceptable now. */
@@ -108,7 +108,6 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
     this.#cutWait = resolve;
     await promise;
     cancel();
-    this.#cutWait = () => {};
   }
 }
 
@@ -185,6 +184,7 @@ export class Acceptors {
     this.#closed = true;
     let left = this.#listeners.length;
     const closed = this.#acceptors.map(async (acceptor, i) => {
+      // A listener that is closed already is closed, as it should be.
       await Promise.allSettled([acceptor.close(), this.#loops[i]]);
       taken.delete(this.#listeners[i]);
       left--;
@@ -238,7 +238,6 @@ export class Acceptors {
 
   #letIn(): void {
     this.#cancelTimer();
-    this.#cancelTimer = () => {};
     while (this.#held.length > 0) {
       const delay = this.#hooks.delay();
       if (delay > 0) {
@@ -251,14 +250,6 @@ export class Acceptors {
       this.#hooks.enter(transport);
       over();
     }
-  }
-}
-
-async function release(listener: Listener): Promise<void> {
-  try {
-    await listener.close();
-  } catch {
-    // It is closed already, as it should be.
   }
 }
 
