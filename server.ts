@@ -6,7 +6,7 @@
 
 import { Connection } from "./conn.ts";
 import type { Handler, Host } from "./internal/conn/parts.ts";
-import { Acceptors } from "./internal/server/acceptor.ts";
+import { Acceptors } from "./internal/server/acceptors.ts";
 import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import {

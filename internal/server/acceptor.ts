@@ -1,20 +1,20 @@
 /**
- * Accepts connections, and goes on after errors of peers and of the kernel.
+ * Accepts the connections of one listener, and goes on after errors of peers and of the kernel.
  *
  * @module
  */
 
 import { checkAccepted, LONGEST_MS } from "../api/check.ts";
-import { AcceptRejection } from "../api/errors.ts";
 import type { Clock } from "../api/serve_options.ts";
-import { closeQuietly, type Listener, queuedIn, type Transport } from "../api/transport.ts";
+import { closeQuietly, type Listener, type Transport } from "../api/transport.ts";
 import { ACCEPT_TURNS } from "../time/turns.ts";
+import { Backoff } from "./backoff.ts";
 
 /** The functions that acceptors call. */
 export interface AcceptorHooks {
   /**
    * Returns for how many milliseconds to leave the next connection in the kernel's backlog; `Infinity` until
-   * {@linkcode Acceptor.hurry} or {@linkcode Acceptors.hurry} is called.
+   * {@linkcode Acceptor.hurry} is called.
    */
   delay(): number;
   /** `accept` threw; the acceptor tries again after `retryMs` milliseconds. */
@@ -111,197 +111,10 @@ export class Acceptor implements AsyncIterableIterator<Transport, undefined> {
   }
 }
 
-/** The functions that the acceptors of a server call. */
-export interface AcceptorsHooks extends AcceptorHooks {
-  /** A connection was accepted, and there is room for it. */
-  enter(transport: Transport): void;
-}
-
-/** A connection that was accepted when there was no room any more. */
-interface Held {
-  readonly transport: Transport;
-  /** Lets its listener go on. */
-  readonly over: () => void;
-}
-
-/** The listeners from which servers accept. */
-const taken = new WeakSet<Listener>();
-
-/**
- * Accepts connections from all listeners of a server, under one `delay`. It owns the listeners.
- *
- * An `accept` cannot be taken back. So, when a connection of one listener has taken the last room, each of the others can
- * still accept one: that is held here until there is room, and its listener accepts no other meanwhile. Held connections
- * are admitted in the order in which they were accepted, so no listener can keep another's clients out.
- */
-export class Acceptors {
-  /** The addresses of the listeners, in their order. */
-  readonly addrs: readonly Deno.Addr[];
-  readonly #listeners: readonly Listener[];
-  readonly #acceptors: readonly Acceptor[];
-  readonly #clock: Clock;
-  readonly #hooks: AcceptorsHooks;
-  readonly #held: Held[] = [];
-  #cancelTimer = () => {};
-  #closed = false;
-  #loops: readonly Promise<void>[] = [];
-
-  /**
-   * @param listeners The listeners.
-   * @param clock The source of time.
-   * @param hooks The functions that they call.
-   * @throws {TypeError} If another server accepts from one of the listeners.
-   */
-  constructor(listeners: readonly Listener[], clock: Clock, hooks: AcceptorsHooks) {
-    this.addrs = listeners.map(({ addr }) => addr);
-    // A listener has one outstanding `accept` at most: two servers would keep each other's from beginning.
-    if (listeners.some((listener) => taken.has(listener))) {
-      throw new TypeError("Cannot use listener: another server accepts from it already");
-    }
-    for (const listener of listeners) taken.add(listener);
-    this.#listeners = listeners;
-    this.#acceptors = listeners.map((listener) => new Acceptor(listener, clock, hooks));
-    this.#clock = clock;
-    this.#hooks = hooks;
-  }
-
-  /**
-   * Accepts until it is closed. Rejects as soon as one listener cannot accept any more; the others go on until they are
-   * closed.
-   */
-  async run(): Promise<void> {
-    this.#loops = this.#acceptors.map((acceptor) => this.#run(acceptor));
-    await Promise.all(this.#loops);
-  }
-
-  /**
-   * Stops accepting, and closes the connections that are held.
-   *
-   * @param late Settles when listeners that have not closed are given up.
-   * @returns The number of those, when all other addresses are free.
-   */
-  async close(late: Promise<void>): Promise<number> {
-    this.#closed = true;
-    let left = this.#listeners.length;
-    const closed = this.#acceptors.map(async (acceptor, i) => {
-      // A listener that is closed already is closed, as it should be.
-      await Promise.allSettled([acceptor.close(), this.#loops[i]]);
-      taken.delete(this.#listeners[i]);
-      left--;
-    });
-    this.#cancelTimer();
-    for (const { transport, over } of this.#held.splice(0)) {
-      closeQuietly(transport);
-      over();
-    }
-    await Promise.race([late, Promise.all(closed)]);
-    return left;
-  }
-
-  /** Ends all waits early, because there may be room now. */
-  hurry(): void {
-    // First, as they have waited longer than any connection that is still to be accepted.
-    if (this.#held.length > 0) this.#letIn();
-    for (let i = 0; i < this.#acceptors.length; i++) this.#acceptors[i].hurry();
-  }
-
-  /** The number of connections that were accepted, and wait in a listener, or until there is room or a pause ends. */
-  get queued(): number {
-    return this.#listeners.reduce((sum, listener) => sum + queuedIn(listener), this.#held.length);
-  }
-
-  /** Makes the listeners keep the process alive. */
-  ref(): void {
-    for (const listener of this.#listeners) listener.ref?.();
-  }
-
-  /** Lets the process end while the listeners are open. */
-  unref(): void {
-    for (const listener of this.#listeners) listener.unref?.();
-  }
-
-  async #run(acceptor: Acceptor): Promise<void> {
-    for await (const transport of acceptor) {
-      // The acceptors were closed just after this connection was accepted: it has no owner.
-      if (this.#closed) closeQuietly(transport);
-      else if (this.#held.length === 0 && this.#hooks.delay() <= 0) this.#hooks.enter(transport);
-      else await this.#hold(transport);
-    }
-  }
-
-  #hold(transport: Transport): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#held.push({ transport, over: resolve });
-    this.#letIn();
-    return promise;
-  }
-
-  #letIn(): void {
-    this.#cancelTimer();
-    while (this.#held.length > 0) {
-      const delay = this.#hooks.delay();
-      if (delay > 0) {
-        // A hook that was called for an admitted connection may have set a timer.
-        this.#cancelTimer();
-        this.#cancelTimer = this.#clock.setTimer(() => this.#letIn(), Math.min(delay, LONGEST_MS), true);
-        return;
-      }
-      const { transport, over } = this.#held.shift()!;
-      this.#hooks.enter(transport);
-      over();
-    }
-  }
-}
-
-/** Minimum and maximum pause after an error of the machine, in milliseconds. */
-const FIRST_MS = 5;
-const LAST_MS = 1000;
-
-/**
- * Maximum number of errors in a row, each of one peer, before a short pause. A single one needs no pause; after many,
- * it lets other work run.
- */
-const FREE_FAILURES = 100;
-
-/**
- * Returns pauses that double from 5 ms to 1 s while `accept` keeps failing. Without descriptors, for example, it fails
- * again at once, and would keep the processor busy until a connection ends.
- */
-export class Backoff {
-  #delay = FIRST_MS;
-  #failures = 0;
-
-  /**
-   * @param error What `accept` threw.
-   * @returns How many milliseconds to wait; 0 if the error concerns one connection only.
-   */
-  next(error: unknown): number {
-    // Rejections by the listener, in any number, mean that accepting works.
-    if (error instanceof AcceptRejection) return 0;
-    // If this pause grew, a client that resets connections could keep all other clients out.
-    if (isOnePeers(error)) return ++this.#failures % FREE_FAILURES === 0 ? FIRST_MS : 0;
-    const delay = this.#delay;
-    this.#delay = Math.min(2 * delay, LAST_MS);
-    return delay;
-  }
-
-  /** Notes that accepting works again. */
-  reset(): void {
-    this.#delay = FIRST_MS;
-    this.#failures = 0;
-  }
-}
-
 /**
  * Whether an error is that of Deno's sockets on macOS for a client that reset its connection before it was accepted: there,
  * the kernel refuses to tell the address of such a peer.
  */
 function isEarlyReset(error: unknown): error is TypeError {
   return Deno.build.os === "darwin" && error instanceof TypeError && "code" in error && error.code === "EINVAL";
-}
-
-/** Whether an error of `accept` means that a client reset its connection before it was accepted. */
-function isOnePeers(error: unknown): boolean {
-  const { NotConnected, ConnectionReset, ConnectionAborted } = Deno.errors;
-  return [NotConnected, ConnectionReset, ConnectionAborted].some((kind) => error instanceof kind);
 }
