@@ -7,7 +7,7 @@
 import type { Clock } from "../api/serve_options.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { AdmissionRejectReason } from "../api/reasons.ts";
-import { linger, LINGER_MS } from "../conn/ending.ts";
+import { linger, LINGER_MS } from "../io/linger.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
 import { encodeLine } from "../lines/text.ts";
 

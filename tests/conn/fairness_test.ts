@@ -2,7 +2,7 @@ import { assertEquals, assertLess } from "@std/assert";
 import { type Listener, serve, serveConnections, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { ANSWER_BYTES } from "../../internal/api/handlers.ts";
-import { linger } from "../../internal/conn/ending.ts";
+import { linger } from "../../internal/io/linger.ts";
 import { test } from "../kit/bounded.ts";
 import { BLOCK_BYTES } from "../../internal/memory/buffer_pool.ts";
 import { SHARE_LINES, TURN_BYTES } from "../../internal/time/turns.ts";

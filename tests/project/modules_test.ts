@@ -51,7 +51,7 @@ const FOLDER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   lines: ["api", "memory"],
   io: ["api", "memory", "time", "lines"],
   conn: ["api", "memory", "time", "lines", "io"],
-  admission: ["api", "time", "lines", "conn"],
+  admission: ["api", "time", "lines", "io"],
   server: ["api", "time", "conn"],
   client: ["api", "time", "server"],
 };
