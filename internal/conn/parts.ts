@@ -15,7 +15,7 @@ import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } fr
 import { LineCutter } from "../lines/line_cutter.ts";
 import { Account, type Budget, type Holder } from "../memory/budget.ts";
 import type { Alarms } from "../time/alarms.ts";
-import { ConnectionClocks, jitter } from "../time/conn_clocks.ts";
+import { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Expiry } from "../time/expiry.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
@@ -103,7 +103,6 @@ export class Parts<Data> {
     this.limits = limits;
     this.clocks = new ConnectionClocks(host.alarms, limits, owner);
     this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
-    this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.reader.keepsInput = "outgoing" in host.handler;
     this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
     this.#failedWrite = this.reader.keepsInput ? new FailedWrite(this, host.clock, owner) : undefined;
@@ -309,7 +308,6 @@ export class Parts<Data> {
     if (limits.writeTimeout !== before.writeTimeout) this.outbox.timeoutChanged();
     if (limits.idleTimeout !== before.idleTimeout) this.#keepAlive();
     this.reader.setLimits(before, limits, this.#host.clock);
-    if (limits.maxLines !== before.maxLines) this.reader.maxLines = Math.round(jitter(limits.maxLines));
     this.#answers?.limitsChanged();
     this.reader.lookAgain();
   }

@@ -6,7 +6,7 @@
 
 import type { Account } from "../memory/budget.ts";
 import type { Clock } from "../api/serve_options.ts";
-import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import { type ConnectionClocks, jitter } from "../time/conn_clocks.ts";
 import type { Begun } from "../time/expiry.ts";
 import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
@@ -103,13 +103,13 @@ export class Reader {
   #linesLeft = SHARE_LINES;
   /** The number of whole lines that have come, and the number at which the connection is told. */
   lineCount = 0;
-  maxLines: number = Infinity;
+  #maxLines = Infinity;
   /** The number of bytes that have come. */
   byteCount = 0;
 
   /**
    * @param transport Where the bytes come from.
-   * @param limits The limits on the size of the input, and on its rate.
+   * @param limits The limits on the size of the input, on its lines, and on its rate.
    * @param clocks Told when the server waits for the peer, and when it waits for the handler.
    * @param memory Told how much memory unfinished input takes.
    * @param clock Gives the pace its time.
@@ -128,16 +128,18 @@ export class Reader {
     this.#memory = memory;
     this.#owner = owner;
     this.input = new InputBuffer(limits.maxConnectionBytes);
-    if (Pace.isSet(limits)) this.pace = new Pace(limits, clock);
+    this.pace = Pace.of(limits, clock);
+    this.#maxLines = Math.round(jitter(limits.maxLines));
   }
 
-  /** Changes the limits on the size of the input, and on its rate. */
+  /** Changes the limits on the size of the input, on its lines, and on its rate. */
   setLimits(before: ConnLimits, limits: ConnLimits, clock: Clock): void {
     this.input.maxTotal = limits.maxConnectionBytes;
+    if (limits.maxLines !== before.maxLines) this.#maxLines = Math.round(jitter(limits.maxLines));
     const { maxLinesPerSecond, maxBytesPerSecond } = limits;
     if (maxLinesPerSecond === before.maxLinesPerSecond && maxBytesPerSecond === before.maxBytesPerSecond) return;
     this.pace?.stop();
-    this.pace = Pace.isSet(limits) ? new Pace(limits, clock) : undefined;
+    this.pace = Pace.of(limits, clock);
   }
 
   /** Whether reading is over; input that has come may still be handed out. */
@@ -525,6 +527,6 @@ export class Reader {
   /** Counts whole lines that have come. */
   came(lines: number): void {
     this.lineCount += lines;
-    if (this.lineCount >= this.maxLines) this.#owner.finish("max-lines");
+    if (this.lineCount >= this.#maxLines) this.#owner.finish("max-lines");
   }
 }

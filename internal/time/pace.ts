@@ -52,9 +52,11 @@ export class Pace {
   #granted = 0;
   #stopped = false;
 
-  /** Whether either limit is set. */
-  static isSet({ maxLinesPerSecond, maxBytesPerSecond }: PaceLimits): boolean {
-    return maxLinesPerSecond !== Infinity || maxBytesPerSecond !== Infinity;
+  /** Makes the pace of a connection; `undefined` if neither limit is set. */
+  static of(limits: PaceLimits, clock: Clock): Pace | undefined {
+    const { maxLinesPerSecond, maxBytesPerSecond } = limits;
+    const isSet = maxLinesPerSecond !== Infinity || maxBytesPerSecond !== Infinity;
+    return isSet ? new Pace(limits, clock) : undefined;
   }
 
   constructor(limits: PaceLimits, clock: Clock) {
