@@ -35,8 +35,6 @@ export class InputBuffer {
   #came = 0;
   /** Whether the last read filled its buffer, so that the kernel probably has more. */
   full = false;
-  /** The size of its buffer beyond that of the smallest buffer, in bytes. */
-  extraBytes = 0;
   #smallReads = 0;
   #maxTotal: number;
 
@@ -71,6 +69,11 @@ export class InputBuffer {
     return this.#came - this.start < BLOCK_BYTES;
   }
 
+  /** The size of its buffer beyond that of the smallest buffer, in bytes. */
+  get extraBytes(): number {
+    return Math.max(0, this.bytes.length - SMALL_BYTES);
+  }
+
   /** The size of the last {@linkcode space} that was asked for, in bytes, until something is added. */
   get spaceBytes(): number {
     return this.bytes.length - this.#came;
@@ -99,7 +102,6 @@ export class InputBuffer {
     bytes.set(this.bytes.subarray(0, this.#came));
     giveBuffer(this.bytes);
     this.bytes = bytes;
-    this.extraBytes = size - SMALL_BYTES;
   }
 
   /** Makes a full buffer four times as large, and a buffer small again that has been too large for many reads. */
@@ -153,7 +155,6 @@ export class InputBuffer {
     if (this.#came > this.start || this.extraBytes === 0) return;
     this.free();
     this.bytes = takeBuffer(SMALL_BYTES);
-    this.extraBytes = 0;
   }
 
   /**
@@ -164,8 +165,7 @@ export class InputBuffer {
   giveAway(): Uint8Array<ArrayBuffer> {
     const space = this.bytes.subarray(this.#came);
     this.bytes = takeBuffer(SMALL_BYTES);
-    this.extraBytes =
-      this.start =
+    this.start =
       this.searched =
       this.end =
       this.#came =
