@@ -153,8 +153,8 @@ export class InputBuffer {
   /** Gives a large buffer back if no input is in it. Nothing may use its bytes from then on. */
   letGo(): void {
     if (this.#came > this.start || this.extraBytes === 0) return;
-    this.free();
-    this.bytes = takeBuffer(SMALL_BYTES);
+    giveBuffer(this.bytes);
+    this.#begin(takeBuffer(SMALL_BYTES));
   }
 
   /**
@@ -164,19 +164,19 @@ export class InputBuffer {
    */
   giveAway(): Uint8Array<ArrayBuffer> {
     const space = this.bytes.subarray(this.#came);
-    this.bytes = takeBuffer(SMALL_BYTES);
-    this.start =
-      this.searched =
-      this.end =
-      this.#came =
-        0;
+    this.#begin(takeBuffer(SMALL_BYTES));
     return space;
   }
 
   /** Gives the buffer back for good, and drops the input. No read into it may be outstanding. */
   free(): void {
     giveBuffer(this.bytes);
-    this.bytes = NONE;
+    this.#begin(NONE);
+  }
+
+  /** Goes on with another buffer, in which there is no input. */
+  #begin(bytes: Uint8Array<ArrayBuffer>): void {
+    this.bytes = bytes;
     this.start =
       this.searched =
       this.end =
