@@ -43,17 +43,20 @@ export class Blocks {
   /** Text behind all blocks. It is encoded when its bytes are needed, so that many small replies cost one call. */
   #text = "";
   #pieces = 0;
+  /** The number of bytes that wait in blocks. */
   #bytes = 0;
-  /** The number of bytes that wait; text that is not encoded yet counts as one byte per code unit. */
-  size = 0;
   /** The size in bytes of the buffers that hold them; bytes that are lent do not count, nor does text that waits. */
   held = 0;
+
+  /** The number of bytes that wait; text that is not encoded yet counts as one byte per code unit. */
+  get size(): number {
+    return this.#bytes + this.#text.length;
+  }
 
   /** Adds text, or a copy of bytes. */
   add(data: string | Uint8Array): void {
     if (typeof data === "string") {
       this.#text += data;
-      this.size += data.length;
       if (++this.#pieces >= ENCODE_PIECES || this.#text.length >= ENCODE_LENGTH) this.#encode();
       return;
     }
@@ -94,7 +97,6 @@ export class Blocks {
   /** Removes sent bytes from the oldest block, to which more may have been added meanwhile, and which may be sealed. */
   left(count: number): void {
     this.#bytes -= count;
-    this.size -= count;
     this.#sent += count;
     if (this.#sealed.length > 0) {
       const { bytes, used, lent } = this.#sealed[0];
@@ -115,7 +117,6 @@ export class Blocks {
     this.#block = undefined;
     this.#text = "";
     this.#bytes =
-      this.size =
       this.#used =
       this.#sent =
       this.held =
@@ -161,7 +162,6 @@ export class Blocks {
   #fill(count: number): void {
     this.#used += count;
     this.#bytes += count;
-    this.size = this.#bytes;
   }
 
   #seal(): void {
