@@ -13,7 +13,7 @@ import type { Clock, ServeOptions, ServerLimits } from "../api/serve_options.ts"
 import { closeQuietly, type Transport } from "../api/transport.ts";
 import { Admission, type AdmissionLimits, admissionRules, resolveAdmission } from "./admission.ts";
 import { Candidates, type Verdict } from "./candidates.ts";
-import { Rejects } from "./rejects.ts";
+import { type RejectReports, Rejects } from "./rejects.ts";
 
 /** The server behind the entrance. */
 export interface EntranceHost {
@@ -28,11 +28,10 @@ export interface EntranceHost {
 }
 
 /** Counts what happens at the entrance, and tells the caller of the server. */
-interface EntranceReports {
+interface EntranceReports extends RejectReports {
   acceptFailed(error: unknown, retryMs: number): void;
   rejected(remoteAddr: Deno.Addr, reason: AdmissionRejectReason, limit: number | undefined, error: unknown): void;
   hookFailed(): void;
-  lastWords(reason: AdmissionRejectReason, limit: number): string | null;
 }
 
 /**

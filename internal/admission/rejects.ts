@@ -19,24 +19,26 @@ const MAX_LINGERING = 100;
 /** The reasons for which a connection is closed without an error line: a storm of these must cost little. */
 const AT_ONCE: ReadonlySet<AdmissionRejectReason> = new Set<AdmissionRejectReason>(["accept-rate-per-ip", "penalty"]);
 
+/** Words what rejected peers are told. */
+export interface RejectReports {
+  /** Returns the error line, without its end; null for none. */
+  lastWords(reason: AdmissionRejectReason, limit: number): string | null;
+}
+
 /** Sends an error line to the peers of rejected connections, and closes their transports, which it owns. */
 export class Rejects {
   readonly #clock: Clock;
   readonly #framing: ResolvedFraming;
-  readonly #reports: { lastWords(reason: AdmissionRejectReason, limit: number): string | null };
+  readonly #reports: RejectReports;
   readonly #lingering = new Set<Transport>();
   #closed = false;
 
   /**
    * @param clock The source of time.
    * @param framing How the error line is encoded and ended.
-   * @param reports Returns the error line; null for none.
+   * @param reports Words the error line.
    */
-  constructor(
-    clock: Clock,
-    framing: ResolvedFraming,
-    reports: { lastWords(reason: AdmissionRejectReason, limit: number): string | null },
-  ) {
+  constructor(clock: Clock, framing: ResolvedFraming, reports: RejectReports) {
     this.#clock = clock;
     this.#framing = framing;
     this.#reports = reports;

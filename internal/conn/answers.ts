@@ -19,9 +19,17 @@ import type { Answerer, Reader } from "../io/reader.ts";
 /** Maximum length of a block that is answered as bytes: a longer block is answered faster as text. */
 const SHORT_BYTES = 4 * 1024;
 
+/** The parts of the connection, as a line handler's answers need them. */
+interface AnsweredConn<Data> {
+  /** What the handler gets. */
+  readonly handle: Conn<Data>;
+  /** Settles when TLS has begun, or cannot begin; undefined while the connection does not begin it. */
+  readonly upgraded: Promise<unknown> | undefined;
+}
+
 /** Calls the line handler for the lines of one connection, and writes its replies. */
 export class Answers<Data> implements Answerer {
-  readonly #conn: { readonly handle: Conn<Data>; readonly upgraded: Promise<unknown> | undefined };
+  readonly #conn: AnsweredConn<Data>;
   readonly #reader: Reader;
   readonly #cutter: LineCutter;
   readonly #outbox: Outbox;
@@ -36,7 +44,7 @@ export class Answers<Data> implements Answerer {
   answering = false;
 
   /**
-   * @param conn The parts of the connection, with the handle that the handler gets.
+   * @param conn The parts of the connection.
    * @param reader Counts the lines, and says whether more are to be answered.
    * @param cutter Cuts lines, and knows their framing.
    * @param outbox Where the replies go.
@@ -45,7 +53,7 @@ export class Answers<Data> implements Answerer {
    * @param handler Answers the lines.
    */
   constructor(
-    conn: { readonly handle: Conn<Data>; readonly upgraded: Promise<unknown> | undefined },
+    conn: AnsweredConn<Data>,
     reader: Reader,
     cutter: LineCutter,
     outbox: Outbox,

@@ -7,7 +7,7 @@
 import { checkCloseOptions, checkString, checkTimeout } from "../api/check.ts";
 import type { ConnOptions } from "../api/conn_options.ts";
 import { ConnectionClosedError, harmless, showAs } from "../api/errors.ts";
-import type { ClosedEvent } from "../api/events.ts";
+import type { ClosedEvent, ConnInfo } from "../api/events.ts";
 import { type Framing, type LineEnd, resolveFraming } from "../api/framing.ts";
 import type {
   CloseOptions,
@@ -31,10 +31,7 @@ import { Batches, bodyOf, Lines, readableOf } from "./streams.ts";
 type Bytes = Uint8Array<ArrayBuffer>;
 
 /** The connection behind a handle. */
-export interface Core {
-  readonly id: number;
-  readonly remoteAddr: Deno.Addr;
-  readonly localAddr: Deno.Addr;
+export interface Core extends ConnInfo {
   readonly signal: AbortSignal;
   readonly finishing: AbortSignal;
   readonly closed: Promise<ClosedEvent>;
