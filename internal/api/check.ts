@@ -164,6 +164,11 @@ export function checkListeners(value: unknown): void {
   }
 }
 
+/** Checks a {@linkcode Transport} that a function of the caller's has returned. */
+export function checkTransport(name: string, value: unknown): void {
+  checkMethods(name, value, "a transport", ["read", "write", "closeWrite", "close"]);
+}
+
 /**
  * Checks what a listener has accepted. Without `closeWrite`, which a test may leave out, a connection ends all the same.
  */
@@ -174,6 +179,12 @@ export function checkAccepted(value: unknown): void {
 /** Checks a {@linkcode Clock}, or `undefined` if it is optional. */
 export function checkClock(value: unknown, optional = false): void {
   checkMethods("clock", value, "a clock", ["now", "setTimer"], optional);
+}
+
+/** Checks an `AbortSignal`, or `undefined`. */
+export function checkSignal(value: unknown): void {
+  const methods = ["addEventListener", "removeEventListener", "throwIfAborted"];
+  checkMethods("signal", value, "an AbortSignal", methods, true);
 }
 
 /** Checks that a value is a string, or `undefined`. */
@@ -230,7 +241,7 @@ export function checkCloseOptions(options: { lastWord?: string | undefined; deta
 export function checkReadOptions(options: { timeout?: number | undefined; signal?: AbortSignal | undefined }): void {
   checkOptions("read options", options);
   if (options.timeout !== undefined) checkTimeout("timeout", options.timeout);
-  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
+  checkSignal(options.signal);
 }
 
 /** The default of `maxBytes` of a read, in bytes. */

@@ -11,8 +11,8 @@ import {
   checkHostname,
   checkKeepAlive,
   checkListeners,
-  checkMethods,
   checkOptions,
+  checkSignal,
   checkTimeout,
   checkWhole,
   checkWord,
@@ -312,7 +312,7 @@ export function checkServeOptions<Data>(options: ServeOptions<Data>): void {
     throw new RangeError(`Cannot use drainSpread ${drainSpread}: expected at most drainTimeout, ${drainTimeout} ms`);
   }
   checkListeners(options.listener);
-  checkMethods("signal", options.signal, "an AbortSignal", ["addEventListener", "removeEventListener"], true);
+  checkSignal(options.signal);
   checkClock(options.clock, true);
   checkTimeout("admitTimeout", admitTimeout);
   for (const name of FUNCTIONS) checkFunction(name, options[name], true);

@@ -8,9 +8,9 @@ import {
   checkClock,
   checkFunction,
   checkKeepAlive,
-  checkMethods,
   checkOptions,
   checkProtocols,
+  checkSignal,
   checkString,
   checkTimeout,
   checkWhole,
@@ -144,7 +144,7 @@ export function checkConnectOptions<Data>(options: ConnectOptions<Data>): void {
   if (connectTimeout !== undefined) checkTimeout("connectTimeout", connectTimeout);
   checkKeepAlive(keepAliveMs);
   checkWhole("maxBufferedBytes", maxBufferedBytes, 1, Infinity);
-  checkMethods("signal", signal, "an AbortSignal", ["addEventListener", "throwIfAborted"], true);
+  checkSignal(signal);
   checkFunction("data", options.data, true);
   checkClock(options.clock, true);
   if (tls !== undefined && typeof tls !== "boolean") checkTlsOptions(tls);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkMethods } from "../api/check.ts";
+import { checkTransport } from "../api/check.ts";
 import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
 import { SYSTEM_CLOCK } from "../time/clock.ts";
 import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, targetOf, tlsOptionsOf } from "./connect_options.ts";
@@ -110,7 +110,7 @@ class Attempt {
     const { hostname = DEFAULT_TARGET, port = 0, path, dial } = this.#options;
     if (dial !== undefined) {
       const transport = await dial();
-      checkMethods("what dial returned", transport, "a transport", ["read", "write", "closeWrite", "close"]);
+      checkTransport("what dial returned", transport);
       return transport;
     }
     const { signal } = this.#aborter;

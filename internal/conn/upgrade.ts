@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkMethods, checkOptions, checkTimeout } from "../api/check.ts";
+import { checkMethods, checkOptions, checkTimeout, checkTransport } from "../api/check.ts";
 import { ConnectionClosedError } from "../api/errors.ts";
 import type { CloseReason } from "../api/reasons.ts";
 import {
@@ -142,7 +142,7 @@ export class Upgrade {
   #install(tls: Transport): void {
     // The credentials may be of the caller's own making. With anything else, the connection would lose its transport, or
     // go on in plain text.
-    checkMethods("what accept returned", tls, "a transport", ["read", "write", "closeWrite", "close"]);
+    checkTransport("what accept returned", tls);
     checkOptions("the tls of what accept returned", tls.tls);
     // The connection may have ended just before, and has closed only the transport that it knew.
     if (this.#owner.writingEnded !== undefined) closeQuietly(tls);
