@@ -9,8 +9,9 @@ import type { Clock } from "../internal/api/serve_options.ts";
 import { checkAccepted } from "../internal/api/check.ts";
 import { AcceptRejection, harmless } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
-import { closeQuietly, isReset, type Listener, queuedIn, type Transport } from "../internal/api/transport.ts";
+import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
 import { ACCEPT_TURNS } from "../internal/time/turns.ts";
+import { ForwardingListener } from "./forwarding_listener.ts";
 
 /** What each connection does before it is accepted, and the limits on that. */
 export interface Preparation {
@@ -74,11 +75,10 @@ interface PendingConnection {
  * or takes too long is closed and rejected. While `maxPending` connections are pending, no other is accepted; one that
  * has been pending for {@linkcode MIN_PENDING_MS} is rejected then to make room, the longest first.
  *
- * It owns the inner listener, and each connection until the server has accepted it. It calls `accept` of the inner
- * listener only while the server waits in its own.
+ * It owns each connection until the server has accepted it, and calls `accept` of the inner listener only while the server
+ * waits in its own.
  */
-export class PreparingListener implements Listener {
-  readonly #listener: Listener;
+export class PreparingListener extends ForwardingListener {
   readonly #preparation: Preparation;
   /** In the order in which the connections came. */
   readonly #pending = new Set<PendingConnection>();
@@ -95,21 +95,17 @@ export class PreparingListener implements Listener {
   #closed = false;
   #wakeAcceptLoop = () => {};
 
-  constructor(listener: Listener, preparation: Preparation) {
-    this.#listener = listener;
+  constructor(inner: Listener, preparation: Preparation) {
+    super(inner);
     this.#preparation = preparation;
   }
 
-  get addr(): Deno.Addr {
-    return this.#listener.addr;
-  }
-
   /** The number of connections that this listener, and those within it, have accepted and the server has not got yet. */
-  get queued(): number {
-    return this.#pending.size + this.#outcomes.length + queuedIn(this.#listener);
+  override get queued(): number {
+    return this.#pending.size + this.#outcomes.length + super.queued;
   }
 
-  accept(): Promise<Transport> {
+  override accept(): Promise<Transport> {
     if (this.#acceptCall !== undefined) {
       return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
     }
@@ -120,7 +116,7 @@ export class PreparingListener implements Listener {
     return promise;
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     const error = new Deno.errors.BadResource("The listener is closed");
@@ -128,18 +124,18 @@ export class PreparingListener implements Listener {
     for (const transport of this.#transports()) closeQuietly(transport);
     this.#outcomes.length = 0;
     this.#wakeAcceptLoop();
-    await Promise.all([this.#listener.close(), this.#acceptLoop]);
+    await Promise.all([super.close(), this.#acceptLoop]);
   }
 
-  ref(): void {
+  override ref(): void {
     this.#unref = false;
-    this.#listener.ref?.();
+    super.ref();
     for (const transport of this.#transports()) transport.ref?.();
   }
 
-  unref(): void {
+  override unref(): void {
     this.#unref = true;
-    this.#listener.unref?.();
+    super.unref();
     for (const transport of this.#transports()) transport.unref?.();
   }
 
@@ -157,7 +153,7 @@ export class PreparingListener implements Listener {
         if (!this.#hasTurn) await ACCEPT_TURNS.take(1);
         this.#hasTurn = false;
         await this.#waitForRoom();
-        const transport = await this.#listener.accept();
+        const transport = await super.accept();
         // Otherwise each would be the failure of one connection, after which the server accepts the next without a pause.
         checkAccepted(transport);
         this.#begin(transport);

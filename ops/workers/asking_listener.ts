@@ -4,8 +4,9 @@
  * @module
  */
 
-import { closeQuietly, type Listener, queuedIn, type Transport } from "../../internal/api/transport.ts";
+import { closeQuietly, type Listener, type Transport } from "../../internal/api/transport.ts";
 import { setNumber } from "../../internal/server/numbers.ts";
+import { ForwardingListener } from "../forwarding_listener.ts";
 import type { Verdict } from "./wire.ts";
 
 /** Decides about connections. */
@@ -22,14 +23,12 @@ export interface Admitter {
 type Next = { readonly transport: Transport } | { readonly error: unknown };
 
 /**
- * Accepts connections from another listener, which it owns, and returns those that are admitted, with their numbers.
+ * Accepts connections from another listener, and returns those that are admitted, with their numbers.
  *
  * It accepts further connections while it waits for an answer, as far as the admitter allows: a busy worker gets its answers
  * once in a turn of its event loop.
  */
-export class AskingListener implements Listener {
-  readonly addr: Deno.Addr;
-  readonly #inner: Listener;
+export class AskingListener extends ForwardingListener {
   readonly #admitter: Admitter;
   readonly #asked = new Set<Transport>();
   readonly #next: Next[] = [];
@@ -42,16 +41,15 @@ export class AskingListener implements Listener {
    * @param admitter Decides about its connections.
    */
   constructor(inner: Listener, admitter: Admitter) {
-    this.addr = inner.addr;
-    this.#inner = inner;
+    super(inner);
     this.#admitter = admitter;
   }
 
-  get queued(): number {
-    return this.#asked.size + queuedIn(this.#inner);
+  override get queued(): number {
+    return this.#asked.size + super.queued;
   }
 
-  accept(): Promise<Transport> {
+  override accept(): Promise<Transport> {
     if (this.#closed) return Promise.reject(closed());
     const waiting = this.#waiting = Promise.withResolvers<Transport>();
     const next = this.#next.shift();
@@ -60,21 +58,13 @@ export class AskingListener implements Listener {
     return waiting.promise;
   }
 
-  close(): void | Promise<void> {
+  override close(): void | Promise<void> {
     this.#closed = true;
     for (const transport of this.#asked) closeQuietly(transport);
     for (const next of this.#next.splice(0)) if ("transport" in next) closeQuietly(next.transport);
     this.#waiting?.reject(closed());
     this.#waiting = undefined;
-    return this.#inner.close();
-  }
-
-  ref(): void {
-    this.#inner.ref?.();
-  }
-
-  unref(): void {
-    this.#inner.unref?.();
+    return super.close();
   }
 
   async #acceptMore(): Promise<void> {
@@ -82,7 +72,7 @@ export class AskingListener implements Listener {
     this.#accepting = true;
     while (this.#waiting !== undefined && this.#asked.size < this.#admitter.most) {
       try {
-        const transport = await this.#inner.accept();
+        const transport = await super.accept();
         if (this.#closed) closeQuietly(transport);
         else this.#ask(transport);
       } catch (error) {

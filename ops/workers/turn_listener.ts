@@ -4,7 +4,8 @@
  * @module
  */
 
-import { type Listener, queuedIn, type Transport } from "../../internal/api/transport.ts";
+import type { Listener, Transport } from "../../internal/api/transport.ts";
+import { ForwardingListener } from "../forwarding_listener.ts";
 
 /** Says when a worker may accept. */
 export interface Turn {
@@ -13,12 +14,10 @@ export interface Turn {
 }
 
 /**
- * Accepts from another listener, which it owns, when it is this worker's turn. It lies beneath the listeners that prepare
- * connections: those accept further ones while they prepare some, and no other worker can take what one has accepted.
+ * Accepts from another listener when it is this worker's turn. It lies beneath the listeners that prepare connections:
+ * those accept further ones while they prepare some, and no other worker can take what one has accepted.
  */
-export class TurnListener implements Listener {
-  readonly addr: Deno.Addr;
-  readonly #inner: Listener;
+export class TurnListener extends ForwardingListener {
   readonly #turn: Turn;
   #closed = false;
   /** Ends the wait of an `accept`, if one waits for its turn. */
@@ -29,17 +28,18 @@ export class TurnListener implements Listener {
    * @param turn Says when it may accept.
    */
   constructor(inner: Listener, turn: Turn) {
-    this.addr = inner.addr;
-    this.#inner = inner;
+    super(inner);
     this.#turn = turn;
   }
 
-  get queued(): number {
-    return queuedIn(this.#inner);
+  override accept(): Promise<Transport> {
+    return this.#turn.turn === undefined ? super.accept() : this.#acceptLater();
   }
 
-  accept(): Promise<Transport> {
-    return this.#turn.turn === undefined ? this.#inner.accept() : this.#acceptLater();
+  override close(): void | Promise<void> {
+    this.#closed = true;
+    this.#wake();
+    return super.close();
   }
 
   async #acceptLater(): Promise<Transport> {
@@ -49,20 +49,6 @@ export class TurnListener implements Listener {
       turn.then(resolve);
       await promise;
     }
-    return await this.#inner.accept();
-  }
-
-  close(): void | Promise<void> {
-    this.#closed = true;
-    this.#wake();
-    return this.#inner.close();
-  }
-
-  ref(): void {
-    this.#inner.ref?.();
-  }
-
-  unref(): void {
-    this.#inner.unref?.();
+    return await super.accept();
   }
 }
