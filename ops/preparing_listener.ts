@@ -11,6 +11,8 @@ import { AcceptRejection, harmless } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
 import { ACCEPT_TURNS } from "../internal/time/turns.ts";
+import { AcceptQueue, type Outcome } from "./accept_queue.ts";
+import { closedError } from "./fd/socket_errors.ts";
 import { ForwardingListener } from "./forwarding_listener.ts";
 
 /** What each connection does before it is accepted, and the limits on that. */
@@ -58,8 +60,6 @@ export function peerLeftOr(error: unknown, received: number): unknown {
 /** Minimum time in milliseconds that a connection may be pending, even while `maxPending` connections are. */
 const MIN_PENDING_MS = 1000;
 
-type Outcome = { readonly transport: Transport } | { readonly error: unknown };
-
 /** A connection that is being prepared. */
 interface PendingConnection {
   readonly transport: Transport;
@@ -82,10 +82,8 @@ export class PreparingListener extends ForwardingListener {
   readonly #preparation: Preparation;
   /** In the order in which the connections came. */
   readonly #pending = new Set<PendingConnection>();
-  /** Results of preparations that no `accept` has returned yet. */
-  readonly #outcomes: Outcome[] = [];
-  /** The server's outstanding `accept`. */
-  #acceptCall: PromiseWithResolvers<Transport> | undefined;
+  /** Results of preparations. */
+  readonly #queue = new AcceptQueue();
   #accepting = false;
   /** Settles when the loop that calls the inner listener has ended. */
   #acceptLoop = Promise.resolve();
@@ -102,27 +100,22 @@ export class PreparingListener extends ForwardingListener {
 
   /** The number of connections that this listener, and those within it, have accepted and the server has not got yet. */
   override get queued(): number {
-    return this.#pending.size + this.#outcomes.length + super.queued;
+    return this.#pending.size + this.#queue.length + super.queued;
   }
 
   override accept(): Promise<Transport> {
-    if (this.#acceptCall !== undefined) {
-      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
-    }
-    const { promise } = this.#acceptCall = Promise.withResolvers<Transport>();
+    const accepted = this.#queue.accept();
     this.#hasTurn = true;
-    this.#settleAcceptCall();
-    if (this.#acceptCall !== undefined && !this.#accepting) this.#acceptLoop = this.#accept();
-    return promise;
+    if (this.#queue.isAwaited && !this.#accepting) this.#acceptLoop = this.#accept();
+    return accepted;
   }
 
   override async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const error = new Deno.errors.BadResource("The listener is closed");
+    const error = closedError("listener");
     for (const connection of this.#pending) connection.settle({ error });
-    for (const transport of this.#transports()) closeQuietly(transport);
-    this.#outcomes.length = 0;
+    this.#queue.clear();
     this.#wakeAcceptLoop();
     await Promise.all([super.close(), this.#acceptLoop]);
   }
@@ -141,14 +134,13 @@ export class PreparingListener extends ForwardingListener {
 
   /** Every connection that the listener owns: the pending ones, and those prepared but not accepted. */
   #transports(): Transport[] {
-    const ready = this.#outcomes.flatMap((outcome) => "transport" in outcome ? outcome.transport : []);
-    return [...[...this.#pending].map(({ transport }) => transport), ...ready];
+    return [...Array.from(this.#pending, ({ transport }) => transport), ...this.#queue.transports];
   }
 
   async #accept(): Promise<void> {
     this.#accepting = true;
     // Ends when the server does not wait: a connection that the inner listener gives meanwhile has to be kept here.
-    while (this.#acceptCall !== undefined) {
+    while (this.#queue.isAwaited) {
       try {
         if (!this.#hasTurn) await ACCEPT_TURNS.take(1);
         this.#hasTurn = false;
@@ -177,7 +169,7 @@ export class PreparingListener extends ForwardingListener {
       await promise;
       cancel();
     }
-    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
+    if (this.#closed) throw closedError("listener");
   }
 
   /** Begins a preparation. If the transport has no address, as its peer is gone, only this connection fails. */
@@ -234,17 +226,6 @@ export class PreparingListener extends ForwardingListener {
 
   #deliver(outcome: Outcome): void {
     // The end of the inner listener, which no call waits for: it is no connection, and later calls get an error anyway.
-    if (this.#closed && this.#acceptCall === undefined) return;
-    this.#outcomes.push(outcome);
-    this.#settleAcceptCall();
-  }
-
-  #settleAcceptCall(): void {
-    if (this.#acceptCall === undefined || this.#outcomes.length === 0) return;
-    const { resolve, reject } = this.#acceptCall;
-    this.#acceptCall = undefined;
-    const outcome = this.#outcomes.shift()!;
-    if ("error" in outcome) reject(outcome.error);
-    else resolve(outcome.transport);
+    if (!this.#closed || this.#queue.isAwaited) this.#queue.add(outcome);
   }
 }

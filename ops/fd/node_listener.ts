@@ -6,10 +6,11 @@
 
 import type { AddressInfo, Server, Socket } from "node:net";
 import { setImmediate } from "node:timers";
-import { closeQuietly, type Transport } from "../../internal/api/transport.ts";
+import type { Transport } from "../../internal/api/transport.ts";
 import { socketsTurn } from "../../internal/time/turns.ts";
+import { AcceptQueue, type Outcome } from "../accept_queue.ts";
 import type { FdListener } from "./fd_listener.ts";
-import { busyError, closedError, ofDeno } from "./socket_errors.ts";
+import { closedError, ofDeno } from "./socket_errors.ts";
 import { NodeSocket, resetSocket } from "./node_socket.ts";
 
 /** Maximum number of connections that the kernel keeps until they are accepted; it lowers this to its own maximum. */
@@ -30,9 +31,7 @@ interface Handle {
 export class NodeListener implements FdListener {
   readonly addr: Deno.Addr;
   readonly #server: Server;
-  /** What no `accept` has returned yet: connections, and errors. */
-  readonly #outcomes: (Transport | Error)[] = [];
-  #accepting: PromiseWithResolvers<Transport> | undefined;
+  readonly #queue = new AcceptQueue();
   readonly #fd: number;
   #released = false;
   #closed = false;
@@ -47,22 +46,16 @@ export class NodeListener implements FdListener {
     this.#fd = fd;
     this.addr = addressOf(server.address());
     server.on("connection", (socket) => this.#add(socket));
-    server.on("error", (error) => this.#deliver(ofDeno(error)));
+    server.on("error", (error) => this.#queue.add({ error: ofDeno(error) }));
   }
 
   accept(): Promise<Transport> {
-    if (this.#closed) return Promise.reject(closedError("listener"));
-    if (this.#accepting !== undefined) {
-      return Promise.reject(busyError("accept"));
-    }
-    const { promise } = this.#accepting = Promise.withResolvers<Transport>();
-    this.#settle();
-    return promise;
+    return this.#queue.accept();
   }
 
   /** The number of connections that it has accepted and the server has not got yet. */
   get queued(): number {
-    return this.#outcomes.length;
+    return this.#queue.length;
   }
 
   get fd(): number {
@@ -84,9 +77,7 @@ export class NodeListener implements FdListener {
   close(): Promise<void> {
     if (this.#closed) throw closedError("listener");
     this.#closed = true;
-    this.#accepting?.reject(new Deno.errors.BadResource("The listener was closed"));
-    this.#accepting = undefined;
-    for (const outcome of this.#outcomes.splice(0)) if (!(outcome instanceof Error)) closeQuietly(outcome);
+    this.#queue.close(new Deno.errors.BadResource("The listener was closed"));
     this.release();
     // Deno closes the descriptor when it next looks at the `accept` that was outstanding: only then is the port free.
     return socketsTurn().then(socketsTurn);
@@ -102,20 +93,21 @@ export class NodeListener implements FdListener {
 
   #add(socket: Socket): void {
     socket.once("close", () => this.#goOn());
-    if (this.#closed || this.#outcomes.length >= BACKLOG) resetSocket(socket, this.addr);
-    else this.#deliver(this.#wrap(socket) ?? new Deno.errors.NotConnected("The peer has reset the connection"));
+    if (this.#closed || this.#queue.length >= BACKLOG) resetSocket(socket, this.addr);
+    else this.#queue.add(this.#wrap(socket));
   }
 
-  /** Makes the transport; `undefined` if the peer has reset the connection, whose addresses are unknown then. */
-  #wrap(socket: Socket): Transport | undefined {
-    if (!("hostname" in this.addr)) return new NodeSocket(socket, this.addr, this.addr);
+  /** Makes the transport; an error if the peer has reset the connection, whose addresses are unknown then. */
+  #wrap(socket: Socket): Outcome {
+    if (!("hostname" in this.addr)) return { transport: new NodeSocket(socket, this.addr, this.addr) };
     const { remoteAddress, remotePort, localAddress, localPort } = socket;
     if (remoteAddress === undefined || localAddress === undefined) {
       socket.destroy();
-      return undefined;
+      return { error: new Deno.errors.NotConnected("The peer has reset the connection") };
     }
     const remoteAddr = { transport: "tcp", hostname: remoteAddress, port: remotePort! } as const;
-    return new NodeSocket(socket, remoteAddr, { transport: "tcp", hostname: localAddress, port: localPort! });
+    const localAddr = { transport: "tcp", hostname: localAddress, port: localPort! } as const;
+    return { transport: new NodeSocket(socket, remoteAddr, localAddr) };
   }
 
   /**
@@ -133,22 +125,8 @@ export class NodeListener implements FdListener {
       const now = addressOf(this.#server.address());
       if (addr.transport === "tcp" && now.transport === "tcp" && now.port === addr.port) return;
       // A Deno that does something else must not do it unnoticed: this ends the server.
-      this.#deliver(new Deno.errors.BadResource(`The descriptor ${this.#fd} is listening elsewhere`));
+      this.#queue.add({ error: new Deno.errors.BadResource(`The descriptor ${this.#fd} is listening elsewhere`) });
     });
-  }
-
-  #deliver(outcome: Transport | Error): void {
-    this.#outcomes.push(outcome);
-    this.#settle();
-  }
-
-  #settle(): void {
-    if (this.#accepting === undefined || this.#outcomes.length === 0) return;
-    const { resolve, reject } = this.#accepting;
-    this.#accepting = undefined;
-    const outcome = this.#outcomes.shift()!;
-    if (outcome instanceof Error) reject(outcome);
-    else resolve(outcome);
   }
 }
 

@@ -6,6 +6,8 @@
 
 import { closeQuietly, type Listener, type Transport } from "../../internal/api/transport.ts";
 import { setNumber } from "../../internal/server/numbers.ts";
+import { AcceptQueue } from "../accept_queue.ts";
+import { closedError } from "../fd/socket_errors.ts";
 import { ForwardingListener } from "../forwarding_listener.ts";
 import type { Verdict } from "./wire.ts";
 
@@ -19,9 +21,6 @@ export interface Admitter {
   reject(transport: Transport, verdict: Exclude<Verdict, { id: number } | { drop: true }>): void;
 }
 
-/** What the next `accept` gets. */
-type Next = { readonly transport: Transport } | { readonly error: unknown };
-
 /**
  * Accepts connections from another listener, and returns those that are admitted, with their numbers.
  *
@@ -31,8 +30,7 @@ type Next = { readonly transport: Transport } | { readonly error: unknown };
 export class AskingListener extends ForwardingListener {
   readonly #admitter: Admitter;
   readonly #asked = new Set<Transport>();
-  readonly #next: Next[] = [];
-  #waiting: PromiseWithResolvers<Transport> | undefined;
+  readonly #queue = new AcceptQueue();
   #accepting = false;
   #closed = false;
 
@@ -50,33 +48,28 @@ export class AskingListener extends ForwardingListener {
   }
 
   override accept(): Promise<Transport> {
-    if (this.#closed) return Promise.reject(closed());
-    const waiting = this.#waiting = Promise.withResolvers<Transport>();
-    const next = this.#next.shift();
-    if (next !== undefined) this.#deliver(next);
-    else this.#acceptMore();
-    return waiting.promise;
+    const accepted = this.#queue.accept();
+    this.#acceptMore();
+    return accepted;
   }
 
   override close(): void | Promise<void> {
     this.#closed = true;
     for (const transport of this.#asked) closeQuietly(transport);
-    for (const next of this.#next.splice(0)) if ("transport" in next) closeQuietly(next.transport);
-    this.#waiting?.reject(closed());
-    this.#waiting = undefined;
+    this.#queue.close(closedError("listener"));
     return super.close();
   }
 
   async #acceptMore(): Promise<void> {
     if (this.#accepting) return;
     this.#accepting = true;
-    while (this.#waiting !== undefined && this.#asked.size < this.#admitter.most) {
+    while (this.#queue.isAwaited && this.#asked.size < this.#admitter.most) {
       try {
         const transport = await super.accept();
         if (this.#closed) closeQuietly(transport);
         else this.#ask(transport);
       } catch (error) {
-        this.#deliver({ error });
+        this.#queue.add({ error });
       }
     }
     this.#accepting = false;
@@ -89,7 +82,7 @@ export class AskingListener extends ForwardingListener {
     } catch (error) {
       // The address of this connection cannot be read.
       closeQuietly(transport);
-      this.#deliver({ error });
+      this.#queue.add({ error });
     }
     this.#asked.delete(transport);
     this.#acceptMore();
@@ -100,19 +93,6 @@ export class AskingListener extends ForwardingListener {
     if ("drop" in verdict) return closeQuietly(transport);
     if (!("id" in verdict)) return this.#admitter.reject(transport, verdict);
     setNumber(transport, verdict.id);
-    this.#deliver({ transport });
+    this.#queue.add({ transport });
   }
-
-  #deliver(next: Next): void {
-    if (this.#closed) return;
-    const waiting = this.#waiting;
-    if (waiting === undefined) return void this.#next.push(next);
-    this.#waiting = undefined;
-    if ("transport" in next) waiting.resolve(next.transport);
-    else waiting.reject(next.error);
-  }
-}
-
-function closed(): Error {
-  return new Deno.errors.BadResource("The listener is closed");
 }
