@@ -44,7 +44,7 @@ export class AskingListener extends ForwardingListener {
   }
 
   override get queued(): number {
-    return this.#asked.size + super.queued;
+    return this.#asked.size + this.#queue.length + super.queued;
   }
 
   override accept(): Promise<Transport> {

@@ -38,7 +38,7 @@ test("A worker's listener that closes closes the connections that it has, and no
   // The second one waits until the server accepts again; about the others nothing is decided.
   for (const id of [0, 1]) asked[id].resolve({ id });
   await settle();
-  assertEquals([asked.length, listener.queued], [4, 2]);
+  assertEquals([asked.length, listener.queued], [4, 3]);
   listener.close();
   for (const client of clients.slice(1)) assertEquals(await client.readAll(), "");
   await (await accepted).write(new TextEncoder().encode("served\n"));
