@@ -69,13 +69,7 @@ export async function listenUnix(options: ListenUnixOptions): Promise<Listener> 
 
 function bind(path: string, mode: number | undefined): Listener {
   if (mode === undefined) return Deno.listen({ transport: "unix", path });
-  const umask = mayChangeUmask() ? Deno.umask(0o777 & ~mode) : undefined;
-  let listener: Listener;
-  try {
-    listener = Deno.listen({ transport: "unix", path });
-  } finally {
-    if (umask !== undefined) Deno.umask(umask);
-  }
+  const listener = withMode(mode, () => Deno.listen({ transport: "unix", path }));
   try {
     Deno.chmodSync(path, mode);
     return listener;
@@ -85,8 +79,22 @@ function bind(path: string, mode: number | undefined): Listener {
   }
 }
 
-export function mayChangeUmask(): boolean {
-  return Deno.build.os !== "windows" && Deno.permissions.querySync({ name: "sys" }).state === "granted";
+/**
+ * Creates a file that has a mode from its start, if the process may change its umask for that.
+ *
+ * @param mode The mode bits.
+ * @param create Creates the file.
+ * @returns What `create` has returned.
+ */
+export function withMode<T>(mode: number, create: () => T): T {
+  const mayChange = Deno.build.os !== "windows" && Deno.permissions.querySync({ name: "sys" }).state === "granted";
+  if (!mayChange) return create();
+  const umask = Deno.umask(0o777 & ~mode);
+  try {
+    return create();
+  } finally {
+    Deno.umask(umask);
+  }
 }
 
 /** Deletes the file of a crashed server; throws if the file is anything else. */

@@ -8,7 +8,7 @@ import type { Server } from "node:http";
 import { isIP } from "node:net";
 import { formatAddr } from "../../../internal/api/transport.ts";
 import { ofDeno } from "../../fd/socket_errors.ts";
-import { mayChangeUmask, removeDead } from "../../unix.ts";
+import { removeDead, withMode } from "../../unix.ts";
 
 /** A place to listen at. */
 export type Place =
@@ -73,35 +73,24 @@ async function addressesOf(hostname: string): Promise<string[]> {
 }
 
 async function bindUnix(server: Server, place: { path: string; mode: number }): Promise<Deno.Addr> {
-  const { path } = place;
+  const { path, mode } = place;
+  const listen = () => listening(server, () => withMode(mode, () => server.listen({ path })));
   await permit({ name: "net", host: formatPlace(place) });
   for (const name of ["read", "write"] as const) await permit({ name, path });
   try {
-    await listenUnix(server, place);
+    await listen();
   } catch (error) {
     if (!(error instanceof Deno.errors.AddrInUse)) throw error;
     await removeDead(path);
-    await listenUnix(server, place);
+    await listen();
   }
   try {
-    Deno.chmodSync(path, place.mode);
+    Deno.chmodSync(path, mode);
   } catch (error) {
     server.close();
     throw error;
   }
   return { transport: "unix", path };
-}
-
-/** With a permission to change the umask, nobody can connect before the file has its mode. */
-function listenUnix(server: Server, { path, mode }: { path: string; mode: number }): Promise<void> {
-  return listening(server, () => {
-    const umask = mayChangeUmask() ? Deno.umask(0o777 & ~mode) : undefined;
-    try {
-      server.listen({ path });
-    } finally {
-      if (umask !== undefined) Deno.umask(umask);
-    }
-  });
 }
 
 /**
