@@ -58,13 +58,24 @@ export async function listenUnix(options: ListenUnixOptions): Promise<Listener> 
     throw new TypeError(`Cannot use path ${show(path)}: expected a file's name`);
   }
   if (mode !== undefined) checkWhole("mode", mode, 0, 0o777);
+  return await replacingDead(path, () => bind(path, mode));
+}
+
+/**
+ * Listens at a path, in place of a crashed server that has left its file there.
+ *
+ * @param path The path.
+ * @param listen Listens there.
+ * @returns What `listen` has returned.
+ */
+export async function replacingDead<T>(path: string, listen: () => T | Promise<T>): Promise<T> {
   try {
-    return bind(path, mode);
+    return await listen();
   } catch (error) {
     if (!(error instanceof Deno.errors.AddrInUse)) throw error;
   }
   await removeDead(path);
-  return bind(path, mode);
+  return await listen();
 }
 
 function bind(path: string, mode: number | undefined): Listener {
@@ -98,7 +109,7 @@ export function withMode<T>(mode: number, create: () => T): T {
 }
 
 /** Deletes the file of a crashed server; throws if the file is anything else. */
-export async function removeDead(path: string): Promise<void> {
+async function removeDead(path: string): Promise<void> {
   const file = statOf(path);
   if (file === undefined) return;
   if (!file.isSocket) {

@@ -8,7 +8,7 @@ import type { Server } from "node:http";
 import { isIP } from "node:net";
 import { formatAddr } from "../../../internal/api/transport.ts";
 import { ofDeno } from "../../fd/socket_errors.ts";
-import { removeDead, withMode } from "../../unix.ts";
+import { replacingDead, withMode } from "../../unix.ts";
 
 /** A place to listen at. */
 export type Place =
@@ -74,16 +74,9 @@ async function addressesOf(hostname: string): Promise<string[]> {
 
 async function bindUnix(server: Server, place: { path: string; mode: number }): Promise<Deno.Addr> {
   const { path, mode } = place;
-  const listen = () => listening(server, () => withMode(mode, () => server.listen({ path })));
   await permit({ name: "net", host: formatPlace(place) });
   for (const name of ["read", "write"] as const) await permit({ name, path });
-  try {
-    await listen();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    await removeDead(path);
-    await listen();
-  }
+  await replacingDead(path, () => listening(server, () => withMode(mode, () => server.listen({ path }))));
   try {
     Deno.chmodSync(path, mode);
   } catch (error) {
