@@ -2,13 +2,19 @@
  * Listening on a socket that another process has opened.
  *
  * This folder holds what that takes on Deno's sockets, which can be had for a descriptor from `node:net` only: the
- * listener (`node_listener.ts`), one connection (`node_socket.ts`) and its errors (`socket_errors.ts`).
+ * listener (`node_listener.ts`, `listen_again.ts`), one connection (`node_socket.ts`) and its errors (`socket_errors.ts`).
  *
  * @module
  */
 
 import { createServer } from "node:net";
-import { checkKeepAlive, checkOptions, checkWhole, DEFAULT_KEEP_ALIVE_MS, show } from "../../internal/api/check.ts";
+import {
+  checkKeepAlive,
+  checkOptions,
+  checkWhole,
+  checkWord,
+  DEFAULT_KEEP_ALIVE_MS,
+} from "../../internal/api/check.ts";
 import { adoptEpoll } from "../epoll/epoll.ts";
 import type { FdListener } from "./fd_listener.ts";
 import { LISTEN_BACKLOG, NodeListener } from "./node_listener.ts";
@@ -74,9 +80,7 @@ export function listenFd(options: ListenFdOptions): FdListener {
   const { fd, engine = "deno", keepAliveMs = DEFAULT_KEEP_ALIVE_MS } = options;
   checkWhole("fd", fd, LEAST_FD, LARGEST_FD);
   checkKeepAlive(keepAliveMs);
-  if (engine !== "deno" && engine !== "epoll") {
-    throw new TypeError(`Cannot use engine ${show(engine)}: expected "deno" or "epoll"`);
-  }
+  checkWord("engine", engine, ["deno", "epoll"]);
   const listener = engine === "epoll" ? adoptEpoll(fd, keepAliveMs) : adoptNode(fd);
   if (listener === undefined) throw new TypeError(`Cannot use fd ${fd}: expected a listening socket`);
   return listener;

@@ -10,6 +10,7 @@ import type { Transport } from "../../internal/api/transport.ts";
 import { socketsTurn } from "../../internal/time/turns.ts";
 import { AcceptQueue, type Outcome } from "../accept_queue.ts";
 import type { FdListener } from "./fd_listener.ts";
+import { listenAgain } from "./listen_again.ts";
 import { closedError, ofDeno } from "./socket_errors.ts";
 import { NodeSocket, resetSocket } from "./node_socket.ts";
 
@@ -18,11 +19,6 @@ export const LISTEN_BACKLOG = 4096;
 
 /** Maximum number of connections that wait to be accepted; the kernel's own queue is as long for Deno's listeners. */
 const BACKLOG = 511;
-
-/** What a server of `node:net` keeps to itself: the socket that listens. */
-interface Handle {
-  readonly _handle?: { listen?(backlog: number): number } | null;
-}
 
 /**
  * Accepts the connections of a server of `node:net`. Node accepts each connection as soon as the kernel has it, and
@@ -110,17 +106,14 @@ export class NodeListener implements FdListener {
     return { transport: new NodeSocket(socket, remoteAddr, localAddr) };
   }
 
-  /**
-   * Makes Deno accept again after a descriptor has become free. When none is, Deno's `node:net` stops accepting, and
-   * reports no error. To tell the socket again to listen changes nothing else.
-   */
+  /** Makes Deno accept again after a descriptor has become free. */
   #goOn(): void {
     if (this.#goesOn || this.#released || this.addr.transport !== "tcp") return;
     this.#goesOn = true;
     setImmediate(() => {
       this.#goesOn = false;
       if (this.#released) return;
-      (this.#server as Handle)._handle?.listen?.(LISTEN_BACKLOG);
+      listenAgain(this.#server, LISTEN_BACKLOG);
       const { addr } = this;
       const now = addressOf(this.#server.address());
       if (addr.transport === "tcp" && now.transport === "tcp" && now.port === addr.port) return;

@@ -8,6 +8,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { clientOf } from "../../../internal/admission/cidr.ts";
 import type { Clock } from "../../../internal/api/serve_options.ts";
+import { listenAgain } from "../../fd/listen_again.ts";
 import type { Bounds } from "./bounds.ts";
 import { HEADERS, Refusal, refused, type Reply, type Request } from "./exchange.ts";
 import type { Streams } from "./streams.ts";
@@ -20,9 +21,6 @@ const LISTEN_MS = 1000;
 
 /** Maximum number of connections in the kernel's queue; `node:net` has the same. */
 const BACKLOG = 511;
-
-/** The part of `node:net` that makes a socket listen. It is not documented, so it may be missing. */
-type Listening = { readonly _handle?: { listen?(backlog: number): unknown } | null };
 
 /** What carries the requests of one port. */
 export class Carrier {
@@ -90,13 +88,7 @@ export class Carrier {
     cancel();
   }
 
-  /**
-   * Listens again from time to time. When the process is out of descriptors, one `accept` of Deno's `node:net` fails, and
-   * it makes no other, without a word: the port would be dead for ever, health checks included. Listening again on the
-   * socket makes a TCP port go on, and changes nothing for one that accepts. A Unix socket cannot be helped this way, and
-   * must not be told: Deno would ask for the permissions to read and write its file again, on the terminal if they have
-   * been given up, and the whole process would wait for the answer.
-   */
+  /** Listens again from time to time. Otherwise the port could be dead for ever, health checks included. */
   #goOnAccepting(): void {
     if (typeof this.server.address() === "string") return;
     this.#cancelListening = this.#clock.setTimer(() => this.#listenAgain(), LISTEN_MS, false);
@@ -104,7 +96,7 @@ export class Carrier {
 
   #listenAgain(): void {
     try {
-      (this.server as Listening)._handle?.listen?.(BACKLOG);
+      listenAgain(this.server, BACKLOG);
     } catch {
       // The next time may do.
     }
