@@ -62,6 +62,8 @@ function onRead(this: Engine): void {
 export class Engine implements VerifiedSocket {
   readonly #wrap: TlsWrap;
   readonly #owner: EngineOwner;
+  /** For a client, the name that it asks for. */
+  readonly #serverName: string | undefined;
   /** Number of decrypted bytes that the owner has got. */
   #delivered = 0;
   #freed = false;
@@ -74,6 +76,7 @@ export class Engine implements VerifiedSocket {
    */
   constructor(Wrap: TlsWrapClass, { context, alpnProtocols, serverName }: EngineOptions, owner: EngineOwner) {
     this.#owner = owner;
+    this.#serverName = serverName;
     const wrap = this.#wrap = new Wrap(serverName === undefined ? 1 : 0, 0);
     const made = serverName === undefined ? wrap.initServerTls(context) : wrap.initClientTls(serverName, context);
     if (made !== 0) throw unusable();
@@ -130,15 +133,15 @@ export class Engine implements VerifiedSocket {
     return own && new X509Certificate(own);
   }
 
-  /** What the handshake has agreed on. */
-  info(askedFor: string | undefined, peer: PeerCertificate | undefined): TlsInfo {
+  /** What the handshake has agreed on, and who the peer is, if it has shown a certificate. */
+  info(peer?: PeerCertificate): TlsInfo {
     const out: { version?: string; standardName?: string; alpnProtocol?: string | false } = {};
     this.#wrap.getCipher(out);
     this.#wrap.getAlpnNegotiatedProtocol(out);
     return Object.freeze({
       version: out.version as TlsInfo["version"],
       cipher: out.standardName!,
-      serverName: this.#wrap.getServername() || askedFor || undefined,
+      serverName: this.#wrap.getServername() || this.#serverName || undefined,
       alpn: out.alpnProtocol || undefined,
       ...(peer === undefined ? {} : { peer }),
     });

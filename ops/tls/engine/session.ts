@@ -20,7 +20,6 @@ export class Session implements EngineOwner {
   readonly unread: Unread = new Unread();
   readonly #engine: Engine;
   readonly #verifier: PeerVerifier | undefined;
-  readonly #askedFor: string | undefined;
   /** Finds the ends of records while the verifier has to look at the peer after each. */
   #records: RecordCutter | undefined;
   #tls: TlsInfo | undefined;
@@ -44,7 +43,6 @@ export class Session implements EngineOwner {
   ) {
     this.buffer = buffer;
     this.#verifier = verifier;
-    this.#askedFor = options.serverName;
     if (verifier !== undefined) this.#records = new RecordCutter();
     this.#engine = new Engine(Wrap, options, this);
     this.output = new Output(transport, this.#engine, (error) => this.failed(error));
@@ -120,7 +118,7 @@ export class Session implements EngineOwner {
   established(): void {
     this.#records = undefined;
     try {
-      this.#tls = this.#engine.info(this.#askedFor, this.#verifier?.check(this.#engine));
+      this.#tls = this.#engine.info(this.#verifier?.check(this.#engine));
     } catch (error) {
       this.#refuse(error);
     }
