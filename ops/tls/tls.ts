@@ -22,7 +22,7 @@ import {
 } from "../../internal/api/check.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { PreparingListener } from "../preparing_listener.ts";
+import { type Preparation, PreparingListener } from "../preparing_listener.ts";
 import { HANDSHAKE_TIMEOUT, type Listener } from "../../internal/api/transport.ts";
 import type { CertificateInfo } from "./certificate.ts";
 import type { TlsCredentials } from "./credentials.ts";
@@ -137,7 +137,7 @@ export async function listenTls(options: ListenTlsOptions): Promise<TlsListener>
   const { handshakeTimeout = credentials.handshakeTimeout ?? HANDSHAKE_TIMEOUT } = options;
   checkTimeout("handshakeTimeout", handshakeTimeout);
   const listener = options.listener ?? Deno.listen({ hostname, port });
-  return new SecureListener(listener, { handshakeTimeout, maxHandshakes, clock }, credentials);
+  return new SecureListener(listener, credentials, { timeout: handshakeTimeout, maxPending: maxHandshakes, clock });
 }
 
 const OWN_CREDENTIALS = ["cert", "key", "sni", "clientCa", "clientAuth", "alpnProtocols", "onHandshake"] as const;
@@ -152,25 +152,21 @@ function credentialsOf(options: ListenTlsOptions): Promise<TlsServerCredentials>
   return Promise.resolve(credentials);
 }
 
-interface Handshakes {
-  readonly handshakeTimeout: number;
-  readonly maxHandshakes: number;
-  readonly clock: Clock;
-}
-
 const NO_BYTES = new Uint8Array();
 
 class SecureListener extends PreparingListener implements TlsListener {
   readonly #credentials: TlsServerCredentials;
 
-  constructor(listener: Listener, handshakes: Handshakes, credentials: TlsServerCredentials) {
+  constructor(
+    listener: Listener,
+    credentials: TlsServerCredentials,
+    limits: Pick<Preparation, "timeout" | "maxPending" | "clock">,
+  ) {
     super(listener, {
       prepare: (transport) => credentials.accept(transport, NO_BYTES),
       what: "TLS handshake",
       reason: "tls-handshake",
-      timeout: handshakes.handshakeTimeout,
-      maxPending: handshakes.maxHandshakes,
-      clock: handshakes.clock,
+      ...limits,
     });
     this.#credentials = credentials;
   }
