@@ -185,7 +185,7 @@ export class ServerMetrics {
     this.#figures.sinks.push(sink);
   }
 
-  /** Takes what the watched server has counted itself. Exporters call it before they read. */
+  /** Takes what the watched server has counted itself. `read` and `snapshot` do so, too. */
   collect(): void {
     const figures = this.#figures;
     if (this.#server === undefined) return;

@@ -64,7 +64,7 @@ type Change = (value: number, attributes?: Attributes) => void;
  * ```
  */
 export function exportTelemetry(metrics: ServerMetrics): Telemetry {
-  checkMethods("metrics", metrics, "a ServerMetrics", ["addSink", "collect"]);
+  checkMethods("metrics", metrics, "a ServerMetrics", ["addSink", "snapshot"]);
   const { meter, tracer } = providers();
   const spans = new Spans(tracer);
   metrics.addSink(new Exporter(meter, metrics, spans));
@@ -92,12 +92,8 @@ class Exporter implements Sink {
       if (instrument !== INSTRUMENTS.queued) this.#changes.set(instrument, changeOf(meter, instrument));
     }
     // Each export begins with this callback, and only after it takes what has been added.
-    meter.createObservableUpDownCounter(INSTRUMENTS.queued.name, optionsOf(INSTRUMENTS.queued)).addCallback(
-      (result) => {
-        metrics.collect();
-        result.observe(metrics.snapshot().queued);
-      },
-    );
+    const queued = meter.createObservableUpDownCounter(INSTRUMENTS.queued.name, optionsOf(INSTRUMENTS.queued));
+    queued.addCallback((result) => result.observe(metrics.snapshot().queued));
   }
 
   add(instrument: Instrument, amount: number, attributes: Attributes): void {
