@@ -70,30 +70,26 @@ export const TARGET: Kind<Target | UnixTarget> = {
 };
 
 /** Where the admin port listens: as {@linkcode TARGET}, with any port; `off` is `null`, no admin port. */
-export const ADMIN: Kind<Target | UnixTarget | null> = {
-  symbol: `${TARGET.symbol}|off`,
-  words: ["off"],
-  allowed: "a host and a port, such as 127.0.0.1:9090 or [::1]:9090, or unix: and the path of a socket, or off",
+export const ADMIN: Kind<Target | UnixTarget | null> = withOff(null, {
+  symbol: TARGET.symbol,
+  allowed: "a host and a port, such as 127.0.0.1:9090 or [::1]:9090, or unix: and the path of a socket",
   read(text) {
-    if (text === "off") return null;
     const [, host] = /^(.+):0+$/.exec(text) ?? [];
     const target = TARGET.read(host === undefined || text.startsWith("unix:") ? text : `${host}:1`);
     return host === undefined || target === undefined || "path" in target ? target : { ...target, port: 0 };
   },
-};
+});
 
 /** A list of host names; `off` is `null`, no list. */
-export const NAMES: Kind<readonly string[] | null> = {
-  symbol: "NAMES|off",
-  words: ["off"],
+export const NAMES: Kind<readonly string[] | null> = withOff(null, {
+  symbol: "NAMES",
   legend: ["NAMES is host names such as admin.example,shouty.internal."],
-  allowed: "host names such as admin.example,shouty.internal, or off",
+  allowed: "host names such as admin.example,shouty.internal",
   read(text) {
-    if (text === "off") return null;
     const names = text.split(",");
     return names.every((name) => /^[\w.-]+$/.test(name)) ? names : undefined;
   },
-};
+});
 
 /** A text; it may be empty. */
 export const TEXT: Kind<string> = { symbol: "TEXT", allowed: "a text", read: (text) => text };
@@ -150,48 +146,34 @@ export const SWITCH: Kind<boolean> = {
 };
 
 /** A list of addresses and networks; `off` is `null`, no list. */
-export const NETWORKS: Kind<readonly string[] | null> = {
-  symbol: "LIST|off",
-  words: ["off"],
+export const NETWORKS: Kind<readonly string[] | null> = withOff(null, {
+  symbol: "LIST",
   legend: ["LIST is addresses and networks such as 127.0.0.1,10.0.0.0/8,::1."],
-  allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or off",
-  read(text) {
-    if (text === "off") return null;
-    const parts = text.split(",");
-    try {
-      parseCidrs("LIST", parts);
-    } catch {
-      return undefined;
-    }
-    return parts;
-  },
-};
+  allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1",
+  read: (text) => listOf(text, (parts) => parseCidrs("LIST", parts)),
+});
 
 /** A list of proxies; `off` is `null`, no proxies. */
-export const PROXIES: Kind<readonly string[] | null> = {
-  symbol: "PROXIES|off",
-  words: ["off"],
+export const PROXIES: Kind<readonly string[] | null> = withOff(null, {
+  symbol: "PROXIES",
   legend: ["PROXIES is such a LIST, or unix for those on a Unix socket, or both."],
-  allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or unix, or off",
-  read(text) {
-    if (text === "off") return null;
-    const parts = text.split(",");
-    try {
-      parsePeers("PROXIES", parts);
-    } catch {
-      return undefined;
-    }
+  allowed: "addresses and networks such as 127.0.0.1,10.0.0.0/8,::1, or unix",
+  read: (text) => listOf(text, (parts) => parsePeers("PROXIES", parts)),
+});
+
+/** The parts of a list; `undefined` if the check throws. */
+function listOf(text: string, check: (parts: string[]) => unknown): string[] | undefined {
+  const parts = text.split(",");
+  try {
+    check(parts);
     return parts;
-  },
-};
+  } catch {
+    return undefined;
+  }
+}
 
 /** A port; `off` is `null`, no port. */
-export const PORT: Kind<number | null> = {
-  symbol: "NUMBER|off",
-  words: ["off"],
-  allowed: `${whole(0, 65_535).allowed}, or off`,
-  read: (text) => text === "off" ? null : whole(0, 65_535).read(text),
-};
+export const PORT: Kind<number | null> = withOff(null, whole(0, 65_535));
 
 /** A number of workers, or one per processor; `off` is `null`, no workers. */
 export const WORKERS: Kind<number | "auto" | null> = {
@@ -203,13 +185,12 @@ export const WORKERS: Kind<number | "auto" | null> = {
 };
 
 /** A file's name; `off` is `null`, no file. */
-export const FILE: Kind<string | null> = {
-  symbol: "FILE|off",
-  words: ["off"],
+export const FILE: Kind<string | null> = withOff(null, {
+  symbol: "FILE",
   files: true,
-  allowed: "a file's name, or off",
-  read: (text) => text === "off" ? null : text === "" ? undefined : text,
-};
+  allowed: "a file's name",
+  read: (text) => text === "" ? undefined : text,
+});
 
 /** A file's mode bits. */
 export const MODE: Kind<number> = {
@@ -221,23 +202,22 @@ export const MODE: Kind<number> = {
 
 /** A limit that can be switched off; `off` is `Infinity`. */
 export function orOff(kind: Kind<number>): Kind<number> {
-  return {
-    symbol: `${kind.symbol}|off`,
-    words: ["off"],
-    legend: [...kind.legend ?? [], "off means without a limit."],
-    allowed: `${kind.allowed}, or off`,
-    read: (text) => text === "off" ? Infinity : kind.read(text),
-  };
+  return { ...withOff(Infinity, kind), legend: [...kind.legend ?? [], "off means without a limit."] };
 }
 
 /** A time of something that can be left out; `off` is 0. */
 export function orNone(kind: Kind<number>): Kind<number> {
+  return withOff(0, kind);
+}
+
+/** Values of a kind, and the word `off`, which stands for another value. */
+export function withOff<T, Off>(off: Off, kind: Kind<T>): Kind<T | Off> {
   return {
+    ...kind,
     symbol: `${kind.symbol}|off`,
-    words: ["off"],
-    legend: kind.legend ?? [],
+    words: [...kind.words ?? [], "off"],
     allowed: `${kind.allowed}, or off`,
-    read: (text) => text === "off" ? 0 : kind.read(text),
+    read: (text) => text === "off" ? off : kind.read(text),
   };
 }
 

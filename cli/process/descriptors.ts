@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Kind } from "../line/kinds.ts";
+import { type Kind, withOff } from "../line/kinds.ts";
 
 /** A descriptor of a listening socket. */
 export interface Descriptor {
@@ -17,13 +17,12 @@ export interface Descriptor {
 export const FIRST_FD = 3;
 
 /** Descriptors of listening sockets, or those that systemd has opened; `off` is `null`, none. */
-export const DESCRIPTORS: Kind<readonly Descriptor[] | "systemd" | null> = {
-  symbol: "FDS|systemd|off",
-  words: ["systemd", "off"],
+export const DESCRIPTORS: Kind<readonly Descriptor[] | "systemd" | null> = withOff(null, {
+  symbol: "FDS|systemd",
+  words: ["systemd"],
   legend: ["FDS is descriptors such as 3 or 3,4:tls, of which those with :tls speak TLS."],
-  allowed: `descriptors from ${FIRST_FD} on such as 3 or 3,4:tls, or systemd, or off`,
+  allowed: `descriptors from ${FIRST_FD} on such as 3 or 3,4:tls, or systemd`,
   read(text) {
-    if (text === "off") return null;
     if (text === "systemd") return text;
     const descriptors: Descriptor[] = [];
     for (const part of text.split(",")) {
@@ -34,7 +33,7 @@ export const DESCRIPTORS: Kind<readonly Descriptor[] | "systemd" | null> = {
     }
     return descriptors;
   },
-};
+});
 
 /** A switch; `child`, which only the command itself uses, is for the new process of an upgrade. */
 export const UPGRADE: Kind<"on" | "off" | "child"> = {
