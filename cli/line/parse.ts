@@ -157,25 +157,25 @@ function readFlags<F extends Flags>(
   variables: Variables,
 ): Pick<Given<F>, "values" | "given" | "written" | "nameOf"> {
   const values: Record<string, unknown> = {};
-  const inheritedBy = new Map<string, string>();
-  const [set, written] = [new Set<string>(), new Set<string>()];
+  /** What has set each option: its flag, or its variable. */
+  const setBy = new Map<string, string>();
+  const written = new Set<string>();
   for (const [option, flag] of Object.entries(flags)) {
     const name = `--${flagName(option)}`;
     const [text, again] = given(flagName(option));
     if (again !== undefined) {
       throw new CommandError(`cannot use ${name} twice, with ${quote(text)} and ${quote(again)}: expected it once`, 2);
     }
-    const inherited = text === undefined ? variables.read(option) : undefined;
     if (text !== undefined) written.add(option);
-    if (text !== undefined || inherited?.text !== undefined) set.add(option);
-    if (inherited?.text !== undefined) inheritedBy.set(option, inherited.name);
-    if (text !== undefined) values[option] = read(flag.kind, text, name);
-    else if (inherited?.text !== undefined) values[option] = read(flag.kind, inherited.text, inherited.name);
-    else if (typeof flag.default === "string") values[option] = flag.kind.read(flag.default);
+    const source = text === undefined ? variables.read(option) : { name, text };
+    if (source.text !== undefined) {
+      setBy.set(option, source.name);
+      values[option] = read(flag.kind, source.text, source.name);
+    } else if (typeof flag.default === "string") values[option] = flag.kind.read(flag.default);
     else if ("as" in flag.default) values[option] = values[flag.default.as];
   }
-  const nameOf = (option: string) => inheritedBy.get(option) ?? `--${flagName(option)}`;
-  return { values: values as Values<F>, given: set, written, nameOf };
+  const nameOf = (option: string) => setBy.get(option) ?? `--${flagName(option)}`;
+  return { values: values as Values<F>, given: new Set(setBy.keys()), written, nameOf };
 }
 
 function read<T>(kind: Kind<T>, text: string, name: string): T {
