@@ -91,8 +91,9 @@ function runOf<F extends Flags, Operand>(
 
 /** Connects to a server, and talks with it to the end. */
 async function connectTo(
-  { operand: target, values: flags }: Given<typeof CONNECT.flags> & { readonly operand: Target | UnixTarget },
+  { operand: target, values, nameOf }: Given<typeof CONNECT.flags> & { readonly operand: Target | UnixTarget },
 ): Promise<number> {
+  const flags = { ...values, nameOf };
   keepOnly(...neededToConnect(target, flags));
   const conn = await dial(target, flags);
   // What the server sends can make the client do nothing more than it does already.

@@ -11,23 +11,18 @@ import { quote } from "../internal/api/errors.ts";
 import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
 import { CommandError } from "./errors.ts";
 import { readFile, requireFile } from "./files.ts";
-import { type CONNECT, flagName } from "./line/flags.ts";
+import type { CONNECT } from "./line/flags.ts";
 import type { Target, UnixTarget } from "./line/kinds.ts";
 import { failed, formatTarget, reasonOfPeer, requireNet } from "./net.ts";
-import type { Values } from "./line/parse.ts";
+import type { Given, Values } from "./line/parse.ts";
+import { checkOf } from "./line/together.ts";
 import type { PermissionName } from "./process/permissions.ts";
 
 /** The values of the client's flags. */
-export type ClientFlags = Values<typeof CONNECT.flags>;
+export type ClientFlags = Values<typeof CONNECT.flags> & Pick<Given<typeof CONNECT.flags>, "nameOf">;
 
 /** The flag that names the file of each option of `connect`. */
 const FILES = { caCerts: "tlsCa", cert: "tlsCert", key: "tlsKey" } as const;
-
-/** Flags that mean nothing without another one. */
-const PAIRS = [
-  ...[["tlsCa", "tls"], ["tlsServerName", "tls"], ["tlsCert", "tls"], ["tlsKey", "tls"]] as const,
-  ["tlsKey", "tlsCert"],
-] as const;
 
 /**
  * Switches off the limits that would end a good connection: a user may be silent for hours, and what comes may
@@ -65,14 +60,13 @@ export async function dial(target: Target | UnixTarget, flags: ClientFlags): Pro
 
 /** Throws if a flag has no meaning without another that is missing. */
 function checkTogether(target: Target | UnixTarget, flags: ClientFlags): void {
-  for (const [option, other] of PAIRS) {
-    if (flags[option] && !flags[other]) throw missing(`--${flagName(option)}`, other);
+  const { tls, tlsServerName, tlsCert, tlsKey, nameOf } = flags;
+  const check = checkOf(nameOf);
+  for (const option of ["tlsCa", "tlsServerName", "tlsCert", "tlsKey"] as const) {
+    check(Boolean(flags[option]) && !tls, option, "without", "tls");
   }
-  if (flags.tls && "path" in target && !flags.tlsServerName) throw missing("--tls on a Unix socket", "tlsServerName");
-}
-
-function missing(what: string, option: string): CommandError {
-  return new CommandError(`cannot use ${what} without --${flagName(option)}: expected both`, 2);
+  check(tlsKey !== null && tlsCert === null, "tlsKey", "without", "tlsCert");
+  check(tls && "path" in target && tlsServerName === undefined, "tls", "without", "tlsServerName", " on a Unix socket");
 }
 
 async function readTls(flags: ClientFlags): Promise<ConnectTlsOptions> {
@@ -80,7 +74,7 @@ async function readTls(flags: ClientFlags): Promise<ConnectTlsOptions> {
   // One after the other: if several files cannot be read, the error always names the first.
   for (const [name, option] of Object.entries(FILES)) {
     const path = flags[option];
-    if (path !== null) tls[name as keyof typeof FILES] = await readFile(`--${flagName(option)}`, path);
+    if (path !== null) tls[name as keyof typeof FILES] = await readFile(flags.nameOf(option), path);
   }
   return tls;
 }
@@ -95,7 +89,7 @@ async function worded(error: unknown, address: string, flags: ClientFlags): Prom
     const { TlsCredentialsError } = await import("../ops/tls/credentials.ts");
     if (error instanceof TlsCredentialsError) {
       const option = FILES[error.option as keyof typeof FILES];
-      const file = `--${flagName(option)} ${quote(String(flags[option]))}`;
+      const file = `${flags.nameOf(option)} ${quote(String(flags[option]))}`;
       return new CommandError(`cannot use ${file}: ${error.problem}`, 2);
     }
   }

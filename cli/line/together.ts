@@ -1,5 +1,5 @@
 /**
- * Flags of the server that mean nothing without others, or that cancel each other.
+ * Flags that mean nothing without others, or that cancel each other.
  *
  * @module
  */
@@ -131,9 +131,16 @@ function checkCancelled(values: ServeValues, places: readonly Place[], { written
 }
 
 /** Throws if an option, with a value that the error shows, is wrong with or without another. */
-type Check = (wrong: boolean, option: string, relation: "with" | "without", other: string, value?: string) => void;
+type Check = (
+  wrong: boolean,
+  option: string,
+  relation: "with" | "without",
+  other: string,
+  value?: string,
+) => void;
 
-function checkOf(nameOf: Naming): Check {
+/** Makes what checks options, which it names as they were set. */
+export function checkOf(nameOf: Naming): Check {
   return (wrong, option, relation, other, value = "") => {
     if (!wrong) return;
     const expected = relation === "with" ? "one of them" : "both";
