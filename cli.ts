@@ -18,7 +18,7 @@ import { completions } from "./cli/help/completions.ts";
 import { dial, neededToConnect } from "./cli/dial.ts";
 import { CommandError, reasonOf } from "./cli/errors.ts";
 import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/line/flags.ts";
-import { answer } from "./cli/help/help.ts";
+import { sayAnswer } from "./cli/help/help.ts";
 import { endProcess } from "./cli/process/end.ts";
 import { Host } from "./cli/process/host.ts";
 import { type Shutdown, shutdownOf } from "./cli/process/leaving.ts";
@@ -85,7 +85,7 @@ function runOf<F extends Flags, Operand>(
   return async (args) => {
     const parsed = parse(command, args, readVariable, namesOfVariables());
     if (parsed.ask === undefined) return await work(parsed);
-    return await say(answer(parsed.ask, command as Command, Deno.stdout.isTerminal() && !Deno.noColor));
+    return await sayAnswer(parsed.ask, command as Command);
   };
 }
 

@@ -15,7 +15,7 @@ import { CommandError } from "../errors.ts";
 import type { Environment } from "../line/environment.ts";
 import { requireFile } from "../files.ts";
 import { type Command, TOKEN_VARIABLE } from "../line/flags.ts";
-import { answer } from "../help/help.ts";
+import { sayAnswer } from "../help/help.ts";
 import { failed, formatTarget, requireNet } from "../net.ts";
 import { type Given, parse } from "../line/parse.ts";
 import { keepOnly, type PermissionName } from "../process/permissions.ts";
@@ -60,15 +60,15 @@ const EXCHANGES: Readonly<Record<Verb, (given: AdminGiven) => Exchange>> = {
  */
 export async function runAdmin(args: readonly string[], environment: Environment): Promise<number> {
   const [verb = "", ...rest] = args;
-  if (!Object.hasOwn(ADMIN_COMMANDS, verb)) return await say(umbrella(args));
+  if (!Object.hasOwn(ADMIN_COMMANDS, verb)) return await umbrella(args);
   const command: AdminCommand = ADMIN_COMMANDS[verb as Verb];
   const parsed = parse(command, rest, environment);
-  if (parsed.ask !== undefined) return await say(answerOf(parsed.ask, command as Command));
+  if (parsed.ask !== undefined) return await sayAnswer(parsed.ask, command as Command);
   return await run(EXCHANGES[verb as Verb](parsed), parsed, environment(TOKEN_VARIABLE));
 }
 
 /** Answers `--help` and `--version` before any of the commands; anything else there is an error. */
-function umbrella(args: readonly string[]): string {
+async function umbrella(args: readonly string[]): Promise<number> {
   const command = ADMIN_COMMAND as Command;
   const [verb = ""] = args;
   const meant = closest(verb, Object.keys(ADMIN_COMMANDS));
@@ -78,13 +78,9 @@ function umbrella(args: readonly string[]): string {
   // The first argument is no command. The ones after it would only hide that in the error, except --help.
   const asks = (arg: string) => ["-h", "--help", "--version"].includes(arg);
   const parsed = parse(command, args.filter((arg, i) => i === 0 || verb.startsWith("-") || asks(arg)));
-  if (parsed.ask !== undefined) return answerOf(parsed.ask, command);
+  if (parsed.ask !== undefined) return await sayAnswer(parsed.ask, command);
   // A flag came before the command: with no value of its own, it could take the command for one.
   throw new CommandError(`cannot use ${quote(verb)} here: expected the flags behind ${parsed.operand}`, 2);
-}
-
-function answerOf(ask: "help" | "version", command: Command): string {
-  return answer(ask, command, Deno.stdout.isTerminal() && !Deno.noColor);
 }
 
 async function run(

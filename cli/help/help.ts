@@ -7,6 +7,7 @@
 import manifest from "../../deno.json" with { type: "json" };
 import { COMMANDS } from "../line/commands.ts";
 import { type Command, type Flag, flagName, SWITCHES, variableName } from "../line/flags.ts";
+import { say } from "../print.ts";
 
 /**
  * The text that a switch asks for.
@@ -17,6 +18,11 @@ import { type Command, type Flag, flagName, SWITCHES, variableName } from "../li
  */
 export function answer(ask: keyof typeof SWITCHES, command: Command, colour = false): string {
   return ask === "version" ? `shouty ${manifest.version}` : help(command, colour);
+}
+
+/** Writes the text that a switch asks for to stdout; returns the exit code. */
+export async function sayAnswer(ask: keyof typeof SWITCHES, command: Command): Promise<number> {
+  return await say(answer(ask, command, Deno.stdout.isTerminal() && !Deno.noColor));
 }
 
 /** One flag, as `--help` and the manual page show it. */
