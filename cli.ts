@@ -32,7 +32,7 @@ import { formatTarget } from "./cli/net.ts";
 import { type Given, parse } from "./cli/line/parse.ts";
 import { keepOnly, type PermissionName } from "./cli/process/permissions.ts";
 import { complain, say } from "./cli/print.ts";
-import { report } from "./cli/log/report.ts";
+import { report, shownOptions } from "./cli/log/report.ts";
 import { onOthers, onSignals } from "./cli/process/signals.ts";
 import { checkTogether } from "./cli/line/together.ts";
 import { warnOfTrace } from "./cli/log/trace.ts";
@@ -202,8 +202,8 @@ async function serveAlone(
 function logStart(log: Log, options: { trace: boolean }, ignored: Given<typeof SERVE.flags>["ignored"]): void {
   if (options.trace) warnOfTrace(log);
   for (const { variables, text } of ignored) log.write("warn", "ignored-variable", () => text, () => ({ variables }));
-  const shown = () => JSON.stringify(options, (_, value) => value === Infinity ? "off" : value);
-  log.write("debug", "options", () => `options are ${shown()}`, () => ({ options: JSON.parse(shown()) }));
+  const text = () => `options are ${JSON.stringify(shownOptions(options))}`;
+  log.write("debug", "options", text, () => ({ options: shownOptions(options) }));
 }
 
 /** Logs that the server cannot start, for a machine that reads the log. */

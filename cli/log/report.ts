@@ -5,7 +5,6 @@
  */
 
 import type { ClosedEvent, RejectedEvent, ServerEvent } from "../../internal/api/events.ts";
-import type { ServerLimits } from "../../internal/api/serve_options.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
 import { count, quote } from "../../internal/api/errors.ts";
 import type { Trace } from "../../ops/metrics/spans.ts";
@@ -87,8 +86,8 @@ const REPORTS: { readonly [Type in ServerEvent["type"]]: Report<EventOf<Type>> }
   "resumed": { level: "info", text: () => "resumed: accepting connections again", fields: () => ({}) },
   "limits-changed": {
     level: "info",
-    text: ({ limits }) => `changed limits: ${shown(limits)}`,
-    fields: ({ limits }) => ({ limits: JSON.parse(shown(limits)) }),
+    text: ({ limits }) => `changed limits: ${JSON.stringify(shownOptions(limits))}`,
+    fields: ({ limits }) => ({ limits: shownOptions(limits) }),
   },
   "lame-duck": {
     level: "info",
@@ -143,9 +142,9 @@ function reportCut(log: Log, cut = 0): void {
   if (cut > 0) log.write("warn", "cut", () => `cut ${count(cut, "connection")} at the drain timeout`, () => ({ cut }));
 }
 
-/** Limits in JSON, which has no `Infinity`: there it is `off`, as on the command line. */
-function shown(limits: Readonly<ServerLimits>): string {
-  return JSON.stringify(limits, (_, value) => value === Infinity ? "off" : value);
+/** Options as the log shows them: JSON has no `Infinity`, which is `off` as on the command line. */
+export function shownOptions(options: object): object {
+  return JSON.parse(JSON.stringify(options, (_, value) => value === Infinity ? "off" : value));
 }
 
 function rejecting({ remoteAddr, reason, limit, error }: RejectedEvent): string {
