@@ -9,6 +9,7 @@ import type { Conn } from "../internal/api/handlers.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import { reasonOfPeer } from "./net.ts";
 import { complain, print } from "./print.ts";
+import { within } from "./within.ts";
 
 /** Maximum time in milliseconds to wait, after the server has closed the connection, whether input is lost. */
 const LAST_INPUT_MS = 100;
@@ -62,10 +63,7 @@ class Talk {
     }
     if (this.#conn.ending !== "end") throw await this.#lost();
     // Finds out whether input was lost. Not without a limit: a user at a terminal may never type again.
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(late.resolve, LAST_INPUT_MS);
-    await Promise.race([sending, late.promise]);
-    clearTimeout(timer);
+    await within(LAST_INPUT_MS, sending);
     if (this.#sendError !== undefined) throw await this.#lost();
     if (!this.#inputEnded || this.#hint !== "") {
       complain(`${this.#peer} has closed the connection${this.#hint && " without a reply"}${this.#hint}`);

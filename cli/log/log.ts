@@ -12,6 +12,7 @@ import type { ServerEvent } from "../../internal/api/events.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { WorkerEvent } from "../../ops/workers/options.ts";
+import { within } from "../within.ts";
 import { BufferedHandler, type Sink } from "./handler.ts";
 import { Sampler } from "./sampler.ts";
 
@@ -101,13 +102,6 @@ export function openLog(
       return within(LAST_FLUSH_MS, handler.flush());
     },
   };
-}
-
-async function within(ms: number, promise: Promise<void>): Promise<void> {
-  const late = Promise.withResolvers<void>();
-  const timer = setTimeout(late.resolve, ms);
-  await Promise.race([promise, late.promise]);
-  clearTimeout(timer);
 }
 
 let lastMs: number | undefined;
