@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type CommandWord, commandWords } from "./words.ts";
+import { type CommandWord, commandWords, quote } from "./words.ts";
 
 /** Writes a script for bash 3.2 (that of macOS) and newer. It needs no package of completions. */
 export function bashScript(): string {
@@ -49,8 +49,4 @@ function casesOf(command: CommandWord): string[] {
 
 function namesOf({ flags, operand }: CommandWord): string {
   return [...operand?.words ?? [], ...flags.map(({ name }) => `--${name}`)].join(" ");
-}
-
-function quote(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -56,6 +56,11 @@ function flagWords({ flags }: Command): FlagWord[] {
   return [...own, ...switches];
 }
 
+/** Quotes a text for bash and zsh. */
+export function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
 function valueOf({ symbol, words = [], files = false }: Kind<unknown>): Value {
   return { symbol, words, files };
 }

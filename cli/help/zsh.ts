@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type CommandWord, commandWords, type FlagWord, type Value } from "./words.ts";
+import { type CommandWord, commandWords, type FlagWord, quote, type Value } from "./words.ts";
 
 /** Writes a script that is loaded from `$fpath` as `_shouty`, or sourced. */
 export function zshScript(): string {
@@ -62,8 +62,4 @@ function plain(text: string): string {
 /** A text within the list of commands. */
 function quoted(text: string): string {
   return `"${plain(text)}"`;
-}
-
-function quote(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }
