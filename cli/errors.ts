@@ -21,9 +21,10 @@ export class CommandError extends Error {
   }
 }
 
-const { AddrInUse, AddrNotAvailable, ConnectionRefused, ConnectionReset, BrokenPipe, PermissionDenied } = Deno.errors;
+const { AddrInUse, AddrNotAvailable, AlreadyExists, BrokenPipe } = Deno.errors;
+const { ConnectionRefused, ConnectionReset, PermissionDenied } = Deno.errors;
 
-/** Reasons that differ from system to system, in the same words on all. */
+/** Reasons in the words of the command, the same on all systems. */
 const REASONS = [
   [AddrInUse, "address already in use"],
   [AddrNotAvailable, "address not available"],
@@ -31,6 +32,8 @@ const REASONS = [
   [ConnectionReset, "connection reset"],
   [BrokenPipe, "broken pipe"],
   [PermissionDenied, "permission denied"],
+  // The command creates no other file.
+  [AlreadyExists, "there is a file that is not a socket"],
 ] as const;
 
 /** The end of what the system says about an error. On Windows, that is a sentence with a full stop. */

@@ -130,8 +130,7 @@ async function bindUnix(path: string, { unixMode: mode }: ListenFlags): Promise<
   try {
     return await listenUnix({ path, mode });
   } catch (error) {
-    const reason = error instanceof Deno.errors.AlreadyExists ? "there is a file that is not a socket" : error;
-    throw failed("listen on", address, reason);
+    throw failed("listen on", address, error);
   }
 }
 

@@ -69,8 +69,7 @@ export async function openAdminPort(
     return port;
   } catch (error) {
     if (error instanceof TokenNeeded) throw tokenNeeded(`${nameOf("admin")} ${address}`);
-    const reason = error instanceof Deno.errors.AlreadyExists ? "there is a file that is not a socket" : error;
-    throw failed(action, address, reason);
+    throw failed(action, address, error);
   }
 }
 
