@@ -114,11 +114,11 @@ async function serveUntilStopped(all: Given<typeof SERVE.flags>): Promise<number
   keepOnly(...neededToListen(options), ...neededToAdmin(options), ...host.neededToOpen);
   const log = openLog(logLevel, logFormat, Deno.stderr, { most: logSample });
   const stop = new AbortController();
-  const opened = Promise.withResolvers<Opened>();
+  const begun = Promise.withResolvers<Running>();
   // Before anything is opened: handling signals, and even exiting without having done so, needs a free descriptor.
   let server: Server | WorkersServer | undefined;
   const cut = () => void server?.shutdown({ delay: 0, drainTimeout: 1 });
-  watchSignals(log, { stop, cut }, host, options.tlsCert === null ? undefined : opened.promise);
+  watchSignals(log, { stop, cut }, host, options.tlsCert === null ? undefined : begun.promise);
   logStart(log, options, ignored);
   // A drain by the admin port has options of its own: as an end by `stop` it would have the flags'.
   const drained = new AbortController();
@@ -131,9 +131,9 @@ async function serveUntilStopped(all: Given<typeof SERVE.flags>): Promise<number
     await host.open(log);
     const kept = [...neededToAccept(options), ...host.neededToRun, ...host.takesOver ? neededToAdmin(options) : []];
     const running = await serveAs({ ...options, kept }, given, around(log, stop.signal, measured));
-    opened.resolve(running.opened);
+    begun.resolve(running);
     server = running.server;
-    await host.serving(running.opened, { server, handedOver: () => admin?.close(), stop: leaving, log });
+    await host.serving({ ...running, handedOver: () => admin?.close(), stop: leaving, log });
     if (host.takesOver) admin = await openLate(openAdmin, stop.signal, log);
     keepOnly(...neededToAccept(options), ...host.neededToRun);
     attachAdmin(admin, running, drained, log);
@@ -157,10 +157,9 @@ function around(log: Log, signal: AbortSignal, { metrics, traceOf }: Partial<Mea
   return { log, signal, metrics, secure, onEvent };
 }
 
-/** A server, and what was opened for it. */
-interface Running {
+/** A server, and what was opened for it here; the listeners of workers are theirs. */
+interface Running extends Pick<Opened, "bound" | "reload"> {
   readonly server: Server | WorkersServer;
-  readonly opened: Opened;
   /** Begins its end. */
   readonly shutdown: Shutdown;
 }
@@ -179,8 +178,8 @@ async function serveAs(
 /** Serves in workers. */
 async function serveApart(...args: Parameters<typeof serveByWorkers>): Promise<Running> {
   const { serveByWorkers } = await import("./cli/process/workers.ts");
-  const { server, opened } = await serveByWorkers(...args);
-  return { server, opened, shutdown: (options) => server.shutdown(options) };
+  const { server, reload } = await serveByWorkers(...args);
+  return { server, bound: [], reload, shutdown: (options) => server.shutdown(options) };
 }
 
 /** Serves in this isolate. */
@@ -189,13 +188,14 @@ async function serveAlone(
   given: ReadonlySet<string>,
   { log, signal, metrics, secure, onEvent }: Surroundings,
 ): Promise<Running> {
-  const opened = await openListeners({ ...options, onHandshake: metrics?.onHandshake }, given, log);
-  for (const addr of opened.secure) secure.add(addr);
-  const server = serve({ ...options, listener: opened.listeners, onEvent }, metrics?.timed(shout));
-  const shutdown = shutdownOf(server, opened.bound, options);
+  const flags = { ...options, onHandshake: metrics?.onHandshake };
+  const { bound, listeners, secure: encrypted, reload } = await openListeners(flags, given, log);
+  for (const addr of encrypted) secure.add(addr);
+  const server = serve({ ...options, listener: listeners, onEvent }, metrics?.timed(shout));
+  const shutdown = shutdownOf(server, bound, options);
   if (signal.aborted) shutdown();
   else signal.addEventListener("abort", () => shutdown());
-  return { server, opened, shutdown };
+  return { server, bound, reload, shutdown };
 }
 
 /** Logs what holds from the start on. */
@@ -243,14 +243,14 @@ async function exitCodeOf(server: Server | WorkersServer, host: Host, log: Log):
 }
 
 /**
- * Handles signals from now on. SIGHUP reloads the certificate of `reloadable`, once that is open; without it, nothing.
+ * Handles signals from now on. SIGHUP reloads the certificate of `reloadable`, once that serves; without it, nothing.
  * SIGUSR2 has another process take over.
  */
 function watchSignals(
   log: Log,
   { stop, cut }: { stop: AbortController; cut: () => void },
   host: Host,
-  reloadable: Promise<Opened> | undefined,
+  reloadable: Promise<Running> | undefined,
 ): void {
   onSignals((signal) => {
     log.write("debug", "signal", () => `received ${signal}`, () => ({ signal }));

@@ -62,8 +62,8 @@ export interface Opened {
   readonly listeners: readonly Listener[];
   /** The addresses of those that speak TLS, as the log writes them. */
   readonly secure: ReadonlySet<string>;
-  /** Reloads the certificate; called at SIGHUP. */
-  readonly reload?: () => Promise<void>;
+  /** Reloads the certificate, if there is one; called at SIGHUP. */
+  readonly reload: (() => Promise<void>) | undefined;
 }
 
 /**
@@ -165,7 +165,7 @@ async function wrap(bound: readonly Bound[], flags: ListenFlags, log: Log): Prom
     if (flags.telnet) listener = withTelnet(listener);
     listeners.push(listener);
   }
-  return { listeners, secure, ...(security !== undefined && { reload: () => security.reload() }) };
+  return { listeners, secure, reload: security?.reload };
 }
 
 function listenTcp(target: Target, { engine, keepAliveMs }: ListenFlags): Listener {

@@ -31,7 +31,7 @@ export interface Security {
   /** What was read at the start. */
   readonly files: TlsCredentials;
   /** Reads the files again, and logs the outcome; never rejects. Called at SIGHUP. */
-  reload(): Promise<void>;
+  readonly reload: () => Promise<void>;
 }
 
 /**

@@ -8,7 +8,6 @@
 import type { Descriptor } from "./descriptors.ts";
 import type { Environment } from "../line/environment.ts";
 import type { SERVE } from "../line/flags.ts";
-import type { Opened } from "../listen.ts";
 import type { Log } from "../log/log.ts";
 import type { Values } from "../line/parse.ts";
 import type { PermissionName } from "./permissions.ts";
@@ -78,12 +77,9 @@ export class Host {
   }
 
   /** Tells the others that the server listens, and later that it stops; call it after {@linkcode open}. */
-  async serving(
-    { bound }: Opened,
-    parts: Pick<UpgradeParts, "server" | "handedOver" | "stop" | "log">,
-  ): Promise<void> {
+  async serving(parts: Pick<UpgradeParts, "bound" | "server" | "handedOver" | "stop" | "log">): Promise<void> {
     const [program, notifier] = [this.#program, this.#notifier!];
-    const upgrade = new Upgrade({ ...parts, flags: this.#flags, program, bound, notifier });
+    const upgrade = new Upgrade({ ...parts, flags: this.#flags, program, notifier });
     this.#upgrade.resolve(upgrade);
     this.#upgradeOver = () => upgrade.over;
     await tellParent(this.#flags);

@@ -43,10 +43,8 @@ export interface Surroundings {
 }
 
 /** A server with several workers. */
-export interface WorkersOpened {
+export interface WorkersRunning extends Pick<Opened, "reload"> {
   readonly server: WorkersServer;
-  /** What was opened here: no listener, as each is a worker's. */
-  readonly opened: Opened;
 }
 
 /**
@@ -62,7 +60,7 @@ export async function serveByWorkers(
   flags: ServeValues,
   given: ReadonlySet<string>,
   around: Surroundings,
-): Promise<WorkersOpened> {
+): Promise<WorkersRunning> {
   requireModules();
   const { log, signal, onEvent, secure } = around;
   const places = placesOf(flags, given);
@@ -82,8 +80,7 @@ export async function serveByWorkers(
       onListen: (addr) => addrs.next().value?.tls && secure.add(formatAddr(addr)),
       onWorker: (event) => reportWorker(log, event),
     }));
-  const reload = security && { reload: () => security.reload() };
-  return { server, opened: { bound: [], listeners: [], secure, ...reload } };
+  return { server, reload: security?.reload };
 }
 
 async function started<T>(address: string, start: () => Promise<T>): Promise<T> {
