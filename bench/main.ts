@@ -5,10 +5,11 @@ import { takesPart } from "./all.ts";
 import type { Case, Sample, Setting } from "./cases.ts";
 import { formatHistory, parseHistory, rowOf, withRow } from "./history.ts";
 import { Lab } from "./lab.ts";
-import { type Options, parseOptions, USAGE, UsageError } from "./options.ts";
+import { type Options, parseOptions, USAGE } from "./options.ts";
 import { plot } from "./plot.ts";
 import { interruptible, isThere, maxFiles, output, ROOT, versionOf } from "./process.ts";
 import { Progress } from "../tools/progress.ts";
+import { UsageError } from "../tools/usage.ts";
 import { amount, type Failure, figuresOf, type Report, table } from "./report.ts";
 import type { ServerSpec } from "./servers.ts";
 

@@ -2,6 +2,7 @@
 
 import { AGAINST, ALL_CASES, ALL_SERVERS, isOwn, QUICK } from "./all.ts";
 import type { Case } from "./cases.ts";
+import { UsageError } from "../tools/usage.ts";
 import type { ServerSpec } from "./servers.ts";
 
 /** What `--help` prints. */
@@ -34,11 +35,6 @@ export interface Options {
   pairs: number;
   /** A share, such as 0.03. */
   tolerance: number;
-}
-
-/** The user has to change the command line. */
-export class UsageError extends Error {
-  override name = "UsageError";
 }
 
 function parseNumber(name: string, value: string, least: number, most: number): number {

@@ -6,6 +6,7 @@ import { talk } from "./chaos/good.ts";
 import { Pulse } from "./chaos/pulse.ts";
 import { type Findings, report, type Round } from "./chaos/report.ts";
 import { type Footprint, Victim } from "./chaos/victim.ts";
+import { parseCount, runTool, UsageError } from "./usage.ts";
 
 const USAGE = `Usage: deno task chaos [options]
 
@@ -33,10 +34,6 @@ interface Options {
   bystanders: number;
 }
 
-class UsageError extends Error {
-  override name = "UsageError";
-}
-
 function parseOptions(args: string[]): Options {
   const options: Options = { rounds: 5, seconds: 10, good: 50, bad: 500, bystanders: 0 };
   for (let i = 0; i < args.length; i += 2) {
@@ -49,11 +46,6 @@ function parseOptions(args: string[]): Options {
     else throw new UsageError(`Unknown option "${name}"; --help lists what there is`);
   }
   return options;
-}
-
-function parseCount(name: string, value: string, least: number, most: number): number {
-  if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
-  throw new UsageError(`${name} wants a whole number from ${least} to ${most}, not "${value}"`);
 }
 
 /** Records the server's largest memory and number of descriptors, until it is stopped. */
@@ -136,14 +128,8 @@ async function run(options: Options, victim: Victim, spared: Victim): Promise<Fi
 }
 
 if (import.meta.main) {
-  try {
-    if (Deno.args.includes("--help")) console.log(USAGE);
-    else if (Deno.build.os !== "linux") {
-      throw new UsageError("What a process takes is read from /proc, which needs Linux");
-    } else Deno.exitCode = await chaos(parseOptions(Deno.args));
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(`chaos: ${error.message}`);
-    Deno.exitCode = 2;
-  }
+  await runTool("chaos", USAGE, async (args) => {
+    if (Deno.build.os === "linux") return await chaos(parseOptions(args));
+    throw new UsageError("What a process takes is read from /proc, which needs Linux");
+  });
 }

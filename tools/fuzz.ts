@@ -4,6 +4,7 @@ import { anyBytes, anyCut, cutInput, feed } from "./fuzz/bytes.ts";
 import { anyOutgoing, anyScenario, anyUpgrade, toJson } from "./fuzz/scenario.ts";
 import { play } from "./fuzz/world.ts";
 import { Progress } from "./progress.ts";
+import { parseCount, runTool, UsageError } from "./usage.ts";
 import { fc } from "../tests/kit/property.ts";
 
 const USAGE = `Usage: deno task fuzz [options]
@@ -25,10 +26,6 @@ interface Options {
   kinds: readonly Kind[];
 }
 
-class UsageError extends Error {
-  override name = "UsageError";
-}
-
 /** Number of cases of each kind per seed; small, so that the kinds alternate. */
 const ROUND: Readonly<Record<Kind, number>> = {
   bytes: 10_000,
@@ -42,17 +39,12 @@ function parseOptions(args: string[]): Options {
   const options: Options = { seed: Date.now() % SEEDS, seconds: 60, kinds: KINDS };
   for (let i = 0; i < args.length; i += 2) {
     const [name, value = ""] = [args[i], args[i + 1]];
-    if (name === "--seed") options.seed = parseSeed(value);
+    if (name === "--seed") options.seed = parseCount(name, value, 0, SEEDS - 1);
     else if (name === "--time") options.seconds = parseTime(value);
     else if (name === "--only") options.kinds = [parseKind(value)];
     else throw new UsageError(`Unknown option "${name}"; --help lists what there is`);
   }
   return options;
-}
-
-function parseSeed(value: string): number {
-  if (/^\d+$/.test(value) && Number(value) < SEEDS) return Number(value);
-  throw new UsageError(`--seed wants a whole number from 0 to ${SEEDS - 1}, not "${value}"`);
 }
 
 function parseTime(value: string): number {
@@ -110,13 +102,4 @@ async function fuzz({ seed, seconds, kinds }: Options): Promise<number> {
   return 0;
 }
 
-if (import.meta.main) {
-  try {
-    if (Deno.args.includes("--help")) console.log(USAGE);
-    else Deno.exitCode = await fuzz(parseOptions(Deno.args));
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(`fuzz: ${error.message}`);
-    Deno.exitCode = 2;
-  }
-}
+if (import.meta.main) await runTool("fuzz", USAGE, (args) => fuzz(parseOptions(args)));

@@ -3,6 +3,7 @@
 import { Progress } from "./progress.ts";
 import { Load } from "./stress/load.ts";
 import { type Failure, runSuite, type Selection } from "./stress/suite.ts";
+import { parseCount, runTool, UsageError } from "./usage.ts";
 
 const USAGE = `Usage: deno task stress [options] [files]
 
@@ -20,10 +21,6 @@ interface Options extends Selection {
   readonly runs: number;
 }
 
-class UsageError extends Error {
-  override name = "UsageError";
-}
-
 function parseOptions(args: readonly string[]): Options {
   const [files, words]: [string[], string[]] = [
     [],
@@ -31,17 +28,12 @@ function parseOptions(args: readonly string[]): Options {
   ];
   let [runs, filter]: [number, string | undefined] = [5, undefined];
   for (let word = words.shift(); word !== undefined; word = words.shift()) {
-    if (word === "--runs") runs = parseRuns(words.shift());
+    if (word === "--runs") runs = parseCount(word, words.shift() ?? "", 1, 1000);
     else if (word === "--filter") filter = parseFilter(words.shift());
     else if (word.startsWith("-")) throw new UsageError(`Unknown option "${word}"; --help lists what there is`);
     else files.push(parseFile(word));
   }
   return { runs, filter, files };
-}
-
-function parseRuns(value = ""): number {
-  if (/^\d+$/.test(value) && Number(value) >= 1 && Number(value) <= 1000) return Number(value);
-  throw new UsageError(`--runs wants a whole number from 1 to 1000, not "${value}"`);
 }
 
 function parseFilter(value = ""): string {
@@ -94,20 +86,13 @@ function summary(failedIn: ReadonlyMap<string, readonly number[]>, runs: number)
 }
 
 if (import.meta.main) {
-  try {
-    if (Deno.args.includes("--help")) console.log(USAGE);
-    else {
-      const options = parseOptions(Deno.args);
-      const interrupted = new AbortController();
-      // Without a handler, a signal would end this process, and leave the load running.
-      for (const name of ["SIGINT", ...(Deno.build.os === "windows" ? [] : ["SIGTERM"] as const)] as const) {
-        Deno.addSignalListener(name, () => interrupted.abort());
-      }
-      Deno.exit(await stress(options, interrupted.signal));
+  await runTool("stress", USAGE, async (args) => {
+    const options = parseOptions(args);
+    const interrupted = new AbortController();
+    // Without a handler, a signal would end this process, and leave the load running.
+    for (const name of ["SIGINT", ...(Deno.build.os === "windows" ? [] : ["SIGTERM"] as const)] as const) {
+      Deno.addSignalListener(name, () => interrupted.abort());
     }
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(`stress: ${error.message}`);
-    Deno.exitCode = 2;
-  }
+    Deno.exit(await stress(options, interrupted.signal));
+  });
 }

@@ -4,7 +4,8 @@ import { AGAINST, ALL_CASES, ALL_SERVERS, isOwn, QUICK, takesPart } from "../../
 import { allocatedBytes } from "../../bench/garbage.ts";
 import { formatHistory, type HistoryRow, parseHistory, rowOf, withRow } from "../../bench/history.ts";
 import { Lab } from "../../bench/lab.ts";
-import { parseOptions, UsageError } from "../../bench/options.ts";
+import { parseOptions } from "../../bench/options.ts";
+import { UsageError } from "../../tools/usage.ts";
 import { isThere, versionOf } from "../../bench/process.ts";
 import { fit, kernelBytes } from "../../bench/quiet.ts";
 import { columns, figuresOf, type Report } from "../../bench/report.ts";
