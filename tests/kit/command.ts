@@ -104,7 +104,7 @@ export interface Address {
 export type ServerProcess = Subprocess & Address;
 
 /** Whether util-linux's `script` is installed, which gives a subprocess a terminal. */
-export const HAS_SCRIPT: boolean = await isUtilLinux();
+export const HAS_SCRIPT: boolean = await isUtilLinux("script");
 
 /** Starts `deno` in a terminal, where stdout and stderr are one stream. No shell remains that Ctrl-C would end. */
 export function startInTerminal(args: string[], env: Record<string, string> = {}): Subprocess {
@@ -114,9 +114,10 @@ export function startInTerminal(args: string[], env: Record<string, string> = {}
   });
 }
 
-async function isUtilLinux(): Promise<boolean> {
+/** Whether a program is installed, and is that of util-linux. */
+export async function isUtilLinux(program: string): Promise<boolean> {
   try {
-    const { stdout } = await new Deno.Command("script", { args: ["--version"], stderr: "null" }).output();
+    const { stdout } = await new Deno.Command(program, { args: ["--version"], stderr: "null" }).output();
     return new TextDecoder().decode(stdout).includes("util-linux");
   } catch {
     return false;

@@ -4,21 +4,11 @@
  * @module
  */
 
+import { missingProgram } from "./foreign.ts";
 import { freePort } from "./free_port.ts";
 
-/** Whether HAProxy is installed. */
-const HAS_HAPROXY = await answers();
-
 /** The suffix of the names of tests that need HAProxy. */
-export const NO_HAPROXY: string = HAS_HAPROXY ? "" : " (skipped: haproxy is missing)";
-
-async function answers(): Promise<boolean> {
-  try {
-    return (await new Deno.Command("haproxy", { args: ["-v"], stdout: "null", stderr: "null" }).output()).success;
-  } catch {
-    return false;
-  }
-}
+export const NO_HAPROXY: string = await missingProgram("haproxy", "-v");
 
 /** A running HAProxy. */
 export interface HAProxy extends AsyncDisposable {

@@ -4,17 +4,10 @@
  * @module
  */
 
-/** The suffix of the names of tests that need it. */
-export const NO_LOGGER: string = await isUtilLinux() ? "" : " (skipped: util-linux's logger is missing)";
+import { isUtilLinux } from "./command.ts";
 
-async function isUtilLinux(): Promise<boolean> {
-  try {
-    const { stdout } = await new Deno.Command("logger", { args: ["--version"], stderr: "null" }).output();
-    return new TextDecoder().decode(stdout).includes("util-linux");
-  } catch {
-    return false;
-  }
-}
+/** The suffix of the names of tests that need it. */
+export const NO_LOGGER: string = await isUtilLinux("logger") ? "" : " (skipped: util-linux's logger is missing)";
 
 /** Sends each line of a text as a message, on one connection. */
 export async function logger(port: number, text: string, ...args: string[]): Promise<void> {

@@ -6,21 +6,14 @@
 
 import { test as bounded } from "./bounded.ts";
 import { Subprocess } from "./command.ts";
+import { missingProgram } from "./foreign.ts";
 import type { TestServer } from "./server.ts";
 
-const MISSING = await isThere("openssl") ? "" : " (skipped: openssl is missing)";
+const MISSING = await missingProgram("openssl", "version");
 
 /** Registers a test that needs OpenSSL. */
 export function test(name: string, body: () => Promise<void>): void {
   bounded(name, body, 60, MISSING);
-}
-
-async function isThere(program: string): Promise<boolean> {
-  try {
-    return (await new Deno.Command(program, { args: ["version"], stdout: "null" }).output()).success;
-  } catch {
-    return false;
-  }
 }
 
 /** A folder with files that OpenSSL reads. */
