@@ -11,6 +11,7 @@ import {
   startServer,
   Subprocess,
 } from "../kit/command.ts";
+import { missingProgram } from "../kit/foreign.ts";
 import { NO_IPV6 } from "../kit/ipv6.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
@@ -244,16 +245,7 @@ test("The admin port answers again after the process was out of descriptors", as
   await early;
 }, NO_ULIMIT);
 
-/** Whether curl is installed. */
-const NO_CURL = await hasCurl() ? "" : " (skipped: curl is not installed)";
-
-async function hasCurl(): Promise<boolean> {
-  try {
-    return (await new Deno.Command("curl", { args: ["--version"] }).output()).success;
-  } catch {
-    return false;
-  }
-}
+const NO_CURL = await missingProgram("curl", "--version");
 
 test("curl asks the admin port over IPv4, a Unix socket, and IPv6 where there is any", async () => {
   const folder = await Deno.makeTempDir();

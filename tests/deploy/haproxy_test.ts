@@ -3,11 +3,10 @@ import { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { type ServerProcess, startServer, Subprocess } from "../kit/command.ts";
 import { adapted, ask, flagsOf, makeFolder, milliseconds, PROJECT, shipped, wordsAfter } from "../kit/deploy.ts";
-import { missingProgram } from "../kit/foreign.ts";
 import { freePort } from "../kit/free_port.ts";
+import { NO_HAPROXY } from "../kit/haproxy.ts";
 
 const CONFIG = shipped("haproxy/haproxy.cfg");
-const NO_HAPROXY = await missingProgram("haproxy", "-v");
 const USERS = await Deno.readTextFile("/etc/passwd").catch(() => "");
 const NO_USER = /^haproxy:/m.test(USERS) ? "" : " (skipped: there is no user haproxy, whom the file names)";
 
