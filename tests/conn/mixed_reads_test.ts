@@ -1,7 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { fc } from "../kit/property.ts";
 import { test } from "../kit/bounded.ts";
-import { check, toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
+import { check } from "../kit/property.ts";
 import { anyStep, Position, type Step } from "../kit/reads.ts";
 import { listenerOf } from "../kit/segments.ts";
 import { startConversations } from "../kit/server.ts";

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import type { Conn } from "@x/shouty";
 import { turn } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
-import { toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
 test("a line handler at rest is not counted as one at work while lines wait for a rate, or replies for their peer", async () => {

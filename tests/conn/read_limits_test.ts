@@ -2,7 +2,7 @@ import { assert, assertEquals, assertLessOrEqual, assertRejects, assertThrows } 
 import { type Conn, LimitError, type ServeOptions, type Transport } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
-import { toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 import { turn } from "../../internal/time/turns.ts";
 

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Conn } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { faulty, type Method } from "../kit/faults.ts";
-import { toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
 import { listenerOf } from "../kit/segments.ts";
 import { inMemory, startConversations } from "../kit/server.ts";
 

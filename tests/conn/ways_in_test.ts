@@ -4,7 +4,8 @@ import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
 import { answer, type Limits, shouted } from "../kit/oracle.ts";
-import { anyCuts, anyInput, anyLimits, check, toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
+import { anyCuts, anyInput, anyLimits, check } from "../kit/property.ts";
 import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };

@@ -7,7 +7,8 @@ import { tlsCredentials } from "@x/shouty/ops";
 import { test, testOnce } from "../kit/bounded.ts";
 import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
 import { ACCEPTED, ENVELOPE, GREETING, MailServer } from "../kit/mail.ts";
-import { anyCuts, bytesOf, check, cut, fc } from "../kit/property.ts";
+import { bytesOf } from "../kit/bytes.ts";
+import { anyCuts, check, cut, fc } from "../kit/property.ts";
 import { inMemory } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY, streamOf } from "../kit/tls.ts";
 

@@ -3,7 +3,8 @@ import { readNetstring, serveSyslog } from "../../examples/syslog.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { listening, NO_SIGNALS, Subprocess } from "../kit/command.ts";
 import { logger, NO_LOGGER } from "../kit/logger.ts";
-import { anyCuts, check, cut, fc, toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
+import { anyCuts, check, cut, fc } from "../kit/property.ts";
 import { inMemory, startConversations, TestServer } from "../kit/server.ts";
 
 test("syslog tells octet counting and LF apart for each message of a connection", async () => {

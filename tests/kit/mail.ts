@@ -7,7 +7,7 @@
 import { assertEquals } from "@std/assert";
 import type { ServeOptions, TlsCredentialsHandle } from "@x/shouty";
 import { type Mail, serveSmtp } from "../../examples/smtp.ts";
-import { bytesOf } from "./property.ts";
+import { bytesOf } from "./bytes.ts";
 import { TestServer } from "./server.ts";
 
 /** A sink that keeps its mails. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { bytesOf, toBytes } from "./bytes.ts";
 import * as fc from "./fast_check.ts";
 import type { Framing } from "../../internal/api/framing.ts";
 import type { Limits } from "./oracle.ts";
@@ -69,11 +70,6 @@ export function framingOf<Part extends Partial<PlainFraming>>(plain: Part): Omit
   return { ...plain, lineEnd: { delimiter: bytesOf(lineEnd.delimiter) } };
 }
 
-/** Turns text into bytes, one per character. */
-export function bytesOf(text: string): Uint8Array {
-  return Uint8Array.from(text, (char) => char.charCodeAt(0));
-}
-
 /** Cuts bytes into segments of the given lengths; the last segment has all bytes that remain. */
 export function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[] {
   const segments: Uint8Array[] = [];
@@ -83,9 +79,4 @@ export function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[]
     rest = rest.subarray(length);
   }
   return [...segments, rest].filter((segment) => segment.length > 0);
-}
-
-/** Text as UTF-8; bytes as they are. */
-export function toBytes(data: string | Uint8Array): Uint8Array {
-  return typeof data === "string" ? new TextEncoder().encode(data) : data;
 }

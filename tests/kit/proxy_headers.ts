@@ -5,6 +5,7 @@
  */
 
 import { crc32c } from "../../ops/proxy/extensions.ts";
+import { bytesOf } from "./bytes.ts";
 
 /** The signature with which version 2 begins. */
 export const SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
@@ -49,11 +50,6 @@ export function address(path: string, size: number): Uint8Array<ArrayBuffer> {
 export function withChecksum(header: (sum: string) => Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   const sum = crc32c(header("\0\0\0\0"));
   return header(String.fromCharCode(sum >>> 24, sum >> 16 & 255, sum >> 8 & 255, sum & 255));
-}
-
-/** Makes bytes of a text, one per character. */
-export function bytesOf(text: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(text, (char) => char.charCodeAt(0));
 }
 
 /** Concatenates bytes. */

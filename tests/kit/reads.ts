@@ -7,7 +7,8 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { type Conn, type Framing, LimitError } from "@x/shouty";
 import { delimiterOf } from "./framing_oracle.ts";
-import { fc, toBytes } from "./property.ts";
+import { toBytes } from "./bytes.ts";
+import { fc } from "./property.ts";
 import { pass } from "./segments.ts";
 
 /** How lines end. */

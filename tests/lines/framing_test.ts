@@ -2,7 +2,7 @@ import { assertEquals, assertLessOrEqual, assertRejects, assertThrows } from "@s
 import type { Conn, Framing } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
-import { toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
 const latin1 = (text: string) => Uint8Array.from(text, (character) => character.charCodeAt(0));

@@ -1,7 +1,7 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { firstToEnd } from "../../internal/lines/input_buffer.ts";
 import { test } from "../kit/bounded.ts";
-import { toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
 
 /** Bytes that count how many of them are looked at. */
 class CountedBytes extends Uint8Array<ArrayBuffer> {

@@ -4,7 +4,8 @@ import type { Limiter } from "../../internal/lines/limiter.ts";
 import { limiterOf, type SizeLimits } from "../kit/limiter.ts";
 import { test } from "../kit/bounded.ts";
 import { answer } from "../kit/oracle.ts";
-import { anyCuts, anyInput, anyLimits, check, cut, toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
+import { anyCuts, anyInput, anyLimits, check, cut } from "../kit/property.ts";
 import { countWork } from "../kit/work.ts";
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };

@@ -2,7 +2,8 @@ import { assert, assertEquals } from "@std/assert";
 import { ProxyHeaderError } from "../../ops/proxy/errors.ts";
 import { beginsWithProxyHeader, MARK_BYTES, MAX_HEADER_BYTES, parseProxyHeader } from "../../ops/proxy/header.ts";
 import * as fc from "../kit/fast_check.ts";
-import { aboutTls, binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
+import { bytesOf } from "../kit/bytes.ts";
+import { aboutTls, binary, join, LONGEST, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
 
 const HEADERS: [name: string, header: Uint8Array][] = [
   ["TCP4 in version 1", bytesOf("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n")],

@@ -2,18 +2,8 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { ProxyHeaderError } from "../../ops/proxy/errors.ts";
 import { crc32c } from "../../ops/proxy/extensions.ts";
 import { MAX_HEADER_BYTES, parseProxyHeader } from "../../ops/proxy/header.ts";
-import {
-  address,
-  binary,
-  bytesOf,
-  join,
-  LONGEST,
-  SIGNATURE,
-  TCP4,
-  TCP6,
-  value,
-  withChecksum,
-} from "../kit/proxy_headers.ts";
+import { bytesOf } from "../kit/bytes.ts";
+import { address, binary, join, LONGEST, SIGNATURE, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
 
 function tcp(hostname: string, port: number): Deno.NetAddr {
   return { transport: "tcp", hostname, port };

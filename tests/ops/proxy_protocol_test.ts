@@ -4,7 +4,8 @@ import { listenUnix, proxyProtocol, type ProxyProtocolOptions } from "@x/shouty/
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { assertFreed } from "../kit/freed_port.ts";
-import { binary, bytesOf, join, LONGEST, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
+import { bytesOf } from "../kit/bytes.ts";
+import { binary, join, LONGEST, TCP4, TCP6, value, withChecksum } from "../kit/proxy_headers.ts";
 import { listenLoopback, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 const LINE = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";

@@ -13,12 +13,12 @@ import { LineCutter } from "../../internal/lines/line_cutter.ts";
 import { decodeLines } from "../../internal/lines/text.ts";
 import { nextLine, type Rules } from "../../tests/kit/framing_oracle.ts";
 import { answer, type Limits } from "../../tests/kit/oracle.ts";
+import { bytesOf } from "../../tests/kit/bytes.ts";
 import {
   anyCuts,
   anyFraming,
   anyInput,
   anyLimits,
-  bytesOf,
   DELIMITERS,
   fc,
   framingOf,

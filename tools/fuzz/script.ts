@@ -6,7 +6,8 @@
 
 import type { CloseReason, Conn, ConnHandler, ConnOptions, LineEnd, ReadBytesOptions, ReadOptions } from "@x/shouty";
 import { ConnectionClosedError, LimitError } from "@x/shouty";
-import { anyFraming, bytesOf, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
+import { bytesOf } from "../../tests/kit/bytes.ts";
+import { anyFraming, DELIMITERS, fc, framingOf, type PlainFraming } from "../../tests/kit/property.ts";
 import { type Acts, anyTlsStep, beginTls, type Recording, type TlsStep } from "./upgrade.ts";
 import type { Flushes } from "./flushes.ts";
 import type { WatchedTransport } from "./watched.ts";
