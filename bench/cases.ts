@@ -215,28 +215,29 @@ function life(setting: Setting, spec: ServerSpec): Promise<Sample> {
 }
 
 /** The same case for the servers that may use all cores, as the load may. */
-function onAllCores(name: string, test: Case): Case {
-  return { ...test, name, title: `all cores, which the load shares: ${test.title}`, allCores: true };
+function onAllCores(test: Case): Case {
+  return {
+    ...test,
+    name: `cores-${test.name}`,
+    title: `all cores, which the load shares: ${test.title}`,
+    allCores: true,
+  };
 }
+
+const SINGLE = speed("single", "50 clients, one 16-byte line at a time", "lines", BUSY);
+const PIPELINE = speed("pipeline", "50 clients, 100 lines of 16 bytes pipelined", "lines", { ...BUSY, pipeline: 100 });
+const CHURN = speed("churn", "connect, one line, close; 50 at a time", "churn", { clients: 50, bytes: 16 });
 
 /** Every case, in the order of the table. */
 export const CASES: Case[] = [
-  speed("single", "50 clients, one 16-byte line at a time", "lines", BUSY),
-  speed("pipeline", "50 clients, 100 lines of 16 bytes pipelined", "lines", { ...BUSY, pipeline: 100 }),
+  SINGLE,
+  PIPELINE,
   speed("bulk", "8 clients, 1000 lines of 60 bytes pipelined", "lines", { clients: 8, pipeline: 1000, bytes: 60 }),
   speed("long", "50 clients, one 1000-byte line at a time", "lines", { ...BUSY, bytes: 1000 }),
   redisGet("redis-get", "Redis: 50 clients, one GET at a time", 1),
   redisGet("redis-pipeline", "Redis: 50 clients, 16 GETs pipelined", 16),
-  speed("churn", "connect, one line, close; 50 at a time", "churn", { clients: 50, bytes: 16 }),
-  onAllCores("cores-single", speed("single", "50 clients, one 16-byte line at a time", "lines", BUSY)),
-  onAllCores(
-    "cores-pipeline",
-    speed("pipeline", "50 clients, 100 lines of 16 bytes pipelined", "lines", { ...BUSY, pipeline: 100 }),
-  ),
-  onAllCores(
-    "cores-churn",
-    speed("churn", "connect, one line, close; 50 at a time", "churn", { clients: 50, bytes: 16 }),
-  ),
+  CHURN,
+  ...[SINGLE, PIPELINE, CHURN].map(onAllCores),
   {
     name: "memory",
     title: "memory per idle connection, after a 100-byte exchange",

@@ -10,7 +10,7 @@
  */
 
 import { Lab } from "./lab.ts";
-import { cpuSeconds, interruptible, maxFiles, settledBytes } from "./process.ts";
+import { cpuSeconds, delay, interruptible, maxFiles, settledBytes } from "./process.ts";
 import { columns } from "./report.ts";
 import { ALL_SERVERS } from "./all.ts";
 
@@ -55,7 +55,7 @@ async function measure(lab: Lab, name: string, count: number): Promise<Quiet & {
     const held = await lab.hold(server, count);
     const [after, kernelAfter] = [await settledBytes(server.pid), await kernelNow()];
     const start = await cpuSeconds(server.pid);
-    await new Promise((resolve) => setTimeout(resolve, REST * 1000));
+    await delay(REST * 1000);
     const busy = (await cpuSeconds(server.pid) - start) / REST;
     await held.release();
     return { base, each: (after - base) / count, kernel: (kernelAfter - kernel) / count / 2, busy };

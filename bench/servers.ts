@@ -31,6 +31,15 @@ export const ROOMY_MS = "600000";
 const ROOMY_FLAGS = ["--max-connections", "20000", "--idle-timeout", "10m"];
 export const DENO: string = Deno.execPath();
 
+const GO: ServerSpec = {
+  name: "go",
+  title: "the article's server in Go",
+  tool: ["go", "version"],
+  source: "bench/peers/article.go",
+  build: (source, out) => ["go", "build", "-o", out, source],
+  command: (_, out, roomy) => [out, "0", ...(roomy ? [ROOMY_MS] : [])],
+};
+
 /** Every server, in the order of the table. */
 export const SERVERS: ServerSpec[] = [
   command("shouty", "shouty, line handler: the command with --engine epoll", ["--allow-ffi"], ["--engine", "epoll"]),
@@ -39,21 +48,12 @@ export const SERVERS: ServerSpec[] = [
   library("lines-epoll", "the same on epoll", "lines", "epoll"),
   library("handler", "shouty, a line handler that is not shout, with lines kept apart, on epoll", "handler", "epoll"),
   library("handler-deno", "the same on Deno's sockets", "handler", "deno"),
-  {
-    name: "streams",
-    title: "shouty, conversation handler: lineStream(conn.readable) piped to conn.writable",
-    tool: [DENO, "--version"],
-    source: "examples/streams.ts",
-    command: (source) => [DENO, "run", "--allow-net", source, "0"],
-  },
-  {
-    name: "go",
-    title: "the article's server in Go",
-    tool: ["go", "version"],
-    source: "bench/peers/article.go",
-    build: (source, out) => ["go", "build", "-o", out, source],
-    command: (_, out, roomy) => [out, "0", ...(roomy ? [ROOMY_MS] : [])],
-  },
+  script(
+    "streams",
+    "shouty, conversation handler: lineStream(conn.readable) piped to conn.writable",
+    "examples/streams.ts",
+  ),
+  GO,
   {
     name: "c",
     title: "bare epoll in C: no lines, no limits, no timeouts",
@@ -76,20 +76,8 @@ export const SERVERS: ServerSpec[] = [
     source: "bench/peers/bun.ts",
     command: (source, _, roomy) => ["bun", source, "0", ...(roomy ? [ROOMY_MS] : [])],
   },
-  {
-    name: "naive",
-    title: "Deno web streams, written naively",
-    tool: [DENO, "--version"],
-    source: "bench/peers/naive.ts",
-    command: (source) => [DENO, "run", "--allow-net", source, "0"],
-  },
-  {
-    name: "raw",
-    title: "lines by hand on Deno.listen: no limits, no timeouts",
-    tool: [DENO, "--version"],
-    source: "bench/peers/raw.ts",
-    command: (source) => [DENO, "run", "--allow-net", source, "0"],
-  },
+  script("naive", "Deno web streams, written naively", "bench/peers/naive.ts"),
+  script("raw", "lines by hand on Deno.listen: no limits, no timeouts", "bench/peers/raw.ts"),
   redis("redis", "examples/redis.ts on epoll", "bench/peers/redis_epoll.ts", "--allow-ffi"),
   redis("redis-deno", "examples/redis.ts on Deno's sockets", "examples/redis.ts"),
   {
@@ -116,13 +104,11 @@ function onAllCores(name: string, workers: number, title: string, ...flags: stri
 /** The article's server with as many threads for its goroutines. */
 function goOnAllCores(threads: number): ServerSpec {
   return {
+    ...GO,
     name: `go${threads}`,
     title: `the article's server in Go with GOMAXPROCS=${threads}`,
-    tool: ["go", "version"],
     allCores: true,
-    source: "bench/peers/article.go",
-    build: (source, out) => ["go", "build", "-o", out, source],
-    command: (_, out, roomy) => ["env", `GOMAXPROCS=${threads}`, out, "0", ...(roomy ? [ROOMY_MS] : [])],
+    command: (...at) => ["env", `GOMAXPROCS=${threads}`, ...GO.command(...at)],
   };
 }
 
@@ -140,9 +126,14 @@ function library(name: string, title: string, kind: string, engine: string): Ser
   };
 }
 
-function redis(name: string, title: string, source: string, ...permissions: string[]): ServerSpec {
+/** A script of Deno's that takes a port. */
+function script(name: string, title: string, source: string, ...permissions: string[]): ServerSpec {
   const command = (source: string) => [DENO, "run", "--allow-net", ...permissions, source, "0"];
-  return { name, title, protocol: "redis", tool: [DENO, "--version"], source, command };
+  return { name, title, tool: [DENO, "--version"], source, command };
+}
+
+function redis(...args: Parameters<typeof script>): ServerSpec {
+  return { ...script(...args), protocol: "redis" };
 }
 
 /** Shouty's command, with more permissions and flags than it needs for its defaults. */

@@ -8,7 +8,8 @@
  * @module
  */
 
-const ROOT = `${import.meta.dirname}/../`;
+import { ROOT } from "./process.ts";
+
 const MIB = 1024 * 1024;
 /** Milliseconds without progress after which the server is said to read no more. */
 const STALL_MS = 3000;
