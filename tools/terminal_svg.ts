@@ -7,8 +7,9 @@
  * @module
  */
 
-const ROOT = `${import.meta.dirname}/../`;
-const DRAWING = `${ROOT}docs/terminal.svg`;
+import { Subprocess } from "../tests/kit/command.ts";
+
+const DRAWING = `${import.meta.dirname}/../docs/terminal.svg`;
 const TYPED = ["Hello. How are you?", "Ok. Be shouty!", "I'm going away. Bye!"];
 
 /** The lines of a terminal. */
@@ -20,88 +21,27 @@ export interface Terminal {
 /** Runs the server and a client, and returns what their terminals show. */
 export async function record(port: number): Promise<Terminal[]> {
   const flags = ["--port", String(port), "--idle-timeout", "3s"];
-  await using server = new Recorder(Deno.execPath(), ["task", "-q", "start", ...flags]);
-  await server.shows(/listening on \S+\n/);
-  await using client = new Recorder("script", [
-    "--quiet",
-    "--return",
-    "--command",
-    `telnet 127.0.0.1 ${port}`,
-    "/dev/null",
-  ]);
-  await client.shows(/Escape character/);
+  await using server = new Subprocess(Deno.execPath(), ["task", "-q", "start", ...flags]);
+  await server.stderrMatch(/listening on \S+\n/);
+  const telnet = ["--quiet", "--return", "--command", `telnet 127.0.0.1 ${port}`, "/dev/null"];
+  await using client = new Subprocess("script", telnet, { env: { SHELL: "/bin/sh" } });
+  await client.stdoutMatch(/Escape character/);
   for (const line of TYPED) {
     await client.type(`${line}\n`);
-    await client.shows(new RegExp(`^${line.toUpperCase().replace(/[.?]/g, "\\$&")}\r?\n`, "m"));
+    await client.stdoutMatch(new RegExp(`^${line.toUpperCase().replace(/[.?]/g, "\\$&")}\r?\n`, "m"));
   }
-  await client.ended();
-  await server.shows(/closing connection.*\n/);
-  server.interrupt();
-  await server.ended();
-  const [log, end] = server.text.trimEnd().split(/\n(?=\S+ info shutting down)/);
+  const { stdout } = await client.outcome();
+  await server.stderrMatch(/closing connection.*\n/);
+  server.signal("SIGINT");
+  const { stderr } = await server.outcome();
+  const [log, end] = stderr.trimEnd().split(/\n(?=\S+ info shutting down)/);
   return [
     {
       title: "a server",
       lines: [`$ deno task -q start ${flags.join(" ")}`, ...log.split("\n"), "^C", ...end.split("\n")],
     },
-    { title: "a client", lines: [`$ telnet 127.0.0.1 ${port}`, ...client.text.trimEnd().split(/\r?\n/)] },
+    { title: "a client", lines: [`$ telnet 127.0.0.1 ${port}`, ...stdout.trimEnd().split(/\r?\n/)] },
   ];
-}
-
-/** A process, and what it has written. */
-class Recorder implements AsyncDisposable {
-  text = "";
-  readonly #child: Deno.ChildProcess;
-  readonly #input: WritableStreamDefaultWriter<Uint8Array>;
-  readonly #outputs: Promise<void>[];
-  #news = Promise.withResolvers<void>();
-
-  constructor(program: string, args: string[]) {
-    const env = { NO_COLOR: "1", SHELL: "/bin/sh" };
-    const piped = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
-    this.#child = new Deno.Command(program, { args, cwd: ROOT, env, ...piped }).spawn();
-    this.#input = this.#child.stdin.getWriter();
-    this.#outputs = [this.#child.stdout, this.#child.stderr].map((output) => this.#read(output));
-  }
-
-  async #read(output: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
-    for await (const chunk of output.pipeThrough(new TextDecoderStream())) {
-      this.text += chunk;
-      this.#news.resolve();
-      this.#news = Promise.withResolvers();
-    }
-    this.#news.resolve();
-  }
-
-  /** Waits until something is shown. */
-  async shows(pattern: RegExp): Promise<void> {
-    const end = Promise.all(this.#outputs).then(() => true);
-    while (!pattern.test(this.text)) {
-      const over = await Promise.race([this.#news.promise, end]);
-      if (over && !pattern.test(this.text)) throw new Error(`${pattern} was not shown, but:\n${this.text}`);
-    }
-  }
-
-  async type(text: string): Promise<void> {
-    await this.#input.write(new TextEncoder().encode(text));
-  }
-
-  interrupt(): void {
-    this.#child.kill("SIGINT");
-  }
-
-  async ended(): Promise<void> {
-    await this.#child.status;
-    await Promise.all(this.#outputs);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch { /* It has ended. */ }
-    await this.#input.close().catch(() => {});
-    await this.ended();
-  }
 }
 
 /** The width of a character of 14 px, in the widest of the fonts. */

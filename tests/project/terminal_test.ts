@@ -2,18 +2,11 @@ import { assertEquals } from "@std/assert";
 import { linesOf, record } from "../../tools/terminal_svg.ts";
 import { test } from "../kit/bounded.ts";
 import { HAS_SCRIPT } from "../kit/command.ts";
+import { missingProgram } from "../kit/foreign.ts";
+import { freePort } from "../kit/free_port.ts";
 import { document } from "../kit/guides.ts";
 
-const MISSING = HAS_SCRIPT && await hasTelnet() ? "" : " (skipped: telnet or util-linux's script is not installed)";
-
-async function hasTelnet(): Promise<boolean> {
-  try {
-    await new Deno.Command("telnet", { stdin: "null", stdout: "null", stderr: "null" }).output();
-    return true;
-  } catch {
-    return false;
-  }
-}
+const MISSING = HAS_SCRIPT ? await missingProgram("telnet", "--version") : " (skipped: util-linux's script is missing)";
 
 /** Lines without what differs from run to run. */
 function comparable(lines: string[], port: number): string[] {
@@ -26,8 +19,7 @@ function comparable(lines: string[], port: number): string[] {
 test(
   "docs/terminal.svg shows what a run shows",
   async () => {
-    // Below the ports that the system gives to clients, so that none of them takes it meanwhile.
-    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    const port = freePort();
     const seen = (await record(port)).flatMap(({ lines }) => lines);
     const drawn = linesOf(await document("docs/terminal.svg"));
     assertEquals(comparable(drawn, 8080), comparable(seen, port));
