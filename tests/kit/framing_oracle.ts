@@ -6,7 +6,6 @@
  */
 
 import type { Framing, LineEnd } from "../../internal/api/framing.ts";
-import { truncate } from "./frames.ts";
 
 /** How lines are cut. */
 export interface Rules {
@@ -99,7 +98,7 @@ export function nextLine(input: Uint8Array, from: number, rules: Rules, ended: b
   }
   if (long !== undefined && framing.onLongLine === "discard") return result("end", input.length, "", "none");
   const text = long ?? decode(last, framing);
-  return text === undefined ? result("invalid-text", start) : result("line", input.length, text, "none");
+  return text === undefined ? result("invalid-text", start, "", "none") : result("line", input.length, text, "none");
 }
 
 /** What an input consists of: lines, and `null` for each that is too long and discarded. */
@@ -134,6 +133,19 @@ function decode(bytes: Uint8Array, { encoding, invalidText }: Framing): string |
   if (invalidText === "replace") return text;
   const again = new TextEncoder().encode(text);
   return again.length === bytes.length && again.every((byte, i) => byte === bytes[i]) ? text : undefined;
+}
+
+/** Leaves out a character of which the maximum has only a part. */
+function truncate(line: Uint8Array, { encoding }: Framing, most: number): Uint8Array {
+  if (encoding === "latin1") return line.subarray(0, most);
+  for (let size = 2; size <= 4; size++) {
+    for (let start = Math.max(0, most - size + 1); start < most; start++) {
+      const isLead = line[start] >= [0, 0, 0xc0, 0xe0, 0xf0][size] && line[start] < [0, 0, 0xe0, 0xf0, 0x100][size];
+      const goesOn = line.subarray(start + 1, most + 1).every((byte) => byte >> 6 === 2);
+      if (isLead && goesOn) return line.subarray(0, start);
+    }
+  }
+  return line.subarray(0, most);
 }
 
 function isSuffix(input: Uint8Array, start: number, end: number, delimiter: Uint8Array): boolean {

@@ -1,10 +1,9 @@
 import { assertEquals } from "@std/assert";
 import type { Conn, Framing, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
-import { frame, type Framed, type Seen } from "../kit/frames.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { check, fc } from "../kit/property.ts";
-import { delimiterOf } from "../kit/framing_oracle.ts";
+import { delimiterOf, nextLine } from "../kit/framing_oracle.ts";
 import { find, type LineEnds } from "../kit/reads.ts";
 import { listenerOf } from "../kit/segments.ts";
 import { startConversations, startServer, type TestServer } from "../kit/server.ts";
@@ -24,6 +23,30 @@ const HANDLERS: Readonly<Record<string, (options: ServeOptions, see: See) => Tes
       for await (const line of conn.lines) see(line, conn);
     }),
 };
+
+/** What a handler sees: a line and how it ended, or what `lastWords` is asked for. */
+type Seen = readonly [line: string, lineEnd: string | undefined] | string;
+
+/** What a handler sees of an input, the close reason, and `lastLineEnd` after that. */
+interface Framed {
+  readonly seen: Seen[];
+  readonly reason: string;
+  readonly lastLineEnd: string | undefined;
+}
+
+/** What a handler is to see of a whole input. */
+function frame(input: Uint8Array, framing: Framing, maxLineBytes: number): Framed {
+  const seen: Seen[] = [];
+  let lastLineEnd: string | undefined;
+  for (let at = 0;;) {
+    const { kind, text, lineEnd, discarded, to } = nextLine(input, at, { framing, maxLineBytes }, true);
+    seen.push(...Array<Seen>(discarded).fill("line-too-long"));
+    lastLineEnd = lineEnd ?? lastLineEnd;
+    if (kind === "line") seen.push([text, lineEnd]);
+    else return { seen: kind === "end" ? seen : [...seen, kind], reason: kind, lastLineEnd };
+    at = to;
+  }
+}
 
 /** Sends an input to a handler, and returns what that sees. */
 async function serve(
