@@ -9,7 +9,7 @@ import { setNumber } from "../../internal/server/numbers.ts";
 import { AcceptQueue } from "../accept_queue.ts";
 import { closedError } from "../fd/socket_errors.ts";
 import { ForwardingListener } from "../forwarding_listener.ts";
-import type { Verdict } from "./wire.ts";
+import type { Rejection, Verdict } from "./wire.ts";
 
 /** Decides about connections. */
 export interface Admitter {
@@ -18,7 +18,7 @@ export interface Admitter {
   /** Asks about a connection from this address. */
   ask(addr: Deno.Addr): Promise<Verdict>;
   /** Ends a connection that was rejected; it owns the transport. */
-  reject(transport: Transport, verdict: Exclude<Verdict, { id: number } | { drop: true }>): void;
+  reject(transport: Transport, rejection: Rejection): void;
 }
 
 /**

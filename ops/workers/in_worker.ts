@@ -17,8 +17,8 @@ import { Batcher } from "./batcher.ts";
 import { WorkerLoads } from "./loads.ts";
 import { listenBalanced } from "./sharing.ts";
 import { TurnListener } from "./turn_listener.ts";
-import { isOfConnection, packError, packEvent, type Place, type Setup, type ToMain, type ToWorker } from "./wire.ts";
-import type { Totals } from "./wire.ts";
+import { isOfConnection, packError, packEvent } from "./wire.ts";
+import type { Place, Setup, ToMain, ToServer, Totals, ToWorker } from "./wire.ts";
 
 /** What a worker serves: functions, which cannot be sent to it. All plain options are those of {@linkcode serveWorkers}. */
 export interface WorkerService<Data = undefined> extends Pick<ServeOptions<Data>, "data" | "admit" | "lastWords"> {
@@ -86,7 +86,7 @@ class InWorker<Data> {
   #server: Server<Data> | undefined;
   #listeners: Listener[] = [];
   #failed = false;
-  readonly #early: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>[] = [];
+  readonly #early: ToServer[] = [];
   #lastTotals = "";
   #fullLooks = 0;
 
@@ -108,7 +108,7 @@ class InWorker<Data> {
     else this.#obey(this.#server, message);
   }
 
-  #obey(server: Server<Data>, message: Exclude<ToWorker, { type: "start" | "verdict" | "ping" }>): void {
+  #obey(server: Server<Data>, message: ToServer): void {
     switch (message.type) {
       case "go-on":
         return this.#admission.goOn();

@@ -44,20 +44,28 @@ export interface Setup {
   readonly loads: LoadCells;
 }
 
-/** What the main isolate has decided about a connection. */
-export type Verdict =
-  | { readonly id: number }
-  | { readonly reason: AdmissionRejectReason; readonly limit?: number }
-  | { readonly drop: true };
+/** Why a connection is rejected, and the value of the limit that it has met, if it was one. */
+export interface Rejection {
+  readonly reason: AdmissionRejectReason;
+  readonly limit?: number;
+}
+
+/** What the main isolate has decided about a connection: its number, if it is admitted; or that it is rejected or dropped. */
+export type Verdict = { readonly id: number } | Rejection | { readonly drop: true };
 
 /** The figures of a worker's server that no event tells. */
 export type Totals = Pick<ServerStats, "lines" | "bytesIn" | "bytesOut" | "handlers" | "hookErrors" | "queued">;
 
 /** A message to a worker. */
 export type ToWorker =
+  | ToServer
   | { readonly type: "start"; readonly setup: Setup }
   | { readonly type: "verdict"; readonly key: number; readonly verdict: Verdict }
-  | { readonly type: "pause" | "resume" | "ping" | "go-on" | "refresh" }
+  | { readonly type: "ping" };
+
+/** A message to a worker that its server obeys. */
+export type ToServer =
+  | { readonly type: "pause" | "resume" | "go-on" | "refresh" }
   | { readonly type: "limits"; readonly limits: ConnLimits; readonly waits: boolean }
   | { readonly type: "shutdown"; readonly options: ShutdownOptions }
   | { readonly type: "close"; readonly id: number; readonly options: CloseOptions }

@@ -15,7 +15,7 @@ import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { Admitter } from "./asking_listener.ts";
 import type { Turn } from "./turn_listener.ts";
 import type { WorkerLoads } from "./loads.ts";
-import type { ToMain, Verdict } from "./wire.ts";
+import type { Rejection, ToMain, Verdict } from "./wire.ts";
 
 /** Maximum number of connections that one listener has asked about, unless connections may have to wait. */
 const MOST = 64;
@@ -109,7 +109,7 @@ export class WorkerAdmission implements Admitter, Turn {
     this.#asked.delete(key);
   }
 
-  reject(transport: Transport, { reason, limit }: Parameters<Admitter["reject"]>[1]): void {
+  reject(transport: Transport, { reason, limit }: Rejection): void {
     this.#rejects.add(transport, reason, limit);
   }
 

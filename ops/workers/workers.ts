@@ -79,10 +79,9 @@ export interface WorkersServer extends Omit<Server, "connections" | "broadcast">
  * twice as long each time, at most 30 s. A shutdown drains all workers, and has one report. Connections have numbers that
  * are unique in all workers.
  *
- * The workers share one socket, on both engines, so whichever has time accepts the next connection; one
- * that has more connections than others leaves the next to them. A port that another
- * socket has is refused, also if that would share it. Connections that the kernel has completed wait for the next worker
- * when one crashes. Unix sockets cannot be shared.
+ * The workers share one socket, on both engines, so whichever has time accepts the next connection; one that has more
+ * connections than others leaves the next to them. A port that another socket has is refused, also if that would share it.
+ * Connections that the kernel has completed wait for the next worker when one crashes. Unix sockets cannot be shared.
  *
  * Permissions are the process's: what any isolate gives up, all have given up. A worker needs permission to read its
  * modules, and on `epoll` to call foreign code, whenever it replaces another.
