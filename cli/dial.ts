@@ -9,6 +9,7 @@ import type { ConnOptions } from "../internal/api/conn_options.ts";
 import type { Conn } from "../internal/api/handlers.ts";
 import { quote } from "../internal/api/errors.ts";
 import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
+import { TlsCredentialsError } from "../ops/tls/errors.ts";
 import { CommandError } from "./errors.ts";
 import { readFile, requireFile } from "./files.ts";
 import type { CONNECT } from "./line/flags.ts";
@@ -54,7 +55,7 @@ export async function dial(target: Target | UnixTarget, flags: ClientFlags): Pro
   try {
     return await connect({ ...target, tls, connectTimeout: flags.timeout, ...NO_LIMITS });
   } catch (error) {
-    throw await worded(error, address, flags);
+    throw worded(error, address, flags);
   }
 }
 
@@ -80,18 +81,15 @@ async function readTls(flags: ClientFlags): Promise<ConnectTlsOptions> {
 }
 
 /** Words an error of `connect`, which knows only names and texts, and no flags and files. */
-async function worded(error: unknown, address: string, flags: ClientFlags): Promise<CommandError> {
+function worded(error: unknown, address: string, flags: ClientFlags): CommandError {
   const { message, cause } = error as Error;
   // Also a host that no certificate can be for, such as `fe80::1%eth0`, needs the flag.
   const [, name] = /^Cannot use serverName (.*)/.exec(message) ?? [];
   if (name !== undefined) return new CommandError(`cannot use --tls-server-name ${name}`, 2);
-  if (flags.tls) {
-    const { TlsCredentialsError } = await import("../ops/tls/credentials.ts");
-    if (error instanceof TlsCredentialsError) {
-      const option = FILES[error.option as keyof typeof FILES];
-      const file = `${flags.nameOf(option)} ${quote(String(flags[option]))}`;
-      return new CommandError(`cannot use ${file}: ${error.problem}`, 2);
-    }
+  if (error instanceof TlsCredentialsError) {
+    const option = FILES[error.option as keyof typeof FILES];
+    const file = `${flags.nameOf(option)} ${quote(String(flags[option]))}`;
+    return new CommandError(`cannot use ${file}: ${error.problem}`, 2);
   }
   // These messages name the address, and their causes do not.
   const reason = reasonOfPeer(message.startsWith("Cannot connect") ? cause : error);

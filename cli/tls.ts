@@ -8,6 +8,7 @@ import type { Listener } from "../internal/api/transport.ts";
 import { quote } from "../internal/api/errors.ts";
 import { datesProblem } from "../ops/tls/certificate.ts";
 import type { TlsCredentials } from "../ops/tls/credentials.ts";
+import { TlsCredentialsError } from "../ops/tls/errors.ts";
 import type { TlsServerCredentials } from "../ops/tls/handle.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 import { readFile } from "./files.ts";
@@ -92,7 +93,6 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
   try {
     return await promise;
   } catch (error) {
-    const { TlsCredentialsError } = await import("../ops/tls/credentials.ts");
     if (!(error instanceof TlsCredentialsError)) throw error;
     const option = FLAGS[error.option as keyof typeof FLAGS];
     const file = `${flags.nameOf(option)} ${quote(String(flags[option]))}`;

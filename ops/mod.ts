@@ -75,12 +75,8 @@ export { withTelnet } from "./telnet/telnet.ts";
 export { formatTrace, type TraceEntry, type TraceOptions, withTrace } from "./trace.ts";
 export { listenTls, type ListenTlsOptions, type TlsListener } from "./tls/tls.ts";
 export type { CertificateInfo } from "./tls/certificate.ts";
-export {
-  type SniCertificate,
-  type TlsCredentials,
-  TlsCredentialsError,
-  type TlsCredentialsOption,
-} from "./tls/credentials.ts";
+export type { SniCertificate, TlsCredentials } from "./tls/credentials.ts";
+export { TlsCredentialsError, type TlsCredentialsOption } from "./tls/errors.ts";
 export type { HandshakeBegunEvent, HandshakeEndedEvent, HandshakeEvent, HandshakeFailure } from "./tls/observed.ts";
 export type { OnHandshake } from "./tls/observed.ts";
 export { tlsCredentials, type TlsServerCredentials } from "./tls/handle.ts";

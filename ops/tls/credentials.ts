@@ -13,6 +13,7 @@ import { type CertificateInfo, datesProblem, infoOf } from "./certificate.ts";
 import { contextOf } from "./engine/engine.ts";
 import { testEngine } from "./engine/self_test.ts";
 import type { TlsWrapClass } from "./engine/wrap.ts";
+import { TlsCredentialsError, type TlsCredentialsOption } from "./errors.ts";
 import type { OnHandshake } from "./observed.ts";
 import { ClientVerifier } from "./peer/clients.ts";
 import { fieldsOf } from "./peer/peer.ts";
@@ -80,30 +81,6 @@ export interface SniCertificate {
   cert: string;
   /** The private key, in PEM, without a passphrase. */
   key?: string | undefined;
-}
-
-/** The options of TLS that can hold text that cannot be used. */
-export type TlsCredentialsOption = keyof TlsCredentials | "caCerts";
-
-/** One of the credentials cannot be used. */
-export class TlsCredentialsError extends Error {
-  /** The option that cannot be used. */
-  readonly option: TlsCredentialsOption;
-  /** What is wrong with it, to be read after the option's name. */
-  readonly problem: string;
-
-  /**
-   * Creates the error.
-   *
-   * @param option The option that cannot be used.
-   * @param problem What is wrong with it, to be read after the option's name.
-   */
-  constructor(option: TlsCredentialsOption, problem: string) {
-    super(`Cannot use ${option}: ${problem}`);
-    this.name = "TlsCredentialsError";
-    this.option = option;
-    this.problem = problem;
-  }
 }
 
 /** A certificate that is used for the names in it. */

@@ -25,7 +25,6 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
  */
 const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "client.ts": ["./ops/tls/client.ts"],
-  "cli/dial.ts": ["../ops/tls/credentials.ts"],
   "mod.ts": ["./cli/deno_version.ts", "./cli.ts"],
   "cli/metrics.ts": ["../ops/metrics/metrics.ts", "../ops/metrics/telemetry.ts"],
   "cli.ts": ["./cli/process/workers.ts"],
@@ -33,7 +32,7 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "ops/workers/in_worker.ts": ["node:worker_threads"],
   "ops/workers/supervisor.ts": ["node:worker_threads"],
   "ops/workers/workers.ts": ["node:v8"],
-  "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts", "../ops/tls/credentials.ts"],
+  "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts"],
   // `node:http` and the page are for those alone who open an admin port.
   "ops/admin/http/bind.ts": ["node:dns/promises"],
   "ops/admin/http/carrier.ts": ["node:http"],
