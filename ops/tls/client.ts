@@ -11,8 +11,9 @@ import { checkOptions, checkProtocols, show } from "../../internal/api/check.ts"
 import type { TlsInfo, Transport } from "../../internal/api/transport.ts";
 import type { ConnectTlsOptions } from "../../internal/client/connect_options.ts";
 import { PeerLeft } from "../preparing_listener.ts";
-import { checkPair, createContext, parseCertificates } from "./credentials.ts";
+import { createContext } from "./credentials.ts";
 import { TlsCredentialsError } from "./errors.ts";
+import { checkPair, parseCertificates } from "./pem.ts";
 import { canonicalName } from "./peer/names.ts";
 import { ServerVerifier } from "./peer/servers.ts";
 import { connectTls } from "./security.ts";
