@@ -54,10 +54,10 @@ export class AcceptQueue {
   }
 
   /** Clears the queue for good, and rejects the `accept` that waits. */
-  close(error: Error): void {
+  close(): void {
     this.#closed = true;
     this.clear();
-    this.#call?.reject(error);
+    this.#call?.reject(new Deno.errors.BadResource("The listener was closed"));
     this.#call = undefined;
   }
 

@@ -73,7 +73,7 @@ export class NodeListener implements FdListener {
   close(): Promise<void> {
     if (this.#closed) throw closedError("listener");
     this.#closed = true;
-    this.#queue.close(new Deno.errors.BadResource("The listener was closed"));
+    this.#queue.close();
     this.release();
     // Deno closes the descriptor when it next looks at the `accept` that was outstanding: only then is the port free.
     return socketsTurn().then(socketsTurn);

@@ -7,7 +7,6 @@
 import { closeQuietly, type Listener, type Transport } from "../../internal/api/transport.ts";
 import { setNumber } from "../../internal/server/numbers.ts";
 import { AcceptQueue } from "../accept_queue.ts";
-import { closedError } from "../fd/socket_errors.ts";
 import { ForwardingListener } from "../forwarding_listener.ts";
 import type { Rejection, Verdict } from "./wire.ts";
 
@@ -56,7 +55,7 @@ export class AskingListener extends ForwardingListener {
   override close(): void | Promise<void> {
     this.#closed = true;
     for (const transport of this.#asked) closeQuietly(transport);
-    this.#queue.close(closedError("listener"));
+    this.#queue.close();
     return super.close();
   }
 
