@@ -46,15 +46,15 @@ export function testEngine(secureContext: SecureContext): TlsWrapClass | undefin
   }
 }
 
-/** The class that was tested for clients, and whether engines of it work. */
-let tested: { readonly Wrap: TlsWrapClass; readonly works: boolean } | undefined;
+/** Whether the engines of clients work; undefined before the test. */
+let works: boolean | undefined;
 
 /** The class that the engines of clients are made with; undefined if engines do not work. It is tested once. */
 export function engineForClients(): TlsWrapClass | undefined {
   const Wrap = tlsWrapClass();
   if (Wrap === undefined) return undefined;
-  tested ??= { Wrap, works: testEngine(createSecureContext(makeSelfSigned())) !== undefined };
-  return tested.works ? tested.Wrap : undefined;
+  works ??= testEngine(createSecureContext(makeSelfSigned())) !== undefined;
+  return works ? Wrap : undefined;
 }
 
 function converse(server: Side, client: Side): boolean {
