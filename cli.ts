@@ -232,7 +232,7 @@ function attachAdmin(
 async function exitCodeOf(server: Server | WorkersServer, host: Host, log: Log): Promise<number> {
   try {
     await server.finished;
-    await host.over;
+    await host.over();
     return 0;
   } catch (error) {
     const reason = reasonOf(error);

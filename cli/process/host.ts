@@ -32,7 +32,6 @@ export class Host {
   readonly #flags: HostFlags;
   readonly #systemd: Systemd;
   readonly #upgrade = Promise.withResolvers<Upgrade>();
-  #upgradeOver = () => Promise.resolve();
   #program: CommandLine | undefined;
   #notifier: Notifier | undefined;
 
@@ -79,9 +78,7 @@ export class Host {
   /** Tells the others that the server listens, and later that it stops; call it after {@linkcode open}. */
   async serving(parts: Pick<UpgradeParts, "bound" | "server" | "handedOver" | "stop" | "log">): Promise<void> {
     const [program, notifier] = [this.#program, this.#notifier!];
-    const upgrade = new Upgrade({ ...parts, flags: this.#flags, program, notifier });
-    this.#upgrade.resolve(upgrade);
-    this.#upgradeOver = () => upgrade.over;
+    this.#upgrade.resolve(new Upgrade({ ...parts, flags: this.#flags, program, notifier }));
     await tellParent(this.#flags);
     notifier.ready();
     // Also if the stop came first, and never before the readiness: systemd would take the server for one that runs.
@@ -94,8 +91,11 @@ export class Host {
     (await this.#upgrade.promise).run();
   }
 
-  /** Settles when this process may end: no other is left that it has started and has not handed over to. */
-  get over(): Promise<void> {
-    return this.#upgradeOver();
+  /**
+   * Settles when this process may end: no other is left that it has started and has not handed over to. Call it after
+   * {@linkcode serving}.
+   */
+  async over(): Promise<void> {
+    await (await this.#upgrade.promise).over;
   }
 }
