@@ -12,8 +12,7 @@ import { flagName } from "../line/flags.ts";
 
 /** Words a server's status. */
 export function statusText(status: Status): string {
-  const { name, version, pid, uptimeMs, addrs, ready, reasons, stats } = status;
-  const metrics = status.metrics as MetricsSnapshot | null;
+  const { name, version, pid, uptimeMs, addrs, ready, reasons, stats, metrics } = status;
   const { active, accepted, rejected, gone, lines, bytesIn, bytesOut, handlers } = stats;
   const rows = [
     ["server", `${name} ${version ?? ""}, process ${pid}, up ${time(uptimeMs)}`.replace(" ,", ",")],

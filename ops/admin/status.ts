@@ -8,7 +8,7 @@ import type { Clock } from "../../internal/api/serve_options.ts";
 import { formatAddr } from "../../internal/api/transport.ts";
 import type { ServerStats } from "../../internal/server/counters.ts";
 import type { ServerState } from "../../internal/server/running.ts";
-import type { ServerMetrics } from "../metrics/metrics.ts";
+import type { MetricsSnapshot, ServerMetrics } from "../metrics/metrics.ts";
 import type { WorkerInfo } from "../workers/workers.ts";
 import type { Readiness } from "./readiness.ts";
 import type { Steered } from "./steered.ts";
@@ -34,7 +34,7 @@ export interface Status {
   /** The workers, if the server has any. */
   readonly workers?: readonly WorkerInfo[];
   /** What the metrics know; `null` without any. */
-  readonly metrics: unknown;
+  readonly metrics: MetricsSnapshot | null;
 }
 
 /** What a status is made of. */
