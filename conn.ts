@@ -355,10 +355,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     } else this.#parts.input?.droppedAt(expiry) || this.#stop(expiry);
   }
 
-  /** Whether the input holds the beginning of what the handler waits for, or what it has not asked for for a while. */
   get holdsInput(): boolean {
-    const { wanting, unasked, pinned, input } = this.#parts.reader;
-    return (wanting || unasked && !pinned) && input.size > 0;
+    return this.#parts.reader.holdsInput;
   }
 }
 

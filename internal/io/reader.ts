@@ -72,7 +72,7 @@ export class Reader {
   /** Whether the handler wants more input than has come. */
   wanting = false;
   /** Whether the handler has worked for a while without asking for what has come; never set for what a server sends. */
-  unasked = false;
+  #unasked = false;
   /** Maximum size of the input that the handler waits for, in bytes. */
   #mostBytes = 0;
   /**
@@ -147,6 +147,11 @@ export class Reader {
     return this.stopped || this.peerEnded || this.endReason !== undefined;
   }
 
+  /** Whether the input holds the beginning of what the handler waits for, or what it has not asked for for a while. */
+  get holdsInput(): boolean {
+    return (this.wanting || this.#unasked && !this.pinned) && this.input.size > 0;
+  }
+
   /**
    * Ends the input at the next line boundary at which the handler has got everything that the peer has sent.
    *
@@ -194,7 +199,7 @@ export class Reader {
    * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for.
    */
   async readAhead(): Promise<void> {
-    this.unasked = !this.keepsInput;
+    this.#unasked = !this.keepsInput;
     if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
     while (!this.waiting && !this.over && !this.pinned && this.input.hasRoom) {
       if (this.#memory.budget.tight && this.input.size > 0) {
@@ -315,7 +320,7 @@ export class Reader {
 
   #want(): void {
     this.wanting = true;
-    this.unasked = false;
+    this.#unasked = false;
   }
 
   /** Reads once, when it is this connection's turn, unless `readAhead` has read something before. */
