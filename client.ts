@@ -29,7 +29,7 @@ import type { Host, Reports } from "./internal/conn/parts.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { Alarms } from "./internal/time/alarms.ts";
 import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
-import { socketsTurn } from "./internal/time/turns.ts";
+import { socketsTurn } from "./internal/time/event_loop.ts";
 import { LineServer } from "./server.ts";
 
 /** The client's side of TLS, which is loaded only if it is used. */

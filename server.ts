@@ -35,7 +35,7 @@ import { MemberList } from "./internal/memory/member_list.ts";
 import { checkServeOptions, resolveShutdown, shutdownDefaults } from "./internal/api/serve_options.ts";
 import type { ServeOptions, ServerLimits, ShutdownDefaults, ShutdownOptions } from "./internal/api/serve_options.ts";
 import { shout } from "./internal/lines/shout.ts";
-import { round, socketsTurn, socketsTurns } from "./internal/time/turns.ts";
+import { round, socketsTurn, socketsTurns } from "./internal/time/event_loop.ts";
 import type { Transport } from "./internal/api/transport.ts";
 
 /**

@@ -7,7 +7,7 @@
 import { setImmediate, setTimeout } from "node:timers";
 import { show } from "../internal/api/check.ts";
 import type { Clock } from "../internal/api/serve_options.ts";
-import { LOOP_WAITS, ROUNDS } from "../internal/time/turns.ts";
+import { LOOP_WAITS, ROUNDS } from "../internal/time/event_loop.ts";
 import { PIPE_CHANGES } from "./pipe.ts";
 
 interface Timer {

@@ -6,7 +6,8 @@
 
 import { setImmediate } from "node:timers";
 import type { ProxyInfo, TlsInfo, Transport } from "../internal/api/transport.ts";
-import { LINE_WORK, rounds, TURN_BYTES } from "../internal/time/turns.ts";
+import { rounds } from "../internal/time/event_loop.ts";
+import { LINE_WORK, TURN_BYTES } from "../internal/time/turns.ts";
 
 /** What a server's end knows of the client besides its address. */
 export interface PeerInfo {

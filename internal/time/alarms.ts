@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../api/serve_options.ts";
-import { afterSocketsTurns, hasAskers } from "./turns.ts";
+import { afterSocketsTurns, hasAskers } from "./event_loop.ts";
 
 /** A timer that expires later than this, in milliseconds, shows that the whole process was held up. */
 const LATE_MS = 20;

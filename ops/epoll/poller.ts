@@ -5,7 +5,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import { registerAsker, turn } from "../../internal/time/turns.ts";
+import { registerAsker, turn } from "../../internal/time/event_loop.ts";
 import { Waiter } from "./waiter.ts";
 import { checked } from "./errno.ts";
 import { Events, type Libc } from "./libc.ts";

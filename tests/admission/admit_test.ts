@@ -1,6 +1,6 @@
 import { assertEquals, assertInstanceOf } from "@std/assert";
 import type { AdmitInfo, AdmitResult, ServeOptions } from "@x/shouty";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, startServer, type TestServer } from "../kit/server.ts";
 

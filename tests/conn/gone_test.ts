@@ -14,7 +14,8 @@ import {
 } from "@x/shouty";
 import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
-import { turn, TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
+import { TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, listenLoopback, SOCKETS, startConversations, startServer, TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";

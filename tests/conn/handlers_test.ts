@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertStrictEquals } from "@std/assert";
 import { type Conn, type ConnHandler, type LineHandler, shout, type Transport } from "@x/shouty";
 import { ANSWER_BYTES, type BytesHandler } from "../../internal/api/handlers.ts";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";

@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
 import { type CloseReason, type Conn, ConnectionClosedError, type ConnHandler, type ServeOptions } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 

@@ -4,7 +4,7 @@ import { createConnection } from "node:net";
 import { setImmediate } from "node:timers";
 import { type Conn, type ConnOptions, LimitError, type Listener, type Server, type Transport } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { restlessClock } from "../kit/restless_clock.ts";
 import { startConversations, startServer } from "../kit/server.ts";

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import type { Conn } from "@x/shouty";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";

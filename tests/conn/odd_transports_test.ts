@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import type { MemoryListener } from "@x/shouty/testing";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";

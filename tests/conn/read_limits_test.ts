@@ -4,7 +4,7 @@ import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 
 const text = (bytes: Uint8Array | null) => bytes && new TextDecoder().decode(bytes);
 

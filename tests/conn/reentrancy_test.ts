@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type Conn, ConnectionClosedError, type ConnHandler, type ServeOptions } from "@x/shouty";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 

@@ -2,7 +2,7 @@ import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { type PoolOptions, serve, type ServeOptions } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { Balancer, type BalancerOptions } from "../../examples/balancer.ts";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { NO_SIGNALS, startCommand, type Subprocess } from "../kit/command.ts";
 import { refusingPort } from "../kit/refusing_port.ts";

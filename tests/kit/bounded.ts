@@ -4,7 +4,7 @@
  * @module
  */
 
-import { socketsTurn } from "../../internal/time/turns.ts";
+import { socketsTurn } from "../../internal/time/event_loop.ts";
 
 /**
  * How a file runs the tests of other files once more: the suffix of their names, whether those of `testOnce` are among

@@ -1,7 +1,7 @@
 import { assertEquals, assertGreater, assertInstanceOf, assertLess, assertRejects, assertThrows } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
 import { listenEpoll } from "@x/shouty/ops";
-import { askNow, socketsTurn } from "../../internal/time/turns.ts";
+import { askNow, socketsTurn } from "../../internal/time/event_loop.ts";
 import { broken, disposable, LOOPBACK, pair, RawPeer, readText, test } from "../kit/epoll_peers.ts";
 
 const { ConnectionReset } = Deno.errors;

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { serve } from "@x/shouty";
 import { listenEpoll } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
-import { socketsTurn } from "../../internal/time/turns.ts";
+import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { errorOf } from "../../ops/epoll/errno.ts";
 import { broken, descriptors, disposable, LOOPBACK, pair, RawPeer, readText, test } from "../kit/epoll_peers.ts";
 import { NO_IPV6 } from "../kit/ipv6.ts";

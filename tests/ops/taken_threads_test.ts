@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
-import { socketsTurn } from "../../internal/time/turns.ts";
+import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { listenLoopback, SOCKETS, startServer, type TestServer } from "../kit/server.ts";
 import { TAKE } from "../kit/taken_threads.ts";

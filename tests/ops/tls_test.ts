@@ -3,7 +3,7 @@ import type { Transport } from "@x/shouty";
 import { listenTls } from "@x/shouty/ops";
 import { MemoryListener, TestClient } from "@x/shouty/testing";
 import { Forwarding } from "../../internal/api/transport.ts";
-import { round, turn } from "../../internal/time/turns.ts";
+import { round, turn } from "../../internal/time/event_loop.ts";
 import { connectTlsOver } from "../../ops/tls/client.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { startServer } from "../kit/server.ts";

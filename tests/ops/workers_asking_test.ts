@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { numberOf } from "../../internal/server/numbers.ts";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { AskingListener } from "../../ops/workers/asking_listener.ts";
 import type { Verdict } from "../../ops/workers/wire.ts";
 import { test } from "../kit/bounded.ts";

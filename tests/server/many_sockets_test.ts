@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { socketsTurns } from "../../internal/time/turns.ts";
+import { socketsTurns } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { listenLoopback } from "../kit/server.ts";
 

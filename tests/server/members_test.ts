@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { type Conn, connect, serve, serveConnections, type Server } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 

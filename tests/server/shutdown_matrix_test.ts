@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { type CloseReason, type Conn, serve, serveConnections, shout } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { inMemory, type Start, TestServer } from "../kit/server.ts";
 

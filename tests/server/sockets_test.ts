@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { serve, type ServeOptions, shout } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
-import { socketsTurn, turn } from "../../internal/time/turns.ts";
+import { socketsTurn, turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { shouted } from "../kit/oracle.ts";
 import { startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";

@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { type Clock, serve, type Server } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
-import { socketsTurn } from "../../internal/time/turns.ts";
+import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { assertFreed } from "../kit/freed_port.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";

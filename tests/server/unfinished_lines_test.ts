@@ -1,5 +1,5 @@
 import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
-import { socketsTurn } from "../../internal/time/turns.ts";
+import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, type Start, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 import { serve, serveConnections } from "@x/shouty";

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { setImmediate } from "node:timers";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms } from "../../internal/time/alarms.ts";
-import { registerAsker } from "../../internal/time/turns.ts";
+import { registerAsker } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 

@@ -2,7 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import type { CloseReason, Conn, ConnOptions, ServeOptions } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 /** Serves one client with a conversation, on a clock that only the test moves. */

@@ -1,6 +1,7 @@
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { setImmediate } from "node:timers";
-import { registerAsker, turn, TURN_BYTES, TURNS, Turns } from "../../internal/time/turns.ts";
+import { registerAsker, turn } from "../../internal/time/event_loop.ts";
+import { TURN_BYTES, TURNS, Turns } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 
 test("a turn allows no more work than its maximum, in however many rounds of the loop", async () => {

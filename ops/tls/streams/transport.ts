@@ -16,7 +16,7 @@ import {
   type TlsInfo,
   type Transport,
 } from "../../../internal/api/transport.ts";
-import { turn } from "../../../internal/time/turns.ts";
+import { turn } from "../../../internal/time/event_loop.ts";
 import type { PeerVerifier } from "../peer/peer.ts";
 import type { Security } from "../security.ts";
 import { Wire } from "./wire.ts";
