@@ -103,9 +103,9 @@ export class Parts<Data> {
     this.limits = limits;
     this.clocks = new ConnectionClocks(host.alarms, limits, owner);
     this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
-    this.reader.keepsInput = "outgoing" in host.handler;
+    this.reader.outgoing = "outgoing" in host.handler;
     this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
-    this.#failedWrite = this.reader.keepsInput ? new FailedWrite(this, host.clock, owner) : undefined;
+    this.#failedWrite = this.reader.outgoing ? new FailedWrite(this, host.clock, owner) : undefined;
     this.outbox = new Outbox(transport, this.clocks, memory, this.#failedWrite ?? owner, limits.maxQueuedBytes);
     this.#keepAlive();
   }

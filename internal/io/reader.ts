@@ -64,14 +64,11 @@ export class Reader {
   /** Whether the server waits for the peer; and what has begun that it waits for. */
   waiting = false;
   begun: Begun | undefined;
-  /**
-   * Whether a failed read leaves the handler what had come before, as when TLS was cut off: a server that closes a
-   * connection has mostly said why, but a client that resets one waits for nothing.
-   */
-  keepsInput = false;
+  /** Whether this side has opened the connection, so that its peer is a server. */
+  outgoing = false;
   /** Whether the handler wants more input than has come. */
   wanting = false;
-  /** Whether the handler has worked for a while without asking for what has come; never set for what a server sends. */
+  /** Whether the handler has worked for a while without asking for what a client has sent. */
   #unasked = false;
   /** Maximum size of the input that the handler waits for, in bytes. */
   #mostBytes = 0;
@@ -199,7 +196,7 @@ export class Reader {
    * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for.
    */
   async readAhead(): Promise<void> {
-    this.#unasked = !this.keepsInput;
+    this.#unasked = !this.outgoing;
     if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
     while (!this.waiting && !this.over && !this.pinned && this.input.hasRoom) {
       if (this.#memory.budget.tight && this.input.size > 0) {
@@ -365,9 +362,13 @@ export class Reader {
     }
   }
 
-  /** A read has failed for which no read of the handler waits. If what had come before is kept, the read after it fails. */
+  /**
+   * A read has failed for which no read of the handler waits. A server that closes a connection has mostly said why: that
+   * stays for the handler, as it does where TLS was cut off, and the read after it fails. A client that resets its
+   * connection waits for nothing.
+   */
   #failedUnread(error: unknown): void {
-    const keeps = this.keepsInput || error instanceof Deno.errors.UnexpectedEof;
+    const keeps = this.outgoing || error instanceof Deno.errors.UnexpectedEof;
     if (keeps && this.input.size > 0) this.#clocks.halfClose();
     else this.#failed(error);
   }
