@@ -83,7 +83,7 @@ export class Answers<Data> implements Answerer {
     // What has come has another meaning now.
     const { input } = this.#reader;
     input.searched = input.start;
-    this.#limiter = inBlocks ? new Limiter(this.#cutter.maxLineBytes, lineEnd === "any", input) : undefined;
+    this.#limiter = inBlocks ? new Limiter(this.#cutter.maxLineBytes, framing.dropsCr, input) : undefined;
   }
 
   /** Limits have changed. */

@@ -14,22 +14,22 @@ export class Limiter {
   /** The input. */
   readonly input: InputBuffer;
   readonly #maxLineBytes: number;
-  readonly #crEndsLines: boolean;
+  readonly #dropsCr: boolean;
   /** The limit that was passed; nothing more is handed out after that. */
   breach: SizeBreach | undefined;
 
   /**
    * @param maxLineBytes Maximum length of a line, in bytes, without its line end.
-   * @param crEndsLines Whether one CR before LF belongs to the line end.
+   * @param dropsCr Whether one CR before LF belongs to the line end.
    * @param input The input.
    */
   constructor(
     maxLineBytes: number,
-    crEndsLines: boolean,
+    dropsCr: boolean,
     input: InputBuffer,
   ) {
     this.#maxLineBytes = maxLineBytes;
-    this.#crEndsLines = crEndsLines;
+    this.#dropsCr = dropsCr;
     this.input = input;
   }
 
@@ -100,7 +100,7 @@ export class Limiter {
   /** Whether a line is too long. A CR at its end may belong to the line end, so it is not counted. */
   #tooLong(start: number, end: number): boolean {
     const length = end - start - this.#maxLineBytes;
-    return length > 1 || length === 1 && !(this.#crEndsLines && this.input.bytes[end - 1] === CR);
+    return length > 1 || length === 1 && !(this.#dropsCr && this.input.bytes[end - 1] === CR);
   }
 }
 
