@@ -119,7 +119,7 @@ export class Answers<Data> implements Answerer {
     const whole = block !== undefined;
     if (reader.peerEnded) block ??= limiter.end();
     if (block === undefined) {
-      if (limiter.breach !== undefined || reader.peerEnded) reader.end(limiter.breach ?? "end");
+      reader.endIfDone(limiter.breach);
       return undefined;
     }
     // The end, or a breach, is seen to when this block has been answered.
@@ -198,8 +198,7 @@ export class Answers<Data> implements Answerer {
     // The handler may have closed the connection at its last line. What has come meanwhile, perhaps the end of input, is
     // cut before it is decided why the input ended.
     if (reader.stopped || reader.answersFirst) return;
-    const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
-    if (breach !== undefined || reader.peerEnded) reader.end(breach ?? "end");
+    reader.endIfDone(cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined));
   }
 
   #cut(): string | undefined {

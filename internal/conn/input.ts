@@ -496,7 +496,7 @@ export class Input {
     const { reader, cutter } = this;
     const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
     if (breach === undefined && !reader.over) return false;
-    if (breach !== undefined || reader.peerEnded) reader.end(breach ?? "end");
+    reader.endIfDone(breach);
     this.#clocks.toldEnd();
     this.#owner.inputEnded(breach, atOnce);
     return true;

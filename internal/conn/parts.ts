@@ -233,7 +233,7 @@ export class Parts<Data> {
     if (!reader.peerEnded || cutter.begun || reader.input.overLimit) return;
     if (this.endFailed()) return;
     if (this.#caller === undefined || !outbox.ended) return;
-    reader.end("end");
+    reader.endIfDone();
     if (reader.endReason === "end") this.#caller.resolve();
   }
 

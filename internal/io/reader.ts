@@ -12,7 +12,7 @@ import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
 import { harmless, ignoreErrors, rejection } from "../api/errors.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
-import { isBreach } from "../api/reasons.ts";
+import type { Breach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
 import type { Transport } from "../api/transport.ts";
@@ -174,11 +174,15 @@ export class Reader {
   }
 
   /**
-   * Ends the input for good: there is no more to hand out. What is wrong with the rest of an input that has ended
-   * already, such as a last line without its end, is the reason from then on.
+   * Ends the input for good, if something is wrong with it or the peer has ended its side: there is no more to hand out.
+   * What is wrong with the rest of an input that has ended already, such as a last line without its end, is the reason from
+   * then on.
+   *
+   * @param breach What is wrong with it.
    */
-  end(reason: EndReason): void {
-    if (this.endReason === undefined || isBreach(reason)) this.endReason = reason;
+  endIfDone(breach?: Breach): void {
+    if (breach !== undefined) this.endReason = breach;
+    else if (this.peerEnded) this.endReason ??= "end";
   }
 
   /** Ends reading, and frees the memory of the input. */
