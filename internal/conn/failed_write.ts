@@ -66,14 +66,15 @@ export class FailedWrite implements OutboxOwner {
   }
 
   #awaitReads(reader: Reader): void {
-    const countTaken = () => reader.byteCount - reader.input.size;
-    let taken = countTaken();
+    let taken = -1;
+    let cancel = () => {};
     const look = () => {
-      if (!reader.wanting && countTaken() === taken) return void this.end();
-      taken = countTaken();
+      const before = taken;
+      taken = reader.byteCount - reader.input.size;
+      if (taken === before && !reader.wanting) return void this.end();
       cancel = this.#clock.setTimer(look, UNREAD_MS, true);
     };
-    let cancel = this.#clock.setTimer(look, UNREAD_MS, true);
+    look();
     this.#owner.closed.then(() => cancel());
   }
 
