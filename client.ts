@@ -25,7 +25,7 @@ import { Dialer } from "./internal/client/dialer.ts";
 import type { ConnPool, PoolOptions, PoolStats } from "./internal/client/pool_options.ts";
 import { resolvePoolOptions } from "./internal/client/pool_options.ts";
 import { closeQuietly, type Transport } from "./internal/api/transport.ts";
-import type { Host, Reports } from "./internal/conn/parts.ts";
+import type { ConnReports, Host } from "./internal/conn/parts.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import { Alarms } from "./internal/time/alarms.ts";
 import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
@@ -58,7 +58,7 @@ class Caller<Data> implements Host<Data> {
   /** The data is made where its error can be thrown to the caller. */
   readonly makeData = undefined;
   /** A server that gets words of the end of a connection would take them for a request. */
-  readonly reports: Reports = { emit() {}, lastWords: () => null };
+  readonly reports: ConnReports = { emit() {}, lastWords: () => null };
 
   constructor(options: ConnectOptions<Data>) {
     const { keepAliveMs = DEFAULT_KEEP_ALIVE_MS, maxBufferedBytes = DEFAULT_BUFFERED_BYTES } = options;

@@ -38,7 +38,7 @@ export type Handler<Data> =
   | { readonly caller: true; readonly outgoing: true };
 
 /** The server's caller, as a connection sees it. */
-export interface Reports {
+export interface ConnReports {
   /** Reports that a handler threw. */
   emit(event: HandlerErrorEvent): void;
   /** Returns the line that tells a peer why its connection ends, without its end; null if no line is to be sent. */
@@ -59,7 +59,7 @@ export interface Host<Data> {
   /** Settles when the kernel has been asked about every socket and the callbacks have run. */
   socketsTurn(): Promise<void>;
   /** Tells the server's caller what happens, and asks it what a peer is told at its end. */
-  readonly reports: Reports;
+  readonly reports: ConnReports;
 }
 
 /** The connection, as its parts see it. */
