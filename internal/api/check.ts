@@ -1,5 +1,6 @@
 /**
- * Checks options before anything is bound. An error names the option, its value, and what is allowed.
+ * Checks options, before anything is bound, and what functions of the caller return. An error names what is checked, its
+ * value, and what is allowed.
  *
  * @module
  */
