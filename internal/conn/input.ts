@@ -12,40 +12,11 @@ import { firstToEnd } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Begun, Expiry } from "../time/expiry.ts";
-import type { Body, Wanted } from "./wanted.ts";
+import { type Body, LINE, NEXT_BATCH, NEXT_LINE, type Wanted } from "./wanted.ts";
 import type { Breach } from "../api/reasons.ts";
 import type { Reader } from "../io/reader.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
-
-/** The next line; null if there are no more. */
-const LINE: Wanted<string | null> = {
-  take: (input) => input.cutLine(),
-  isLine: true,
-  begun: ({ cutter }) => cutter.begun ? "line" : undefined,
-  mostBytes: ({ cutter }) => cutter.mostBytes,
-  ended: () => null,
-};
-
-/** The same, as an iterator gives it. */
-const NEXT_LINE: Wanted<IteratorResult<string, undefined>> = {
-  ...LINE,
-  take: (input) => {
-    const value = input.cutLine();
-    return value === undefined ? undefined : { value, done: false };
-  },
-  ended: () => ({ value: undefined, done: true }),
-};
-
-/** The lines that have come together, at least one. */
-const NEXT_BATCH: Wanted<IteratorResult<string[], undefined>> = {
-  ...LINE,
-  take: (input) => {
-    const line = input.cutLine();
-    return line === undefined ? undefined : { value: input.batchFrom(line), done: false };
-  },
-  ended: () => ({ value: undefined, done: true }),
-};
 
 /** The parts of the connection, as the input sees them. */
 interface InputOwner {

@@ -23,6 +23,35 @@ export interface Wanted<T> {
   readonly abandoned?: () => boolean;
 }
 
+/** The next line; null if there are no more. */
+export const LINE: Wanted<string | null> = {
+  take: (input) => input.cutLine(),
+  isLine: true,
+  begun: ({ cutter }) => cutter.begun ? "line" : undefined,
+  mostBytes: ({ cutter }) => cutter.mostBytes,
+  ended: () => null,
+};
+
+/** The same, as an iterator gives it. */
+export const NEXT_LINE: Wanted<IteratorResult<string, undefined>> = {
+  ...LINE,
+  take: (input) => {
+    const value = input.cutLine();
+    return value === undefined ? undefined : { value, done: false };
+  },
+  ended: () => ({ value: undefined, done: true }),
+};
+
+/** The lines that have come together, at least one. */
+export const NEXT_BATCH: Wanted<IteratorResult<string[], undefined>> = {
+  ...LINE,
+  take: (input) => {
+    const line = input.cutLine();
+    return line === undefined ? undefined : { value: input.batchFrom(line), done: false };
+  },
+  ended: () => ({ value: undefined, done: true }),
+};
+
 /** A number of bytes that are read as a stream. */
 export interface Body {
   readonly count: number;
