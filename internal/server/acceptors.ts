@@ -7,6 +7,7 @@
 import { LONGEST_MS } from "../api/check.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { closeQuietly, type Listener, queuedIn, type Transport } from "../api/transport.ts";
+import { DelayedQueue } from "../time/delayed_queue.ts";
 import { Acceptor, type AcceptorHooks } from "./acceptor.ts";
 
 /** The functions that the acceptors of a server call. */
@@ -37,10 +38,8 @@ export class Acceptors {
   readonly addrs: readonly Deno.Addr[];
   readonly #listeners: readonly Listener[];
   readonly #acceptors: readonly Acceptor[];
-  readonly #clock: Clock;
   readonly #hooks: AcceptorsHooks;
-  readonly #held: Held[] = [];
-  #cancelTimer = () => {};
+  readonly #held: DelayedQueue<Held>;
   #closed = false;
   #loops: readonly Promise<void>[] = [];
 
@@ -59,8 +58,12 @@ export class Acceptors {
     for (const listener of listeners) taken.add(listener);
     this.#listeners = listeners;
     this.#acceptors = listeners.map((listener) => new Acceptor(listener, clock, hooks));
-    this.#clock = clock;
     this.#hooks = hooks;
+    // No `accept` may be outstanding: in a paused server without connections, only its timer keeps the process alive.
+    this.#held = new DelayedQueue(clock, () => Math.min(hooks.delay(), LONGEST_MS), ({ transport, over }) => {
+      hooks.enter(transport);
+      over();
+    });
   }
 
   /**
@@ -87,8 +90,7 @@ export class Acceptors {
       taken.delete(this.#listeners[i]);
       left--;
     });
-    this.#cancelTimer();
-    for (const { transport, over } of this.#held.splice(0)) {
+    for (const { transport, over } of this.#held.clear()) {
       closeQuietly(transport);
       over();
     }
@@ -99,13 +101,13 @@ export class Acceptors {
   /** Ends all waits early, because there may be room now. */
   hurry(): void {
     // First, as they have waited longer than any connection that is still to be accepted.
-    if (this.#held.length > 0) this.#letIn();
+    this.#held.hurry();
     for (let i = 0; i < this.#acceptors.length; i++) this.#acceptors[i].hurry();
   }
 
   /** The number of connections that were accepted, and wait in a listener, or until there is room or a pause ends. */
   get queued(): number {
-    return this.#listeners.reduce((sum, listener) => sum + queuedIn(listener), this.#held.length);
+    return this.#listeners.reduce((sum, listener) => sum + queuedIn(listener), this.#held.size);
   }
 
   /** Makes the listeners keep the process alive. */
@@ -122,31 +124,14 @@ export class Acceptors {
     for await (const transport of acceptor) {
       // The acceptors were closed just after this connection was accepted: it has no owner.
       if (this.#closed) closeQuietly(transport);
-      else if (this.#held.length === 0 && this.#hooks.delay() <= 0) this.#hooks.enter(transport);
+      else if (this.#held.size === 0 && this.#hooks.delay() <= 0) this.#hooks.enter(transport);
       else await this.#hold(transport);
     }
   }
 
   #hold(transport: Transport): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#held.push({ transport, over: resolve });
-    this.#letIn();
+    this.#held.add({ transport, over: resolve });
     return promise;
-  }
-
-  #letIn(): void {
-    this.#cancelTimer();
-    while (this.#held.length > 0) {
-      const delay = this.#hooks.delay();
-      if (delay > 0) {
-        // A hook that was called for an admitted connection may have set a timer.
-        this.#cancelTimer();
-        this.#cancelTimer = this.#clock.setTimer(() => this.#letIn(), Math.min(delay, LONGEST_MS), true);
-        return;
-      }
-      const { transport, over } = this.#held.shift()!;
-      this.#hooks.enter(transport);
-      over();
-    }
   }
 }

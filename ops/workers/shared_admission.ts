@@ -5,9 +5,9 @@
  */
 
 import { Admission, type AdmissionRules } from "../../internal/admission/admission.ts";
-import { LONGEST_MS } from "../../internal/api/check.ts";
 import type { AdmissionRejectReason, RejectReason } from "../../internal/api/reasons.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
+import { DelayedQueue } from "../../internal/time/delayed_queue.ts";
 import type { Verdict } from "./wire.ts";
 
 /** A connection that a worker has accepted and asks about. */
@@ -30,10 +30,8 @@ type Rejected = (addr: Deno.Addr, reason: AdmissionRejectReason, limit: number |
  */
 export class SharedAdmission {
   readonly #admission: Admission;
-  readonly #clock: Clock;
   readonly #rejected: Rejected;
-  #held: Question[] = [];
-  #cancelTimer = () => {};
+  readonly #held: DelayedQueue<Question>;
   #closed = false;
   #open = false;
   /** Whether no connection is admitted for now. */
@@ -46,8 +44,8 @@ export class SharedAdmission {
    */
   constructor(rules: AdmissionRules, clock: Clock, rejected: Rejected) {
     this.#admission = new Admission(rules, () => clock.now());
-    this.#clock = clock;
     this.#rejected = rejected;
+    this.#held = new DelayedQueue(clock, () => this.#delay, (question) => this.#decide(question));
   }
 
   /** Begins to admit. */
@@ -59,25 +57,21 @@ export class SharedAdmission {
   /** Decides about a connection, now or when there is room. */
   ask(question: Question): void {
     if (this.#closed) return question.answer({ drop: true });
-    this.#held.push(question);
-    if (this.#held.length === 1) this.letIn();
+    this.#held.add(question);
   }
 
   /** Decides about the connections that wait, as far as there is room. */
   letIn(): void {
-    this.#cancelTimer();
-    this.#cancelTimer = () => {};
-    while (this.#held.length > 0) {
-      const delay = this.#open && !this.paused ? this.#admission.delay() : Infinity;
-      if (delay > 0) return this.#letInAfter(delay);
-      this.#decide(this.#held.shift()!);
-    }
+    this.#held.hurry();
+  }
+
+  get #delay(): number {
+    return this.#open && !this.paused ? this.#admission.delay() : Infinity;
   }
 
   /** Drops the questions of a worker that has ended. */
   forget(gone: (question: Question) => boolean): void {
-    this.#held = this.#held.filter((question) => !gone(question));
-    this.letIn();
+    this.#held.remove(gone);
   }
 
   /** An admitted connection has ended. The caller calls `letIn` when it has told of that. */
@@ -99,15 +93,7 @@ export class SharedAdmission {
   /** Drops the connections that wait, and all that come. */
   close(): void {
     this.#closed = true;
-    this.#cancelTimer();
-    for (const question of this.#held.splice(0)) question.answer({ drop: true });
-  }
-
-  #letInAfter(delay: number): void {
-    if (delay === Infinity) return;
-    // A hook that was called for a rejected connection may have set a timer.
-    this.#cancelTimer();
-    this.#cancelTimer = this.#clock.setTimer(() => this.letIn(), Math.min(delay, LONGEST_MS), true);
+    for (const question of this.#held.clear()) question.answer({ drop: true });
   }
 
   #decide(question: Question): void {
