@@ -4,6 +4,7 @@
  * @module
  */
 
+import { LONGEST_MS } from "../api/check.ts";
 import type { Clock } from "../api/serve_options.ts";
 
 const NO_TIMER = () => {};
@@ -64,6 +65,7 @@ export class DelayedQueue<T> {
   #hurryAfter(delay: number): void {
     // A member that has gone on may have led to another call of `hurry`, which has set a timer.
     this.#cancelTimer();
-    if (delay !== Infinity) this.#cancelTimer = this.#clock.setTimer(() => this.hurry(), delay, true);
+    if (delay === Infinity) return;
+    this.#cancelTimer = this.#clock.setTimer(() => this.hurry(), Math.min(delay, LONGEST_MS), true);
   }
 }
