@@ -10,8 +10,8 @@ import { checkAccepted } from "../internal/api/check.ts";
 import { AcceptRejection, harmless } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
+import { AcceptQueue, type Outcome } from "../internal/server/accept_queue.ts";
 import { ACCEPT_TURNS } from "../internal/time/turns.ts";
-import { AcceptQueue, type Outcome } from "./accept_queue.ts";
 import { closedError } from "./fd/socket_errors.ts";
 import { ForwardingListener } from "./forwarding_listener.ts";
 

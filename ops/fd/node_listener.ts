@@ -7,8 +7,8 @@
 import type { AddressInfo, Server, Socket } from "node:net";
 import { setImmediate } from "node:timers";
 import type { Transport } from "../../internal/api/transport.ts";
+import { AcceptQueue, type Outcome } from "../../internal/server/accept_queue.ts";
 import { socketsTurn } from "../../internal/time/event_loop.ts";
-import { AcceptQueue, type Outcome } from "../accept_queue.ts";
 import type { FdListener } from "./fd_listener.ts";
 import { listenAgain } from "./listen_again.ts";
 import { closedError, ofDeno } from "./socket_errors.ts";

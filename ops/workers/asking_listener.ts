@@ -5,8 +5,8 @@
  */
 
 import { closeQuietly, type Listener, type Transport } from "../../internal/api/transport.ts";
+import { AcceptQueue } from "../../internal/server/accept_queue.ts";
 import { setNumber } from "../../internal/server/numbers.ts";
-import { AcceptQueue } from "../accept_queue.ts";
 import { ForwardingListener } from "../forwarding_listener.ts";
 import type { Rejection, Verdict } from "./wire.ts";
 

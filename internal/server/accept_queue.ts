@@ -4,8 +4,7 @@
  * @module
  */
 
-import { closeQuietly, type Transport } from "../internal/api/transport.ts";
-import { busyError, closedError } from "./fd/socket_errors.ts";
+import { closeQuietly, type Transport } from "../api/transport.ts";
 
 /** What an `accept` settles with. */
 export type Outcome = { readonly transport: Transport } | { readonly error: unknown };
@@ -33,8 +32,10 @@ export class AcceptQueue {
 
   /** Waits for the next outcome. Rejects if another call does, and once the queue is closed. */
   accept(): Promise<Transport> {
-    if (this.#closed) return Promise.reject(closedError("listener"));
-    if (this.#call !== undefined) return Promise.reject(busyError("accept"));
+    if (this.#closed) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
+    if (this.#call !== undefined) {
+      return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
+    }
     const { promise } = this.#call = Promise.withResolvers<Transport>();
     this.#settle();
     return promise;
