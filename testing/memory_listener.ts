@@ -6,6 +6,7 @@
 
 import { checkOptions, checkWhole, checkWord, DEFAULT_PORT, show } from "../internal/api/check.ts";
 import type { Listener, ProxyInfo, Transport } from "../internal/api/transport.ts";
+import { AcceptQueue } from "../internal/server/accept_queue.ts";
 import { type MemoryTlsInfo, tlsInfoOf } from "./memory_tls.ts";
 import { End } from "./pipe.ts";
 import { TestClient } from "./test_client.ts";
@@ -62,9 +63,8 @@ export class MemoryListener implements Listener {
   /** The listener's address: always 127.0.0.1, port 8080, although nothing is bound. */
   readonly addr: Deno.Addr = tcp(DEFAULT_PORT);
   readonly #bufferBytes: number;
-  readonly #backlog: End[] = [];
+  readonly #backlog = new AcceptQueue<End>();
   #clients = 0;
-  #accepting: PromiseWithResolvers<Transport> | undefined;
   #closed = false;
 
   /**
@@ -165,9 +165,7 @@ export class MemoryListener implements Listener {
       tls: tls && tlsInfoOf(tls),
       proxy: proxy && { tlvs: new Map(), ...proxy },
     });
-    if (this.#accepting === undefined) this.#backlog.push(server);
-    else this.#accepting.resolve(server);
-    this.#accepting = undefined;
+    this.#backlog.add({ transport: server });
     return client;
   }
 
@@ -178,14 +176,8 @@ export class MemoryListener implements Listener {
    * @throws {Deno.errors.BadResource} (As a rejection.) If the listener is closed.
    * @throws {Deno.errors.Busy} (As a rejection.) If another call is outstanding.
    */
-  // deno-lint-ignore require-await -- what it throws is a rejection
-  async accept(): Promise<Transport> {
-    if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
-    if (this.#accepting !== undefined) throw new Deno.errors.Busy("Cannot accept: another accept is outstanding");
-    const next = this.#backlog.shift();
-    if (next !== undefined) return next;
-    this.#accepting = Promise.withResolvers();
-    return this.#accepting.promise;
+  accept(): Promise<Transport> {
+    return this.#backlog.accept();
   }
 
   /**
@@ -196,8 +188,8 @@ export class MemoryListener implements Listener {
   close(): void {
     if (this.#closed) throw new Deno.errors.BadResource("The listener is closed");
     this.#closed = true;
-    this.#accepting?.reject(new Deno.errors.BadResource("The listener is closed"));
-    for (const end of this.#backlog.splice(0)) end.reset();
+    for (const end of this.#backlog.transports) end.reset();
+    this.#backlog.close();
   }
 }
 

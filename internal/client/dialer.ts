@@ -7,6 +7,7 @@
 import { LONGEST_MS } from "../api/check.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { closeQuietly, Forwarding, type Listener, type Transport } from "../api/transport.ts";
+import { AcceptQueue } from "../server/accept_queue.ts";
 import { RefClock } from "../time/clock.ts";
 
 /** Time for which a connection has to live before the pause after it is the shortest again, in milliseconds. */
@@ -38,9 +39,7 @@ export class Dialer implements Listener {
   readonly #options: DialerOptions;
   readonly #clock: RefClock;
   readonly #closing = new AbortController();
-  /** Connections that no `accept` has returned yet. */
-  readonly #ready: Transport[] = [];
-  #accepting: PromiseWithResolvers<Transport> | undefined;
+  readonly #queue = new AcceptQueue();
   #started = false;
   /** Resolves when connections are opened again; undefined while they are. */
   #resumed: PromiseWithResolvers<void> | undefined;
@@ -58,7 +57,7 @@ export class Dialer implements Listener {
 
   /** The number of connections that are open, and that no `accept` has returned. */
   get queued(): number {
-    return this.#ready.length;
+    return this.#queue.length;
   }
 
   /** Whether no connection is opened for now; an attempt that has begun goes on. */
@@ -68,20 +67,15 @@ export class Dialer implements Listener {
   }
 
   accept(): Promise<Transport> {
-    if (this.#closing.signal.aborted) return Promise.reject(closedError());
-    if (!this.#started) this.#start();
-    const next = this.#ready.shift();
-    if (next !== undefined) return Promise.resolve(next);
-    this.#accepting = Promise.withResolvers();
-    return this.#accepting.promise;
+    if (!this.#started && !this.#closing.signal.aborted) this.#start();
+    return this.#queue.accept();
   }
 
   close(): void {
     this.#closing.abort();
     this.paused = false;
     this.#cancelKeepAlive();
-    for (const transport of this.#ready.splice(0)) closeQuietly(transport);
-    this.#accepting?.reject(closedError());
+    this.#queue.close();
   }
 
   ref(): void {
@@ -135,16 +129,11 @@ export class Dialer implements Listener {
     }
     const since = this.#clock.now();
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#deliver(new Dialed(transport, resolve));
+    const dialed = new Dialed(transport, resolve);
+    if (this.#closing.signal.aborted) closeQuietly(dialed);
+    else this.#queue.add({ transport: dialed });
     await promise;
     return { life: this.#clock.now() - since };
-  }
-
-  #deliver(transport: Transport): void {
-    if (this.#closing.signal.aborted) return closeQuietly(transport);
-    if (this.#accepting === undefined) this.#ready.push(transport);
-    else this.#accepting.resolve(transport);
-    this.#accepting = undefined;
   }
 
   async #wait(milliseconds: number): Promise<void> {
@@ -173,8 +162,4 @@ class Dialed extends Forwarding {
   protected override ending(): void {
     this.#ended();
   }
-}
-
-function closedError(): Error {
-  return new Deno.errors.BadResource("The connections are closed");
 }

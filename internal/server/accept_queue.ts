@@ -7,12 +7,12 @@
 import { closeQuietly, type Transport } from "../api/transport.ts";
 
 /** What an `accept` settles with. */
-export type Outcome = { readonly transport: Transport } | { readonly error: unknown };
+export type Outcome<T = Transport> = { readonly transport: T } | { readonly error: unknown };
 
 /** Connections and errors that no `accept` has returned yet, in their order, and the `accept` that waits for the next. */
-export class AcceptQueue {
-  readonly #outcomes: Outcome[] = [];
-  #call: PromiseWithResolvers<Transport> | undefined;
+export class AcceptQueue<T extends Transport = Transport> {
+  readonly #outcomes: Outcome<T>[] = [];
+  #call: PromiseWithResolvers<T> | undefined;
   #closed = false;
 
   /** Whether an `accept` waits. */
@@ -26,23 +26,23 @@ export class AcceptQueue {
   }
 
   /** The connections that wait for an `accept`. */
-  get transports(): Transport[] {
+  get transports(): T[] {
     return this.#outcomes.flatMap((outcome) => "transport" in outcome ? outcome.transport : []);
   }
 
   /** Waits for the next outcome. Rejects if another call does, and once the queue is closed. */
-  accept(): Promise<Transport> {
+  accept(): Promise<T> {
     if (this.#closed) return Promise.reject(new Deno.errors.BadResource("The listener is closed"));
     if (this.#call !== undefined) {
       return Promise.reject(new Deno.errors.Busy("Cannot accept: another accept is outstanding"));
     }
-    const { promise } = this.#call = Promise.withResolvers<Transport>();
+    const { promise } = this.#call = Promise.withResolvers<T>();
     this.#settle();
     return promise;
   }
 
   /** Adds an outcome for the `accept` that waits, or for a later one. A closed queue drops errors; no connection comes then. */
-  add(outcome: Outcome): void {
+  add(outcome: Outcome<T>): void {
     if (this.#closed) return;
     this.#outcomes.push(outcome);
     this.#settle();
