@@ -11,6 +11,7 @@ import { AcceptRejection, harmless } from "../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
 import { AcceptQueue, type Outcome } from "../internal/server/accept_queue.ts";
+import { Alarms, type Sleeper } from "../internal/time/alarms.ts";
 import { ACCEPT_TURNS } from "../internal/time/turns.ts";
 import { closedError } from "./fd/socket_errors.ts";
 import { ForwardingListener } from "./forwarding_listener.ts";
@@ -60,14 +61,12 @@ export function peerLeftOr(error: unknown, received: number): unknown {
 /** Minimum time in milliseconds that a connection may be pending, even while `maxPending` connections are. */
 const MIN_PENDING_MS = 1000;
 
-/** A connection that is being prepared. */
-interface PendingConnection {
+/** A connection that is being prepared, and its time limit. */
+interface PendingConnection extends Sleeper {
   readonly transport: Transport;
   /** Read once, at the start: once the peer is gone, a transport may not know it any more. */
   readonly remoteAddr: Deno.Addr;
   readonly since: number;
-  /** Ends the preparation with a connection for the server, or with an error. */
-  settle(outcome: Outcome): void;
 }
 
 /**
@@ -80,6 +79,8 @@ interface PendingConnection {
  */
 export class PreparingListener extends ForwardingListener {
   readonly #preparation: Preparation;
+  /** Reads what has come before it ends a preparation, also if the process was held up. */
+  readonly #alarms: Alarms;
   /** In the order in which the connections came. */
   readonly #pending = new Set<PendingConnection>();
   /** Results of preparations. */
@@ -96,6 +97,7 @@ export class PreparingListener extends ForwardingListener {
   constructor(inner: Listener, preparation: Preparation) {
     super(inner);
     this.#preparation = preparation;
+    this.#alarms = new Alarms(preparation.clock);
   }
 
   /** The number of connections that this listener, and those within it, have accepted and the server has not got yet. */
@@ -114,7 +116,7 @@ export class PreparingListener extends ForwardingListener {
     if (this.#closed) return;
     this.#closed = true;
     const error = closedError("listener");
-    for (const connection of this.#pending) connection.settle({ error });
+    for (const connection of this.#pending) this.#settle(connection, { error });
     this.#queue.clear();
     this.#wakeAcceptLoop();
     await Promise.all([super.close(), this.#acceptLoop]);
@@ -191,13 +193,16 @@ export class PreparingListener extends ForwardingListener {
     const { remoteAddr } = transport;
     // If the clock throws, nothing waits for it.
     const prepared = harmless(this.#preparation.prepare(transport));
-    const settle = (outcome: Outcome) => this.#settle(connection, outcome, cancel);
-    const connection = { transport, remoteAddr, since: clock.now(), settle };
-    const expire = () => this.#expire(connection, `within ${timeout} ms`);
-    const cancel = timeout === Infinity ? () => {} : clock.setTimer(expire, timeout, false);
+    const since = clock.now();
+    const connection: PendingConnection = {
+      ...{ transport, remoteAddr, since, wakeAt: Infinity, place: 0 },
+      deadline: () => since + timeout,
+      wake: () => this.#expire(connection, `within ${timeout} ms`),
+    };
+    this.#alarms.watch(connection, since + timeout);
     this.#pending.add(connection);
     prepared.then(
-      (transport) => settle({ transport }),
+      (transport) => this.#settle(connection, { transport }),
       (cause) => this.#fail(connection, cause),
     );
   }
@@ -206,15 +211,15 @@ export class PreparingListener extends ForwardingListener {
     this.#fail(connection, new Deno.errors.TimedOut(`No ${this.#preparation.what} ${when}`));
   }
 
-  #fail({ remoteAddr, settle }: PendingConnection, error: unknown): void {
+  #fail(connection: PendingConnection, error: unknown): void {
     const [reason, cause] = error instanceof PeerLeft
       ? ["gone", error.cause] as const
       : [this.#preparation.reason, error] as const;
-    settle({ error: new AcceptRejection(reason, remoteAddr, { cause }) });
+    this.#settle(connection, { error: new AcceptRejection(reason, connection.remoteAddr, { cause }) });
   }
 
-  #settle(connection: PendingConnection, outcome: Outcome, cancelTimeout: () => void): void {
-    cancelTimeout();
+  #settle(connection: PendingConnection, outcome: Outcome): void {
+    this.#alarms.drop(connection);
     // It has expired already, and was closed. If its preparation still yields a transport, that wraps
     // the closed one and needs no close.
     if (!this.#pending.delete(connection)) return;

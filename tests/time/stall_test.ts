@@ -1,7 +1,8 @@
 import { assertEquals } from "@std/assert";
 import type { Clock } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
-import { startServer } from "../kit/server.ts";
+import { proxyProtocol } from "@x/shouty/ops";
+import { listenLoopback, startServer } from "../kit/server.ts";
 
 // Found by `deno task chaos`: a process that gets no time for idleTimeout closed all of its clients at once.
 test("a process that was held up reads from its clients before it takes them for silent", async () => {
@@ -23,4 +24,19 @@ test("a process that was held up reads from its clients before it takes them for
   ring();
   await t.closed(clients.length);
   assertEquals(t.stats.closed.idle, clients.length);
+});
+
+test("A process that was held up reads a PROXY header that has come before it takes its connection for late", async () => {
+  let now = 0;
+  const rings: (() => void)[] = [];
+  const clock: Clock = { now: () => now, setTimer: (callback) => (rings.push(callback), () => {}) };
+  const listener = proxyProtocol(listenLoopback(), { from: ["127.0.0.1"], headerTimeout: 200, clock });
+  await using t = startServer({ listener });
+  const clients = await Promise.all(Array.from({ length: 20 }, () => t.connect()));
+  while (t.stats.queued < clients.length) await new Promise((resolve) => setTimeout(resolve, 0));
+  await Promise.all(clients.map((client) => client.write("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello\n")));
+  // As after ten seconds in which the process did not run: its timers expire before the sockets have been read.
+  now = 10_000;
+  for (const ring of rings.splice(0)) ring();
+  for (const client of clients) assertEquals(await client.readLine(), "HELLO");
 });
