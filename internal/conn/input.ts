@@ -434,7 +434,7 @@ export class Input {
 
   /** Waits until the pace lets the next line pass, if there is one. */
   async #pass(): Promise<void> {
-    if (this.#mayPass || this.cutter.count(1) === 0) return;
+    if (this.#mayPass || this.#interruption !== undefined || this.cutter.count(1) === 0) return;
     this.#passing ??= this.reader.pace?.line((most) => this.cutter.count(most))?.then(() => {
       this.#passing = undefined;
       this.#mayPass = true;

@@ -111,3 +111,21 @@ test("a line that waits for its turn at a rate is not handled once its connectio
   await clock.advance(5000);
   assertEquals(handled, ["one"]);
 });
+
+test("a read that is given up while it waits for its turn does not wait for the pace of lines", async () => {
+  let givenUp = 0;
+  await play({ maxLinesPerSecond: 1 }, async (conn) => {
+    await conn.readLine();
+    // So many that one of them waits for its turn.
+    for (; givenUp < 3000; givenUp++) {
+      const aborter = new AbortController();
+      const read = conn.readLine({ signal: aborter.signal });
+      aborter.abort();
+      await read.catch(() => {});
+    }
+  }, async (client, clock) => {
+    await client.write("one\ntwo\n");
+    for (let i = 0; i < 10; i++) await clock.advance(0);
+    assertEquals(givenUp, 3000);
+  });
+});
