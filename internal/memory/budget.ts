@@ -160,7 +160,10 @@ export class Budget {
   }
 }
 
-/** Returns the number of bits of a number, 0 for 0. */
+/** Maximum number whose bits `Math.clz32` counts. */
+const MOST_BITS = 2 ** 32 - 1;
+
+/** Returns the number of bits of a number, 0 for 0; at most 32, which stands for all numbers from 2 GiB on. */
 function sizeOf(bytes: number): number {
-  return 32 - Math.clz32(bytes);
+  return 32 - Math.clz32(Math.min(bytes, MOST_BITS));
 }

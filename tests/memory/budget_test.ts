@@ -53,6 +53,16 @@ test("Budget ends the connection with the largest unfinished line, and none whos
   });
 });
 
+test("Budget ends a connection that holds 4 GiB or more, and not one that holds little", () => {
+  for (const bytes of [2 ** 32, 2 ** 32 + 1, 5 * 2 ** 30]) {
+    const budget = new Budget(bytes);
+    const [little, much] = [new Line(budget), new Line(budget)];
+    little.hold(2 ** 20);
+    much.hold(bytes);
+    assertEquals([little.gone, much.gone], [false, true]);
+  }
+});
+
 test("Budget looks at no more connections than it has to end, however many there are", () => {
   const budget = new Budget(1000 * 64);
   const lines = Array.from({ length: 9000 }, () => new Line(budget));
