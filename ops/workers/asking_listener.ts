@@ -31,6 +31,8 @@ export class AskingListener extends ForwardingListener {
   readonly #asked = new Set<Transport>();
   readonly #queue = new AcceptQueue();
   #accepting = false;
+  /** Settles when the loop that calls the inner listener has ended. */
+  #acceptLoop = Promise.resolve();
   #closed = false;
 
   /**
@@ -52,15 +54,19 @@ export class AskingListener extends ForwardingListener {
     return accepted;
   }
 
-  override close(): void | Promise<void> {
+  /** Resolves when the port is free: Deno frees it when the `accept` that was outstanding has settled. */
+  override async close(): Promise<void> {
     this.#closed = true;
     for (const transport of this.#asked) closeQuietly(transport);
     this.#queue.close();
-    return super.close();
+    await Promise.all([super.close(), this.#acceptLoop]);
   }
 
-  async #acceptMore(): Promise<void> {
-    if (this.#accepting) return;
+  #acceptMore(): void {
+    if (!this.#accepting) this.#acceptLoop = this.#accept();
+  }
+
+  async #accept(): Promise<void> {
     this.#accepting = true;
     while (this.#queue.isAwaited && this.#asked.size < this.#admitter.most) {
       try {

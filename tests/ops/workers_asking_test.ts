@@ -61,6 +61,20 @@ test("A worker's listener that is closed closes the connection that comes late, 
   client.close();
 });
 
+test("A worker's listener has closed when the accept that was outstanding has settled, which frees the port", async () => {
+  const { addr } = new MemoryListener();
+  const outstanding = Promise.withResolvers<Transport>();
+  const { listener } = asking({ addr, accept: () => outstanding.promise, close() {} });
+  const refused = assertRejects(() => listener.accept(), Deno.errors.BadResource);
+  let isClosed = false;
+  const closed = Promise.resolve(listener.close()).then(() => isClosed = true);
+  await refused;
+  await settle();
+  assertEquals(isClosed, false);
+  outstanding.reject(new Deno.errors.Interrupted("operation canceled"));
+  await closed;
+});
+
 test("A worker's listener gives on what is admitted, with its number, and closes and rejects the others", async () => {
   const memory = new MemoryListener();
   const { listener, asked, rejected } = asking(memory);
