@@ -213,6 +213,9 @@ showAs<Pool<unknown>>(Pool, "ConnPool", ["state", "active", "paused"]);
  * An attempt that fails is an event, `connect-error`, and is repeated; so is one whose certificate, key or `serverName` in
  * `tls` cannot be used, before it opens anything.
  *
+ * With `drain: "finish"` or `maxAge`, wait for answers with `readUntil`: while no byte of a line has come, a wait in
+ * `readLine`, `lines` or `batches` is a place where such an end may come, and the answer would be lost.
+ *
  * @param options Where to connect to, how many connections, and their limits.
  * @param handler Uses one connection; when it returns, the connection closes gracefully.
  * @returns The running pool. It can be shut down like a server.

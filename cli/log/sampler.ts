@@ -1,5 +1,5 @@
 /**
- * Leaves out log lines of a kind of which too many come.
+ * Leaves out log lines when too many of one kind come within a second.
  *
  * @module
  */
@@ -7,7 +7,7 @@
 import type { Clock } from "../../internal/api/serve_options.ts";
 import type { Level } from "./log.ts";
 
-/** Length of the time in milliseconds in which the lines of each kind are counted. */
+/** Time in which the lines of each kind are counted, in milliseconds. */
 const WINDOW_MS = 1000;
 
 /** The lines of one kind in the present second. */

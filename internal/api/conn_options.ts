@@ -61,9 +61,9 @@ export interface ConnOptions {
    * when the server begins to write a block of replies, and restarts when the peer's side has taken 1 KiB since it
    * started. When the time is up, the connection is aborted, with reason `write-timeout`, and the peer sees a reset where
    * the system lets the server send one. The default is the value of `idleTimeout`. `Infinity` switches it off: a write
-   * that a handler awaits, or the reply of a line handler, may then wait for as long as the peer likes. Where the server
-   * waits for the peer's input too, `idleTimeout` still bounds a peer that takes nothing; where it closes the connection,
-   * three or four times `idleTimeout` do.
+   * that a handler awaits, or the reply of a line handler, may then wait for as long as the peer likes. Two cases stay
+   * bounded: while the server waits for the peer's input too, by `idleTimeout`; and while it closes the connection, by
+   * three or four times `idleTimeout`.
    *
    * On `epoll` the server looks four times in this time at what was taken, so it may take a quarter longer. Deno's
    * sockets take nothing more until a third of the kernel's send buffer is free, about 0.8 MB on loopback, so there the
