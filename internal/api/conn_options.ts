@@ -66,10 +66,10 @@ export interface ConnOptions {
    * three or four times `idleTimeout`.
    *
    * On `epoll` the server looks four times in this time at what was taken, so it may take a quarter longer. Deno's
-   * sockets take nothing more until a third of the kernel's send buffer is free, about 0.8 MB on loopback, so there the
-   * time has to pass three times in a row without progress. With the defaults, a peer that reads 40 KB a second keeps
-   * its connection, and a peer that reads nothing loses it after 30 s. That peer sees a reset only if it has sent
-   * something that the server has not read.
+   * sockets take nothing more until a third of the kernel's send buffer is free, which is 1.4 MB where Linux lets it
+   * grow to 4 MiB, as it does by default. So there the time has to pass three times in a row without progress. With the
+   * defaults, a peer that reads 50 KB a second keeps its connection, and a peer that reads nothing loses it after 30 s.
+   * That peer sees a reset only if it has sent something that the server has not read.
    */
   writeTimeout?: number | undefined;
   /**
