@@ -12,6 +12,7 @@
  * ...
  * JOIN #math
  * :ada!ada@user-1 JOIN #math
+ * :irc.shouty 331 ada #math :No topic
  * :irc.shouty 353 ada = #math :ada
  * :irc.shouty 366 ada #math :End of names
  * ```

@@ -1,5 +1,5 @@
 /**
- * The shouter through Web streams: a `TextLineStream` piped through a byte-limiting stream, on the server's own clocks.
+ * The shouter through Web streams: a byte-limiting stream piped through a `TextLineStream`, on the server's own clocks.
  *
  * `lineStream` is `ByteLimitStream`, `TextDecoderStream` and `TextLineStream`, one piped through the other. The server
  * adds what a pipe lacks: timeouts for silent clients and slow readers, a limit on connections, events, and a drain.
