@@ -34,9 +34,9 @@ export interface ReadBytesOptions extends ReadOptions {
    */
   maxBytes?: number | undefined;
   /**
-   * Whether a message of the protocol begins with this read. The input may end there as it may where a line is awaited:
-   * at a shutdown with `drain: "finish"`, at `maxAge` and at `maxLines`, once everything that the peer has sent is read.
-   * `readUntil` then gives `null`, and `readExactly` rejects with `Deno.errors.UnexpectedEof`. Without it, the server
+   * Whether a message of the protocol begins with this read. At a shutdown with `drain: "finish"`, at `maxAge` and at
+   * `maxLines`, the input may end at this read, once everything that the peer has sent is read, as it may at a read of a
+   * line. `readUntil` then gives `null`, and `readExactly` rejects with `Deno.errors.UnexpectedEof`. Without it, the server
    * takes the read for a part of a message that has begun, and waits for it until the deadline.
    *
    * @default {false}
@@ -159,7 +159,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /** The same lines in arrays: those that have come together, 1024 at most. Each array has at least one. */
   readonly batches: AsyncIterableIterator<string[], undefined>;
   /**
-   * Reads the next line.
+   * Reads the next line. While no byte of it has come, the input may end: at a shutdown with `drain: "finish"`, at
+   * `maxAge` and at `maxLines`.
    *
    * @param options A time limit or a signal of this read's own.
    * @returns The line, without its end; `null` when there are no more, for whatever reason: {@linkcode Conn.ending} has
@@ -219,10 +220,10 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * The bytes that the peer sends: one stream, the same object each time. It reads only when it is pulled. It ends when
    * the input or the connection ends, for whatever reason. Unlike the stream of a `Deno.Conn`, it does not close the
-   * connection, neither at the end of input nor when it is cancelled; after a cancel, or when its reader was released,
-   * bytes that it has not handed out stay for the next read (but a read into a buffer of the caller's own, `byob`, goes
-   * on until the stream is cancelled). Reading the stream while another read waits fails
-   * with a `TypeError` and makes the stream unusable; the connection's other reads still work.
+   * connection, neither at the end of input nor when it is cancelled. After a cancel, or when its reader was released,
+   * bytes that it has not handed out stay for the next read; but a read into a buffer of the caller's own (`byob`) goes
+   * on after a release, until the stream is cancelled. Reading the stream while another read waits fails with a
+   * `TypeError` and makes the stream unusable; the connection's other reads still work.
    *
    * A drain, `maxAge`, `maxLines` or a reset can end it in the middle of a message. Code that cuts it into messages has to
    * look at `ending` at its end: only with `end` is the rest all that the peer has sent. `lineStream` does so.

@@ -20,9 +20,9 @@ export interface ServerStats extends Traffic {
   /** The number of them that are open now. */
   readonly active: number;
   /**
-   * The number of connections that are not accepted yet, and no longer wait in the kernel: in their listener for a
-   * TLS handshake or a PROXY header; for the decision of the hook `admit`; or, at most one for each listener, until there
-   * is room or a pause ends.
+   * The number of connections that have left the kernel's backlog and do not count as accepted yet. They wait in their
+   * listener for a TLS handshake or a PROXY header; for the decision of the hook `admit`; or, at most one for each
+   * listener, until there is room or a pause ends.
    */
   readonly queued: number;
   /** The number of accepted connections that have ended, by reason. */
