@@ -195,7 +195,6 @@ export class LineCutter {
       // A CR may belong to the line end, and `lastLineEnd` needs it.
       this.#input.skip(end - start - Math.max(begun, cr));
       this.#skippedTo = this.#input.position;
-      if (cr === 1) this.#input.searched = end;
     } else if (end - start - Math.max(begun, cr) > this.maxLineBytes && !leavesLong) {
       this.#tooLong();
       if (this.breach === undefined) this.#unfinished();

@@ -4,15 +4,20 @@
  * @module
  */
 
-/** Counts the bytes that are searched, moved and copied in typed arrays, until it is disposed of. */
-export function countWork(): Disposable & { searched: number; moved: number; copied: number } {
+/** Counts the bytes that are searched, moved and copied in typed arrays, and decoded, until it is disposed of. */
+export function countWork(): Disposable & { searched: number; moved: number; copied: number; decoded: number } {
   const proto = Object.getPrototypeOf(Uint8Array.prototype);
   const { indexOf, lastIndexOf, copyWithin, set, slice } = proto;
+  const { decode } = TextDecoder.prototype;
   const work = {
     searched: 0,
     moved: 0,
     copied: 0,
-    [Symbol.dispose]: () => void Object.assign(proto, { indexOf, lastIndexOf, copyWithin, set, slice }),
+    decoded: 0,
+    [Symbol.dispose]() {
+      Object.assign(proto, { indexOf, lastIndexOf, copyWithin, set, slice });
+      Object.assign(TextDecoder.prototype, { decode });
+    },
   };
   proto.indexOf = function (this: Uint8Array, ...args: [number, number?]) {
     const at = indexOf.apply(this, args);
@@ -36,6 +41,10 @@ export function countWork(): Disposable & { searched: number; moved: number; cop
     const copy = slice.apply(this, range);
     work.copied += copy.length;
     return copy;
+  };
+  TextDecoder.prototype.decode = function (...args) {
+    work.decoded += args[0]?.byteLength ?? 0;
+    return decode.apply(this, args);
   };
   return work;
 }

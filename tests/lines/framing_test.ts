@@ -205,3 +205,72 @@ test("invalid text ends the input before its line, and what came before is answe
   assertEquals(await c.talk(bytes), "one\ntwo\nerror: invalid text\n");
   assertEquals([ending, (await c.closed()).reason, (await t.closed()).reason], Array(3).fill("invalid-text"));
 });
+
+test("lastLineEnd of a line that is truncated is right, also if its CR and its LF come apart", async () => {
+  const { listener, clock } = inMemory();
+  const framing = { onLongLine: "truncate" } as const;
+  const seen: unknown[] = [];
+  await using t = startConversations({ listener, clock, maxLineBytes: 3, framing }, async (conn) => {
+    for await (const line of conn.lines) seen.push(line, conn.lastLineEnd);
+  });
+  const client = await t.connect();
+  for (const part of ["abcdef\r", "\nghijkl\n"]) await client.write(part), await clock.advance(0);
+  assertEquals(seen, ["abc", "crlf", "ghi", "lf"]);
+  await client.closeWrite();
+  await t.closed();
+});
+
+test("a CR that was read as a byte belongs to no line end", async () => {
+  const seen: unknown[] = [];
+  await using t = startConversations(inMemory(), async (conn) => {
+    seen.push(await conn.readLine(), conn.lastLineEnd);
+    await conn.readExactly(2);
+    seen.push(await conn.readLine(), conn.lastLineEnd);
+  });
+  await t.talk("one\r\nx\r\ntwo\n");
+  await t.closed();
+  assertEquals(seen, ["one", "crlf", "", "lf"]);
+});
+
+test("invalid text behind a batch can still be replaced, if the handler changes the framing before it reads on", async () => {
+  const batches: string[][] = [];
+  await using t = startConversations({ ...inMemory(), framing: { invalidText: "error" } }, async (conn) => {
+    for await (const batch of conn.batches) {
+      batches.push(batch);
+      conn.setFraming({ invalidText: "replace" });
+    }
+  });
+  await t.talk(Uint8Array.from([...toBytes("one\ntwo\n"), 0xff, ...toBytes("\n")]));
+  assertEquals([batches, (await t.closed()).reason], [[["one", "two"], ["\uFFFD"]], "end"]);
+});
+
+test("a line that is discarded hands out nothing of one that was truncated before", async () => {
+  const seen: string[] = [];
+  const options = { ...inMemory(), maxLineBytes: 3, lastWords: () => null };
+  await using t = startConversations({ ...options, framing: { onLongLine: "truncate" } }, async (conn) => {
+    for await (const line of conn.lines) {
+      seen.push(line);
+      conn.setFraming({ onLongLine: "discard" });
+    }
+  });
+  await t.talk("abcdef\nghijkl\nend\n");
+  await t.closed();
+  assertEquals(seen, ["abc", "end"]);
+});
+
+test("under utf-8, what the server itself says is sent as it is", async () => {
+  await using t = startServer({ ...inMemory(), maxLineBytes: 3, lastWords: () => "zu lang: 4 € 💡" });
+  assertEquals(await t.talk("abcd\n"), "zu lang: 4 € 💡\n");
+});
+
+test('under "lf" a CR at the end of a line counts in its length, also in a block', async () => {
+  const handlers = [
+    (line: string) => line,
+    Object.assign((line: string) => line, { block: (lines: string) => lines }),
+  ];
+  for (const handler of handlers) {
+    await using t = startServer({ ...inMemory(), maxLineBytes: 3, framing: { lineEnd: "lf" } }, handler);
+    assertEquals(await t.talk("ab\r\n123\r\n"), "ab\r\nerror: line longer than 3 bytes\n");
+    assertEquals((await t.closed()).reason, "line-too-long");
+  }
+});

@@ -1,4 +1,4 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { RequestLine } from "../../internal/lines/misdirected.ts";
 import { test } from "../kit/bounded.ts";
 import { startServer } from "../kit/server.ts";
@@ -8,8 +8,14 @@ const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 test("HTTP/2 with prior knowledge is answered as HTTP is", async () => {
   await using t = startServer({ answerMisdirected: true });
-  const answer = await t.talk(PREFACE);
-  assertStringIncludes(answer, "HTTP/1.1 400 Bad Request\r\n");
+  const body = "This port speaks lines of text, not HTTP.\n";
+  const head = [
+    "HTTP/1.1 400 Bad Request",
+    "Content-Type: text/plain; charset=utf-8",
+    `Content-Length: ${body.length}`,
+    "Connection: close",
+  ];
+  assertEquals(await t.talk(PREFACE), [...head, "", body].join("\r\n"));
   assertEquals((await t.closed()).reason, "misdirected");
 });
 

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { resolveFraming } from "../../internal/api/framing.ts";
-import { decode, decodeShort, encode } from "../../internal/lines/text.ts";
+import { begunCharacter, decode, decodeShort, encode } from "../../internal/lines/text.ts";
 import { Blocks } from "../../internal/memory/blocks.ts";
 
 const LATIN1 = resolveFraming({ encoding: "latin1" });
@@ -22,9 +22,28 @@ for (
   });
 }
 
+Deno.test("under latin1, a line may be as long as a megabyte", () => {
+  const text = decode(new Uint8Array(1_000_000).fill(0xe9), LATIN1);
+  assertEquals(text === "é".repeat(1_000_000), true);
+});
+
 Deno.test("under latin1, a character beyond U+00FF is an error that names it", () => {
   for (const [text, name] of [["aĀ", "U+0100"], ["é💡", "U+1F4A1"]]) {
     assertThrows(() => encode(text, "latin1"), TypeError, name);
+  }
+});
+
+Deno.test("text is cut before a character that goes on behind the cut, and invalid bytes are cut anywhere", () => {
+  const characters = ["a", "\u00df", "\u0e01", "\u20ac", "\uffff", "\u{1f4a1}", "\u{10ffff}"];
+  for (const character of characters) {
+    const bytes = new TextEncoder().encode(`x${character}y`);
+    const size = bytes.length - 2;
+    const cuts = Array.from({ length: size + 1 }, (_, at) => begunCharacter(bytes, 0, 1 + at));
+    assertEquals(cuts, [...Array(size).keys(), 0], character);
+  }
+  for (const invalid of [[0x61, 0x80, 0x61], [0xc3, 0xa9, 0x80], [0x80, 0x80, 0x80, 0x80, 0x80]]) {
+    const bytes = Uint8Array.from(invalid);
+    assertEquals(begunCharacter(bytes, 0, bytes.length - 1), 0, `${invalid}`);
   }
 });
 

@@ -37,21 +37,29 @@ testOnce("Only a whole request line of HTTP/1, or a TLS handshake's first three 
   const first = (look: RequestLine | TlsRecord, bytes: Uint8Array) =>
     Array.from(bytes, (byte) => look.take(byte)).find((answer) => answer !== undefined);
   const answered = (text: string) => first(new RequestLine(), new TextEncoder().encode(text));
-  const requests = ["GET / HTTP/1.1\n", "PRI * HTTP/1.0\r\n", "PRI * HTTP/2.0\r\n", "POST /a?b HTTP/1.1\r\n"];
+  const requests = [
+    ...["GET / HTTP/1.1\n", "PRI * HTTP/1.0\r\n", "PRI * HTTP/2.0\r\n", "POST /a?b HTTP/1.1\r\n"],
+    ...["AZ \xff HTTP/1.9\n", "PRI * HTTP/1.1\n"],
+  ];
   assertEquals(requests.map(answered), requests.map(() => true));
   const others = [
-    "GET / HTTP/2.0\n",
-    "get / HTTP/1.1\n",
-    "GET /a b HTTP/1.1\n",
-    "GET  / HTTP/1.1\n",
-    "GET / HTTP/1.12\n",
-  ];
+    ...["GET / HTTP/2.0", "get / HTTP/1.1", "GET /a b HTTP/1.1", "GET  / HTTP/1.1", "GET / HTTP/1.12", "GET /", ""],
+    ...[
+      "GET / HTTP/1.",
+      "GET / HTTP/1.1 ",
+      "GET / HTTP/1.1\r\r",
+      "GET / HTTP/1x1",
+      "GET / HTTPS/1.1",
+      "GET / / HTTP/1.1",
+    ],
+    ...["PRI * HTTP/3.0", "PRI / HTTP/2.0", "G@T / HTTP/1.1", "G[T / HTTP/1.1", " / HTTP/1.1", "GET \t HTTP/1.1"],
+  ].map((line) => `${line}\n`);
   assertEquals(others.map(answered), others.map(() => false));
   const longest = (bytes: number) => `GET /${"x".repeat(bytes - "GET / HTTP/1.1\r".length)} HTTP/1.1\r\n`;
   assertEquals([answered(longest(8192)), answered(longest(8193))], [true, false]);
-  assertEquals(first(new TlsRecord(), CLIENT_HELLO), true);
+  for (const minor of [0, 1, 2, 3, 4]) assertEquals(first(new TlsRecord(), Uint8Array.of(22, 3, minor)), true);
   assertEquals(first(new TlsRecord(), CLIENT_HELLO.subarray(0, 2)), undefined);
-  assertEquals(first(new TlsRecord(), new Uint8Array([22, 3, 9])), false);
+  for (const other of [[22, 3, 5], [22, 2], [21]]) assertEquals(first(new TlsRecord(), Uint8Array.from(other)), false);
 });
 
 testOnce("Looking for misdirected clients does linear work for a line of 64 KiB that comes byte by byte", async () => {
