@@ -5,7 +5,7 @@
  */
 
 import { TextLineStream } from "@std/streams/text-line-stream";
-import { checkBufferBytes, checkMethods, checkOptions } from "../api/check.ts";
+import { checkMethods, checkOptions } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
 import { ByteLimitStream, TAILS } from "./byte_limit_stream.ts";
 
@@ -47,7 +47,6 @@ export function lineStream(
   checkMethods("readable", readable, "a ReadableStream", ["pipeThrough"]);
   checkOptions("lineStream options", options);
   const { maxLineBytes = 65_536 } = options;
-  checkBufferBytes("maxLineBytes", maxLineBytes);
   const limited = new ByteLimitStream({ maxLineBytes, error: false, unterminated: TAILS.get(readable) });
   return readable
     .pipeThrough(limited)

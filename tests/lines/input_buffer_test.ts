@@ -1,5 +1,5 @@
-import { assertEquals, assertLess } from "@std/assert";
-import { firstToEnd } from "../../internal/lines/input_buffer.ts";
+import { assertEquals, assertGreater, assertLess } from "@std/assert";
+import { firstToEnd, InputBuffer } from "../../internal/lines/input_buffer.ts";
 import { test } from "../kit/bounded.ts";
 import { toBytes } from "../kit/bytes.ts";
 
@@ -35,4 +35,35 @@ test("firstToEnd finds the first of several sequences to end, wherever that is",
     }
     assertEquals(firstToEnd(toBytes(text), ["\n", long].map(toBytes), 0, text.length), { at, length: 1024 });
   }
+});
+
+/** Adds bytes as reads of the largest size do. */
+function fill(buffer: InputBuffer, bytes: Uint8Array): void {
+  for (let rest = bytes; rest.length > 0;) {
+    const space = buffer.space(65_536);
+    const part = rest.subarray(0, space.length);
+    space.set(part);
+    buffer.added(part.length);
+    rest = rest.subarray(part.length);
+  }
+}
+
+test("a large buffer is kept while bytes beyond the maximum are in it, and let go once they are handed out", () => {
+  const buffer = new InputBuffer(10);
+  fill(buffer, new Uint8Array(1000).fill(7));
+  buffer.skip(buffer.size);
+  buffer.letGo();
+  assertGreater(buffer.extraBytes, 0);
+  buffer.maxTotal = 1000;
+  assertEquals(buffer.take(buffer.size), new Uint8Array(990).fill(7));
+  buffer.letGo();
+  assertEquals([buffer.extraBytes, buffer.space(65_536).length], [0, 256]);
+});
+
+test("a maximum that is less than what was handed out leaves no input", () => {
+  const buffer = new InputBuffer(Infinity);
+  fill(buffer, new Uint8Array(20));
+  buffer.skip(10);
+  buffer.maxTotal = 5;
+  assertEquals([buffer.size, buffer.overLimit], [0, true]);
 });

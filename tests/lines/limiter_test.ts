@@ -1,5 +1,5 @@
 import { assertEquals, assertGreater, assertLessOrEqual, assertRejects, assertThrows } from "@std/assert";
-import { ByteLimitStream, LimitError } from "@x/shouty";
+import { ByteLimitStream, LimitError, lineStream } from "@x/shouty";
 import type { Limiter } from "../../internal/lines/limiter.ts";
 import { limiterOf, type SizeLimits } from "../kit/limiter.ts";
 import { test } from "../kit/bounded.ts";
@@ -229,18 +229,53 @@ test("ByteLimitStream fails with the limit that was passed", async () => {
 });
 
 test("ByteLimitStream refuses what is not bytes, and loses none of it", async () => {
-  for (const chunk of ["text\n", new ArrayBuffer(2), Uint16Array.of(266, 10), 5, null]) {
+  const others = { "text": "text\n", "an object": new ArrayBuffer(2), "5": 5, "null": null };
+  for (const [shown, chunk] of Object.entries({ ...others, "an object ": Uint16Array.of(266, 10) })) {
     const stream = ReadableStream.from([chunk as never]).pipeThrough(new ByteLimitStream());
-    const message = "Cannot limit what was written: expected a Uint8Array, got";
+    const message = `Cannot limit what was written: expected a Uint8Array, got ${shown.trim()}`;
     await assertRejects(() => Array.fromAsync(stream), TypeError, message);
   }
+});
+
+test("what ByteLimitStream has handed out does not change when more comes", async () => {
+  const stream = ReadableStream.from(["one\n", "two\n", "six"].map(toBytes)).pipeThrough(new ByteLimitStream());
+  const chunks = await Array.fromAsync(stream);
+  assertEquals(chunks.map((chunk) => new TextDecoder().decode(chunk)), ["one\n", "two\n", "six\n"]);
+});
+
+test("ByteLimitStream takes nothing in behind a line that is too long", async () => {
+  const chunk = new Uint8Array(400_000).fill(120);
+  using work = countWork();
+  const stream = ReadableStream.from([chunk]).pipeThrough(new ByteLimitStream({ maxLineBytes: 1000, error: false }));
+  assertEquals(await Array.fromAsync(stream), []);
+  assertLessOrEqual(work.moved, 100_000);
+});
+
+test("without a limit of their own, ByteLimitStream and lineStream take lines of up to 64 KiB", async () => {
+  for (const [length, passes] of [[65_536, true], [65_537, false]] as const) {
+    const bytes = () => ReadableStream.from([toBytes("x".repeat(length) + "\n")]);
+    const read = [Array.fromAsync(bytes().pipeThrough(new ByteLimitStream())), Array.fromAsync(lineStream(bytes()))];
+    const results = await Promise.allSettled<unknown>(read);
+    assertEquals(results.map(({ status }) => status === "fulfilled"), [passes, passes]);
+  }
+});
+
+test("lineStream refuses wrong options", () => {
+  const bytes = ReadableStream.from([toBytes("x\n")]);
+  assertThrows(() => lineStream(null as never), TypeError, "Cannot use readable: expected a ReadableStream, got null");
+  assertThrows(() => lineStream(bytes, null as never), TypeError, "Cannot use lineStream options: expected an object");
+  assertThrows(() => lineStream(bytes, { maxLineBytes: 0 }), RangeError, "Cannot use maxLineBytes 0");
 });
 
 test("ByteLimitStream refuses wrong limits", () => {
   const options = { error: "no" as unknown as boolean };
   assertThrows(() => new ByteLimitStream(options), TypeError, 'Cannot use error "no": expected true or false');
   assertThrows(() => new ByteLimitStream({ maxLineBytes: 0 }), RangeError, "maxLineBytes 0");
-  assertThrows(() => new ByteLimitStream({ maxConnectionBytes: 1.5 }), RangeError, "maxConnectionBytes 1.5");
+  for (const maxConnectionBytes of [0, 1.5]) {
+    const message = `maxConnectionBytes ${maxConnectionBytes}`;
+    assertThrows(() => new ByteLimitStream({ maxConnectionBytes }), RangeError, message);
+  }
+  assertThrows(() => new ByteLimitStream({ unterminated: "drop" as never }), TypeError, "Cannot use unterminated:");
   assertThrows(() => new ByteLimitStream({ maxLineBytes: "9" as unknown as number }), TypeError, `maxLineBytes "9"`);
   assertThrows(() => new ByteLimitStream(null as unknown as object), TypeError, "ByteLimitStream options");
 });
