@@ -1,6 +1,9 @@
 import { assertEquals, assertMatch, assertStrictEquals, assertThrows } from "@std/assert";
-import { connectPool, serve, serveConnections, type ServeOptions } from "@x/shouty";
+import { connectPool, type ConnOptions, serve, serveConnections, type ServeOptions } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
+import { checkAccepted, checkProtocols, checkReadOptions } from "../../internal/api/check.ts";
+import { limitOf, resolveConnOptions } from "../../internal/api/conn_options.ts";
+import { delimitersOf } from "../../internal/api/framing.ts";
 import { test } from "../kit/bounded.ts";
 import { startServer } from "../kit/server.ts";
 
@@ -12,9 +15,9 @@ const COUNT = /expected a whole number of at least 1, or Infinity$/;
 const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = [
   ["hostname", [5, null, {}, ""], /expected (a string|an address or a host name)/],
   ["port", [-1, 65_536, 1.5, NaN, Infinity], /expected a whole number from 0 to 65535$/],
-  ["listener", [{}, null, 5, "tcp"], /expected a listener/],
-  ["signal", [{}, null, "abort", new AbortController()], /expected an AbortSignal/],
-  ["clock", [{}, null, { now: 1 }], /expected a clock/],
+  ["listener", [{}, null, 5, "tcp", { accept() {} }], /expected a listener/],
+  ["signal", [{}, null, "abort", new AbortController(), { addEventListener() {} }], /expected an AbortSignal/],
+  ["clock", [{}, null, { now: 1 }, { now() {} }], /expected a clock/],
   ["onListen", [{}, null, "log"], /expected a function/],
   ["onEvent", [{}, null, "log"], /expected a function/],
   ["lastWords", [{}, null, "error"], /expected a function/],
@@ -24,7 +27,7 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["admitTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["idleOn", ["", "write", 1, null], /expected "both" or "read"$/],
   ["minBytesPerSecond", [-1, NaN, Infinity], /expected more than 0 per second, or 0$/],
-  ["maxConnections", [0, -1, 2.5, NaN], COUNT],
+  ["maxConnections", [0, -1, 2.5, NaN, 2 ** 53], COUNT],
   ["maxConnectionsPerIp", [0, -1, 2.5, NaN], COUNT],
   ["atCapacity", ["", "Wait", 1, null], /expected "reject" or "wait"$/],
   ["acceptRate", [0, -1, NaN], RATE],
@@ -78,6 +81,46 @@ for (const [name, values, allowed] of WRONG) {
     }
   });
 }
+
+/** The least and the largest value of options, and others that are allowed. */
+const RIGHT: Partial<Record<keyof ServeOptions, readonly unknown[]>> = {
+  idleTimeout: [0.1, 2 ** 31 - 1, Infinity],
+  keepAliveMs: [1000, 32_767_000, Infinity],
+  maxPenaltyMs: [0, 1000, 2 ** 31 - 1],
+  drainDelay: [0, 2 ** 31 - 1],
+  drainSpread: [0, 10_000],
+  maxLineBytes: [1, 2 ** 28],
+  maxConnections: [1, 2 ** 53 - 1, Infinity],
+  minBytesPerSecond: [0, 0.001],
+  acceptRate: [0.001, Infinity],
+  framing: [{ lineEnd: { delimiter: "x".repeat(16) } }, { lineEnd: { delimiter: Uint8Array.of(0) } }],
+};
+
+for (const [name, values] of Object.entries(RIGHT)) {
+  test(`serve() takes each ${name} that is allowed`, async () => {
+    for (const value of values) {
+      await serve({ listener: new MemoryListener(), [name]: value } as ServeOptions).shutdown({ delay: 0 });
+    }
+  });
+}
+
+test("serve() names what is wrong in a framing, and what is allowed", () => {
+  const wrong = {
+    'encoding "ascii": expected "utf-8" or "latin1"': { encoding: "ascii" },
+    'invalidText "drop": expected "replace" or "error"': { invalidText: "drop" },
+    'unterminated 1: expected "line" or "drop" or "error"': { unterminated: 1 },
+    'onLongLine "cut": expected "close" or "discard" or "truncate"': { onLongLine: "cut" },
+    'lineEnd "cr": expected "any", "lf", "crlf" or { delimiter }': { lineEnd: "cr" },
+    "lineEnd.delimiter: expected a string or a Uint8Array, got 10": { lineEnd: { delimiter: 10 } },
+    "lineEnd.delimiter of 0 bytes: expected 1 to 16 bytes": { lineEnd: { delimiter: "" } },
+    "lineEnd.delimiter of 17 bytes: expected 1 to 16 bytes": { lineEnd: { delimiter: "x".repeat(17) } },
+    "lineEnd.delimiter U+0100: latin1 ends at U+00FF": { lineEnd: { delimiter: "\u0100" }, encoding: "latin1" },
+  };
+  for (const [message, framing] of Object.entries(wrong)) {
+    const options = { listener: new MemoryListener(), framing } as ServeOptions;
+    assertEquals(assertThrows(() => serve(options), Error).message, `Cannot use framing.${message}`);
+  }
+});
 
 test("serve() refuses numbers given as text, and other values that are not numbers", () => {
   for (const [name] of NUMBERS) {
@@ -183,4 +226,45 @@ test("An event has no key without a value", async () => {
   assertEquals(Object.keys(await t.until("rejected")), ["type", "remoteAddr", "reason"]);
   await t.talk("hello\n");
   assertEquals("error" in await t.closed(), false);
+});
+
+test("protocols for ALPN have up to 255 bytes, and the delimiters of a read up to 1024", () => {
+  checkProtocols(["x".repeat(255), "é".repeat(127)]);
+  for (const wrong of ["", "x".repeat(256), "é".repeat(128), "\ud800"]) {
+    assertThrows(() => checkProtocols(["imap", wrong]), RangeError, "expected names of 1 to 255 bytes, got");
+  }
+  assertEquals(delimitersOf("x".repeat(1024), "utf-8")[0].length, 1024);
+  assertThrows(() => delimitersOf("x".repeat(1025), "utf-8"), RangeError, "expected 1 to 1024 bytes");
+});
+
+test("the clocks that are not set go by idleTimeout, each of those that are set by itself", () => {
+  const times = (options: ConnOptions) => {
+    const { firstLineTimeout, lineTimeout, writeTimeout } = resolveConnOptions(options);
+    return [firstLineTimeout, lineTimeout, writeTimeout];
+  };
+  assertEquals(times({}), [10_000, 10_000, 10_000]);
+  assertEquals(times({ idleTimeout: 7 }), [7, 7, 7]);
+  const set = { idleTimeout: 7, firstLineTimeout: 1, lineTimeout: 2, writeTimeout: Infinity };
+  assertEquals(times(set), [1, 2, Infinity]);
+});
+
+test("lastWords gets the value of the limit that a reason names", () => {
+  const limits = resolveConnOptions({
+    ...{ firstLineTimeout: 1, idleTimeout: 2, lineTimeout: 3, handlerTimeout: 4, maxAge: 5 },
+    ...{ maxLines: 6, maxLineBytes: 7, maxConnectionBytes: 8, minBytesPerSecond: 9 },
+  });
+  const timed = ["first-line-timeout", "idle", "line-timeout", "handler-timeout", "max-age"] as const;
+  const sized = ["max-lines", "line-too-long", "byte-limit", "read-rate"] as const;
+  assertEquals([...timed, ...sized].map((reason) => limitOf(reason, limits)), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  assertEquals(limitOf("end", limits), 0);
+});
+
+test("a transport has to read, write and close, and a read's signal has what an AbortSignal has", () => {
+  const call = () => {};
+  checkAccepted({ read: call, write: call, close: call });
+  for (const part of [{ write: call, close: call }, { read: call, close: call }, { read: call, write: call }]) {
+    assertThrows(() => checkAccepted(part), TypeError, "Cannot use what accept returned: expected a transport");
+  }
+  const signal = { addEventListener: call } as unknown as AbortSignal;
+  assertThrows(() => checkReadOptions({ signal }), TypeError, "Cannot use signal: expected an AbortSignal");
 });
