@@ -1,4 +1,4 @@
-import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
+import { assertEquals, assertGreaterOrEqual, assertInstanceOf, assertLessOrEqual } from "@std/assert";
 import { Pace } from "../../internal/time/pace.ts";
 import { Rate } from "../../internal/time/rate.ts";
 import { FakeClock } from "@x/shouty/testing";
@@ -53,6 +53,42 @@ testOnce("A stopped Pace holds back neither a line that waits nor later ones", a
   assertEquals(clock.pending, 1);
   pace.stop();
   assertEquals([await waiting, pace.line(() => 1), clock.pending], [undefined, undefined, 0]);
+});
+
+testOnce("A stopped Pace holds back no read", async () => {
+  const pace = new Pace({ maxLinesPerSecond: Infinity, maxBytesPerSecond: 1 }, new FakeClock());
+  pace.took(100);
+  pace.stop();
+  await pace.read();
+});
+
+testOnce(
+  "A group of lines waits until all of it may pass, and if its lines are gone by then, the rate still holds",
+  async () => {
+    const clock = new FakeClock();
+    const pace = new Pace({ maxLinesPerSecond: 100, maxBytesPerSecond: Infinity }, clock);
+    let atHand = 100;
+    const left = (most: number) => Math.min(most, atHand);
+    for (let i = 0; i < 100; i++) await pace.line(left);
+    let passed = false;
+    const group = pace.line(left)!.then(() => passed = true);
+    await clock.advance(99);
+    assertEquals(passed, false);
+    atHand = 0;
+    await clock.advance(26);
+    assertEquals(await group, true);
+    assertInstanceOf(pace.line(left), Promise);
+    pace.stop();
+  },
+);
+
+Deno.test("While a rate holds a connection back, only its timer keeps the process alive", () => {
+  const keptAlive: boolean[] = [];
+  const setTimer = (_: () => void, __: number, keepAlive: boolean) => (keptAlive.push(keepAlive), () => {});
+  const pace = new Pace({ maxLinesPerSecond: 1, maxBytesPerSecond: 1 }, { now: () => 0, setTimer });
+  pace.took(2);
+  pace.read();
+  assertEquals(keptAlive, [true]);
 });
 
 testOnce(

@@ -30,6 +30,48 @@ test("watching a deadline sets no timer while the clocks catch up after the loop
   assertEquals([woken, timers.length], [1, 2]);
 });
 
+test("watching a deadline sets no timer while another engine's sockets are asked, or other callbacks come first", async () => {
+  const unregister = registerAsker(() => {});
+  try {
+    let [now, woken] = [0, 0];
+    const timers: (() => void)[] = [];
+    const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
+    const sleep = (at: number) =>
+      alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => at, wake: () => void woken++ }, at);
+    for (let i = 0; i < 1500; i++) sleep(10);
+    now = 10;
+    timers[0]();
+    sleep(1000);
+    assertEquals(timers.length, 1);
+    while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+    sleep(500);
+    // Some are woken now, and the rest by a timer that others run before.
+    assertEquals([woken, timers.length], [1000, 2]);
+    timers[1]();
+    assertEquals([woken, timers.length], [1500, 3]);
+  } finally {
+    unregister();
+  }
+});
+
+test("the timer counts whole milliseconds, rounded up, and does not keep the process alive", () => {
+  const timers: [delay: number, keepAlive: boolean, callback: () => void][] = [];
+  let now = 0.25;
+  const setTimer = (callback: () => void, delay: number, keepAlive: boolean) => {
+    timers.push([delay, keepAlive, callback]);
+    return () => {};
+  };
+  const alarms = new Alarms({ now: () => now, setTimer });
+  let woken = 0;
+  for (let i = 0; i < 1500; i++) {
+    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => 10.5, wake: () => void woken++ }, 10.5);
+  }
+  now = 11;
+  timers[0][2]();
+  assertEquals(woken, 1000);
+  assertEquals(timers.map(([delay, keepAlive]) => [delay, keepAlive]), [[11, false], [0, false]]);
+});
+
 test("clocks that catch up leave no timer behind when the last deadline is dropped, and begin anew after that", async () => {
   let [now, woken] = [0, 0];
   const timers: (() => void)[] = [];

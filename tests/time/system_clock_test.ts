@@ -47,3 +47,12 @@ test("a RefClock's timer keeps the process alive unless it is unreferenced, and 
   clock.unref();
   assertEquals([ended, kept.length], [[100, 130], 6], "A timer that has ended is not set again");
 });
+
+test("a RefClock's timer that is not to keep the process alive never does", () => {
+  const kept: boolean[] = [];
+  const clock = new RefClock({ now: () => 0, setTimer: (_, __, keepAlive) => (kept.push(keepAlive), () => {}) });
+  clock.setTimer(() => {}, 10, false);
+  clock.unref();
+  clock.ref();
+  assertEquals(kept, [false]);
+});

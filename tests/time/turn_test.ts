@@ -1,6 +1,6 @@
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { setImmediate } from "node:timers";
-import { registerAsker, turn } from "../../internal/time/event_loop.ts";
+import { afterSocketsTurns, registerAsker, rounds, turn } from "../../internal/time/event_loop.ts";
 import { TURN_BYTES, TURNS, Turns } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 
@@ -46,4 +46,32 @@ test("each turn waits for Deno's sockets, but only every fourth one where anothe
   } finally {
     unregister();
   }
+});
+
+test("a wait for the event loop asks about the sockets of other engines when it begins, and a long one on its way", async () => {
+  let asked = 0;
+  const unregister = registerAsker(() => void asked++);
+  try {
+    const begun = turn();
+    assertEquals(asked, 1);
+    await begun;
+    asked = 0;
+    await rounds();
+    assertEquals(asked, 2);
+  } finally {
+    unregister();
+  }
+});
+
+test("a wait for the sockets that is called off calls nothing back, whenever that happens", async () => {
+  let called = 0;
+  for (let round = 0; round < 200; round++) {
+    const callOff = afterSocketsTurns(0, () => void called++);
+    for (let i = 0; i < round; i++) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+    if (called > 0) break;
+    callOff();
+  }
+  called = 0;
+  for (let i = 0; i < 3; i++) await rounds(), await turn();
+  assertEquals(called, 0);
 });
