@@ -1,9 +1,10 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { createPrivateKey, generateKeyPairSync } from "node:crypto";
+import { createPrivateKey, generateKeyPairSync, type X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import tls from "node:tls";
 import { listenTls, TlsCredentialsError } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
+import { datesProblem, infoOf } from "../../ops/tls/certificate.ts";
 import { test } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
@@ -21,6 +22,15 @@ const OTHER_AUTHORITY = new Authority("other authority");
 
 /** The block that OpenSSL writes before a key on the curve P-256. */
 const EC_PARAMETERS = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+
+/** A key with a passphrase as OpenSSL wrote it before PKCS #8; what is encrypted does not matter. */
+const OLD_ENCRYPTED = `-----BEGIN EC PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-256-CBC,00112233445566778899AABBCCDDEEFF
+
+AAAA
+-----END EC PRIVATE KEY-----
+`;
 
 /** The same key in another format. */
 function rewritten(pem: string, type: "sec1"): string {
@@ -40,6 +50,7 @@ const PROBLEMS: [what: string, credentials: Record<string, string>, message: Reg
     { key: privateKey({ type: "pkcs8", cipher: "aes-256-cbc", passphrase: "x" }) },
     /^Cannot use key: it has a passphrase, which is not supported$/,
   ],
+  ["a key with a passphrase in the old format", { key: OLD_ENCRYPTED }, /^Cannot use key: it has a passphrase, which/],
   ["another's key", { key: privateKey({ type: "sec1" }) }, /^Cannot use key: it does not belong to the certificate$/],
   ["an authority that is none", { clientCa: "nonsense" }, /^Cannot use clientCa: there is no PEM certificate in it$/],
   ["a damaged authority", { clientCa: DAMAGED }, /^Cannot use clientCa: a certificate in it is damaged$/],
@@ -61,6 +72,18 @@ for (const [what, credentials, message] of PROBLEMS) {
     assertEquals(await t.talkTls("hello"), "HELLO\n");
   });
 }
+
+test("the subject of a certificate is one line, and its dates are a problem before the first and after the last", () => {
+  const subject = "C=GB\nO=Example\nCN=example.org";
+  const info = (from: number, to: number) => {
+    const date = (days: number) => `${new Date(Date.now() + days * 86_400_000)}`;
+    return infoOf({ subject, validFrom: date(from), validTo: date(to) } as X509Certificate);
+  };
+  assertEquals(info(-1, 1).subject, "C=GB, O=Example, CN=example.org");
+  assertEquals(datesProblem(info(-1, 1)), undefined);
+  assertMatch(datesProblem(info(1, 2))!, /^is not valid before 20\d\d-.*Z$/);
+  assertMatch(datesProblem(info(-2, -1))!, /^expired on 20\d\d-.*Z$/);
+});
 
 test("listenTls() refuses a key of a kind that TLS has no use for", async () => {
   const odd = makeIdentity("odd", { curve: "secp256k1" });
@@ -127,6 +150,13 @@ test("listenTls() refuses wrong options, and names the option, the value and wha
   await refused({ maxHandshakes: 1.5 }, "Cannot use maxHandshakes 1.5: expected a whole number of at least 1");
   await refused({ cert: new Uint8Array(3) }, "Cannot use cert: expected text in PEM, got object");
   await refused({ key: null }, "Cannot use key: expected text in PEM, got object");
+  await refused({ hostname: "" }, 'Cannot use hostname "": expected an address or a host name');
+  await refused({ port: 65_536 }, "Cannot use port 65536: expected a whole number from 0 to 65535");
+  await refused({ listener: { accept() {} } }, "Cannot use listener: expected a listener, got an object");
+  await refused({ clock: { now() {} } }, "Cannot use clock: expected a clock, got an object");
+  await using t = await startTls();
+  const message = "Cannot use reload credentials: expected an object, got null";
+  await assertRejects(() => t.listener.reload(null as never), TypeError, message);
 });
 
 test("listenTls() takes an expired certificate, and tells when it expired; a reload refuses it", async () => {
