@@ -171,6 +171,8 @@ testOnce("Classes of errors are counted by themselves up to thirty, and as other
   assertEquals(figures.length, 31);
   assertLess(JSON.stringify(figures).length, 31 * 150, "Long names are cut off");
   assertEquals(values(metrics)["shouty_handler_duration_seconds _OTHER"], 11);
+  assertThrows(() => fail("E0" + "x".repeat(1000)));
+  assertEquals(values(metrics)["shouty_handler_duration_seconds _OTHER"], 11, "A known class has its own count still");
 });
 
 testOnce("The page's quantiles are those of the last minutes, and null without any", () => {
@@ -180,10 +182,11 @@ testOnce("The page's quantiles are those of the last minutes, and null without a
     ms += Number(line);
   });
   assertEquals(metrics.snapshot().handlerMs, { count: 0, p50: null, p90: null, p99: null });
-  for (let i = 0; i < 100; i++) handler(i < 80 ? "1" : i < 95 ? "10" : "100");
+  // The largest of a half, of nine in ten, and of 99 in 100.
+  for (let i = 0; i < 100; i++) handler(i < 50 ? "1.01" : i < 90 ? "10" : i < 99 ? "100" : "1000");
   const { count, p50, p90, p99 } = metrics.snapshot().handlerMs;
   assertEquals(count, 100);
-  for (const [value, exact] of [[p50, 1], [p90, 10], [p99, 100]]) assertAlmostEquals(value! / exact!, 1, 0.15);
+  for (const [value, exact] of [[p50, 1.01], [p90, 10], [p99, 100]]) assertAlmostEquals(value! / exact!, 1, 0.1);
   ms += 60_000;
   assertEquals(metrics.snapshot().handlerMs.count, 100);
   ms += 60_000;
@@ -191,10 +194,29 @@ testOnce("The page's quantiles are those of the last minutes, and null without a
   handler("1");
   ms += 120_000;
   assertEquals(metrics.snapshot().handlerMs.count, 0);
+  // A clock that counts whole milliseconds measures 0 for most calls.
+  handler("0");
+  assertEquals([metrics.snapshot().handlerMs.count, metrics.snapshot().handlerMs.p50! < 0.001], [1, true]);
+  ms += 120_000;
   // Half a year counts as the longest that is told from others.
   handler("15e9");
   const long = metrics.snapshot().handlerMs;
   assertEquals([long.count, long.p50! > 2e9], [1, true]);
+});
+
+testOnce("The page has what the server counts now, and the times of handshakes that were done", () => {
+  const metrics = new ServerMetrics();
+  const stats = { lines: 0, bytesIn: 0, bytesOut: 0, handlers: 0, hookErrors: 0, queued: 3 };
+  metrics.watch({ stats: () => stats as never });
+  metrics.onHandshake({ type: "begun" });
+  metrics.onHandshake({ type: "begun" });
+  metrics.onHandshake({ type: "ended", durationMs: 5, failure: "refused" });
+  const { queued, handshakes } = metrics.snapshot();
+  assertEquals([queued, handshakes.active, handshakes.failed, handshakes.ms.count], [3, 1, { refused: 1 }, 0]);
+  metrics.onHandshake({ type: "ended", durationMs: 5, tls: { version: "TLSv1.3" } as never });
+  stats.queued = 1;
+  const after = metrics.snapshot();
+  assertEquals([after.queued, after.handshakes.done, after.handshakes.ms.count], [1, { "1.3": 1 }, 1]);
 });
 
 testOnce("Wrong arguments are refused", () => {

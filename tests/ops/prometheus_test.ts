@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { prometheus, ServerMetrics } from "@x/shouty/ops";
 import { CLOSE_REASONS } from "../../internal/api/reasons.ts";
 import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
@@ -84,15 +84,20 @@ test(
   "A text is safe from names of errors, and exporters do not disturb each other",
   async () => {
     const metrics = new ServerMetrics();
+    assertThrows(
+      () => prometheus({} as never),
+      TypeError,
+      "Cannot use metrics: expected a ServerMetrics, got an object",
+    );
     const [first, second] = [prometheus(metrics), prometheus(metrics)];
     const fail = metrics.timed(() => {
-      throw Object.assign(new Error("failed"), { name: 'a"} 1\nforged 2' });
+      throw Object.assign(new Error("failed"), { name: 'a"} 1\nforged 2\\' });
     });
     await assertRejects(() => Promise.try(fail));
     const text = first.text();
     assertEquals(text, second.text());
     assertEquals(/^forged/m.test(text), false);
-    assertMatch(text, /error_type="a\\"} 1\\nforged 2"/);
+    assertMatch(text, /error_type="a\\"} 1\\nforged 2\\\\"[,}]/);
   },
 );
 
