@@ -217,12 +217,12 @@ export function show(value: unknown): string {
 export function checkProtocols(protocols: readonly string[] | undefined): void {
   if (protocols === undefined) return;
   if (!Array.isArray(protocols)) {
-    throw new TypeError(`Cannot use alpnProtocols: expected an array, got ${typeof protocols}`);
+    throw new TypeError(`Cannot use alpnProtocols: expected an array, got ${show(protocols)}`);
   }
   if (protocols.length === 0) throw new RangeError("Cannot use alpnProtocols: expected at least one protocol");
   for (const protocol of protocols) {
     if (typeof protocol !== "string") {
-      throw new TypeError(`Cannot use alpnProtocols: expected strings, got ${typeof protocol}`);
+      throw new TypeError(`Cannot use alpnProtocols: expected strings, got ${show(protocol)}`);
     }
     const { length } = new TextEncoder().encode(protocol);
     if (length < 1 || length > 255 || !protocol.isWellFormed()) {

@@ -159,7 +159,7 @@ function checkTlsOptions(tls: ConnectTlsOptions): void {
   const { caCerts = "" } = tls;
   const texts: readonly unknown[] = Array.isArray(caCerts) ? caCerts : [caCerts];
   if (texts.length > 0 && texts.every((text) => typeof text === "string")) return;
-  throw new TypeError("Cannot use caCerts: expected text in PEM, or an array of such texts");
+  throw new TypeError(`Cannot use caCerts: expected text in PEM, or an array of such texts, got ${show(caCerts)}`);
 }
 
 function checkText(name: string, value: unknown): void {

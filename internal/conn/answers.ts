@@ -10,6 +10,7 @@ import type { LineCutter } from "../lines/line_cutter.ts";
 import { countLines, decodeLines, encodeLine } from "../lines/text.ts";
 import type { Budget } from "../memory/budget.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import { show } from "../api/check.ts";
 import { harmless } from "../api/errors.ts";
 import { ANSWER_BYTES, type BytesHandler, type Conn } from "../api/handlers.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
@@ -231,7 +232,5 @@ function checkText(reply: unknown, expected: string): string {
 function wrongReply(reply: unknown, expected: string): TypeError {
   // The handler must not return a promise here; nothing else would handle its rejection.
   if (reply instanceof Promise) harmless(reply);
-  return new TypeError(
-    `Cannot send what the line handler returned: expected ${expected}, got ${typeof reply}`,
-  );
+  return new TypeError(`Cannot send what the line handler returned: expected ${expected}, got ${show(reply)}`);
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { show } from "../api/check.ts";
 import { type Framing, latin1Of, type ResolvedFraming } from "../api/framing.ts";
 
 // A BOM is kept as text.
@@ -117,8 +118,7 @@ export function encode(text: string, encoding: Framing["encoding"]): string | Ui
  */
 export function checkData<T>(data: T): T {
   if (typeof data === "string" || data instanceof Uint8Array) return data;
-  const got = data === null ? "null" : typeof data;
-  throw new TypeError(`Cannot write: expected a string or a Uint8Array, got ${got}`);
+  throw new TypeError(`Cannot write: expected a string or a Uint8Array, got ${show(data)}`);
 }
 
 /**

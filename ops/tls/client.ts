@@ -97,7 +97,7 @@ function load(options: ClientTlsOptions): LoadedClient {
 function parseAuthorities(caCerts: string | readonly string[]): X509Certificate[] {
   const texts = typeof caCerts === "string" ? [caCerts] : caCerts;
   if (!Array.isArray(texts) || texts.length === 0) {
-    throw new TypeError("Cannot use caCerts: expected text in PEM, or an array of such texts");
+    throw new TypeError(`Cannot use caCerts: expected text in PEM, or an array of such texts, got ${show(caCerts)}`);
   }
   return texts.flatMap((text) => parseCertificates("caCerts", text));
 }

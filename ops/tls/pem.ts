@@ -5,6 +5,7 @@
  */
 
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import { show } from "../../internal/api/check.ts";
 import { TlsCredentialsError, type TlsCredentialsOption } from "./errors.ts";
 
 /**
@@ -109,5 +110,5 @@ function takeIssuer(of: X509Certificate, rest: X509Certificate[]): X509Certifica
 
 function checkText(option: TlsCredentialsOption, pem: unknown): string {
   if (typeof pem === "string") return pem;
-  throw new TypeError(`Cannot use ${option}: expected text in PEM, got ${typeof pem}`);
+  throw new TypeError(`Cannot use ${option}: expected text in PEM, got ${show(pem)}`);
 }

@@ -41,14 +41,19 @@ test("a conversation answers a line that came alone at once, and many that came 
   assertEquals(writes, ["one\n", "two\n", "1\n2\n3\n"]);
 });
 
-test("conn.write refuses what is neither text nor bytes, and the connection goes on", async () => {
-  let error: unknown;
+test("conn.write refuses what is neither text nor bytes, says what it has got, and the connection goes on", async () => {
+  const wrong: [unknown, string][] = [[5, "5"], [null, "null"], [[65], "an array"], [
+    Promise.resolve("x"),
+    "a promise",
+  ]];
+  const errors: Error[] = [];
   await using t = startConversations(inMemory(), async (conn) => {
-    await conn.write(5 as unknown as string).catch((reason) => error = reason);
+    for (const [data] of wrong) await conn.write(data as string).catch((error) => errors.push(error));
     await conn.write("still here\n");
   });
   assertEquals(await t.talk(""), "still here\n");
-  assertEquals((error as Error).message, "Cannot write: expected a string or a Uint8Array, got number");
+  const expected = wrong.map(([, got]) => `Cannot write: expected a string or a Uint8Array, got ${got}`);
+  assertEquals(errors.map(({ message }) => message), expected);
 });
 
 test("conn.write rejects with the reason once the connection has ended, and ignoring it is safe", async () => {

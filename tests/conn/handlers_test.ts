@@ -322,12 +322,16 @@ test("a handler that rejects with another connection's error has failed all the 
   assertEquals((await t.closed(2)).reason, "handler-error");
 });
 
-test("a line handler that returns neither text nor nothing has failed", async () => {
-  for (const wrong of [5, null, {}, true, Promise.resolve(5), new Uint8Array(1)]) {
+test("a line handler that returns neither text nor nothing has failed, and the error says what it has returned", async () => {
+  const wrongs: [unknown, string][] = [[5, "5"], [null, "null"], [{}, "an object"], [["x"], "an array"], [
+    true,
+    "true",
+  ]];
+  for (const [wrong, got] of [...wrongs, [Promise.resolve(5), "5"], [new Uint8Array(1), "an object"]]) {
     await using t = startServer(inMemory(), (line) => line === "bad" ? wrong as unknown as string : line);
     assertEquals(await t.talk("ok\nbad\n"), "ok\n");
     const { error } = await t.until("handler-error");
-    assertEquals((error as Error).message.includes("expected a string or undefined"), true);
+    assertEquals((error as Error).message.endsWith(`expected a string or undefined, got ${got}`), true);
   }
 });
 

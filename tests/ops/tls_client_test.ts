@@ -294,8 +294,8 @@ const WRONG: [options: Record<string, unknown>, message: RegExp][] = [
   [{ alpnProtocols: [] }, /^Cannot use alpnProtocols: expected at least one protocol$/],
   [{ alpnProtocols: ["x", ""] }, /^Cannot use alpnProtocols: expected names of 1 to 255 bytes, got ""$/],
   [{ alpnProtocols: ["é".repeat(128)] }, /^Cannot use alpnProtocols: expected names of 1 to 255 bytes/],
-  [{ alpnProtocols: "imap" }, /^Cannot use alpnProtocols: expected an array, got string$/],
-  [{ alpnProtocols: [5] }, /^Cannot use alpnProtocols: expected strings, got number$/],
+  [{ alpnProtocols: "imap" }, /^Cannot use alpnProtocols: expected an array, got "imap"$/],
+  [{ alpnProtocols: [5] }, /^Cannot use alpnProtocols: expected strings, got 5$/],
 ];
 
 test("connectTlsOver() refuses wrong options before it sends anything", async () => {

@@ -148,8 +148,9 @@ test("listenTls() refuses wrong options, and names the option, the value and wha
     assertRejects(() => listenTls({ port: 0, ...IDENTITY, ...options } as never), Error, message);
   await refused({ handshakeTimeout: 0 }, "Cannot use handshakeTimeout 0: expected more than 0");
   await refused({ maxHandshakes: 1.5 }, "Cannot use maxHandshakes 1.5: expected a whole number of at least 1");
-  await refused({ cert: new Uint8Array(3) }, "Cannot use cert: expected text in PEM, got object");
-  await refused({ key: null }, "Cannot use key: expected text in PEM, got object");
+  await refused({ cert: new Uint8Array(3) }, "Cannot use cert: expected text in PEM, got an object");
+  await refused({ cert: Promise.resolve(IDENTITY.cert) }, "Cannot use cert: expected text in PEM, got a promise");
+  await refused({ key: null }, "Cannot use key: expected text in PEM, got null");
   await refused({ hostname: "" }, 'Cannot use hostname "": expected an address or a host name');
   await refused({ port: 65_536 }, "Cannot use port 65536: expected a whole number from 0 to 65535");
   await refused({ listener: { accept() {} } }, "Cannot use listener: expected a listener, got an object");
