@@ -217,7 +217,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * without its line end, or `null` for none. The default returns lines such as `error: line longer than 65536 bytes`
    * for limits of size, for text and last lines that `framing` refuses, for lack of memory, and for rejected connections;
    * and `null` for clocks, drains and handlers that throw. In a protocol of requests and replies, a line at a clock or in
-   * a drain could be taken for the reply to the next request: return `null` there. It is not called for the reasons
+   * a drain could be taken for the reply to the next request: return `null` there. It is not awaited: anything but text
+   * or nothing, such as a promise, sends nothing and counts in `hookErrors`. It is not called for the reasons
    * `end`, `closed`, `reset`, `misdirected`, `starttls-injection`, `tls-handshake`, `write-timeout`, `write-queue`,
    * `drain-timeout`, `transport-error`, `accept-rate-per-ip` and `penalty`.
    *

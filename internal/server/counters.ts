@@ -44,7 +44,10 @@ export interface ServerStats extends Traffic {
    * not. Handlers whose connections have ended are included.
    */
   readonly handlers: number;
-  /** How many times a hook such as `onEvent`, `lastWords` or `admit` threw. What `data` throws is a handler's error. */
+  /**
+   * How many times a hook such as `onEvent`, `lastWords` or `admit` threw, or returned what it must not. What `data` throws
+   * is a handler's error.
+   */
   readonly hookErrors: number;
 }
 

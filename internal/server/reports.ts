@@ -51,8 +51,11 @@ export class Reports {
   /** Returns what a peer is told at its end, without the line end; null for nothing. */
   lastWords(reason: CloseReason | AdmissionRejectReason, limit: number): string | null {
     const { lastWords = defaultLastWords } = this.#hooks;
-    const line = this.guard(() => lastWords(reason, limit));
-    return typeof line === "string" ? line : null;
+    const line: unknown = this.guard(() => lastWords(reason, limit));
+    if (typeof line === "string") return line;
+    // Anything else but nothing is a mistake, such as the promise of an async function.
+    if (line !== null && line !== undefined) this.hookFailed();
+    return null;
   }
 
   /** A function of the options has failed. */

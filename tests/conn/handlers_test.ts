@@ -417,6 +417,15 @@ test("hooks that throw do not harm the server, and are counted", async () => {
   assertEquals(t.stats.hookErrors, 5);
 });
 
+test("lastWords that returns neither text nor nothing tells the peer nothing, and is counted", async () => {
+  for (const [line, errors] of [[5, 1], [Promise.resolve("too long"), 1], [null, 0], [undefined, 0]]) {
+    await using t = startServer({ ...inMemory(), maxLineBytes: 3, lastWords: () => line as never });
+    assertEquals(await t.talk("too long\n"), "");
+    await t.closed();
+    assertEquals(t.stats.hookErrors, errors);
+  }
+});
+
 test("hooks that reject do not harm the server, and are counted", async () => {
   // deno-lint-ignore require-await -- it stands for a hook that awaits something
   const fail = async () => {
