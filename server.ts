@@ -10,6 +10,7 @@ import { Acceptors } from "./internal/server/acceptors.ts";
 import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import {
+  changedBy,
   checkFunction,
   checkOptions,
   DEFAULT_BUFFERED_BYTES,
@@ -167,7 +168,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 
   setLimits(limits: ServerLimits): void {
     this.#entrance.setLimits(limits);
-    this.reports.emit({ type: "limits-changed", limits: { ...limits } });
+    this.reports.emit({ type: "limits-changed", limits: changedBy(limits, this.limits) });
     this.madeRoom();
   }
 

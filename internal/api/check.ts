@@ -44,6 +44,12 @@ export function withChanges<T extends object>(options: T, changes: { readonly [N
   return { ...options, ...Object.fromEntries(given) };
 }
 
+/** Returns those of all options that changes have set. The caller's object can name others, which have changed nothing. */
+export function changedBy<T extends object>(changes: { readonly [Name in keyof T]?: unknown }, options: T): Partial<T> {
+  const given = Object.entries(options).filter(([name]) => changes[name as keyof T] !== undefined);
+  return Object.fromEntries(given) as Partial<T>;
+}
+
 /** Checks a time in milliseconds: more than 0, or `Infinity`, which switches it off. */
 export function checkTimeout(name: string, value: number): void {
   checkNumber(name, value);

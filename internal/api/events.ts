@@ -132,7 +132,7 @@ export interface ResumedEvent {
 export interface LimitsChangedEvent {
   /** The kind of event. */
   readonly type: "limits-changed";
-  /** What has changed. */
+  /** The limits that the call has set. */
   readonly limits: Readonly<ServerLimits>;
 }
 

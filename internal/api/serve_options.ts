@@ -40,7 +40,10 @@ import { count } from "./errors.ts";
  */
 export type DrainMode = "linger" | "finish";
 
-/** Options of {@linkcode serve} and {@linkcode serveConnections}. */
+/**
+ * Options of {@linkcode serve} and {@linkcode serveConnections}. A value that is wrong is refused before anything is bound;
+ * a property that is no option is ignored, so the object may have others.
+ */
 export interface ServeOptions<Data = undefined> extends ConnOptions {
   /**
    * The address or host name to listen on.

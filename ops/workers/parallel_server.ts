@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkOptions } from "../../internal/api/check.ts";
+import { changedBy, checkOptions } from "../../internal/api/check.ts";
 import type { ConnInfo, DrainingEvent, LameDuckEvent, ShutdownReport } from "../../internal/api/events.ts";
 import { resolveShutdown, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
 import { checkData } from "../../internal/lines/text.ts";
@@ -113,7 +113,7 @@ export class ParallelServer implements WorkersServer {
 
   setLimits(limits: ServerLimits): void {
     this.#group.setLimits(limits);
-    this.#group.reports.emit({ type: "limits-changed", limits: { ...limits } });
+    this.#group.reports.emit({ type: "limits-changed", limits: changedBy(limits, this.limits) });
   }
 
   broadcast(data: string | Uint8Array, options: { except?: Pick<ConnInfo, "id"> | undefined } = {}): void {

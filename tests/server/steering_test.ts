@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { type Clock, serve, type Server } from "@x/shouty";
+import { type Clock, serve, type Server, type ServerLimits } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
@@ -133,6 +133,15 @@ testOnce("setLimits() changes the rules of admission at once, for connections th
   await t.admitted();
   assertEquals(await (await t.connect()).readAll(), "");
   assertEquals(t.all("rejected").at(-1)!.reason, "accept-rate-per-ip");
+});
+
+testOnce("the event limits-changed has the limits that were set, and nothing that changed nothing", async () => {
+  await using t = startServer(inMemory());
+  const { idleTimeout } = t.server.limits;
+  const file = { idletimeout: 5, drain: "finish", idleTimeout: undefined, maxConnections: 7, deny: null };
+  t.server.setLimits(file as ServerLimits);
+  assertEquals((await t.until("limits-changed")).limits, { maxConnections: 7, deny: null });
+  assertEquals([t.server.limits.idleTimeout, "drain" in t.server.limits], [idleTimeout, false]);
 });
 
 testOnce(
