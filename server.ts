@@ -124,6 +124,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     checkData(data);
     checkOptions("broadcast options", options);
     const { except } = options;
+    if (except !== undefined) checkOptions("except", except);
     for (const { handle } of this.#conns) if (handle !== except) handle.write(data);
   }
 

@@ -120,6 +120,7 @@ export class ParallelServer implements WorkersServer {
     checkData(data);
     checkOptions("broadcast options", options);
     const { except } = options;
+    if (except !== undefined) checkOptions("except", except);
     // A copy: the message is sent at the end of this turn, with the whole buffer of a part.
     const copy = typeof data === "string" ? data : data.slice();
     this.#group.send({ type: "broadcast", data: copy, except: except?.id });

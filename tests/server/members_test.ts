@@ -156,6 +156,8 @@ test("broadcast writes to all connections but one, and what a member's encoding 
   for (const wrong of [5, null, undefined, {}]) {
     assertThrows(() => t.server.broadcast(wrong as never), TypeError, "Cannot write");
   }
+  const wrong = () => t.server.broadcast("not sent", { except: conns[0].id as never });
+  assertThrows(wrong, TypeError, "Cannot use except: expected an object, got 1");
   for (const client of clients) await client.closeWrite();
   assertEquals(await Promise.all(clients.map(read)), [
     [0xc3, 0xa9, 10, 0xe2, 0x82, 0xac, 10, 0xff],
