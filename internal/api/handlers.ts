@@ -148,7 +148,10 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * before a loop over `lines` or `batches` ends.
    */
   readonly ending: CloseReason | undefined;
-  /** Resolves when the connection is closed. It never rejects. */
+  /**
+   * Resolves when the connection is closed. It never rejects. The handler of the connection may await it only in a
+   * conversation, after {@linkcode Conn.close}: otherwise, the connection waits for the handler.
+   */
   readonly closed: Promise<ClosedEvent>;
   /**
    * The lines that the peer sends, decoded and without their ends. It is one iterator: after a loop that was left with

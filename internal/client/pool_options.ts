@@ -78,7 +78,10 @@ export interface PoolStats extends ServerStats {
   readonly connectErrors: number;
 }
 
-/** A pool of connections: a running server whose connections this side opens. */
+/**
+ * A pool of connections: a running server whose connections this side opens. `setLimits` is for the limits of its next
+ * connections; those of admission are for clients, and no call makes a pool larger than `size`.
+ */
 export interface ConnPool<Data = undefined> extends Omit<Server<Data>, "addr" | "addrs" | "stats"> {
   /** Returns the counters so far. */
   stats(): PoolStats;
