@@ -4,7 +4,7 @@
  * @module
  */
 
-import { DEFAULT_ADMIT_TIMEOUT, withChanges } from "../api/check.ts";
+import { checkOptions, DEFAULT_ADMIT_TIMEOUT, withChanges } from "../api/check.ts";
 import { AcceptRejection } from "../api/errors.ts";
 import { type ConnLimits, mergeLimits, resolveConnOptions } from "../api/conn_options.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
@@ -145,6 +145,7 @@ export class Entrance {
   #enter(transport: Transport): void {
     const admit = this.#admit;
     const { remoteAddr } = transport;
+    checkOptions("the remoteAddr of what accept returned", remoteAddr);
     // Both are read before the connection is counted: a transport can throw instead, and nothing would uncount it.
     const localAddr = admit === undefined ? remoteAddr : transport.localAddr;
     const decision = this.#admission.enter(remoteAddr);

@@ -139,8 +139,12 @@ export function checkMethods(
   optional = false,
 ): void {
   const members = value as Record<string, unknown> | null | undefined;
-  if (optional && members === undefined || methods.every((method) => typeof members?.[method] === "function")) return;
-  throw new TypeError(`Cannot use ${name}: expected ${kind}, got ${show(value)}`);
+  const missing = methods.find((method) => typeof members?.[method] !== "function");
+  if (optional && members === undefined || missing === undefined) return;
+  const got = show(value);
+  // Someone who writes a listener or a transport of their own has to know what it lacks.
+  const lack = got === "an object" ? ` without the method ${missing}` : "";
+  throw new TypeError(`Cannot use ${name}: expected ${kind}, got ${got}${lack}`);
 }
 
 /** Checks that a value is `true` or `false`. */

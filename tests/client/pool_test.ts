@@ -489,7 +489,7 @@ testOnce(
 
 testOnce("what dial returns has to be a transport", async () => {
   const dial = () => ({}) as never;
-  const message = "Cannot use what dial returned: expected a transport, got an object";
+  const message = "Cannot use what dial returned: expected a transport, got an object without the method read";
   await assertRejects(() => connect({ dial }), TypeError, message);
   const clock = new FakeClock();
   const events: PoolEvent[] = [];

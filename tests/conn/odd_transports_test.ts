@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import type { MemoryListener } from "@x/shouty/testing";
 import { turn } from "../../internal/time/event_loop.ts";
@@ -253,8 +253,24 @@ test(
     assertEquals(events.map(({ retryMs }) => retryMs), [5, 10, 20, 40, 80]);
     assertEquals(
       (events[3].error as Error).message,
-      "Cannot use what accept returned: expected a transport, got an object",
+      "Cannot use what accept returned: expected a transport, got an object without the method read",
     );
     assertEquals(await talk(listener, "fine\n"), "FINE\n");
   },
 );
+
+test("a transport without an address is closed, the error says so, and accepting goes on", async () => {
+  const { listener, clock } = inMemory();
+  const missing = [undefined, "127.0.0.1"];
+  const odd = tapped(listener, () => missing.length > 0 ? { remoteAddr: missing.shift() as never } : {});
+  await using t = startServer({ listener: odd, clock });
+  for (const got of ["undefined", '"127.0.0.1"']) {
+    await assertRejects(() => talk(listener, "hello\n"), Deno.errors.ConnectionReset);
+    const { error } = t.all("accept-error").at(-1)!;
+    assertEquals(
+      `${error}`,
+      `TypeError: Cannot use the remoteAddr of what accept returned: expected an object, got ${got}`,
+    );
+  }
+  assertEquals(await talk(listener, "fine\n"), "FINE\n");
+});

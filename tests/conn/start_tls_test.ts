@@ -501,7 +501,7 @@ test("startTls is refused while a read has not settled, in a body, twice, and wi
   assertEquals(messages, [
     "Cannot begin TLS: a read has not settled, or the rest of a body has not come",
     "Cannot begin TLS: a read has not settled, or the rest of a body has not come",
-    "Cannot use credentials: expected credentials from tlsCredentials, got an object",
+    "Cannot use credentials: expected credentials from tlsCredentials, got an object without the method accept",
     'Cannot use handshakeTimeout "1s": expected a number',
     "Cannot begin TLS: the connection begins it already",
     "Cannot read: another read of this connection has not settled",
@@ -766,7 +766,10 @@ test("credentials that return no transport, or one without TLS, end the connecti
   const plain = (transport: Transport) => transport;
   const wrong: [accept: (transport: Transport) => unknown, message: string][] = [
     [() => undefined, "Cannot use what accept returned: expected a transport, got undefined"],
-    [() => ({ tls: FAKE_INFO }), "Cannot use what accept returned: expected a transport, got an object"],
+    [
+      () => ({ tls: FAKE_INFO }),
+      "Cannot use what accept returned: expected a transport, got an object without the method read",
+    ],
     [plain, "Cannot use the tls of what accept returned: expected an object, got undefined"],
   ];
   for (const [accept, message] of wrong) {

@@ -384,6 +384,7 @@ testOnce("a list of listeners is checked before anything is accepted", () => {
     [new Array(1), "Cannot use listener[0]: expected a listener, got undefined"],
     ["0.0.0.0", `Cannot use listener: expected a listener, got "0.0.0.0"`],
     [null, "Cannot use listener: expected a listener, got null"],
+    [{ accept: () => a.accept() }, "Cannot use listener: expected a listener, got an object without the method close"],
   ];
   for (const [listener, message] of wrong) {
     assertEquals(assertThrows(() => serve({ listener } as ServeOptions), TypeError).message, message);
