@@ -7,6 +7,7 @@
 import { Connection } from "./conn.ts";
 import type { Handler, Host } from "./internal/conn/parts.ts";
 import { Acceptors } from "./internal/server/acceptors.ts";
+import { listenTcp } from "./internal/server/listen.ts";
 import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
 import {
@@ -92,7 +93,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
       begin: () => this.#stopping.abort(),
       waiting: () => this.reports.emit({ type: "waiting", active: this.active }),
     });
-    const listeners = [options.listener ?? Deno.listen({ hostname, port })].flat();
+    const listeners = [options.listener ?? listenTcp({ hostname, port })].flat();
     this.#acceptors = new Acceptors(listeners, this.clock, this.#entrance);
     this.addrs = this.#acceptors.addrs;
     for (const addr of this.addrs) this.reports.listening(addr);

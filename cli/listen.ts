@@ -130,8 +130,13 @@ async function bindUnix(path: string, { unixMode: mode }: ListenFlags): Promise<
   try {
     return await listenUnix({ path, mode });
   } catch (error) {
-    throw failed("listen on", address, error);
+    throw failedToListen(address, error);
   }
+}
+
+/** The library's errors name the address, and their causes do not. */
+function failedToListen(address: string, error: unknown): CommandError {
+  return failed("listen on", address, error instanceof Error ? error.cause ?? error : error);
 }
 
 /** Listens on a socket that another process has opened. */
@@ -202,7 +207,7 @@ export async function bindFirst<T>(
     errors.push(error);
   }
   // "Address in use" tells the user more than that the machine lacks another of the addresses.
-  throw failed("listen on", address, errors.find((error) => error instanceof Deno.errors.AddrInUse) ?? errors[0]);
+  throw failedToListen(address, errors.find((error) => error instanceof Deno.errors.AddrInUse) ?? errors[0]);
 }
 
 /**

@@ -5,6 +5,7 @@
  */
 
 import { checkOptions, checkWhole, show } from "../internal/api/check.ts";
+import { prefixed } from "../internal/api/errors.ts";
 import { closeQuietly, type Listener } from "../internal/api/transport.ts";
 
 /** Number of connection attempts that a socket has to refuse to count as dead, and the milliseconds between them. */
@@ -79,14 +80,22 @@ export async function replacingDead<T>(path: string, listen: () => T | Promise<T
 }
 
 function bind(path: string, mode: number | undefined): Listener {
-  if (mode === undefined) return Deno.listen({ transport: "unix", path });
-  const listener = withMode(mode, () => Deno.listen({ transport: "unix", path }));
+  if (mode === undefined) return listen(path);
+  const listener = withMode(mode, () => listen(path));
   try {
     Deno.chmodSync(path, mode);
     return listener;
   } catch (error) {
     closeQuietly(listener);
     throw error;
+  }
+}
+
+function listen(path: string): Listener {
+  try {
+    return Deno.listen({ transport: "unix", path });
+  } catch (error) {
+    throw prefixed(`Cannot listen on ${show(path)}`, error);
   }
 }
 

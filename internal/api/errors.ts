@@ -79,6 +79,19 @@ export class AcceptRejection extends Error {
   }
 }
 
+/** The classes of errors that can be made anew with another message. */
+const KINDS: ReadonlySet<unknown> = new Set([Error, ...Object.values(Deno.errors)]);
+
+/**
+ * Says what could not be done, before the system's reason, in an error of the same class. An error of another kind, such as
+ * one of an option, stays.
+ */
+export function prefixed(what: string, error: unknown): unknown {
+  if (!(error instanceof Error) || !KINDS.has(error.constructor)) return error;
+  const kind = error.constructor as new (message: string, options: ErrorOptions) => Error;
+  return new kind(`${what}: ${error.message}`, { cause: error });
+}
+
 /** Marks a promise's rejection as handled, so that a caller that ignores the promise does not end the process. */
 export function harmless<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {});

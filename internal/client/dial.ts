@@ -5,6 +5,7 @@
  */
 
 import { checkTransport } from "../api/check.ts";
+import { prefixed } from "../api/errors.ts";
 import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
 import { SYSTEM_CLOCK } from "../time/clock.ts";
 import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, targetOf, tlsOptionsOf } from "./connect_options.ts";
@@ -135,15 +136,8 @@ function isSelf({ localAddr, remoteAddr }: Deno.TcpConn): boolean {
   return localAddr.port === remoteAddr.port && localAddr.hostname === remoteAddr.hostname;
 }
 
-/** The classes of errors that can be made anew with another message. */
-const KINDS: ReadonlySet<unknown> = new Set([Error, ...Object.values(Deno.errors)]);
-
-/** Says what could not be reached, in an error of the same class. An error of another kind, such as one of an option, stays. */
+/** Says what could not be reached. */
 function failed(options: DialOptions, error: unknown): unknown {
-  if (!(error instanceof Error) || !KINDS.has(error.constructor)) return error;
-  const { message } = error;
   const target = targetOf(options);
-  const where = target === undefined ? "" : ` to ${formatAddr(target)}`;
-  const kind = error.constructor as new (message: string, options: ErrorOptions) => Error;
-  return new kind(`Cannot connect${where}: ${message}`, { cause: error });
+  return prefixed(target === undefined ? "Cannot connect" : `Cannot connect to ${formatAddr(target)}`, error);
 }

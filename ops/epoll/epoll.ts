@@ -18,7 +18,8 @@ import {
   DEFAULT_PORT,
   show,
 } from "../../internal/api/check.ts";
-import type { Transport } from "../../internal/api/transport.ts";
+import { prefixed } from "../../internal/api/errors.ts";
+import { formatAddr, type Transport } from "../../internal/api/transport.ts";
 import type { FdListener } from "../fd/fd_listener.ts";
 import { busyError, closedError } from "../fd/socket_errors.ts";
 import { type Pollable, Poller } from "./poller.ts";
@@ -100,7 +101,11 @@ function bound(libc: Libc, hostname: string, port: number, keepAliveMs: number):
   if (fd === undefined) {
     throw new RangeError(`Cannot use hostname ${show(hostname)}: expected an IP address without a zone`);
   }
-  checked(fd);
+  try {
+    checked(fd);
+  } catch (error) {
+    throw prefixed(`Cannot listen on ${formatAddr({ transport: "tcp", hostname, port })}`, error);
+  }
   if (keepAliveMs !== Infinity) libc.keepAlive(fd, keepAliveMs);
   return fd;
 }

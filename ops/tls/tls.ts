@@ -22,6 +22,7 @@ import {
   DEFAULT_PORT,
 } from "../../internal/api/check.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
+import { listenTcp } from "../../internal/server/listen.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { type Preparation, PreparingListener } from "../preparing_listener.ts";
 import { HANDSHAKE_TIMEOUT, type Listener } from "../../internal/api/transport.ts";
@@ -137,7 +138,7 @@ export async function listenTls(options: ListenTlsOptions): Promise<TlsListener>
   const credentials = await credentialsOf(options);
   const { handshakeTimeout = credentials.handshakeTimeout ?? HANDSHAKE_TIMEOUT } = options;
   checkTimeout("handshakeTimeout", handshakeTimeout);
-  const listener = options.listener ?? Deno.listen({ hostname, port });
+  const listener = options.listener ?? listenTcp({ hostname, port });
   return new SecureListener(listener, credentials, { timeout: handshakeTimeout, maxPending: maxHandshakes, clock });
 }
 

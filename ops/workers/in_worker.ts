@@ -8,6 +8,7 @@ import { checkFunction, checkOptions } from "../../internal/api/check.ts";
 import type { CloseOptions, Conn, ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
 import type { ServeOptions } from "../../internal/api/serve_options.ts";
 import { closeQuietly, type Listener, queuedIn } from "../../internal/api/transport.ts";
+import { listenTcp } from "../../internal/server/listen.ts";
 import type { Server } from "../../internal/server/running.ts";
 import { serve, serveConnections } from "../../server.ts";
 import { listenShared } from "../epoll/epoll.ts";
@@ -251,7 +252,7 @@ function checkService<Data>(service: WorkerService<Data>): void {
 
 function listen({ hostname, port, fd }: Place, shared: boolean): Listener {
   if (fd !== undefined) return listenShared(fd);
-  return shared ? listenBalanced({ hostname, port }) : Deno.listen({ hostname, port });
+  return shared ? listenBalanced({ hostname, port }) : listenTcp({ hostname, port });
 }
 
 function closeOne<Data>(conn: Conn<Data> | undefined, options: CloseOptions): void {

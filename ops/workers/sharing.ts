@@ -10,6 +10,7 @@
  * @module
  */
 
+import { listenTcp } from "../../internal/server/listen.ts";
 import { shareEpoll } from "../epoll/epoll.ts";
 import type { Engine, Place } from "./wire.ts";
 
@@ -64,7 +65,7 @@ async function tryOne(listener: Deno.Listener, place: Place): Promise<void> {
 
 /** Binds one of several sockets on the same port, which must not be 0: all sockets with port 0 would get one port. */
 export function listenBalanced({ hostname, port }: Place): Deno.Listener {
-  return Deno.listen({ hostname, port, loadBalanced: true } as Deno.TcpListenOptions);
+  return listenTcp({ hostname, port, loadBalanced: true } as Deno.TcpListenOptions & Place);
 }
 
 /**
@@ -93,7 +94,7 @@ export function sharePlace(place: Place, engine: Engine, keepAliveMs: number): S
  * @throws {Deno.errors.AddrInUse} If another socket has the port.
  */
 export function findPlace({ hostname, port }: Place): SharedPlace {
-  using listener = Deno.listen({ hostname, port });
+  using listener = listenTcp({ hostname, port });
   return { place: placeOf(listener), close: () => {} };
 }
 

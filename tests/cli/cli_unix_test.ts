@@ -89,6 +89,8 @@ test("The command words in one line why it cannot listen on a Unix socket", asyn
   await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
   await Deno.writeTextFile(path, "precious");
   assertEquals(await says(["--unix", path], `${cannot}: there is a file that is not a socket`), 1);
+  const within = `${path}/inner`;
+  assertEquals(await says(["--unix", within], `cannot listen on unix:${within}: not a directory`, ["-A"]), 1);
   await Deno.remove(path);
   await using server = start(path);
   await server.stderrMatch(/listening/);

@@ -48,7 +48,7 @@ test("a listener on epoll refuses a hostname that is no IP address, and a wrong 
 test("an address that cannot be had is an error of Deno's kind", () => {
   using taken = Deno.listen(LOOPBACK);
   const inUse = assertThrows(() => listenEpoll({ ...LOOPBACK, port: taken.addr.port }), AddrInUse);
-  assertEquals(inUse.message, assertThrows(() => Deno.listen(taken.addr as Deno.TcpListenOptions), AddrInUse).message);
+  assertEquals(inUse.message, assertThrows(() => serve(taken.addr), AddrInUse).message);
   assertThrows(() => listenEpoll({ hostname: "192.0.2.1", port: 0 }), AddrNotAvailable);
 });
 

@@ -150,6 +150,9 @@ test("listenTls() refuses wrong options, and names the option, the value and wha
   await refused({ maxHandshakes: 1.5 }, "Cannot use maxHandshakes 1.5: expected a whole number of at least 1");
   await refused({ cert: new Uint8Array(3) }, "Cannot use cert: expected text in PEM, got an object");
   await refused({ cert: Promise.resolve(IDENTITY.cert) }, "Cannot use cert: expected text in PEM, got a promise");
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { hostname, port } = taken.addr;
+  await refused({ hostname, port }, `Cannot listen on 127.0.0.1:${port}: `);
   await refused({ key: null }, "Cannot use key: expected text in PEM, got null");
   await refused({ hostname: "" }, 'Cannot use hostname "": expected an address or a host name');
   await refused({ port: 65_536 }, "Cannot use port 65536: expected a whole number from 0 to 65535");

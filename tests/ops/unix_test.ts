@@ -134,7 +134,8 @@ test("Without permission to change the umask, the mode bits come after", async (
 test("listenUnix() refuses wrong options, and a path where there cannot be a socket", async (path) => {
   await assertRejects(() => listenUnix({ path: "" }), TypeError, 'Cannot use path "": expected a file\'s name');
   await assertRejects(() => listenUnix({ path, mode: 0o1000 }), RangeError, "Cannot use mode 512: expected a whole");
-  await assertRejects(() => listenUnix({ path: `${path}/x` }), Deno.errors.NotFound);
+  const cannot = `Cannot listen on "${path}/x": `;
+  await assertRejects(() => listenUnix({ path: `${path}/x` }), Deno.errors.NotFound, cannot);
   const { message } = await assertRejects(() => listenUnix({ path: path + "x".repeat(100) }), TypeError);
   assertMatch(message, /SUN_LEN/);
 });

@@ -202,7 +202,8 @@ testEngines(
   async (engine) => {
     using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const start = (port: number) => serveWorkers({ module: SHOUT, workers: 2, hostname: "127.0.0.1", port, engine });
-    await assertRejects(() => start(taken.addr.port), Deno.errors.AddrInUse);
+    const { port } = taken.addr;
+    await assertRejects(() => start(port), Deno.errors.AddrInUse, `Cannot listen on 127.0.0.1:${port}: `);
     const script = `const l = Deno.listen({ hostname: "127.0.0.1", port: 0, reusePort: true });
     console.log(l.addr.port); await Deno.stdin.read(new Uint8Array(1)); l.close();`;
     const args = ["eval", "--unstable-net", script];

@@ -1,4 +1,4 @@
-import { assertEquals, assertLess, assertRejects } from "@std/assert";
+import { assertEquals, assertLess, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { serve, type ServeOptions, shout } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { socketsTurn, turn } from "../../internal/time/event_loop.ts";
@@ -264,3 +264,10 @@ async function closedAll(t: TestServer, count: number): Promise<TestServer> {
   assertLess(t.stats.active, 1);
   return t;
 }
+
+testOnce("serve() says which address it cannot listen on", () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { hostname, port } = taken.addr;
+  const { message } = assertThrows(() => serve({ hostname, port }), Deno.errors.AddrInUse);
+  assertStringIncludes(message, `Cannot listen on 127.0.0.1:${port}: `);
+});
