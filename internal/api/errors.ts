@@ -83,13 +83,14 @@ export class AcceptRejection extends Error {
 const KINDS: ReadonlySet<unknown> = new Set([Error, ...Object.values(Deno.errors)]);
 
 /**
- * Says what could not be done, before the system's reason, in an error of the same class. An error of another kind, such as
- * one of an option, stays.
+ * Says what could not be done, before the system's reason, in an error of the same class and with its code. An error of
+ * another kind, such as one of an option, stays.
  */
 export function prefixed(what: string, error: unknown): unknown {
   if (!(error instanceof Error) || !KINDS.has(error.constructor)) return error;
   const kind = error.constructor as new (message: string, options: ErrorOptions) => Error;
-  return new kind(`${what}: ${error.message}`, { cause: error });
+  const { code } = error as { code?: string };
+  return Object.assign(new kind(`${what}: ${error.message}`, { cause: error }), code !== undefined && { code });
 }
 
 /** Marks a promise's rejection as handled, so that a caller that ignores the promise does not end the process. */

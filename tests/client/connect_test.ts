@@ -311,6 +311,7 @@ testOnce("a server that nobody is at is named in the error", async () => {
   const { port } = refusing;
   const error = await assertRejects(() => connect({ port }), Deno.errors.ConnectionRefused);
   assertEquals(error.message.startsWith(`Cannot connect to 127.0.0.1:${port}: Connection refused`), true);
+  assertEquals((error as Error & { code?: string }).code, "ECONNREFUSED");
   await assertRejects(() => connect({ path: "/nowhere/at/all" }), Deno.errors.NotFound, "unix:/nowhere/at/all");
 });
 

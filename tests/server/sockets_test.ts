@@ -268,6 +268,7 @@ async function closedAll(t: TestServer, count: number): Promise<TestServer> {
 testOnce("serve() says which address it cannot listen on", () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { hostname, port } = taken.addr;
-  const { message } = assertThrows(() => serve({ hostname, port }), Deno.errors.AddrInUse);
-  assertStringIncludes(message, `Cannot listen on 127.0.0.1:${port}: `);
+  const error = assertThrows(() => serve({ hostname, port }), Deno.errors.AddrInUse);
+  assertStringIncludes(error.message, `Cannot listen on 127.0.0.1:${port}: `);
+  assertEquals((error as Error & { code?: string }).code, "EADDRINUSE");
 });
