@@ -102,6 +102,19 @@ test("data has the type that its function returns, also where the server's type 
   assertEquals([await client.readLine(), server.stats().accepted], ["1 true", 1]);
 });
 
+test("data that uses its connection has a type for a handler with a name, if the type is written down", async () => {
+  const listener = new MemoryListener();
+  const handler = (conn: Conn<{ first: boolean }>) => reply(conn, `${conn.data.first}`);
+  await using _server = serveConnections<{ first: boolean }>(
+    { listener, data: (conn) => ({ first: conn.id === 1 }) },
+    handler,
+  );
+  // @ts-expect-error the guide says so, as long as this is one
+  const start = () => serveConnections({ data: (conn) => ({ first: conn.id === 1 }) }, handler);
+  using client = listener.connect();
+  assertEquals([await client.readLine(), typeof start], ["1 true", "function"]);
+});
+
 test("the type of a server does not stand in for the option data", async () => {
   // @ts-expect-error nothing makes the data
   await using _server: Server<Session> = serveConnections({ listener: new MemoryListener() }, () => {});
