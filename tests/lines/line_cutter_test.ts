@@ -3,7 +3,7 @@ import { type Framing, resolveFraming } from "../../internal/api/framing.ts";
 import { InputBuffer } from "../../internal/lines/input_buffer.ts";
 import { LineCutter } from "../../internal/lines/line_cutter.ts";
 import { test } from "../kit/bounded.ts";
-import { toBytes } from "../kit/property.ts";
+import { toBytes } from "../kit/bytes.ts";
 import { countWork } from "../kit/work.ts";
 
 /** Cuts input that comes in parts of a size; returns the number of lines. */
