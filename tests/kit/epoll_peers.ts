@@ -9,6 +9,7 @@ import { connect } from "node:net";
 import { assertEquals } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
 import { TestClient } from "@x/shouty/testing";
+import { socketsTurn } from "../../internal/time/turns.ts";
 import { test as bounded } from "./bounded.ts";
 import { Subprocess } from "./command.ts";
 import { NO_EPOLL } from "./epoll.ts";
@@ -33,6 +34,23 @@ export async function readText(transport: Transport, bytes = 100): Promise<strin
   const buffer = new Uint8Array(bytes);
   const count = await transport.read(buffer);
   return count === null ? null : new TextDecoder().decode(buffer.subarray(0, count));
+}
+
+/**
+ * Writes to a peer that does not read, until a write waits; `over` rejects with the error that ends the writing. One
+ * write is not enough: the kernel's buffers grow, and take more than the first write has found room for.
+ */
+export async function flood(transport: Transport): Promise<{ over: Promise<never> }> {
+  const bytes = new Uint8Array(8 * 1024 * 1024);
+  let taken = 0;
+  const over = (async () => {
+    for (;;) taken += await transport.write(bytes);
+  })();
+  for (let before = -1; taken > before;) {
+    before = taken;
+    await socketsTurn();
+  }
+  return { over };
 }
 
 /** Lists the open file descriptors of this process. */
