@@ -58,6 +58,7 @@ export class AskingListener extends ForwardingListener {
   override async close(): Promise<void> {
     this.#closed = true;
     for (const transport of this.#asked) closeQuietly(transport);
+    this.#asked.clear();
     this.#queue.close();
     await Promise.all([super.close(), this.#acceptLoop]);
   }

@@ -40,6 +40,7 @@ test("A worker's listener that closes closes the connections that it has, and no
   await settle();
   assertEquals([asked.length, listener.queued], [4, 3]);
   listener.close();
+  assertEquals(listener.queued, 0);
   for (const client of clients.slice(1)) assertEquals(await client.readAll(), "");
   await (await accepted).write(new TextEncoder().encode("served\n"));
   assertEquals(await clients[0].readLine(), "served");
