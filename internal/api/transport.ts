@@ -139,6 +139,11 @@ export interface Transport {
    * The memory that it holds in addition to what it holds at rest, in bytes, such as encrypted output not yet written.
    */
   readonly heldBytes?: number | undefined;
+  /**
+   * Whether a part has come of what the outstanding read will give, and the rest has not, as of a TLS record. A drain waits
+   * for the rest, as it does within a line.
+   */
+  readonly hasPart?: boolean | undefined;
   /** Makes an outstanding read keep the process alive, which is the default. */
   ref?: (() => void) | undefined;
   /** Lets the process end while a read is outstanding. */
@@ -202,6 +207,15 @@ export function keepAlive(transport: Pick<Transport, "setKeepAlive">): void {
 /** Returns the memory that a transport says it holds; 0 for a custom one that says nothing of use. */
 export function heldBytes(transport: Pick<Transport, "heldBytes">): number {
   return numberOf(() => transport.heldBytes);
+}
+
+/** Whether a part has come of what a read will give; false for a custom transport that cannot tell. */
+export function hasPart(transport: Pick<Transport, "hasPart">): boolean {
+  try {
+    return transport.hasPart === true;
+  } catch {
+    return false;
+  }
 }
 
 /** Whether a transport has an optional method; a custom one that cannot tell has none. */
@@ -287,6 +301,10 @@ export class Forwarding implements Transport {
 
   get heldBytes(): number {
     return this.inner.heldBytes ?? 0;
+  }
+
+  get hasPart(): boolean {
+    return this.inner.hasPart ?? false;
   }
 
   get setNoDelay(): ((noDelay?: boolean) => void) | undefined {

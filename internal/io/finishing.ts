@@ -19,6 +19,8 @@ interface Source {
   readonly waiting: boolean;
   /** What has begun; a number is a body, which the end of input may not cut off. */
   readonly begun: Begun | undefined;
+  /** Whether the transport has received a part of what it can only give whole. */
+  readonly hasPart: boolean;
   /** Tells whether the kernel probably has more. */
   readonly input: { readonly full: boolean };
   /** Whether reading is over. */
@@ -102,9 +104,9 @@ export class Finishing {
     this.#watching = false;
   }
 
-  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
+  /** Whether the server waits for the peer where the input may end: no line and no body has begun, and no TLS record. */
   get #atBoundary(): boolean {
-    return this.#source.waiting && this.#source.begun === undefined;
+    return this.#source.waiting && this.#source.begun === undefined && !this.#source.hasPart;
   }
 
   #finish(): void {

@@ -15,7 +15,7 @@ import type { ConnLimits } from "../api/conn_options.ts";
 import type { Breach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
-import type { Transport } from "../api/transport.ts";
+import { hasPart, type Transport } from "../api/transport.ts";
 import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURN_BYTES, TURNS } from "../time/turns.ts";
 
 /** The connection, which the reader notifies. */
@@ -147,6 +147,11 @@ export class Reader {
   /** Whether the input holds the beginning of what the handler waits for, or what it has not asked for for a while. */
   get holdsInput(): boolean {
     return (this.wanting || this.#unasked && !this.pinned) && this.input.size > 0;
+  }
+
+  /** Whether the transport has received a part of what it can only give whole. */
+  get hasPart(): boolean {
+    return hasPart(this.transport);
   }
 
   /**

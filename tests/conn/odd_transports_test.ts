@@ -153,6 +153,26 @@ test("a transport that cannot tell of a reset is served, also while its handler 
   assertEquals((await t.closed()).reason, "closed");
 });
 
+test("a shutdown with finish ends a connection whose transport cannot tell whether it holds a part of something", async () => {
+  for (const wrong of WRONG) {
+    const { listener, clock } = inMemory();
+    const get = () => {
+      if (wrong === undefined) throw new Error("Not known");
+      return wrong;
+    };
+    const accept = async () => Object.defineProperty(await listener.accept(), "hasPart", { get });
+    const odd = { addr: listener.addr, accept, close: () => listener.close() };
+    await using t = startServer({ listener: odd, clock, drain: "finish" });
+    using client = listener.connect();
+    await client.write("hello\n");
+    assertEquals(await client.readLine(), "HELLO");
+    const stopped = t.server.shutdown({ drainTimeout: 5000 });
+    client.readAll().then(() => client.close());
+    await clock.advance(0);
+    assertEquals((await stopped).closed, { drained: 1 }, String(wrong));
+  }
+});
+
 test("the memory of others is bounded beside a transport that does not know how much it holds", async () => {
   for (const wrong of [...WRONG.filter((wrong) => wrong !== 1e9), -Infinity, Infinity]) {
     const { listener, clock } = inMemory();

@@ -61,6 +61,9 @@ export class Cable implements Disposable {
   readonly #listener: Deno.TcpListener;
   readonly #server: Deno.TcpConn;
   readonly #ends: Disposable[];
+  /** Settles when the client's bytes may pass; while it does not, how many of the next ones pass nevertheless. */
+  #hold: PromiseWithResolvers<void> | undefined;
+  #passing = 0;
 
   static async to(port: number): Promise<Cable> {
     return new Cable(await Deno.connect({ port }));
@@ -89,6 +92,17 @@ export class Cable implements Disposable {
     await this.#server.write(bytes);
   }
 
+  /**
+   * Holds back what the client sends, but for a number of bytes.
+   *
+   * @returns Lets the rest pass.
+   */
+  hold(passing: number): () => void {
+    this.#passing = passing;
+    const hold = this.#hold = Promise.withResolvers<void>();
+    return hold.resolve;
+  }
+
   /** Ends the TCP connection towards the server without ending TLS, as any host on the way could. */
   cut(): Promise<void> {
     return this.#server.closeWrite();
@@ -101,14 +115,29 @@ export class Cable implements Disposable {
   async #forward(): Promise<void> {
     const client = await this.#listener.accept();
     this.#ends.push(client);
-    await Promise.all([pour(client, this.#server), pour(this.#server, client)]);
+    await Promise.all([pour(client, this.#server, (bytes) => this.#pass(bytes)), pour(this.#server, client)]);
+  }
+
+  /** Sends the bytes that pass at once, and waits until the rest may. */
+  async #pass(bytes: Uint8Array): Promise<Uint8Array> {
+    if (this.#hold === undefined) return bytes;
+    const [first, rest] = [bytes.subarray(0, this.#passing), bytes.subarray(this.#passing)];
+    this.#passing -= first.length;
+    await this.#server.write(first);
+    await this.#hold.promise;
+    return rest;
   }
 }
 
-async function pour(from: Deno.Conn, to: Deno.Conn): Promise<void> {
+async function pour(
+  from: Deno.Conn,
+  to: Deno.Conn,
+  pass: (bytes: Uint8Array) => Uint8Array | Promise<Uint8Array> = (bytes) => bytes,
+): Promise<void> {
   const buffer = new Uint8Array(64 * 1024);
   for (let count = await from.read(buffer); count !== null; count = await from.read(buffer)) {
-    for (let sent = 0; sent < count;) sent += await to.write(buffer.subarray(sent, count));
+    const bytes = await pass(buffer.subarray(0, count));
+    for (let sent = 0; sent < bytes.length;) sent += await to.write(bytes.subarray(sent));
   }
 }
 

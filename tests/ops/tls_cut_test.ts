@@ -39,3 +39,19 @@ test("Under TLS, bytes that are damaged on the way end the connection, and are n
   const { reason, lines } = await t.closed();
   assertEquals([reason, lines], ["transport-error", 1]);
 });
+
+test("Under TLS, a shutdown with finish waits for the rest of a record that has begun, and answers its line", async () => {
+  await using t = await startTls({}, { drain: "finish", answerMisdirected: true });
+  using cable = await t.cable();
+  const client = await cable.connectTls();
+  await client.write("one\n");
+  assertEquals(await client.readLine(), "ONE");
+  const release = cable.hold(10);
+  await client.write("two\n");
+  const stopped = t.server.shutdown({ drainTimeout: 10_000 });
+  await t.until("waiting");
+  release();
+  assertEquals(await client.readAll(), "TWO\n");
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
+});

@@ -119,6 +119,16 @@ export class RecordCutter {
   #received = 0;
   #length = HEADER_BYTES;
 
+  /** Whether a record has begun whose rest has not come. */
+  get isWithin(): boolean {
+    return this.#received > 0;
+  }
+
+  /** Follows the next bytes without cutting them. */
+  follow(bytes: Uint8Array): void {
+    for (const cuts = this.cut(bytes); !cuts.next().done;);
+  }
+
   /** Cuts the next bytes. Each part ends at the end of a record, except the last, which may be unfinished. */
   *cut(bytes: Uint8Array): Generator<Uint8Array> {
     let start = 0;

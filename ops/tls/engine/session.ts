@@ -20,8 +20,9 @@ export class Session implements EngineOwner {
   readonly unread: Unread = new Unread();
   readonly #engine: Engine;
   readonly #verifier: PeerVerifier | undefined;
-  /** Finds the ends of records while the verifier has to look at the peer after each. */
-  #records: RecordCutter | undefined;
+  readonly #records = new RecordCutter();
+  /** Whether the verifier has to look at the peer after each record. */
+  #checksEarly: boolean;
   #tls: TlsInfo | undefined;
   #hasPeerEnded = false;
   #failure: unknown;
@@ -43,7 +44,7 @@ export class Session implements EngineOwner {
   ) {
     this.buffer = buffer;
     this.#verifier = verifier;
-    if (verifier !== undefined) this.#records = new RecordCutter();
+    this.#checksEarly = verifier !== undefined;
     this.#engine = new Engine(Wrap, options, this);
     this.output = new Output(transport, this.#engine, (error) => this.failed(error));
   }
@@ -56,6 +57,11 @@ export class Session implements EngineOwner {
   /** Whether the peer has sent close_notify. */
   get hasPeerEnded(): boolean {
     return this.#hasPeerEnded;
+  }
+
+  /** Whether a record has begun whose rest has not come. */
+  get hasPart(): boolean {
+    return this.#records.isWithin;
   }
 
   /** The first error; undefined if there was none. */
@@ -80,12 +86,17 @@ export class Session implements EngineOwner {
     const shaking = this.#tls === undefined;
     const start = full ? performance.now() : 0;
     const input = count === bytes.length ? bytes : bytes.subarray(0, count);
-    if (this.#records === undefined) this.#engine.feed(input);
-    else this.#feedRecords(input, this.#records);
+    const isWhole = isText(bytes, count);
+    if (this.#checksEarly) this.#feedRecords(input);
+    else {
+      // Most reads bring one whole record. To follow each would cost time.
+      if (!isWhole || this.hasPart) this.#records.follow(input);
+      this.#engine.feed(input);
+    }
     this.buffer.adapt(count, full ? performance.now() - start : 0);
     // Later, the engine seldom answers what comes, and to look would cost 6 % of the time of a short line. But a peer may
     // wait for the alert of a failure, or for what answers a message behind text that the handler does not answer.
-    if (shaking || this.#failure !== undefined || !isText(bytes, count)) this.output.flush();
+    if (shaking || this.#failure !== undefined || !isWhole) this.output.flush();
   }
 
   /** Encrypts some of the bytes; returns how many. They are to be sent with a flush of the output. */
@@ -116,7 +127,7 @@ export class Session implements EngineOwner {
 
   /** Called by the engine. */
   established(): void {
-    this.#records = undefined;
+    this.#checksEarly = false;
     try {
       this.#tls = this.#engine.info(this.#verifier?.check(this.#engine));
     } catch (error) {
@@ -124,10 +135,10 @@ export class Session implements EngineOwner {
     }
   }
 
-  #feedRecords(bytes: Uint8Array, records: RecordCutter): void {
-    for (const part of records.cut(bytes)) {
+  #feedRecords(bytes: Uint8Array): void {
+    for (const part of this.#records.cut(bytes)) {
       this.#engine.feed(part);
-      if (this.#failure === undefined && this.#records !== undefined) this.#checkEarly();
+      if (this.#failure === undefined && this.#checksEarly) this.#checkEarly();
       if (this.#failure !== undefined) return;
     }
   }

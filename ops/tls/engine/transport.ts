@@ -48,6 +48,10 @@ export class EngineTransport extends Forwarding {
     return output.waitingBytes + unread.length + buffer.grownBytes + super.heldBytes;
   }
 
+  override get hasPart(): boolean {
+    return this.#session.hasPart;
+  }
+
   override read(into: Uint8Array): Promise<number | null> {
     const { unread, hasPeerEnded, failure } = this.#session;
     if (unread.length > 0) return Promise.resolve(unread.take(into));

@@ -132,6 +132,10 @@ export class TlsTransport extends Forwarding {
     return output + this.#unreadBytes + grownBytes + super.heldBytes;
   }
 
+  override get hasPart(): boolean {
+    return this.#wire.hasPart;
+  }
+
   override async read(into: Uint8Array): Promise<number | null> {
     await this.#until(() => this.#chunks.length > 0 || this.#peerEnded);
     const [chunk] = this.#chunks;

@@ -69,6 +69,11 @@ export class Wire extends Duplex {
     return this.#buffer.grownBytes;
   }
 
+  /** Whether a record has begun whose rest has not come. */
+  get hasPart(): boolean {
+    return this.#records.isWithin;
+  }
+
   /** Makes no further calls to the transport, which is closed or has failed. */
   stop(): void {
     this.#stopped = true;
