@@ -169,6 +169,8 @@ test("memcached drops the items that were not used for longest", async () => {
   assertEquals(await t.talk("get a c d\r\n"), shown("d") + "END\r\n");
   assertEquals(await set("f", 2000), TOO_LARGE);
   assertEquals(await t.talk("get d\r\n"), shown("d") + "END\r\n");
+  // A value in place of another takes no more room than that.
+  for (let i = 0; i < 4; i++) assertEquals(await set("d", 8), "STORED\r\n");
   assertMatch(await t.talk("stats\r\n"), /\nSTAT evictions 3\r\nSTAT bytes 1047\r\nSTAT curr_items 2\r\n.*END\r\n$/s);
 
   function shown(key: string): string {
@@ -212,6 +214,11 @@ testOnce("memcached forgets items when their time is up, and all of them when as
   assertEquals(await keys(client), []);
   assertEquals(await ask(client, "set long 0 0 1\r\n1\r\nflush_all\r\n", 2), ["STORED\r", "OK\r"]);
   assertEquals(await keys(client), []);
+
+  const counted = await ask(client, "set count 0 5 1\r\n1\r\nincr count 1\r\nappend count 0 9 1\r\n0\r\n", 3);
+  assertEquals(counted, ["STORED\r", "2\r", "STORED\r"]);
+  await clock.advance(5000);
+  assertEquals(await ask(client, "incr count 1\r\n", 1), ["NOT_FOUND\r"]);
 });
 
 testOnce("memcached forgets what was to be flushed at a time, whatever is to be flushed later", async () => {

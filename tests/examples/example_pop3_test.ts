@@ -36,7 +36,8 @@ const TALKS: Record<string, [command: string, reply: string][]> = {
     ["USER user", "-ERR Logged in already"],
     ["PASS pass", "-ERR Logged in already"],
     ["CAPA", `${CAPABILITIES}USER\r\n.`],
-    ["quit", "+OK Bye"],
+    // Nothing is answered behind it.
+    ["quit\r\nNOOP", "+OK Bye"],
   ],
   "takes a password as it is, with its spaces": [
     ["USER user", "+OK"],
@@ -131,7 +132,10 @@ test("pop3 gives its mails to one client at a time", async () => {
   await using t = startPop3();
   const [ada, bob] = [await hello(t), await hello(t)];
   await ask(ada, "USER user\r\nPASS pass\r\n", "+OK\r\n+OK 2 mails\r\n");
-  await ask(bob, "USER user\r\nPASS pass\r\n", "+OK\r\n-ERR [IN-USE] Another client is reading the mails\r\n");
+  const inUse = "+OK\r\n-ERR [IN-USE] Another client is reading the mails\r\n";
+  // Nor does a client that leaves without them give them away.
+  assertEquals(await t.talk("QUIT\r\n"), `${GREETING}+OK Bye\r\n`);
+  await ask(bob, "USER user\r\nPASS pass\r\n", inUse);
   await ask(ada, "QUIT\r\n", "+OK Bye\r\n");
   assertEquals(await ada.readAll(), "");
   await ask(bob, "USER user\r\nPASS pass\r\n", "+OK\r\n+OK 2 mails\r\n");

@@ -100,6 +100,7 @@ const TALKS: Record<string, [command: string, reply: string][]> = {
   "knows the parameters of a mail": [
     ["EHLO me", ""],
     ["MAIL FROM:<a@b> SIZE=10485761", "552 5.3.4 Mail larger than 10485760 bytes"],
+    ["MAIL FROM:<a@b> BODY=8BITMIME SIZE=10485761", "552 5.3.4 Mail larger than 10485760 bytes"],
     ["MAIL FROM:<a@b> SIZE=99999999999999999999", "552 5.3.4 Mail larger than 10485760 bytes"],
     ["MAIL FROM:<a@b> AUTH=SMTPUTF8+SIZE=99999999", "250 2.1.0 Ok"],
     ["RCPT TO:<\xc3\xa9@b>", "553 5.6.7 The address needs SMTPUTF8"],
