@@ -1,10 +1,11 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { createPrivateKey, generateKeyPairSync, type X509Certificate } from "node:crypto";
+import { createPrivateKey, generateKeyPairSync, X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import tls from "node:tls";
 import { listenTls, TlsCredentialsError } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
 import { datesProblem, infoOf } from "../../ops/tls/certificate.ts";
+import { checkPair } from "../../ops/tls/credentials.ts";
 import { test } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
@@ -141,6 +142,19 @@ test("A chain in the wrong order is sent in the right one, without certificates 
   const own = client.getPeerCertificate(true);
   assertEquals([own.subject.CN, own.issuerCertificate.subject.CN], ["server", AUTHORITY.name]);
   client.destroy();
+});
+
+test("authorities behind the certificate are sent as they come, and of other certificates those that issued it", () => {
+  const middle = new Authority("middle", AUTHORITY);
+  const own = makeIdentity("own", { by: middle });
+  const sent = (...certificates: string[]) => {
+    const names = checkPair(certificates.join(""), own.key).chain.match(/-----BEGIN[^]+?-----END CERTIFICATE-----/g)!;
+    return names.map((pem) => new X509Certificate(pem).subject);
+  };
+  const [leaf, issuer, root, other] = ["CN=own", "CN=middle", `CN=${AUTHORITY.name}`, `CN=${OTHER_AUTHORITY.name}`];
+  assertEquals(sent(own.cert, OTHER_AUTHORITY.cert, middle.cert), [leaf, other, issuer]);
+  assertEquals(sent(own.cert, OTHER.cert, AUTHORITY.cert, middle.cert), [leaf, issuer, root]);
+  assertEquals(sent(middle.cert, own.cert), [leaf, issuer]);
 });
 
 test("listenTls() refuses wrong options, and names the option, the value and what is allowed", async () => {

@@ -65,6 +65,20 @@ for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
   }
 }
 
+test("the first bytes of a handshake are copied, however many there are", async () => {
+  const ALPNProtocols = Array.from({ length: 10 }, (_, i) => `${i}`.repeat(200));
+  const length = await helloLength({ ALPNProtocols });
+  const { serverEnd, socket, close } = startClient({ ALPNProtocols });
+  const first = await readFrom(serverEnd, length);
+  const accepting = (await tlsCredentials(IDENTITY)).accept(serverEnd, first);
+  first.fill(0);
+  const server = await accepting;
+  socket.write("x");
+  assertEquals([length > 2000, await server.read(new Uint8Array(9))], [true, 1]);
+  close();
+  server.close();
+});
+
 const CHOICES: [asked: string, subject: string][] = [
   ["mail.example.org", "CN=mail"],
   ["irc.example.org", "CN=example"],
@@ -285,6 +299,14 @@ test("A reload keeps what it leaves out, and replaces or takes away what it name
   assertEquals(await asked(), ["CN=example", "x", false]);
   await credentials.reload({ ...EXAMPLE, clientAuth: "require" });
   await assertRejects(asked, Error, "The client's certificate is not valid");
+});
+
+test("To change the list of protocols that credentials were made with changes nothing", async () => {
+  const alpnProtocols = ["imap"];
+  const credentials = await tlsCredentials({ ...IDENTITY, alpnProtocols });
+  alpnProtocols[0] = "other";
+  using both = await shakeHands(credentials, { alpnProtocols: ["other", "imap"] });
+  assertEquals(both.server.tls.alpn, "imap");
 });
 
 test("A reload does not disturb handshakes that have begun, also while a name is awaited", async () => {
