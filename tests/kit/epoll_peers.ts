@@ -9,7 +9,7 @@ import { connect } from "node:net";
 import { assertEquals } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
 import { TestClient } from "@x/shouty/testing";
-import { socketsTurn } from "../../internal/time/turns.ts";
+import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test as bounded } from "./bounded.ts";
 import { Subprocess } from "./command.ts";
 import { NO_EPOLL } from "./epoll.ts";

@@ -5,7 +5,7 @@ import tls from "node:tls";
 import { listenTls, TlsCredentialsError } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
 import { datesProblem, infoOf } from "../../ops/tls/certificate.ts";
-import { checkPair } from "../../ops/tls/credentials.ts";
+import { checkPair } from "../../ops/tls/pem.ts";
 import { test } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
