@@ -4,7 +4,8 @@
  * @module
  */
 
-import { AcceptRejection } from "../api/errors.ts";
+import { show } from "../api/check.ts";
+import { AcceptRejection, harmless } from "../api/errors.ts";
 import type { GoneEvent, ServerEvent } from "../api/events.ts";
 import type { AdmissionRejectReason, CloseReason, RejectReason } from "../api/reasons.ts";
 import { defaultLastWords, type ServeOptions } from "../api/serve_options.ts";
@@ -51,11 +52,7 @@ export class Reports {
   /** Returns what a peer is told at its end, without the line end; null for nothing. */
   lastWords(reason: CloseReason | AdmissionRejectReason, limit: number): string | null {
     const { lastWords = defaultLastWords } = this.#hooks;
-    const line: unknown = this.guard(() => lastWords(reason, limit));
-    if (typeof line === "string") return line;
-    // Anything else but nothing is a mistake, such as the promise of an async function.
-    if (line !== null && line !== undefined) this.hookFailed();
-    return null;
+    return this.guard(() => checkLine(lastWords(reason, limit))) ?? null;
   }
 
   /** A function of the options has failed. */
@@ -96,4 +93,11 @@ export class Reports {
       this.hookFailed();
     }
   }
+}
+
+/** Checks what `lastWords` has returned. A mistake is counted once: the rejection of an async function adds nothing. */
+function checkLine(line: unknown): string | null | undefined {
+  if (typeof line === "string" || line === null || line === undefined) return line;
+  if (line instanceof Promise) harmless(line);
+  throw new TypeError(`Cannot use what lastWords returned: expected a string or null, got ${show(line)}`);
 }
