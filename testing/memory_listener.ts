@@ -176,7 +176,8 @@ export class MemoryListener implements Listener {
    * @throws {Deno.errors.BadResource} (As a rejection.) If the listener is closed.
    * @throws {Deno.errors.Busy} (As a rejection.) If another call is outstanding.
    */
-  accept(): Promise<Transport> {
+  // deno-lint-ignore require-await -- some microtasks later, so that a client can write before it is served
+  async accept(): Promise<Transport> {
     return this.#backlog.accept();
   }
 
