@@ -42,6 +42,8 @@ export class AdminPort implements Admin {
   readonly #routes: Routes;
   readonly #readiness: Readiness;
   #closed: Promise<void> | undefined;
+  /** Lets go of the server and its metrics: they may go on without the port. */
+  #detach = () => {};
 
   private constructor(addr: Deno.Addr, parts: PortParts, carrier: Carrier, routes: Routes, readiness: Readiness) {
     this.addr = addr;
@@ -90,11 +92,14 @@ export class AdminPort implements Admin {
       version,
       clock,
     });
-    metrics?.addSink({ event: this.#readiness.onEvent, add() {}, record() {} });
+    const removeSink = metrics?.addSink({ event: this.#readiness.onEvent, add() {}, record() {} });
     this.#routes.attach({ server, status, drain: drain ?? ((options) => server.shutdown(options)) });
-    // A listener that failed has begun a shutdown, too, which this call joins.
-    const stopped = server.finished.catch(() => server.shutdown());
-    harmless(stopped.then(() => this.close()));
+    const detached = Promise.withResolvers<void>();
+    harmless(Promise.race([stopped(server), detached.promise]).then(() => this.close()));
+    this.#detach = () => {
+      removeSink?.();
+      detached.resolve();
+    };
   }
 
   /** Notes an event of the server; for those who have no metrics. */
@@ -103,10 +108,17 @@ export class AdminPort implements Admin {
   }
 
   close(): Promise<void> {
+    this.#detach();
     return this.#closed ??= this.#carrier.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** Settles when a server has stopped. Its callback refers to no port: it stays with the server as long as that runs. */
+function stopped(server: Steered): Promise<unknown> {
+  // A listener that failed has begun a shutdown, too, which this call joins.
+  return server.finished.catch(() => server.shutdown());
 }

@@ -40,7 +40,7 @@ export interface Sink {
 
 /** All figures. */
 export class Figures {
-  readonly sinks: Sink[] = [];
+  readonly sinks: Set<Sink> = new Set();
   readonly #series = new Map<Instrument, Map<string, Series>>();
 
   constructor() {

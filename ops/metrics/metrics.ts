@@ -176,13 +176,16 @@ export class ServerMetrics {
    * Passes each change on to an exporter, from now on; first what was counted until now, but not the durations.
    *
    * @param sink The exporter; it must not throw.
+   * @returns A function that takes the exporter away again.
    */
-  addSink(sink: Sink): void {
+  addSink(sink: Sink): () => void {
     for (const { instrument, series } of this.#figures.read()) {
       if (instrument.kind === "histogram") continue;
       for (const { value, attributes } of series) if (value !== 0) sink.add(instrument, value, attributes);
     }
-    this.#figures.sinks.push(sink);
+    const { sinks } = this.#figures;
+    sinks.add(sink);
+    return () => void sinks.delete(sink);
   }
 
   /** Takes what the watched server has counted itself. `read` and `snapshot` do so, too. */

@@ -9,6 +9,7 @@ import { test } from "../kit/bounded.ts";
 import { HAS_SCRIPT, startInTerminal } from "../kit/command.ts";
 import { assertFreed } from "../kit/freed_port.ts";
 import { NO_IPV6 } from "../kit/ipv6.ts";
+import { memoryAfter } from "../kit/memory.ts";
 
 test("an admin port says that the process is alive, and whether the server is ready, and why not", async () => {
   await using admin = await startAdmin({}, { maxConnections: 1 });
@@ -340,3 +341,23 @@ test(
   60,
   HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)",
 );
+
+test("a server that goes on, and its metrics, keep nothing of admin ports that were closed", async () => {
+  await memoryAfter(`
+    import { serve } from "${import.meta.resolve("../../mod.ts")}";
+    import { serveAdmin, ServerMetrics } from "${import.meta.resolve("../../ops/mod.ts")}";
+    const server = serve({ hostname: "127.0.0.1", port: 0 });
+    const metrics = new ServerMetrics();
+    const ports = [];
+    for (let i = 0; i < 20; i++) {
+      const port = await serveAdmin({ server, metrics, port: 0 });
+      await port.close();
+      ports.push(new WeakRef(port));
+    }
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    gc();
+    // The stack may still refer to the last ones.
+    const kept = ports.filter((port) => port.deref() !== undefined).length;
+    if (kept > 5) throw new Error(kept + " closed ports are kept");
+  `);
+});

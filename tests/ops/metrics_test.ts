@@ -114,6 +114,16 @@ class Sums {
   }
 }
 
+testOnce("An exporter that is taken away gets nothing more, and others go on", () => {
+  const metrics = new ServerMetrics();
+  const [left, gone] = [new Sums(), new Sums()];
+  metrics.addSink(left);
+  const remove = metrics.addSink(gone);
+  remove();
+  metrics.onEvent({ type: "accepted", conn: CONN });
+  assertEquals([left.events, gone.events], [["accepted"], []]);
+});
+
 testOnce("An exporter that comes late gets what was counted before, but not the durations", () => {
   const metrics = new ServerMetrics();
   metrics.onEvent({ type: "accepted", conn: CONN });
