@@ -126,25 +126,36 @@ export class RecordCutter {
 
   /** Follows the next bytes without cutting them. */
   follow(bytes: Uint8Array): void {
-    for (const cuts = this.cut(bytes); !cuts.next().done;);
+    for (let at = 0; at < bytes.length;) at = this.#take(bytes, at);
   }
 
   /** Cuts the next bytes. Each part ends at the end of a record, except the last, which may be unfinished. */
   *cut(bytes: Uint8Array): Generator<Uint8Array> {
     let start = 0;
     for (let at = 0; at < bytes.length;) {
-      // The header is read byte by byte, the content at once.
-      const step = this.#received < HEADER_BYTES ? 1 : Math.min(this.#length - this.#received, bytes.length - at);
-      if (this.#received === 3) this.#length += bytes[at] << 8;
-      if (this.#received === 4) this.#length += bytes[at];
-      this.#received += step;
-      at += step;
-      if (this.#received < this.#length) continue;
-      this.#received = 0;
-      this.#length = HEADER_BYTES;
+      at = this.#take(bytes, at);
+      if (this.isWithin) continue;
       yield bytes.subarray(start, at);
       start = at;
     }
     if (start < bytes.length) yield bytes.subarray(start);
+  }
+
+  /** Takes the rest of a record, as far as it has come, or a byte of a header that is cut; returns where it ends. */
+  #take(bytes: Uint8Array, at: number): number {
+    const left = bytes.length - at;
+    let step = 1;
+    if (this.#received === 0 && left >= HEADER_BYTES) {
+      this.#length += (bytes[at + 3] << 8) + bytes[at + 4];
+      step = Math.min(this.#length, left);
+    } else if (this.#received >= HEADER_BYTES) step = Math.min(this.#length - this.#received, left);
+    else if (this.#received === 3) this.#length += bytes[at] << 8;
+    else if (this.#received === 4) this.#length += bytes[at];
+    this.#received += step;
+    if (this.#received === this.#length) {
+      this.#received = 0;
+      this.#length = HEADER_BYTES;
+    }
+    return at + step;
   }
 }
