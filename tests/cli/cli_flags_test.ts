@@ -367,3 +367,16 @@ Deno.test("An error reads as a few words at the end of a line", () => {
   assertEquals(reasonOf(new Error("No such host is known. (os error 11001)")), "no such host is known");
   assertEquals(reasonOf("why not"), "why not");
 });
+
+Deno.test("Values that only look like others are told from them", () => {
+  assertEquals(values("--admin unix:/run/a:0").admin, { path: "/run/a:0" });
+  assertEquals(values("--admin 127.0.0.1:0").admin, { hostname: "127.0.0.1", port: 0 });
+  assertEquals<unknown>(values("--admin off --tls-cert off --workers off"), DEFAULTS);
+  assertMatch(
+    complaint(["--admin-host", "a.example,b c"]),
+    /^cannot use --admin-host "a.example,b c": expected host names/,
+  );
+  assertMatch(complaint(["--tls-cert", ""]), /^cannot use --tls-cert without a value: expected a file's name, or off$/);
+  assertMatch(complaint(["--workers", "100000"]), /^cannot use --workers "100000": expected a whole number from 1 to /);
+  assertMatch(complaint(["--frst", "--scnd"]), /^unknown flag "--frst"/);
+});
