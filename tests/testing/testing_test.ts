@@ -1,6 +1,7 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { serve, serveConnections, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener, MemoryTls, TestClient } from "@x/shouty/testing";
+import { turn } from "../../internal/time/turns.ts";
 import { test } from "../kit/bounded.ts";
 import { countWork } from "../kit/work.ts";
 
@@ -372,4 +373,32 @@ test("the time of a FakeClock never goes back, also for a timer that was due bef
   clock.setTimer(() => seen.push(clock.now()), -5);
   await clock.advance(1);
   assertEquals([seen, clock.now()], [[10], 11]);
+});
+
+test("a TestClient keeps a BOM, and a character that comes in two parts", async () => {
+  const [client, server] = await connect();
+  const bytes = new TextEncoder().encode("\ufeff1 €\n\ufeff2 €");
+  const line = client.readLine();
+  for (const byte of bytes.subarray(0, 9)) await server.write(Uint8Array.of(byte)), await turn();
+  assertEquals(await line, "\ufeff1 €");
+  const rest = client.readAll();
+  for (const byte of bytes.subarray(9)) await server.write(Uint8Array.of(byte)), await turn();
+  server.close();
+  assertEquals(await rest, "\ufeff2 €");
+  client.close();
+});
+
+test("without an option, each direction of a connection in memory holds 64 KiB", async () => {
+  const [client, server] = await connect();
+  assertEquals(await server.write(new Uint8Array(100_000)), 65_536);
+  client.close();
+});
+
+test("a TestClient says that its end has no reset, if there is none", async () => {
+  const [client, { read, write, closeWrite, close }] = await connect();
+  const calls = { read, write, closeWrite, close };
+  const addrs = { remoteAddr: client.addr, localAddr: client.addr };
+  const other = new TestClient({ ...calls, ...addrs } as Transport);
+  assertThrows(() => other.reset(), TypeError, "Cannot reset: this kind of connection has no reset()");
+  client.close();
 });
