@@ -1,5 +1,6 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
+import { BufferedHandler } from "../../cli/log/handler.ts";
 import { openLog } from "../../cli/log/log.ts";
 import { report } from "../../cli/log/report.ts";
 import type { ServerEvent } from "../../mod.ts";
@@ -84,6 +85,61 @@ Deno.test("A second that the event loop is too busy to end in time ends with the
   assertEquals(lines.map(({ event }) => event), ["accepted", "left-out", "accepted"]);
   const { kind, lines: count, durationMs, level } = lines[1];
   assertEquals([kind, count, durationMs, level], ["accepted", 1, 2500, "info"]);
+});
+
+Deno.test("The timer of a second is called off when that second has ended otherwise, and keeps no process alive", async () => {
+  const timers: { keepAlive: boolean; off: boolean }[] = [];
+  let now = 0;
+  const setTimer = (_: () => void, __: number, keepAlive: boolean) => {
+    const timer = { keepAlive, off: false };
+    timers.push(timer);
+    return () => timer.off = true;
+  };
+  const log = openLog("info", "text", new FakeStderr(), { most: 1, clock: { now: () => now, setTimer } });
+  for (now of [0, 1000, 3500]) report(log, accepted);
+  assertEquals(timers.map(({ keepAlive }) => keepAlive), [false, false, false]);
+  assertEquals(timers.map(({ off }) => off), [true, true, false]);
+  await log.flush();
+});
+
+Deno.test("A line of the log quotes what a handler says of the end, and limits that are off are named so", async () => {
+  const { log, stderr } = open(Infinity);
+  report(log, { ...closed("idle"), detail: 'he said "no"' } as ServerEvent);
+  report(log, { type: "limits-changed", limits: { maxConnections: Infinity, maxLines: 5 } } as unknown as ServerEvent);
+  await log.flush();
+  const [end, limits] = stderr.lines;
+  assertMatch(end, /\(idle "he said \\"no\\"", 0 lines, /);
+  assertEquals(limits, 'info changed limits: {"maxConnections":"off","maxLines":5}');
+});
+
+Deno.test("Failures to accept are left out, too, when there are too many", async () => {
+  const { many, lines } = open(1);
+  many(3, { type: "accept-error", error: new Error("no descriptor"), retryMs: 5 });
+  assertEquals(await lines(), ["warn cannot", 'warn left out 2 lines of the kind "accept-error" in 0.0 s']);
+});
+
+Deno.test("The last flush waits for the write under way, and writes what came meanwhile", async () => {
+  const { log, stderr } = open(Infinity);
+  const writing = Promise.withResolvers<void>();
+  stderr.behave = async (bytes) => (await writing.promise, bytes.length);
+  report(log, { type: "waiting", active: 1 });
+  const flushed = log.flush();
+  report(log, { type: "waiting", active: 2 });
+  writing.resolve();
+  await flushed;
+  assertEquals(stderr.lines, ["info waiting on 1 connection", "info waiting on 2 connections"]);
+
+  const handler = new BufferedHandler("INFO", ({ msg }) => msg, stderr);
+  const again = Promise.withResolvers<void>();
+  stderr.behave = async (bytes) => (await again.promise, bytes.length);
+  handler.log("three");
+  const first = handler.flush();
+  let over = false;
+  const second = handler.flush().then(() => over = true);
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(over, false);
+  again.resolve();
+  await Promise.all([first, second]);
 });
 
 Deno.test("The lines and what was left out add up in the log of a server", async () => {
