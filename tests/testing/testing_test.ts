@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { serve, serveConnections, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener, MemoryTls, TestClient } from "@x/shouty/testing";
-import { turn } from "../../internal/time/turns.ts";
+import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { countWork } from "../kit/work.ts";
 
