@@ -6,7 +6,7 @@ import { listenTls, TlsCredentialsError } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
 import { datesProblem, infoOf } from "../../ops/tls/certificate.ts";
 import { checkPair } from "../../ops/tls/pem.ts";
-import { test } from "../kit/bounded.ts";
+import { test, testOnce } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../kit/tls.ts";
 
@@ -74,17 +74,20 @@ for (const [what, credentials, message] of PROBLEMS) {
   });
 }
 
-test("the subject of a certificate is one line, and its dates are a problem before the first and after the last", () => {
-  const subject = "C=GB\nO=Example\nCN=example.org";
-  const info = (from: number, to: number) => {
-    const date = (days: number) => `${new Date(Date.now() + days * 86_400_000)}`;
-    return infoOf({ subject, validFrom: date(from), validTo: date(to) } as X509Certificate);
-  };
-  assertEquals(info(-1, 1).subject, "C=GB, O=Example, CN=example.org");
-  assertEquals(datesProblem(info(-1, 1)), undefined);
-  assertMatch(datesProblem(info(1, 2))!, /^is not valid before 20\d\d-.*Z$/);
-  assertMatch(datesProblem(info(-2, -1))!, /^expired on 20\d\d-.*Z$/);
-});
+testOnce(
+  "the subject of a certificate is one line, and its dates are a problem before the first and after the last",
+  () => {
+    const subject = "C=GB\nO=Example\nCN=example.org";
+    const info = (from: number, to: number) => {
+      const date = (days: number) => `${new Date(Date.now() + days * 86_400_000)}`;
+      return infoOf({ subject, validFrom: date(from), validTo: date(to) } as X509Certificate);
+    };
+    assertEquals(info(-1, 1).subject, "C=GB, O=Example, CN=example.org");
+    assertEquals(datesProblem(info(-1, 1)), undefined);
+    assertMatch(datesProblem(info(1, 2))!, /^is not valid before 20\d\d-.*Z$/);
+    assertMatch(datesProblem(info(-2, -1))!, /^expired on 20\d\d-.*Z$/);
+  },
+);
 
 test("listenTls() refuses a key of a kind that TLS has no use for", async () => {
   const odd = makeIdentity("odd", { curve: "secp256k1" });
@@ -144,18 +147,21 @@ test("A chain in the wrong order is sent in the right one, without certificates 
   client.destroy();
 });
 
-test("authorities behind the certificate are sent as they come, and of other certificates those that issued it", () => {
-  const middle = new Authority("middle", AUTHORITY);
-  const own = makeIdentity("own", { by: middle });
-  const sent = (...certificates: string[]) => {
-    const names = checkPair(certificates.join(""), own.key).chain.match(/-----BEGIN[^]+?-----END CERTIFICATE-----/g)!;
-    return names.map((pem) => new X509Certificate(pem).subject);
-  };
-  const [leaf, issuer, root, other] = ["CN=own", "CN=middle", `CN=${AUTHORITY.name}`, `CN=${OTHER_AUTHORITY.name}`];
-  assertEquals(sent(own.cert, OTHER_AUTHORITY.cert, middle.cert), [leaf, other, issuer]);
-  assertEquals(sent(own.cert, OTHER.cert, AUTHORITY.cert, middle.cert), [leaf, issuer, root]);
-  assertEquals(sent(middle.cert, own.cert), [leaf, issuer]);
-});
+testOnce(
+  "authorities behind the certificate are sent as they come, and of other certificates those that issued it",
+  () => {
+    const middle = new Authority("middle", AUTHORITY);
+    const own = makeIdentity("own", { by: middle });
+    const sent = (...certificates: string[]) => {
+      const names = checkPair(certificates.join(""), own.key).chain.match(/-----BEGIN[^]+?-----END CERTIFICATE-----/g)!;
+      return names.map((pem) => new X509Certificate(pem).subject);
+    };
+    const [leaf, issuer, root, other] = ["CN=own", "CN=middle", `CN=${AUTHORITY.name}`, `CN=${OTHER_AUTHORITY.name}`];
+    assertEquals(sent(own.cert, OTHER_AUTHORITY.cert, middle.cert), [leaf, other, issuer]);
+    assertEquals(sent(own.cert, OTHER.cert, AUTHORITY.cert, middle.cert), [leaf, issuer, root]);
+    assertEquals(sent(middle.cert, own.cert), [leaf, issuer]);
+  },
+);
 
 test("listenTls() refuses wrong options, and names the option, the value and what is allowed", async () => {
   const refused = (options: Record<string, unknown>, message: string) =>
