@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Backoff } from "../../internal/server/backoff.ts";
+import { Backoff } from "../../internal/server/acceptor.ts";
 import { test } from "../kit/bounded.ts";
 
 const { NotConnected, ConnectionReset, ConnectionAborted } = Deno.errors;
