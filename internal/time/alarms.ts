@@ -4,6 +4,7 @@
  * @module
  */
 
+import { LONGEST_MS } from "../api/check.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { afterSocketsTurns, hasAskers } from "./event_loop.ts";
 
@@ -172,5 +173,6 @@ export class Alarms {
  */
 function delayFor(milliseconds: number): number {
   // Rounded up: timers count whole milliseconds, and one that expires early would be set again and again.
-  return milliseconds <= EXACT_MS ? Math.ceil(milliseconds) : 2 ** Math.floor(Math.log2(milliseconds));
+  if (milliseconds <= EXACT_MS) return Math.ceil(milliseconds);
+  return 2 ** Math.floor(Math.log2(Math.min(milliseconds, LONGEST_MS)));
 }

@@ -1,6 +1,6 @@
 /** The timers that a server sets. */
 import { assertEquals, assertGreater } from "@std/assert";
-import { type Clock, serve } from "@x/shouty";
+import { type Clock, serve, serveConnections } from "@x/shouty";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 
@@ -38,4 +38,18 @@ test("no timer is set for ever, even if clocks are off and connections have to w
   await stopped;
   assertGreater(clock.delays.length, 0);
   assertEquals(clock.delays.filter((delay) => !(delay >= 0 && delay < Infinity)), []);
+});
+
+test("no clock is asked for a longer time than one timer can wait, although a body may take months", async () => {
+  const clock = new NotingClock();
+  const listener = new MemoryListener();
+  const limits = { idleTimeout: Infinity, firstLineTimeout: Infinity, minBytesPerSecond: 0.01, maxConnections: 1 };
+  await using _server = serveConnections({ listener, clock, ...limits }, async (conn) => {
+    await conn.readExactly(2 ** 20);
+  });
+  using client = listener.connect();
+  await client.write("a".repeat(2 ** 16));
+  await clock.fake.advance(10_000);
+  assertGreater(Math.max(...clock.delays), 2 ** 29);
+  assertEquals(clock.delays.filter((delay) => delay >= 2 ** 31), []);
 });
