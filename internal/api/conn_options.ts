@@ -75,9 +75,9 @@ export interface ConnOptions {
   /**
    * Maximum time that a line handler may take for one line, or a conversation handler between two reads or writes, in
    * milliseconds. The clock starts when the handler starts to work, and stands still while a write waits for the peer.
-   * Each read and each write restarts it, but a read does not that only tells again that the input has ended. When the
-   * time is up, the connection is closed, with reason `handler-timeout`. The handler itself goes on; `conn.signal` tells
-   * it of the end. `Infinity` switches it off.
+   * Each read and each write restarts it, except a read that gives nothing because the input had ended before it began.
+   * When the time is up, the connection is closed, with reason `handler-timeout`. The handler itself goes on;
+   * `conn.signal` tells it of the end. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
