@@ -160,16 +160,17 @@ export class PreparingListener extends ForwardingListener {
 
   /** Waits until fewer than `maxPending` connections are pending. */
   async #waitForRoom(): Promise<void> {
-    const { maxPending, clock } = this.#preparation;
+    const { maxPending } = this.#preparation;
     while (this.#pending.size >= maxPending && !this.#closed) {
       const [longest] = this.#pending;
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wakeAcceptLoop = resolve;
-      const left = Math.max(0, longest.since + MIN_PENDING_MS - clock.now());
-      const expire = () => this.#expire(longest, `while ${maxPending} connections were pending`);
-      const cancel = clock.setTimer(expire, left, false);
+      const at = longest.since + MIN_PENDING_MS;
+      const wake = () => this.#expire(longest, `while ${maxPending} connections were pending`);
+      const limit: Sleeper = { wakeAt: Infinity, place: 0, deadline: () => at, wake };
+      this.#alarms.watch(limit, at);
       await promise;
-      cancel();
+      this.#alarms.drop(limit);
     }
     if (this.#closed) throw closedError("listener");
   }

@@ -54,7 +54,7 @@ test("Handshakes are limited in number, and a silent client makes room", async (
   const silent = [await t.connect(), await t.connect()];
   const talking = t.talkTls("hello");
   assertEquals(await silent[0].write(Uint8Array.of(22)), undefined);
-  while (clock.pending < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+  while (t.stats.queued < 2) await new Promise((resolve) => setTimeout(resolve, 1));
   await clock.advance(1000);
   assertEquals(await talking, "HELLO\n");
   assertEquals(await silent[0].readAll(), "");

@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import type { Clock } from "@x/shouty";
+import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { proxyProtocol } from "@x/shouty/ops";
 import { listenLoopback, startServer } from "../kit/server.ts";
@@ -26,17 +27,26 @@ test("a process that was held up reads from its clients before it takes them for
   assertEquals(t.stats.closed.idle, clients.length);
 });
 
-test("A process that was held up reads a PROXY header that has come before it takes its connection for late", async () => {
-  let now = 0;
-  const rings: (() => void)[] = [];
-  const clock: Clock = { now: () => now, setTimer: (callback) => (rings.push(callback), () => {}) };
-  const listener = proxyProtocol(listenLoopback(), { from: ["127.0.0.1"], headerTimeout: 200, clock });
-  await using t = startServer({ listener });
-  const clients = await Promise.all(Array.from({ length: 20 }, () => t.connect()));
-  while (t.stats.queued < clients.length) await new Promise((resolve) => setTimeout(resolve, 0));
-  await Promise.all(clients.map((client) => client.write("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello\n")));
-  // As after ten seconds in which the process did not run: its timers expire before the sockets have been read.
-  now = 10_000;
-  for (const ring of rings.splice(0)) ring();
-  for (const client of clients) assertEquals(await client.readLine(), "HELLO");
-});
+/** What limits the time of a PROXY header. */
+const LIMITS = {
+  "takes its connection for late": { headerTimeout: 200 },
+  "makes room for others": { headerTimeout: 60_000, maxPending: 20 },
+};
+
+for (const [what, limits] of Object.entries(LIMITS)) {
+  test(`A process that was held up reads a PROXY header that has come before it ${what}`, async () => {
+    let now = 0;
+    const rings: (() => void)[] = [];
+    const clock: Clock = { now: () => now, setTimer: (callback) => (rings.push(callback), () => {}) };
+    const listener = proxyProtocol(listenLoopback(), { from: ["127.0.0.1"], clock, ...limits });
+    await using t = startServer({ listener });
+    const clients = await Promise.all(Array.from({ length: 20 }, () => t.connect()));
+    while (t.stats.queued < clients.length) await new Promise((resolve) => setTimeout(resolve, 0));
+    await socketsTurn();
+    await Promise.all(clients.map((client) => client.write("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello\n")));
+    // As after ten seconds in which the process did not run: its timers expire before the sockets have been read.
+    now = 10_000;
+    for (const ring of rings.splice(0)) ring();
+    assertEquals(await Promise.all(clients.map((client) => client.readLine())), clients.map(() => "HELLO"));
+  });
+}
