@@ -140,10 +140,10 @@ export interface Transport {
    */
   readonly heldBytes?: number | undefined;
   /**
-   * Whether a part has come of what the outstanding read will give, and the rest has not, as of a TLS record. A drain waits
-   * for the rest, as it does within a line.
+   * Settles when the rest has come of what can only be read whole, such as a TLS record; undefined if no part of it has
+   * come. A drain waits for the rest, as it does within a line. A record that brings no text settles no read.
    */
-  readonly hasPart?: boolean | undefined;
+  readonly whole?: Promise<unknown> | undefined;
   /** Makes an outstanding read keep the process alive, which is the default. */
   ref?: (() => void) | undefined;
   /** Lets the process end while a read is outstanding. */
@@ -209,12 +209,13 @@ export function heldBytes(transport: Pick<Transport, "heldBytes">): number {
   return numberOf(() => transport.heldBytes);
 }
 
-/** Whether a part has come of what a read will give; false for a custom transport that cannot tell. */
-export function hasPart(transport: Pick<Transport, "hasPart">): boolean {
+/** When the rest has come of what can only be read whole; undefined for a custom transport that cannot tell. */
+export function wholeOf(transport: Pick<Transport, "whole">): Promise<unknown> | undefined {
   try {
-    return transport.hasPart === true;
+    const { whole } = transport;
+    return whole instanceof Promise ? whole.catch(() => {}) : undefined;
   } catch {
-    return false;
+    return undefined;
   }
 }
 
@@ -303,8 +304,8 @@ export class Forwarding implements Transport {
     return this.inner.heldBytes ?? 0;
   }
 
-  get hasPart(): boolean {
-    return this.inner.hasPart ?? false;
+  get whole(): Promise<unknown> | undefined {
+    return this.inner.whole;
   }
 
   get setNoDelay(): ((noDelay?: boolean) => void) | undefined {

@@ -19,8 +19,8 @@ interface Source {
   readonly waiting: boolean;
   /** What has begun; a number is a body, which the end of input may not cut off. */
   readonly begun: Begun | undefined;
-  /** Whether the transport has received a part of what it can only give whole. */
-  readonly hasPart: boolean;
+  /** Settles when the transport has the rest of what it can only give whole; undefined if no part of it has come. */
+  readonly whole: Promise<unknown> | undefined;
   /** Tells whether the kernel probably has more. */
   readonly input: { readonly full: boolean };
   /** Whether reading is over. */
@@ -95,8 +95,9 @@ export class Finishing {
     if (boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
-    while (this.#atBoundary && !source.over) {
+    while (this.#betweenLines && !source.over) {
       const { byteCount } = source;
+      await source.whole;
       await this.#socketsTurn();
       // The connection may have ended meanwhile, for another reason.
       if (this.#atBoundary && source.byteCount === byteCount) this.#finish();
@@ -104,9 +105,14 @@ export class Finishing {
     this.#watching = false;
   }
 
-  /** Whether the server waits for the peer where the input may end: no line and no body has begun, and no TLS record. */
+  /** Whether the server waits for the peer while no line and no body has begun. */
+  get #betweenLines(): boolean {
+    return this.#source.waiting && this.#source.begun === undefined;
+  }
+
+  /** Whether it waits where the input may end: no TLS record has begun either. */
   get #atBoundary(): boolean {
-    return this.#source.waiting && this.#source.begun === undefined && !this.#source.hasPart;
+    return this.#betweenLines && this.#source.whole === undefined;
   }
 
   #finish(): void {

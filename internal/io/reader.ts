@@ -15,7 +15,7 @@ import type { ConnLimits } from "../api/conn_options.ts";
 import type { Breach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
-import { hasPart, type Transport } from "../api/transport.ts";
+import { type Transport, wholeOf } from "../api/transport.ts";
 import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURN_BYTES, TURNS } from "../time/turns.ts";
 
 /** The connection, which the reader notifies. */
@@ -149,9 +149,9 @@ export class Reader {
     return (this.wanting || this.#unasked && !this.pinned) && this.input.size > 0;
   }
 
-  /** Whether the transport has received a part of what it can only give whole. */
-  get hasPart(): boolean {
-    return hasPart(this.transport);
+  /** Settles when the transport has the rest of what it can only give whole; undefined if no part of it has come. */
+  get whole(): Promise<unknown> | undefined {
+    return wholeOf(this.transport);
   }
 
   /**

@@ -160,7 +160,7 @@ test("a shutdown with finish ends a connection whose transport cannot tell wheth
       if (wrong === undefined) throw new Error("Not known");
       return wrong;
     };
-    const accept = async () => Object.defineProperty(await listener.accept(), "hasPart", { get });
+    const accept = async () => Object.defineProperty(await listener.accept(), "whole", { get });
     const odd = { addr: listener.addr, accept, close: () => listener.close() };
     await using t = startServer({ listener: odd, clock, drain: "finish" });
     using client = listener.connect();

@@ -64,6 +64,7 @@ export class Cable implements Disposable {
   /** Settles when the client's bytes may pass; while it does not, how many of the next ones pass nevertheless. */
   #hold: PromiseWithResolvers<void> | undefined;
   #passing = 0;
+  readonly #passed = Promise.withResolvers<void>();
 
   static async to(port: number): Promise<Cable> {
     return new Cable(await Deno.connect({ port }));
@@ -77,10 +78,14 @@ export class Cable implements Disposable {
     this.#forward().catch(() => {});
   }
 
+  /** Where its client connects to. */
+  get port(): number {
+    return this.#listener.addr.port;
+  }
+
   /** Connects a client through the cable, and completes its handshake. */
   async connectTls(): Promise<TestClient> {
-    const { port } = this.#listener.addr;
-    const conn = await Deno.connectTls({ port, caCerts: [AUTHORITY.cert] });
+    const conn = await Deno.connectTls({ port: this.port, caCerts: [AUTHORITY.cert] });
     await conn.handshake();
     const client = new TestClient(conn);
     this.#ends.push(client);
@@ -93,14 +98,14 @@ export class Cable implements Disposable {
   }
 
   /**
-   * Holds back what the client sends, but for a number of bytes.
+   * Holds back what the client sends, but for a number of bytes; once.
    *
-   * @returns Lets the rest pass.
+   * @returns When these have been sent; and what lets the rest pass.
    */
-  hold(passing: number): () => void {
+  hold(passing: number): { readonly passed: Promise<void>; readonly release: () => void } {
     this.#passing = passing;
     const hold = this.#hold = Promise.withResolvers<void>();
-    return hold.resolve;
+    return { passed: this.#passed.promise, release: hold.resolve };
   }
 
   /** Ends the TCP connection towards the server without ending TLS, as any host on the way could. */
@@ -124,6 +129,7 @@ export class Cable implements Disposable {
     const [first, rest] = [bytes.subarray(0, this.#passing), bytes.subarray(this.#passing)];
     this.#passing -= first.length;
     await this.#server.write(first);
+    if (this.#passing === 0) this.#passed.resolve();
     await this.#hold.promise;
     return rest;
   }

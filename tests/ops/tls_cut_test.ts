@@ -46,8 +46,9 @@ test("Under TLS, a shutdown with finish waits for the rest of a record that has 
   const client = await cable.connectTls();
   await client.write("one\n");
   assertEquals(await client.readLine(), "ONE");
-  const release = cable.hold(10);
+  const { passed, release } = cable.hold(10);
   await client.write("two\n");
+  await passed;
   const stopped = t.server.shutdown({ drainTimeout: 10_000 });
   await t.until("waiting");
   release();

@@ -52,6 +52,22 @@ test("OpenSSL is refused a renegotiation at once also if text has come just befo
   assertMatch((await client.outcome()).stderr, /no renegotiation/);
 });
 
+test("A shutdown with finish ends at once when the rest of a record has come that brings no text", async () => {
+  await using t = await startTls({}, { drain: "finish", idleTimeout: Infinity, answerMisdirected: true });
+  using cable = await t.cable();
+  await using client = openssl(cable, "-tls1_3");
+  await client.type("hello\n");
+  await client.stdoutMatch(/HELLO/);
+  const { passed, release } = cable.hold(10);
+  // OpenSSL changes its key.
+  await client.type("k\n");
+  await passed;
+  const stopped = t.server.shutdown({ drainTimeout: 10_000 });
+  await t.until("waiting");
+  release();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
+
 test("OpenSSL does not trust an expired certificate, and gets the new one after a reload", async () => {
   await using file = await withFiles({ "ca.pem": AUTHORITY.cert });
   await using t = await startTls(makeIdentity("expired", { by: AUTHORITY, days: [-10, -1] }));

@@ -118,10 +118,16 @@ export class RecordCutter {
   /** Number of bytes received of the present record, and its length, which the header tells. */
   #received = 0;
   #length = HEADER_BYTES;
+  #whole: PromiseWithResolvers<void> | undefined;
 
   /** Whether a record has begun whose rest has not come. */
   get isWithin(): boolean {
     return this.#received > 0;
+  }
+
+  /** Settles when the rest of the record has come; undefined if none has begun. */
+  get whole(): Promise<void> | undefined {
+    return this.isWithin ? (this.#whole ??= Promise.withResolvers()).promise : undefined;
   }
 
   /** Follows the next bytes without cutting them. */
@@ -155,6 +161,8 @@ export class RecordCutter {
     if (this.#received === this.#length) {
       this.#received = 0;
       this.#length = HEADER_BYTES;
+      this.#whole?.resolve();
+      this.#whole = undefined;
     }
     return at + step;
   }

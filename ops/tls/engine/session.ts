@@ -59,9 +59,9 @@ export class Session implements EngineOwner {
     return this.#hasPeerEnded;
   }
 
-  /** Whether a record has begun whose rest has not come. */
-  get hasPart(): boolean {
-    return this.#records.isWithin;
+  /** Settles when the rest of the record that has begun has come; undefined if none has. */
+  get whole(): Promise<void> | undefined {
+    return this.#records.whole;
   }
 
   /** The first error; undefined if there was none. */
@@ -90,7 +90,7 @@ export class Session implements EngineOwner {
     if (this.#checksEarly) this.#feedRecords(input);
     else {
       // Most reads bring one whole record. To follow each would cost time.
-      if (!isWhole || this.hasPart) this.#records.follow(input);
+      if (!isWhole || this.#records.isWithin) this.#records.follow(input);
       this.#engine.feed(input);
     }
     this.buffer.adapt(count, full ? performance.now() - start : 0);

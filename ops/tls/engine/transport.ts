@@ -48,8 +48,8 @@ export class EngineTransport extends Forwarding {
     return output.waitingBytes + unread.length + buffer.grownBytes + super.heldBytes;
   }
 
-  override get hasPart(): boolean {
-    return this.#session.hasPart;
+  override get whole(): Promise<void> | undefined {
+    return this.#session.whole;
   }
 
   override read(into: Uint8Array): Promise<number | null> {

@@ -69,9 +69,9 @@ export class Wire extends Duplex {
     return this.#buffer.grownBytes;
   }
 
-  /** Whether a record has begun whose rest has not come. */
-  get hasPart(): boolean {
-    return this.#records.isWithin;
+  /** Settles when the rest of the record that has begun has come; undefined if none has. */
+  get whole(): Promise<void> | undefined {
+    return this.#records.whole;
   }
 
   /** Makes no further calls to the transport, which is closed or has failed. */
