@@ -88,6 +88,14 @@ for (const [name, wrap] of Object.entries(WRAPPERS)) {
     holding.close();
     plain.close();
   });
+
+  test(`A transport that holds a part of what it will give says so over ${name}`, async () => {
+    for (const whole of [Promise.resolve(), undefined]) {
+      const transport = await wrap(() => ({ whole }));
+      assertEquals(transport.whole, whole);
+      transport.close();
+    }
+  });
 }
 
 test("Nagle's algorithm is off before the first byte of a TLS handshake, and later as the server sets it", async () => {

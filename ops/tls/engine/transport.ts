@@ -48,8 +48,8 @@ export class EngineTransport extends Forwarding {
     return output.waitingBytes + unread.length + buffer.grownBytes + super.heldBytes;
   }
 
-  override get whole(): Promise<void> | undefined {
-    return this.#session.whole;
+  override get whole(): Promise<unknown> | undefined {
+    return this.#session.whole ?? super.whole;
   }
 
   override read(into: Uint8Array): Promise<number | null> {

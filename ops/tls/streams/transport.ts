@@ -132,8 +132,8 @@ export class TlsTransport extends Forwarding {
     return output + this.#unreadBytes + grownBytes + super.heldBytes;
   }
 
-  override get whole(): Promise<void> | undefined {
-    return this.#wire.whole;
+  override get whole(): Promise<unknown> | undefined {
+    return this.#wire.whole ?? super.whole;
   }
 
   override async read(into: Uint8Array): Promise<number | null> {
