@@ -85,8 +85,8 @@ export class Finishing {
   /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
   async waiting(): Promise<void> {
     const source = this.#source;
-    // A peer that sends the first byte of the next line together with the end of the last is never at a line boundary,
-    // and could keep a draining connection open for ever.
+    // A peer that sends the first byte of the next line, or of the next TLS record, together with the end of the last is
+    // never where the input may end, and could keep a draining connection open for ever.
     const boundary = this.#atBoundary || source.lineCount > this.#lineCount && !source.input.full;
     this.#lineCount = source.lineCount;
     // A wait that follows one that was interrupted is the same.
@@ -95,24 +95,27 @@ export class Finishing {
     if (boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
-    while (this.#betweenLines && !source.over) {
+    while (this.#atBoundary && !source.over) {
       const { byteCount } = source;
-      await source.whole;
+      await this.#rest;
       await this.#socketsTurn();
       // The connection may have ended meanwhile, for another reason.
-      if (this.#atBoundary && source.byteCount === byteCount) this.#finish();
+      if (this.#atBoundary && this.#rest === undefined && source.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
   }
 
-  /** Whether the server waits for the peer while no line and no body has begun. */
-  get #betweenLines(): boolean {
+  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
+  get #atBoundary(): boolean {
     return this.#source.waiting && this.#source.begun === undefined;
   }
 
-  /** Whether it waits where the input may end: no TLS record has begun either. */
-  get #atBoundary(): boolean {
-    return this.#betweenLines && this.#source.whole === undefined;
+  /**
+   * Settles when the rest of a TLS record that has begun has come. Only a drain, which has a deadline, waits for that: no
+   * clock of a line runs meanwhile, so a peer could leave a record unfinished to outstay `maxAge`.
+   */
+  get #rest(): Promise<unknown> | undefined {
+    return this.#reason === "drained" ? this.#source.whole : undefined;
   }
 
   #finish(): void {

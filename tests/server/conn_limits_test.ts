@@ -1,5 +1,6 @@
 import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
 import { test, testOnce } from "../kit/bounded.ts";
+import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 import { countReplies, numbered } from "../kit/replies.ts";
 
@@ -126,6 +127,26 @@ testOnce("A peer that begins a line whenever it ends one cannot put off maxLines
     client.close();
     assertEquals((await t.closed()).reason, reason);
     assertLessOrEqual(lines, 30);
+  }
+});
+
+testOnce("A peer that leaves a TLS record unfinished cannot put off maxLines and maxAge", async () => {
+  for (const [limit, reason] of [[{ maxLines: 3 }, "max-lines"], [{ maxAge: 1000 }, "max-age"]] as const) {
+    const { listener, clock } = inMemory();
+    const options = {
+      listener: tapped(listener, () => ({ whole: new Promise(() => {}) })),
+      clock,
+      idleTimeout: Infinity,
+      ...limit,
+    };
+    await using t = startConversations(options, async (conn) => {
+      for await (const _ of reason === "max-age" ? conn.readable : conn.lines);
+    });
+    using client = listener.connect();
+    await client.write("1\n2\n3\n");
+    await clock.advance(1200);
+    client.close();
+    assertEquals((await t.closed()).reason, reason);
   }
 });
 

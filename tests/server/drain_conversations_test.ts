@@ -2,6 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import type { CloseReason, Conn } from "@x/shouty";
 import { turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
+import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations } from "../kit/server.ts";
 
 const text = (bytes: Uint8Array | null) => bytes && new TextDecoder().decode(bytes);
@@ -48,6 +49,24 @@ test('drain: "finish" does not end a wait for the first byte of a body: its dead
   const { closed } = await t.server.shutdown({ drain: "finish", drainTimeout: 100 });
   assertEquals([closed, seen], [{ "drain-timeout": 1 }, ["drain-timeout"]]);
 });
+
+testOnce(
+  'drain: "finish" ends a peer that sends on and always has a TLS record begun, before its deadline',
+  async () => {
+    const { listener, clock } = inMemory();
+    const begun = tapped(listener, () => ({ whole: new Promise(() => {}) }));
+    await using t = startConversations({ listener: begun, clock }, async (conn) => {
+      while (await conn.readUntil(";", { boundary: true }) !== null);
+    });
+    using client = listener.connect();
+    await client.write("a;");
+    await clock.advance(0);
+    const stopped = t.server.shutdown({ drain: "finish", drainTimeout: 60_000 });
+    for (let i = 0; i < 100; i++) await client.write("a;").catch(() => {}), await clock.advance(0);
+    client.close();
+    assertEquals((await stopped).closed, { drained: 1 });
+  },
+);
 
 /** Reads messages that begin with their length; null if there are no more. */
 const MESSAGES: Readonly<Record<string, (conn: Conn) => Promise<string | null>>> = {
