@@ -17,6 +17,9 @@ const EXACT_MS = 1024;
 /** Maximum sleepers that are checked in one turn of the event loop: to close a thousand connections takes some 6 ms. */
 const MOST_CHECKED = 1000;
 
+/** The number of sleepers of all alarms: about that of the sockets from which the event loop reads. */
+let watched = 0;
+
 /** An object with a deadline. */
 export interface Sleeper {
   /** The current deadline, as a time of the clock; `Infinity` for none. */
@@ -48,7 +51,10 @@ export class Alarms {
   /** Checks a sleeper's deadline at the time `at`, or before. */
   watch(sleeper: Sleeper, at: number): void {
     if (at >= sleeper.wakeAt) return;
-    if (sleeper.wakeAt === Infinity) sleeper.place = this.#heap.push(sleeper) - 1;
+    if (sleeper.wakeAt === Infinity) {
+      watched++;
+      sleeper.place = this.#heap.push(sleeper) - 1;
+    }
     sleeper.wakeAt = at;
     this.#rise(sleeper);
     this.#setTimer();
@@ -58,6 +64,7 @@ export class Alarms {
   drop(sleeper: Sleeper): void {
     if (sleeper.wakeAt === Infinity) return;
     sleeper.wakeAt = Infinity;
+    watched--;
     const last = this.#heap.pop()!;
     if (last !== sleeper) {
       this.#put(last, sleeper.place);
@@ -83,7 +90,7 @@ export class Alarms {
     this.#cancel?.();
     // Keeps `watch` from setting a timer meanwhile, which would expire at once.
     this.#timerAt = -Infinity;
-    this.#cancel = afterSocketsTurns(this.#heap.length, () => {
+    this.#cancel = afterSocketsTurns(watched, () => {
       this.#cancel = undefined;
       this.#wakeDue(true);
     });

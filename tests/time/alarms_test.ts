@@ -1,8 +1,8 @@
-import { assertEquals, assertLessOrEqual } from "@std/assert";
+import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
 import { setImmediate } from "node:timers";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms } from "../../internal/time/alarms.ts";
-import { registerAsker } from "../../internal/time/event_loop.ts";
+import { LOOP_WAITS, registerAsker } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
 
@@ -28,6 +28,27 @@ test("watching a deadline sets no timer while the clocks catch up after the loop
   assertEquals(timers.length, 1);
   while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
   assertEquals([woken, timers.length], [1, 2]);
+});
+
+test("alarms that catch up wait for the sockets of all connections, and not only for those of their own", async () => {
+  const others = new Alarms(new FakeClock());
+  const sleepers = Array.from({ length: 2000 }, () => ({
+    ...{ wakeAt: Infinity, place: 0 },
+    deadline: () => 1000,
+    wake() {},
+  }));
+  for (const sleeper of sleepers) others.watch(sleeper, 1000);
+  let [now, woken] = [0, 0];
+  const timers: (() => void)[] = [];
+  const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
+  alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => 10, wake: () => void woken++ }, 10);
+  const { begun } = LOOP_WAITS;
+  now = 10_000;
+  timers[0]();
+  while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  // In each of these waits, Deno reads from up to 128 sockets.
+  assertGreaterOrEqual(LOOP_WAITS.begun - begun, 2000 >> 7);
+  for (const sleeper of sleepers) others.drop(sleeper);
 });
 
 test("watching a deadline sets no timer while another engine's sockets are asked, or other callbacks come first", async () => {
