@@ -27,9 +27,9 @@ import { resolvePoolOptions } from "./internal/client/pool_options.ts";
 import { closeQuietly, type Transport } from "./internal/api/transport.ts";
 import type { ConnReports, Host } from "./internal/conn/parts.ts";
 import { Budget } from "./internal/memory/budget.ts";
-import { Alarms } from "./internal/time/alarms.ts";
+import { Alarms, countWatched } from "./internal/time/alarms.ts";
 import { SYSTEM_CLOCK } from "./internal/time/clock.ts";
-import { socketsTurn } from "./internal/time/event_loop.ts";
+import { socketsTurns } from "./internal/time/event_loop.ts";
 import { LineServer } from "./server.ts";
 
 /** The client's side of TLS, which is loaded only if it is used. */
@@ -72,7 +72,7 @@ class Caller<Data> implements Host<Data> {
   }
 
   socketsTurn(): Promise<void> {
-    return socketsTurn();
+    return socketsTurns(countWatched());
   }
 }
 

@@ -19,7 +19,7 @@ import {
   DEFAULT_KEEP_ALIVE_MS,
   DEFAULT_PORT,
 } from "./internal/api/check.ts";
-import { Alarms } from "./internal/time/alarms.ts";
+import { Alarms, countWatched } from "./internal/time/alarms.ts";
 import { RefClock, SYSTEM_CLOCK } from "./internal/time/clock.ts";
 import { harmless, showAs } from "./internal/api/errors.ts";
 import type { ConnLimits } from "./internal/api/conn_options.ts";
@@ -211,7 +211,8 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   socketsTurn(): Promise<void> {
     // All connections share one turn of the sockets, which may have begun before this call.
     const shared = () => this.#socketsTurn ??= socketsTurn().then(() => this.#socketsTurn = undefined);
-    return socketsTurns(this.active, shared);
+    // The loop reads from the sockets of others, too, in its own order.
+    return socketsTurns(Math.max(this.active, countWatched()), shared);
   }
 
   readonly #ended = (event: ClosedEvent): void => {

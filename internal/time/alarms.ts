@@ -17,8 +17,13 @@ const EXACT_MS = 1024;
 /** Maximum sleepers that are checked in one turn of the event loop: to close a thousand connections takes some 6 ms. */
 const MOST_CHECKED = 1000;
 
-/** The number of sleepers of all alarms: about that of the sockets from which the event loop reads. */
+/** The number of sleepers of all alarms. */
 let watched = 0;
+
+/** About how many sockets the event loop reads from: those whose connection has a deadline, in all of the process. */
+export function countWatched(): number {
+  return watched;
+}
 
 /** An object with a deadline. */
 export interface Sleeper {

@@ -1,10 +1,12 @@
 import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
 import { setImmediate } from "node:timers";
+import { connect } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
 import { Alarms } from "../../internal/time/alarms.ts";
 import { LOOP_WAITS, registerAsker } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
+import { startServer } from "../kit/server.ts";
 
 /** A step of the test: a sleeper gets a deadline or is dropped, or time passes. */
 const anyMove = fc.oneof(
@@ -30,14 +32,23 @@ test("watching a deadline sets no timer while the clocks catch up after the loop
   assertEquals([woken, timers.length], [1, 2]);
 });
 
-test("alarms that catch up wait for the sockets of all connections, and not only for those of their own", async () => {
-  const others = new Alarms(new FakeClock());
+/** Has alarms watch 2000 connections until it is disposed of. */
+function watchMany(): Disposable {
+  const alarms = new Alarms(new FakeClock());
   const sleepers = Array.from({ length: 2000 }, () => ({
     ...{ wakeAt: Infinity, place: 0 },
     deadline: () => 1000,
     wake() {},
   }));
-  for (const sleeper of sleepers) others.watch(sleeper, 1000);
+  for (const sleeper of sleepers) alarms.watch(sleeper, 1000);
+  return { [Symbol.dispose]: () => sleepers.forEach((sleeper) => alarms.drop(sleeper)) };
+}
+
+/** The number of waits after which Deno has read from these connections: from up to 128 in each. */
+const MANY_WAITS = 2000 >> 7;
+
+test("alarms that catch up wait for the sockets of all connections, and not only for those of their own", async () => {
+  using _others = watchMany();
   let [now, woken] = [0, 0];
   const timers: (() => void)[] = [];
   const alarms = new Alarms({ now: () => now, setTimer: (callback) => (timers.push(callback), () => {}) });
@@ -46,9 +57,30 @@ test("alarms that catch up wait for the sockets of all connections, and not only
   now = 10_000;
   timers[0]();
   while (woken === 0) await new Promise((resolve) => setTimeout(resolve, 0));
-  // In each of these waits, Deno reads from up to 128 sockets.
-  assertGreaterOrEqual(LOOP_WAITS.begun - begun, 2000 >> 7);
-  for (const sleeper of sleepers) others.drop(sleeper);
+  assertGreaterOrEqual(LOOP_WAITS.begun - begun, MANY_WAITS);
+});
+
+test("a shutdown with finish waits for the sockets of all connections, and not only for those of its server", async () => {
+  using _others = watchMany();
+  await using t = startServer({ drain: "finish" });
+  const client = await t.admitted();
+  const { begun } = LOOP_WAITS;
+  const stopped = t.server.shutdown();
+  assertEquals(await client.readAll(), "");
+  assertGreaterOrEqual(LOOP_WAITS.begun - begun, MANY_WAITS);
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
+});
+
+test("a connection of connect() waits at its end for the sockets of all connections", async () => {
+  using _others = watchMany();
+  await using t = startServer();
+  await using conn = await connect({ hostname: "127.0.0.1", port: t.port, maxLines: 1 });
+  await conn.write("hello\n");
+  assertEquals(await conn.readLine(), "HELLO");
+  const { begun } = LOOP_WAITS;
+  assertEquals([await conn.readLine(), conn.ending], [null, "max-lines"]);
+  assertGreaterOrEqual(LOOP_WAITS.begun - begun, MANY_WAITS);
 });
 
 test("watching a deadline sets no timer while another engine's sockets are asked, or other callbacks come first", async () => {
