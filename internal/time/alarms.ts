@@ -11,9 +11,6 @@ import { afterSocketsTurns, hasAskers } from "./event_loop.ts";
 /** A timer that expires later than this, in milliseconds, shows that the whole process was held up. */
 const LATE_MS = 20;
 
-/** Maximum delay in milliseconds that a timer gets exactly; for a longer one, see {@linkcode delayFor}. */
-const EXACT_MS = 1024;
-
 /** Maximum sleepers that are checked in one turn of the event loop: to close a thousand connections takes some 6 ms. */
 const MOST_CHECKED = 1000;
 
@@ -141,7 +138,8 @@ export class Alarms {
     this.#timerAt = at;
     if (at === Infinity) return;
     const now = this.clock.now();
-    const delay = delayFor(Math.max(0, at - now));
+    // Rounded up: timers count whole milliseconds, and one that expires early would be set again and again.
+    const delay = Math.min(Math.ceil(Math.max(0, at - now)), LONGEST_MS);
     this.#timerAt = Math.min(Math.max(at, now), now + delay);
     // It does not keep the process alive: the reads and writes that wait for peers do.
     this.#cancel = this.clock.setTimer(() => this.#ring(), delay, false);
@@ -175,16 +173,4 @@ export class Alarms {
     this.#put(a, b.place);
     this.#put(b, place);
   }
-}
-
-/**
- * Returns the delay of a timer that is to expire in some milliseconds. Of a long time it is the largest part that is a
- * power of two; the timer is set again for the rest. So there are few different delays: for each that a cancelled timer
- * has had, in milliseconds, Deno keeps some 180 bytes until that delay has passed. With a deadline a day away, and a read
- * that times out a hundred times a second, that would come to a gigabyte.
- */
-function delayFor(milliseconds: number): number {
-  // Rounded up: timers count whole milliseconds, and one that expires early would be set again and again.
-  if (milliseconds <= EXACT_MS) return Math.ceil(milliseconds);
-  return 2 ** Math.floor(Math.log2(Math.min(milliseconds, LONGEST_MS)));
 }

@@ -21,6 +21,19 @@ function forget(): void {
 /** Runs `forget` as a microtask; `queueMicrotask` of Deno allocates three times as much. */
 const SETTLED = Promise.resolve();
 
+/** Maximum delay in milliseconds that a timer of Deno's gets exactly; for a longer one, see {@linkcode partOf}. */
+const EXACT_MS = 1024;
+
+/**
+ * Returns the part of a time that a timer of Deno's waits: of a long time the largest part that is a power of two. So there
+ * are few different delays: for each that a cancelled timer has had, in milliseconds, Deno keeps some 180 bytes until that
+ * delay has passed. With a deadline a day away, and a read that times out a hundred times a second, that would come to a
+ * gigabyte.
+ */
+function partOf(milliseconds: number): number {
+  return milliseconds <= EXACT_MS ? milliseconds : 2 ** Math.floor(Math.log2(milliseconds));
+}
+
 /** The machine's monotonic clock. `Date` would not do: the wall clock can step, and a test can replace it. */
 export const SYSTEM_CLOCK: Clock = {
   now() {
@@ -31,8 +44,15 @@ export const SYSTEM_CLOCK: Clock = {
     return recent;
   },
   setTimer(callback, delay, keepAlive) {
-    const id = setTimeout(callback, Math.min(delay, LONGEST_MS));
-    if (!keepAlive) Deno.unrefTimer(id);
+    const most = Math.min(delay, LONGEST_MS);
+    const at = monotonicNow() + most;
+    let id: ReturnType<typeof setTimeout>;
+    const wait = (left: number) => {
+      const part = partOf(left);
+      id = setTimeout(part < left ? () => wait(Math.max(0, Math.ceil(at - monotonicNow()))) : callback, part);
+      if (!keepAlive) Deno.unrefTimer(id);
+    };
+    wait(most);
     return () => clearTimeout(id);
   },
 };

@@ -1,4 +1,4 @@
-import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
+import { assertEquals, assertGreaterOrEqual } from "@std/assert";
 import { setImmediate } from "node:timers";
 import { connect } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
@@ -158,27 +158,6 @@ test("a sleeper that is due is not woken if another engine's sockets, asked befo
   } finally {
     unregister();
   }
-});
-
-// Deno keeps some memory for each delay that a cancelled timer has had, in whole milliseconds, until it has passed.
-test("timers that are set for a deadline far away, again and again, have few different delays", () => {
-  let [now, ring] = [0, () => {}];
-  const delays = new Set<number>();
-  const setTimer = (callback: () => void, delay: number) => {
-    ring = callback;
-    delays.add(delay);
-    return () => {};
-  };
-  const alarms = new Alarms({ now: () => now, setTimer });
-  const day = 24 * 3_600_000;
-  alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => day, wake: () => {} }, day);
-  for (let i = 0; i < 10_000; i++) {
-    const at = now + 5;
-    alarms.watch({ wakeAt: Infinity, place: 0, deadline: () => at, wake: () => {} }, at);
-    now = at;
-    ring();
-  }
-  assertLessOrEqual(delays.size, 10);
 });
 
 /** Notes which timers without a delay are set, until it is disposed. */

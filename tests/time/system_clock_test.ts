@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
 import { FakeClock } from "@x/shouty/testing";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { RefClock } from "../../internal/time/clock.ts";
@@ -22,6 +22,32 @@ test("a delay above the system's maximum does not expire at once", async () => {
   const cancel = SYSTEM_CLOCK.setTimer(() => rung.push("long"), 1.1 * (2 ** 31 - 1), true);
   await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 5, true));
   cancel();
+  assertEquals(rung, []);
+});
+
+// Deno keeps some memory for each delay that a cancelled timer has had, in whole milliseconds, until it has passed.
+test("timers that are set for times far away, and cancelled, have few different delays", () => {
+  const { setTimeout } = globalThis;
+  const delays = new Set<number | undefined>();
+  globalThis.setTimeout =
+    ((callback: () => void, delay?: number) => (delays.add(delay), setTimeout(callback, delay))) as typeof setTimeout;
+  try {
+    const day = 24 * 3_600_000;
+    for (let i = 0; i < 10_000; i++) SYSTEM_CLOCK.setTimer(() => {}, day - 5000 * i, false)();
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+  assertLessOrEqual(delays.size, 20);
+});
+
+test("a long timer waits its whole time, in parts, and can be cancelled in each of them", async () => {
+  const begun = performance.now();
+  const rung: string[] = [];
+  const cancel = SYSTEM_CLOCK.setTimer(() => rung.push("cancelled"), 1100, true);
+  await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 1060, true));
+  cancel();
+  await new Promise<void>((resolve) => SYSTEM_CLOCK.setTimer(resolve, 1300, true));
+  assertGreaterOrEqual(performance.now() - begun, 2360);
   assertEquals(rung, []);
 });
 
