@@ -116,7 +116,7 @@ test("a read that is given up while it waits for its turn does not wait for the 
   let givenUp = 0;
   await play({ maxLinesPerSecond: 1 }, async (conn) => {
     await conn.readLine();
-    // So many that one of them waits for its turn.
+    // Enough reads for one of them to wait for its turn.
     for (; givenUp < 3000; givenUp++) {
       const aborter = new AbortController();
       const read = conn.readLine({ signal: aborter.signal });

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
 import { assertEquals, assertMatch } from "@std/assert";
+import { FakeClock } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { AUTHORITY, startTls } from "../kit/tls.ts";
 
@@ -55,4 +56,21 @@ test("Under TLS, a shutdown with finish waits for the rest of a record that has 
   assertEquals(await client.readAll(), "TWO\n");
   client.close();
   assertEquals((await stopped).closed, { drained: 1 });
+});
+
+test("Under TLS, a record that is left unfinished does not put off maxAge", async () => {
+  const clock = new FakeClock();
+  await using t = await startTls({}, { clock, maxAge: 1000, idleTimeout: Infinity });
+  using cable = await t.cable();
+  const client = await cable.connectTls();
+  await client.write("one\n");
+  assertEquals(await client.readLine(), "ONE");
+  const { passed } = cable.hold(10);
+  await client.write("two\n");
+  await passed;
+  await clock.advance(1200);
+  assertEquals(await client.readAll(), "");
+  client.close();
+  await clock.advance(2000);
+  assertEquals((await t.closed()).reason, "max-age");
 });
