@@ -78,6 +78,7 @@ export type {
   Delimiter,
   LineHandler,
   ReadBytesOptions,
+  ReadLineOptions,
   ReadOptions,
   ReadUntilOptions,
   Reply,

@@ -255,6 +255,14 @@ export function checkReadOptions(options: { timeout?: number | undefined; signal
   checkSignal(options.signal);
 }
 
+/** Checks the options of a read of a line; returns whether the input may end before it. */
+export function checkLineOptions(options: { boundary?: boolean | undefined }): boolean {
+  checkOptions("readLine options", options);
+  const { boundary = true } = options;
+  checkBoolean("boundary", boundary);
+  return boundary;
+}
+
 /** The default of `maxBytes` of a read, in bytes. */
 const MAX_BYTES = 1024 * 1024;
 

@@ -96,8 +96,9 @@ export interface ConnOptions {
    * Maximum age of a connection, in milliseconds; each connection's limit differs from it by up to 10 % at random. The
    * clock starts when the connection is accepted, and nothing restarts it. When the time is up, the server answers what
    * the peer has sent, and closes the connection, with reason `max-age`. From a peer that goes on sending, it answers
-   * at most another MiB, or eight more reads. It waits for a conversation handler until that asks for its next line,
-   * and aborts the connection if the handler still works, or still reads bytes, 10 s later. `Infinity` switches it off.
+   * at most another MiB, or eight more reads. It waits for a conversation handler until that asks for its next line or
+   * message, and aborts the connection if the handler still works, or still reads a message, 10 s later. `Infinity`
+   * switches it off.
    *
    * @default {Infinity}
    */
@@ -106,7 +107,7 @@ export interface ConnOptions {
    * Maximum number of lines from one connection; each connection's limit differs from it by up to 10 % at random,
    * rounded to a whole number. When it is reached, the server answers what the peer has sent, and closes the
    * connection, with reason `max-lines`. From a peer that goes on sending, it answers at most another MiB, or eight
-   * more reads. `Infinity` switches it off.
+   * more reads; a message that has begun is read to its end. `Infinity` switches it off.
    *
    * @default {Infinity}
    */

@@ -25,6 +25,18 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Options of a read of a line. */
+export interface ReadLineOptions extends ReadOptions {
+  /**
+   * Whether a message of the protocol begins with this line. At a shutdown with `drain: "finish"`, at `maxAge` and at
+   * `maxLines`, the input may end before it, and the read gives `null`. With `false` the server takes the line for a part
+   * of a message that has begun, or for an answer that the peer owes, and waits for it until the deadline.
+   *
+   * @default {true}
+   */
+  boundary?: boolean | undefined;
+}
+
 /** Options of a read of bytes, which are in memory until all of them have come. */
 export interface ReadBytesOptions extends ReadOptions {
   /**
@@ -78,7 +90,7 @@ export type ConnPhase = "open" | "ending" | "leaving" | "lingering" | "closed";
  * - `first-byte`: the first byte from its peer
  * - `peer`: more input; nothing has begun
  * - `line`: the rest of a line
- * - `body`: the rest of what a read such as `readExactly` asks for
+ * - `body`: the rest of what a read such as `readExactly` asks for, or the next line of a message
  * - `write`: the peer, to take what was written
  * - `handler`: the handler
  * - `close`: the end
@@ -139,8 +151,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * Aborts when a shutdown with `drain: "finish"`, `maxAge` or `maxLines` asks the connection to finish; its `reason`
    * says which. A handler that reads lines need not know: its input ends while it waits for a line of
-   * which no byte has come, and one that reads messages of bytes tells where they begin by the option `boundary` of
-   * `readExactly` and `readUntil`. A handler that only writes should return when it aborts.
+   * which no byte has come, and one that reads messages of bytes, or of several lines, tells where they begin by the
+   * option `boundary` of its reads. A handler that only writes should return when it aborts.
    */
   readonly finishing: AbortSignal;
   /**
@@ -163,15 +175,15 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   readonly batches: AsyncIterableIterator<string[], undefined>;
   /**
    * Reads the next line. While no byte of it has come, the input may end: at a shutdown with `drain: "finish"`, at
-   * `maxAge` and at `maxLines`.
+   * `maxAge` and at `maxLines`, but with `boundary: false`.
    *
-   * @param options A time limit or a signal of this read's own.
+   * @param options A time limit or a signal of this read's own, and whether a message begins with the line.
    * @returns The line, without its end; `null` when there are no more, for whatever reason: {@linkcode Conn.ending} has
    * it.
    * @throws {Deno.errors.TimedOut} If `timeout` has passed. (All errors are rejections.)
    * @throws {TypeError} If another read has not settled, or an option is wrong.
    */
-  readLine(options?: ReadOptions): Promise<string | null>;
+  readLine(options?: ReadLineOptions): Promise<string | null>;
   /**
    * Reads a given number of bytes.
    *

@@ -15,7 +15,7 @@ import type {
   ConnStats,
   Delimiter,
   ReadBytesOptions,
-  ReadOptions,
+  ReadLineOptions,
   ReadUntilOptions,
 } from "../api/handlers.ts";
 import type { CloseReason } from "../api/reasons.ts";
@@ -149,7 +149,7 @@ export class Handle<Data> implements Conn<Data> {
     throw notInLineHandler(name);
   }
 
-  readLine(options?: ReadOptions): Promise<string | null> {
+  readLine(options?: ReadLineOptions): Promise<string | null> {
     return this.#input?.readLine(options) ?? this.#refuse("readLine");
   }
 

@@ -5,14 +5,14 @@
  */
 
 import { delimitersOf } from "../api/framing.ts";
-import { checkBytesOptions, checkCount, checkReadOptions } from "../api/check.ts";
+import { checkBytesOptions, checkCount, checkLineOptions, checkReadOptions } from "../api/check.ts";
 import { harmless, LimitError } from "../api/errors.ts";
-import type { Delimiter, ReadBytesOptions, ReadOptions, ReadUntilOptions } from "../api/handlers.ts";
+import type { Delimiter, ReadBytesOptions, ReadLineOptions, ReadOptions, ReadUntilOptions } from "../api/handlers.ts";
 import { firstToEnd } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Begun, Expiry } from "../time/expiry.ts";
-import { type Body, LINE, NEXT_BATCH, NEXT_LINE, type Wanted } from "./wanted.ts";
+import { type Body, LINE, LINE_OF_MESSAGE, NEXT_BATCH, NEXT_LINE, type Wanted } from "./wanted.ts";
 import type { Breach } from "../api/reasons.ts";
 import type { Reader } from "../io/reader.ts";
 
@@ -80,9 +80,14 @@ export class Input {
   }
 
   /** Reads the next line; null if there are no more. */
-  readLine(options?: ReadOptions): Promise<string | null> {
-    const line = options === undefined ? this.lineAtHand() : undefined;
-    return line === undefined ? this.read(LINE, options) : Promise.resolve(line);
+  readLine(options?: ReadLineOptions): Promise<string | null> {
+    try {
+      const wanted = options === undefined || checkLineOptions(options) ? LINE : LINE_OF_MESSAGE;
+      const line = hasOwnEnd(options) ? undefined : this.lineAtHand();
+      return line === undefined ? this.read(wanted, options) : Promise.resolve(line);
+    } catch (error) {
+      return this.reader.refuse(error);
+    }
   }
 
   /** Reads the next line, for an iterator. */
@@ -183,7 +188,7 @@ export class Input {
 
   /** Takes what has come, if there is enough of it, and nothing else is to be done first. */
   #takeAtOnce(options: ReadBytesOptions, take: () => Bytes | undefined): Bytes | undefined {
-    if (options.timeout !== undefined || options.signal !== undefined || this.#atOnce <= 0) return undefined;
+    if (hasOwnEnd(options) || this.#atOnce <= 0) return undefined;
     // Counts also if it throws: a handler could go on reading for ever.
     this.reader.handled();
     try {
@@ -491,6 +496,11 @@ export class Input {
     sources.set(error, this);
     return error;
   }
+}
+
+/** Whether a read may end before what it waits for has come. */
+function hasOwnEnd(options: ReadOptions | undefined): boolean {
+  return options?.timeout !== undefined || options?.signal !== undefined;
 }
 
 /** The errors of reads whose input has ended early, or that were too long, each with its input. */

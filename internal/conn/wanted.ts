@@ -32,7 +32,13 @@ export const LINE: Wanted<string | null> = {
   ended: () => null,
 };
 
-/** The same, as an iterator gives it. */
+/** The same within a message, which the end of input may not cut off. */
+export const LINE_OF_MESSAGE: Wanted<string | null> = {
+  ...LINE,
+  begun: ({ cutter }) => cutter.begun ? "line-of-message" : 0,
+};
+
+/** The next line, as an iterator gives it. */
 export const NEXT_LINE: Wanted<IteratorResult<string, undefined>> = {
   ...LINE,
   take: (input) => {

@@ -5,7 +5,7 @@
  */
 
 import type { Breach } from "../api/reasons.ts";
-import type { Begun } from "../time/expiry.ts";
+import { type Begun, inMessage } from "../time/expiry.ts";
 
 /** Why the input is ended at a line boundary. */
 export type FinishReason = "drained" | "max-age" | "max-lines";
@@ -17,7 +17,7 @@ export type EndReason = "end" | Breach | FinishReason;
 interface Source {
   /** Whether the server waits for the peer. */
   readonly waiting: boolean;
-  /** What has begun; a number is a body, which the end of input may not cut off. */
+  /** What has begun and is waited for; undefined if nothing has begun. */
   readonly begun: Begun | undefined;
   /** Settles when the transport has the rest of what it can only give whole; undefined if no part of it has come. */
   readonly whole: Promise<unknown> | undefined;
@@ -79,15 +79,16 @@ export class Finishing {
 
   /** The reader calls this when bytes have come. */
   received(): void {
-    if (this.#source.byteCount > this.#maxBytes && typeof this.#source.begun !== "number") this.#finish();
+    if (this.#source.byteCount > this.#maxBytes && !inMessage(this.#source.begun)) this.#finish();
   }
 
   /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
   async waiting(): Promise<void> {
     const source = this.#source;
     // A peer that sends the first byte of the next line, or of the next TLS record, together with the end of the last is
-    // never where the input may end, and could keep a draining connection open for ever.
-    const boundary = this.#atBoundary || source.lineCount > this.#lineCount && !source.input.full;
+    // never where the input may end, and could keep a draining connection open for ever. A message is read to its end.
+    const between = source.lineCount > this.#lineCount && !source.input.full && !inMessage(source.begun);
+    const boundary = this.#atBoundary || between;
     this.#lineCount = source.lineCount;
     // A wait that follows one that was interrupted is the same.
     const isNew = source.byteCount > this.#byteCount;

@@ -6,7 +6,7 @@
 
 import type { WaitsFor } from "../api/handlers.ts";
 import type { Alarms, Sleeper } from "./alarms.ts";
-import type { Begun, Expiry, Timeouts } from "./expiry.ts";
+import { type Begun, type Expiry, inMessage, isLine, type Timeouts } from "./expiry.ts";
 
 /**
  * Maximum part by which a limit on a connection's whole life is changed at random, so that clients that connected
@@ -90,7 +90,7 @@ export class ConnectionClocks implements Sleeper {
     if (this.#leaving) return "close";
     if (this.#writing) return "write";
     if (!this.#waiting) return this.#working ? "handler" : "turn";
-    if (this.#begun !== undefined) return this.#begun === "line" ? "line" : "body";
+    if (this.#begun !== undefined) return isLine(this.#begun) ? "line" : "body";
     return this.#silent ? "first-byte" : "peer";
   }
 
@@ -107,7 +107,7 @@ export class ConnectionClocks implements Sleeper {
     const changed = (name: keyof Timeouts) => before[name] !== timeouts[name];
     this.#timeouts = timeouts;
     if (changed("maxAge") && !this.#aged && !this.#leaving) this.#startAge();
-    if (changed(this.#begun === "line" ? "lineTimeout" : "minBytesPerSecond")) {
+    if (changed(isLine(this.#begun) ? "lineTimeout" : "minBytesPerSecond")) {
       this.#waited = 0;
       if (this.#waiting) this.#startBegun(this.#now());
     }
@@ -156,7 +156,7 @@ export class ConnectionClocks implements Sleeper {
   /** How long the server waits in all for the rest of what has begun, in milliseconds. */
   #allowed(): number {
     const begun = this.#begun;
-    if (begun === "line") return this.#timeouts.lineTimeout;
+    if (isLine(begun)) return this.#timeouts.lineTimeout;
     const { minBytesPerSecond } = this.#timeouts;
     if (begun === undefined || begun === 0 || minBytesPerSecond === 0) return Infinity;
     return Math.max(RATE_GRACE_MS, begun / minBytesPerSecond * 1000);
@@ -277,11 +277,11 @@ export class ConnectionClocks implements Sleeper {
   }
 
   /**
-   * Whether the handler works, or reads a body, so that it comes to no line boundary. Once it knows of the end of input,
+   * Whether the handler works, or reads within a message, so that it comes to no line boundary. Once it knows of the end of input,
    * it works also while another read waits for its turn.
    */
   get #atWork(): boolean {
-    return this.#working || this.#knowsEnd || this.#waiting && typeof this.#begun === "number";
+    return this.#working || this.#knowsEnd || this.#waiting && inMessage(this.#begun);
   }
 
   #startHandler(): void {
@@ -415,7 +415,7 @@ export class ConnectionClocks implements Sleeper {
 
   #expired(now: number): Expiry {
     if (this.#writeAt <= now) return "write-timeout";
-    if (this.#begunAt <= now) return this.#begun === "line" ? "line-timeout" : "read-rate";
+    if (this.#begunAt <= now) return isLine(this.#begun) ? "line-timeout" : "read-rate";
     if (this.#writeAt === Infinity && this.#idleAt <= now) return "idle";
     if (!this.#writing && this.#handlerAt <= now) return "handler-timeout";
     if (isDue(this.#firstAt, now)) return "first-line-timeout";

@@ -37,5 +37,18 @@ export type Expiry =
   | "read-timeout"
   | "closing";
 
-/** What has begun: a line, or a body of which the given number of bytes has come, which may be 0. */
-export type Begun = "line" | number;
+/**
+ * What has begun: a line; a line of a message that has more of them; or a message, and of what is read of it the given
+ * number of bytes has come, which may be 0.
+ */
+export type Begun = "line" | "line-of-message" | number;
+
+/** Whether a line has begun. */
+export function isLine(begun: Begun | undefined): begun is "line" | "line-of-message" {
+  return typeof begun === "string";
+}
+
+/** Whether a message has begun, which the end of input may not cut off. */
+export function inMessage(begun: Begun | undefined): boolean {
+  return begun !== undefined && begun !== "line";
+}

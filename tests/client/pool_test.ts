@@ -520,3 +520,21 @@ testOnce(
     assertEquals([(await stopped).closed, got], [{ drained: 1 }, ["one", "two", "three"]]);
   },
 );
+
+testOnce("maxAge of a pool loses no answer that is waited for as a part of a message", async () => {
+  const [listener, clock] = [new MemoryListener(), new FakeClock()];
+  const answers: (string | null)[] = [];
+  const pool = connectPool({ dial: () => listener.dial(), clock, maxAge: 5000 }, async (conn) => {
+    await conn.write("question\n");
+    answers.push(await conn.readLine({ boundary: false }));
+    assertEquals(conn.finishing.reason, "max-age");
+  });
+  const peer = new TestClient(await listener.accept());
+  assertEquals(await peer.readLine(), "question");
+  await clock.advance(6000);
+  await peer.write("answer\n");
+  assertEquals(await peer.readAll(), "");
+  peer.close();
+  await pool.shutdown();
+  assertEquals(answers, ["answer"]);
+});

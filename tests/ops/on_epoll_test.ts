@@ -15,6 +15,7 @@ import "../server/left_early_test.ts";
 import "../server/listeners_test.ts";
 import "../server/many_sockets_test.ts";
 import "./proxy_protocol_test.ts";
+import "../server/messages_of_lines_test.ts";
 import "../server/no_delay_test.ts";
 import "../server/other_protocols_test.ts";
 import "../admission/rate_limits_test.ts";

@@ -272,6 +272,7 @@ const TYPES = [
   "PoolStats",
   "ProxyInfo",
   "ReadBytesOptions",
+  "ReadLineOptions",
   "ReadOptions",
   "ReadUntilOptions",
   "RejectReason",
