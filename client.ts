@@ -103,7 +103,7 @@ let opened = 0;
  * import { assertEquals } from "@std/assert";
  *
  * await using server = serve({ hostname: "127.0.0.1", port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  *
  * await using conn = await connect({ port, idleTimeout: 5000 });
  * await conn.write("hello\n");
@@ -227,7 +227,7 @@ showAs<Pool<unknown>>(Pool, "ConnPool", ["state", "active", "paused"]);
  * import { assertEquals } from "@std/assert";
  *
  * await using upstream = serve({ hostname: "127.0.0.1", port: 0 });
- * const { port } = upstream.addr as Deno.NetAddr;
+ * const { port } = upstream.addr;
  *
  * const jobs = ["one", "two", "three"];
  * const results: (string | null)[] = [];

@@ -32,7 +32,7 @@
  * const where = { hostname: "127.0.0.1", port: 0 };
  * await using server = serve(where, (line) => line.toLowerCase());
  *
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * using conn = await Deno.connect({ port });
  * await conn.write(new TextEncoder().encode("HELLO\n"));
  * await conn.closeWrite();
@@ -54,7 +54,7 @@
  *   }
  * });
  *
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * await using conn = await connect({ port });
  * assertEquals(await conn.readLine(), "ready");
  * await conn.write("3\na\nb");

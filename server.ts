@@ -308,7 +308,7 @@ showAs<LineServer<unknown>>(LineServer, "Server", ["state", "addrs", "active", "
  *
  * await using server = serve({ hostname: "127.0.0.1", port: 0 }, (name) => `Hello, ${name}!`);
  *
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * using conn = await Deno.connect({ port });
  * await conn.write(new TextEncoder().encode("Ada\n"));
  * await conn.closeWrite();
@@ -316,9 +316,22 @@ showAs<LineServer<unknown>>(LineServer, "Server", ["state", "addrs", "active", "
  * ```
  */
 export function serve<Data = undefined>(
-  options: ServeOptions<Data> = {},
-  handler: LineHandler<NoInfer<Data>> = shout,
-): Server<NoInfer<Data>> {
+  options?: ServeOptions<Data> & { listener?: undefined },
+  handler?: LineHandler<NoInfer<Data>>,
+): Server<NoInfer<Data>, Deno.NetAddr>;
+/**
+ * Serves lines on listeners of your own, whose addresses may be of any kind.
+ *
+ * @param options The listeners, the limits, and the hooks.
+ * @param handler Answers a line; without one, the server shouts.
+ * @returns The running server.
+ * @throws {RangeError | TypeError} If an option is wrong.
+ */
+export function serve<Data = undefined>(
+  options: ServeOptions<Data>,
+  handler?: LineHandler<NoInfer<Data>>,
+): Server<NoInfer<Data>>;
+export function serve<Data>(options: ServeOptions<Data> = {}, handler: LineHandler<Data> = shout): Server<Data> {
   checkFunction("handler", handler);
   checkFunction("handler.block", handler.block, true);
   checkServeOptions(options);
@@ -345,7 +358,7 @@ export function serve<Data = undefined>(
  *   for await (const line of conn.lines) await conn.write(`${++count}: ${line}\n`);
  * });
  *
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * using conn = await Deno.connect({ port });
  * await conn.write(new TextEncoder().encode("one\ntwo\n"));
  * await conn.closeWrite();
@@ -353,9 +366,22 @@ export function serve<Data = undefined>(
  * ```
  */
 export function serveConnections<Data = undefined>(
+  options: ServeOptions<Data> & { listener?: undefined },
+  handler: ConnHandler<NoInfer<Data>>,
+): Server<NoInfer<Data>, Deno.NetAddr>;
+/**
+ * Serves conversations on listeners of your own, whose addresses may be of any kind.
+ *
+ * @param options The listeners, the limits, and the hooks.
+ * @param handler Talks with one client; when it returns, the connection closes gracefully.
+ * @returns The running server.
+ * @throws {RangeError | TypeError} If an option is wrong.
+ */
+export function serveConnections<Data = undefined>(
   options: ServeOptions<Data>,
   handler: ConnHandler<NoInfer<Data>>,
-): Server<NoInfer<Data>> {
+): Server<NoInfer<Data>>;
+export function serveConnections<Data>(options: ServeOptions<Data>, handler: ConnHandler<Data>): Server<Data> {
   checkServeOptions(options);
   checkFunction("handler", handler);
   return new LineServer(options, { conversation: handler });

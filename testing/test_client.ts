@@ -45,7 +45,7 @@ export interface StartTlsOptions extends ConnectTlsOptions {
  *
  * await using server = serve({ hostname: "127.0.0.1", port: 0 });
  *
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * using client = new TestClient(await Deno.connect({ port }));
  * await client.write("hello\n");
  * assertEquals(await client.readLine(), "HELLO");

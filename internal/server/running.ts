@@ -15,10 +15,10 @@ import type { ServerStats } from "./counters.ts";
  */
 export type ServerState = "listening" | "lame-duck" | "draining" | "closed";
 
-/** A running server. */
-export interface Server<Data = undefined> extends AsyncDisposable {
+/** A running server; the type of its address is known unless it has listeners of its own. */
+export interface Server<Data = undefined, Addr extends Deno.Addr = Deno.Addr> extends AsyncDisposable {
   /** The address on which it listens, with the port that was bound; with several listeners, that of the first. */
-  readonly addr: Deno.Addr;
+  readonly addr: Addr;
   /** The addresses on which it listens, in the order of its listeners. */
   readonly addrs: readonly Deno.Addr[];
   /** The current state. */

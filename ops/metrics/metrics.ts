@@ -79,7 +79,7 @@ export function errorTypeOf({ reason }: Pick<ClosedEvent, "reason">): string | u
  * await using server = serve({ hostname: "127.0.0.1", port: 0, onEvent: metrics.onEvent }, handler);
  * metrics.watch(server);
  *
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * using conn = await Deno.connect({ port });
  * await conn.write(new TextEncoder().encode("Ada\n"));
  * await conn.closeWrite();

@@ -69,8 +69,8 @@ for (const [name, values, allowed] of WRONG) {
     try {
       for (const value of values) {
         const options = { hostname: "127.0.0.1", port: 0, [name]: value } as ServeOptions;
-        for (const start of [serve, serveConnections]) {
-          const { message } = assertThrows(() => start(options, () => {}), Error);
+        for (const start of [() => serve(options), () => serveConnections(options, () => {})]) {
+          const { message } = assertThrows(start, Error);
           assertMatch(message, new RegExp(`^Cannot use ${name}\\b.*: expected`));
           assertMatch(message, allowed);
           assertEquals(message.includes(shown(value)), true, message);
