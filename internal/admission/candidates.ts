@@ -6,6 +6,7 @@
 
 import { type ConnLimits, mergeLimits } from "../api/conn_options.ts";
 import type { AdmitResult, Clock } from "../api/serve_options.ts";
+import { setDeadline } from "../time/alarms.ts";
 
 /** What the hook `admit` has decided: limits if the connection is admitted; an error if the hook failed. */
 export interface Verdict {
@@ -57,7 +58,7 @@ export class Candidates {
     const { promise, resolve } = Promise.withResolvers<Verdict>();
     const timeout = this.#timeout;
     const late = () => resolve({ error: new Deno.errors.TimedOut(`No decision of admit within ${timeout} ms`) });
-    const cancel = timeout === Infinity ? () => {} : this.#clock.setTimer(late, timeout, true);
+    const cancel = setDeadline(this.#clock, late, timeout);
     const drop = () => resolve({});
     this.#drops.set(drop, addr);
     this.#verdictOf(limits, ask).then(resolve);

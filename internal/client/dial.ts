@@ -7,6 +7,7 @@
 import { checkTransport } from "../api/check.ts";
 import { prefixed } from "../api/errors.ts";
 import { closeQuietly, formatAddr, keepAlive, type Transport } from "../api/transport.ts";
+import { setDeadline } from "../time/alarms.ts";
 import { SYSTEM_CLOCK } from "../time/clock.ts";
 import { type ConnectTlsOptions, DEFAULT_TARGET, type DialOptions, targetOf, tlsOptionsOf } from "./connect_options.ts";
 import { SecuredTransport, ServerTransport } from "./server_transport.ts";
@@ -34,7 +35,7 @@ export async function dial(
   const abort = () => attempt.giveUp(signal!.reason);
   const late = () => attempt.giveUp(failed(options, new Deno.errors.TimedOut(`no answer within ${connectTimeout} ms`)));
   // First, as it can throw: nothing waits for the attempt then, which a signal must not give up.
-  const cancel = connectTimeout === Infinity ? () => {} : clock.setTimer(late, connectTimeout, true);
+  const cancel = setDeadline(clock, late, connectTimeout);
   signal?.addEventListener("abort", abort);
   try {
     const transport = await attempt.run();

@@ -5,6 +5,7 @@
  */
 
 import type { Clock, DrainMode, ResolvedShutdown } from "../api/serve_options.ts";
+import { setDeadline } from "../time/alarms.ts";
 
 /** A connection that the shutdown ends. */
 interface Draining {
@@ -149,8 +150,7 @@ export class Drain {
   /** Aborts the connections that are open after a time, in milliseconds, one after another over `spread`. */
   #abortAfter(delay: number, spread: number): void {
     this.#cancelDeadline();
-    if (delay === Infinity) return;
-    this.#cancelDeadline = this.#clock.setTimer(() => this.#aborting.start(this.#conns, spread), delay, true);
+    this.#cancelDeadline = setDeadline(this.#clock, () => this.#aborting.start(this.#conns, spread), delay);
   }
 
   /** The connections that were left have been aborted. */

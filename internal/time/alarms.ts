@@ -22,6 +22,26 @@ export function countWatched(): number {
   return watched;
 }
 
+/**
+ * Sets a timer that keeps the process alive, for a deadline that is no connection's. If the process was held up past it,
+ * every socket is read from first: what is waited for may have come meanwhile.
+ *
+ * @param clock The source of time.
+ * @param expire Called when the deadline has passed.
+ * @param delay The time until then, in milliseconds.
+ * @returns A function that takes the deadline back.
+ */
+export function setDeadline(clock: Clock, expire: () => void, delay: number): () => void {
+  if (delay === Infinity) return () => {};
+  const at = clock.now() + delay;
+  const ring = () => {
+    if (clock.now() - at > LATE_MS) cancel = afterSocketsTurns(watched, expire);
+    else expire();
+  };
+  let cancel = clock.setTimer(ring, delay, true);
+  return () => cancel();
+}
+
 /** An object with a deadline. */
 export interface Sleeper {
   /** The current deadline, as a time of the clock; `Infinity` for none. */

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import type { Clock } from "@x/shouty";
+import { type Clock, connect } from "@x/shouty";
 import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { proxyProtocol } from "@x/shouty/ops";
@@ -50,3 +50,63 @@ for (const [what, limits] of Object.entries(LIMITS)) {
     assertEquals(await Promise.all(clients.map((client) => client.readLine())), clients.map(() => "HELLO"));
   });
 }
+
+/** A clock whose timers all expire when the process goes on after a time in which it did not run. */
+function heldUpClock(): Clock & { readonly timers: number; goOn(): void } {
+  let now = 0;
+  const rings = new Set<() => void>();
+  return {
+    now: () => now,
+    setTimer: (callback) => (rings.add(callback), () => void rings.delete(callback)),
+    get timers() {
+      return rings.size;
+    },
+    goOn() {
+      now = 10_000;
+      for (const ring of Array.from(rings)) rings.delete(ring), ring();
+    },
+  };
+}
+
+test("a process that was held up sees that its connect was answered before it gives it up", async () => {
+  await using t = startServer();
+  const clock = heldUpClock();
+  const connecting = connect({ port: t.port, connectTimeout: 200, clock });
+  // Its timer is set before the event loop goes round.
+  while (clock.timers === 0) await Promise.resolve();
+  clock.goOn();
+  await using conn = await connecting;
+  await conn.write("hello\n");
+  assertEquals(await conn.readLine(), "HELLO");
+});
+
+test("a process that was held up reads what admit waits for before it takes the decision for late", async () => {
+  await using list = startServer();
+  const clock = heldUpClock();
+  const asked = Promise.withResolvers<void>();
+  const admit = async () => {
+    await using conn = await connect({ port: list.port });
+    const answer = conn.readLine();
+    await conn.write("yes\n");
+    await conn.flushed();
+    asked.resolve();
+    return await answer === "YES";
+  };
+  await using t = startServer({ clock, admit, admitTimeout: 200 });
+  const client = await t.connect();
+  await client.write("hello\n");
+  await asked.promise;
+  clock.goOn();
+  assertEquals(await client.readLine(), "HELLO");
+});
+
+test("a process that was held up reads from its clients before the deadline of a drain ends them", async () => {
+  const clock = heldUpClock();
+  await using t = startServer({ clock, idleTimeout: 5000 });
+  const clients = await Promise.all(Array.from({ length: 20 }, () => t.admitted()));
+  const stopped = t.server.shutdown({ drain: "linger", drainTimeout: 200 });
+  await Promise.all(clients.map((client) => client.write("meanwhile\n")));
+  clock.goOn();
+  assertEquals(await Promise.all(clients.map((client) => client.readLine())), clients.map(() => "MEANWHILE"));
+  assertEquals((await stopped).closed, { "drain-timeout": 20 });
+});
