@@ -7,7 +7,8 @@
 import type { ClosedEvent } from "../api/events.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { isReset } from "../api/transport.ts";
-import type { Outbox, OutboxOwner } from "../io/outbox.ts";
+import type { OutboxOwner } from "../io/block_writer.ts";
+import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 

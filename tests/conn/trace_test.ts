@@ -8,6 +8,7 @@ import { Answers } from "../../internal/conn/answers.ts";
 import { Blocks } from "../../internal/memory/blocks.ts";
 import { Finishing } from "../../internal/io/finishing.ts";
 import { Handle } from "../../internal/conn/handle.ts";
+import { BlockWriter } from "../../internal/io/block_writer.ts";
 import { Outbox } from "../../internal/io/outbox.ts";
 import { Reader } from "../../internal/io/reader.ts";
 import { InputBuffer } from "../../internal/lines/input_buffer.ts";
@@ -35,6 +36,7 @@ class Trace implements Disposable {
 
   constructor() {
     for (const [name, { prototype }] of Object.entries({ ...CLASSES, ...OTHERS })) this.#patch(name, prototype);
+    this.#patch("Outbox", BlockWriter.prototype);
     this.#patch("transport", End.prototype, ["read", "write"]);
     this.#patch("clock", FakeClock.prototype, ["now"]);
   }
