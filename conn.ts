@@ -343,7 +343,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** A clock has expired. */
   expire(expiry: Expiry): void {
-    if (expiry === "read-ahead") this.#parts.readAhead();
+    if (expiry === "read-ahead") this.#parts.watchPeer();
     else if (expiry === "stuck") this.#parts.outbox.stuck();
     else if (expiry === "max-age") this.finish(expiry);
     else if (expiry === "overdue") this.abort("max-age");

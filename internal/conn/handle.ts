@@ -225,7 +225,7 @@ export class Handle<Data> implements Conn<Data> {
 
   setFraming(framing: Partial<Framing>): void {
     this.#cutter.framing = resolveFraming(framing, this.#cutter.framing);
-    this.#input?.reader.lookAgain();
+    this.#input?.reader.handlerWait.lookAgain();
   }
 
   setDeadline(milliseconds: number, detail?: string): void {

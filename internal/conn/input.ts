@@ -276,7 +276,7 @@ export class Input {
   #interrupt(error: unknown): void {
     if (this.#wanted === undefined) return;
     this.#interruption = { error };
-    this.reader.interrupt(error);
+    this.reader.handlerWait.interrupt(error);
   }
 
   /** Tells a write, once for each wait, whether it answers something that was waited for, and nothing more has come. */
@@ -387,7 +387,10 @@ export class Input {
           await this.#waitUntilTold(this.#toldOf);
           continue;
         }
-        await reader.more(this.#toSkip > 0 ? this.#skippedBytes : wanted.begun(this), wanted.mostBytes(this));
+        await reader.handlerWait.more(
+          this.#toSkip > 0 ? this.#skippedBytes : wanted.begun(this),
+          wanted.mostBytes(this),
+        );
         this.#waited = true;
       }
     } catch (error) {
@@ -403,7 +406,7 @@ export class Input {
   async #waitUntilTold(told: Promise<void>): Promise<void> {
     this.#clocks.wait(undefined);
     try {
-      await this.reader.interruptible(told);
+      await this.reader.handlerWait.interruptible(told);
     } finally {
       this.#clocks.rest(false);
     }
@@ -446,7 +449,7 @@ export class Input {
     });
     const wait = this.#passing;
     if (wait === undefined) this.#mayPass = true;
-    else await this.reader.interruptible(wait);
+    else await this.reader.handlerWait.interruptible(wait);
   }
 
   /** Skips what is left of cancelled bodies; returns whether it has all come. */

@@ -24,6 +24,7 @@ import { Input } from "./input.ts";
 import type { FinishReason } from "../io/finishing.ts";
 import { linger, LINGER_MS } from "../io/linger.ts";
 import { Outbox } from "../io/outbox.ts";
+import { readAhead } from "../io/read_ahead.ts";
 import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
 
@@ -275,9 +276,14 @@ export class Parts<Data> {
   }
 
   /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
-  readAhead(): void {
+  watchPeer(): void {
     if (this.#host.keepAliveMs !== Infinity) keepAlive(this.transport);
-    this.reader.readAhead().then(() => this.sideEnded());
+    this.readAhead().then(() => this.sideEnded());
+  }
+
+  /** Reads what has come and was not asked for. */
+  readAhead(): Promise<void> {
+    return readAhead(this.reader, this.clocks, this.#host.budget, (error) => this.#owner.failed(error));
   }
 
   /**
@@ -309,6 +315,6 @@ export class Parts<Data> {
     if (limits.idleTimeout !== before.idleTimeout) this.#keepAlive();
     this.reader.setLimits(before, limits, this.#host.clock);
     this.#answers?.limitsChanged();
-    this.reader.lookAgain();
+    this.#input?.reader.handlerWait.lookAgain();
   }
 }

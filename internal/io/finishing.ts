@@ -5,6 +5,7 @@
  */
 
 import type { Breach } from "../api/reasons.ts";
+import { type Transport, wholeOf } from "../api/transport.ts";
 import { type Begun, inMessage } from "../time/expiry.ts";
 
 /** Why the input is ended at a line boundary. */
@@ -19,8 +20,7 @@ interface Source {
   readonly waiting: boolean;
   /** What has begun and is waited for; undefined if nothing has begun. */
   readonly begun: Begun | undefined;
-  /** Settles when the transport has the rest of what it can only give whole; undefined if no part of it has come. */
-  readonly whole: Promise<unknown> | undefined;
+  readonly transport: Transport;
   /** Tells whether the kernel probably has more. */
   readonly input: { readonly full: boolean };
   /** Whether reading is over. */
@@ -116,7 +116,7 @@ export class Finishing {
    * clock of a line runs meanwhile, so a peer could leave a record unfinished to outstay `maxAge`.
    */
   get #rest(): Promise<unknown> | undefined {
-    return this.#reason === "drained" ? this.#source.whole : undefined;
+    return this.#reason === "drained" ? wholeOf(this.#source.transport) : undefined;
   }
 
   #finish(): void {

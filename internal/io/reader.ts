@@ -10,12 +10,13 @@ import { type ConnectionClocks, jitter } from "../time/conn_clocks.ts";
 import type { Begun } from "../time/expiry.ts";
 import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
-import { harmless, ignoreErrors, rejection } from "../api/errors.ts";
+import { harmless, rejection } from "../api/errors.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
 import type { Breach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
 import { Pace } from "../time/pace.ts";
-import { type Transport, wholeOf } from "../api/transport.ts";
+import { HandlerWait } from "./handler_wait.ts";
+import type { Transport } from "../api/transport.ts";
 import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURN_BYTES, TURNS } from "../time/turns.ts";
 
 /** The connection, which the reader notifies. */
@@ -40,14 +41,6 @@ export interface Answerer {
   answer(): Promise<void> | undefined;
 }
 
-/** A call of a conversation handler that waits. */
-interface Waiter extends Pick<PromiseWithResolvers<void>, "resolve" | "reject"> {
-  /** The read that it waits for; undefined while it waits for something else. */
-  read: Promise<number | null> | undefined;
-  /** Whether it waits for input. */
-  readonly forInput: boolean;
-}
-
 /** Reads bytes on demand, so that the clocks know whether the server waits for the peer. */
 export class Reader {
   /** Where the bytes come from; no read may be outstanding when it changes. */
@@ -69,9 +62,9 @@ export class Reader {
   /** Whether the handler wants more input than has come. */
   wanting = false;
   /** Whether the handler has worked for a while without asking for what a client has sent. */
-  #unasked = false;
+  unasked = false;
   /** Maximum size of the input that the handler waits for, in bytes. */
-  #mostBytes = 0;
+  mostBytes = 0;
   /**
    * Whether the answerer is called before the next read: bytes were read ahead, the rest of the input has another framing
    * now, or its end is still to be answered.
@@ -89,9 +82,7 @@ export class Reader {
   /** Whether the peer has ended its side. */
   peerEnded = false;
   #finishing: Finishing | undefined;
-  #waiter: Waiter | undefined;
-  /** The read that has the callbacks of `#readNow`. */
-  #followed: Promise<number | null> | undefined;
+  #handlerWait: HandlerWait | undefined;
   /**
    * Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. The work
    * begins at random, so that connections that began together do not all yield in the same round of the event loop.
@@ -146,12 +137,7 @@ export class Reader {
 
   /** Whether the input holds the beginning of what the handler waits for, or what it has not asked for for a while. */
   get holdsInput(): boolean {
-    return (this.wanting || this.#unasked && !this.pinned) && this.input.size > 0;
-  }
-
-  /** Settles when the transport has the rest of what it can only give whole; undefined if no part of it has come. */
-  get whole(): Promise<unknown> | undefined {
-    return wholeOf(this.transport);
+    return (this.wanting || this.unasked && !this.pinned) && this.input.size > 0;
   }
 
   /**
@@ -167,15 +153,20 @@ export class Reader {
       this.pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
       if (this.waiting) this.#clocks.rest(), atBoundary();
-      this.#wake();
+      this.#handlerWait?.end();
     });
+  }
+
+  /** The waits of a conversation handler; a line handler has none. */
+  get handlerWait(): HandlerWait {
+    return this.#handlerWait ??= new HandlerWait(this, this.#clocks);
   }
 
   /** Ends reading, and hands out nothing more. */
   stop(): void {
     this.stopped = true;
     this.pace?.stop();
-    this.#wake();
+    this.#handlerWait?.end();
   }
 
   /**
@@ -201,55 +192,6 @@ export class Reader {
   }
 
   /**
-   * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
-   * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for.
-   */
-  async readAhead(): Promise<void> {
-    this.#unasked = !this.outgoing;
-    if (this.pace?.holdsUp) return this.#clocks.readAheadLater();
-    while (!this.waiting && !this.over && !this.pinned && this.input.hasRoom) {
-      if (this.#memory.budget.tight && this.input.size > 0) {
-        this.#clocks.readAheadLater();
-        break;
-      }
-      let read: Promise<number | null> | undefined;
-      try {
-        read = this.outstanding ?? this.#startRead();
-        if (read === undefined) return;
-        const count = await read;
-        // Meanwhile the handler may have asked for more, and got the bytes of this read, or TLS begins, which gets them.
-        if (this.outstanding !== read || this.over || this.pinned) return;
-        this.received(count);
-        if (count !== null) this.#clocks.heard();
-      } catch (error) {
-        if (read !== undefined && (this.outstanding !== read || this.pinned)) return;
-        return this.#failedUnread(error);
-      }
-      this.answersFirst = true;
-      // The rate limit may not allow another read yet.
-      if (this.pace !== undefined && this.input.hasRoom && !this.peerEnded) return this.#clocks.readAheadLater();
-    }
-    // There is no room to read more, but some transports can report a reset without a read.
-    if (!this.over) ignoreErrors(() => this.transport.onReset?.((error) => this.#owner.failed(error)));
-  }
-
-  /**
-   * Reads once, for a conversation handler.
-   *
-   * @param begun What has begun and is waited for; undefined if nothing has begun.
-   * @param mostBytes Maximum size of what it waits for, in bytes.
-   * @returns When there is something new: bytes, or the end of the peer's side; or when there will be no more. Rejects
-   * if {@linkcode interrupt} is called meanwhile.
-   */
-  more(begun: Begun | undefined, mostBytes: number): Promise<void> {
-    this.begun = begun;
-    this.#mostBytes = mostBytes;
-    return new Promise((resolve, reject) =>
-      this.#readFor(this.#waiter = { resolve, reject, read: undefined, forInput: true })
-    );
-  }
-
-  /**
    * Gives the outstanding read away, while no input waits: its bytes are no input of this reader.
    *
    * @returns The bytes, or null at the end of input; undefined if no read is outstanding.
@@ -261,45 +203,6 @@ export class Reader {
     const space = this.input.giveAway();
     this.#holdInput();
     return read.then((count) => count === null ? null : space.subarray(0, count));
-  }
-
-  /**
-   * Makes a wait of the handler end early if reading is over, or with an error if it is interrupted.
-   *
-   * @param wait What the handler waits for; it never rejects.
-   */
-  interruptible(wait: Promise<unknown>): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#waiter = { resolve, reject, read: undefined, forInput: false };
-      wait.then(() => resolve());
-    });
-  }
-
-  /** Makes the handler's read reject, if there is one. What has come, and what comes, stays for the next read. */
-  interrupt(error: unknown): void {
-    this.#stopWaiting();
-    this.#waiter?.reject(error);
-    this.#waiter = undefined;
-  }
-
-  /** Has the handler's read look again at what has come, if it waits for more. */
-  lookAgain(): void {
-    const waiter = this.#waiter;
-    if (waiter?.forInput !== true) return;
-    this.#stopWaiting();
-    this.#waiter = undefined;
-    waiter.resolve();
-  }
-
-  #stopWaiting(): void {
-    this.wanting = false;
-    if (this.waiting) this.waiting = false, this.#clocks.rest(false);
-  }
-
-  /** Settles a wait of the handler when reading is over. */
-  #wake(): void {
-    this.#waiter?.resolve();
-    this.#waiter = undefined;
   }
 
   /** How many more lines, or other pieces of input, the handler may get in its turn; none while a pace is set. */
@@ -324,51 +227,10 @@ export class Reader {
     return turn === undefined ? rejection(error) : harmless(turn.then(() => rejection(error)));
   }
 
-  #want(): void {
+  /** The handler wants more input than has come. */
+  want(): void {
     this.wanting = true;
-    this.#unasked = false;
-  }
-
-  /** Reads once, when it is this connection's turn, unless `readAhead` has read something before. */
-  #readFor(waiter: Waiter): void {
-    const { byteCount } = this;
-    this.#want();
-    const turn = this.pace === undefined ? this.#turn() : this.#paced();
-    if (turn === undefined) return this.#readNow(waiter);
-    turn.then(() => {
-      if (this.#waiter !== waiter) return;
-      if (this.byteCount === byteCount) this.#readNow(waiter);
-      else this.#came(waiter);
-    });
-  }
-
-  #readNow(waiter: Waiter): void {
-    const read = this.#wait();
-    if (read === undefined) return waiter.resolve();
-    waiter.read = read;
-    // A read that was interrupted is still outstanding, and has its callbacks: more of them would be kept with it.
-    if (this.#followed === read) return;
-    this.#followed = read;
-    read.then((count) => this.#arrived(read, count), (error) => {
-      if (this.#followed === read) this.#followed = undefined;
-      if (this.#waiter?.read === read) this.#failed(error);
-      // Otherwise it has been given away.
-      else if (this.outstanding === read) this.#failedUnread(error);
-    });
-  }
-
-  #arrived(read: Promise<number | null>, count: number | null): void {
-    const waiter = this.#waiter;
-    if (this.#followed === read) this.#followed = undefined;
-    // If nothing waits, the bytes stay in `outstanding`, for whatever reads next.
-    if (waiter?.read !== read) return;
-    try {
-      if (!this.#readSettled(read, count)) return waiter.resolve();
-      this.#clocks.rest();
-      this.#came(waiter);
-    } catch (error) {
-      this.#failed(error);
-    }
+    this.unasked = false;
   }
 
   /**
@@ -376,22 +238,10 @@ export class Reader {
    * stays for the handler, as it does where TLS was cut off, and the read after it fails. A client that resets its
    * connection waits for nothing.
    */
-  #failedUnread(error: unknown): void {
+  failedUnread(error: unknown): void {
     const keeps = this.outgoing || error instanceof Deno.errors.UnexpectedEof;
     if (keeps && this.input.size > 0) this.#clocks.halfClose();
-    else this.#failed(error);
-  }
-
-  /** Something new has come, which the handler gets when there is memory for its replies. */
-  #came(waiter: Waiter): void {
-    this.wanting = false;
-    if (this.#mustWait) this.#room().then(() => waiter.resolve());
-    else waiter.resolve();
-  }
-
-  async #paced(): Promise<void> {
-    await this.pace?.read();
-    await this.#turn();
+    else this.failed(error);
   }
 
   /**
@@ -401,61 +251,50 @@ export class Reader {
    * @returns A promise that settles after that, and never rejects.
    */
   async read(answerer: Answerer): Promise<void> {
+    let reading = false;
     try {
-      while (!this.over || this.answersFirst) {
-        this.#want();
+      while (!this.over || this.answersFirst && !this.stopped) {
+        this.want();
         if (this.pace !== undefined) await this.pace.read();
-        const turn = this.#turn();
+        const turn = this.turn();
         if (turn !== undefined) await turn;
-        // Bytes that `readAhead` has read meanwhile come first: the peer may send no more before they are answered.
+        // Bytes that were read ahead meanwhile come first: the peer may send no more before they are answered.
         if (!this.answersFirst) {
           const read = this.#waitFor(answerer);
           if (read === undefined) break;
-          try {
-            if (!this.#readSettled(read, await read)) break;
-          } catch (error) {
-            this.#failed(error);
-            break;
-          }
+          reading = true;
+          if (!this.readSettled(read, await read)) break;
+          reading = false;
         }
         this.wanting = false;
-        if (this.#mustWait) {
-          this.#clocks.rest();
-          await this.#room();
-        }
+        if (this.mustWait) await this.room();
         if (this.stopped) break;
         const answered = answerer.answer();
         if (answered !== undefined) await answered;
         this.pinned = false;
-        if (this.stopped) break;
       }
     } catch (error) {
-      return this.#owner.handlerFailed(error);
+      if (!reading) return this.#owner.handlerFailed(error);
+      this.failed(error);
     }
     this.#owner.handlerSettled();
   }
 
-  /** Starts waiting for what an answerer wants next; undefined if there can be no more. */
-  #waitFor({ begun, mostBytes }: Answerer): Promise<number | null> | undefined {
-    this.begun = begun;
-    this.#mostBytes = mostBytes;
-    return this.#wait();
-  }
-
   /** Whether what has come has to wait for memory for replies; the mere end of input needs none. */
-  get #mustWait(): boolean {
+  get mustWait(): boolean {
     return this.#memory.budget.crowded && this.input.size > 0;
   }
 
   /** Waits for memory for replies; the block to be answered must stay where it is meanwhile. */
-  async #room(): Promise<void> {
+  async room(): Promise<void> {
+    this.#clocks.rest();
     this.pinned = true;
     await this.#memory.budget.room();
     this.pinned = false;
   }
 
   /** Returns the turn to wait for before the next read; undefined if it can start now. */
-  #turn(): Promise<void> | undefined {
+  turn(): Promise<void> | undefined {
     this.#workSinceYield += (SHARE_LINES - this.#linesLeft) * LINE_WORK;
     this.#linesLeft = SHARE_LINES;
     // If a read filled its buffer, the next one will probably not wait for the peer, and so would not yield.
@@ -465,23 +304,30 @@ export class Reader {
     return TURNS.take(Math.max(work, READ_WORK));
   }
 
+  /** Starts waiting for what an answerer wants next; undefined if there can be no more. */
+  #waitFor({ begun, mostBytes }: Answerer): Promise<number | null> | undefined {
+    this.begun = begun;
+    this.mostBytes = mostBytes;
+    return this.wait();
+  }
+
   /** Starts waiting for the peer, with the outstanding read or a new one; undefined if there can be none. */
-  #wait(): Promise<number | null> | undefined {
+  wait(): Promise<number | null> | undefined {
     if (this.over) return undefined;
     try {
-      const read = this.outstanding ?? this.#startRead();
+      const read = this.outstanding ?? this.startRead();
       if (read === undefined) return undefined;
       this.waiting = true;
       this.#clocks.wait(this.begun);
       this.#finishing?.waiting();
       return read;
     } catch (error) {
-      this.#failed(error);
+      this.failed(error);
     }
   }
 
   /** Handles a settled read, unless `readAhead` has done so; returns whether bytes may be handed out. */
-  #readSettled(read: Promise<number | null>, count: number | null): boolean {
+  readSettled(read: Promise<number | null>, count: number | null): boolean {
     this.waiting = false;
     if (this.outstanding !== read) return true;
     if (this.over) return false;
@@ -489,15 +335,16 @@ export class Reader {
     return true;
   }
 
-  #failed(error: unknown): void {
+  /** A read has failed. */
+  failed(error: unknown): void {
     this.waiting = false;
     this.outstanding = undefined;
     this.#owner.failed(error);
   }
 
   /** Starts a read; undefined if its buffer passed the memory limit, and this connection was ended for that. */
-  #startRead(): Promise<number | null> | undefined {
-    const space = this.input.space(this.#mostBytes, this.#memory.budget.tight);
+  startRead(): Promise<number | null> | undefined {
+    const space = this.input.space(this.mostBytes, this.#memory.budget.tight);
     this.#holdInput();
     if (this.over) return undefined;
     const { maxReadBytes = Infinity } = this.pace ?? {};

@@ -55,7 +55,7 @@ class Trace implements Disposable {
       if (typeof method !== "function" || key === "constructor" || only && !only.includes(key)) continue;
       const [calls, stack] = [this.calls, this.#stack];
       const traced: Method = function (...args) {
-        if (stack.at(-1) !== this) calls.push(`${name}.${key}`);
+        if (stack.at(-1) !== this && !calledBy(this)) calls.push(`${name}.${key}`);
         stack.push(this);
         try {
           return method.apply(this, args);
@@ -67,6 +67,12 @@ class Trace implements Disposable {
       this.#restore.push(() => Object.defineProperty(prototype, key, descriptor));
     }
   }
+}
+
+/** Whether an object calls itself, from an async function that goes on: nothing is on the stack of the trace then. */
+function calledBy(object: unknown): boolean {
+  const [, , , caller = ""] = new Error().stack!.split("\n");
+  return caller.includes(` ${(object as object).constructor.name}.`);
 }
 
 /** The calls for one line that comes alone, between two waits for the peer. */

@@ -1,0 +1,53 @@
+/**
+ * Reading ahead while a handler works.
+ *
+ * @module
+ */
+
+import { ignoreErrors } from "../api/errors.ts";
+import type { Budget } from "../memory/budget.ts";
+import type { ConnectionClocks } from "../time/conn_clocks.ts";
+import type { Reader } from "./reader.ts";
+
+/**
+ * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
+ * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for.
+ *
+ * @param reader Reads the input.
+ * @param clocks Sets the time at which this is called again, and is told that the peer has sent something.
+ * @param budget Tells whether memory is short.
+ * @param failed Called if the transport finds, without a read, that the peer has reset the connection.
+ */
+export async function readAhead(
+  reader: Reader,
+  clocks: Pick<ConnectionClocks, "readAheadLater" | "heard">,
+  budget: Budget,
+  failed: (error: unknown) => void,
+): Promise<void> {
+  reader.unasked = !reader.outgoing;
+  if (reader.pace?.holdsUp) return clocks.readAheadLater();
+  while (!reader.waiting && !reader.over && !reader.pinned && reader.input.hasRoom) {
+    if (budget.tight && reader.input.size > 0) {
+      clocks.readAheadLater();
+      break;
+    }
+    let read: Promise<number | null> | undefined;
+    try {
+      read = reader.outstanding ?? reader.startRead();
+      if (read === undefined) return;
+      const count = await read;
+      // Meanwhile the handler may have asked for more, and got the bytes of this read, or TLS begins, which gets them.
+      if (reader.outstanding !== read || reader.over || reader.pinned) return;
+      reader.received(count);
+      if (count !== null) clocks.heard();
+    } catch (error) {
+      if (read !== undefined && (reader.outstanding !== read || reader.pinned)) return;
+      return reader.failedUnread(error);
+    }
+    reader.answersFirst = true;
+    // The rate limit may not allow another read yet.
+    if (reader.pace !== undefined && reader.input.hasRoom && !reader.peerEnded) return clocks.readAheadLater();
+  }
+  // There is no room to read more, but some transports can report a reset without a read.
+  if (!reader.over) ignoreErrors(() => reader.transport.onReset?.(failed));
+}
