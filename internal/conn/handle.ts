@@ -23,10 +23,10 @@ import type { ProxyInfo, TlsCredentialsHandle, TlsInfo, Transport } from "../api
 import type { LineCutter } from "../lines/line_cutter.ts";
 import { checkData, encode } from "../lines/text.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { Input } from "./input.ts";
+import type { Input } from "../reads/input.ts";
 import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
-import { Batches, bodyOf, Lines, readableOf } from "./streams.ts";
+import { Batches, bodyOf, Lines, readableOf } from "../reads/streams.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 

@@ -20,7 +20,7 @@ import type { Expiry } from "../time/expiry.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
 import { FailedWrite } from "./failed_write.ts";
-import { Input } from "./input.ts";
+import { Input } from "../reads/input.ts";
 import type { FinishReason } from "../io/finishing.ts";
 import { linger, LINGER_MS } from "../io/linger.ts";
 import { Outbox } from "../io/outbox.ts";

@@ -21,7 +21,7 @@ import type { InputBuffer } from "../lines/input_buffer.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import { MisdirectedTransport, TlsRecord } from "../lines/misdirected.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { Input } from "./input.ts";
+import type { Input } from "../reads/input.ts";
 
 /** The connection, as an upgrade sees it. */
 export interface UpgradeOwner {
