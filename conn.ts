@@ -10,7 +10,7 @@ import { ConnectionClosedError, ignoreErrors, LimitError, showAs } from "./inter
 import type { ClosedEvent, ConnInfo, Traffic } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
-import { sourceOf } from "./internal/reads/input.ts";
+import { sourceOf } from "./internal/reads/read_errors.ts";
 import type { CloseOptions, ConnPhase, ConnStats } from "./internal/api/handlers.ts";
 import { Ending } from "./internal/conn/ending.ts";
 import { MisdirectedError } from "./internal/lines/misdirected.ts";

@@ -83,7 +83,7 @@ export class Answers<Data> implements Answerer {
     this.#arrangedFor = skipping ? undefined : framing;
     // What has come has another meaning now.
     const { input } = this.#reader;
-    input.searched = input.start;
+    input.searchAnew();
     this.#limiter = inBlocks ? new Limiter(this.#cutter.maxLineBytes, framing.dropsCr, input) : undefined;
   }
 

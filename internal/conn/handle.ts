@@ -26,7 +26,10 @@ import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Input } from "../reads/input.ts";
 import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
-import { Batches, bodyOf, Lines, readableOf } from "../reads/streams.ts";
+import { bodyOf } from "../reads/body.ts";
+import { readExactly, readUntil } from "../reads/byte_reads.ts";
+import { readLine } from "../reads/line_reads.ts";
+import { Batches, Lines, readableOf } from "../reads/streams.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -150,15 +153,15 @@ export class Handle<Data> implements Conn<Data> {
   }
 
   readLine(options?: ReadLineOptions): Promise<string | null> {
-    return this.#input?.readLine(options) ?? this.#refuse("readLine");
+    return this.#input === undefined ? this.#refuse("readLine") : readLine(this.#input, options);
   }
 
   readExactly(count: number, options?: ReadBytesOptions): Promise<Bytes> {
-    return this.#input?.readExactly(count, options) ?? this.#refuse("readExactly");
+    return this.#input === undefined ? this.#refuse("readExactly") : readExactly(this.#input, count, options);
   }
 
   readUntil(delimiter: Delimiter | readonly Delimiter[], options?: ReadUntilOptions): Promise<Bytes | null> {
-    return this.#input?.readUntil(delimiter, options) ?? this.#refuse("readUntil");
+    return this.#input === undefined ? this.#refuse("readUntil") : readUntil(this.#input, delimiter, options);
   }
 
   #refuse(name: string): Promise<never> {

@@ -130,6 +130,11 @@ export class InputBuffer {
     this.end = ++this.#came;
   }
 
+  /** Has the next read search all that has come: it may look for something else. */
+  searchAnew(): void {
+    this.searched = this.start;
+  }
+
   /** Removes the first `count` bytes of the input. They stay where they are until {@linkcode space}. */
   skip(count: number): void {
     this.start += count;

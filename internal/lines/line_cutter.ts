@@ -79,7 +79,7 @@ export class LineCutter {
     this.#dropsCr = dropsCr;
     this.#window = "";
     this.#noWindowBefore = 0;
-    this.#input.searched = this.#input.start;
+    this.#input.searchAnew();
   }
 
   /** Changes limits, perhaps also that on the size of the input. */

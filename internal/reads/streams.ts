@@ -10,7 +10,8 @@ import { lastLineEnd } from "../lines/limiter.ts";
 import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
 import { SHARE_LINES } from "../time/turns.ts";
 import type { Input } from "./input.ts";
-import type { Body, Wanted } from "./wanted.ts";
+import { nextBatch, nextLine } from "./line_reads.ts";
+import type { Wanted } from "./wanted.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -30,7 +31,7 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
 
   /** Returns the next line; `done` when there will be no more, whatever the cause. */
   next(): Promise<IteratorResult<string, undefined>> {
-    return this.#input.nextLine();
+    return nextLine(this.#input);
   }
 
   /** Called by `break`: the lines stay for the next loop. */
@@ -54,7 +55,7 @@ export class Batches implements AsyncIterableIterator<string[], undefined> {
 
   /** Returns the next lines; `done` when there will be no more, whatever the cause. */
   next(): Promise<IteratorResult<string[], undefined>> {
-    return this.#input.nextBatch();
+    return nextBatch(this.#input);
   }
 
   /** Called by `break`: the lines stay for the next loop. */
@@ -135,47 +136,8 @@ function takeBytes({ reader }: Input, most: number): Bytes | undefined {
   return bytes;
 }
 
-/**
- * Makes a stream of a number of bytes of an input.
- *
- * @param input Where the bytes come from.
- * @param count The number of bytes.
- * @returns The stream.
- */
-export function bodyOf(input: Input, count: number): ReadableStream<Bytes> {
-  const body = input.beginBody(count);
-  return new ReadableStream({
-    type: "bytes",
-    async pull(controller) {
-      if (body.left > 0) controller.enqueue(await readBody(input, body));
-      if (body.left === 0) close(controller);
-    },
-    cancel: () => input.cancelBody(body),
-  });
-}
-
-/** Reads the next bytes of a body. */
-async function readBody(input: Input, body: Body): Promise<Bytes> {
-  const { input: buffer } = input.reader;
-  const wanted: Wanted<Bytes> = {
-    take: () => {
-      if (buffer.size === 0) return undefined;
-      const bytes = buffer.take(Math.min(buffer.size, body.left, BLOCK_BYTES));
-      input.tookOfBody(body, bytes.length);
-      return bytes;
-    },
-    begun: () => body.count - body.left,
-    mostBytes: () => BLOCK_BYTES,
-    ended: () => {
-      const { left } = body;
-      input.tookOfBody(body, left);
-      return input.eof(`Cannot read: the input has ended ${left} bytes before the end of the stream`);
-    },
-  };
-  return await input.read(wanted, undefined, body);
-}
-
-function close(controller: ReadableByteStreamController): void {
+/** Closes a stream, also for a reader that waits with a buffer of its own. */
+export function close(controller: ReadableByteStreamController): void {
   controller.close();
   controller.byobRequest?.respond(0);
 }

@@ -1,0 +1,47 @@
+/**
+ * The errors of reads.
+ *
+ * @module
+ */
+
+import { LimitError } from "../api/errors.ts";
+import type { Input } from "./input.ts";
+
+/** The errors of reads whose input has ended early, or that were too long, each with its input. */
+const sources = new WeakMap<Error, Input>();
+
+/** Returns the input whose read has thrown an error; `undefined` for an error that no read has thrown. */
+export function sourceOf(error: unknown): Input | undefined {
+  return error instanceof Error ? sources.get(error) : undefined;
+}
+
+/**
+ * Throws the error of a read whose input has ended early.
+ *
+ * @param input The input.
+ * @param message What could not be read.
+ */
+export function throwEof(input: Input, message: string): never {
+  throw own(new Deno.errors.UnexpectedEof(message), input);
+}
+
+/** Returns the error of a read that would take more than it may. */
+export function tooLong(input: Input, maxBytes: number): LimitError {
+  return own(new LimitError("read-too-long", maxBytes), input);
+}
+
+/** How much input there was, or that the server hands out no more of it; to be read after "the input has ended". */
+export function endedAfter({ reader }: Input): string {
+  return reader.stopped ? "with the connection" : `after ${reader.input.size}`;
+}
+
+function own<E extends Error>(error: E, input: Input): E {
+  sources.set(error, input);
+  return error;
+}
+
+/** The read was given up, because the reader of its stream was released. */
+export const released = (): Error => new Deno.errors.Interrupted("The stream's reader was released");
+
+/** Another read has not settled. */
+export const busy = (): TypeError => new TypeError("Cannot read: another read of this connection has not settled");
