@@ -14,7 +14,7 @@ import { harmless, rejection } from "../api/errors.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
 import type { Breach } from "../api/reasons.ts";
 import { InputBuffer } from "../lines/input_buffer.ts";
-import { Pace } from "../time/pace.ts";
+import { Pace } from "./pace.ts";
 import { HandlerWait } from "./handler_wait.ts";
 import type { Transport } from "../api/transport.ts";
 import { LINE_WORK, READ_WORK, SHARE_BYTES, SHARE_LINES, TURN_BYTES, TURNS } from "../time/turns.ts";

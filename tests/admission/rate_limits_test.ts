@@ -1,5 +1,5 @@
 import { assertEquals, assertGreaterOrEqual, assertInstanceOf, assertLessOrEqual } from "@std/assert";
-import { Pace } from "../../internal/time/pace.ts";
+import { Pace } from "../../internal/io/pace.ts";
 import { Rate } from "../../internal/time/rate.ts";
 import { FakeClock } from "@x/shouty/testing";
 import { testOnce } from "../kit/bounded.ts";

@@ -17,7 +17,7 @@ import { LineCutter } from "../../internal/lines/line_cutter.ts";
 import { Account, Budget } from "../../internal/memory/budget.ts";
 import { Alarms } from "../../internal/time/alarms.ts";
 import { ConnectionClocks } from "../../internal/time/conn_clocks.ts";
-import { Pace } from "../../internal/time/pace.ts";
+import { Pace } from "../../internal/io/pace.ts";
 import { End } from "../../testing/pipe.ts";
 import { test } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";

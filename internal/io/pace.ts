@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../api/serve_options.ts";
-import { Rate } from "./rate.ts";
+import { Rate } from "../time/rate.ts";
 
 /** Maximum lines and bytes read from one connection per second. */
 export interface PaceLimits {
