@@ -52,3 +52,16 @@ export function isLine(begun: Begun | undefined): begun is "line" | "line-of-mes
 export function inMessage(begun: Begun | undefined): boolean {
   return begun !== undefined && begun !== "line";
 }
+
+/** Time that a body has before `minBytesPerSecond` applies, in milliseconds. */
+const RATE_GRACE_MS = 5000;
+
+/** How long the server waits in all for the rest of what has begun, in milliseconds. */
+export function allowedMs(
+  begun: Begun | undefined,
+  { lineTimeout, minBytesPerSecond }: Pick<Timeouts, "lineTimeout" | "minBytesPerSecond">,
+): number {
+  if (isLine(begun)) return lineTimeout;
+  if (begun === undefined || begun === 0 || minBytesPerSecond === 0) return Infinity;
+  return Math.max(RATE_GRACE_MS, begun / minBytesPerSecond * 1000);
+}

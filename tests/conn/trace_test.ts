@@ -17,6 +17,7 @@ import { LineCutter } from "../../internal/lines/line_cutter.ts";
 import { Account, Budget } from "../../internal/memory/budget.ts";
 import { Alarms } from "../../internal/time/alarms.ts";
 import { ConnectionClocks } from "../../internal/time/conn_clocks.ts";
+import { PeerClocks } from "../../internal/time/peer_clocks.ts";
 import { Pace } from "../../internal/io/pace.ts";
 import { End } from "../../testing/pipe.ts";
 import { test } from "../kit/bounded.ts";
@@ -37,6 +38,7 @@ class Trace implements Disposable {
   constructor() {
     for (const [name, { prototype }] of Object.entries({ ...CLASSES, ...OTHERS })) this.#patch(name, prototype);
     this.#patch("Outbox", BlockWriter.prototype);
+    this.#patch("ConnectionClocks", PeerClocks.prototype);
     this.#patch("transport", End.prototype, ["read", "write"]);
     this.#patch("clock", FakeClock.prototype, ["now"]);
   }
