@@ -5,27 +5,26 @@
  */
 
 import type { ConnLimits, ConnOptions } from "./internal/api/conn_options.ts";
-import type { Expiry } from "./internal/time/expiry.ts";
-import { ConnectionClosedError, ignoreErrors, LimitError, showAs } from "./internal/api/errors.ts";
+import type { EndingExpiry } from "./internal/time/expiry.ts";
+import { ignoreErrors, LimitError, showAs } from "./internal/api/errors.ts";
 import type { ClosedEvent, ConnInfo, Traffic } from "./internal/api/events.ts";
 import type { FinishReason } from "./internal/io/finishing.ts";
 import type { Handle } from "./internal/conn/handle.ts";
-import { sourceOf } from "./internal/reads/read_errors.ts";
+import { isEofOf, isLimitOf } from "./internal/reads/read_errors.ts";
 import type { CloseOptions, ConnPhase, ConnStats } from "./internal/api/handlers.ts";
 import { Ending } from "./internal/conn/ending.ts";
 import { MisdirectedError } from "./internal/lines/misdirected.ts";
 import { type Host, Parts } from "./internal/conn/parts.ts";
-import { type Breach, type CloseReason, isBreach } from "./internal/api/reasons.ts";
+import { type CloseReason, isBreach } from "./internal/api/reasons.ts";
 import type { Holder } from "./internal/memory/budget.ts";
 import type { Member } from "./internal/memory/member_list.ts";
-import { encodeLine } from "./internal/lines/text.ts";
 import { closeQuietly, isReset, resetQuietly, type Transport } from "./internal/api/transport.ts";
 
 /** Maximum time for which a handler may still write after a limit or a clock has ended the input, in milliseconds. */
 const ENDING_MS = 1000;
 
 /**
- * A connection at work. It owns its transport and closes it in one place, `#free`. Three ways lead there: `#stop` lets
+ * A connection at work. It owns its transport and closes it in one place, `#free`. Three ways lead there: `stop` lets
  * the handler have a last word, `#leave` closes gracefully, `abort` closes at once. The signal aborts with the reason.
  */
 export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
@@ -36,6 +35,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   #phase: ConnPhase = "open";
   #ending: Ending | undefined;
   readonly #aborter = new AbortController();
+  /** Aborts, with the close reason, when that can no longer change. */
+  readonly signal: AbortSignal = this.#aborter.signal;
   /** Resolves when the transport is closed; never rejects. */
   readonly closed: Promise<ClosedEvent>;
   #resolveClosed!: (event: ClosedEvent) => void;
@@ -55,11 +56,6 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   get localAddr(): Deno.Addr {
     return this.#parts.transport.localAddr;
-  }
-
-  /** Aborts, with the close reason, when that can no longer change. */
-  get signal(): AbortSignal {
-    return this.#aborter.signal;
   }
 
   /** Aborts when the connection is asked to finish. */
@@ -104,23 +100,20 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Totals, times, and what the connection waits for. */
   stats(): ConnStats {
-    const { idleMs, waitsFor } = this.#parts.clocks;
     const detail = this.#ending?.word;
-    const state = { ageMs: this.#ageMs, idleMs, phase: this.#phase, waitsFor };
-    return { ...this.totals, ...state, ...(detail !== undefined && { detail }) };
+    const state = { ...this.#parts.stats(), ageMs: this.#ageMs, phase: this.#phase };
+    return detail === undefined ? state : { ...state, detail };
   }
 
   get #ageMs(): number {
     return this.#host.clock.now() - this.#since;
   }
 
-  ref(): void {
+  /** Sets whether the connection keeps the process alive. */
+  setRef(ref: boolean): void {
+    const { transport } = this.#parts;
     // An error of a custom transport would keep the server from the connections behind it, or from serving this one.
-    ignoreErrors(() => this.#parts.transport.ref?.());
-  }
-
-  unref(): void {
-    ignoreErrors(() => this.#parts.transport.unref?.());
+    ignoreErrors(() => ref ? transport.ref?.() : transport.unref?.());
   }
 
   /** Serves the peer until the connection ends. */
@@ -133,40 +126,24 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#handled = undefined;
     const { closing, finishReason } = this.#end;
     const reason = closing ? "closed" : this.#parts.reader.endReason ?? finishReason ?? "closed";
-    if (isBreach(reason)) this.#stop(reason);
+    if (isBreach(reason)) this.stop(reason);
     this.#leave(reason);
   }
 
   /** The handler has failed. */
   handlerFailed(error: unknown): void {
     this.#handled = undefined;
-    if (this.#isOfEnd(error) || this.#isEof(error)) return this.handlerSettled();
-    // That of a read of another connection says nothing about this one.
-    if (error instanceof LimitError && [undefined, this.#parts.input].includes(sourceOf(error))) {
-      return this.failed(error);
-    }
+    const { input } = this.#parts;
+    if (this.#end.explains(error) || isEofOf(input, error)) return this.handlerSettled();
+    if (isLimitOf(input, error)) return this.failed(error);
     this.#host.reports.emit({ type: "handler-error", conn: this, error });
     this.#leave("handler-error", error);
-  }
-
-  /** Whether an error only says that the connection ends: a write is refused then, and signals abort other work. */
-  #isOfEnd(error: unknown): boolean {
-    const { reason, finishReason } = this.#end;
-    if (error === undefined) return false;
-    return error === reason || error === finishReason || reason !== undefined && error instanceof ConnectionClosedError;
-  }
-
-  /** Whether an error only says that the input of this connection has ended within what was to be read. */
-  #isEof(error: unknown): boolean {
-    const source = sourceOf(error);
-    return source !== undefined && source === this.#parts.input && error instanceof Deno.errors.UnexpectedEof;
   }
 
   // What ends the connection.
 
   /** Closes gracefully, as the handler asked: a line that is being answered gets its reply first. */
   close({ lastWord, detail }: CloseOptions = {}): void {
-    if (lastWord !== undefined) encodeLine(lastWord, this.#parts.cutter.framing);
     this.#parts.callerDone();
     if (this.writingEnded !== undefined || this.#end.closing) return;
     this.#end.closing = true;
@@ -181,10 +158,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   finish(reason: FinishReason): void {
     if (this.#phase === "closed") return;
     this.#end.finish(reason);
-    this.#parts.input?.dropAbandoned();
-    this.#parts.reader.finish(reason, () => this.#host.socketsTurn(), () => {
-      if (this.#parts.resting) this.#leave(reason);
-    });
+    this.#parts.finish(reason, () => this.#leave(reason));
   }
 
   /** Ends the connection at once. Output that waits is lost; if there is any, the peer gets a reset. */
@@ -202,7 +176,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (outbox.size > 0) return this.abort("memory");
     const { wanting } = reader;
     reader.free();
-    this.#stop("memory");
+    this.stop("memory");
     // A handler that waits for no input would keep the buffer of an outstanding read for another second.
     if (!wanting && this.#end.reason === "memory") this.#leave();
   }
@@ -214,7 +188,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
    * @param limit The value of the limit that was passed.
    * @param atOnce Whether the signal aborts at once.
    */
-  #stop(reason: CloseReason, limit?: number, atOnce = true): void {
+  stop(reason: CloseReason, limit?: number, atOnce = true): void {
     if (this.#phase !== "open" || this.#parts.endFailed()) return;
     if (this.#parts.upgrading) return this.abort(reason);
     this.#phase = "ending";
@@ -264,8 +238,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (this.handled === undefined) this.#aborter.abort(this.#end.reason);
     else this.handled.then(() => this.#aborter.abort(this.#end.reason));
     // With both sides ended there is nothing to wait for, but that the peer takes TLS's close_notify.
-    const over = reader.peerEnded && transport.tls === undefined;
-    if (over || !lingers) return this.#free();
+    if (!lingers || reader.peerEnded && transport.tls === undefined) return this.#free();
     this.#phase = "lingering";
     this.#parts.linger(() => this.#phase === "closed").then(() => this.#free());
   }
@@ -284,7 +257,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   /** The handler has aborted `conn.writable`: ends the connection, unless it is ending already. */
   writingAborted(error: unknown): void {
     // A pipeline passes on that a body is cut off, and its handler still tells whether that is the end.
-    if (this.#end.reason !== undefined || this.#isEof(error)) return;
+    if (this.#end.reason !== undefined || isEofOf(this.#parts.input, error)) return;
     if (error instanceof LimitError) this.failed(error);
     // The peer must not take what it has got so far for everything.
     else this.abort("closed", error, true);
@@ -312,28 +285,10 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     else this.#leave(reason, error);
   }
 
-  /** A line that was too long has been discarded. */
-  discarded(): void {
-    const word = this.#host.reports.lastWords("line-too-long", this.#parts.limits.maxLineBytes);
-    if (word === null) return;
-    const { outbox, cutter, input } = this.#parts;
-    outbox.post(encodeLine(word, cutter.framing, true));
-    // A line handler's replies are flushed before the next read. A conversation may only read, and never wait for a write.
-    if (!outbox.hasRoom) input?.waitFor(outbox.ready());
-  }
-
-  /**
-   * Something was wrong with the input, which has ended; or a limit on the life of the connection has ended the input of
-   * the caller of `connect`, who does not return as a handler does.
-   */
-  breached(reason: Breach | FinishReason, atOnce: boolean): void {
-    this.#stop(reason, undefined, atOnce);
-  }
-
   /** Reading or writing has failed. */
   failed(error: unknown): void {
     if (error instanceof LimitError) {
-      this.#stop(error.reason, error.limit);
+      this.stop(error.reason, error.limit);
       return void this.#leave(error.reason);
     }
     if (!(error instanceof MisdirectedError)) return this.abort(isReset(error) ? "reset" : "transport-error", error);
@@ -341,18 +296,15 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#leave("misdirected", undefined, error.answer);
   }
 
-  /** A clock has expired. */
-  expire(expiry: Expiry): void {
-    if (expiry === "read-ahead") this.#parts.watchPeer();
-    else if (expiry === "stuck") this.#parts.outbox.stuck();
-    else if (expiry === "max-age") this.finish(expiry);
+  /** A clock has expired that may end the connection. */
+  expire(expiry: EndingExpiry): void {
+    if (expiry === "max-age") this.finish(expiry);
     else if (expiry === "overdue") this.abort("max-age");
-    else if (expiry === "read-timeout") this.#parts.timedOut();
     else if (expiry === "closing") this.#phase === "ending" ? void this.#leave() : this.#free();
     // With the write clock off, a peer that takes the last writes slowly has as many periods as with it.
     else if (expiry === "write-timeout" || expiry === "idle" && this.#phase === "leaving") {
       if (!this.#parts.outbox.progressed()) this.abort(expiry);
-    } else this.#parts.input?.droppedAt(expiry) || this.#stop(expiry);
+    } else this.#parts.input?.droppedAt(expiry) || this.stop(expiry);
   }
 
   get holdsInput(): boolean {

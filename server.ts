@@ -7,18 +7,11 @@
 import { Connection } from "./conn.ts";
 import type { Handler, Host } from "./internal/conn/parts.ts";
 import { Acceptors } from "./internal/server/acceptors.ts";
-import { listenTcp } from "./internal/server/listen.ts";
+import { listenersOf } from "./internal/server/listen.ts";
 import { Entrance, type EntranceHost } from "./internal/admission/entrance.ts";
 import { Budget } from "./internal/memory/budget.ts";
-import {
-  changedBy,
-  checkFunction,
-  checkOptions,
-  DEFAULT_BUFFERED_BYTES,
-  DEFAULT_HOSTNAME,
-  DEFAULT_KEEP_ALIVE_MS,
-  DEFAULT_PORT,
-} from "./internal/api/check.ts";
+import { changedBy, checkFunction, exceptOf } from "./internal/api/check.ts";
+import { DEFAULT_BUFFERED_BYTES, DEFAULT_KEEP_ALIVE_MS } from "./internal/api/check.ts";
 import { Alarms, countWatched } from "./internal/time/alarms.ts";
 import { RefClock, SYSTEM_CLOCK } from "./internal/time/clock.ts";
 import { harmless, showAs } from "./internal/api/errors.ts";
@@ -73,7 +66,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
   readonly #drain: Drain;
 
   constructor(options: ServeOptions<Data>, handler: Handler<Data>) {
-    const { hostname = DEFAULT_HOSTNAME, port = DEFAULT_PORT, clock = SYSTEM_CLOCK, signal } = options;
+    const { clock = SYSTEM_CLOCK, signal } = options;
     this.clock = new RefClock(clock);
     this.framing = resolveFraming(options.framing);
     this.reports = new Reports(options, this.#counters);
@@ -93,8 +86,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
       begin: () => this.#stopping.abort(),
       waiting: () => this.reports.emit({ type: "waiting", active: this.active }),
     });
-    const listeners = [options.listener ?? listenTcp({ hostname, port })].flat();
-    this.#acceptors = new Acceptors(listeners, this.clock, this.#entrance);
+    this.#acceptors = new Acceptors(listenersOf(options), this.clock, this.#entrance);
     this.addrs = this.#acceptors.addrs;
     for (const addr of this.addrs) this.reports.listening(addr);
     this.#stopping.signal.addEventListener("abort", () => this.#close().then(this.#report.resolve));
@@ -123,9 +115,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
 
   broadcast(data: string | Uint8Array, options: { except?: Conn<Data> | undefined } = {}): void {
     checkData(data);
-    checkOptions("broadcast options", options);
-    const { except } = options;
-    if (except !== undefined) checkOptions("except", except);
+    const except = exceptOf(options);
     for (const { handle } of this.#conns) if (handle !== except) handle.write(data);
   }
 
@@ -198,14 +188,14 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     this.#unref = false;
     this.#acceptors.ref();
     this.clock.ref();
-    for (const conn of this.#conns) conn.ref();
+    for (const conn of this.#conns) conn.setRef(true);
   }
 
   unref(): void {
     this.#unref = true;
     this.#acceptors.unref();
     this.clock.unref();
-    for (const conn of this.#conns) conn.unref();
+    for (const conn of this.#conns) conn.setRef(false);
   }
 
   socketsTurn(): Promise<void> {
@@ -251,7 +241,7 @@ export class LineServer<Data> implements Server<Data>, Host<Data>, EntranceHost 
     const conn = new Connection<Data>(id, seen, this, limits);
     this.#counters.accepted++;
     this.#conns.add(conn);
-    if (this.#unref) conn.unref();
+    if (this.#unref) conn.setRef(false);
     this.reports.emit({ type: "accepted", conn });
     conn.closed.then(this.#ended);
     conn.serve();

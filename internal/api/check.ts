@@ -241,6 +241,14 @@ export function checkProtocols(protocols: readonly string[] | undefined): void {
   }
 }
 
+/** Checks the options of `broadcast`; returns the connection that is left out, if there is one. */
+export function exceptOf<Conn extends object>(options: { except?: Conn | undefined }): Conn | undefined {
+  checkOptions("broadcast options", options);
+  const { except } = options;
+  if (except !== undefined) checkOptions("except", except);
+  return except;
+}
+
 /** Checks the options of `close`, but for the encoding of its last word. */
 export function checkCloseOptions(options: { lastWord?: string | undefined; detail?: string | undefined }): void {
   checkOptions("close options", options);

@@ -5,6 +5,7 @@
  */
 
 import { type ConnLimits, limitOf } from "../api/conn_options.ts";
+import { ConnectionClosedError } from "../api/errors.ts";
 import type { ClosedEvent, ConnInfo, Traffic } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import { type CloseReason, hasLastWords } from "../api/reasons.ts";
@@ -75,6 +76,13 @@ export class Ending {
   /** The handler's word, whether or not the end has come. */
   get word(): string | undefined {
     return this.detail ?? this.deadline?.detail;
+  }
+
+  /** Whether an error only says that the connection ends: a write is refused then, and signals abort other work. */
+  explains(error: unknown): boolean {
+    const { reason, finishReason } = this;
+    if (error === undefined) return false;
+    return error === reason || error === finishReason || reason !== undefined && error instanceof ConnectionClosedError;
   }
 
   /** Returns the event that reports the end. */

@@ -21,7 +21,7 @@ import type {
 import type { CloseReason } from "../api/reasons.ts";
 import type { ProxyInfo, TlsCredentialsHandle, TlsInfo, Transport } from "../api/transport.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
-import { checkData, encode } from "../lines/text.ts";
+import { checkData, encode, encodeLine } from "../lines/text.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Input } from "../reads/input.ts";
 import type { Outbox } from "../io/outbox.ts";
@@ -219,6 +219,8 @@ export class Handle<Data> implements Conn<Data> {
 
   close(options: CloseOptions = {}): void {
     checkCloseOptions(options);
+    // Throws if the framing has no such characters.
+    if (options.lastWord !== undefined) encodeLine(options.lastWord, this.#cutter.framing);
     this.#core.close(options);
   }
 

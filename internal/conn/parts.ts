@@ -8,15 +8,16 @@ import { type ConnLimits, type ConnOptions, mergeLimits } from "../api/conn_opti
 import { ConnectionClosedError, harmless } from "../api/errors.ts";
 import type { HandlerErrorEvent, Traffic } from "../api/events.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
-import type { Conn, ConnHandler, LineHandler } from "../api/handlers.ts";
+import type { Conn, ConnHandler, ConnStats, LineHandler } from "../api/handlers.ts";
 import type { Breach, CloseReason } from "../api/reasons.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { keepAlive, type TlsCredentialsHandle, type TlsInfo, type Transport } from "../api/transport.ts";
 import { LineCutter } from "../lines/line_cutter.ts";
+import { encodeLine } from "../lines/text.ts";
 import { Account, type Budget, type Holder } from "../memory/budget.ts";
 import type { Alarms } from "../time/alarms.ts";
 import { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { Expiry } from "../time/expiry.ts";
+import type { EndingExpiry, Expiry } from "../time/expiry.ts";
 import { Answers } from "./answers.ts";
 import { type Core, Handle } from "./handle.ts";
 import { FailedWrite } from "./failed_write.ts";
@@ -65,9 +66,8 @@ export interface Host<Data> {
 
 /** The connection, as its parts see it. */
 interface Owner extends Core, Holder, ReaderOwner, UpgradeOwner {
-  expire(expiry: Expiry): void;
-  discarded(): void;
-  breached(reason: Breach | FinishReason, atOnce: boolean): void;
+  expire(expiry: EndingExpiry): void;
+  stop(reason: Breach | FinishReason, limit: undefined, atOnce: boolean): void;
 }
 
 /** The parts of one connection. Each gets what it uses when it is made, and calls it directly. */
@@ -102,10 +102,10 @@ export class Parts<Data> {
     this.#host = host;
     this.#owner = owner;
     this.limits = limits;
-    this.clocks = new ConnectionClocks(host.alarms, limits, owner);
+    this.clocks = new ConnectionClocks(host.alarms, limits, this);
     this.reader = new Reader(transport, limits, this.clocks, memory, host.clock, owner);
     this.reader.outgoing = "outgoing" in host.handler;
-    this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, owner);
+    this.cutter = new LineCutter(this.reader.input, host.framing, limits.maxLineBytes, limits.independentLines, this);
     this.#failedWrite = this.reader.outgoing ? new FailedWrite(this, host.clock, owner) : undefined;
     this.outbox = new Outbox(transport, this.clocks, memory, this.#failedWrite ?? owner, limits.maxQueuedBytes);
     this.#keepAlive();
@@ -216,12 +216,26 @@ export class Parts<Data> {
     });
   }
 
+  /** The same, what the connection waits for, and for how long. */
+  stats(): Omit<ConnStats, "ageMs" | "phase" | "detail"> {
+    const { idleMs, waitsFor } = this.clocks;
+    return { ...this.totals, idleMs, waitsFor };
+  }
+
+  /** Ends the input at the next line boundary; `leave` is called if a line handler waits for its peer there. */
+  finish(reason: FinishReason, leave: () => void): void {
+    this.#input?.dropAbandoned();
+    this.reader.finish(reason, () => this.#host.socketsTurn(), () => {
+      if (this.resting) leave();
+    });
+  }
+
   /** The handler has found that there is no more input. A breach ends the connection, which the owner is told. */
   inputEnded(breach: Breach | undefined, atOnce: boolean): void {
     const { endReason } = this.reader;
     // The caller of `connect` does not return as a handler does, which a limit on the life of the connection waits for.
     const reason = breach ?? (this.#caller !== undefined && endReason !== "end" ? endReason : undefined);
-    if (reason !== undefined) this.#owner.breached(reason, atOnce);
+    if (reason !== undefined) this.#owner.stop(reason, undefined, atOnce);
     this.sideEnded();
   }
 
@@ -276,7 +290,7 @@ export class Parts<Data> {
   }
 
   /** Watches the peer while the handler works for long: it may reset the connection, or vanish without a FIN. */
-  watchPeer(): void {
+  #watchPeer(): void {
     if (this.#host.keepAliveMs !== Infinity) keepAlive(this.transport);
     this.readAhead().then(() => this.sideEnded());
   }
@@ -297,10 +311,23 @@ export class Parts<Data> {
     await linger(this.transport, () => this.outbox.closeWrite(), over, this.reader.outstanding);
   }
 
-  /** The time for the current read, or for the handshake, is up. */
-  timedOut(): void {
-    if (this.upgrading) this.#upgrade!.late();
+  /** A clock has expired. The connection is told of those that may end it. */
+  expire(expiry: Expiry): void {
+    if (expiry === "read-ahead") this.#watchPeer();
+    else if (expiry === "stuck") this.outbox.stuck();
+    else if (expiry !== "read-timeout") this.#owner.expire(expiry);
+    else if (this.upgrading) this.#upgrade!.late();
     else this.#input?.timedOut();
+  }
+
+  /** A line that was too long has been discarded. */
+  discarded(): void {
+    const word = this.#host.reports.lastWords("line-too-long", this.limits.maxLineBytes);
+    if (word === null) return;
+    const { outbox, cutter, input } = this;
+    outbox.post(encodeLine(word, cutter.framing, true));
+    // A line handler's replies are flushed before the next read. A conversation may only read, and never wait for a write.
+    if (!outbox.hasRoom) input?.waitFor(outbox.ready());
   }
 
   /** Changes limits of the connection; once it is closed, a clock that starts would never stop. */

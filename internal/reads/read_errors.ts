@@ -10,9 +10,14 @@ import type { Input } from "./input.ts";
 /** The errors of reads whose input has ended early, or that were too long, each with its input. */
 const sources = new WeakMap<Error, Input>();
 
-/** Returns the input whose read has thrown an error; `undefined` for an error that no read has thrown. */
-export function sourceOf(error: unknown): Input | undefined {
-  return error instanceof Error ? sources.get(error) : undefined;
+/** Whether an error only says that an input has ended within what was to be read. */
+export function isEofOf(input: Input | undefined, error: unknown): boolean {
+  return error instanceof Deno.errors.UnexpectedEof && input !== undefined && sources.get(error) === input;
+}
+
+/** Whether an error says that a limit was passed, and not that a read of another input has passed it. */
+export function isLimitOf(input: Input | undefined, error: unknown): boolean {
+  return error instanceof LimitError && [undefined, input].includes(sources.get(error));
 }
 
 /**

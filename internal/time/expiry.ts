@@ -37,6 +37,9 @@ export type Expiry =
   | "read-timeout"
   | "closing";
 
+/** Those that may end the connection. */
+export type EndingExpiry = Exclude<Expiry, "stuck" | "read-ahead" | "read-timeout">;
+
 /**
  * What has begun: a line; a line of a message that has more of them; or a message, and of what is read of it the given
  * number of bytes has come, which may be 0.
