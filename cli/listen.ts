@@ -10,9 +10,9 @@ import { closeQuietly, formatAddr, type Listener } from "../internal/api/transpo
 import { listenEpoll } from "../ops/epoll/epoll.ts";
 import { listenFd } from "../ops/fd/fd.ts";
 import { proxyProtocol } from "../ops/proxy/protocol.ts";
-import { withTrace } from "../ops/trace.ts";
-import { withTelnet } from "../ops/telnet/telnet.ts";
-import { listenUnix } from "../ops/unix.ts";
+import { withTrace } from "../ops/wrappers/trace.ts";
+import { withTelnet } from "../ops/wrappers/telnet.ts";
+import { listenUnix } from "../ops/sockets/unix.ts";
 import type { Descriptor } from "./process/descriptors.ts";
 import { CommandError } from "./errors.ts";
 import { requireFile } from "./files.ts";

@@ -6,7 +6,7 @@
 
 import type { Listener } from "../internal/api/transport.ts";
 import { quote } from "../internal/api/errors.ts";
-import { datesProblem } from "../ops/tls/certificate.ts";
+import { datesProblem } from "../ops/tls/certificates/certificate.ts";
 import type { TlsCredentials } from "../ops/tls/credentials.ts";
 import { TlsCredentialsError } from "../ops/tls/errors.ts";
 import type { TlsServerCredentials } from "../ops/tls/handle.ts";

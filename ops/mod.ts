@@ -69,18 +69,18 @@ export type { Trace } from "./metrics/spans.ts";
 export { ProxyHeaderError } from "./proxy/errors.ts";
 export { listenEpoll, type ListenEpollOptions } from "./epoll/epoll.ts";
 export { listenFd, type ListenFdOptions } from "./fd/fd.ts";
-export type { FdListener } from "./fd/fd_listener.ts";
+export type { FdListener } from "./sockets/fd_listener.ts";
 export { proxyProtocol, type ProxyProtocolOptions } from "./proxy/protocol.ts";
-export { withTelnet } from "./telnet/telnet.ts";
-export { formatTrace, type TraceEntry, type TraceOptions, withTrace } from "./trace.ts";
+export { withTelnet } from "./wrappers/telnet.ts";
+export { formatTrace, type TraceEntry, type TraceOptions, withTrace } from "./wrappers/trace.ts";
 export { listenTls, type ListenTlsOptions, type TlsListener } from "./tls/tls.ts";
-export type { CertificateInfo } from "./tls/certificate.ts";
+export type { CertificateInfo } from "./tls/certificates/certificate.ts";
 export type { SniCertificate, TlsCredentials } from "./tls/credentials.ts";
 export { TlsCredentialsError, type TlsCredentialsOption } from "./tls/errors.ts";
 export type { HandshakeBegunEvent, HandshakeEndedEvent, HandshakeEvent, HandshakeFailure } from "./tls/observed.ts";
 export type { OnHandshake } from "./tls/observed.ts";
 export { tlsCredentials, type TlsServerCredentials } from "./tls/handle.ts";
-export { serveInWorker, type WorkerService } from "./workers/in_worker.ts";
+export { serveInWorker, type WorkerService } from "./workers/worker/in_worker.ts";
 export type { ServeWorkersOptions, WorkerEvent } from "./workers/options.ts";
 export type {
   WorkerCrashedEvent,
@@ -88,7 +88,7 @@ export type {
   WorkerStartedEvent,
   WorkerStoppedEvent,
 } from "./workers/options.ts";
-export type { WorkerConn } from "./workers/remote_conn.ts";
-export type { WorkerState } from "./workers/supervisor.ts";
+export type { WorkerConn } from "./workers/supervision/remote_conn.ts";
+export type { WorkerState } from "./workers/supervision/supervisor.ts";
 export { serveWorkers, type WorkerInfo, type WorkersServer } from "./workers/workers.ts";
-export { listenUnix, type ListenUnixOptions } from "./unix.ts";
+export { listenUnix, type ListenUnixOptions } from "./sockets/unix.ts";

@@ -5,7 +5,7 @@
  */
 
 import { formatAddr } from "../../internal/api/transport.ts";
-import { formatTrace, type TraceOptions } from "../../ops/trace.ts";
+import { formatTrace, type TraceOptions } from "../../ops/wrappers/trace.ts";
 import type { Log } from "./log.ts";
 
 /** Says loudly what the log holds from now on. */

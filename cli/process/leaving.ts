@@ -9,7 +9,7 @@ import type { ShutdownReport } from "../../internal/api/events.ts";
 import { resolveShutdown, type ServeOptions, type ShutdownOptions } from "../../internal/api/serve_options.ts";
 import type { Listener } from "../../internal/api/transport.ts";
 import type { Server } from "../../internal/server/running.ts";
-import type { FdListener } from "../../ops/fd/fd_listener.ts";
+import type { FdListener } from "../../ops/sockets/fd_listener.ts";
 import type { Bound, ListenFlags } from "../listen.ts";
 
 /** Time in milliseconds between two looks at whether connections wait still. */

@@ -5,7 +5,7 @@
  */
 
 import { LONGEST_MS } from "../../internal/api/check.ts";
-import { openNotifySocket, type SendMessage } from "../../ops/fd/notify_socket.ts";
+import { openNotifySocket, type SendMessage } from "./notify_socket.ts";
 import { type Descriptor, FIRST_FD } from "./descriptors.ts";
 import type { Environment } from "../line/environment.ts";
 import { CommandError, reasonOf } from "../errors.ts";

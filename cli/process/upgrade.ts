@@ -6,7 +6,7 @@
  */
 
 import { formatAddr } from "../../internal/api/transport.ts";
-import type { FdListener } from "../../ops/fd/fd_listener.ts";
+import type { FdListener } from "../../ops/sockets/fd_listener.ts";
 import { CommandError, reasonOf } from "../errors.ts";
 import type { SERVE } from "../line/flags.ts";
 import type { Bound } from "../listen.ts";

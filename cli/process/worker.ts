@@ -6,10 +6,10 @@
 
 import type { Listener } from "../../internal/api/transport.ts";
 import { proxyProtocol } from "../../ops/proxy/protocol.ts";
-import { withTelnet } from "../../ops/telnet/telnet.ts";
+import { withTelnet } from "../../ops/wrappers/telnet.ts";
 import type { TlsCredentials } from "../../ops/tls/credentials.ts";
 import type { TlsServerCredentials } from "../../ops/tls/handle.ts";
-import { serveInWorker } from "../../ops/workers/in_worker.ts";
+import { serveInWorker } from "../../ops/workers/worker/in_worker.ts";
 import type { SERVE } from "../line/flags.ts";
 import type { Values } from "../line/parse.ts";
 

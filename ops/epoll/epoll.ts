@@ -20,8 +20,8 @@ import {
 } from "../../internal/api/check.ts";
 import { prefixed } from "../../internal/api/errors.ts";
 import { formatAddr, type Transport } from "../../internal/api/transport.ts";
-import type { FdListener } from "../fd/fd_listener.ts";
-import { busyError, closedError } from "../fd/socket_errors.ts";
+import type { FdListener } from "../sockets/fd_listener.ts";
+import { busyError, closedError } from "../sockets/socket_errors.ts";
 import { type Pollable, Poller } from "./poller.ts";
 import { EpollSocket } from "./socket.ts";
 import { checked, EAGAIN } from "./errno.ts";

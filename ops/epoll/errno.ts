@@ -5,7 +5,7 @@
  */
 
 import { getSystemErrorMap } from "node:util";
-import { CLASSES } from "../fd/socket_errors.ts";
+import { CLASSES } from "../sockets/socket_errors.ts";
 
 export const EAGAIN = -11;
 

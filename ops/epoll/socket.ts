@@ -6,7 +6,7 @@
 
 import type { Transport } from "../../internal/api/transport.ts";
 import type { Pollable, Poller } from "./poller.ts";
-import { busyError, closedError, interruptedError } from "../fd/socket_errors.ts";
+import { busyError, closedError, interruptedError } from "../sockets/socket_errors.ts";
 import { EAGAIN, errorOf } from "./errno.ts";
 import { EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, type Libc } from "./libc.ts";
 

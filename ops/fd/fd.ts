@@ -16,7 +16,7 @@ import {
   DEFAULT_KEEP_ALIVE_MS,
 } from "../../internal/api/check.ts";
 import { adoptEpoll } from "../epoll/epoll.ts";
-import type { FdListener } from "./fd_listener.ts";
+import type { FdListener } from "../sockets/fd_listener.ts";
 import { LISTEN_BACKLOG, NodeListener } from "./node_listener.ts";
 
 /** Minimum descriptor, after those of the standard streams, and maximum; the kernel's own maximum is lower. */

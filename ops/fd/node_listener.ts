@@ -9,9 +9,9 @@ import { setImmediate } from "node:timers";
 import type { Transport } from "../../internal/api/transport.ts";
 import { AcceptQueue, type Outcome } from "../../internal/server/accept_queue.ts";
 import { socketsTurn } from "../../internal/time/event_loop.ts";
-import type { FdListener } from "./fd_listener.ts";
-import { listenAgain } from "./listen_again.ts";
-import { closedError, ofDeno } from "./socket_errors.ts";
+import type { FdListener } from "../sockets/fd_listener.ts";
+import { listenAgain } from "../sockets/listen_again.ts";
+import { closedError, ofDeno } from "../sockets/socket_errors.ts";
 import { NodeSocket, resetSocket } from "./node_socket.ts";
 
 /** Maximum number of connections that the kernel keeps until they are accepted; it lowers this to its own maximum. */

@@ -6,7 +6,7 @@
 
 import type { Socket } from "node:net";
 import type { Transport } from "../../internal/api/transport.ts";
-import { busyError, closedError, interruptedError, ofDeno } from "./socket_errors.ts";
+import { busyError, closedError, interruptedError, ofDeno } from "../sockets/socket_errors.ts";
 
 /** Maximum bytes of one write. It settles when the kernel has taken all of them, so a larger one would hide progress. */
 const WRITE_BYTES = 65_536;

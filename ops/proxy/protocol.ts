@@ -18,7 +18,7 @@ import {
 import { parsePeers } from "../../internal/admission/cidr.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { peerLeftOr, PreparingListener } from "../preparing_listener.ts";
+import { peerLeftOr, PreparingListener } from "../wrappers/preparing_listener.ts";
 import { ProxyHeaderError } from "./errors.ts";
 import { MAX_HEADER_BYTES, parseProxyHeader, type ProxyHeader } from "./header.ts";
 import type { Listener, Transport } from "../../internal/api/transport.ts";

@@ -7,7 +7,7 @@
 import { ProxyHeaderError } from "./errors.ts";
 import { beginsWithProxyHeader, MARK_BYTES, type ProxyHeader } from "./header.ts";
 import { Forwarding, type ProxyInfo, type Transport } from "../../internal/api/transport.ts";
-import { PrefixedTransport } from "../prefixed_transport.ts";
+import { PrefixedTransport } from "../wrappers/prefixed_transport.ts";
 
 const NOTHING = new Uint8Array(0);
 

@@ -10,7 +10,7 @@ import type { SecureContext } from "node:tls";
 import { checkOptions, checkProtocols, show } from "../../internal/api/check.ts";
 import type { TlsInfo, Transport } from "../../internal/api/transport.ts";
 import type { ConnectTlsOptions } from "../../internal/client/connect_options.ts";
-import { PeerLeft } from "../preparing_listener.ts";
+import { PeerLeft } from "../wrappers/preparing_listener.ts";
 import { createContext } from "./credentials.ts";
 import { TlsCredentialsError } from "./errors.ts";
 import { checkPair, parseCertificates } from "./pem.ts";

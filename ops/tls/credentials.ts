@@ -9,7 +9,7 @@ import { Duplex } from "node:stream";
 import { setImmediate } from "node:timers";
 import { createSecureContext, type SecureContext, type SecureContextOptions, TLSSocket } from "node:tls";
 import { checkProtocols, checkWord } from "../../internal/api/check.ts";
-import { type CertificateInfo, datesProblem, infoOf } from "./certificate.ts";
+import { type CertificateInfo, datesProblem, infoOf } from "./certificates/certificate.ts";
 import { contextOf } from "./engine/engine.ts";
 import { testEngine } from "./engine/self_test.ts";
 import type { TlsWrapClass } from "./engine/wrap.ts";

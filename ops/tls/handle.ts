@@ -11,9 +11,9 @@ import {
   type TlsInfo,
   type Transport,
 } from "../../internal/api/transport.ts";
-import type { CertificateInfo } from "./certificate.ts";
+import type { CertificateInfo } from "./certificates/certificate.ts";
 import { loadCredentials, type LoadedCredentials, type TlsCredentials } from "./credentials.ts";
-import { PrefixedTransport } from "../prefixed_transport.ts";
+import { PrefixedTransport } from "../wrappers/prefixed_transport.ts";
 import { readHello } from "./hello.ts";
 import { observe, type OnHandshake } from "./observed.ts";
 import { isFor } from "./peer/names.ts";

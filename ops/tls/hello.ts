@@ -9,7 +9,7 @@
 
 import { checkTransferred } from "../../internal/api/check.ts";
 import type { Transport } from "../../internal/api/transport.ts";
-import { peerLeftOr } from "../preparing_listener.ts";
+import { peerLeftOr } from "../wrappers/preparing_listener.ts";
 
 /** Maximum size of a ClientHello that is searched for a name, in bytes; also that of the largest TLS record. */
 const MAX_HELLO_BYTES = 16 * 1024;

@@ -6,7 +6,7 @@
 
 import { ignoreErrors } from "../../internal/api/errors.ts";
 import { isReset, type TlsInfo } from "../../internal/api/transport.ts";
-import { PeerLeft } from "../preparing_listener.ts";
+import { PeerLeft } from "../wrappers/preparing_listener.ts";
 
 /**
  * Why a handshake failed:

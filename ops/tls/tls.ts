@@ -24,9 +24,9 @@ import {
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { listenTcp } from "../../internal/server/listen.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { type Preparation, PreparingListener } from "../preparing_listener.ts";
+import { type Preparation, PreparingListener } from "../wrappers/preparing_listener.ts";
 import { HANDSHAKE_TIMEOUT, type Listener } from "../../internal/api/transport.ts";
-import type { CertificateInfo } from "./certificate.ts";
+import type { CertificateInfo } from "./certificates/certificate.ts";
 import type { TlsCredentials } from "./credentials.ts";
 import { tlsCredentials, type TlsServerCredentials } from "./handle.ts";
 

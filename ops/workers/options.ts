@@ -17,7 +17,7 @@ import {
 import type { ServerEvent } from "../../internal/api/events.ts";
 import { resolveFraming } from "../../internal/api/framing.ts";
 import { checkServeOptions, type ServeOptions, type ServerLimits } from "../../internal/api/serve_options.ts";
-import type { Engine, Place } from "./wire.ts";
+import type { Engine, Place } from "./shared/wire.ts";
 
 /** Maximum number of workers. */
 export const MOST_WORKERS = 128;

@@ -14,7 +14,7 @@ import type { ServerState } from "../../internal/server/running.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { type GroupParts, WorkerGroup } from "./worker_group.ts";
 import type { WorkerEvent } from "./options.ts";
-import type { WorkerConn } from "./remote_conn.ts";
+import type { WorkerConn } from "./supervision/remote_conn.ts";
 import type { WorkerInfo, WorkersServer } from "./workers.ts";
 
 /** Time in milliseconds that workers have beyond the drain timeout, before they are ended. */

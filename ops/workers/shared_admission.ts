@@ -8,7 +8,7 @@ import { Admission, type AdmissionRules } from "../../internal/admission/admissi
 import type { AdmissionRejectReason, RejectReason } from "../../internal/api/reasons.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { DelayedQueue } from "../../internal/time/delayed_queue.ts";
-import type { Verdict } from "./wire.ts";
+import type { Verdict } from "./shared/wire.ts";
 
 /** A connection that a worker has accepted and asks about. */
 export interface Question {

@@ -12,15 +12,15 @@ import { resolveFraming } from "../../internal/api/framing.ts";
 import type { ServerLimits } from "../../internal/api/serve_options.ts";
 import { Reports } from "../../internal/server/reports.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { Balance } from "./balance.ts";
-import { Refreshes } from "./refreshes.ts";
-import { Registry } from "./registry.ts";
+import { Balance } from "./supervision/balance.ts";
+import { Refreshes } from "./supervision/refreshes.ts";
+import { Registry } from "./supervision/registry.ts";
 import { SharedAdmission } from "./shared_admission.ts";
 import type { ServeWorkersOptions, WorkerEvent } from "./options.ts";
-import { Replies } from "./replies.ts";
-import type { SharedPlace } from "./sharing.ts";
-import { Supervisor } from "./supervisor.ts";
-import { type Setup, type ToMain, type ToWorker, unpackError, unpackEvent, type WireEvent } from "./wire.ts";
+import { Replies } from "./supervision/replies.ts";
+import type { SharedPlace } from "./shared/sharing.ts";
+import { Supervisor } from "./supervision/supervisor.ts";
+import { type Setup, type ToMain, type ToWorker, unpackError, unpackEvent, type WireEvent } from "./shared/wire.ts";
 
 /** Maximum time in which workers tell their figures, in milliseconds. */
 const REFRESH_MS = 1000;

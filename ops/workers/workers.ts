@@ -18,9 +18,9 @@ import { admissionRules, resolveAdmission } from "../../internal/admission/admis
 import { resolveConnOptions } from "../../internal/api/conn_options.ts";
 import { ParallelServer } from "./parallel_server.ts";
 import { type Resolved, resolveWorkers, type ServeWorkersOptions } from "./options.ts";
-import type { WorkerConn } from "./remote_conn.ts";
-import { findPlace, type SharedPlace, sharePlace, sharingProblem } from "./sharing.ts";
-import type { WorkerState } from "./supervisor.ts";
+import type { WorkerConn } from "./supervision/remote_conn.ts";
+import { findPlace, type SharedPlace, sharePlace, sharingProblem } from "./shared/sharing.ts";
+import type { WorkerState } from "./supervision/supervisor.ts";
 
 /** One of the workers. */
 export interface WorkerInfo {

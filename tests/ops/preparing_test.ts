@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { AcceptRejection, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { type Preparation, PreparingListener } from "../../ops/preparing_listener.ts";
+import { type Preparation, PreparingListener } from "../../ops/wrappers/preparing_listener.ts";
 import { test } from "../kit/bounded.ts";
 
 /** A preparing listener in memory; a test decides when each connection is ready. */

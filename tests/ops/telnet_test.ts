@@ -2,7 +2,7 @@ import { assertEquals, assertLess, assertMatch, assertThrows } from "@std/assert
 import type { Listener, Transport } from "@x/shouty";
 import { listenTls, listenUnix, withTelnet } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
-import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../../ops/telnet/filter.ts";
+import { MAX_SUBNEGOTIATION_BYTES, TelnetFilter } from "../../ops/wrappers/telnet_filter.ts";
 import { turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { HAS_SCRIPT, Subprocess } from "../kit/command.ts";

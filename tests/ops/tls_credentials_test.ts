@@ -4,7 +4,7 @@ import { once } from "node:events";
 import tls from "node:tls";
 import { listenTls, TlsCredentialsError } from "@x/shouty/ops";
 import { MemoryListener } from "@x/shouty/testing";
-import { datesProblem, infoOf } from "../../ops/tls/certificate.ts";
+import { datesProblem, infoOf } from "../../ops/tls/certificates/certificate.ts";
 import { checkPair } from "../../ops/tls/pem.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";

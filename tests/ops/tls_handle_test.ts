@@ -4,7 +4,7 @@ import type { Transport } from "@x/shouty";
 import { listenTls, tlsCredentials, TlsCredentialsError } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { findServerName, readHello } from "../../ops/tls/hello.ts";
-import { PeerLeft } from "../../ops/preparing_listener.ts";
+import { PeerLeft } from "../../ops/wrappers/preparing_listener.ts";
 import { testOnce as test } from "../kit/bounded.ts";
 import { Authority, makeIdentity } from "../kit/certificates.ts";
 import { countWork } from "../kit/work.ts";

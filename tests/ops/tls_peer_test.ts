@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
-import { readCertificate } from "../../ops/tls/peer/der.ts";
+import { readCertificate } from "../../ops/tls/certificates/der.ts";
 import { isSignedByAny } from "../../ops/tls/peer/issuers.ts";
 import { canonicalName, isFor } from "../../ops/tls/peer/names.ts";
 import { ServerVerifier } from "../../ops/tls/peer/servers.ts";

@@ -117,7 +117,7 @@ test("The file has the mode bits that were asked for, or the umask's", async (pa
 
 test("Without permission to change the umask, the mode bits come after", async (path) => {
   const script = `
-    import { listenUnix } from ${JSON.stringify(new URL("../../ops/unix.ts", import.meta.url))};
+    import { listenUnix } from ${JSON.stringify(new URL("../../ops/sockets/unix.ts", import.meta.url))};
     const path = ${JSON.stringify(path)};
     const listener = await listenUnix({ path, mode: 0o666 });
     console.log((Deno.statSync(path).mode & 0o777).toString(8));

@@ -3,8 +3,8 @@ import type { Listener, Transport } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { numberOf } from "../../internal/server/numbers.ts";
 import { turn } from "../../internal/time/event_loop.ts";
-import { AskingListener } from "../../ops/workers/asking_listener.ts";
-import type { Verdict } from "../../ops/workers/wire.ts";
+import { AskingListener } from "../../ops/workers/worker/asking_listener.ts";
+import type { Verdict } from "../../ops/workers/shared/wire.ts";
 import { test } from "../kit/bounded.ts";
 
 /** A worker's listener that asks the test, and what it has asked and rejected. */

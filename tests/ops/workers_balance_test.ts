@@ -5,14 +5,14 @@ import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { AcceptRejection, harmless } from "../../internal/api/errors.ts";
 import type { ServerEvent } from "../../internal/api/events.ts";
 import { closeQuietly } from "../../internal/api/transport.ts";
-import { AskingListener } from "../../ops/workers/asking_listener.ts";
-import { Balance } from "../../ops/workers/balance.ts";
-import { Loads, WorkerLoads } from "../../ops/workers/loads.ts";
-import type { Supervisor } from "../../ops/workers/supervisor.ts";
+import { AskingListener } from "../../ops/workers/worker/asking_listener.ts";
+import { Balance } from "../../ops/workers/supervision/balance.ts";
+import { Loads, WorkerLoads } from "../../ops/workers/shared/loads.ts";
+import type { Supervisor } from "../../ops/workers/supervision/supervisor.ts";
 import { SharedAdmission } from "../../ops/workers/shared_admission.ts";
-import { TurnListener } from "../../ops/workers/turn_listener.ts";
-import type { ToMain, ToWorker } from "../../ops/workers/wire.ts";
-import { WorkerAdmission } from "../../ops/workers/worker_admission.ts";
+import { TurnListener } from "../../ops/workers/worker/turn_listener.ts";
+import type { ToMain, ToWorker } from "../../ops/workers/shared/wire.ts";
+import { WorkerAdmission } from "../../ops/workers/worker/worker_admission.ts";
 import { test } from "../kit/bounded.ts";
 
 /** A worker as the balance sees it. */

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Refreshes } from "../../ops/workers/refreshes.ts";
+import { Refreshes } from "../../ops/workers/supervision/refreshes.ts";
 import { test } from "../kit/bounded.ts";
 
 /** Workers that are asked; it notes which were, and which calls have got their answer. */

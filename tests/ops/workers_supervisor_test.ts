@@ -1,9 +1,9 @@
 import { assertEquals } from "@std/assert";
 import { MemoryListener } from "@x/shouty/testing";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
-import { Loads, WorkerLoads } from "../../ops/workers/loads.ts";
-import { Supervisor } from "../../ops/workers/supervisor.ts";
-import { WorkerAdmission } from "../../ops/workers/worker_admission.ts";
+import { Loads, WorkerLoads } from "../../ops/workers/shared/loads.ts";
+import { Supervisor } from "../../ops/workers/supervision/supervisor.ts";
+import { WorkerAdmission } from "../../ops/workers/worker/worker_admission.ts";
 import { test } from "../kit/bounded.ts";
 
 /** A worker that only asks for its setup. It is no module of the project, whose types Deno would check at its start. */

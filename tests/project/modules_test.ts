@@ -29,8 +29,8 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "cli/metrics.ts": ["../ops/metrics/metrics.ts", "../ops/metrics/telemetry.ts"],
   "cli.ts": ["./cli/process/workers.ts"],
   "cli/process/worker.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
-  "ops/workers/in_worker.ts": ["node:worker_threads"],
-  "ops/workers/supervisor.ts": ["node:worker_threads"],
+  "ops/workers/worker/in_worker.ts": ["node:worker_threads"],
+  "ops/workers/supervision/supervisor.ts": ["node:worker_threads"],
   "ops/workers/workers.ts": ["node:v8"],
   "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts"],
   // `node:http` and the page are for those alone who open an admin port.

@@ -7,8 +7,8 @@
 import type { Server } from "node:http";
 import { isIP } from "node:net";
 import { formatAddr } from "../../../internal/api/transport.ts";
-import { ofDeno } from "../../fd/socket_errors.ts";
-import { replacingDead, withMode } from "../../unix.ts";
+import { ofDeno } from "../../sockets/socket_errors.ts";
+import { replacingDead, withMode } from "../../sockets/unix.ts";
 
 /** A place to listen at. */
 export type Place =

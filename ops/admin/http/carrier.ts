@@ -8,7 +8,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { clientOf } from "../../../internal/admission/cidr.ts";
 import type { Clock } from "../../../internal/api/serve_options.ts";
-import { listenAgain } from "../../fd/listen_again.ts";
+import { listenAgain } from "../../sockets/listen_again.ts";
 import type { Bounds } from "./bounds.ts";
 import { HEADERS, Refusal, refused, type Reply, type Request } from "./exchange.ts";
 import type { Streams } from "./streams.ts";

@@ -7,7 +7,7 @@
 import { checkTransferred } from "../../../internal/api/check.ts";
 import { dontDelay, type TlsInfo, type Transport } from "../../../internal/api/transport.ts";
 import { TURNS } from "../../../internal/time/turns.ts";
-import { peerLeftOr } from "../../preparing_listener.ts";
+import { peerLeftOr } from "../../wrappers/preparing_listener.ts";
 import type { PeerVerifier } from "../peer/peer.ts";
 import { ReadBuffer } from "./encrypted_input.ts";
 import type { EngineOptions } from "./engine.ts";

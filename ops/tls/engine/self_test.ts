@@ -5,7 +5,7 @@
  */
 
 import { createSecureContext, type SecureContext } from "node:tls";
-import { makeSelfSigned } from "../self_signed.ts";
+import { makeSelfSigned } from "../certificates/self_signed.ts";
 import { contextOf, Engine, type EngineOptions, type EngineOwner } from "./engine.ts";
 import { type TlsWrapClass, tlsWrapClass } from "./wrap.ts";
 

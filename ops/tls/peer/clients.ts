@@ -6,8 +6,8 @@
 
 import { X509Certificate } from "node:crypto";
 import type { PeerCertificate } from "../../../internal/api/transport.ts";
-import { datesProblem, infoOf } from "../certificate.ts";
-import { CLIENT_AUTH } from "./der.ts";
+import { datesProblem, infoOf } from "../certificates/certificate.ts";
+import { CLIENT_AUTH } from "../certificates/der.ts";
 import { fieldsOf, handleOf, NOT_VERSION_3, peerOf, type PeerVerifier, type VerifiedSocket } from "./peer.ts";
 
 /**

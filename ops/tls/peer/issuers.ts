@@ -8,8 +8,8 @@
  */
 
 import { constants, verify, type X509Certificate } from "node:crypto";
-import { datesProblem, infoOf } from "../certificate.ts";
-import { signedPartOf } from "./der.ts";
+import { datesProblem, infoOf } from "../certificates/certificate.ts";
+import { signedPartOf } from "../certificates/der.ts";
 
 /** Maximum number of certificates above a server's own, so that a check takes at most 100 signatures. */
 const MAX_ABOVE = 10;

@@ -7,7 +7,7 @@
  */
 
 import { isIP } from "node:net";
-import { canonicalAddress } from "./der.ts";
+import { canonicalAddress } from "../certificates/der.ts";
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
 

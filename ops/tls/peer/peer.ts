@@ -6,7 +6,7 @@
 
 import type { X509Certificate } from "node:crypto";
 import type { PeerCertificate } from "../../../internal/api/transport.ts";
-import { type CertificateFields, readCertificate } from "./der.ts";
+import { type CertificateFields, readCertificate } from "../certificates/der.ts";
 
 /** What a verifier asks about a connection: a `TLSSocket`, or an engine. */
 export interface VerifiedSocket {

@@ -7,8 +7,8 @@
 import { X509Certificate } from "node:crypto";
 import { escapeUnsafe } from "../../../internal/api/errors.ts";
 import type { PeerCertificate } from "../../../internal/api/transport.ts";
-import { datesProblem, infoOf } from "../certificate.ts";
-import { type CertificateFields, SERVER_AUTH } from "./der.ts";
+import { datesProblem, infoOf } from "../certificates/certificate.ts";
+import { type CertificateFields, SERVER_AUTH } from "../certificates/der.ts";
 import { isSignedBy, isSignedByAny } from "./issuers.ts";
 import { isFor } from "./names.ts";
 import { fieldsOf, handleOf, NOT_VERSION_3, peerOf, type PeerVerifier, type VerifiedSocket } from "./peer.ts";

@@ -6,7 +6,7 @@
 
 import { setImmediate } from "node:timers";
 import { TLSSocket } from "node:tls";
-import { peerLeftOr } from "../../preparing_listener.ts";
+import { peerLeftOr } from "../../wrappers/preparing_listener.ts";
 import {
   closeQuietly,
   dontDelay,

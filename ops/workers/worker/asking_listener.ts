@@ -4,11 +4,11 @@
  * @module
  */
 
-import { closeQuietly, type Listener, type Transport } from "../../internal/api/transport.ts";
-import { AcceptQueue } from "../../internal/server/accept_queue.ts";
-import { setNumber } from "../../internal/server/numbers.ts";
-import { ForwardingListener } from "../forwarding_listener.ts";
-import type { Rejection, Verdict } from "./wire.ts";
+import { closeQuietly, type Listener, type Transport } from "../../../internal/api/transport.ts";
+import { AcceptQueue } from "../../../internal/server/accept_queue.ts";
+import { setNumber } from "../../../internal/server/numbers.ts";
+import { ForwardingListener } from "../../wrappers/forwarding_listener.ts";
+import type { Rejection, Verdict } from "../shared/wire.ts";
 
 /** Decides about connections. */
 export interface Admitter {

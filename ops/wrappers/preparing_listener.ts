@@ -5,15 +5,15 @@
  * @module
  */
 
-import type { Clock } from "../internal/api/serve_options.ts";
-import { checkAccepted } from "../internal/api/check.ts";
-import { AcceptRejection, harmless } from "../internal/api/errors.ts";
-import type { ListenerRejectReason } from "../internal/api/reasons.ts";
-import { closeQuietly, isReset, type Listener, type Transport } from "../internal/api/transport.ts";
-import { AcceptQueue, type Outcome } from "../internal/server/accept_queue.ts";
-import { Alarms, type Sleeper } from "../internal/time/alarms.ts";
-import { ACCEPT_TURNS } from "../internal/time/turns.ts";
-import { closedError } from "./fd/socket_errors.ts";
+import type { Clock } from "../../internal/api/serve_options.ts";
+import { checkAccepted } from "../../internal/api/check.ts";
+import { AcceptRejection, harmless } from "../../internal/api/errors.ts";
+import type { ListenerRejectReason } from "../../internal/api/reasons.ts";
+import { closeQuietly, isReset, type Listener, type Transport } from "../../internal/api/transport.ts";
+import { AcceptQueue, type Outcome } from "../../internal/server/accept_queue.ts";
+import { Alarms, type Sleeper } from "../../internal/time/alarms.ts";
+import { ACCEPT_TURNS } from "../../internal/time/turns.ts";
+import { closedError } from "../sockets/socket_errors.ts";
 import { ForwardingListener } from "./forwarding_listener.ts";
 
 /** What each connection does before it is accepted, and the limits on that. */

@@ -6,12 +6,12 @@
 
 import { stripVTControlCharacters } from "node:util";
 import type { Worker as Thread } from "node:worker_threads";
-import type { Clock } from "../../internal/api/serve_options.ts";
-import type { Traffic } from "../../internal/api/events.ts";
-import { addTraffic } from "../../internal/server/counters.ts";
-import { RefClock } from "../../internal/time/clock.ts";
-import { Batcher } from "./batcher.ts";
-import { type Setup, type ToMain, type Totals, type ToWorker, unpackError } from "./wire.ts";
+import type { Clock } from "../../../internal/api/serve_options.ts";
+import type { Traffic } from "../../../internal/api/events.ts";
+import { addTraffic } from "../../../internal/server/counters.ts";
+import { RefClock } from "../../../internal/time/clock.ts";
+import { Batcher } from "../shared/batcher.ts";
+import { type Setup, type ToMain, type Totals, type ToWorker, unpackError } from "../shared/wire.ts";
 
 /** The states of a worker's place. In `waiting`, its worker has crashed, and the next one begins after a pause. */
 export type WorkerState = "starting" | "serving" | "waiting" | "ended";

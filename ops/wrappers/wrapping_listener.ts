@@ -4,8 +4,8 @@
  * @module
  */
 
-import { checkAccepted } from "../internal/api/check.ts";
-import type { Listener, Transport } from "../internal/api/transport.ts";
+import { checkAccepted } from "../../internal/api/check.ts";
+import type { Listener, Transport } from "../../internal/api/transport.ts";
 import { ForwardingListener } from "./forwarding_listener.ts";
 
 /** Wraps the connections of another listener. */

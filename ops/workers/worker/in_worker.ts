@@ -4,22 +4,22 @@
  * @module
  */
 
-import { checkFunction, checkOptions } from "../../internal/api/check.ts";
-import type { CloseOptions, Conn, ConnHandler, LineHandler } from "../../internal/api/handlers.ts";
-import type { ServeOptions } from "../../internal/api/serve_options.ts";
-import { closeQuietly, type Listener, queuedIn } from "../../internal/api/transport.ts";
-import { listenTcp } from "../../internal/server/listen.ts";
-import type { Server } from "../../internal/server/running.ts";
-import { serve, serveConnections } from "../../server.ts";
-import { listenShared } from "../epoll/epoll.ts";
+import { checkFunction, checkOptions } from "../../../internal/api/check.ts";
+import type { CloseOptions, Conn, ConnHandler, LineHandler } from "../../../internal/api/handlers.ts";
+import type { ServeOptions } from "../../../internal/api/serve_options.ts";
+import { closeQuietly, type Listener, queuedIn } from "../../../internal/api/transport.ts";
+import { listenTcp } from "../../../internal/server/listen.ts";
+import type { Server } from "../../../internal/server/running.ts";
+import { serve, serveConnections } from "../../../server.ts";
+import { listenShared } from "../../epoll/epoll.ts";
 import { AskingListener } from "./asking_listener.ts";
 import { WorkerAdmission } from "./worker_admission.ts";
-import { Batcher } from "./batcher.ts";
-import { WorkerLoads } from "./loads.ts";
-import { listenBalanced } from "./sharing.ts";
+import { Batcher } from "../shared/batcher.ts";
+import { WorkerLoads } from "../shared/loads.ts";
+import { listenBalanced } from "../shared/sharing.ts";
 import { TurnListener } from "./turn_listener.ts";
-import { isOfConnection, packError, packEvent } from "./wire.ts";
-import type { Place, Setup, ToMain, ToServer, Totals, ToWorker } from "./wire.ts";
+import { isOfConnection, packError, packEvent } from "../shared/wire.ts";
+import type { Place, Setup, ToMain, ToServer, Totals, ToWorker } from "../shared/wire.ts";
 
 /** What a worker serves: functions, which cannot be sent to it. All plain options are those of {@linkcode serveWorkers}. */
 export interface WorkerService<Data = undefined> extends Pick<ServeOptions<Data>, "data" | "admit" | "lastWords"> {

@@ -4,18 +4,18 @@
  * @module
  */
 
-import { type Framing, resolveFraming } from "../../internal/api/framing.ts";
-import type { ServeOptions } from "../../internal/api/serve_options.ts";
-import type { Transport } from "../../internal/api/transport.ts";
-import type { ServerEvent } from "../../internal/api/events.ts";
-import { Rejects } from "../../internal/admission/rejects.ts";
-import { Counters } from "../../internal/server/counters.ts";
-import { Reports } from "../../internal/server/reports.ts";
-import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
+import { type Framing, resolveFraming } from "../../../internal/api/framing.ts";
+import type { ServeOptions } from "../../../internal/api/serve_options.ts";
+import type { Transport } from "../../../internal/api/transport.ts";
+import type { ServerEvent } from "../../../internal/api/events.ts";
+import { Rejects } from "../../../internal/admission/rejects.ts";
+import { Counters } from "../../../internal/server/counters.ts";
+import { Reports } from "../../../internal/server/reports.ts";
+import { SYSTEM_CLOCK } from "../../../internal/time/clock.ts";
 import type { Admitter } from "./asking_listener.ts";
 import type { Turn } from "./turn_listener.ts";
-import type { WorkerLoads } from "./loads.ts";
-import type { Rejection, ToMain, Verdict } from "./wire.ts";
+import type { WorkerLoads } from "../shared/loads.ts";
+import type { Rejection, ToMain, Verdict } from "../shared/wire.ts";
 
 /** Maximum number of connections that one listener has asked about, unless connections may have to wait. */
 const MOST = 64;

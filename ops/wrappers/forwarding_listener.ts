@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Listener, queuedIn, type Transport } from "../internal/api/transport.ts";
+import { type Listener, queuedIn, type Transport } from "../../internal/api/transport.ts";
 
 /** Passes every call on to another listener, which it owns; a wrapper extends it and overrides what it changes. */
 export class ForwardingListener implements Listener {

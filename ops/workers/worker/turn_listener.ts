@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { Listener, Transport } from "../../internal/api/transport.ts";
-import { ForwardingListener } from "../forwarding_listener.ts";
+import type { Listener, Transport } from "../../../internal/api/transport.ts";
+import { ForwardingListener } from "../../wrappers/forwarding_listener.ts";
 
 /** Says when a worker may accept. */
 export interface Turn {

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { checkOptions, checkWhole, show } from "../internal/api/check.ts";
-import { prefixed } from "../internal/api/errors.ts";
-import { closeQuietly, type Listener } from "../internal/api/transport.ts";
+import { checkOptions, checkWhole, show } from "../../internal/api/check.ts";
+import { prefixed } from "../../internal/api/errors.ts";
+import { closeQuietly, type Listener } from "../../internal/api/transport.ts";
 
 /** Number of connection attempts that a socket has to refuse to count as dead, and the milliseconds between them. */
 const PROBES = 3;

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { checkFunction, checkListener, checkOptions, checkWhole } from "../internal/api/check.ts";
-import { count, escapeUnsafe, harmless, ignoreErrors } from "../internal/api/errors.ts";
-import { formatAddr, Forwarding, type Listener, type Transport } from "../internal/api/transport.ts";
+import { checkFunction, checkListener, checkOptions, checkWhole } from "../../internal/api/check.ts";
+import { count, escapeUnsafe, harmless, ignoreErrors } from "../../internal/api/errors.ts";
+import { formatAddr, Forwarding, type Listener, type Transport } from "../../internal/api/transport.ts";
 import { WrappingListener } from "./wrapping_listener.ts";
 
 /** What happened on a traced connection. */

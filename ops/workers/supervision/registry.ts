@@ -4,12 +4,12 @@
  * @module
  */
 
-import type { ClosedEvent, ConnInfo, ServerEvent } from "../../internal/api/events.ts";
-import type { ResolvedFraming } from "../../internal/api/framing.ts";
-import type { CloseOptions, ConnStats } from "../../internal/api/handlers.ts";
-import { Counters, type ServerStats } from "../../internal/server/counters.ts";
-import { formatAddr } from "../../internal/api/transport.ts";
-import { encodeLine } from "../../internal/lines/text.ts";
+import type { ClosedEvent, ConnInfo, ServerEvent } from "../../../internal/api/events.ts";
+import type { ResolvedFraming } from "../../../internal/api/framing.ts";
+import type { CloseOptions, ConnStats } from "../../../internal/api/handlers.ts";
+import { Counters, type ServerStats } from "../../../internal/server/counters.ts";
+import { formatAddr } from "../../../internal/api/transport.ts";
+import { encodeLine } from "../../../internal/lines/text.ts";
 import { RemoteConn } from "./remote_conn.ts";
 import type { Supervisor } from "./supervisor.ts";
 

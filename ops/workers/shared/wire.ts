@@ -4,12 +4,12 @@
  * @module
  */
 
-import type { ConnLimits } from "../../internal/api/conn_options.ts";
-import type { ConnInfo, ServerEvent } from "../../internal/api/events.ts";
-import type { CloseOptions, ConnStats } from "../../internal/api/handlers.ts";
-import type { AdmissionRejectReason } from "../../internal/api/reasons.ts";
-import type { ServeOptions, ShutdownOptions } from "../../internal/api/serve_options.ts";
-import type { ServerStats } from "../../internal/server/counters.ts";
+import type { ConnLimits } from "../../../internal/api/conn_options.ts";
+import type { ConnInfo, ServerEvent } from "../../../internal/api/events.ts";
+import type { CloseOptions, ConnStats } from "../../../internal/api/handlers.ts";
+import type { AdmissionRejectReason } from "../../../internal/api/reasons.ts";
+import type { ServeOptions, ShutdownOptions } from "../../../internal/api/serve_options.ts";
+import type { ServerStats } from "../../../internal/server/counters.ts";
 import type { LoadCells } from "./loads.ts";
 
 /** The sockets that workers can share: Deno's own, or Linux's `epoll`. */

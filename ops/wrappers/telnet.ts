@@ -8,10 +8,10 @@
 
 import { checkListener, checkTransferred } from "../../internal/api/check.ts";
 import { harmless } from "../../internal/api/errors.ts";
-import { IAC, MARK_ANSWER, TelnetFilter } from "./filter.ts";
+import { IAC, MARK_ANSWER, TelnetFilter } from "./telnet_filter.ts";
 import { Forwarding, type Listener } from "../../internal/api/transport.ts";
 import { LINE_WORK, TURNS } from "../../internal/time/turns.ts";
-import { WrappingListener } from "../wrapping_listener.ts";
+import { WrappingListener } from "./wrapping_listener.ts";
 
 /** Maximum bytes of unsent answers before the connection stops reading until they have been sent. */
 const MAX_ANSWER_BYTES = 1024;

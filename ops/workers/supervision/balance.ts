@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { Clock } from "../../internal/api/serve_options.ts";
-import { Loads, NO_LIMIT } from "./loads.ts";
+import type { Clock } from "../../../internal/api/serve_options.ts";
+import { Loads, NO_LIMIT } from "../shared/loads.ts";
 import type { Supervisor } from "./supervisor.ts";
 
 /** Number of connections that a worker may have beyond the least loaded one, before it leaves the next to others. */

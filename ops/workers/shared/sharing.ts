@@ -10,8 +10,8 @@
  * @module
  */
 
-import { listenTcp } from "../../internal/server/listen.ts";
-import { shareEpoll } from "../epoll/epoll.ts";
+import { listenTcp } from "../../../internal/server/listen.ts";
+import { shareEpoll } from "../../epoll/epoll.ts";
 import type { Engine, Place } from "./wire.ts";
 
 /** A place that workers share. */

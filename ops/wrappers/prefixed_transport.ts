@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Forwarding, type Transport } from "../internal/api/transport.ts";
+import { Forwarding, type Transport } from "../../internal/api/transport.ts";
 
 const NOTHING = new Uint8Array(0);
 

@@ -4,10 +4,10 @@
  * @module
  */
 
-import { checkCloseOptions } from "../../internal/api/check.ts";
-import type { ConnInfo } from "../../internal/api/events.ts";
-import type { CloseOptions, ConnStats } from "../../internal/api/handlers.ts";
-import type { Traffic } from "../../internal/api/events.ts";
+import { checkCloseOptions } from "../../../internal/api/check.ts";
+import type { ConnInfo } from "../../../internal/api/events.ts";
+import type { CloseOptions, ConnStats } from "../../../internal/api/handlers.ts";
+import type { Traffic } from "../../../internal/api/events.ts";
 
 /** An open connection of one of the workers. */
 export interface WorkerConn extends ConnInfo {
