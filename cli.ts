@@ -12,31 +12,31 @@
 
 import { runAdmin } from "./cli/admin/admin.ts";
 import { neededToAdmin, openAdminPort } from "./cli/admin/port.ts";
-import { talk } from "./cli/client.ts";
-import { COMPLETIONS, MAN } from "./cli/line/commands.ts";
+import { talk } from "./cli/connect/client.ts";
+import { COMPLETIONS, MAN } from "./cli/flags/commands.ts";
 import { completions } from "./cli/help/completions.ts";
-import { dial, neededToConnect } from "./cli/dial.ts";
-import { CommandError, reasonOf } from "./cli/errors.ts";
-import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/line/flags.ts";
+import { dial, neededToConnect } from "./cli/connect/dial.ts";
+import { CommandError, reasonOf } from "./cli/system/errors.ts";
+import { type Command, CONNECT, type Flags, SERVE, TOKEN_VARIABLE } from "./cli/flags/flags.ts";
 import { sayAnswer } from "./cli/help/help.ts";
 import { endProcess } from "./cli/process/end.ts";
 import { Host } from "./cli/process/host.ts";
 import { type Shutdown, shutdownOf } from "./cli/process/leaving.ts";
 import { openLate } from "./cli/admin/late.ts";
-import type { Target, UnixTarget } from "./cli/line/kinds.ts";
-import { type ListenFlags, neededToAccept, neededToListen, type Opened, openListeners } from "./cli/listen.ts";
+import type { Target, UnixTarget } from "./cli/flags/kinds.ts";
+import { type ListenFlags, neededToAccept, neededToListen, type Opened, openListeners } from "./cli/serve/listen.ts";
 import { type Log, openLog } from "./cli/log/log.ts";
 import { manPage } from "./cli/help/man.ts";
-import { isTelemetryOn, measure, type Measured } from "./cli/metrics.ts";
-import { formatTarget } from "./cli/net.ts";
+import { isTelemetryOn, measure, type Measured } from "./cli/serve/metrics.ts";
+import { formatTarget } from "./cli/system/net.ts";
 import { type Given, parse } from "./cli/line/parse.ts";
-import { keepOnly, type PermissionName } from "./cli/process/permissions.ts";
-import { complain, say } from "./cli/print.ts";
+import { keepOnly, type PermissionName } from "./cli/system/permissions.ts";
+import { complain, say } from "./cli/system/print.ts";
 import { report, shownOptions } from "./cli/log/report.ts";
 import { onOthers, onSignals } from "./cli/process/signals.ts";
 import { checkTogether } from "./cli/line/together.ts";
 import { warnOfTrace } from "./cli/log/trace.ts";
-import type { serveByWorkers, Surroundings } from "./cli/process/workers.ts";
+import type { serveByWorkers, Surroundings } from "./cli/serve/workers.ts";
 import type { ServerEvent } from "./internal/api/events.ts";
 import type { ServeOptions } from "./internal/api/serve_options.ts";
 import type { Server } from "./internal/server/running.ts";
@@ -177,7 +177,7 @@ async function serveAs(
 
 /** Serves in workers. */
 async function serveApart(...args: Parameters<typeof serveByWorkers>): Promise<Running> {
-  const { serveByWorkers } = await import("./cli/process/workers.ts");
+  const { serveByWorkers } = await import("./cli/serve/workers.ts");
   const { server, reload } = await serveByWorkers(...args);
   return { server, bound: [], reload, shutdown: (options) => server.shutdown(options) };
 }

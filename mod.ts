@@ -99,7 +99,7 @@ export { serve, serveConnections } from "./server.ts";
 export type { Server, ServerState } from "./internal/server/running.ts";
 
 if (import.meta.main) {
-  const { requireDeno } = await import("./cli/deno_version.ts");
+  const { requireDeno } = await import("./cli/system/deno_version.ts");
   requireDeno();
   const { main } = await import("./cli.ts");
   await main(Deno.args);

@@ -23,7 +23,7 @@ const { success, error } = await deno([
   ...config.tasks.start.command.split(" ").filter((word) => word.startsWith("--allow-")),
   ...output === undefined ? ["--output", `dist/shouty${target === undefined ? "" : `-${target}`}`] : [],
   // The module of its workers, which no import names.
-  ...["--include", "cli/process/worker.ts"],
+  ...["--include", "cli/serve/worker.ts"],
   ...Deno.args,
   "mod.ts",
 ]);

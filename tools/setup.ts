@@ -10,7 +10,7 @@
  * @module
  */
 
-import { requireDeno } from "../cli/deno_version.ts";
+import { requireDeno } from "../cli/system/deno_version.ts";
 
 requireDeno();
 

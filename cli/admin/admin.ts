@@ -7,19 +7,19 @@
 import { quote } from "../../internal/api/errors.ts";
 import type { Status } from "../../ops/admin/status.ts";
 import { ask, type Asked } from "./client.ts";
-import { ADMIN_COMMAND, ADMIN_COMMANDS, type AdminCommand, type Verb } from "./flags.ts";
+import { ADMIN_COMMAND, ADMIN_COMMANDS, type AdminCommand, type Verb } from "../flags/admin_flags.ts";
 import { connectionsText, limitsText, statusText } from "./text.ts";
 import { readToken } from "./token.ts";
 import { closest } from "../line/closest.ts";
-import { CommandError } from "../errors.ts";
+import { CommandError } from "../system/errors.ts";
 import type { Environment } from "../line/environment.ts";
-import { requireFile } from "../files.ts";
-import { type Command, TOKEN_VARIABLE } from "../line/flags.ts";
+import { requireFile } from "../system/files.ts";
+import { type Command, TOKEN_VARIABLE } from "../flags/flags.ts";
 import { sayAnswer } from "../help/help.ts";
-import { failed, formatTarget, requireNet } from "../net.ts";
+import { failed, formatTarget, requireNet } from "../system/net.ts";
 import { type Given, parse } from "../line/parse.ts";
-import { keepOnly, type PermissionName } from "../process/permissions.ts";
-import { say } from "../print.ts";
+import { keepOnly, type PermissionName } from "../system/permissions.ts";
+import { say } from "../system/print.ts";
 
 type AdminGiven = Given<AdminCommand["flags"]> & { readonly operand: number | undefined };
 

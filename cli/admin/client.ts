@@ -5,9 +5,9 @@
  */
 
 import type { IncomingMessage } from "node:http";
-import { CommandError, reasonOf } from "../errors.ts";
-import type { Target, UnixTarget } from "../line/kinds.ts";
-import { failed, formatTarget } from "../net.ts";
+import { CommandError, reasonOf } from "../system/errors.ts";
+import type { Target, UnixTarget } from "../flags/kinds.ts";
+import { failed, formatTarget } from "../system/net.ts";
 
 /** Maximum size of an answer, in bytes: 1000 connections take far less. */
 const MOST_BYTES = 8 * 1024 * 1024;

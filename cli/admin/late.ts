@@ -5,7 +5,7 @@
  */
 
 import type { AdminPort } from "../../ops/admin/port.ts";
-import { CommandError, reasonOf } from "../errors.ts";
+import { CommandError, reasonOf } from "../system/errors.ts";
 import type { Log } from "../log/log.ts";
 
 /** Maximum time in milliseconds for the other process to close its port, and the time between two tries to open ours. */

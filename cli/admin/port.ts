@@ -9,13 +9,13 @@ import type { AdminPort } from "../../ops/admin/port.ts";
 import type { ServerMetrics } from "../../ops/metrics/metrics.ts";
 import manifest from "../../deno.json" with { type: "json" };
 import { readToken } from "./token.ts";
-import { CommandError } from "../errors.ts";
-import { requireFile } from "../files.ts";
-import type { SERVE } from "../line/flags.ts";
+import { CommandError } from "../system/errors.ts";
+import { requireFile } from "../system/files.ts";
+import type { SERVE } from "../flags/flags.ts";
 import type { Log } from "../log/log.ts";
-import { failed, formatTarget, requireNet } from "../net.ts";
+import { failed, formatTarget, requireNet } from "../system/net.ts";
 import type { Given, Values } from "../line/parse.ts";
-import type { PermissionName } from "../process/permissions.ts";
+import type { PermissionName } from "../system/permissions.ts";
 
 /** The values of the flags about the admin port, and the token of the environment. */
 export type AdminFlags =

@@ -8,7 +8,7 @@ import { count, escapeUnsafe } from "../../internal/api/errors.ts";
 import type { ConnectionList, Row } from "../../ops/admin/connections.ts";
 import type { Status } from "../../ops/admin/status.ts";
 import type { MetricsSnapshot } from "../../ops/metrics/metrics.ts";
-import { flagName } from "../line/flags.ts";
+import { flagName } from "../flags/flags.ts";
 
 /** Words a server's status. */
 export function statusText(status: Status): string {

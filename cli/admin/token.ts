@@ -6,9 +6,9 @@
 
 import { quote } from "../../internal/api/errors.ts";
 import { isToken, TOKEN_ALLOWED } from "../../ops/admin/http/token.ts";
-import { CommandError } from "../errors.ts";
-import { readFile } from "../files.ts";
-import { TOKEN_VARIABLE } from "../line/flags.ts";
+import { CommandError } from "../system/errors.ts";
+import { readFile } from "../system/files.ts";
+import { TOKEN_VARIABLE } from "../flags/flags.ts";
 import type { Naming } from "../line/parse.ts";
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Shell } from "../line/commands.ts";
+import type { Shell } from "../flags/commands.ts";
 import { bashScript } from "./bash.ts";
 import { fishScript } from "./fish.ts";
 import { zshScript } from "./zsh.ts";

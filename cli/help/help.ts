@@ -5,9 +5,9 @@
  */
 
 import manifest from "../../deno.json" with { type: "json" };
-import { COMMANDS } from "../line/commands.ts";
-import { type Command, type Flag, flagName, SWITCHES, variableName } from "../line/flags.ts";
-import { say } from "../print.ts";
+import { COMMANDS } from "../flags/commands.ts";
+import { type Command, type Flag, flagName, SWITCHES, variableName } from "../flags/flags.ts";
+import { say } from "../system/print.ts";
 
 /**
  * The text that a switch asks for.

@@ -5,8 +5,8 @@
  */
 
 import manifest from "../../deno.json" with { type: "json" };
-import { COMMANDS } from "../line/commands.ts";
-import type { Command } from "../line/flags.ts";
+import { COMMANDS } from "../flags/commands.ts";
+import type { Command } from "../flags/flags.ts";
 import { callOf, type Group, groupsOf, notesOf } from "./help.ts";
 
 const EXIT_CODES = [

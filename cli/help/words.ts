@@ -4,9 +4,9 @@
  * @module
  */
 
-import { COMMANDS, wordOf } from "../line/commands.ts";
-import { type Command, flagName, SWITCHES } from "../line/flags.ts";
-import type { Kind } from "../line/kinds.ts";
+import { COMMANDS, wordOf } from "../flags/commands.ts";
+import { type Command, flagName, SWITCHES } from "../flags/flags.ts";
+import type { Kind } from "../flags/kinds.ts";
 
 /** A value that can be completed. */
 export interface Value {

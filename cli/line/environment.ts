@@ -5,7 +5,7 @@
  */
 
 import { closest } from "./closest.ts";
-import { type Command, variableName } from "./flags.ts";
+import { type Command, variableName } from "../flags/flags.ts";
 
 /** Looks up an environment variable. */
 export type Environment = (name: string) => string | undefined;

@@ -7,11 +7,11 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { quote } from "../../internal/api/errors.ts";
 import { closest } from "./closest.ts";
-import { COMMANDS, wordOf } from "./commands.ts";
+import { COMMANDS, wordOf } from "../flags/commands.ts";
 import { type Environment, type Ignored, Variables } from "./environment.ts";
-import { CommandError } from "../errors.ts";
-import { type Command, type Flag, flagName, type Flags, SWITCHES } from "./flags.ts";
-import type { Kind } from "./kinds.ts";
+import { CommandError } from "../system/errors.ts";
+import { type Command, type Flag, flagName, type Flags, SWITCHES } from "../flags/flags.ts";
+import type { Kind } from "../flags/kinds.ts";
 
 /** The values of flags, by the names of their options. */
 export type Values<F extends Flags> = { -readonly [Name in keyof F]: F[Name] extends Flag<infer T> ? T : never };

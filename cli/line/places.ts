@@ -4,8 +4,8 @@
  * @module
  */
 
-import { type Descriptor, FIRST_FD } from "../process/descriptors.ts";
-import type { SERVE } from "./flags.ts";
+import { type Descriptor, FIRST_FD } from "../flags/descriptors.ts";
+import type { SERVE } from "../flags/flags.ts";
 import type { Values } from "./parse.ts";
 
 /** One place to listen at: a port, a Unix socket, or a descriptor of either. */

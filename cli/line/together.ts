@@ -4,10 +4,10 @@
  * @module
  */
 
-import { CommandError } from "../errors.ts";
-import type { SERVE } from "./flags.ts";
+import { CommandError } from "../system/errors.ts";
+import type { SERVE } from "../flags/flags.ts";
 import type { Given, Naming, Values } from "./parse.ts";
-import { UPGRADE } from "../process/descriptors.ts";
+import { UPGRADE } from "../flags/descriptors.ts";
 import { canProxy, isTcp, type Place, placesOf } from "./places.ts";
 
 type ServeValues = Values<typeof SERVE.flags>;

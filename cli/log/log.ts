@@ -12,7 +12,7 @@ import type { ServerEvent } from "../../internal/api/events.ts";
 import type { Clock } from "../../internal/api/serve_options.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { WorkerEvent } from "../../ops/workers/options.ts";
-import { within } from "../within.ts";
+import { within } from "../system/within.ts";
 import { BufferedHandler, type Sink } from "./handler.ts";
 import { Sampler } from "./sampler.ts";
 

@@ -8,7 +8,7 @@ import type { ClosedEvent, RejectedEvent, ServerEvent } from "../../internal/api
 import { formatAddr } from "../../internal/api/transport.ts";
 import { count, quote } from "../../internal/api/errors.ts";
 import type { Trace } from "../../ops/metrics/spans.ts";
-import { reasonOf } from "../errors.ts";
+import { reasonOf } from "../system/errors.ts";
 import type { Level, Log } from "./log.ts";
 
 /** What the log's lines say that the events do not. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isTelemetryOn } from "../metrics.ts";
+import { isTelemetryOn } from "../serve/metrics.ts";
 
 /** Maximum time in milliseconds for which something that is still open can keep the process alive. */
 const GRACE_MS = 1000;

@@ -5,12 +5,12 @@
  * @module
  */
 
-import type { Descriptor } from "./descriptors.ts";
+import type { Descriptor } from "../flags/descriptors.ts";
 import type { Environment } from "../line/environment.ts";
-import type { SERVE } from "../line/flags.ts";
+import type { SERVE } from "../flags/flags.ts";
 import type { Log } from "../log/log.ts";
 import type { Values } from "../line/parse.ts";
-import type { PermissionName } from "./permissions.ts";
+import type { PermissionName } from "../system/permissions.ts";
 import { type CommandLine, ownProgram } from "./program.ts";
 import {
   neededToNotify,

@@ -10,7 +10,7 @@ import { resolveShutdown, type ServeOptions, type ShutdownOptions } from "../../
 import type { Listener } from "../../internal/api/transport.ts";
 import type { Server } from "../../internal/server/running.ts";
 import type { FdListener } from "../../ops/sockets/fd_listener.ts";
-import type { Bound, ListenFlags } from "../listen.ts";
+import type { Bound, ListenFlags } from "../serve/listen.ts";
 
 /** Time in milliseconds between two looks at whether connections wait still. */
 const LOOK_MS = 20;

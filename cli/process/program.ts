@@ -4,9 +4,9 @@
  * @module
  */
 
-import { CommandError } from "../errors.ts";
-import type { SERVE } from "../line/flags.ts";
-import type { Descriptor } from "./descriptors.ts";
+import { CommandError } from "../system/errors.ts";
+import type { SERVE } from "../flags/flags.ts";
+import type { Descriptor } from "../flags/descriptors.ts";
 import type { Values } from "../line/parse.ts";
 
 /** A command line: a program and its arguments. */

@@ -6,11 +6,11 @@
 
 import { LONGEST_MS } from "../../internal/api/check.ts";
 import { openNotifySocket, type SendMessage } from "./notify_socket.ts";
-import { type Descriptor, FIRST_FD } from "./descriptors.ts";
+import { type Descriptor, FIRST_FD } from "../flags/descriptors.ts";
 import type { Environment } from "../line/environment.ts";
-import { CommandError, reasonOf } from "../errors.ts";
+import { CommandError, reasonOf } from "../system/errors.ts";
 import type { Log } from "../log/log.ts";
-import type { PermissionName } from "./permissions.ts";
+import type { PermissionName } from "../system/permissions.ts";
 
 /** The program that sends a message. */
 const PROGRAM = "systemd-notify";

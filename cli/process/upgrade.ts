@@ -7,12 +7,12 @@
 
 import { formatAddr } from "../../internal/api/transport.ts";
 import type { FdListener } from "../../ops/sockets/fd_listener.ts";
-import { CommandError, reasonOf } from "../errors.ts";
-import type { SERVE } from "../line/flags.ts";
-import type { Bound } from "../listen.ts";
+import { CommandError, reasonOf } from "../system/errors.ts";
+import type { SERVE } from "../flags/flags.ts";
+import type { Bound } from "../serve/listen.ts";
 import type { Log } from "../log/log.ts";
 import type { Values } from "../line/parse.ts";
-import { print } from "../print.ts";
+import { print } from "../system/print.ts";
 import { canShare, type LeavingServer, release, serveAccepted } from "./leaving.ts";
 import { argsFor, type CommandLine } from "./program.ts";
 import type { Notifier } from "./systemd.ts";

@@ -1,7 +1,7 @@
 /**
- * The functions of the C library that sockets on `epoll` need. Each returns the C function's result, or `-errno` in place
- * of -1. Besides this file, only the program in `waiter.ts` and `../../cli/process/notify_socket.ts` pass memory to foreign code; every
- * length that is passed along with memory is that memory's own.
+ * The functions of the C library that sockets on `epoll` need. Each returns the C function's result, or `-errno` in
+ * place of -1. Besides this file, only the program in `waiter.ts` and `cli/process/notify_socket.ts` pass memory to
+ * foreign code; every length that is passed along with memory is that memory's own.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { serve } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
-import { ADMIN_COMMANDS } from "../../cli/admin/flags.ts";
+import { ADMIN_COMMANDS } from "../../cli/flags/admin_flags.ts";
 import { TOKEN } from "../kit/admin.ts";
 import { admin, PERMISSIONS, start, test } from "../kit/admin_command.ts";
 import { runCommand } from "../kit/command.ts";

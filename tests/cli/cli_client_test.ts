@@ -1,8 +1,8 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
-import { talk } from "../../cli/client.ts";
-import { NO_LIMITS } from "../../cli/dial.ts";
-import { CommandError } from "../../cli/errors.ts";
+import { talk } from "../../cli/connect/client.ts";
+import { NO_LIMITS } from "../../cli/connect/dial.ts";
+import { CommandError } from "../../cli/system/errors.ts";
 import { connect as connectHere } from "../../client.ts";
 import { closeQuietly } from "../../internal/api/transport.ts";
 import { serve } from "../../mod.ts";

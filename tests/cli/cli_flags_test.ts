@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
-import { CommandError, reasonOf } from "../../cli/errors.ts";
-import { CONNECT, SERVE } from "../../cli/line/flags.ts";
+import { CommandError, reasonOf } from "../../cli/system/errors.ts";
+import { CONNECT, SERVE } from "../../cli/flags/flags.ts";
 import { answer } from "../../cli/help/help.ts";
 import { parse } from "../../cli/line/parse.ts";
 import manifest from "../../deno.json" with { type: "json" };

@@ -1,5 +1,5 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { CommandError } from "../../cli/errors.ts";
+import { CommandError } from "../../cli/system/errors.ts";
 import { readSystemd } from "../../cli/process/systemd.ts";
 import { ask as askAdmin } from "../kit/admin.ts";
 import { within } from "../kit/bounded.ts";

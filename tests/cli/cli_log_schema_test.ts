@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type LogEvent, openLog } from "../../cli/log/log.ts";
 import { report } from "../../cli/log/report.ts";
-import { reportWorker } from "../../cli/process/workers.ts";
+import { reportWorker } from "../../cli/serve/workers.ts";
 import schema from "../../docs/log_schema.json" with { type: "json" };
 import { CLOSE_REASONS, REJECT_REASONS } from "../../internal/api/reasons.ts";
 import { makeIdentity } from "../kit/certificates.ts";

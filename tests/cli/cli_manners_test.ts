@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { closest } from "../../cli/line/closest.ts";
-import { CommandError } from "../../cli/errors.ts";
-import { SERVE } from "../../cli/line/flags.ts";
+import { CommandError } from "../../cli/system/errors.ts";
+import { SERVE } from "../../cli/flags/flags.ts";
 import { parse } from "../../cli/line/parse.ts";
 import { checkTogether } from "../../cli/line/together.ts";
 import { HAS_SCRIPT, runCommand, startInTerminal, startServer } from "../kit/command.ts";

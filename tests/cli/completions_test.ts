@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
-import { COMMANDS, type Shell } from "../../cli/line/commands.ts";
+import { COMMANDS, type Shell } from "../../cli/flags/commands.ts";
 import { completions } from "../../cli/help/completions.ts";
-import { flagName, SERVE } from "../../cli/line/flags.ts";
+import { flagName, SERVE } from "../../cli/flags/flags.ts";
 import { runCommand } from "../kit/command.ts";
 import { missingProgram } from "../kit/foreign.ts";
 

@@ -1,5 +1,5 @@
 import { assertEquals, assertGreater } from "@std/assert";
-import { tooOld } from "../../cli/deno_version.ts";
+import { tooOld } from "../../cli/system/deno_version.ts";
 import { Subprocess } from "../kit/command.ts";
 
 Deno.test("Deno from 2.9.5 on will do, and every older one is refused by its version", () => {

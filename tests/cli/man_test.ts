@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import { COMMANDS } from "../../cli/line/commands.ts";
-import { flagName } from "../../cli/line/flags.ts";
+import { COMMANDS } from "../../cli/flags/commands.ts";
+import { flagName } from "../../cli/flags/flags.ts";
 import { manPage } from "../../cli/help/man.ts";
 import { runCommand } from "../kit/command.ts";
 import { missingProgram } from "../kit/foreign.ts";

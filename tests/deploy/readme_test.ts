@@ -1,6 +1,6 @@
 import { assertEquals, assertGreater } from "@std/assert";
-import { ADMIN_COMMANDS } from "../../cli/admin/flags.ts";
-import { flagName, SERVE } from "../../cli/line/flags.ts";
+import { ADMIN_COMMANDS } from "../../cli/flags/admin_flags.ts";
+import { flagName, SERVE } from "../../cli/flags/flags.ts";
 import { test } from "../kit/bounded.ts";
 import { PROJECT, shipped } from "../kit/deploy.ts";
 

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { CommandError } from "../../cli/errors.ts";
-import { SERVE } from "../../cli/line/flags.ts";
+import { CommandError } from "../../cli/system/errors.ts";
+import { SERVE } from "../../cli/flags/flags.ts";
 import { parse, type Values } from "../../cli/line/parse.ts";
 
 /** The project's folder. */

@@ -1,7 +1,7 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { serve } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
-import { SERVE } from "../../cli/line/flags.ts";
+import { SERVE } from "../../cli/flags/flags.ts";
 import { parse } from "../../cli/line/parse.ts";
 import {
   DEFAULT_ADMIT_TIMEOUT,

@@ -25,14 +25,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
  */
 const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "client.ts": ["./ops/tls/client.ts"],
-  "mod.ts": ["./cli/deno_version.ts", "./cli.ts"],
-  "cli/metrics.ts": ["../ops/metrics/metrics.ts", "../ops/metrics/telemetry.ts"],
-  "cli.ts": ["./cli/process/workers.ts"],
-  "cli/process/worker.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
+  "mod.ts": ["./cli/system/deno_version.ts", "./cli.ts"],
+  "cli/serve/metrics.ts": ["../../ops/metrics/metrics.ts", "../../ops/metrics/telemetry.ts"],
+  "cli.ts": ["./cli/serve/workers.ts"],
+  "cli/serve/worker.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
   "ops/workers/worker/in_worker.ts": ["node:worker_threads"],
   "ops/workers/supervision/supervisor.ts": ["node:worker_threads"],
   "ops/workers/workers.ts": ["node:v8"],
-  "cli/tls.ts": ["../ops/tls/tls.ts", "../ops/tls/handle.ts"],
+  "cli/serve/tls.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
   // `node:http` and the page are for those alone who open an admin port.
   "ops/admin/http/bind.ts": ["node:dns/promises"],
   "ops/admin/http/carrier.ts": ["node:http"],

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
-import { CONNECT, SERVE } from "../../cli/line/flags.ts";
+import { CONNECT, SERVE } from "../../cli/flags/flags.ts";
 import { CLOSE_REASONS, hasLastWords, REJECT_REASONS } from "../../internal/api/reasons.ts";
 import { answer } from "../../cli/help/help.ts";
 import { blocksOf, document, documents, ROOT } from "../kit/guides.ts";

@@ -199,8 +199,8 @@ async function makeLab(jsr = closedUrl(), patience = "60_000") {
   const setup = await Deno.readTextFile(`${ROOT}/tools/setup.ts`);
   assertMatch(setup, /^const JSR_TIMEOUT = 2_000;$/m);
   await Deno.writeTextFile(`${dir}/tools/setup.ts`, setup.replace("JSR_TIMEOUT = 2_000", `JSR_TIMEOUT = ${patience}`));
-  await Deno.mkdir(`${dir}/cli`);
-  await Deno.copyFile(`${ROOT}/cli/deno_version.ts`, `${dir}/cli/deno_version.ts`);
+  await Deno.mkdir(`${dir}/cli/system`, { recursive: true });
+  await Deno.copyFile(`${ROOT}/cli/system/deno_version.ts`, `${dir}/cli/system/deno_version.ts`);
   for (
     const [path, text] of Object.entries(await readTree(`${ROOT}/tools/std`))
   ) {

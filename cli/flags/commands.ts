@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ADMIN_COMMAND } from "../admin/flags.ts";
+import { ADMIN_COMMAND } from "./admin_flags.ts";
 import { type Command, CONNECT, type Flags, SERVE } from "./flags.ts";
 import { oneOf } from "./kinds.ts";
 

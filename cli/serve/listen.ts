@@ -6,25 +6,25 @@
 
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { closeQuietly, formatAddr, type Listener } from "../internal/api/transport.ts";
-import { listenEpoll } from "../ops/epoll/epoll.ts";
-import { listenFd } from "../ops/fd/fd.ts";
-import { proxyProtocol } from "../ops/proxy/protocol.ts";
-import { withTrace } from "../ops/wrappers/trace.ts";
-import { withTelnet } from "../ops/wrappers/telnet.ts";
-import { listenUnix } from "../ops/sockets/unix.ts";
-import type { Descriptor } from "./process/descriptors.ts";
-import { CommandError } from "./errors.ts";
-import { requireFile } from "./files.ts";
-import type { SERVE } from "./line/flags.ts";
-import type { Target } from "./line/kinds.ts";
-import type { Log } from "./log/log.ts";
-import { failed, formatTarget, requireNet } from "./net.ts";
-import type { Values } from "./line/parse.ts";
-import { isProxied, isTcp, type Place, placesOf } from "./line/places.ts";
-import { keepOnly, type PermissionName } from "./process/permissions.ts";
+import { closeQuietly, formatAddr, type Listener } from "../../internal/api/transport.ts";
+import { listenEpoll } from "../../ops/epoll/epoll.ts";
+import { listenFd } from "../../ops/fd/fd.ts";
+import { proxyProtocol } from "../../ops/proxy/protocol.ts";
+import { withTrace } from "../../ops/wrappers/trace.ts";
+import { withTelnet } from "../../ops/wrappers/telnet.ts";
+import { listenUnix } from "../../ops/sockets/unix.ts";
+import type { Descriptor } from "../flags/descriptors.ts";
+import { CommandError } from "../system/errors.ts";
+import { requireFile } from "../system/files.ts";
+import type { SERVE } from "../flags/flags.ts";
+import type { Target } from "../flags/kinds.ts";
+import type { Log } from "../log/log.ts";
+import { failed, formatTarget, requireNet } from "../system/net.ts";
+import type { Values } from "../line/parse.ts";
+import { isProxied, isTcp, type Place, placesOf } from "../line/places.ts";
+import { keepOnly, type PermissionName } from "../system/permissions.ts";
 import { loadSecurity, type TlsFlags } from "./tls.ts";
-import { traceTo } from "./log/trace.ts";
+import { traceTo } from "../log/trace.ts";
 
 /** The values of the flags about listening. */
 export type ListenFlags =

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { formatAddr } from "../internal/api/transport.ts";
+import { formatAddr } from "../../internal/api/transport.ts";
 import { CommandError, reasonOf } from "./errors.ts";
-import type { Target, UnixTarget } from "./line/kinds.ts";
+import type { Target, UnixTarget } from "../flags/kinds.ts";
 
 /** An address as text, in the form that Deno's permissions have too. */
 export function formatTarget(target: Target | UnixTarget): string {

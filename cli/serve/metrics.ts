@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { ServerMetrics } from "../ops/metrics/metrics.ts";
-import type { Trace } from "../ops/metrics/spans.ts";
+import type { ServerMetrics } from "../../ops/metrics/metrics.ts";
+import type { Trace } from "../../ops/metrics/spans.ts";
 
 /** What counts the server's events, and finds its connections in the traces. */
 export interface Measured {
@@ -23,10 +23,10 @@ export interface Measured {
 export async function measure(wanted: boolean): Promise<Measured | undefined> {
   const exporting = isTelemetryOn();
   if (!wanted && !exporting) return undefined;
-  const { ServerMetrics } = await import("../ops/metrics/metrics.ts");
+  const { ServerMetrics } = await import("../../ops/metrics/metrics.ts");
   const metrics = new ServerMetrics();
   if (!exporting) return { metrics, traceOf: () => undefined };
-  const { exportTelemetry } = await import("../ops/metrics/telemetry.ts");
+  const { exportTelemetry } = await import("../../ops/metrics/telemetry.ts");
   const { traceOf } = exportTelemetry(metrics);
   return { metrics, traceOf };
 }

@@ -5,7 +5,7 @@
  */
 
 import { MOST_ROWS, PHASES, SORTS, WAITS } from "../../ops/admin/connections.ts";
-import { type Command, type Flag, flag, type Flags, type FlagsOf, SERVE, TOKEN_NOTE } from "../line/flags.ts";
+import { type Command, type Flag, flag, type Flags, type FlagsOf, SERVE, TOKEN_NOTE } from "./flags.ts";
 import {
   FILE,
   type Kind,
@@ -20,7 +20,7 @@ import {
   TIME,
   type UnixTarget,
   whole,
-} from "../line/kinds.ts";
+} from "./kinds.ts";
 
 /** The flags that all commands of `shouty admin` have. */
 export type CommonFlags =

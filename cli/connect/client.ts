@@ -4,12 +4,12 @@
  * @module
  */
 
-import { ConnectionClosedError } from "../internal/api/errors.ts";
-import type { Conn } from "../internal/api/handlers.ts";
-import { CommandError, reasonOf } from "./errors.ts";
-import { reasonOfPeer } from "./net.ts";
-import { complain, print } from "./print.ts";
-import { within } from "./within.ts";
+import { ConnectionClosedError } from "../../internal/api/errors.ts";
+import type { Conn } from "../../internal/api/handlers.ts";
+import { CommandError, reasonOf } from "../system/errors.ts";
+import { reasonOfPeer } from "../system/net.ts";
+import { complain, print } from "../system/print.ts";
+import { within } from "../system/within.ts";
 
 /** Maximum time in milliseconds to wait, after the server has closed the connection, whether input is lost. */
 const LAST_INPUT_MS = 100;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { escapeUnsafe } from "../internal/api/errors.ts";
+import { escapeUnsafe } from "../../internal/api/errors.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 
 /**

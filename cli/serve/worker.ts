@@ -10,7 +10,7 @@ import { withTelnet } from "../../ops/wrappers/telnet.ts";
 import type { TlsCredentials } from "../../ops/tls/credentials.ts";
 import type { TlsServerCredentials } from "../../ops/tls/handle.ts";
 import { serveInWorker } from "../../ops/workers/worker/in_worker.ts";
-import type { SERVE } from "../line/flags.ts";
+import type { SERVE } from "../flags/flags.ts";
 import type { Values } from "../line/parse.ts";
 
 /** What a worker gets from the command. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { quote } from "../internal/api/errors.ts";
+import { quote } from "../../internal/api/errors.ts";
 import { CommandError, reasonOf } from "./errors.ts";
 
 /** Maximum size in bytes of a file that is read: what never ends, such as `/dev/zero`, must not fill the memory. */

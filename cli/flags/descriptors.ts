@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Kind, withOff } from "../line/kinds.ts";
+import { type Kind, withOff } from "./kinds.ts";
 
 /** A descriptor of a listening socket. */
 export interface Descriptor {

@@ -4,20 +4,20 @@
  * @module
  */
 
-import { connect } from "../client.ts";
-import type { ConnOptions } from "../internal/api/conn_options.ts";
-import type { Conn } from "../internal/api/handlers.ts";
-import { quote } from "../internal/api/errors.ts";
-import type { ConnectTlsOptions } from "../internal/client/connect_options.ts";
-import { TlsCredentialsError } from "../ops/tls/errors.ts";
-import { CommandError } from "./errors.ts";
-import { readFile, requireFile } from "./files.ts";
-import type { CONNECT } from "./line/flags.ts";
-import type { Target, UnixTarget } from "./line/kinds.ts";
-import { failed, formatTarget, reasonOfPeer, requireNet } from "./net.ts";
-import type { Given, Values } from "./line/parse.ts";
-import { checkOf } from "./line/together.ts";
-import type { PermissionName } from "./process/permissions.ts";
+import { connect } from "../../client.ts";
+import type { ConnOptions } from "../../internal/api/conn_options.ts";
+import type { Conn } from "../../internal/api/handlers.ts";
+import { quote } from "../../internal/api/errors.ts";
+import type { ConnectTlsOptions } from "../../internal/client/connect_options.ts";
+import { TlsCredentialsError } from "../../ops/tls/errors.ts";
+import { CommandError } from "../system/errors.ts";
+import { readFile, requireFile } from "../system/files.ts";
+import type { CONNECT } from "../flags/flags.ts";
+import type { Target, UnixTarget } from "../flags/kinds.ts";
+import { failed, formatTarget, reasonOfPeer, requireNet } from "../system/net.ts";
+import type { Given, Values } from "../line/parse.ts";
+import { checkOf } from "../line/together.ts";
+import type { PermissionName } from "../system/permissions.ts";
 
 /** The values of the client's flags. */
 export type ClientFlags = Values<typeof CONNECT.flags> & Pick<Given<typeof CONNECT.flags>, "nameOf">;

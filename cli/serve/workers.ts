@@ -12,22 +12,22 @@ import type { ServerMetrics } from "../../ops/metrics/metrics.ts";
 import type { WorkerEvent } from "../../ops/workers/options.ts";
 import type { TlsCredentials } from "../../ops/tls/credentials.ts";
 import { serveWorkers, type WorkersServer } from "../../ops/workers/workers.ts";
-import { CommandError, reasonOf } from "../errors.ts";
-import type { SERVE } from "../line/flags.ts";
-import { bindFirst, type ListenFlags, type Opened } from "../listen.ts";
-import type { Target } from "../line/kinds.ts";
+import { CommandError, reasonOf } from "../system/errors.ts";
+import type { SERVE } from "../flags/flags.ts";
+import { bindFirst, type ListenFlags, type Opened } from "./listen.ts";
+import type { Target } from "../flags/kinds.ts";
 import type { Level, Log } from "../log/log.ts";
-import { failed, formatTarget } from "../net.ts";
+import { failed, formatTarget } from "../system/net.ts";
 import type { Values } from "../line/parse.ts";
 import { canProxy, type Place, placesOf } from "../line/places.ts";
-import { loadSecurity } from "../tls.ts";
+import { loadSecurity } from "./tls.ts";
 import type { Work } from "./worker.ts";
 
 /** The module that each worker runs. */
 const MODULE = new URL("./worker.ts", import.meta.url);
 
 /** Where that module and all that it imports are. */
-const SOURCES = ["cli/process/worker.ts", "conn.ts", "internal", "ops", "server.ts"];
+const SOURCES = ["cli/serve/worker.ts", "conn.ts", "internal", "ops", "server.ts"];
 
 type ServeValues = ListenFlags & Omit<Values<typeof SERVE.flags>, "logLevel" | "logFormat" | "logSample" | "listenFd">;
 

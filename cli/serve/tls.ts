@@ -4,17 +4,17 @@
  * @module
  */
 
-import type { Listener } from "../internal/api/transport.ts";
-import { quote } from "../internal/api/errors.ts";
-import { datesProblem } from "../ops/tls/certificates/certificate.ts";
-import type { TlsCredentials } from "../ops/tls/credentials.ts";
-import { TlsCredentialsError } from "../ops/tls/errors.ts";
-import type { TlsServerCredentials } from "../ops/tls/handle.ts";
-import { CommandError, reasonOf } from "./errors.ts";
-import { readFile } from "./files.ts";
-import type { SERVE } from "./line/flags.ts";
-import type { Log } from "./log/log.ts";
-import type { Given, Values } from "./line/parse.ts";
+import type { Listener } from "../../internal/api/transport.ts";
+import { quote } from "../../internal/api/errors.ts";
+import { datesProblem } from "../../ops/tls/certificates/certificate.ts";
+import type { TlsCredentials } from "../../ops/tls/credentials.ts";
+import { TlsCredentialsError } from "../../ops/tls/errors.ts";
+import type { TlsServerCredentials } from "../../ops/tls/handle.ts";
+import { CommandError, reasonOf } from "../system/errors.ts";
+import { readFile } from "../system/files.ts";
+import type { SERVE } from "../flags/flags.ts";
+import type { Log } from "../log/log.ts";
+import type { Given, Values } from "../line/parse.ts";
 
 /** The values of the flags about TLS. */
 export type TlsFlags =
@@ -52,8 +52,8 @@ export async function loadSecurity(
   const files = await readCredentials(flags);
   // Imported only if it is used: loading it takes longer than all the rest of the command.
   const [{ listenTls }, { tlsCredentials }] = await Promise.all([
-    import("../ops/tls/tls.ts"),
-    import("../ops/tls/handle.ts"),
+    import("../../ops/tls/tls.ts"),
+    import("../../ops/tls/handle.ts"),
   ]);
   const { tlsHandshakeTimeout: handshakeTimeout, onHandshake } = flags;
   const credentials = await named(flags, tlsCredentials({ ...files, handshakeTimeout, onHandshake }));

@@ -12,7 +12,7 @@ import {
   LONGEST_MS,
   MOST_KEEP_ALIVE_MS,
 } from "../../internal/api/check.ts";
-import { type Descriptor, DESCRIPTORS, UPGRADE } from "../process/descriptors.ts";
+import { type Descriptor, DESCRIPTORS, UPGRADE } from "./descriptors.ts";
 import {
   ADMIN,
   FILE,
