@@ -1,12 +1,12 @@
 // `deno task bench --against REV`: whether this code is slower than that of another revision.
 
-import { takesPart } from "./all.ts";
-import type { Case, Sample, Setting } from "./cases.ts";
-import { Lab } from "./lab.ts";
-import { atInterrupt, isThere, output, ROOT } from "./process.ts";
-import { amount, columns } from "./report.ts";
-import type { ServerSpec } from "./servers.ts";
-import { compare, type Comparison, median } from "./statistics.ts";
+import { takesPart } from "./cases/all.ts";
+import type { Case, Sample, Setting } from "./cases/cases.ts";
+import { Lab } from "./servers/lab.ts";
+import { atInterrupt, isThere, output, ROOT } from "./servers/process.ts";
+import { amount, columns } from "./report/report.ts";
+import type { ServerSpec } from "./servers/servers.ts";
+import { compare, type Comparison, median } from "./report/statistics.ts";
 
 /** Maximum number of pairs for a case that takes long: the fewest that still have a verdict if one of them disagrees. */
 const LONG_PAIRS = 9;

@@ -1,17 +1,17 @@
 // `deno task bench`: shouty against its peers, in alternating rounds, on this machine.
 
 import { against, againstTable, type Plan } from "./against.ts";
-import { takesPart } from "./all.ts";
-import type { Case, Sample, Setting } from "./cases.ts";
-import { formatHistory, parseHistory, rowOf, withRow } from "./history.ts";
-import { Lab } from "./lab.ts";
+import { takesPart } from "./cases/all.ts";
+import type { Case, Sample, Setting } from "./cases/cases.ts";
+import { formatHistory, parseHistory, rowOf, withRow } from "./report/history.ts";
+import { Lab } from "./servers/lab.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
-import { plot } from "./plot.ts";
-import { interruptible, isThere, maxFiles, output, ROOT, versionOf } from "./process.ts";
+import { plot } from "./report/plot.ts";
+import { interruptible, isThere, maxFiles, output, ROOT, versionOf } from "./servers/process.ts";
 import { Progress } from "../tools/progress.ts";
 import { UsageError } from "../tools/usage.ts";
-import { amount, type Failure, figuresOf, type Report, table } from "./report.ts";
-import type { ServerSpec } from "./servers.ts";
+import { amount, type Failure, figuresOf, type Report, table } from "./report/report.ts";
+import type { ServerSpec } from "./servers/servers.ts";
 
 const HISTORY = `${ROOT}bench/history.jsonl`;
 

@@ -1,9 +1,9 @@
 // The options of `deno task bench`.
 
-import { AGAINST, ALL_CASES, ALL_SERVERS, isOwn, QUICK } from "./all.ts";
-import type { Case } from "./cases.ts";
+import { AGAINST, ALL_CASES, ALL_SERVERS, isOwn, QUICK } from "./cases/all.ts";
+import type { Case } from "./cases/cases.ts";
 import { UsageError } from "../tools/usage.ts";
-import type { ServerSpec } from "./servers.ts";
+import type { ServerSpec } from "./servers/servers.ts";
 
 /** What `--help` prints. */
 export const USAGE: string = `Usage: deno task bench [options]

@@ -1,15 +1,15 @@
 import { assertAlmostEquals, assertEquals, assertGreater, assertMatch, assertThrows } from "@std/assert";
 import { againstTable, reading } from "../../bench/against.ts";
-import { AGAINST, ALL_CASES, ALL_SERVERS, isOwn, QUICK, takesPart } from "../../bench/all.ts";
-import { allocatedBytes } from "../../bench/garbage.ts";
-import { formatHistory, type HistoryRow, parseHistory, rowOf, withRow } from "../../bench/history.ts";
-import { Lab } from "../../bench/lab.ts";
+import { AGAINST, ALL_CASES, ALL_SERVERS, isOwn, QUICK, takesPart } from "../../bench/cases/all.ts";
+import { allocatedBytes } from "../../bench/cases/garbage.ts";
+import { formatHistory, type HistoryRow, parseHistory, rowOf, withRow } from "../../bench/report/history.ts";
+import { Lab } from "../../bench/servers/lab.ts";
 import { parseOptions } from "../../bench/options.ts";
 import { UsageError } from "../../tools/usage.ts";
-import { isThere, versionOf } from "../../bench/process.ts";
-import { fit, kernelBytes } from "../../bench/quiet.ts";
-import { columns, figuresOf, type Report } from "../../bench/report.ts";
-import { chanceOf, compare, median } from "../../bench/statistics.ts";
+import { isThere, versionOf } from "../../bench/servers/process.ts";
+import { fit, kernelBytes } from "../../bench/programs/quiet.ts";
+import { columns, figuresOf, type Report } from "../../bench/report/report.ts";
+import { chanceOf, compare, median } from "../../bench/report/statistics.ts";
 import { test } from "../kit/bounded.ts";
 
 const HISTORY = `${import.meta.dirname}/../../bench/history.jsonl`;

@@ -1,5 +1,5 @@
 import { anyBytes, anyCut, cutInput, feed } from "../../tools/fuzz/bytes.ts";
-import { anyOutgoing, anyScenario, anyUpgrade, fromJson } from "../../tools/fuzz/scenario.ts";
+import { anyOutgoing, anyScenario, anyUpgrade, fromJson } from "../../tools/fuzz/scenario/scenario.ts";
 import { play } from "../../tools/fuzz/world.ts";
 import { test } from "../kit/bounded.ts";
 import { check } from "../kit/property.ts";

@@ -62,7 +62,16 @@ test("progress in a pipe is the finished lines, and at most once a minute what i
 test(
   "fuzz shows a bar on a terminal, erases it, and ends with its one line",
   async () => {
-    await using fuzz = startInTerminal(["run", "-A", "--no-check", "tools/fuzz.ts", "--time", "1s", "--only", "bytes"]);
+    await using fuzz = startInTerminal([
+      "run",
+      "-A",
+      "--no-check",
+      "tools/fuzz/main.ts",
+      "--time",
+      "1s",
+      "--only",
+      "bytes",
+    ]);
     const { code, stdout } = await fuzz.outcome();
     assertEquals(code, 0, stdout);
     // deno-lint-ignore no-control-regex -- erases the line

@@ -18,7 +18,7 @@ let building: Promise<Outcome> | undefined;
 async function built(): Promise<{ folder: string; outcome: Outcome }> {
   const folder = `${FOLDER}/site`;
   building ??= (async () => {
-    await using tool = new Subprocess(Deno.execPath(), ["run", "-A", "tools/site.ts", "--output", folder], {
+    await using tool = new Subprocess(Deno.execPath(), ["run", "-A", "tools/site/main.ts", "--output", folder], {
       env: { NO_COLOR: "1" },
     });
     return await tool.outcome();

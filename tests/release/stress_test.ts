@@ -5,7 +5,7 @@ import project from "../../deno.json" with { type: "json" };
 import { test } from "../kit/bounded.ts";
 import { NO_SIGNALS } from "../kit/command.ts";
 
-const TOOL = `${import.meta.dirname}/../../tools/stress.ts`;
+const TOOL = `${import.meta.dirname}/../../tools/stress/main.ts`;
 
 async function stress(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {

@@ -11,13 +11,13 @@ import { type Faults, faulty } from "../../tests/kit/faults.ts";
 import { bytesOf } from "../../tests/kit/bytes.ts";
 import { framingOf } from "../../tests/kit/property.ts";
 import { TestServer } from "../../tests/kit/server.ts";
-import { startHandler } from "./handlers.ts";
-import { Flushes } from "./flushes.ts";
-import type { Action, FaultPlan, Scenario, Step } from "./scenario.ts";
-import { BROADCAST } from "./rules.ts";
-import type { Entry, Log } from "./script.ts";
-import { checkClient, checkConnections, type ClientEnd } from "./verdict.ts";
-import { Watch } from "./watched.ts";
+import { startHandler } from "./scenario/handlers.ts";
+import { Flushes } from "./scenario/flushes.ts";
+import type { Action, FaultPlan, Scenario, Step } from "./scenario/scenario.ts";
+import { BROADCAST } from "./verdict/rules.ts";
+import type { Entry, Log } from "./scenario/script.ts";
+import { checkClient, checkConnections, type ClientEnd } from "./verdict/verdict.ts";
+import { Watch } from "./scenario/watched.ts";
 
 const ADDRESSES = ["127.0.0.1", "10.0.0.1", "2001:db8::1", "2001:db8::2", "::ffff:127.0.0.1"];
 
