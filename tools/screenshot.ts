@@ -11,7 +11,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { type Conn, serve, shout } from "@x/shouty";
 import { proxyProtocol, serveAdmin, ServerMetrics } from "@x/shouty/ops";
 import manifest from "../deno.json" with { type: "json" };
-import { NO_BROWSER, shows, TestBrowser } from "../tests/kit/browser.ts";
+import { NO_BROWSER, shows, TestBrowser } from "../tests/kit/foreign/browser.ts";
 
 const PICTURE = `${import.meta.dirname}/../docs/admin.png`;
 

@@ -5,7 +5,7 @@
  */
 
 import type { Limiter } from "../../internal/lines/limiter.ts";
-import { limiterOf } from "../../tests/kit/limiter.ts";
+import { limiterOf } from "../../tests/kit/framing/limiter.ts";
 import { Outbox } from "../../internal/io/outbox.ts";
 import { shout } from "../../internal/lines/shout.ts";
 import { decodeLines } from "../../internal/lines/text.ts";

@@ -5,7 +5,7 @@ import { Admission, type AdmissionRules, decide } from "../../internal/admission
 import { ClientRates } from "../../internal/admission/client_rates.ts";
 import { clientOf } from "../../internal/admission/cidr.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { assertFreed } from "../kit/freed_port.ts";
+import { assertFreed } from "../kit/sockets/freed_port.ts";
 import { inMemory, startServer } from "../kit/server.ts";
 
 const OPEN: AdmissionRules = {

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { parseCidrs, parsePeers } from "../../internal/admission/cidr.ts";
-import * as fc from "../kit/fast_check.ts";
+import * as fc from "../kit/framing/fast_check.ts";
 
 function matches(list: string | string[], hostname: string): boolean {
   return parseCidrs("allow", list)({ transport: "tcp", hostname, port: 7 });

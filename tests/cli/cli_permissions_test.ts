@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { TestClient } from "@x/shouty/testing";
 import { Subprocess } from "../kit/command.ts";
-import { NO_EPOLL } from "../kit/epoll.ts";
+import { NO_EPOLL } from "../kit/sockets/epoll.ts";
 import { IDENTITY } from "../kit/tls.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";

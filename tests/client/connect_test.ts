@@ -4,8 +4,8 @@ import { listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { dial } from "../../internal/client/dial.ts";
-import { fakeCredentials } from "../kit/fake_tls.ts";
-import { refusingPort } from "../kit/refusing_port.ts";
+import { fakeCredentials } from "../kit/fakes/fake_tls.ts";
+import { refusingPort } from "../kit/sockets/refusing_port.ts";
 import { startConversations, startServer } from "../kit/server.ts";
 
 /** Connects in memory, on a clock that the test moves; returns the connection and the server's end of it. */

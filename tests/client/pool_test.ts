@@ -2,8 +2,8 @@ import { assertEquals, assertGreater, assertLess, assertRejects, assertThrows } 
 import { connect, connectPool, type ConnHandler, type ConnPool, type PoolEvent, type PoolOptions } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
-import { withScript } from "../kit/epoll_peers.ts";
-import { fakeCredentials } from "../kit/fake_tls.ts";
+import { withScript } from "../kit/sockets/epoll_peers.ts";
+import { fakeCredentials } from "../kit/fakes/fake_tls.ts";
 import { listenLoopback, startConversations, startServer } from "../kit/server.ts";
 
 /** A pool whose connections are in memory, and what happened to it. */

@@ -2,7 +2,7 @@ import { assertEquals, assertLessOrEqual, assertRejects, assertStrictEquals, ass
 import { type CloseReason, type Conn, ConnectionClosedError, type LineHandler, shout, type Transport } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { faulty, tapped } from "../kit/faults.ts";
-import { memoryAfter } from "../kit/memory.ts";
+import { memoryAfter } from "../kit/figures/memory.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
 test("conn.write in a line handler comes before the replies to later lines", async () => {

@@ -6,7 +6,7 @@ import { type Conn, type ConnOptions, LimitError, type Listener, type Server, ty
 import type { TestClient } from "@x/shouty/testing";
 import { turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { restlessClock } from "../kit/restless_clock.ts";
+import { restlessClock } from "../kit/fakes/restless_clock.ts";
 import { startConversations, startServer } from "../kit/server.ts";
 
 /** How much an endless peer sends in all, so that a failing test ends. */

@@ -3,8 +3,8 @@ import { fc } from "../kit/property.ts";
 import { test } from "../kit/bounded.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { check } from "../kit/property.ts";
-import { anyStep, Position, type Step } from "../kit/reads.ts";
-import { listenerOf } from "../kit/segments.ts";
+import { anyStep, Position, type Step } from "../kit/framing/reads.ts";
+import { listenerOf } from "../kit/framing/segments.ts";
 import { startConversations } from "../kit/server.ts";
 
 /** Bytes in which every delimiter of the steps occurs, whole and begun. */

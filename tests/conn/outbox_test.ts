@@ -2,7 +2,7 @@ import { assert, assertEquals, assertLessOrEqual, assertRejects } from "@std/ass
 import { ConnectionClosedError } from "../../internal/api/errors.ts";
 import { Outbox } from "../../internal/io/outbox.ts";
 import { test } from "../kit/bounded.ts";
-import { memoryAfter } from "../kit/memory.ts";
+import { memoryAfter } from "../kit/figures/memory.ts";
 
 const BLOCK_BYTES = 64 * 1024;
 

@@ -3,7 +3,7 @@ import type { Conn } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { faulty, type Method } from "../kit/faults.ts";
 import { toBytes } from "../kit/bytes.ts";
-import { listenerOf } from "../kit/segments.ts";
+import { listenerOf } from "../kit/framing/segments.ts";
 import { inMemory, startConversations } from "../kit/server.ts";
 
 const text = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);

@@ -8,7 +8,15 @@ import {
 } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
-import { FAKE_INFO, fakeCredentials, HELLO, readHidden, scramble, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import {
+  FAKE_INFO,
+  fakeCredentials,
+  HELLO,
+  readHidden,
+  scramble,
+  sendHidden,
+  SERVER_HELLO,
+} from "../kit/fakes/fake_tls.ts";
 import { faulty, tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../kit/server.ts";
 

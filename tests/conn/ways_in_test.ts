@@ -3,7 +3,7 @@ import { lineStream, serve, serveConnections, type ServeOptions, shout } from "@
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
-import { answer, type Limits, shouted } from "../kit/oracle.ts";
+import { answer, type Limits, shouted } from "../kit/framing/oracle.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { anyCuts, anyInput, anyLimits, check } from "../kit/property.ts";
 import { type Start, TestServer, WAYS_IN } from "../kit/server.ts";

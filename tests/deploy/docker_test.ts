@@ -2,8 +2,8 @@ import { assertEquals, assertLess, assertMatch } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
 import { test } from "../kit/bounded.ts";
 import { runCommand, shoutAndDrain, Subprocess } from "../kit/command.ts";
-import { adapted, ask, flagsOf, makeFolder, PROJECT, shipped } from "../kit/deploy.ts";
-import { load } from "../kit/npm.ts";
+import { adapted, ask, flagsOf, makeFolder, PROJECT, shipped } from "../kit/project/deploy.ts";
+import { load } from "../kit/foreign/npm.ts";
 
 const DOCKERFILE = shipped("docker/Dockerfile");
 const PROGRAM = "/usr/local/bin/shouty";

@@ -2,9 +2,18 @@ import { assertEquals, assertLess, assertMatch } from "@std/assert";
 import { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { type ServerProcess, startServer, Subprocess } from "../kit/command.ts";
-import { adapted, ask, flagsOf, makeFolder, milliseconds, PROJECT, shipped, wordsAfter } from "../kit/deploy.ts";
-import { freePort } from "../kit/free_port.ts";
-import { NO_HAPROXY } from "../kit/haproxy.ts";
+import {
+  adapted,
+  ask,
+  flagsOf,
+  makeFolder,
+  milliseconds,
+  PROJECT,
+  shipped,
+  wordsAfter,
+} from "../kit/project/deploy.ts";
+import { freePort } from "../kit/sockets/free_port.ts";
+import { NO_HAPROXY } from "../kit/foreign/haproxy.ts";
 
 const CONFIG = shipped("haproxy/haproxy.cfg");
 const USERS = await Deno.readTextFile("/etc/passwd").catch(() => "");

@@ -8,9 +8,9 @@ import {
 } from "@std/assert";
 import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
 import { test } from "../kit/bounded.ts";
-import { ask, flagsOf, makeFolder, PROJECT, shipped } from "../kit/deploy.ts";
-import { missingProgram } from "../kit/foreign.ts";
-import { load } from "../kit/npm.ts";
+import { ask, flagsOf, makeFolder, PROJECT, shipped } from "../kit/project/deploy.ts";
+import { missingProgram } from "../kit/foreign/foreign.ts";
+import { load } from "../kit/foreign/npm.ts";
 
 const YAML = await load<{ parse(text: string): unknown }>("npm:yaml@2.9.1");
 /** The schema of Kubernetes' API, as types and as validators. */

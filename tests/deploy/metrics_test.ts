@@ -1,10 +1,10 @@
 import { assertArrayIncludes, assertEquals, assertGreater, assertMatch } from "@std/assert";
 import { INSTRUMENTS } from "../../ops/metrics/instruments.ts";
 import { test } from "../kit/bounded.ts";
-import { ask, flagsOf, makeFolder, PROJECT, shipped } from "../kit/deploy.ts";
-import { missingPackage, missingProgram } from "../kit/foreign.ts";
-import { load } from "../kit/npm.ts";
-import { unknownIn, usesOf } from "../kit/promql.ts";
+import { ask, flagsOf, makeFolder, PROJECT, shipped } from "../kit/project/deploy.ts";
+import { missingPackage, missingProgram } from "../kit/foreign/foreign.ts";
+import { load } from "../kit/foreign/npm.ts";
+import { unknownIn, usesOf } from "../kit/figures/promql.ts";
 
 const YAML = await load<{ parse(text: string): unknown }>("npm:yaml@2.9.1");
 /** The fields of a dashboard, as types. */

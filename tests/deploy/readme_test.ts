@@ -2,7 +2,7 @@ import { assertEquals, assertGreater } from "@std/assert";
 import { ADMIN_COMMANDS } from "../../cli/flags/admin_flags.ts";
 import { flagName, SERVE } from "../../cli/flags/flags.ts";
 import { test } from "../kit/bounded.ts";
-import { PROJECT, shipped } from "../kit/deploy.ts";
+import { PROJECT, shipped } from "../kit/project/deploy.ts";
 
 /** Flags of other programs: Docker and its instructions, openssl's and kubectl's have one dash or are here. */
 const OF_OTHERS = [

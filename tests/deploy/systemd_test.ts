@@ -1,7 +1,7 @@
 import { assertEquals, assertGreater, assertLess, assertMatch } from "@std/assert";
 import { test } from "../kit/bounded.ts";
-import { adapted, ask, flagsOf, makeFolder, milliseconds, shipped } from "../kit/deploy.ts";
-import { missingProgram } from "../kit/foreign.ts";
+import { adapted, ask, flagsOf, makeFolder, milliseconds, shipped } from "../kit/project/deploy.ts";
+import { missingProgram } from "../kit/foreign/foreign.ts";
 
 const SERVICE = shipped("systemd/shouty.service");
 const SOCKET = shipped("systemd/shouty.socket");

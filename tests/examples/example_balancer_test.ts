@@ -5,7 +5,7 @@ import { Balancer, type BalancerOptions } from "../../examples/balancer.ts";
 import { turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { NO_SIGNALS, startCommand, type Subprocess } from "../kit/command.ts";
-import { refusingPort } from "../kit/refusing_port.ts";
+import { refusingPort } from "../kit/sockets/refusing_port.ts";
 import { inMemory, TestServer } from "../kit/server.ts";
 
 /** An upstream in memory: the test itself. One connection to it is kept open. */

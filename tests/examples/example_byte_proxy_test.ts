@@ -5,7 +5,7 @@ import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { drain, serveByteProxy } from "../../examples/byte_proxy.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { listening, NO_SIGNALS, Subprocess } from "../kit/command.ts";
-import { refusingPort } from "../kit/refusing_port.ts";
+import { refusingPort } from "../kit/sockets/refusing_port.ts";
 import { listenLoopback, SOCKETS, TestServer } from "../kit/server.ts";
 
 const MEBIBYTE = 1024 * 1024;

@@ -3,7 +3,7 @@ import type { ServeOptions, TlsCredentialsHandle } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
 import { servePop3 } from "../../examples/pop3.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fakes/fake_tls.ts";
 import { inMemory, TestServer } from "../kit/server.ts";
 
 const LOGIN: [command: string, reply: string][] = [["USER user", "+OK"], ["PASS pass", "+OK 2 mails"]];

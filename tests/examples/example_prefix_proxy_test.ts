@@ -4,7 +4,7 @@ import { serve } from "@x/shouty";
 import { TestClient } from "@x/shouty/testing";
 import { prefixProxy, type ProxyOptions, serveProxy } from "../../examples/prefix_proxy.ts";
 import { test } from "../kit/bounded.ts";
-import { refusingPort } from "../kit/refusing_port.ts";
+import { refusingPort } from "../kit/sockets/refusing_port.ts";
 import { startConversations, TestServer } from "../kit/server.ts";
 
 const LOOPBACK = { hostname: "127.0.0.1", port: 0 };

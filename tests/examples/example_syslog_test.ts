@@ -2,7 +2,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { readNetstring, serveSyslog } from "../../examples/syslog.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { listening, NO_SIGNALS, Subprocess } from "../kit/command.ts";
-import { logger, NO_LOGGER } from "../kit/logger.ts";
+import { logger, NO_LOGGER } from "../kit/project/logger.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { anyCuts, check, cut, fc } from "../kit/property.ts";
 import { inMemory, startConversations, TestServer } from "../kit/server.ts";

@@ -5,7 +5,7 @@ import { serve } from "@x/shouty";
 import { listenUnix } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { converse, listening, NO_SIGNALS, type ServerProcess, Subprocess } from "../kit/command.ts";
-import { withFiles } from "../kit/openssl.ts";
+import { withFiles } from "../kit/foreign/openssl.ts";
 import { IDENTITY } from "../kit/tls.ts";
 
 const EXAMPLES = new URL("../../examples/", import.meta.url);

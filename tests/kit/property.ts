@@ -5,9 +5,9 @@
  */
 
 import { bytesOf, toBytes } from "./bytes.ts";
-import * as fc from "./fast_check.ts";
+import * as fc from "./framing/fast_check.ts";
 import type { Framing } from "../../internal/api/framing.ts";
-import type { Limits } from "./oracle.ts";
+import type { Limits } from "./framing/oracle.ts";
 
 export { fc };
 

@@ -3,9 +3,9 @@ import type { Conn, Framing, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { check, fc } from "../kit/property.ts";
-import { delimiterOf, nextLine } from "../kit/framing_oracle.ts";
-import { find, type LineEnds } from "../kit/reads.ts";
-import { listenerOf } from "../kit/segments.ts";
+import { delimiterOf, nextLine } from "../kit/framing/framing_oracle.ts";
+import { find, type LineEnds } from "../kit/framing/reads.ts";
+import { listenerOf } from "../kit/framing/segments.ts";
 import { startConversations, startServer, type TestServer } from "../kit/server.ts";
 
 type See = (line: string, conn: Conn) => void;

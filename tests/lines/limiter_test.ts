@@ -1,12 +1,12 @@
 import { assertEquals, assertGreater, assertLessOrEqual, assertRejects, assertThrows } from "@std/assert";
 import { ByteLimitStream, LimitError, lineStream } from "@x/shouty";
 import type { Limiter } from "../../internal/lines/limiter.ts";
-import { limiterOf, type SizeLimits } from "../kit/limiter.ts";
+import { limiterOf, type SizeLimits } from "../kit/framing/limiter.ts";
 import { test } from "../kit/bounded.ts";
-import { answer } from "../kit/oracle.ts";
+import { answer } from "../kit/framing/oracle.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { anyCuts, anyInput, anyLimits, check, cut } from "../kit/property.ts";
-import { countWork } from "../kit/work.ts";
+import { countWork } from "../kit/workers/work.ts";
 
 const NO_LIMITS = { maxLineBytes: 65_536, maxConnectionBytes: Infinity };
 

@@ -4,7 +4,7 @@ import { InputBuffer } from "../../internal/lines/input_buffer.ts";
 import { LineCutter } from "../../internal/lines/line_cutter.ts";
 import { test } from "../kit/bounded.ts";
 import { toBytes } from "../kit/bytes.ts";
-import { countWork } from "../kit/work.ts";
+import { countWork } from "../kit/workers/work.ts";
 
 /** Cuts input that comes in parts of a size; returns the number of lines. */
 function countLines(input: Uint8Array, size: number, framing: Partial<Framing>): number {

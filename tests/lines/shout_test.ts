@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import { shout } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { check, fc } from "../kit/property.ts";
+import { filesBelow, readFile } from "../kit/project/files.ts";
 
 test("shout.block answers lines as shout answers each of them", async () => {
   const line = fc.string({ unit: "binary" }).map((text) => text.replaceAll("\n", ""));
@@ -14,11 +15,7 @@ test("shout.block answers lines as shout answers each of them", async () => {
 test("shout.block is the only block that the project ships", async () => {
   const files = [];
   for (const folder of ["examples", "internal/lines", "internal/conn", "ops", "cli"]) {
-    for await (const { name, isFile } of Deno.readDir(new URL(`../../${folder}/`, import.meta.url))) {
-      if (!isFile) continue;
-      const code = await Deno.readTextFile(new URL(`../../${folder}/${name}`, import.meta.url));
-      if (/^ *block: \(/m.test(code)) files.push(`${folder}/${name}`);
-    }
+    for (const path of await filesBelow(folder)) if (/^ *block: \(/m.test(await readFile(path))) files.push(path);
   }
   assertEquals(files, ["internal/lines/shout.ts"]);
 });

@@ -1,6 +1,6 @@
 /** Lines that a handler keeps do not keep the text that they were cut out of. */
 import { test } from "../kit/bounded.ts";
-import { memoryAfter } from "../kit/memory.ts";
+import { memoryAfter } from "../kit/figures/memory.ts";
 
 /** The number of lines that are kept, one of each 100, and the maximum memory that they may take, in bytes each. */
 const KEPT = 2000;

@@ -3,7 +3,7 @@ import { serve, shout } from "@x/shouty";
 import { serveAdmin, ServerMetrics } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
-import { NO_BROWSER, type Page, shows, TestBrowser } from "../kit/browser.ts";
+import { NO_BROWSER, type Page, shows, TestBrowser } from "../kit/foreign/browser.ts";
 
 const TOKEN = "the-token-of-this-test";
 

@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { AdminStub, stubConn } from "../kit/admin_stub.ts";
+import { AdminStub, stubConn } from "../kit/fakes/admin_stub.ts";
 import { test } from "../kit/bounded.ts";
-import { lacks, NO_BROWSER, type Page, shows, TestBrowser } from "../kit/browser.ts";
+import { lacks, NO_BROWSER, type Page, shows, TestBrowser } from "../kit/foreign/browser.ts";
 
 /** Asks a page what has the focus, and by how much it is wider than its window. */
 const FOCUSED = "document.activeElement.ariaLabel || document.activeElement.id";

@@ -1,10 +1,10 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { within } from "../kit/bounded.ts";
 import { ask, converse, runCommand, startCommand, type StartOptions, Subprocess } from "../kit/command.ts";
-import { listeningFd, NO_FD, withFd } from "../kit/fd.ts";
-import { freePort } from "../kit/free_port.ts";
-import { ask as askAdmin } from "../kit/admin.ts";
-import { adminOf, Lineage, Load, startOnFd, untilAccepted, Waiting } from "../kit/upgrades.ts";
+import { listeningFd, NO_FD, withFd } from "../kit/sockets/fd.ts";
+import { freePort } from "../kit/sockets/free_port.ts";
+import { ask as askAdmin } from "../kit/admin/admin.ts";
+import { adminOf, Lineage, Load, startOnFd, untilAccepted, Waiting } from "../kit/admin/upgrades.ts";
 
 /** Registers a test that needs descriptors, and a system with SIGUSR2. */
 function test(name: string, body: () => Promise<void>): void {

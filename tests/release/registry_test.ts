@@ -1,8 +1,8 @@
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
 import { converse, shoutAndDrain } from "../kit/command.ts";
-import { copyProject, emptyPlace } from "../kit/place.ts";
-import { type Package, Registry } from "../kit/registry.ts";
+import { copyProject, emptyPlace } from "../kit/project/place.ts";
+import { type Package, Registry } from "../kit/project/registry.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
 const NAME = config.name;

@@ -2,10 +2,10 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
 import { TARGETS } from "../../tools/release.ts";
 import { test } from "../kit/bounded.ts";
-import { missingProgram } from "../kit/foreign.ts";
-import { load } from "../kit/npm.ts";
-import { copyProject, emptyPlace, type Place } from "../kit/place.ts";
-import { Registry } from "../kit/registry.ts";
+import { missingProgram } from "../kit/foreign/foreign.ts";
+import { load } from "../kit/foreign/npm.ts";
+import { copyProject, emptyPlace, type Place } from "../kit/project/place.ts";
+import { Registry } from "../kit/project/registry.ts";
 
 const WORKFLOWS = new URL("../../.github/workflows/", import.meta.url);
 const TAG = `v${config.version}`;

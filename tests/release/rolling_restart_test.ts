@@ -1,8 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { within } from "../kit/bounded.ts";
 import { listening, NO_SIGNALS, type ServerProcess, startCommand } from "../kit/command.ts";
-import { freePort } from "../kit/free_port.ts";
-import { type HAProxy, NO_HAPROXY, startHAProxy } from "../kit/haproxy.ts";
+import { freePort } from "../kit/sockets/free_port.ts";
+import { type HAProxy, NO_HAPROXY, startHAProxy } from "../kit/foreign/haproxy.ts";
 
 const INSTANCES = 3;
 const CLIENTS = 200;

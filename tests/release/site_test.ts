@@ -1,8 +1,8 @@
 import { assertEquals, assertGreater, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { test } from "../kit/bounded.ts";
-import { lacks, NO_BROWSER, shows, TestBrowser } from "../kit/browser.ts";
+import { lacks, NO_BROWSER, shows, TestBrowser } from "../kit/foreign/browser.ts";
 import { type Outcome, Subprocess } from "../kit/command.ts";
-import { load } from "../kit/npm.ts";
+import { load } from "../kit/foreign/npm.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
 const SITE = await load<typeof import("../../tools/site/build.ts")>(import.meta.resolve("../../tools/site/build.ts"));

@@ -4,7 +4,7 @@ import type { ServeOptions } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { startConversations, startServer, type TestServer } from "../kit/server.ts";
-import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
+import { CANNOT_ASK, isSet } from "../kit/sockets/socket_options.ts";
 
 async function isAskedAbout(t: TestServer): Promise<boolean> {
   const { port } = (await t.admitted()).addr as Deno.NetAddr;

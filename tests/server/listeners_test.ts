@@ -4,8 +4,8 @@ import { listenTls, listenUnix } from "@x/shouty/ops";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { faulty, tapped } from "../kit/faults.ts";
-import { assertFreed } from "../kit/freed_port.ts";
-import { NO_IPV6 } from "../kit/ipv6.ts";
+import { assertFreed } from "../kit/sockets/freed_port.ts";
+import { NO_IPV6 } from "../kit/sockets/ipv6.ts";
 import { listenLoopback, startServer, type TestServer } from "../kit/server.ts";
 import { AUTHORITY, IDENTITY } from "../kit/tls.ts";
 

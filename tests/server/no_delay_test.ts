@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import { test, testOnce } from "../kit/bounded.ts";
-import { CANNOT_ASK, isSet } from "../kit/socket_options.ts";
+import { CANNOT_ASK, isSet } from "../kit/sockets/socket_options.ts";
 import { startServer } from "../kit/server.ts";
 import { talk } from "../kit/replies.ts";
 

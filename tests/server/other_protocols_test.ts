@@ -2,7 +2,7 @@ import { assertEquals, assertLessOrEqual, assertStringIncludes } from "@std/asse
 import { RequestLine, TlsRecord } from "../../internal/lines/misdirected.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { inMemory, startServer } from "../kit/server.ts";
-import { countWork } from "../kit/work.ts";
+import { countWork } from "../kit/workers/work.ts";
 
 const CLIENT_HELLO = new Uint8Array([22, 3, 1, 0, 5, 1, 0, 0, 1, 0]);
 

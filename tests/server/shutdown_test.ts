@@ -3,7 +3,7 @@ import { serve, type Server, type ServerEvent, shout } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
-import { assertFreed } from "../kit/freed_port.ts";
+import { assertFreed } from "../kit/sockets/freed_port.ts";
 import { inMemory, startServer, type TestServer } from "../kit/server.ts";
 
 testOnce("shutdown() can be called again from a hook that it calls", async () => {

@@ -3,7 +3,7 @@ import { serve, type ServeOptions, shout } from "@x/shouty";
 import { FakeClock, type TestClient } from "@x/shouty/testing";
 import { socketsTurn, turn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { shouted } from "../kit/oracle.ts";
+import { shouted } from "../kit/framing/oracle.ts";
 import { startConversations, startServer, TestServer, WAYS_IN } from "../kit/server.ts";
 import { talk } from "../kit/replies.ts";
 

@@ -3,7 +3,7 @@ import { type Clock, serve, type Server, type ServerLimits } from "@x/shouty";
 import { MemoryListener } from "@x/shouty/testing";
 import { socketsTurn } from "../../internal/time/event_loop.ts";
 import { test, testOnce } from "../kit/bounded.ts";
-import { assertFreed } from "../kit/freed_port.ts";
+import { assertFreed } from "../kit/sockets/freed_port.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
 test("pause() leaves new connections waiting, the open ones go on, and resume() lets them in", async () => {

@@ -3,7 +3,7 @@ import { serve, serveConnections, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener, MemoryTls, TestClient } from "@x/shouty/testing";
 import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
-import { countWork } from "../kit/work.ts";
+import { countWork } from "../kit/workers/work.ts";
 
 const { BadResource, BrokenPipe, Busy, ConnectionRefused, ConnectionReset, Interrupted } = Deno.errors;
 

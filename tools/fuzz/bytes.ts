@@ -8,11 +8,11 @@
 import { assertEquals, assertLessOrEqual } from "@std/assert";
 import { type LineEnd, resolveFraming } from "../../internal/api/framing.ts";
 import { InputBuffer } from "../../internal/lines/input_buffer.ts";
-import { limiterOf } from "../../tests/kit/limiter.ts";
+import { limiterOf } from "../../tests/kit/framing/limiter.ts";
 import { LineCutter } from "../../internal/lines/line_cutter.ts";
 import { decodeLines } from "../../internal/lines/text.ts";
-import { nextLine, type Rules } from "../../tests/kit/framing_oracle.ts";
-import { answer, type Limits } from "../../tests/kit/oracle.ts";
+import { nextLine, type Rules } from "../../tests/kit/framing/framing_oracle.ts";
+import { answer, type Limits } from "../../tests/kit/framing/oracle.ts";
 import { bytesOf } from "../../tests/kit/bytes.ts";
 import {
   anyCuts,

@@ -6,7 +6,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { FakeClock, MemoryListener, type TestClient } from "@x/shouty/testing";
-import { HELLO, scramble } from "../../tests/kit/fake_tls.ts";
+import { HELLO, scramble } from "../../tests/kit/fakes/fake_tls.ts";
 import { type Faults, faulty } from "../../tests/kit/faults.ts";
 import { bytesOf } from "../../tests/kit/bytes.ts";
 import { framingOf } from "../../tests/kit/property.ts";

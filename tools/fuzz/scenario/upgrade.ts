@@ -7,7 +7,7 @@
 import { assertEquals } from "@std/assert";
 import type { Conn, TlsCredentialsHandle, TlsInfo, Transport } from "@x/shouty";
 import { Forwarding } from "../../../internal/api/transport.ts";
-import { FAKE_INFO, HELLO, scramble, SERVER_HELLO } from "../../../tests/kit/fake_tls.ts";
+import { FAKE_INFO, HELLO, scramble, SERVER_HELLO } from "../../../tests/kit/fakes/fake_tls.ts";
 import { fc } from "../../../tests/kit/property.ts";
 import { join, type WatchedTransport } from "./watched.ts";
 

@@ -5,8 +5,8 @@
  */
 
 import type { CloseReason, Framing } from "@x/shouty";
-import { delimiterOf, type Rules } from "../../../tests/kit/framing_oracle.ts";
-import { lastWord } from "../../../tests/kit/oracle.ts";
+import { delimiterOf, type Rules } from "../../../tests/kit/framing/framing_oracle.ts";
+import { lastWord } from "../../../tests/kit/framing/oracle.ts";
 import { framingOf } from "../../../tests/kit/property.ts";
 import type { Scenario } from "../scenario/scenario.ts";
 

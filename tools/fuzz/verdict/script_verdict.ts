@@ -6,7 +6,7 @@
 
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { ClosedEvent, CloseReason, LineEnd } from "@x/shouty";
-import { nextLine, type Rules } from "../../../tests/kit/framing_oracle.ts";
+import { nextLine, type Rules } from "../../../tests/kit/framing/framing_oracle.ts";
 import { framingOf } from "../../../tests/kit/property.ts";
 import { TlsRecord } from "../../../internal/lines/misdirected.ts";
 import { checkOutput, checkUpgrades } from "./output_verdict.ts";

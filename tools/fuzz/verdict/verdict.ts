@@ -8,7 +8,7 @@ import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/ass
 import type { ClosedEvent, CloseReason, Framing, ServerEvent } from "@x/shouty";
 import { clientOf } from "../../../internal/admission/cidr.ts";
 import { BAD_REQUEST, RequestLine, TLS_ALERT, TlsRecord } from "../../../internal/lines/misdirected.ts";
-import { type Cut, cutAll } from "../../../tests/kit/framing_oracle.ts";
+import { type Cut, cutAll } from "../../../tests/kit/framing/framing_oracle.ts";
 import { BAIT } from "../scenario/handlers.ts";
 import { AT_BOUNDARY, BREACHES, endOf, latin1, rulesOf, wordFor } from "./rules.ts";
 import type { Scenario } from "../scenario/scenario.ts";

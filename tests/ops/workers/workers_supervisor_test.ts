@@ -1,0 +1,56 @@
+import { assertEquals } from "@std/assert";
+import { MemoryListener } from "@x/shouty/testing";
+import { SYSTEM_CLOCK } from "../../../internal/time/clock.ts";
+import { Loads, WorkerLoads } from "../../../ops/workers/shared/loads.ts";
+import { Supervisor } from "../../../ops/workers/supervision/supervisor.ts";
+import { WorkerAdmission } from "../../../ops/workers/worker/worker_admission.ts";
+import { test } from "../../kit/bounded.ts";
+
+/** A worker that only asks for its setup. It is no module of the project, whose types Deno would check at its start. */
+const GREETER = `import { parentPort } from "node:worker_threads"; parentPort.postMessage([{ type: "hello" }]);`;
+
+/** A supervisor of a worker that gets no setup; `greeted` resolves when the worker asks for it. */
+function supervised() {
+  const { promise: greeted, resolve } = Promise.withResolvers<void>();
+  let asked = 0;
+  const setup = () => {
+    asked++;
+    resolve();
+    throw new Error("No setup in this test");
+  };
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+  const hooks = { setup, ready() {}, message() {}, down: () => end() };
+  const module = new URL(`data:text/javascript,${encodeURIComponent(GREETER)}`);
+  const supervisor = new Supervisor(0, { module, maxHeapMb: 256 }, SYSTEM_CLOCK, hooks);
+  return { supervisor, greeted, ended, asked: () => asked };
+}
+
+test("A supervisor that is stopped while it starts begins no worker", async () => {
+  const [stopped, other] = [supervised(), supervised()];
+  const starting = stopped.supervisor.start();
+  stopped.supervisor.stop();
+  other.supervisor.start();
+  await starting;
+  // A worker that had been begun before would have come this far, too.
+  await other.greeted;
+  await other.ended;
+  other.supervisor.stop();
+  assertEquals([stopped.asked(), stopped.supervisor.state], [0, "ended"]);
+});
+
+test("A worker whose hook lastWords fails rejects a connection without a line, and counts the failure", async () => {
+  for (const lastWords of [async () => await Promise.reject(new Error("Thrown later")), () => fail()]) {
+    const listener = new MemoryListener();
+    using client = listener.connect();
+    const loads = new WorkerLoads(new Loads(1).cells, 0);
+    const admission = new WorkerAdmission(() => {}, loads, { lastWords: lastWords as () => never }, undefined);
+    admission.reject(await listener.accept(), { reason: "max-connections", limit: 1 });
+    assertEquals(await client.readAll(), "");
+    assertEquals(admission.counters.hookErrors, 1);
+    admission.close();
+  }
+});
+
+function fail(): never {
+  throw new Error("Thrown at once");
+}
