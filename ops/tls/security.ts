@@ -13,15 +13,13 @@
  * @module
  */
 
-import { connect, type SecureContext } from "node:tls";
 import type { TlsInfo, Transport } from "../../internal/api/transport.ts";
 import { contextOf } from "./engine/engine.ts";
 import { acceptOverEngine, connectOverEngine } from "./engine/handshake.ts";
 import { engineForClients } from "./engine/self_test.ts";
 import type { TlsWrapClass } from "./engine/wrap.ts";
-import type { ClientVerifier } from "./peer/clients.ts";
 import type { PeerVerifier } from "./peer/peer.ts";
-import { TlsTransport } from "./streams/transport.ts";
+import { acceptOverStream, type ClientSecurity, connectOverStream, type ServerSecurity } from "./streams/handshake.ts";
 
 /** What an engine of a server needs. */
 export interface ServerEngine {
@@ -30,14 +28,9 @@ export interface ServerEngine {
 }
 
 /** What a server needs for a handshake. */
-export interface Security {
-  readonly secureContext: SecureContext;
+export interface Security extends ServerSecurity {
   /** What engines are made with; undefined if the self-test has not passed. */
   readonly engine: ServerEngine | undefined;
-  /** Verifies the client's certificate; without it, the client is not asked for one. */
-  readonly clients?: ClientVerifier | undefined;
-  /** The protocols that the server speaks, the one that it prefers first; undefined for no choice. */
-  readonly alpnProtocols?: readonly string[] | undefined;
 }
 
 /**
@@ -49,16 +42,8 @@ export interface Security {
  */
 export function acceptTls(transport: Transport, security: Security): Promise<Transport & { readonly tls: TlsInfo }> {
   const { engine, clients, alpnProtocols } = security;
-  if (engine === undefined) return TlsTransport.accept(transport, security);
+  if (engine === undefined) return acceptOverStream(transport, security);
   return acceptOverEngine(transport, engine.Wrap, { context: engine.context, alpnProtocols }, clients);
-}
-
-/** What a client needs for a handshake. */
-export interface ClientSecurity {
-  readonly secureContext: SecureContext;
-  /** The name to ask for; undefined to ask for none. */
-  readonly serverName: string | undefined;
-  readonly alpnProtocols: readonly string[] | undefined;
 }
 
 /**
@@ -79,21 +64,4 @@ export function connectTls(
   if (Wrap === undefined) return connectOverStream(transport, security, verifier);
   const options = { context: contextOf(secureContext, false), serverName: serverName ?? "", alpnProtocols };
   return connectOverEngine(transport, Wrap, options, verifier);
-}
-
-function connectOverStream(
-  transport: Transport,
-  { secureContext, serverName, alpnProtocols }: ClientSecurity,
-  verifier: PeerVerifier,
-): Promise<Transport & { readonly tls: TlsInfo }> {
-  return TlsTransport.open(transport, (socket) =>
-    connect({
-      socket,
-      secureContext,
-      ...(serverName === undefined ? {} : { servername: serverName }),
-      ...(alpnProtocols === undefined ? {} : { ALPNProtocols: [...alpnProtocols] }),
-      // Both are done by the verifier, which can say what is wrong.
-      rejectUnauthorized: false,
-      checkServerIdentity: () => undefined,
-    }), verifier);
 }

@@ -5,7 +5,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import { TLSSocket } from "node:tls";
+import type { TLSSocket } from "node:tls";
 import { peerLeftOr } from "../../wrappers/preparing_listener.ts";
 import {
   closeQuietly,
@@ -18,7 +18,6 @@ import {
 } from "../../../internal/api/transport.ts";
 import { turn } from "../../../internal/time/event_loop.ts";
 import type { PeerVerifier } from "../peer/peer.ts";
-import type { Security } from "../security.ts";
 import { Wire } from "./wire.ts";
 
 /**
@@ -28,7 +27,7 @@ import { Wire } from "./wire.ts";
 const LARGEST_WRITE = 3 * 16 * 1024;
 
 /** Makes a TLS socket that encrypts and decrypts a wire, and begins the handshake. */
-export type SocketMaker = (wire: Wire) => TLSSocket;
+type SocketMaker = (wire: Wire) => TLSSocket;
 
 /**
  * A connection's decrypted bytes. It owns the transport that carries the encrypted ones, called the inner transport here.
@@ -74,17 +73,6 @@ export class TlsTransport extends Forwarding {
     // Without a `tls.Server`, a damaged record after the handshake is reported only here. Ignored, reads would hang.
     this.#socket.on("_tlsError", (error) => this.#fail(error));
     this.#socket.on("close", () => this.#socketClosed());
-  }
-
-  /**
-   * Performs the server's side of a handshake.
-   *
-   * @param transport The client's connection; the caller closes it if this fails.
-   * @param security The TLS context, and the verifier of the client.
-   * @returns The secure connection, which owns the transport.
-   */
-  static accept(transport: Transport, security: Security): Promise<TlsTransport> {
-    return TlsTransport.open(transport, (wire) => serverSocket(wire, security), security.clients);
   }
 
   /**
@@ -297,16 +285,6 @@ export class TlsTransport extends Forwarding {
     this.#change.resolve();
     this.#change = Promise.withResolvers();
   }
-}
-
-function serverSocket(wire: Wire, { secureContext, clients, alpnProtocols }: Security): TLSSocket {
-  return new TLSSocket(wire, {
-    isServer: true,
-    secureContext,
-    requestCert: clients !== undefined,
-    rejectUnauthorized: clients?.required !== false,
-    ...(alpnProtocols === undefined ? {} : { ALPNProtocols: [...alpnProtocols] }),
-  });
 }
 
 /** Reads what the handshake has agreed on. */
