@@ -29,7 +29,10 @@ const MODULE = new URL("./worker.ts", import.meta.url);
 /** Where that module and all that it imports are. */
 const SOURCES = ["cli/serve/worker.ts", "conn.ts", "internal", "ops", "server.ts"];
 
-type ServeValues = ListenFlags & Omit<Values<typeof SERVE.flags>, "logLevel" | "logFormat" | "logSample" | "listenFd">;
+/** The values of the flags with which the command serves. */
+export type ServeValues =
+  & ListenFlags
+  & Omit<Values<typeof SERVE.flags>, "logLevel" | "logFormat" | "logSample" | "listenFd">;
 
 /** What the command has opened before. */
 export interface Surroundings {

@@ -27,7 +27,7 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "client.ts": ["./ops/tls/client.ts"],
   "mod.ts": ["./cli/system/deno_version.ts", "./cli.ts"],
   "cli/serve/metrics.ts": ["../../ops/metrics/metrics.ts", "../../ops/metrics/telemetry.ts"],
-  "cli.ts": ["./cli/serve/workers.ts"],
+  "cli/run/serving.ts": ["../serve/workers.ts"],
   "cli/serve/worker.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
   "ops/workers/worker/in_worker.ts": ["node:worker_threads"],
   "ops/workers/supervision/supervisor.ts": ["node:worker_threads"],
