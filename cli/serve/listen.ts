@@ -9,9 +9,7 @@ import { isIP } from "node:net";
 import { closeQuietly, formatAddr, type Listener } from "../../internal/api/transport.ts";
 import { listenEpoll } from "../../ops/epoll/epoll.ts";
 import { listenFd } from "../../ops/fd/fd.ts";
-import { proxyProtocol } from "../../ops/proxy/protocol.ts";
 import { withTrace } from "../../ops/wrappers/trace.ts";
-import { withTelnet } from "../../ops/wrappers/telnet.ts";
 import { listenUnix } from "../../ops/sockets/unix.ts";
 import type { Descriptor } from "../flags/descriptors.ts";
 import { CommandError } from "../system/errors.ts";
@@ -25,6 +23,7 @@ import { isProxied, isTcp, type Place, placesOf } from "../line/places.ts";
 import { keepOnly, type PermissionName } from "../system/permissions.ts";
 import { loadSecurity, type TlsFlags } from "./tls.ts";
 import { traceTo } from "../log/trace.ts";
+import { wrapListener } from "./wrap.ts";
 
 /** The values of the flags about listening. */
 export type ListenFlags =
@@ -150,25 +149,17 @@ function adopt(fd: number, { engine, keepAliveMs, nameOf }: ListenFlags): Listen
   }
 }
 
-/** Adds the PROXY protocol where a peer can be on the list. */
-function behindProxies(listener: Listener, flags: ListenFlags): Listener {
-  const { proxyProtocol: from, proxyHeaderTimeout: headerTimeout } = flags;
-  const isTcp = listener.addr.transport === "tcp";
-  return from !== null && isProxied(from, isTcp) ? proxyProtocol(listener, { from, headerTimeout }) : listener;
-}
-
-/** Adds the PROXY protocol and TLS, where they are spoken, the trace and Telnet. */
+/** Adds what is spoken at each socket, and the trace. */
 async function wrap(bound: readonly Bound[], flags: ListenFlags, log: Log): Promise<Omit<Opened, "bound">> {
   const security = flags.tlsCert === null ? undefined : await loadSecurity(flags, log);
+  const trace = flags.trace ? (listener: Listener) => withTrace(listener, traceTo(log)) : undefined;
+  const wraps = { tls: security?.wrap, trace };
   const secure = new Set<string>();
   const listeners = [];
-  for (const { listener: inner, tls } of bound) {
-    let listener = behindProxies(inner, flags);
-    if (tls) listener = await security!.wrap(listener);
+  for (const { listener, tls } of bound) {
+    const proxied = flags.proxyProtocol !== null && isProxied(flags.proxyProtocol, listener.addr.transport === "tcp");
     if (tls) secure.add(formatAddr(listener.addr));
-    if (flags.trace) listener = withTrace(listener, traceTo(log));
-    if (flags.telnet) listener = withTelnet(listener);
-    listeners.push(listener);
+    listeners.push(await wrapListener(listener, { proxied, tls }, flags, wraps));
   }
   return { listeners, secure, reload: security?.reload };
 }

@@ -4,7 +4,6 @@
  * @module
  */
 
-import type { Listener } from "../../internal/api/transport.ts";
 import { quote } from "../../internal/api/errors.ts";
 import { datesProblem } from "../../ops/tls/certificates/certificate.ts";
 import type { TlsCredentials } from "../../ops/tls/credentials.ts";
@@ -15,6 +14,7 @@ import { readFile } from "../system/files.ts";
 import type { SERVE } from "../flags/flags.ts";
 import type { Log } from "../log/log.ts";
 import type { Given, Values } from "../line/parse.ts";
+import { loadTls, type Wrap } from "./wrap.ts";
 
 /** The values of the flags about TLS. */
 export type TlsFlags =
@@ -27,8 +27,8 @@ const FLAGS = { cert: "tlsCert", key: "tlsKey", clientCa: "tlsClientCa" } as con
 
 /** TLS with the credentials in the files. */
 export interface Security {
-  /** Wraps a listener with TLS; the new listener owns it. */
-  wrap(listener: Listener): Promise<Listener>;
+  /** Adds TLS to a listener. */
+  readonly wrap: Wrap;
   /** What was read at the start. */
   readonly files: TlsCredentials;
   /** Reads the files again, and logs the outcome; never rejects. Called at SIGHUP. */
@@ -50,13 +50,8 @@ export async function loadSecurity(
   passOn?: (files: TlsCredentials) => Promise<void>,
 ): Promise<Security> {
   const files = await readCredentials(flags);
-  // Imported only if it is used: loading it takes longer than all the rest of the command.
-  const [{ listenTls }, { tlsCredentials }] = await Promise.all([
-    import("../../ops/tls/tls.ts"),
-    import("../../ops/tls/handle.ts"),
-  ]);
   const { tlsHandshakeTimeout: handshakeTimeout, onHandshake } = flags;
-  const credentials = await named(flags, tlsCredentials({ ...files, handshakeTimeout, onHandshake }));
+  const { credentials, wrap } = await named(flags, loadTls({ ...files, handshakeTimeout, onHandshake }));
   tell(credentials, flags, log, "using");
   const reload = async () => {
     try {
@@ -70,11 +65,7 @@ export async function loadSecurity(
     }
   };
   let last = Promise.resolve();
-  return {
-    wrap: (listener) => listenTls({ listener, credentials }),
-    files,
-    reload: () => last = last.then(reload),
-  };
+  return { wrap, files, reload: () => last = last.then(reload) };
 }
 
 async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {

@@ -27,7 +27,7 @@ import type { Work } from "./worker.ts";
 const MODULE = new URL("./worker.ts", import.meta.url);
 
 /** Where that module and all that it imports are. */
-const SOURCES = ["cli/serve/worker.ts", "conn.ts", "internal", "ops", "server.ts"];
+const SOURCES = ["cli/serve/worker.ts", "cli/serve/wrap.ts", "conn.ts", "internal", "ops", "server.ts"];
 
 /** The values of the flags with which the command serves. */
 export type ServeValues =

@@ -196,7 +196,11 @@ for (
 
 Deno.test("Without the permission to read all its modules, no worker starts, and one line says so", async () => {
   const line = "shouty: cannot start a worker: no permission to read its modules, which --allow-read grants\n";
-  for (const read of [[], ["--allow-read=cli"], ["--allow-read=cli/serve/worker.ts,conn.ts,internal,server.ts"]]) {
+  for (
+    const read of [[], ["--allow-read=cli"], [
+      "--allow-read=cli/serve/worker.ts,cli/serve/wrap.ts,conn.ts,internal,server.ts",
+    ]]
+  ) {
     const permissions = ["--allow-net", ...read];
     const { code, stderr } = await runCommand(["--workers", "2", "--port", "0"], { permissions });
     assertEquals([code, stderr], [1, line]);
@@ -204,7 +208,7 @@ Deno.test("Without the permission to read all its modules, no worker starts, and
 });
 
 Deno.test("A worker needs to read no other file than its modules", async () => {
-  const read = "--allow-read=cli/serve/worker.ts,conn.ts,internal,ops,server.ts";
+  const read = "--allow-read=cli/serve/worker.ts,cli/serve/wrap.ts,conn.ts,internal,ops,server.ts";
   await using server = await start([], { permissions: ["--no-prompt", "--allow-net", read] });
   assertEquals(await converse(server, "a\n"), "A\n");
 });

@@ -28,11 +28,10 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "mod.ts": ["./cli/system/deno_version.ts", "./cli.ts"],
   "cli/serve/metrics.ts": ["../../ops/metrics/metrics.ts", "../../ops/metrics/telemetry.ts"],
   "cli/run/serving.ts": ["../serve/workers.ts"],
-  "cli/serve/worker.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
   "ops/workers/worker/in_worker.ts": ["node:worker_threads"],
   "ops/workers/supervision/supervisor.ts": ["node:worker_threads"],
   "ops/workers/workers.ts": ["node:v8"],
-  "cli/serve/tls.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
+  "cli/serve/wrap.ts": ["../../ops/tls/tls.ts", "../../ops/tls/handle.ts"],
   // `node:http` and the page are for those alone who open an admin port.
   "ops/admin/http/bind.ts": ["node:dns/promises"],
   "ops/admin/http/carrier.ts": ["node:http"],
