@@ -2,9 +2,9 @@
  * The admin port: a small HTTP server beside the server, for health checks, metrics, a page, and those who operate it.
  *
  * This folder holds the port and its life (here and in `port.ts`), the paths (`routes.ts`), and what they answer
- * (`readiness.ts`, `status.ts`, `connections.ts`, `limits.ts`, `page.ts`). `http/` carries requests and answers within
- * bounds (`bind.ts`, `carrier.ts`, `bounds.ts`, `exchange.ts`, `streams.ts`), and knows who may ask (`access.ts`,
- * `token.ts`, `attempts.ts`).
+ * (`readiness.ts`, `status.ts`, `connections.ts`, `page.ts`). `http/` carries requests and answers within bounds
+ * (`bind.ts`, `carrier.ts`, `bounds.ts`, `exchange.ts`, `streams.ts`), and knows who may ask (`access.ts`, `token.ts`,
+ * `attempts.ts`).
  *
  * @module
  */

@@ -4,7 +4,6 @@
  * @module
  */
 
-import type { ServerEvent } from "../../internal/api/events.ts";
 import { harmless } from "../../internal/api/errors.ts";
 import type { Clock, ShutdownOptions } from "../../internal/api/serve_options.ts";
 import type { ServerMetrics } from "../metrics/metrics.ts";
@@ -100,11 +99,6 @@ export class AdminPort implements Admin {
       removeSink?.();
       detached.resolve();
     };
-  }
-
-  /** Notes an event of the server; for those who have no metrics. */
-  onEvent(event: ServerEvent): void {
-    this.#readiness.onEvent(event);
   }
 
   close(): Promise<void> {

@@ -11,7 +11,6 @@ import type { PrometheusMetrics } from "../metrics/prometheus.ts";
 import type { Access, Level } from "./http/access.ts";
 import { closeConnection, listConnections } from "./connections.ts";
 import { checked, json, plain, readObject, Refusal, type Reply, type Request } from "./http/exchange.ts";
-import { patchLimits } from "./limits.ts";
 import type { Readiness } from "./readiness.ts";
 import type { Status, StatusReport } from "./status.ts";
 import type { Steered } from "./steered.ts";
@@ -106,7 +105,7 @@ export class Routes {
       own(/^\/connections\/(\d{1,15})\/close$/, { POST: (request, id) => this.#close(request, id) }),
       own("/limits", {
         GET: () => json(200, this.#need().server.limits),
-        PATCH: async (request) => json(200, await patchLimits(this.#need().server, request)),
+        PATCH: (request) => this.#patchLimits(request),
       }),
       own("/drain", { POST: (request) => this.#drain(request) }),
       own("/pause", { POST: () => this.#set("pause") }),
@@ -144,6 +143,20 @@ export class Routes {
     }
     server[command]();
     return this.#report(200);
+  }
+
+  /** JSON has no `Infinity`: in limits it is `null`. Nothing changes if one of them is wrong. */
+  async #patchLimits(request: Request): Promise<Reply> {
+    const { server } = this.#need();
+    const { limits } = server;
+    const given = await readObject(request, Object.keys(limits));
+    const changes = Object.entries(given).map(([name, value]) => {
+      // Where the limit is no number, `null` is what it is, such as no list.
+      const off = value === null && typeof limits[name as keyof typeof limits] === "number";
+      return [name, off ? Infinity : value] as const;
+    });
+    checked(() => server.setLimits(Object.fromEntries(changes)), (message) => message.replaceAll("Infinity", "null"));
+    return json(200, server.limits);
   }
 
   async #close(request: Request, id: number): Promise<Reply> {

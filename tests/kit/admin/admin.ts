@@ -47,7 +47,7 @@ export interface TestAdmin extends AsyncDisposable {
 /** Starts a server with an admin port on the loopback. */
 export async function startAdmin(parts: Partial<PortParts> = {}, options: ServeOptions = {}): Promise<TestAdmin> {
   const port = await openPort(parts);
-  const t = startServer({ ...options, onEvent: (event) => port.onEvent(event) });
+  const t = startServer({ ...options, onEvent: parts.metrics?.onEvent });
   port.attach(t.server as Server<unknown>);
   const asked = (what: string, options?: AskOptions) => ask(port.addr, what, options);
   return {

@@ -37,13 +37,14 @@ test("an admin port says that the process is alive, and whether the server is re
 
 test("an admin port says that accepting fails until a connection is accepted or its error is old", async () => {
   const clock = new FakeClock();
-  await using admin = await startAdmin({ clock });
+  const metrics = new ServerMetrics();
+  await using admin = await startAdmin({ clock, metrics });
   const fails = () => {
     const error = new Error("Too many open files (os error 24)");
-    admin.port.onEvent({ type: "accept-error", error, retryMs: 1000 });
+    metrics.onEvent({ type: "accept-error", error, retryMs: 1000 });
   };
   const readiness = async () => (await admin.ask("GET /readyz")).body;
-  admin.port.onEvent({ type: "accept-error", error: new Error("One peer's"), retryMs: 0 });
+  metrics.onEvent({ type: "accept-error", error: new Error("One peer's"), retryMs: 0 });
   assertEquals(await readiness(), "ready\n");
   fails();
   assertEquals(await readiness(), "not ready: accepting fails: Too many open files (os error 24)\n");
