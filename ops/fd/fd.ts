@@ -2,7 +2,7 @@
  * Listening on a socket that another process has opened.
  *
  * This folder holds what that takes on Deno's sockets, which can be had for a descriptor from `node:net` only: the
- * listener (`node_listener.ts`, `listen_again.ts`), one connection (`node_socket.ts`) and its errors (`socket_errors.ts`).
+ * listener (`node_listener.ts`) and one connection (`node_socket.ts`).
  *
  * @module
  */

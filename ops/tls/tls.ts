@@ -2,10 +2,10 @@
  * A listener whose connections are encrypted with TLS.
  *
  * This folder holds the listener (here), the client's side of a handshake (`client.ts`), the loading of certificates and
- * keys (`credentials.ts`, `pem.ts`, `certificate.ts`, `errors.ts`, and `handle.ts`, which can replace them), the choice of
- * one by the name that a client asks for (`hello.ts`), the verification of peers (`peer/`), and what encrypts
- * (`security.ts` chooses): engines in memory (`engine/`), or, where their self-test does not pass, the streams of
- * `node:tls` (`streams/`).
+ * keys (`credentials.ts`, `pem.ts`, `errors.ts`, and `handle.ts`, which can replace them), the choice of one by the name
+ * that a client asks for (`hello.ts`), the fields of certificates (`certificates/`), the verification of peers (`peer/`),
+ * and what encrypts (`security.ts` chooses): engines in memory (`engine/`), or, where their self-test does not pass, the
+ * streams of `node:tls` (`streams/`).
  *
  * @module
  */

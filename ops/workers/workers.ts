@@ -2,11 +2,13 @@
  * One server on several processors: workers that share one port.
  *
  * In the main isolate: the call that starts them (here), its options (`options.ts`), the server as its caller sees it
- * (`parallel_server.ts`), the workers (`worker_group.ts`), each started and replaced (`supervisor.ts`), their connections
- * (`registry.ts`, `remote_conn.ts`), the decisions about new ones (`shared_admission.ts`), which worker gets the next
- * (`balance.ts`), and the port (`sharing.ts`). In each worker: a server (`in_worker.ts`), and a listener that asks about
- * its connections (`asking_listener.ts`, `worker_admission.ts`). Between them: messages (`wire.ts`, `batcher.ts`),
- * requests that all workers answer (`replies.ts`), and those for figures (`refreshes.ts`).
+ * (`parallel_server.ts`), the workers (`worker_group.ts`) and the decisions about new connections (`shared_admission.ts`).
+ * `supervision/` has the workers one by one: each started and replaced (`supervisor.ts`), their connections
+ * (`registry.ts`, `remote_conn.ts`), which of them gets the next (`balance.ts`), and requests that all of them answer
+ * (`replies.ts`, `refreshes.ts`). `worker/` runs in each worker: a server (`in_worker.ts`), and a listener that asks about
+ * its connections (`asking_listener.ts`, `worker_admission.ts`), when it is its turn (`turn_listener.ts`). `shared/` is
+ * for both sides: messages (`wire.ts`, `batcher.ts`), the number of connections of each worker (`loads.ts`), and the port
+ * (`sharing.ts`).
  *
  * @module
  */

@@ -26,3 +26,8 @@ export async function filesBelow(folder: string): Promise<string[]> {
 export function readFile(path: string): Promise<string> {
   return Deno.readTextFile(new URL(path, ROOT));
 }
+
+/** Reads a module of the project, and leaves out its comments. */
+export async function readCode(path: string): Promise<string> {
+  return (await readFile(path)).replaceAll(/\/\*\*[^]*?\*\/|\/\/ .*/g, "");
+}

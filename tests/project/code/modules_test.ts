@@ -4,6 +4,7 @@ import * as ops from "@x/shouty/ops";
 import * as testing from "@x/shouty/testing";
 import manifest from "../../../deno.json" with { type: "json" };
 import { test } from "../../kit/bounded.ts";
+import { filesBelow, readCode } from "../../kit/project/files.ts";
 
 const ROOT = new URL("../../../", import.meta.url);
 
@@ -39,20 +40,6 @@ const MAY_LOAD: Readonly<Record<string, readonly string[]>> = {
   "cli/admin/client.ts": ["node:http"],
   "cli/admin/port.ts": ["../../ops/admin/admin.ts", "../../ops/admin/http/bind.ts"],
   "testing/test_client.ts": ["../ops/tls/client.ts"],
-};
-
-/** The folders of `internal/`, and what each may import besides itself. */
-const FOLDER_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
-  api: [],
-  memory: [],
-  time: ["api"],
-  lines: ["api", "memory"],
-  io: ["api", "memory", "time", "lines"],
-  reads: ["api", "memory", "time", "lines", "io"],
-  conn: ["api", "memory", "time", "lines", "io", "reads"],
-  admission: ["api", "time", "lines", "io"],
-  server: ["api", "time"],
-  client: ["api", "time", "server"],
 };
 
 /** What is not ours, by layer; the core has one dependency. */
@@ -92,45 +79,6 @@ test("only these files import something when it is used, and not before", async 
     if (specifiers.length > 0) loaded[path] = specifiers;
   }
   assertEquals(loaded, MAY_LOAD);
-});
-
-test("imports run one way between the folders of internal/, each of which has three to nine files", async () => {
-  const files: Record<string, number> = {};
-  let imports = 0;
-  for (const { path, code } of await readSources()) {
-    const [, folder] = /^internal\/(\w+)\/\w+\.ts$/.exec(path) ?? [];
-    if (folder === undefined) {
-      assertEquals(path.startsWith("internal/"), false, `${path} lies beside the folders`);
-      continue;
-    }
-    files[folder] = (files[folder] ?? 0) + 1;
-    for (const [, target] of code.matchAll(/\bfrom "\.\.\/(\w+)\//g)) {
-      imports++;
-      assertEquals(FOLDER_MAY_IMPORT[folder].includes(target), true, `${path} imports from ${target}`);
-    }
-  }
-  assertEquals(Object.keys(files).toSorted(), Object.keys(FOLDER_MAY_IMPORT).toSorted());
-  assertEquals(Object.values(files).every((count) => count >= 3 && count <= 9), true, JSON.stringify(files));
-  assertGreater(imports, 40, "The imports are read wrongly");
-});
-
-test("the maps in the README, docs/code_tour.md and CONTRIBUTING.md have each folder, and say the same of it", async () => {
-  const [readme, tour, contributing] = await Promise.all(
-    ["README.md", "docs/code_tour.md", "CONTRIBUTING.md"].map((file) => Deno.readTextFile(new URL(file, ROOT))),
-  );
-  const rowsOf = (text: string) => {
-    const [, table] = /^\| file or folder .*\n.*\n((?:\|.*\n)+)/m.exec(text)!;
-    // The tour says more of `ops/`.
-    return table.replace(/^\| `ops\/`.*\n/m, "").trimEnd().split("\n").map((row) => row.replaceAll(/ +\|/g, " |"));
-  };
-  assertEquals(rowsOf(readme), rowsOf(tour));
-  const named = rowsOf(tour).flatMap((row) => [...row.matchAll(/`internal\/(\w+)\/`/g)].map(([, folder]) => folder));
-  assertEquals([...new Set(named)].toSorted(), Object.keys(FOLDER_MAY_IMPORT).toSorted());
-  const rows = contributing.matchAll(/^\| `internal\/(\w+)\/` .*\| +([^|]+?) +\|$/gm);
-  const mayImport = [...rows].map((
-    [, folder, from],
-  ) => [folder, [...from.matchAll(/`(\w+)`/g)].map(([, name]) => name)]);
-  assertEquals(Object.fromEntries(mayImport), FOLDER_MAY_IMPORT);
 });
 
 test("only the command touches arguments, signals, the environment, exit and the console", async () => {
@@ -299,23 +247,12 @@ const TYPES = [
 
 /** The code that is published or imported by it, without its comments. */
 async function readSources(): Promise<Source[]> {
-  const sources: Source[] = [];
-  for (const path of await list("")) {
-    const layer = layerOf(path);
-    if (!(layer in MAY_IMPORT) || !path.endsWith(".ts")) continue;
-    const text = await Deno.readTextFile(new URL(path, ROOT));
-    sources.push({ path, layer, code: text.replaceAll(/\/\*\*[^]*?\*\/|\/\/ .*/g, "") });
-  }
-  return sources;
-}
-
-async function list(folder: string): Promise<string[]> {
   const paths: string[] = [];
-  for await (const { name, isDirectory } of Deno.readDir(new URL(folder || ".", ROOT))) {
-    if (!isDirectory) paths.push(folder + name);
-    else if (folder !== "" || name in MAY_IMPORT) paths.push(...await list(`${folder}${name}/`));
+  for await (const { name, isDirectory } of Deno.readDir(ROOT)) {
+    if (layerOf(name) in MAY_IMPORT) paths.push(...isDirectory ? await filesBelow(name) : [name]);
   }
-  return paths;
+  const modules = paths.filter((path) => path.endsWith(".ts"));
+  return await Promise.all(modules.map(async (path) => ({ path, layer: layerOf(path), code: await readCode(path) })));
 }
 
 function layerOf(path: string): string {
