@@ -15,7 +15,8 @@ import { startHandler } from "./scenario/handlers.ts";
 import { Flushes } from "./scenario/flushes.ts";
 import type { Action, FaultPlan, Scenario, Step } from "./scenario/scenario.ts";
 import { BROADCAST } from "./verdict/rules.ts";
-import type { Entry, Log } from "./scenario/script.ts";
+import type { Log } from "./scenario/follow.ts";
+import type { Entry } from "./scenario/script.ts";
 import { checkClient, checkConnections, type ClientEnd } from "./verdict/verdict.ts";
 import { Watch } from "./scenario/watched.ts";
 

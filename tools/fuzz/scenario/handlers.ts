@@ -10,7 +10,7 @@ import { shoutLines } from "../../../examples/shout_stream.ts";
 import type { Start } from "../../../tests/kit/server.ts";
 import { startOutgoing } from "./outgoing.ts";
 import type { HandlerKind, Scenario } from "./scenario.ts";
-import { following, type Log } from "./script.ts";
+import { following, type Log } from "./follow.ts";
 
 /** The line at which the throwing handlers throw. */
 export const BAIT = "!";
