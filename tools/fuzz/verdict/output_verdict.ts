@@ -9,9 +9,24 @@ import type { ClosedEvent } from "@x/shouty";
 import { DELIMITERS } from "../../../tests/kit/property.ts";
 import { BREACHES, BROADCAST } from "./rules.ts";
 import type { Scenario } from "../scenario/scenario.ts";
-import type { Served } from "./script_verdict.ts";
+import type { Entry } from "../scenario/script.ts";
 import { type Recording, SECRET, type TlsStep } from "../scenario/upgrade.ts";
 import { hasClosed, wordsAround } from "../scenario/words.ts";
+
+/** What is known of one connection. */
+export interface Served {
+  /** The bytes that the server has read, and whether it has read their end. */
+  taken: Uint8Array;
+  ended: boolean;
+  /** The bytes that it has written, one per character. */
+  output: string;
+  /** The bytes that have left, one per character: hidden where they have left under TLS. */
+  wire: string;
+  /** Whether everything that the handler wrote was to be sent. */
+  polite: boolean;
+  /** What the script has got. */
+  log: Entry[];
+}
 
 /** What may end a line of the server's own. */
 const LINE_ENDS: readonly string[] = ["\n", "\r\n", ...DELIMITERS];

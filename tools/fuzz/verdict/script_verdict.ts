@@ -9,26 +9,11 @@ import type { ClosedEvent, CloseReason, LineEnd } from "@x/shouty";
 import { nextLine, type Rules } from "../../../tests/kit/framing/framing_oracle.ts";
 import { framingOf } from "../../../tests/kit/property.ts";
 import { TlsRecord } from "../../../internal/lines/misdirected.ts";
-import { checkOutput, checkUpgrades } from "./output_verdict.ts";
+import { checkOutput, checkUpgrades, type Served } from "./output_verdict.ts";
 import { AT_BOUNDARY, BREACHES, latin1, rulesOf } from "./rules.ts";
 import type { Scenario, Step } from "../scenario/scenario.ts";
 import { delimitersOf, type Entry, type ScriptStep, type UntilStep } from "../scenario/script.ts";
 import { hasClosed } from "../scenario/words.ts";
-
-/** What is known of one connection. */
-export interface Served {
-  /** The bytes that the server has read, and whether it has read their end. */
-  taken: Uint8Array;
-  ended: boolean;
-  /** The bytes that it has written, one per character. */
-  output: string;
-  /** The bytes that have left, one per character: hidden where they have left under TLS. */
-  wire: string;
-  /** Whether everything that the handler wrote was to be sent. */
-  polite: boolean;
-  /** What the script has got. */
-  log: Entry[];
-}
 
 /** Checks that a script has got what the oracle says, that its peer was told, and why the connection ended. */
 export function checkScript(scenario: Scenario, event: ClosedEvent, served: Served): void {
