@@ -7,11 +7,9 @@
 import { connect } from "../../client.ts";
 import type { ConnOptions } from "../../internal/api/conn_options.ts";
 import type { Conn } from "../../internal/api/handlers.ts";
-import { quote } from "../../internal/api/errors.ts";
-import type { ConnectTlsOptions } from "../../internal/client/connect_options.ts";
 import { TlsCredentialsError } from "../../ops/tls/errors.ts";
 import { CommandError } from "../system/errors.ts";
-import { readFile, requireFile } from "../system/files.ts";
+import { cannotUse, readFiles, requireFile } from "../system/files.ts";
 import type { CONNECT } from "../flags/flags.ts";
 import type { Target, UnixTarget } from "../flags/kinds.ts";
 import { failed, formatTarget, reasonOfPeer, requireNet } from "../system/net.ts";
@@ -51,7 +49,7 @@ export async function dial(target: Target | UnixTarget, flags: ClientFlags): Pro
   const address = formatTarget(target);
   requireNet("connect to", address);
   if ("path" in target) requireFile(`connect to ${address}`, target.path, ["read", "write"]);
-  const tls = flags.tls ? await readTls(flags) : false;
+  const tls = flags.tls && { serverName: flags.tlsServerName, ...await readFiles(FILES, flags) };
   try {
     return await connect({ ...target, tls, connectTimeout: flags.timeout, ...NO_LIMITS });
   } catch (error) {
@@ -70,27 +68,13 @@ function checkTogether(target: Target | UnixTarget, flags: ClientFlags): void {
   check(tls && "path" in target && tlsServerName === undefined, "tls", "without", "tlsServerName", " on a Unix socket");
 }
 
-async function readTls(flags: ClientFlags): Promise<ConnectTlsOptions> {
-  const tls: ConnectTlsOptions = { serverName: flags.tlsServerName };
-  // One after the other: if several files cannot be read, the error always names the first.
-  for (const [name, option] of Object.entries(FILES)) {
-    const path = flags[option];
-    if (path !== null) tls[name as keyof typeof FILES] = await readFile(flags.nameOf(option), path);
-  }
-  return tls;
-}
-
 /** Words an error of `connect`, which knows only names and texts, and no flags and files. */
 function worded(error: unknown, address: string, flags: ClientFlags): CommandError {
   const { message, cause } = error as Error;
   // Also a host that no certificate can be for, such as `fe80::1%eth0`, needs the flag.
   const [, name] = /^Cannot use serverName (.*)/.exec(message) ?? [];
   if (name !== undefined) return new CommandError(`cannot use --tls-server-name ${name}`, 2);
-  if (error instanceof TlsCredentialsError) {
-    const option = FILES[error.option as keyof typeof FILES];
-    const file = `${flags.nameOf(option)} ${quote(String(flags[option]))}`;
-    return new CommandError(`cannot use ${file}: ${error.problem}`, 2);
-  }
+  if (error instanceof TlsCredentialsError) return cannotUse(FILES, flags, error);
   // These messages name the address, and their causes do not.
   const reason = reasonOfPeer(message.startsWith("Cannot connect") ? cause : error);
   return failed("connect to", address, reword(reason, flags));

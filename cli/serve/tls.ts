@@ -9,8 +9,8 @@ import { datesProblem } from "../../ops/tls/certificates/certificate.ts";
 import type { TlsCredentials } from "../../ops/tls/credentials.ts";
 import { TlsCredentialsError } from "../../ops/tls/errors.ts";
 import type { TlsServerCredentials } from "../../ops/tls/handle.ts";
-import { CommandError, reasonOf } from "../system/errors.ts";
-import { readFile } from "../system/files.ts";
+import { reasonOf } from "../system/errors.ts";
+import { cannotUse, readFiles } from "../system/files.ts";
 import type { SERVE } from "../flags/flags.ts";
 import type { Log } from "../log/log.ts";
 import type { Given, Values } from "../line/parse.ts";
@@ -68,15 +68,9 @@ export async function loadSecurity(
   return { wrap, files, reload: () => last = last.then(reload) };
 }
 
+/** Reads the files; `--tls-cert` is among the flags. */
 async function readCredentials(flags: TlsFlags): Promise<TlsCredentials> {
-  const texts = [];
-  // One after the other: if several files cannot be read, the error always names the first.
-  for (const option of Object.values(FLAGS)) {
-    const path = flags[option];
-    texts.push(path === null ? undefined : await readFile(flags.nameOf(option), path));
-  }
-  const [cert, key, clientCa] = texts;
-  return { cert: cert!, key, clientCa };
+  return await readFiles(FLAGS, flags) as TlsCredentials;
 }
 
 /** Waits for a promise, and names the flag and the file in its error: the library knows only texts. */
@@ -84,10 +78,7 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
   try {
     return await promise;
   } catch (error) {
-    if (!(error instanceof TlsCredentialsError)) throw error;
-    const option = FLAGS[error.option as keyof typeof FLAGS];
-    const file = `${flags.nameOf(option)} ${quote(String(flags[option]))}`;
-    throw new CommandError(`cannot use ${file}: ${error.problem}`, 2);
+    throw error instanceof TlsCredentialsError ? cannotUse(FLAGS, flags, error) : error;
   }
 }
 

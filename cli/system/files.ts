@@ -55,6 +55,40 @@ export async function readFile(flag: string, path: string): Promise<string> {
   }
 }
 
+/** The values of flags that name files, by the flags' names; `null` for no file. */
+type FileFlags<Flag extends string> = Readonly<Record<Flag, string | null>> & { nameOf(flag: string): string };
+
+/**
+ * Reads the files of several options of the library, one after the other: if several cannot be read, the error always
+ * names the first.
+ *
+ * @param names The flag that names the file of each option.
+ * @param flags The flags' values.
+ * @returns The files' texts, by option; an option without a file is left out.
+ * @throws {CommandError} (As a rejection.) If one of them cannot be read.
+ */
+export async function readFiles<Option extends string, Flag extends string>(
+  names: Readonly<Record<Option, Flag>>,
+  flags: FileFlags<Flag>,
+): Promise<Partial<Record<Option, string>>> {
+  const texts: Partial<Record<Option, string>> = {};
+  for (const [option, flag] of Object.entries(names) as [Option, Flag][]) {
+    const path = flags[flag];
+    if (path !== null) texts[option] = await readFile(flags.nameOf(flag), path);
+  }
+  return texts;
+}
+
+/** Words that a file cannot be used: the library knows only options and texts, and no flags and files. */
+export function cannotUse<Flag extends string>(
+  names: Readonly<Record<string, Flag>>,
+  flags: FileFlags<Flag>,
+  { option, problem }: { readonly option: string; readonly problem: string },
+): CommandError {
+  const file = `${flags.nameOf(names[option])} ${quote(String(flags[names[option]]))}`;
+  return new CommandError(`cannot use ${file}: ${problem}`, 2);
+}
+
 async function readText(path: string): Promise<string> {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
