@@ -46,17 +46,20 @@ export function placesOf(
   return places;
 }
 
-/** Whether it can be a port. Which kind of socket a descriptor is turns out when it is used. */
+/** Whether the place may be a TCP port. The kind of a descriptor's socket is known only when it is used. */
 export function isTcp({ unix }: Place): boolean {
   return unix === undefined;
 }
 
-/** Whether a peer there can be on the list. */
+/** Whether a peer at a place can be on the list of proxies. */
 export function canProxy(proxies: readonly string[], place: Place): boolean {
   return place.fd !== undefined || isProxied(proxies, isTcp(place));
 }
 
-/** Whether a peer of such a socket can be on the list: on a Unix socket peers have no address, and on TCP each has one. */
+/**
+ * Whether a peer of a TCP socket, or of a Unix socket, can be on the list of proxies: on a Unix socket peers have no
+ * address, so only the word `unix` is for them.
+ */
 export function isProxied(proxies: readonly string[], isTcp: boolean): boolean {
   return proxies.some((proxy) => (proxy.trim() === "unix") !== isTcp);
 }

@@ -66,7 +66,7 @@ export class Host {
   }
 
   /**
-   * Gets everything ready that takes permissions.
+   * Does everything that takes permissions.
    *
    * @throws {CommandError} (As a rejection.) If upgrades are wanted, and are not possible.
    */
@@ -75,13 +75,16 @@ export class Host {
     this.#notifier = openNotifier(this.#systemd, log);
   }
 
-  /** Tells the others that the server listens, and later that it stops; call it after {@linkcode open}. */
+  /**
+   * Tells systemd, and the process that has started this one, that the server listens; and systemd later that it stops.
+   * Call it after {@linkcode open}.
+   */
   async serving(parts: Pick<UpgradeParts, "bound" | "server" | "handedOver" | "stop" | "log">): Promise<void> {
     const [program, notifier] = [this.#program, this.#notifier!];
     this.#upgrade.resolve(new Upgrade({ ...parts, flags: this.#flags, program, notifier }));
     await tellParent(this.#flags);
     notifier.ready();
-    // Also if the stop came first, and never before the readiness: systemd would take the server for one that runs.
+    // Also if the stop came first: systemd would take the server for one that runs if `ready` came last.
     if (parts.stop.aborted) notifier.stopping();
     else parts.stop.addEventListener("abort", notifier.stopping);
   }
@@ -92,7 +95,7 @@ export class Host {
   }
 
   /**
-   * Settles when this process may end: no other is left that it has started and has not handed over to. Call it after
+   * Settles when this process may end: no new process is being started, or ended, any more. Call it after
    * {@linkcode serving}.
    */
   async over(): Promise<void> {

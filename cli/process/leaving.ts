@@ -1,6 +1,6 @@
 /**
- * Ending a server whose sockets another process can go on with: systemd has them, or a process that takes over. What this
- * process has accepted from them no other process can serve, so it is served before the drain begins.
+ * Ends a server whose listening sockets another process has too: systemd, or the process that takes over. A connection
+ * that this process has accepted can be served by no other process, so it is served before the drain begins.
  *
  * @module
  */
@@ -12,17 +12,17 @@ import type { Server } from "../../internal/server/running.ts";
 import type { FdListener } from "../../ops/sockets/fd_listener.ts";
 import type { Bound, ListenFlags } from "../serve/listen.ts";
 
-/** Time in milliseconds between two looks at whether connections wait still. */
-const LOOK_MS = 20;
+/** Time in milliseconds between two checks whether accepted connections still wait for the server. */
+const CHECK_MS = 20;
 
 /**
- * Maximum number of looks at a stop, which make a second. A number and no time: a machine that stalls delays the server as
- * well as the looks.
+ * Maximum number of these checks before a shutdown: together they take a second. A number, not a time: a machine that
+ * stalls delays the server as much as the checks.
  */
-const LAST_LOOKS = 50;
+const LAST_CHECKS = 50;
 
-/** Time in milliseconds before the end of a delay at which the listeners are released: that of the looks. */
-const LAST_MS = LAST_LOOKS * LOOK_MS;
+/** Time in milliseconds between the release of the listeners and the end of a delay: the checks fit into it. */
+const LAST_MS = LAST_CHECKS * CHECK_MS;
 
 /** What the end of a server uses. */
 export type LeavingServer = Pick<
@@ -44,9 +44,9 @@ export function canShare(listener: Listener): listener is FdListener {
  * @param server The server.
  * @param bound Its listening sockets, without what is around them.
  * @param defaults The server's own options about a shutdown, and the descriptors that it has got.
- * @returns What ends it. With sockets that another process can go on with, connections that wait are served first, for a
- * second at most. After a delay, this is so on descriptors alone, in the delay's last second: the clients of a port that
- * no other process has would be refused from then on.
+ * @returns What ends it. If another process can go on with a socket, the server first releases its sockets, and serves
+ * the connections that it has accepted, for a second at most. With a delay it does so in the delay's last second, and
+ * only if its sockets came as descriptors: otherwise no process has the port from the release on, and clients are refused.
  */
 export function shutdownOf(
   server: LeavingServer,
@@ -61,7 +61,7 @@ export function shutdownOf(
     const { delay } = resolveShutdown(options, defaults, true);
     if (delay > 0) {
       if (defaults.listenFd !== null) {
-        const take = () => void release(bound).then(() => serveAccepted(server, LAST_LOOKS));
+        const take = () => void release(bound).then(() => serveAccepted(server, LAST_CHECKS));
         Deno.unrefTimer(setTimeout(take, Math.max(0, delay - LAST_MS)));
       }
       return server.shutdown(options);
@@ -69,7 +69,7 @@ export function shutdownOf(
     // Not awaited if nothing waits: the next request on the admin port must find that the server drains.
     const released = release(bound);
     if (!waits(server)) return server.shutdown(options);
-    return released.then(() => serveAccepted(server, LAST_LOOKS)).then(() => server.shutdown(options));
+    return released.then(() => serveAccepted(server, LAST_CHECKS)).then(() => server.shutdown(options));
   };
 }
 
@@ -79,18 +79,18 @@ export async function release(bound: readonly Bound[]): Promise<void> {
 }
 
 /**
- * Waits until the server has got all connections that its listeners have accepted. A pause ends, and the limits that would
- * let them wait hold no more: their number is bounded by the listeners, and each has its descriptor already.
+ * Waits until the server has got all connections that its listeners have accepted. It ends a pause, and lifts the
+ * limits that make connections wait: the listeners bound the number of these, and each has its descriptor already.
  *
  * @param server The server, whose listeners accept no more.
- * @param looks Maximum number of looks.
+ * @param checks Maximum number of checks.
  */
-export async function serveAccepted(server: LeavingServer, looks: number): Promise<void> {
+export async function serveAccepted(server: LeavingServer, checks: number): Promise<void> {
   if (!waits(server)) return;
   server.resume();
   liftLimits(server);
-  for (let left = looks; left > 0 && waits(server); left--) {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  for (let left = checks; left > 0 && waits(server); left--) {
+    await new Promise((resolve) => setTimeout(resolve, CHECK_MS));
   }
 }
 

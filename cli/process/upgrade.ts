@@ -24,10 +24,10 @@ const READY = "READY=1\n";
 const NOT_ITS_OWN = { LISTEN_PID: "", LISTEN_FDS: "", LISTEN_FDNAMES: "", WATCHDOG_PID: "" };
 
 /**
- * Maximum number of looks at whether the connections that were accepted before the new process took over are prepared and
- * served; they make ten seconds.
+ * Maximum number of checks whether the connections that were accepted before the new process took over are prepared and
+ * served; together they take ten seconds.
  */
-const QUEUED_LOOKS = 500;
+const QUEUED_CHECKS = 500;
 
 /** Maximum time in milliseconds that a new process which is told to end may take, before it is killed. */
 const ENDING_MS = 5000;
@@ -161,7 +161,7 @@ export class Upgrade {
   async #leave(): Promise<void> {
     const { bound, server } = this.#parts;
     await release(bound);
-    await serveAccepted(server, QUEUED_LOOKS);
+    await serveAccepted(server, QUEUED_CHECKS);
     // Nothing sends clients here any more, so there is nothing to delay the drain for.
     await server.shutdown({ delay: 0 });
   }

@@ -1,5 +1,5 @@
 /**
- * Figures about the server, if somebody asks for them: Deno's telemetry, if the environment switches it on.
+ * Figures about the server, for the admin port, and for Deno's telemetry if the environment switches it on.
  *
  * @module
  */
@@ -17,12 +17,12 @@ export interface Measured {
 /**
  * Begins to count and time what the server does.
  *
- * @param wanted Whether somebody else than Deno's telemetry asks for the figures.
- * @returns What counts them; undefined if neither telemetry nor an admin port is asked for, which costs nothing.
+ * @param hasAdmin Whether there is an admin port.
+ * @returns What counts them; undefined, which costs nothing, if there is neither telemetry nor an admin port.
  */
-export async function measure(wanted: boolean): Promise<Measured | undefined> {
+export async function measure(hasAdmin: boolean): Promise<Measured | undefined> {
   const exporting = isTelemetryOn();
-  if (!wanted && !exporting) return undefined;
+  if (!hasAdmin && !exporting) return undefined;
   const { ServerMetrics } = await import("../../ops/metrics/metrics.ts");
   const metrics = new ServerMetrics();
   if (!exporting) return { metrics, traceOf: () => undefined };

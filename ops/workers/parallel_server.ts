@@ -121,7 +121,8 @@ export class ParallelServer implements WorkersServer {
     checkOptions("broadcast options", options);
     const { except } = options;
     if (except !== undefined) checkOptions("except", except);
-    // A copy: the message is sent at the end of this turn, with the whole buffer of a part.
+    // A copy: the message is sent at the end of this turn, when the caller may have changed the bytes; and of bytes
+    // that are a part of a buffer, the whole buffer would be sent.
     const copy = typeof data === "string" ? data : data.slice();
     this.#group.send({ type: "broadcast", data: copy, except: except?.id });
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-/** Collects the messages of one turn, and sends them together: each sending costs as much as a small line. */
+/** Collects the messages of one turn, and sends them at once: to send one alone costs as much as to answer a line. */
 export class Batcher<Message> {
   readonly #send: (messages: readonly Message[]) => void;
   #waiting: Message[] = [];

@@ -17,7 +17,7 @@ import type { Engine, Place } from "./wire.ts";
 /** A place that workers share. */
 export interface SharedPlace {
   readonly place: Place;
-  /** Lets go of the socket, which listens until the last worker has done so, too. */
+  /** Closes the socket here. It goes on listening until the last worker has closed it, too. */
   close(): void;
 }
 
