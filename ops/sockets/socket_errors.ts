@@ -1,6 +1,9 @@
 /**
  * The errors of Node's sockets and of the kernel, as those of Deno's own sockets.
  *
+ * This folder holds listening on a Unix socket (`unix.ts`), and what other sockets share: these errors, a listener whose
+ * socket another process can go on with (`fd_listener.ts`), and accepting again after an error (`listen_again.ts`).
+ *
  * @module
  */
 

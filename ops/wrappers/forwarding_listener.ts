@@ -1,6 +1,11 @@
 /**
  * A listener that passes every call on to another listener.
  *
+ * This folder holds what wrappers of listeners are built on: listeners (here, `wrapping_listener.ts`, and, where a
+ * connection has something to do before it is accepted, `preparing_listener.ts`) and a connection whose first bytes have
+ * been read already (`prefixed_transport.ts`); and two small wrappers, `trace.ts` and `telnet.ts` (with
+ * `telnet_filter.ts`).
+ *
  * @module
  */
 
