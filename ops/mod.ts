@@ -58,7 +58,8 @@
  * @module
  */
 
-export { type Admin, type AdminOptions, type AdminPortOptions, serveAdmin } from "./admin/admin.ts";
+export { type AdminOptions, type AdminPortOptions, serveAdmin } from "./admin/admin.ts";
+export type { Admin } from "./admin/port.ts";
 export { type MetricsSnapshot, ServerMetrics } from "./metrics/metrics.ts";
 export type { Instrument } from "./metrics/instruments.ts";
 export type { Attributes, Reading, Series, Sink } from "./metrics/figures.ts";
@@ -90,5 +91,6 @@ export type {
 } from "./workers/options.ts";
 export type { WorkerConn } from "./workers/supervision/remote_conn.ts";
 export type { WorkerState } from "./workers/supervision/supervisor.ts";
-export { serveWorkers, type WorkerInfo, type WorkersServer } from "./workers/workers.ts";
+export { serveWorkers } from "./workers/workers.ts";
+export type { WorkerInfo, WorkersServer } from "./workers/workers_server.ts";
 export { listenUnix, type ListenUnixOptions } from "./sockets/unix.ts";

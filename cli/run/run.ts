@@ -6,7 +6,7 @@
 
 import type { Server } from "../../internal/server/running.ts";
 import type { AdminPort } from "../../ops/admin/port.ts";
-import type { WorkersServer } from "../../ops/workers/workers.ts";
+import type { WorkersServer } from "../../ops/workers/workers_server.ts";
 import { openLate } from "../admin/late.ts";
 import { neededToAdmin, openAdminPort } from "../admin/port.ts";
 import { type SERVE, TOKEN_VARIABLE } from "../flags/flags.ts";

@@ -7,7 +7,7 @@
 import type { ServerEvent } from "../../internal/api/events.ts";
 import { shout } from "../../internal/lines/shout.ts";
 import type { Server } from "../../internal/server/running.ts";
-import type { WorkersServer } from "../../ops/workers/workers.ts";
+import type { WorkersServer } from "../../ops/workers/workers_server.ts";
 import { serve } from "../../server.ts";
 import type { Log } from "../log/log.ts";
 import { report } from "../log/report.ts";

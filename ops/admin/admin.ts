@@ -23,8 +23,8 @@ import type { Clock, ShutdownOptions } from "../../internal/api/serve_options.ts
 import type { Server } from "../../internal/server/running.ts";
 import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import type { ServerMetrics } from "../metrics/metrics.ts";
-import { AdminPort } from "./port.ts";
-import type { WorkersServer } from "../workers/workers.ts";
+import { type Admin, AdminPort } from "./port.ts";
+import type { WorkersServer } from "../workers/workers_server.ts";
 import type { Steered } from "./steered.ts";
 import { isToken, TOKEN_ALLOWED } from "./http/token.ts";
 
@@ -87,18 +87,6 @@ export interface AdminOptions<Data = undefined> extends AdminPortOptions {
    * {@linkcode Server.shutdown}.
    */
   drain?: ((options: ShutdownOptions) => unknown) | undefined;
-}
-
-/** An open admin port. */
-export interface Admin extends AsyncDisposable {
-  /** The address on which it listens, with the port that was bound. */
-  readonly addr: Deno.Addr;
-  /**
-   * Closes the port; it ends streams of events, and waits up to half a second for clients to take their last answers.
-   *
-   * @returns When it is closed.
-   */
-  close(): Promise<void>;
 }
 
 /**

@@ -9,7 +9,6 @@ import type { Clock, ShutdownOptions } from "../../internal/api/serve_options.ts
 import type { ServerMetrics } from "../metrics/metrics.ts";
 import { prometheus } from "../metrics/prometheus.ts";
 import { Access } from "./http/access.ts";
-import type { Admin } from "./admin.ts";
 import { bind, type Place } from "./http/bind.ts";
 import { BOUNDS, type Bounds } from "./http/bounds.ts";
 import { Carrier } from "./http/carrier.ts";
@@ -19,6 +18,18 @@ import { StatusReport } from "./status.ts";
 import { Streams } from "./http/streams.ts";
 import { Token } from "./http/token.ts";
 import type { Steered } from "./steered.ts";
+
+/** An open admin port. */
+export interface Admin extends AsyncDisposable {
+  /** The address on which it listens, with the port that was bound. */
+  readonly addr: Deno.Addr;
+  /**
+   * Closes the port; it ends streams of events, and waits up to half a second for clients to take their last answers.
+   *
+   * @returns When it is closed.
+   */
+  close(): Promise<void>;
+}
 
 /** What a port is made of, checked. */
 export interface PortParts {

@@ -9,7 +9,7 @@ import { formatAddr } from "../../internal/api/transport.ts";
 import type { ServerStats } from "../../internal/server/counters.ts";
 import type { ServerState } from "../../internal/server/running.ts";
 import type { MetricsSnapshot, ServerMetrics } from "../metrics/metrics.ts";
-import type { WorkerInfo } from "../workers/workers.ts";
+import type { WorkerInfo } from "../workers/workers_server.ts";
 import type { Readiness } from "./readiness.ts";
 import type { Steered } from "./steered.ts";
 

@@ -6,7 +6,7 @@
 
 import type { Conn } from "../../internal/api/handlers.ts";
 import type { Server } from "../../internal/server/running.ts";
-import type { WorkerInfo } from "../workers/workers.ts";
+import type { WorkerInfo } from "../workers/workers_server.ts";
 
 /** A connection, as the list shows it. */
 export type SteeredConn = Pick<Conn<unknown>, "id" | "remoteAddr" | "localAddr" | "stats" | "close">;

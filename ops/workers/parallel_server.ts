@@ -15,7 +15,7 @@ import { SYSTEM_CLOCK } from "../../internal/time/clock.ts";
 import { type GroupParts, WorkerGroup } from "./worker_group.ts";
 import type { WorkerEvent } from "./options.ts";
 import type { WorkerConn } from "./supervision/remote_conn.ts";
-import type { WorkerInfo, WorkersServer } from "./workers.ts";
+import type { WorkerInfo, WorkersServer } from "./workers_server.ts";
 
 /** Time in milliseconds that workers have beyond the drain timeout, before they are ended. */
 const GRACE_MS = 5000;
