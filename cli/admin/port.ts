@@ -60,12 +60,8 @@ export async function openAdminPort(
   try {
     const options = { ...admin, token, hosts: adminHost ?? [], metrics, version: manifest.version };
     const port = await openAdmin(options);
-    log.write(
-      "info",
-      "admin",
-      () => `admin on ${formatAddr(port.addr)}`,
-      () => ({ addr: formatAddr(port.addr) }),
-    );
+    const addr = formatAddr(port.addr);
+    log.write("info", "admin", () => `admin on ${addr}`, () => ({ addr }));
     return port;
   } catch (error) {
     if (error instanceof TokenNeeded) throw tokenNeeded(`${nameOf("admin")} ${address}`);

@@ -85,14 +85,10 @@ async function named<T>(flags: TlsFlags, promise: Promise<T>): Promise<T> {
 function tell({ certificate }: TlsServerCredentials, { tlsCert }: TlsFlags, log: Log, what: string): void {
   const { subject, validFrom, validTo } = certificate;
   const fields = () => ({ subject, validFrom: validFrom.toISOString(), validTo: validTo.toISOString() });
-  log.write(
-    "info",
-    "certificate",
-    () => `${what} certificate ${subject}, valid until ${validTo.toISOString()}`,
-    fields,
-  );
+  const text = `${what} certificate ${subject}, valid until ${validTo.toISOString()}`;
+  log.write("info", "certificate", () => text, fields);
   const problem = datesProblem(certificate);
   if (problem === undefined) return;
-  const text = `clients may refuse the certificate in ${quote(String(tlsCert))}: it ${problem}`;
-  log.write("warn", "certificate-dates", () => text, fields);
+  const warning = `clients may refuse the certificate in ${quote(String(tlsCert))}: it ${problem}`;
+  log.write("warn", "certificate-dates", () => warning, fields);
 }

@@ -1,7 +1,7 @@
 /**
  * A listener for clients that speak Telnet, as the program `telnet` does from its first Ctrl-C on.
  *
- * This folder holds the listener and its connections (here), and the parser of Telnet's commands (`filter.ts`).
+ * The parser of Telnet's commands is in `telnet_filter.ts`.
  *
  * @module
  */
