@@ -39,26 +39,39 @@ const WHEN_ACCEPTED = `
 const FULL = serveWith(`maxConnections: 1, atCapacity: "wait"`);
 const PACED = serveWith("maxLinesPerSecond: 0.001");
 
+const ON_FD = `
+  import { listenFd } from "./ops/mod.ts";
+  import { listeningFd } from "./tests/kit/fd.ts";
+  ${serveWith("listener: listenFd({ fd: listeningFd() })")}
+`;
+
 const ASK_TWICE = `
   await client.write(new TextEncoder().encode("once\\ntwice\\n"));
   await client.read(new Uint8Array(5));
 `;
 
 for (
-  const [when, script] of [
+  const [when, script, missing = ""] of [
     ["without clients", `${SERVE} server.unref();`],
     ["with a client, unref'd after it was accepted", `${SERVE} ${WHEN_ACCEPTED} server.unref();`],
     ["with a client, unref'd before it was accepted", `${SERVE} server.unref(); ${WHEN_ACCEPTED}`],
     ["at its capacity, unref'd while it waits", `${FULL} ${WHEN_ACCEPTED} server.unref();`],
     ["at its capacity, unref'd before", `${FULL} server.unref(); ${WHEN_ACCEPTED}`],
     ["that delays a client", `${PACED} ${WHEN_ACCEPTED} ${ASK_TWICE} server.unref();`],
+    ["on a descriptor, without clients", `${ON_FD} server.unref();`, NO_EPOLL],
+    ["on a descriptor, with a client", `${ON_FD} ${WHEN_ACCEPTED} server.unref();`, NO_EPOLL],
   ]
 ) {
-  test(`a process ends by itself with an unref'd server ${when}`, async () => {
-    await using process = run(script);
-    const { code, stderr } = await process.outcome();
-    assertEquals([code, stderr], [0, ""]);
-  });
+  test(
+    `a process ends by itself with an unref'd server ${when}`,
+    async () => {
+      await using process = run(script);
+      const { code, stderr } = await process.outcome();
+      assertEquals([code, stderr], [0, ""]);
+    },
+    60,
+    missing,
+  );
 }
 
 test("a shutdown keeps the process alive to its end, also that of an unref'd server", async () => {

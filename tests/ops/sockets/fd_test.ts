@@ -1,5 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import type { Transport } from "@x/shouty";
 import { type FdListener, listenEpoll, listenFd, proxyProtocol } from "@x/shouty/ops";
+import { socketsTurn } from "../../../internal/time/event_loop.ts";
 import { test as bounded, within } from "../../kit/bounded.ts";
 import { Subprocess } from "../../kit/command.ts";
 import { broken, pair, readText } from "../../kit/sockets/epoll_peers.ts";
@@ -158,6 +160,35 @@ test("on Deno's sockets, what a peer had sent before it reset is read before the
   assertEquals(await readText(transport, 2), "st");
   await assertRejects(() => transport.read(new Uint8Array(1)), Deno.errors.ConnectionReset);
   await assertRejects(() => transport.write(new Uint8Array(1)), Deno.errors.BrokenPipe);
+  transport.close();
+  listener.close();
+});
+
+test("on Deno's sockets, a reset is told once and an end each time, as on those of Deno.listen", async () => {
+  const outcome = (result: Promise<unknown>) => result.then(() => "done", (error) => error.name);
+  const reads = async (transport: Transport) => {
+    const text = () => readText(transport).catch((error) => error.name);
+    return [await text(), await text(), await text()];
+  };
+  const seen = [];
+  for (const listener of [listenFd({ fd: listeningFd() }), Deno.listen({ hostname: "127.0.0.1", port: 0 })]) {
+    const [client, ended] = await pair(listener);
+    await client.closeWrite();
+    const [reset, resetAndEnded] = [await broken(listener, async () => {}), await broken(listener, async () => {})];
+    const end = await outcome(resetAndEnded.closeWrite());
+    seen.push({ ended: await reads(ended), reset: await reads(reset), end, then: await reads(resetAndEnded) });
+    for (const each of [client, ended, reset, resetAndEnded, listener]) each.close();
+  }
+  assertEquals(seen[0], seen[1]);
+});
+
+test("on Deno's sockets, a read after a write that has failed is no clean end", async () => {
+  const listener = listenFd({ fd: listeningFd() });
+  const transport = await broken(listener, async () => {}, "lost");
+  await assertRejects(() => transport.write(new Uint8Array(1)), Deno.errors.BrokenPipe);
+  // The socket reports the error once more, in a later turn than the write.
+  await socketsTurn();
+  await assertRejects(() => readText(transport), Deno.errors.BrokenPipe);
   transport.close();
   listener.close();
 });
