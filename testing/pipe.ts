@@ -75,7 +75,7 @@ class Pipe {
     this.#read += count;
     this.#roundWork += count;
     this.#changed();
-    return count === 0 && this.#ended ? null : count;
+    return count === 0 && into.length > 0 ? null : count;
   }
 
   /** Counts a read; returns the work of the reads in this round of the event loop. */

@@ -55,7 +55,7 @@ export class TestClient implements Disposable {
   #end: Transport;
   /** Bytes that were read behind the last line, for the next `read`. */
   #rest = NONE;
-  /** Buffer for the next read; `undefined` during a read. Bytes are copied out of it. */
+  /** Buffer for all reads, of which one is outstanding at a time; made by the first. Bytes are copied out of it. */
   #buffer: Uint8Array | undefined;
   #reading = false;
   /** Settles when all writes have settled, and never rejects; undefined if they have. */
@@ -136,14 +136,12 @@ export class TestClient implements Disposable {
     if (rest.length > 0) return rest;
     this.#checkPlain("read");
     if (this.#reading) throw new Deno.errors.Busy("Cannot read: another read is outstanding");
-    const buffer = this.#buffer ?? new Uint8Array(CHUNK_BYTES);
-    this.#buffer = undefined;
+    const buffer = this.#buffer ??= new Uint8Array(CHUNK_BYTES);
     this.#reading = true;
     try {
       const count = await this.#end.read(buffer);
       return count === null ? null : buffer.slice(0, count);
     } finally {
-      this.#buffer = buffer;
       this.#reading = false;
     }
   }

@@ -179,6 +179,23 @@ test("startTls of a client is refused with plain text unread, during a read, twi
   await refuse("Cannot begin TLS: the connection is encrypted already");
 });
 
+test("a server that answers the hello of another client is none of these credentials", async () => {
+  const credentials = new MemoryTls();
+  const listener = new MemoryListener();
+  const clients = [listener.connect(), listener.connect()];
+  const [first, second] = [await listener.accept(), await listener.accept()];
+  const begun = clients.map((client) => client.startTls({ credentials }));
+  const crossed: Transport = Object.create(first, {
+    read: { value: (into: Uint8Array) => second.read(into) },
+    write: { value: (bytes: Uint8Array) => first.write(bytes) },
+  });
+  await credentials.accept(crossed, new Uint8Array());
+  const message = "The server has sent another answer than that of these credentials";
+  await assertRejects(() => begun[0], Error, message);
+  second.close();
+  await assertRejects(() => begun[1], UnexpectedEof);
+});
+
 test("a server that answers the hello in plain text is no server of TLS in memory", async () => {
   const listener = new MemoryListener();
   const client = listener.connect();

@@ -36,6 +36,16 @@ test("a connection in memory carries bytes both ways, and each side ends by itse
   assertEquals([await client.readAll(), await client.readLine(), await client.read()], ["rest", null, null]);
 });
 
+test("a read into nothing is no end in memory, and an unfinished last line is a line to a TestClient", async () => {
+  const [client, server] = await connect();
+  await client.write("hello");
+  await client.closeWrite();
+  assertEquals([await readText(server, 0), await readText(server), await readText(server)], ["", "hello", null]);
+  await server.write(new TextEncoder().encode("last"));
+  await server.closeWrite();
+  assertEquals([await client.readLine(), await client.readLine()], ["last", null]);
+});
+
 test("a connection in memory takes no more than its buffer holds until it is read", async () => {
   const [client, server] = await connect(4);
   assertEquals(await server.write(new Uint8Array(10)), 4);
@@ -328,6 +338,9 @@ test("addresses and data that are none are refused with an error that says what 
       `Cannot use ${name}: expected an object`,
     );
   }
+  // What a kind of address consists of is checked for those that name a host or a file.
+  listener.connect({ transport: "vsock", cid: 1, port: 2 }).close();
+  await listener.accept();
   const client = listener.connect();
   const server = await listener.accept();
   for (const [wrong, shown] of [[5, "5"], [undefined, "undefined"], [{}, "an object"], [[1], "an array"]]) {
