@@ -103,7 +103,6 @@ export interface Notifier {
 /** Opens what tells systemd. A failure is one line in the log. */
 export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): Notifier {
   const send = sender(notifySocket, log);
-  let timer: ReturnType<typeof setInterval> | undefined;
   let over = send === undefined;
   const say = (text: string) => {
     const why = over ? undefined : problemWith(send!, text);
@@ -116,14 +115,12 @@ export function openNotifier({ notifySocket, watchdogMs }: Systemd, log: Log): N
       say(`READY=1\nMAINPID=${Deno.pid}`);
       if (over || watchdogMs === undefined) return;
       // Half of the interval, as systemd's manual says. With a time beyond its maximum, the timer would fire all the time.
-      timer = setInterval(() => say("WATCHDOG=1"), Math.min(watchdogMs / 2, LONGEST_MS));
-      Deno.unrefTimer(timer);
+      Deno.unrefTimer(setInterval(() => say("WATCHDOG=1"), Math.min(watchdogMs / 2, LONGEST_MS)));
     },
     // The watchdog goes on: a drain that hangs is a server that hangs.
     stopping: () => say("STOPPING=1"),
     handOver(pid) {
       say(`MAINPID=${pid}`);
-      clearInterval(timer);
       over = true;
     },
   };

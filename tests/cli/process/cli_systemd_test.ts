@@ -64,14 +64,16 @@ for (const abstract of [false, true]) {
   );
 }
 
-for (const run of ["--allow-run", "--allow-run=systemd-notify"]) {
+const SOME_FFI = ["--allow-run", "--allow-ffi", "--deny-ffi=./other.so"];
+
+for (const run of [["--allow-run"], ["--allow-run=systemd-notify"], SOME_FFI]) {
   test(
-    `Without the permission for foreign code, the program systemd-notify tells systemd, with ${run}`,
+    `Without the permission for all foreign code, the program systemd-notify tells systemd, with ${run.join(" ")}`,
     NO_NOTIFY,
     () =>
       withSocket(false, async (address, socket) => {
         const env = { NOTIFY_SOCKET: address };
-        await using server = await startServer([], { env, permissions: ["--allow-net", run, VARIABLES] });
+        await using server = await startServer([], { env, permissions: ["--allow-net", ...run, VARIABLES] });
         await socket.stdoutMatch(new RegExp(`READY=1\nMAINPID=${server.pid}`));
         server.signal("SIGTERM");
         await socket.stdoutMatch(/STOPPING=1/);
@@ -157,20 +159,25 @@ test("A watchdog that waits for longer than a timer can is not told every millis
 });
 
 test(
-  "systemd hears which process takes over at an upgrade, and no stop of the old one",
+  "systemd hears which process takes over at an upgrade, and no stop of the old one, also if that is told to stop",
   NO_SOCAT || NO_FD,
   () =>
     withSocket(false, async (address, socket) => {
       const env = { NOTIFY_SOCKET: address };
       const permissions = ["--allow-net", "--allow-run", "--allow-ffi", VARIABLES];
-      await using servers = new Lineage(startOnFd(["--upgrade"], { env, permissions }));
-      await servers.port();
+      const flags = ["--upgrade", "--idle-timeout", "off", "--drain-timeout", "60s", "--log-level", "debug"];
+      await using servers = new Lineage(startOnFd(flags, { env, permissions }));
+      const client = await Deno.connect({ port: await servers.port() });
+      await servers.first.stderrMatch(/accepted connection/);
       const second = await servers.upgrade(servers.first.pid);
+      servers.first.signal("SIGTERM");
+      await servers.first.stderrMatch(/received SIGTERM/);
+      client.close();
       assertEquals(await servers.first.exitCode(), 0);
       await socket.stdoutMatch(new RegExp(`MAINPID=${second}.*MAINPID=${second}`, "s"));
-      assertEquals(socket.stdout.includes("STOPPING"), false);
       await servers.stop(second);
       await socket.stdoutMatch(/STOPPING=1/);
+      assertEquals(socket.stdout.match(/STOPPING/g)?.length, 1);
     }),
 );
 

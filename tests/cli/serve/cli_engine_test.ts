@@ -118,6 +118,11 @@ onEpoll(
   },
 );
 
+onEpoll("With --engine epoll, the permission for a name is enough to listen on its addresses", async () => {
+  const permissions = ["--no-prompt", "--allow-net=localhost", "--allow-ffi"];
+  assertEquals(await engineOf(["--engine", "epoll"], permissions, "localhost"), "engine is epoll");
+});
+
 Deno.test("An engine that is asked for and cannot be had is an error", async () => {
   const permissions = ["--allow-net"];
   const { code, stderr } = await runCommand(["--engine", "epoll"], { permissions });
