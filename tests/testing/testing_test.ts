@@ -190,6 +190,9 @@ test("FakeClock calls timers in the order of their times, even those that are se
   assertEquals([rung, clock.now(), clock.pending], [["early at 10", "new at 20"], 25, 1]);
   await clock.advance(5);
   assertEquals(rung.at(-1), "late at 30");
+  for (const delay of [20, 10]) clock.setTimer(() => ring(`after ${delay}`), delay);
+  await clock.advance(30);
+  assertEquals(rung.slice(-2), ["after 10 at 40", "after 20 at 50"]);
 });
 
 test("FakeClock lets what is ready run before it moves", async () => {
@@ -341,6 +344,9 @@ test("addresses and data that are none are refused with an error that says what 
   // What a kind of address consists of is checked for those that name a host or a file.
   listener.connect({ transport: "vsock", cid: 1, port: 2 }).close();
   await listener.accept();
+  const noObject = "options: expected an object, got null";
+  assertThrows(() => new MemoryListener(null as never), TypeError, `Cannot use MemoryListener ${noObject}`);
+  assertThrows(() => new MemoryTls(null as never), TypeError, `Cannot use MemoryTls ${noObject}`);
   const client = listener.connect();
   const server = await listener.accept();
   for (const [wrong, shown] of [[5, "5"], [undefined, "undefined"], [{}, "an object"], [[1], "an array"]]) {

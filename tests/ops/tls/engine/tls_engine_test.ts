@@ -303,6 +303,16 @@ test("A write that fails below ends the connection with that error", async () =>
   await assertRejects(() => t.server.read(new Uint8Array(9)), Error, "Broken");
 });
 
+for (const enabled of [true, false]) {
+  test(`An end that fails below fails with that error, on ${enabled ? "engines" : "streams"}`, async () => {
+    ENGINE.enabled = enabled;
+    using t = await connected(() => ({ closeWrite: () => Promise.reject(new Error("No end")) })).finally(() =>
+      ENGINE.enabled = true
+    );
+    await assertRejects(() => t.server.closeWrite(), Error, "No end");
+  });
+}
+
 test("After close_notify of both sides, reads find the end, and the connection is closed without a second one", async () => {
   using t = await connected();
   await t.client.closeWrite();
