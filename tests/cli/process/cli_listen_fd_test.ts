@@ -1,5 +1,7 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import type { ServerLimits, ServerState } from "@x/shouty";
 import { CommandError } from "../../../cli/system/errors.ts";
+import { type LeavingServer, serveAccepted } from "../../../cli/process/leaving.ts";
 import { readSystemd } from "../../../cli/process/systemd.ts";
 import { ask as askAdmin } from "../../kit/admin/admin.ts";
 import { within } from "../../kit/bounded.ts";
@@ -187,6 +189,37 @@ for (const [engine, permissions] of Object.entries(ENGINES)) {
     assertEquals(await converse(server, "after\n"), "AFTER\n");
   });
 }
+
+/** A server with a number of waiting connections, at each look; it notes what is done to it. */
+function leaving(state: ServerState, limits: ServerLimits, ...queued: number[]) {
+  const done: unknown[] = [];
+  const stats = () => ({ queued: queued.length > 1 ? queued.shift() : queued[0] });
+  const resume = () => done.push("resumed");
+  const setLimits = (limits: ServerLimits) => done.push(limits);
+  return { done, server: { state, limits, stats, resume, setLimits } as unknown as LeavingServer };
+}
+
+test("Before a drain, a pause and the limits that let connections wait end, and no other limit", async () => {
+  const [off, one] = [Infinity, 1];
+  const cases: [ServerLimits, unknown[]][] = [
+    [{ atCapacity: "wait", maxConnections: one, acceptRate: off }, [{ maxConnections: off }]],
+    [{ atCapacity: "wait", maxConnections: off, acceptRate: one }, [{ acceptRate: off }]],
+    [{ atCapacity: "reject", maxConnections: one, acceptRate: one }, [{ acceptRate: off }]],
+    [{ atCapacity: "reject", maxConnections: one, acceptRate: off }, []],
+    [{ atCapacity: "wait", maxConnections: off, acceptRate: off }, []],
+  ];
+  for (const [limits, lifted] of cases) {
+    for (const state of ["listening", "lame-duck"] as const) {
+      const { server, done } = leaving(state, limits, 1, 0);
+      await serveAccepted(server, 1);
+      assertEquals(done, ["resumed", ...lifted]);
+    }
+  }
+  for (const { server, done } of [leaving("draining", cases[0][0], 1), leaving("listening", cases[0][0], 0)]) {
+    await serveAccepted(server, 1);
+    assertEquals(done, [], "None waits, or the server has begun the drain by itself");
+  }
+}, "");
 
 /** Why clients wait, and how the server is told to end. */
 const WAITS: Readonly<Record<string, { args: string[]; pause?: true; kept?: number; drain?: true }>> = {

@@ -213,6 +213,17 @@ test("A worker that does not answer gets no connections left, until it answers",
   assertEquals(enough(), 3);
 });
 
+test("A worker that has answered in time, or was replaced meanwhile, is waited for as before", async () => {
+  for (const event of ["answered", "gone"] as const) {
+    const { workers: [first, second], clock, balance, enough } = balanced(3, 0);
+    balance.leaves(first);
+    assertEquals(second.sent, ["ping"]);
+    balance[event](second);
+    await clock.advance(250);
+    assertEquals([first.sent, enough()], [[], 3], event);
+  }
+});
+
 test("A hook that is told of a rejection and changes the limits leaves no timer behind", () => {
   const clock = new FakeClock();
   const limits = { maxConnections: 9, maxConnectionsPerIp: 9, acceptRatePerIp: 9, maxPenaltyMs: 0 };
