@@ -32,6 +32,7 @@ test("a connection in memory carries bytes both ways, and each side ends by itse
   assertEquals(await readText(server), null);
   await server.write(new TextEncoder().encode("one\ntwo\nrest"));
   await server.closeWrite();
+  await assertRejects(() => server.write(new Uint8Array(1)), BrokenPipe, "this side has ended");
   assertEquals([await client.readLine(), await client.readLine()], ["one", "two"]);
   assertEquals([await client.readAll(), await client.readLine(), await client.read()], ["rest", null, null]);
 });

@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import type { ServerLimits, ServerState } from "@x/shouty";
 import { CommandError } from "../../../cli/system/errors.ts";
-import { type LeavingServer, serveAccepted } from "../../../cli/process/leaving.ts";
+import { type LeavingServer, serveAccepted, shutdownOf } from "../../../cli/process/leaving.ts";
 import { readSystemd } from "../../../cli/process/systemd.ts";
 import { ask as askAdmin } from "../../kit/admin/admin.ts";
 import { within } from "../../kit/bounded.ts";
@@ -218,6 +218,19 @@ test("Before a drain, a pause and the limits that let connections wait end, and 
   for (const { server, done } of [leaving("draining", cases[0][0], 1), leaving("listening", cases[0][0], 0)]) {
     await serveAccepted(server, 1);
     assertEquals(done, [], "None waits, or the server has begun the drain by itself");
+  }
+}, "");
+
+test("At the end of a delay before a drain, sockets are released that came as descriptors, and no others", async () => {
+  for (const listenFd of [[{ fd: 3, tls: false }], null]) {
+    const { server } = leaving("listening", {}, 0);
+    const done: string[] = [];
+    const listener = { inherit() {}, release: () => done.push("released") } as never;
+    const leavingServer = { ...server, shutdown: () => done.push("shut down") } as never;
+    shutdownOf(leavingServer, [{ listener, tls: false }], { listenFd })({ delay: 900 });
+    assertEquals(done, ["shut down"]);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    assertEquals(done, listenFd === null ? ["shut down"] : ["shut down", "released"]);
   }
 }, "");
 
