@@ -28,6 +28,16 @@ export function listeningFd(hostname = "127.0.0.1", port = 0): number {
   return fd;
 }
 
+/** Opens a TCP socket that listens as another process may have left it: it blocks, and child processes inherit it. */
+export function plainFd(): number {
+  const fd = opened(C!.socket(AF_INET, SOCK_STREAM, 0));
+  const address = new Uint8Array(16);
+  address.set([AF_INET, 0, 0, 0, 127, 0, 0, 1]);
+  opened(C!.bind(fd, address, address.length));
+  opened(LIBC!.listen(fd, 511));
+  return fd;
+}
+
 /** Opens a TCP socket that is bound, and does not listen. */
 export function boundFd(hostname = "127.0.0.1", port = 0): number {
   const fd = LIBC!.bound(hostname, port);

@@ -1,8 +1,9 @@
 import { assertEquals, assertGreater, assertInstanceOf, assertLess, assertRejects, assertThrows } from "@std/assert";
 import type { Listener, Transport } from "@x/shouty";
-import { listenEpoll } from "@x/shouty/ops";
+import { listenEpoll, listenFd } from "@x/shouty/ops";
 import { askNow, socketsTurn } from "../../../internal/time/event_loop.ts";
 import { broken, disposable, LOOPBACK, pair, RawPeer, readText, test } from "../../kit/sockets/epoll_peers.ts";
+import { plainFd } from "../../kit/sockets/fd.ts";
 
 const { ConnectionReset } = Deno.errors;
 
@@ -201,4 +202,14 @@ test("connections on epoll have Nagle's algorithm off, and keep-alive on as keep
   using listener = disposable(listenEpoll({ ...LOOPBACK, keepAliveMs: Infinity }));
   const [keptAlive, , , , userTimeout, noDelay] = await optionsOf(listener);
   assertEquals([keptAlive, userTimeout, noDelay], [0, 0, 1]);
+});
+
+test("a socket of another process gets what those of epoll have, whatever it was like", async () => {
+  const fd = plainFd();
+  const flags = () => parseInt(/flags:\s*(\d+)/.exec(Deno.readTextFileSync(`/proc/self/fdinfo/${fd}`))![1], 8);
+  const [NONBLOCK, CLOEXEC] = [0o4000, 0o2000000];
+  assertEquals(flags() & (NONBLOCK | CLOEXEC), 0);
+  using listener = disposable(listenFd({ fd, engine: "epoll", keepAliveMs: 2000 }));
+  assertEquals(flags() & (NONBLOCK | CLOEXEC), NONBLOCK | CLOEXEC);
+  assertEquals(await optionsOf(listener), [1, 2, 2, 3, 8000, 1]);
 });
