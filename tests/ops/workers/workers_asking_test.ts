@@ -31,7 +31,7 @@ async function settle(): Promise<void> {
 
 test("A worker's listener that closes closes the connections that it has, and none that was accepted", async () => {
   const memory = new MemoryListener();
-  const { listener, asked } = asking(memory);
+  const { listener, asked, rejected } = asking(memory);
   const clients = Array.from({ length: 4 }, () => memory.connect());
   const accepted = listener.accept();
   await settle();
@@ -45,6 +45,9 @@ test("A worker's listener that closes closes the connections that it has, and no
   await (await accepted).write(new TextEncoder().encode("served\n"));
   assertEquals(await clients[0].readLine(), "served");
   asked[2].resolve({ id: 2 });
+  asked[3].resolve({ reason: "max-connections", limit: 1 });
+  await settle();
+  assertEquals(rejected, [], "It is closed already");
   await assertRejects(() => listener.accept(), Deno.errors.BadResource, "The listener is closed");
   for (const client of clients) client.close();
 });
@@ -65,7 +68,8 @@ test("A worker's listener that is closed closes the connection that comes late, 
 test("A worker's listener has closed when the accept that was outstanding has settled, which frees the port", async () => {
   const { addr } = new MemoryListener();
   const outstanding = Promise.withResolvers<Transport>();
-  const { listener } = asking({ addr, accept: () => outstanding.promise, close() {} });
+  const { listener } = asking({ addr, accept: () => outstanding.promise, close() {}, queued: 5 });
+  assertEquals(listener.queued, 5, "Those that the inner one prepares");
   const refused = assertRejects(() => listener.accept(), Deno.errors.BadResource);
   let isClosed = false;
   const closed = Promise.resolve(listener.close()).then(() => isClosed = true);

@@ -26,7 +26,11 @@ function workerOf(index: number) {
 function balanced(...loads: number[]) {
   const workers = loads.map((_, index) => workerOf(index));
   const clock = new FakeClock();
-  const balance = new Balance(workers, clock);
+  const setTimer = (callback: () => void, delay: number, keepAlive?: boolean) => {
+    assertEquals(keepAlive, false, "An unref'd server lets its process end");
+    return clock.setTimer(callback, delay);
+  };
+  const balance = new Balance(workers, { now: () => clock.now(), setTimer });
   const have = (...loads: number[]) => {
     for (const [index, load] of loads.entries()) new WorkerLoads(balance.loads.cells, index).mayHaveMore(load);
     balance.update();
@@ -197,9 +201,36 @@ test("Where connections come and go, workers wait less for each other, until tha
   assertEquals(enough(), 3 + 5);
   await clock.advance(350);
   assertEquals([enough(), clock.pending], [3, 0]);
+});
+
+test("A balance that is closed has no timer, whatever happens after that", () => {
+  const { workers: [first], clock, balance } = balanced(3, 0);
   balance.left();
+  assertEquals(clock.pending, 1);
+  balance.leaves(first);
+  assertEquals(clock.pending, 2);
   balance.close();
   assertEquals(clock.pending, 0);
+  const { workers: [other], clock: still, balance: closed } = balanced(3, 0);
+  closed.close();
+  closed.left();
+  closed.leaves(other);
+  assertEquals(still.pending, 0);
+});
+
+test("A worker that takes the place of another begins without its connections, its lead and its delay", async () => {
+  const { workers: [first, second, third], clock, balance, enough } = balanced(5, 1, 5);
+  third.state = "waiting";
+  balance.leaves(first);
+  assertEquals([second.sent, third.sent], [["ping"], []], "One that does not serve is not asked");
+  await clock.advance(250);
+  assertEquals([first.sent, enough()], [["go-on"], 0x7fff_ffff], "The second has not answered");
+  balance.gone(second);
+  assertEquals([balance.loads.of(1), enough()], [0, 3]);
+  balance.leaves(first);
+  balance.gone(first);
+  await clock.advance(500);
+  assertEquals([first.sent, clock.pending], [["go-on"], 0]);
 });
 
 test("A worker that does not answer gets no connections left, until it answers", async () => {
@@ -211,6 +242,9 @@ test("A worker that does not answer gets no connections left, until it answers",
   assertEquals([first.sent, enough()], [["go-on"], 0x7fff_ffff]);
   balance.answered(second);
   assertEquals(enough(), 3);
+  balance.leaves(first);
+  await clock.advance(250);
+  assertEquals(enough(), 0x7fff_ffff, "It has to answer each time");
 });
 
 test("A worker that has answered in time, or was replaced meanwhile, is waited for as before", async () => {
