@@ -125,14 +125,18 @@ test("A -- at the end of the command line keeps no new process from taking over"
 
 test("The admin port is the new process's after an upgrade, and answers until then and from then on", async () => {
   const permissions = ["--allow-net", "--allow-run", "--allow-read"];
-  await using servers = new Lineage(startOnFd(["--upgrade", "--admin", `127.0.0.1:${freePort()}`], { permissions }));
-  await servers.port();
+  const flags = ["--upgrade", "--admin", `127.0.0.1:${freePort()}`, "--idle-timeout", "off", "--drain-timeout", "60s"];
+  await using servers = new Lineage(startOnFd(flags, { permissions }));
+  // While its connection is open, the old process lives on.
+  const client = await Deno.connect({ port: await servers.port() });
+  await servers.first.stderrMatch(/accepted connection/);
   const [, address] = await servers.first.stderrMatch(/admin on (\S+)\n/);
   const pid = async () => (await (await fetch(`http://${address}/status`)).json()).pid;
   assertEquals(await pid(), servers.first.pid);
   const second = await servers.upgrade(servers.first.pid);
   await servers.first.stderrMatch(/admin on [^]*admin on /);
   assertEquals(await pid(), second);
+  client.close();
   while ((await (await fetch(`http://${address}/readyz`)).text()).trim() !== "ready");
   assertEquals((await servers.stop(second)).includes("admin port"), false);
 });

@@ -93,6 +93,16 @@ test("a connection that is reset on epoll is no clean end for its peer, as a clo
   }
 });
 
+test("a connection that was reset before it is accepted has no address on epoll, as on Deno's sockets", async () => {
+  for (const listener of [listenEpoll(LOOPBACK), Deno.listen(LOOPBACK)]) {
+    const peer = new RawPeer((listener.addr as Deno.NetAddr).port);
+    peer.reset();
+    await assertRejects(async () => (await listener.accept()).remoteAddr, Deno.errors.NotConnected);
+    const [client, transport] = await pair(listener);
+    for (const end of [client, transport, listener]) end.close();
+  }
+});
+
 /** The errors with which a transport calls `onReset`. */
 function resetsOf(transport: Transport): unknown[] {
   const told: unknown[] = [];

@@ -84,6 +84,17 @@ for (const [kind, listen] of Object.entries(KINDS)) {
     await assertRejects(() => accepting, Deno.errors.BadResource, "The listener was closed");
   });
 
+  test(`an accept that begins after the release of a listener ${kind} waits until it is closed`, async () => {
+    const listener = listen();
+    await listener.release();
+    let settled = false;
+    const accepting = assertRejects(() => listener.accept(), Deno.errors.BadResource).finally(() => settled = true);
+    await socketsTurn();
+    assertEquals(settled, false);
+    await listener.close();
+    await accepting;
+  });
+
   test(`a connection that a wrapper prepares when a listener ${kind} is released is served`, async () => {
     const inner = listen();
     const listener = proxyProtocol(inner, { from: ["127.0.0.1"] });

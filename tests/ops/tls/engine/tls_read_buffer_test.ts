@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { TURN_BYTES } from "../../../../internal/time/turns.ts";
-import { ReadBuffer } from "../../../../ops/tls/engine/encrypted_input.ts";
+import { ReadBuffer, RecordCutter } from "../../../../ops/tls/engine/encrypted_input.ts";
 
 const KIB = 1024;
 
@@ -64,4 +64,35 @@ Deno.test("the buffer for encrypted input shrinks at once if what fills it takes
   assertEquals(buffer.work, 2 * TURN_BYTES);
   assertEquals(sizes(buffer, [100, 2]), [4]);
   assertEquals(buffer.work, 0);
+});
+
+Deno.test("wherever a stream of TLS records is cut, its parts end where a record does", async () => {
+  const record = (length: number) => [23, 3, 3, length >> 8, length & 255, ...Array<number>(length).fill(200)];
+  const lengths = [0, 1, 300, 5];
+  const stream = Uint8Array.from(lengths.flatMap(record));
+  const ends = new Set<number>();
+  lengths.reduce((end, length) => (ends.add(end + 5 + length), end + 5 + length), 0);
+  for (let size = 1; size <= stream.length; size++) {
+    const [cutter, follower] = [new RecordCutter(), new RecordCutter()];
+    let at = 0;
+    let whole: Promise<void> | undefined;
+    for (let from = 0; from < stream.length; from += size) {
+      const bytes = stream.subarray(from, from + size);
+      follower.follow(bytes);
+      for (const part of cutter.cut(bytes)) {
+        at += part.length;
+        assertEquals(ends.has(at) || at === from + bytes.length, true, `in parts of ${size}, at ${at}`);
+        // What was asked for within a record settles at its end.
+        if (ends.has(at)) await whole;
+      }
+      assertEquals(at, from + bytes.length);
+      for (const { isWithin, whole } of [cutter, follower]) {
+        let settled = whole === undefined;
+        whole?.then(() => settled = true);
+        for (let steps = 2; steps > 0; steps--) await undefined;
+        assertEquals([!isWithin, settled], [ends.has(at), ends.has(at)], `in parts of ${size}, at ${at}`);
+      }
+      whole = cutter.whole;
+    }
+  }
 });
