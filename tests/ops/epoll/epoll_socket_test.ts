@@ -2,7 +2,16 @@ import { assertEquals, assertGreater, assertInstanceOf, assertLess, assertReject
 import type { Listener, Transport } from "@x/shouty";
 import { listenEpoll, listenFd } from "@x/shouty/ops";
 import { askNow, socketsTurn } from "../../../internal/time/event_loop.ts";
-import { broken, disposable, LOOPBACK, pair, RawPeer, readText, test } from "../../kit/sockets/epoll_peers.ts";
+import {
+  broken,
+  descriptors,
+  disposable,
+  LOOPBACK,
+  pair,
+  RawPeer,
+  readText,
+  test,
+} from "../../kit/sockets/epoll_peers.ts";
 import { plainFd } from "../../kit/sockets/fd.ts";
 
 const { ConnectionReset } = Deno.errors;
@@ -93,15 +102,29 @@ test("a connection that is reset on epoll is no clean end for its peer, as a clo
   }
 });
 
-test("a connection that was reset before it is accepted has no address on epoll, as on Deno's sockets", async () => {
+test("a connection that was reset before it is accepted has no address on epoll, as on Deno's sockets, and no descriptor", async () => {
   for (const listener of [listenEpoll(LOOPBACK), Deno.listen(LOOPBACK)]) {
-    const peer = new RawPeer((listener.addr as Deno.NetAddr).port);
-    peer.reset();
-    await assertRejects(async () => (await listener.accept()).remoteAddr, Deno.errors.NotConnected);
+    const before = descriptors().length;
+    for (let i = 0; i < 20; i++) {
+      const peer = new RawPeer((listener.addr as Deno.NetAddr).port);
+      peer.reset();
+      await assertRejects(async () => await transportWithAddress(listener), Deno.errors.NotConnected);
+    }
+    assertLess(descriptors().length, before + 10);
     const [client, transport] = await pair(listener);
     for (const end of [client, transport, listener]) end.close();
   }
 });
+
+/** Accepts as the server does, which closes a connection that has no address. */
+async function transportWithAddress(listener: Listener): Promise<void> {
+  const transport = await listener.accept();
+  try {
+    transport.remoteAddr;
+  } finally {
+    transport.close();
+  }
+}
 
 /** The errors with which a transport calls `onReset`. */
 function resetsOf(transport: Transport): unknown[] {

@@ -304,12 +304,14 @@ test("A write that fails below ends the connection with that error", async () =>
 });
 
 for (const enabled of [true, false]) {
-  test(`An end that fails below fails with that error, on ${enabled ? "engines" : "streams"}`, async () => {
-    ENGINE.enabled = enabled;
-    using t = await connected(() => ({ closeWrite: () => Promise.reject(new Error("No end")) })).finally(() =>
-      ENGINE.enabled = true
-    );
-    await assertRejects(() => t.server.closeWrite(), Error, "No end");
+  const on = enabled ? "engines" : "streams";
+  test(`An end that fails below, or before it the write of close_notify, fails with that error, on ${on}`, async () => {
+    for (const name of ["closeWrite", "write"] as const) {
+      ENGINE.enabled = enabled;
+      const broken = () => ({ [name]: () => Promise.reject(new Error("Broken")) });
+      using t = await connected(broken).finally(() => ENGINE.enabled = true);
+      await assertRejects(() => t.server.closeWrite(), Error, "Broken");
+    }
   });
 }
 
