@@ -38,6 +38,32 @@ test("A supervisor that is stopped while it starts begins no worker", async () =
   assertEquals([stopped.asked(), stopped.supervisor.state], [0, "ended"]);
 });
 
+test("A worker that crashes is replaced later each time, at most 30 s later, until one has lived for a minute", async () => {
+  let time = 0;
+  const retries: number[] = [];
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  // Pauses take no time here; the other timers, of a minute, bound the time to start.
+  const setTimer = (callback: () => void, delay: number) => {
+    if (delay !== 60_000) queueMicrotask(callback);
+    return () => {};
+  };
+  const setup = () => {
+    time += retries.length === 11 ? 60_001 : retries.length === 12 ? 60_000 : 0;
+    throw new Error("No setup in this test");
+  };
+  const down = (supervisor: Supervisor, _error?: Error, retryMs?: number) => {
+    if (retryMs !== undefined) retries.push(retryMs);
+    if (retries.length === 13) supervisor.stop(), resolve();
+  };
+  const module = new URL(`data:text/javascript,${encodeURIComponent(GREETER)}`);
+  const hooks = { setup, ready() {}, message() {}, down };
+  const supervisor = new Supervisor(0, { module, maxHeapMb: 256 }, { now: () => time, setTimer }, hooks);
+  supervisor.start();
+  await over;
+  assertEquals(retries, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000, 100, 200]);
+  assertEquals(supervisor.crashes, 13);
+});
+
 test("A worker whose hook lastWords fails rejects a connection without a line, and counts the failure", async () => {
   for (const lastWords of [async () => await Promise.reject(new Error("Thrown later")), () => fail()]) {
     const listener = new MemoryListener();
