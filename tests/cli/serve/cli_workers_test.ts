@@ -94,7 +94,7 @@ testEngines("With workers, PROXY headers are read, and Telnet's commands are ans
   await server.stderrMatch(/info closing connection from 192\.0\.2\.7:56324 /);
 });
 
-testEngines("SIGHUP gives all workers the new certificate, and loses no client", async (start) => {
+testEngines("SIGHUP gives all workers the new certificate, and loses no client, beside a plain port", async (start) => {
   const folder = await Deno.makeTempDir();
   const [cert, key] = [`${folder}/cert.pem`, `${folder}/key.pem`];
   const write = async (identity: { cert: string; key: string }) => {
@@ -102,10 +102,12 @@ testEngines("SIGHUP gives all workers the new certificate, and loses no client",
     await Deno.writeTextFile(key, identity.key);
   };
   await write(IDENTITY);
-  await using server = await start(["--tls-cert", cert, "--tls-key", key]);
-  await server.stderrMatch(/info listening on 127\.0\.0\.1:\d+ \(TLS\)\n/);
+  await using server = await start(["--tls-port", "0", "--tls-cert", cert, "--tls-key", key]);
+  const log = /info listening on 127\.0\.0\.1:\d+\n.*info listening on 127\.0\.0\.1:(\d+) \(TLS\)\n/;
+  const port = Number((await server.stderrMatch(log))[1]);
+  assertEquals(await converse(server, "plain\n"), "PLAIN\n");
   const connect = async () => {
-    const client = new TestClient(await Deno.connectTls({ port: server.port, caCerts: [AUTHORITY.cert] }));
+    const client = new TestClient(await Deno.connectTls({ port, caCerts: [AUTHORITY.cert] }));
     await client.write("hello\n");
     assertEquals(await client.readLine(), "HELLO");
     return client;
@@ -117,7 +119,7 @@ testEngines("SIGHUP gives all workers the new certificate, and loses no client",
   server.signal("SIGHUP");
   await server.stderrMatch(/info took new certificate CN=new server, /);
   for (let i = 0; i < 6; i++) {
-    using conn = await Deno.connectTls({ port: server.port, caCerts: [other.cert] });
+    using conn = await Deno.connectTls({ port, caCerts: [other.cert] });
     await conn.handshake();
   }
   for (const client of before) {
