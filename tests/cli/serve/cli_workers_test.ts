@@ -196,6 +196,17 @@ for (
   });
 }
 
+Deno.test("The permission for a name alone is not enough for workers, and one line says for which address they need it", async () => {
+  const permissions = ["--no-prompt", "--allow-read", "--allow-net=localhost"];
+  const args = ["--workers", "2", "--hostname", "localhost", "--port", "0"];
+  const { code, stderr } = await runCommand(args, { permissions });
+  const message =
+    /^shouty: cannot listen on localhost:0: no permission for the workers to use (\S+):\d+, which --allow-net=(\S+) grants\n$/;
+  assertMatch(stderr, message);
+  const [, used, granted] = message.exec(stderr)!;
+  assertEquals([code, used, ["127.0.0.1", "[::1]"].includes(used)], [1, granted, true]);
+});
+
 Deno.test("Without the permission to read all its modules, no worker starts, and one line says so", async () => {
   const line = "shouty: cannot start a worker: no permission to read its modules, which --allow-read grants\n";
   for (

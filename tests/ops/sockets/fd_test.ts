@@ -175,6 +175,20 @@ test("on Deno's sockets, what a peer had sent before it reset is read before the
   listener.close();
 });
 
+test("on Deno's sockets, a connection that is closed while input is unread has a clean end for its peer", async () => {
+  const listener = listenFd({ fd: listeningFd() });
+  for (const bytes of [8, 200_000]) {
+    const [client, transport] = await pair(listener);
+    await transport.write(new TextEncoder().encode("goodbye"));
+    await client.write("x".repeat(bytes));
+    await socketsTurn();
+    transport.close();
+    assertEquals(await client.readAll(), "goodbye");
+    client.close();
+  }
+  listener.close();
+});
+
 test("on Deno's sockets, a reset is told once and an end each time, as on those of Deno.listen", async () => {
   const outcome = (result: Promise<unknown>) => result.then(() => "done", (error) => error.name);
   const reads = async (transport: Transport) => {
