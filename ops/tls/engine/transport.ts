@@ -161,8 +161,6 @@ export class EngineTransport extends Forwarding {
     if (decrypted > 0) return decrypted;
     if (session.hasPeerEnded) return null;
     session.check();
-    // The handler may not write before it has read more, and the peer may wait, such as for the refusal of a renegotiation.
-    session.output.flush();
     return 0;
   }
 
