@@ -47,8 +47,6 @@ export class NodeSocket implements Transport {
     socket.on("data", (chunk: Uint8Array) => this.#receive(chunk));
     socket.on("end", () => this.#end());
     socket.on("error", (error) => this.#fail(ofDeno(error)));
-    // A listener for "data" makes the socket flow, although it was paused when it was accepted.
-    socket.pause();
   }
 
   read(into: Uint8Array): Promise<number | null> {

@@ -4,7 +4,7 @@ import { type FdListener, listenEpoll, listenFd, proxyProtocol } from "@x/shouty
 import { socketsTurn } from "../../../internal/time/event_loop.ts";
 import { test as bounded, within } from "../../kit/bounded.ts";
 import { Subprocess } from "../../kit/command.ts";
-import { broken, pair, readText } from "../../kit/sockets/epoll_peers.ts";
+import { broken, flood, pair, readText } from "../../kit/sockets/epoll_peers.ts";
 import {
   boundFd,
   closeFd,
@@ -139,11 +139,24 @@ test("on Deno's sockets, connections wait unread until they are accepted, and th
     await late.read(new Uint8Array(1));
   }, Deno.errors.ConnectionReset);
   await clients[0].write(new TextEncoder().encode("first"));
+  for (let turns = 3; turns > 0; turns--) await socketsTurn();
+  assertEquals(inKernel(listener, clients[0].localAddr), { established: true, unread: 5 });
   const first = await listener.accept();
   assertEquals(await readText(first), "first");
   first.close();
   listener.close();
   for (const client of clients) client.close();
+});
+
+test("on Deno's sockets, a close while a write waits ends the connection, although the peer reads nothing", async () => {
+  const listener = listenFd({ fd: listeningFd() });
+  const [client, transport] = await pair(listener);
+  const { over } = await flood(transport);
+  transport.close();
+  await assertRejects(() => over, Deno.errors.Interrupted);
+  await until(() => !inKernel(listener, client.addr)?.established);
+  client.close();
+  listener.close();
 });
 
 test("on Deno's sockets, connections on a Unix socket beyond the 511 that wait are closed, and the rest served", async () => {
@@ -234,6 +247,14 @@ test("on Deno's sockets, one read and one write may be outstanding, and a close 
   client.close();
   listener.close();
 });
+
+/** What the kernel says of a listener's end of a connection, before and after the process has it. */
+function inKernel({ addr }: FdListener, client: Deno.Addr): { established: boolean; unread: number } | undefined {
+  const hex = (addr: Deno.Addr) => (addr as Deno.NetAddr).port.toString(16).toUpperCase().padStart(4, "0");
+  const table = Deno.readTextFileSync("/proc/net/tcp");
+  const row = new RegExp(`:${hex(addr)} 0100007F:${hex(client)} (\\w\\w) \\w+:(\\w+)`).exec(table);
+  return row === null ? undefined : { established: row[1] === "01", unread: parseInt(row[2], 16) };
+}
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
