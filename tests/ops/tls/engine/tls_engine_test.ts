@@ -200,6 +200,19 @@ async function connected(replace: (inner: Transport) => Partial<Transport> = () 
   };
 }
 
+/** The two ways in which TLS can run. */
+const WAYS = { "engines": true, "streams": false };
+
+/** The same, on engines or on streams. */
+async function connectedOn(enabled: boolean, replace?: (inner: Transport) => Partial<Transport>) {
+  ENGINE.enabled = enabled;
+  try {
+    return await connected(replace);
+  } finally {
+    ENGINE.enabled = true;
+  }
+}
+
 test("A damaged record ends the connection on both sides: the peer gets an alert", async () => {
   using t = await connected();
   await t.clientEnd.write(Uint8Array.of(23, 3, 3, 0, 40, ...new Uint8Array(40)));
@@ -290,33 +303,35 @@ test("A record that comes byte by byte is read whole", async () => {
   assertEquals([await reading, new TextDecoder().decode(into.subarray(0, 5))], [5, "hello"]);
 });
 
-test("A write is done when all that it has encrypted is taken, and its bytes are counted on the way", async () => {
-  let taken = 0;
-  using t = await connected((inner) => {
-    const { write } = inner;
-    return {
-      async write(bytes) {
-        const count = await write(bytes.subarray(0, 1000));
-        taken += count;
-        return count;
-      },
-      progress: () => 7,
-    };
+for (const [on, enabled] of Object.entries(WAYS)) {
+  test(`A write is done when all that it has encrypted is taken, and its bytes are counted on the way, on ${on}`, async () => {
+    let taken = 0;
+    using t = await connectedOn(enabled, (inner) => {
+      const { write } = inner;
+      return {
+        async write(bytes) {
+          const count = await write(bytes.subarray(0, 1000));
+          taken += count;
+          return count;
+        },
+        progress: () => 7,
+      };
+    });
+    const reading = (async () => {
+      for (let left = 100_000; left > 0;) left -= (await t.client.read(new Uint8Array(9000)))!;
+    })();
+    let written = 0;
+    while (written < 100_000) {
+      const count = await t.server.write(new Uint8Array(100_000 - written));
+      assertLess(count, 49_153);
+      assertEquals([t.server.progress!(), t.server.progress!()], [taken + 7, 7]);
+      taken = 0;
+      written += count;
+    }
+    await reading;
+    assertEquals(t.server.heldBytes, 0);
   });
-  const reading = (async () => {
-    for (let left = 100_000; left > 0;) left -= (await t.client.read(new Uint8Array(9000)))!;
-  })();
-  let written = 0;
-  while (written < 100_000) {
-    const count = await t.server.write(new Uint8Array(100_000 - written));
-    assertLess(count, 49_153);
-    assertEquals([t.server.progress!(), t.server.progress!()], [taken + 7, 7]);
-    taken = 0;
-    written += count;
-  }
-  await reading;
-  assertEquals(t.server.heldBytes, 0);
-});
+}
 
 test("A write that fails below ends the connection with that error", async () => {
   using t = await connected(() => ({ write: () => Promise.reject(new Error("Broken")) }));
@@ -326,34 +341,33 @@ test("A write that fails below ends the connection with that error", async () =>
   await assertRejects(() => t.server.read(new Uint8Array(9)), Error, "Broken");
 });
 
-for (const enabled of [true, false]) {
-  const on = enabled ? "engines" : "streams";
+for (const [on, enabled] of Object.entries(WAYS)) {
   test(`An end that fails below, or before it the write of close_notify, fails with that error, on ${on}`, async () => {
     for (const name of ["closeWrite", "write"] as const) {
-      ENGINE.enabled = enabled;
-      const broken = () => ({ [name]: () => Promise.reject(new Error("Broken")) });
-      using t = await connected(broken).finally(() => ENGINE.enabled = true);
+      using t = await connectedOn(enabled, () => ({ [name]: () => Promise.reject(new Error("Broken")) }));
       await assertRejects(() => t.server.closeWrite(), Error, "Broken");
     }
   });
 }
 
-test("After close_notify of both sides, reads find the end, and the connection is closed without a second one", async () => {
-  using t = await connected();
-  await t.client.closeWrite();
-  assertEquals(await t.server.read(new Uint8Array(9)), null);
-  await t.server.write(Uint8Array.of(1));
-  await t.server.closeWrite();
-  let written = 0;
-  t.inner.write = (bytes) => {
-    written++;
-    return Promise.resolve(bytes.length);
-  };
-  t.server.close();
-  assertEquals(await t.client.read(new Uint8Array(9)), 1);
-  assertEquals(await t.client.read(new Uint8Array(9)), null);
-  assertEquals(written, 0);
-});
+for (const [on, enabled] of Object.entries(WAYS)) {
+  test(`After close_notify of both sides, reads find the end, and the connection is closed without a second one, on ${on}`, async () => {
+    using t = await connectedOn(enabled);
+    await t.client.closeWrite();
+    assertEquals(await t.server.read(new Uint8Array(9)), null);
+    await t.server.write(Uint8Array.of(1));
+    await t.server.closeWrite();
+    let written = 0;
+    t.inner.write = (bytes) => {
+      written++;
+      return Promise.resolve(bytes.length);
+    };
+    t.server.close();
+    assertEquals(await t.client.read(new Uint8Array(9)), 1);
+    assertEquals(await t.client.read(new Uint8Array(9)), null);
+    assertEquals(written, 0);
+  });
+}
 
 test("What a handshake has agreed on is the same on engines and on streams", async () => {
   const known = makeIdentity("known", { by: CLIENTS });
