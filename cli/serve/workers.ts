@@ -142,7 +142,7 @@ const REPORTS: { readonly [Type in WorkerEvent["type"]]: (event: EventOf<Type>) 
   "worker-crashed": ({ worker, error, lost, retryMs }) => {
     const next = retryMs === undefined ? "" : `, next one in ${retryMs} ms`;
     const text = `worker ${worker} crashed (${count(lost, "connection")} lost${next}): ${reasonOf(error)}`;
-    return ["error", text, { worker, error: reasonOf(error), lost, ...retryMs !== undefined && { retryMs } }];
+    return ["error", text, { worker, error: reasonOf(error), lost, retryMs }];
   },
   "worker-stopped": ({ worker, accepted, lines }) => {
     const text = `worker ${worker} stopped (${count(accepted, "connection")}, ${count(lines, "line")})`;

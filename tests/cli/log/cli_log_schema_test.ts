@@ -205,11 +205,13 @@ logTest("The lines that no run shows at will are as the schema says, too", async
   report(log, { type: "resumed" });
   report(log, { type: "limits-changed", limits: { acceptRate: Infinity, allow: ["\u009b"], maxConnections: 7 } });
   reportWorker(log, { type: "worker-crashed", worker: 1, error: new Error("\x1b[31m\n"), lost: 2, retryMs: 100 });
+  reportWorker(log, { type: "worker-crashed", worker: 2, error: new Error("In a shutdown"), lost: 0 });
   reportWorker(log, { type: "workers-alone", problem: "no permission" });
   log.write("error", "failed", () => "cannot accept any more: closed", () => ({ error: "closed" }));
   log.write("error", "admin-failed", () => "cannot open the admin port", () => ({ error: "address already in use" }));
   await log.flush();
-  assertEquals(checkLines(stderr.text).toSorted(), NOT_RUN);
+  assertEquals([...new Set(checkLines(stderr.text))].toSorted(), NOT_RUN);
+  assertEquals(stderr.text.match(/"lost":.*/g), ['"lost":2,"retryMs":100}', '"lost":0}']);
   assertMatch(stderr.text, /^[ -~\n]+$/);
   assertMatch(stderr.text, /"trace_id":"[0-9a-f]{32}"/);
 });
