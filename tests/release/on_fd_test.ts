@@ -1,0 +1,23 @@
+/** Runs on sockets that came as descriptors the tests that other files run on Deno's sockets. */
+import "../kit/again/on_fd.ts";
+import "../server/accept_test.ts";
+import "../admission/admission_test.ts";
+import "../admission/accept_rates_test.ts";
+import "../server/conn_limits_test.ts";
+import "../conn/gone_test.ts";
+import "../server/drain_conversations_test.ts";
+import "../server/lame_duck_test.ts";
+import "../server/left_early_test.ts";
+import "../server/listeners_test.ts";
+import "../server/many_sockets_test.ts";
+import "../ops/proxy/proxy_protocol_test.ts";
+import "../server/messages_of_lines_test.ts";
+import "../server/no_delay_test.ts";
+import "../server/other_protocols_test.ts";
+import "../server/shutdown_finish_test.ts";
+import "../server/shutdown_test.ts";
+import "../server/sockets_test.ts";
+import "../server/steering_test.ts";
+import "../server/unfinished_lines_test.ts";
+import "../ops/tls/tls_cut_test.ts";
+import "../ops/tls/tls_test.ts";
