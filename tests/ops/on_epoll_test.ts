@@ -6,6 +6,8 @@ import "../admission/accept_rates_test.ts";
 import "../admission/admit_test.ts";
 import "../server/conn_limits_test.ts";
 import "../client/connect_test.ts";
+import "../client/connect_ends_test.ts";
+import "../client/connect_attempts_test.ts";
 import "../client/pool_test.ts";
 import "../conn/gone_test.ts";
 import "../conn/many_reads_test.ts";
