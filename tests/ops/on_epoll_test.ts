@@ -9,6 +9,8 @@ import "../client/connect_test.ts";
 import "../client/connect_ends_test.ts";
 import "../client/connect_attempts_test.ts";
 import "../client/pool_test.ts";
+import "../client/pool_shutdown_test.ts";
+import "../client/pool_attempts_test.ts";
 import "../conn/gone_test.ts";
 import "../conn/many_reads_test.ts";
 import "./metrics/metrics_test.ts";
