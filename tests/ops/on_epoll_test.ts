@@ -16,6 +16,7 @@ import "../conn/read_ahead_test.ts";
 import "../conn/hung_handlers_test.ts";
 import "../conn/handler_clocks_test.ts";
 import "../conn/many_reads_test.ts";
+import "../conn/reads_after_the_end_test.ts";
 import "./metrics/metrics_test.ts";
 import "../server/drain_conversations_test.ts";
 import "../server/lame_duck_test.ts";
