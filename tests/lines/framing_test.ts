@@ -1,11 +1,9 @@
-import { assertEquals, assertLessOrEqual, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertLessOrEqual } from "@std/assert";
 import type { Conn, Framing } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { toBytes } from "../kit/bytes.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
-
-const latin1 = (text: string) => Uint8Array.from(text, (character) => character.charCodeAt(0));
 
 test('under "crlf" a "." between bare LFs does not end the data, nor does one that the end of input cuts off', async () => {
   for (
@@ -56,52 +54,6 @@ test('under "any" and "lf" lastLineEnd tells a bare LF from CR LF', async () => 
   }
 });
 
-test("latin1 holds for lines and for what is written; a character beyond it is refused, and nothing of it is sent", async () => {
-  const all = String.fromCharCode(...Array.from({ length: 256 }, (_, i) => i)).replace("\n", "");
-  await using t = startConversations({ ...inMemory(), framing: { encoding: "latin1" } }, async (conn) => {
-    assertEquals(await conn.readLine(), all);
-    for (const beyond of ["\u0100", "ok €", "😀", "\ud800"]) {
-      await assertRejects(() => conn.write(beyond), TypeError, "latin1 ends at U+00FF");
-      assertThrows(() => conn.close({ lastWord: beyond }), TypeError, "latin1 ends at U+00FF");
-    }
-    conn.write(all);
-    conn.close({ lastWord: "bye \xff" });
-  });
-  const client = await t.connect();
-  await client.write(latin1(`${all}\n`));
-  const parts: number[] = [];
-  for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) parts.push(...bytes);
-  assertEquals(Uint8Array.from(parts), latin1(`${all}bye \xff\n`));
-});
-
-test("under latin1 a delimiter that is text is latin1, too, and a character beyond it is refused", async () => {
-  const framing = { encoding: "latin1", lineEnd: { delimiter: "é" } } as const;
-  const got: unknown[] = [];
-  await using t = startConversations({ ...inMemory(), framing }, async (conn) => {
-    got.push(await conn.readLine(), await conn.readUntil("ü"));
-    await assertRejects(() => conn.readUntil("€"), TypeError, "Cannot use delimiter U+20AC: latin1 ends at U+00FF");
-    conn.close({ lastWord: "bye" });
-  });
-  const client = await t.connect();
-  await client.write(latin1("oneétwoü"));
-  assertEquals(await client.read(), latin1("byeé"));
-  assertEquals(got, ["one", latin1("two")]);
-  const beyond = { encoding: "latin1", lineEnd: { delimiter: "€" } } as const;
-  assertThrows(
-    () => startConversations({ ...inMemory(), framing: beyond }, () => {}),
-    TypeError,
-    "Cannot use framing.lineEnd.delimiter U+20AC: latin1 ends at U+00FF",
-  );
-});
-
-test("a reply that latin1 does not have is the handler's error; what the server itself says is sent with question marks", async () => {
-  const lastWords = () => "sorry €";
-  const options = { ...inMemory(), lastWords, framing: { encoding: "latin1" } } as const;
-  await using t = startServer(options, (line) => line === "bad" ? "€" : line);
-  assertEquals(await t.talk("ok\nbad\nlost\n"), "ok\nsorry ?\n");
-  assertEquals((await t.closed()).reason, "handler-error");
-});
-
 const ENDINGS: readonly (readonly [Framing["lineEnd"], string])[] = [
   ["any", "\n"],
   ["lf", "\n"],
@@ -136,20 +88,6 @@ test("a line that is discarded is answered at its turn, after the replies to the
   });
   const wanted = "one\ntwo\ntoo long\nthree\ntoo long\n";
   assertEquals(await t.talk("one\ntwo\nmuch too long\nthree\nunfinished"), wanted);
-});
-
-test("a line handler that changes the framing has its reply sent under the old one, and gets the next line under the new", async () => {
-  await using t = startServer(inMemory(), async (line, conn) => {
-    if (line === "change") conn.setFraming({ lineEnd: { delimiter: "\0" }, encoding: "latin1" });
-    await Promise.resolve();
-    return `<ß${line}>`;
-  });
-  const client = await t.connect();
-  await client.write(latin1("change\none\ntwo\xdf\0"));
-  await client.closeWrite();
-  const parts: number[] = [];
-  for (let bytes = await client.read(); bytes !== null; bytes = await client.read()) parts.push(...bytes);
-  assertEquals(Uint8Array.from(parts), Uint8Array.from([...toBytes("<ßchange>\n"), ...latin1("<ßone\ntwo\xdf>\0")]));
 });
 
 test("block is called under LF alone, and no longer once the framing has changed", async () => {
@@ -192,20 +130,6 @@ for (const onLongLine of ["discard", "truncate"] as const) {
   });
 }
 
-test("invalid text ends the input before its line, and what came before is answered", async () => {
-  const framing = { invalidText: "error" } as const;
-  const bytes = Uint8Array.from([...toBytes("one\ntwo\n"), 0xff, ...toBytes("\nthree\n")]);
-  await using t = startServer({ ...inMemory(), framing }, (line) => line);
-  assertEquals(await t.talk(bytes), "one\ntwo\nerror: invalid text\n");
-  let ending: string | undefined;
-  await using c = startConversations({ ...inMemory(), framing }, async (conn) => {
-    for await (const line of conn.lines) await conn.write(`${line}\n`);
-    ending = conn.ending;
-  });
-  assertEquals(await c.talk(bytes), "one\ntwo\nerror: invalid text\n");
-  assertEquals([ending, (await c.closed()).reason, (await t.closed()).reason], Array(3).fill("invalid-text"));
-});
-
 test("lastLineEnd of a line that is truncated is right, also if its CR and its LF come apart", async () => {
   const { listener, clock } = inMemory();
   const framing = { onLongLine: "truncate" } as const;
@@ -232,18 +156,6 @@ test("a CR that was read as a byte belongs to no line end", async () => {
   assertEquals(seen, ["one", "crlf", "", "lf"]);
 });
 
-test("invalid text behind a batch can still be replaced, if the handler changes the framing before it reads on", async () => {
-  const batches: string[][] = [];
-  await using t = startConversations({ ...inMemory(), framing: { invalidText: "error" } }, async (conn) => {
-    for await (const batch of conn.batches) {
-      batches.push(batch);
-      conn.setFraming({ invalidText: "replace" });
-    }
-  });
-  await t.talk(Uint8Array.from([...toBytes("one\ntwo\n"), 0xff, ...toBytes("\n")]));
-  assertEquals([batches, (await t.closed()).reason], [[["one", "two"], ["\uFFFD"]], "end"]);
-});
-
 test("a line that is discarded hands out nothing of one that was truncated before", async () => {
   const seen: string[] = [];
   const options = { ...inMemory(), maxLineBytes: 3, lastWords: () => null };
@@ -256,11 +168,6 @@ test("a line that is discarded hands out nothing of one that was truncated befor
   await t.talk("abcdef\nghijkl\nend\n");
   await t.closed();
   assertEquals(seen, ["abc", "end"]);
-});
-
-test("under utf-8, what the server itself says is sent as it is", async () => {
-  await using t = startServer({ ...inMemory(), maxLineBytes: 3, lastWords: () => "zu lang: 4 € 💡" });
-  assertEquals(await t.talk("abcd\n"), "zu lang: 4 € 💡\n");
 });
 
 test('under "lf" a CR at the end of a line counts in its length, also in a block', async () => {
