@@ -20,6 +20,7 @@ import "../conn/reads_after_the_end_test.ts";
 import "./metrics/metrics_test.ts";
 import "../server/drain_conversations_test.ts";
 import "../server/lame_duck_test.ts";
+import "../server/shutdown_spread_test.ts";
 import "../server/left_early_test.ts";
 import "../server/listeners_test.ts";
 import "../server/many_sockets_test.ts";

@@ -10,6 +10,7 @@ import "../conn/hung_handlers_test.ts";
 import "../conn/handler_clocks_test.ts";
 import "../server/drain_conversations_test.ts";
 import "../server/lame_duck_test.ts";
+import "../server/shutdown_spread_test.ts";
 import "../server/left_early_test.ts";
 import "../server/listeners_test.ts";
 import "../server/many_sockets_test.ts";
