@@ -13,6 +13,8 @@ import "../server/lame_duck_test.ts";
 import "../server/shutdown_spread_test.ts";
 import "../server/left_early_test.ts";
 import "../server/listeners_test.ts";
+import "../server/listeners_end_test.ts";
+import "../server/held_connections_test.ts";
 import "../server/many_sockets_test.ts";
 import "../ops/proxy/proxy_protocol_test.ts";
 import "../server/messages_of_lines_test.ts";
