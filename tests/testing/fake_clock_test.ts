@@ -1,4 +1,4 @@
-import { assertEquals, assertGreater, assertLess, assertRejects } from "@std/assert";
+import { assertEquals, assertGreater, assertLess, assertMatch, assertRejects } from "@std/assert";
 import { type Clock, type Conn, connect, serve, serveConnections, type Server } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
@@ -192,27 +192,63 @@ test("a FakeClock is called like any Clock, with three arguments", async () => {
   assertEquals(rung, ["for ever", "meanwhile"]);
 });
 
-test("a client can write while the server lingers, and gets BrokenPipe after that", async () => {
-  const { clock, listener } = inMemory();
-  await using server = serveConnections({ listener, clock }, (conn) => conn.close({ lastWord: "bye" }));
-  using client = listener.connect();
-  assertEquals([await client.readLine(), await client.readLine()], ["bye", null]);
-  await client.write("too late\n");
-  await clock.advance(1999);
-  assertEquals(server.stats().active, 1);
-  await client.write("too late\n");
-  await clock.advance(1);
-  assertEquals(server.stats().active, 0);
-  await assertRejects(() => client.write("too late\n"), Deno.errors.BrokenPipe);
+test("FakeClock calls timers in the order of their times, even those that are set on the way", async () => {
+  const clock = new FakeClock();
+  const rung: string[] = [];
+  const ring = (name: string) => rung.push(`${name} at ${clock.now()}`);
+  clock.setTimer(() => ring("late"), 30);
+  clock.setTimer(() => {
+    ring("early");
+    clock.setTimer(() => ring("new"), 10);
+  }, 10);
+  clock.setTimer(() => ring("called off"), 5)();
+  assertEquals(clock.pending, 2);
+  await clock.advance(25);
+  assertEquals([rung, clock.now(), clock.pending], [["early at 10", "new at 20"], 25, 1]);
+  await clock.advance(5);
+  assertEquals(rung.at(-1), "late at 30");
 });
 
-test("a client gets ConnectionReset for what it writes after the server has reset the connection", async () => {
+test("FakeClock lets what is ready run before it moves", async () => {
   const clock = new FakeClock();
-  const listener = new MemoryListener({ bufferBytes: 16 });
-  await using server = serve({ listener, clock, writeTimeout: 500 });
-  using client = listener.connect();
-  await client.write("more than fits\ninto the buffer\n");
-  await clock.advance(500);
-  assertEquals(server.stats().closed["write-timeout"], 1);
-  await assertRejects(() => client.write("more\n"), Deno.errors.ConnectionReset);
+  let called = false;
+  Promise.resolve().then(() => Promise.resolve()).then(() => clock.setTimer(() => called = true, 10));
+  await clock.advance(10);
+  assertEquals(called, true);
+});
+
+test("FakeClock adds up the times of calls that come side by side", async () => {
+  const clock = new FakeClock();
+  const rung: number[] = [];
+  for (const at of [5, 15, 35]) clock.setTimer(() => rung.push(at, clock.now()), at);
+  await Promise.all([clock.advance(10), clock.advance(20), clock.advance(0)]);
+  assertEquals([rung, clock.now()], [[5, 5, 15, 15], 30]);
+});
+
+test("FakeClock moves on after a timer whose callback threw", async () => {
+  const clock = new FakeClock();
+  clock.setTimer(() => {
+    throw new Error("rung in vain");
+  }, 10);
+  const [first] = await Promise.allSettled([clock.advance(20), clock.advance(20)]);
+  assertEquals([first.status, clock.now()], ["rejected", 30]);
+});
+
+test("FakeClock does not go back", async () => {
+  const clock = new FakeClock();
+  await clock.advance(10);
+  for (const wrong of [-5, NaN, Infinity, "10", undefined]) {
+    const error = await assertRejects(() => clock.advance(wrong as number), RangeError);
+    assertMatch(error.message, /^Cannot advance by .+ ms: expected a finite number of at least 0$/);
+  }
+  assertEquals(clock.now(), 10);
+});
+
+test("the time of a FakeClock never goes back, also for a timer that was due before it was set", async () => {
+  const clock = new FakeClock();
+  const seen: number[] = [];
+  await clock.advance(10);
+  clock.setTimer(() => seen.push(clock.now()), -5);
+  await clock.advance(1);
+  assertEquals([seen, clock.now()], [[10], 11]);
 });
