@@ -1,0 +1,24 @@
+/** Runs on `epoll` the tests of TLS and of the examples, which other files run on Deno's sockets. */
+import "../kit/again/on_epoll.ts";
+import "../client/connect_tls_test.ts";
+import "../client/server_transport_test.ts";
+import "../examples/example_balancer_test.ts";
+import "../examples/example_balancer_load_test.ts";
+import "../examples/example_byte_proxy_test.ts";
+import "../examples/example_json_rpc_test.ts";
+import "../examples/example_memcached_test.ts";
+import "../examples/example_prefix_proxy_test.ts";
+import "../examples/example_redis_test.ts";
+import "../examples/example_irc_test.ts";
+import "../examples/example_pop3_test.ts";
+import "../examples/example_smtp_test.ts";
+import "../examples/example_syslog_test.ts";
+import "../ops/proxy/proxy_haproxy_test.ts";
+import "../ops/tls/peer/tls_client_ca_test.ts";
+import "../ops/tls/tls_cut_test.ts";
+import "../ops/tls/tls_handshake_test.ts";
+import "../ops/tls/tls_hook_test.ts";
+import "../ops/tls/tls_openssl_test.ts";
+import "../ops/tls/tls_reload_test.ts";
+import "../ops/tls/tls_resumption_test.ts";
+import "../ops/tls/tls_test.ts";
