@@ -5,6 +5,7 @@ import "../client/server_transport_test.ts";
 import "../examples/example_balancer_test.ts";
 import "../examples/example_balancer_load_test.ts";
 import "../examples/example_byte_proxy_test.ts";
+import "../examples/example_byte_proxy_process_test.ts";
 import "../examples/example_json_rpc_test.ts";
 import "../examples/example_memcached_test.ts";
 import "../examples/example_prefix_proxy_test.ts";
