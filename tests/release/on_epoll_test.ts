@@ -8,6 +8,7 @@ import "../examples/example_byte_proxy_test.ts";
 import "../examples/example_byte_proxy_process_test.ts";
 import "../examples/example_json_rpc_test.ts";
 import "../examples/example_memcached_test.ts";
+import "../examples/example_memcached_time_test.ts";
 import "../examples/example_prefix_proxy_test.ts";
 import "../examples/example_redis_test.ts";
 import "../examples/example_irc_test.ts";
