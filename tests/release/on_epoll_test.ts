@@ -11,6 +11,8 @@ import "../examples/example_memcached_test.ts";
 import "../examples/example_memcached_time_test.ts";
 import "../examples/example_prefix_proxy_test.ts";
 import "../examples/example_redis_test.ts";
+import "../examples/example_redis_channels_test.ts";
+import "../examples/example_redis_wire_test.ts";
 import "../examples/example_irc_test.ts";
 import "../examples/example_pop3_test.ts";
 import "../examples/example_smtp_test.ts";
