@@ -105,52 +105,57 @@ function neighbours(me: Client): Set<Client> {
   return new Set([me, ...[...me.data.channels].flatMap(({ members }) => [...members])]);
 }
 
-/** Carries out a command; returns the replies: messages, or numerics without their receiver. */
-function answer(network: Network, me: Client, verb: string, params: string[]): string[] | void {
-  const { clients, channels } = network;
-  const [name = "", text = "", , realName = ""] = params;
-  const channel = channels.get(name.toLowerCase());
-  const members = [...channel?.members ?? []];
+/** A command of a client, and the channel that its first parameter names, which is empty if there is none. */
+type Order = { network: Network; me: Client; verb: string; params: string[]; channel: Channel };
+
+/** What carries out each command; returns the replies: messages, or numerics without their receiver. */
+const COMMANDS = new Map(Object.entries<(order: Order) => string[] | void>({
+  CAP: ({ me, params: [what, text = ""] }) => {
+    if (me.data.phase !== "welcome") me.data.phase = what === "END" ? "new" : "negotiating";
+    return what === "END" ? welcome(me) : [`:${NAME} CAP * ${what === "REQ" ? `NAK :${text}` : "LS :"}`];
+  },
+  NICK: ({ network, me, params: [nick] }) => setNick(network, me, nick),
+  USER: ({ me, params: [name, , , realName = ""] }) => {
+    if (me.data.phase === "welcome") return ["462 :Already registered"];
+    Object.assign(me.data, { user: name.replaceAll(/[^\w.-]/g, "").slice(0, 10) || "user", realName });
+    return welcome(me);
+  },
+  PING: ({ params: [text] }) => [`:${NAME} PONG ${NAME} :${text}`],
+  JOIN: ({ network, me, params: [names] }) => names.split(",").flatMap((name) => join(network, me, name)),
+  PART: (
+    { network, me, params: [name, text = ""], channel },
+  ) => (tell(channel.members, me, `PART ${name} :${text}`), leave(network, me, channel)),
+  TOPIC: ({ me, params: [name, text], channel }) => {
+    if (text === undefined) return [channel.topic ? `332 ${name} :${channel.topic}` : `331 ${name} :No topic`];
+    channel.topic = text;
+    tell(channel.members, me, `TOPIC ${name} :${text}`);
+  },
+  PRIVMSG: deliver,
+  NOTICE: deliver,
+  NAMES: ({ params: [name], channel: { members } }) =>
+    Array.from(members, ({ data }) => `353 = ${name} :${data.nick}`).concat(`366 ${name} :End of names`),
+  WHO: ({ params: [name], channel: { members } }) =>
+    Array.from(members, (member) => `352 ${name} ${rowOf(member)}`).concat(`315 ${name} :End of list`),
+  LIST: ({ network: { channels } }) =>
+    Array.from(channels.values(), (c) => `322 ${c.name} ${c.members.size} :${c.topic}`).concat("323 :End"),
+  MODE: ({ params: [name] }) => [name.startsWith("#") ? `324 ${name} +` : "221 +"],
+}));
+
+/** Carries out a command, if its client may give it; returns the replies. */
+function answer(network: Network, me: Client, verb: string, [name = "", ...rest]: string[]): string[] | void {
+  const channel = network.channels.get(name.toLowerCase()) ?? { name, topic: "", members: new Set() };
   if (me.data.phase !== "welcome" && !EARLY.test(verb)) return ["451 :Register first"];
-  if (/^(PART|TOPIC)$/.test(verb) && !members.includes(me)) return [`442 ${name} :Not on that channel`];
-  switch (verb) {
-    case "CAP":
-      if (me.data.phase !== "welcome") me.data.phase = name === "END" ? "new" : "negotiating";
-      return name === "END" ? welcome(me) : [`:${NAME} CAP * ${name === "REQ" ? `NAK :${text}` : "LS :"}`];
-    case "NICK":
-      return setNick(network, me, name);
-    case "USER":
-      if (me.data.phase === "welcome") return ["462 :Already registered"];
-      Object.assign(me.data, { user: name.replaceAll(/[^\w.-]/g, "").slice(0, 10) || "user", realName });
-      return welcome(me);
-    case "PING":
-      return [`:${NAME} PONG ${NAME} :${name}`];
-    case "JOIN":
-      return name.split(",").flatMap((name) => join(network, me, name));
-    case "PART":
-      leave(network, me, channel!);
-      return tell(members, me, `PART ${name} :${text}`);
-    case "TOPIC":
-      if (params.length === 1) return [channel!.topic ? `332 ${name} :${channel!.topic}` : `331 ${name} :No topic`];
-      channel!.topic = text;
-      return tell(members, me, `TOPIC ${name} :${text}`);
-    case "PRIVMSG":
-    case "NOTICE": {
-      const peer = clients.get(name.toLowerCase());
-      const to = members.includes(me) ? members : peer?.data.phase === "welcome" ? [peer] : [];
-      tell(to, me, `${verb} ${name} :${text}`, channel && me);
-      return to.length > 0 || verb === "NOTICE" ? [] : [`401 ${name} :No such nick, or not on that channel`];
-    }
-    case "NAMES":
-      return [...members.map(({ data }) => `353 = ${name} :${data.nick}`), `366 ${name} :End of names`];
-    case "WHO":
-      return [...members.map((member) => `352 ${name} ${rowOf(member)}`), `315 ${name} :End of list`];
-    case "LIST":
-      return Array.from(channels.values(), (c) => `322 ${c.name} ${c.members.size} :${c.topic}`).concat("323 :End");
-    case "MODE":
-      return [name.startsWith("#") ? `324 ${name} +` : "221 +"];
-  }
-  return EARLY.test(verb) ? [] : [`421 ${verb} :Unknown command`];
+  if (/^(PART|TOPIC)$/.test(verb) && !channel.members.has(me)) return [`442 ${name} :Not on that channel`];
+  const run = COMMANDS.get(verb) ?? (() => EARLY.test(verb) ? [] : [`421 ${verb} :Unknown command`]);
+  return run({ network, me, verb, params: [name, ...rest], channel });
+}
+
+/** Sends a message to the other members of a channel, or to one client. */
+function deliver({ network, me, verb, params: [name, text = ""], channel: { members } }: Order): string[] {
+  const peer = network.clients.get(name.toLowerCase());
+  const to = members.has(me) ? [...members] : peer?.data.phase === "welcome" ? [peer] : [];
+  tell(to, me, `${verb} ${name} :${text}`, members.has(me) ? me : undefined);
+  return to.length > 0 || verb === "NOTICE" ? [] : [`401 ${name} :No such nick, or not on that channel`];
 }
 
 function setNick(network: Network, me: Client, nick: string): string[] {
