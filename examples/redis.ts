@@ -18,10 +18,8 @@
 
 import { type Conn, type ConnHandler, formatAddr, serveConnections, type ServeOptions, type Server } from "@x/shouty";
 
-const SHORT_BYTES = 4096; // Of an argument that is read as lines, which is faster; a longer one is read as bytes.
 const COMMAND_BYTES = 16 * 1024 * 1024; // Of a command, which the server holds until it has come whole.
 const INTEGER = /^(0|-?[1-9]\d{0,18})$/;
-const OPTIONS_OF_SET = /^( NX| XX)?( (EX|PX) ([1-9]\d{0,14}))?( NX| XX)?$/;
 const [OK, NIL, PONG] = ["+OK\r\n", "$-1\r\n", "+PONG\r\n"];
 const [SYNTAX, NOT_INTEGER] = ["-ERR syntax error\r\n", "-ERR value is not an integer or out of range\r\n"];
 
@@ -49,16 +47,14 @@ function join(parts: Arg[]): Uint8Array {
   return bytes;
 }
 
-/** Answers all its clients from one store. `now` is the time, in milliseconds; only subscribers may be idle for longer. */
-export function redis(now: () => number, idleTimeout: number): ConnHandler {
+/** What the store does for each command. `now` is the time, in milliseconds. */
+function storeCommands(now: () => number): Record<string, (conn: Conn, ...args: Arg[]) => Arg> {
   // `reply` is what a GET sends: the value as a bulk string.
   const entries = new Map<string, { reply: Uint8Array; expiresAt: number }>();
-  const channelsOf = new Map<Conn, Set<string>>();
   const find = (key: Arg) => {
     const entry = entries.get(text(key));
     return !entry || entry.expiresAt === Infinity || entry.expiresAt > now() ? entry : void entries.delete(text(key));
   };
-  const keys = () => [...entries.keys()].filter(find);
   const set = (key: Arg, value: Arg, expiresAt = Infinity) => entries.set(text(key), { reply: bulk(value), expiresAt });
   const add = (key: Arg, step: string) => {
     const { reply = "$1\r\n0\r\n", expiresAt = Infinity } = find(key) ?? {};
@@ -69,30 +65,15 @@ export function redis(now: () => number, idleTimeout: number): ConnHandler {
     if (sum !== BigInt.asIntN(64, sum)) return "-ERR increment or decrement would overflow\r\n";
     return set(key, `${sum}`, expiresAt), integer(sum);
   };
-  const listen = (conn: Conn, verb: "subscribe" | "unsubscribe", names: Iterable<Arg>) => {
-    const channels = channelsOf.get(conn) ?? channelsOf.set(conn, new Set()).get(conn)!;
-    const replies = Array.from(names, (name) => {
-      channels[verb === "subscribe" ? "add" : "delete"](text(name));
-      return array([bulk(verb), bulk(name), integer(channels.size)]);
-    });
-    // A subscriber may be silent for days.
-    conn.setLimits({ idleTimeout: channels.size > 0 ? Infinity : idleTimeout });
-    return replies.length > 0 ? join(replies) : array([bulk(verb), NIL, integer(0)]);
-  };
-  // The parameters of a command, but for those with a default and the rest, are the arguments that it must have.
-  const commands = new Map(Object.entries<(conn: Conn, ...args: Arg[]) => Arg>({
-    PING: (conn, word = "") => channelsOf.get(conn)?.size ? array(["pong", word].map(bulk)) : word ? bulk(word) : PONG,
-    ECHO: (_, message) => bulk(message),
+  return {
     GET: (_, key) => find(key)?.reply ?? NIL,
     SET: (_, key, value, ...options) => {
       const words = options.map((option) => ` ${text(option).toUpperCase()}`).join("");
-      const match = OPTIONS_OF_SET.exec(words);
-      if (match === null || (match[1] ?? match[5]) !== (match[5] ?? match[1])) return SYNTAX;
+      const [all, before, , unit, time, behind] = /^( NX| XX)?( (EX|PX) ([1-9]\d{0,14}))?( NX| XX)?$/.exec(words) ?? [];
+      if (all === undefined || (before ?? behind) !== (behind ?? before)) return SYNTAX;
       if (words.includes(find(key) === undefined ? "XX" : "NX")) return NIL;
-      set(key, value, match[3] === undefined ? Infinity : now() + Number(match[4]) * (match[3] === "EX" ? 1000 : 1));
-      return OK;
+      return set(key, value, unit ? now() + Number(time) * (unit === "EX" ? 1000 : 1) : Infinity), OK;
     },
-    SETEX: (conn, key, seconds, value): Arg => commands.get("SET")!(conn, key, value, "EX", seconds),
     DEL: (_, ...args) => integer(args.filter((key) => find(key) && entries.delete(text(key))).length),
     EXISTS: (_, ...args) => integer(args.filter(find).length),
     INCR: (_, key) => add(key, "1"),
@@ -116,10 +97,32 @@ export function redis(now: () => number, idleTimeout: number): ConnHandler {
       // What a lookahead has found is final. With backtracking, many stars could take for ever.
       const found = rest.map((part, i) => `(?=([^]*?${part}${i === rest.length - 1 ? "$" : ""}))\\${i + 1}`);
       const wanted = new RegExp(`^${first}${found.join("")}$`);
-      return array(keys().filter((key) => wanted.test(key)).map(bulk));
+      return array([...entries.keys()].filter((key) => find(key) && wanted.test(key)).map(bulk));
     },
-    DBSIZE: () => integer(keys().length),
+    DBSIZE: () => integer([...entries.keys()].filter(find).length),
     FLUSHALL: () => (entries.clear(), OK),
+  };
+}
+
+/** Answers all its clients from one store. `now` is the time, in milliseconds; only subscribers may be idle for longer. */
+export function redis(now: () => number, idleTimeout: number): ConnHandler {
+  const channelsOf = new Map<Conn, Set<string>>();
+  const listen = (conn: Conn, verb: "subscribe" | "unsubscribe", names: Iterable<Arg>) => {
+    const channels = channelsOf.get(conn) ?? channelsOf.set(conn, new Set()).get(conn)!;
+    const replies = Array.from(names, (name) => {
+      channels[verb === "subscribe" ? "add" : "delete"](text(name));
+      return array([bulk(verb), bulk(name), integer(channels.size)]);
+    });
+    // A subscriber may be silent for days.
+    conn.setLimits({ idleTimeout: channels.size > 0 ? Infinity : idleTimeout });
+    return replies.length > 0 ? join(replies) : array([bulk(verb), NIL, integer(0)]);
+  };
+  // The parameters of a command, but for those with a default and the rest, are the arguments that it must have.
+  const commands = new Map(Object.entries<(conn: Conn, ...args: Arg[]) => Arg>({
+    ...storeCommands(now),
+    SETEX: (conn, key, seconds, value): Arg => commands.get("SET")!(conn, key, value, "EX", seconds),
+    PING: (conn, word = "") => channelsOf.get(conn)?.size ? array(["pong", word].map(bulk)) : word ? bulk(word) : PONG,
+    ECHO: (_, message) => bulk(message),
     SELECT: (_, index) => index === "0" ? OK : "-ERR DB index is out of range\r\n",
     CLIENT: ({ id }, what) => /^id$/i.test(text(what)) ? integer(id) : OK,
     COMMAND: (_, what = "") => /^count$/i.test(text(what)) ? integer(0) : array([]),
@@ -142,9 +145,8 @@ export function redis(now: () => number, idleTimeout: number): ConnHandler {
     for (let args; (args = await readCommand(conn)) !== null;) {
       if (args.length === 0) continue;
       const name = text(args.shift()!).toUpperCase();
-      const run = commands.get(name);
-      const error = run === undefined ? "unknown command" : args.length + 1 < run.length ? "too few arguments" : "";
-      await conn.write(run === undefined || error !== "" ? `-ERR ${error}\r\n` : run(conn, ...args));
+      const run = commands.get(name) ?? (() => "-ERR unknown command\r\n");
+      await conn.write(args.length + 1 < run.length ? "-ERR too few arguments\r\n" : run(conn, ...args));
       if (name === "QUIT") return;
     }
   };
@@ -163,7 +165,8 @@ async function readCommand(conn: Conn): Promise<Arg[] | null> {
     const size = Number(/^\$(\d{1,9})$/.exec(await conn.readLine() ?? "")?.[1] ?? Infinity);
     // An argument of no bytes takes memory, too.
     if ((left -= size + 256) < 0) return refuse(conn);
-    const bytes = size > SHORT_BYTES ? await conn.readExactly(size, { maxBytes: COMMAND_BYTES }) : undefined;
+    // A short argument is read as lines, which is faster.
+    const bytes = size > 4096 ? await conn.readExactly(size, { maxBytes: COMMAND_BYTES }) : undefined;
     let rest = await conn.readLine() ?? "";
     // A line end may be a part of the argument.
     while (bytes === undefined && rest.length < size && conn.ending === undefined) {
