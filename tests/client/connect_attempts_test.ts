@@ -4,7 +4,7 @@ import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { testOnce } from "../kit/bounded.ts";
 import { dial } from "../../internal/client/dial.ts";
 import { inMemory } from "../kit/connect.ts";
-import { refusingPort } from "../kit/refusing_port.ts";
+import { refusingPort } from "../kit/sockets/refusing_port.ts";
 
 /** A transport whose reads and writes never settle, and which knows whether it is closed. */
 function silent(): Transport & { closed: number } {

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { connectPool, type ConnPool, type PoolEvent } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
 import { testOnce } from "../kit/bounded.ts";
-import { withScript } from "../kit/epoll_peers.ts";
+import { withScript } from "../kit/sockets/epoll_peers.ts";
 import { shouting, TestPool } from "../kit/pool.ts";
 import { startConversations } from "../kit/server.ts";
 

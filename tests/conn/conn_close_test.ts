@@ -2,7 +2,7 @@ import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
 import { type Conn, type LineHandler, shout } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { faulty } from "../kit/faults.ts";
-import { memoryAfter } from "../kit/memory.ts";
+import { memoryAfter } from "../kit/figures/memory.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
 
 test("conn.close in a line handler lets the line have its reply, and later lines get none, whatever they are", async () => {

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import type { Conn } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
-import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fakes/fake_tls.ts";
 import { inMemory, startConversations } from "../kit/server.ts";
 import { SHARE_LINES, TURN_BYTES, TURNS } from "../../internal/time/turns.ts";
 

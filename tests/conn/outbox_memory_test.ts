@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import { test } from "../kit/bounded.ts";
-import { memoryAfter } from "../kit/memory.ts";
+import { memoryAfter } from "../kit/figures/memory.ts";
 import { Kernel, outboxTo } from "../kit/outbox.ts";
 
 const BLOCK_BYTES = 64 * 1024;

@@ -4,7 +4,7 @@ import type { Conn, ConnOptions, Server } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
 import { turn } from "../../internal/time/event_loop.ts";
 import { testOnce } from "../kit/bounded.ts";
-import { restlessClock } from "../kit/restless_clock.ts";
+import { restlessClock } from "../kit/fakes/restless_clock.ts";
 import { startConversations, startServer } from "../kit/server.ts";
 
 const failure = (read: Promise<unknown>): Promise<unknown> => read.catch((error: unknown) => error);

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { test } from "../kit/bounded.ts";
-import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import { fakeCredentials, HELLO, readHidden, sendHidden, SERVER_HELLO } from "../kit/fakes/fake_tls.ts";
 import { inMemory } from "../kit/server.ts";
 import { shakeHands, startUpgrading } from "../kit/start_tls.ts";
 

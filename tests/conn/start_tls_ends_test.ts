@@ -2,7 +2,7 @@ import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { type Conn, ConnectionClosedError, type ServeOptions, type TlsCredentialsHandle } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
-import { fakeCredentials, HELLO } from "../kit/fake_tls.ts";
+import { fakeCredentials, HELLO } from "../kit/fakes/fake_tls.ts";
 import { faulty } from "../kit/faults.ts";
 import { inMemory, startConversations, type TestServer } from "../kit/server.ts";
 import { shakeHands, startUpgrading } from "../kit/start_tls.ts";

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import type { Transport } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
-import { fakeCredentials, HELLO, readHidden, scramble, sendHidden, SERVER_HELLO } from "../kit/fake_tls.ts";
+import { fakeCredentials, HELLO, readHidden, scramble, sendHidden, SERVER_HELLO } from "../kit/fakes/fake_tls.ts";
 import { faulty, tapped } from "../kit/faults.ts";
 import { inMemory, startConversations } from "../kit/server.ts";
 import { startUpgrading } from "../kit/start_tls.ts";

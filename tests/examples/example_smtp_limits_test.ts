@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { test, testOnce } from "../kit/bounded.ts";
-import { ACCEPTED, ask, close, ENVELOPE, hello, MailServer } from "../kit/mail.ts";
+import { ACCEPTED, ask, close, ENVELOPE, hello, MailServer } from "../kit/foreign/mail.ts";
 import { inMemory } from "../kit/server.ts";
 
 const TEXT_BYTES = 64 * 1024;

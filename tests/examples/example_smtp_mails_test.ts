@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { test, testOnce } from "../kit/bounded.ts";
-import { ACCEPTED, ENVELOPE, GREETING, MailServer } from "../kit/mail.ts";
+import { ACCEPTED, ENVELOPE, GREETING, MailServer } from "../kit/foreign/mail.ts";
 import { bytesOf } from "../kit/bytes.ts";
 import { anyCuts, check, cut, fc } from "../kit/property.ts";
 

@@ -7,7 +7,7 @@
 import { assertEquals } from "@std/assert";
 import type { Conn, ServeOptions, TlsCredentialsHandle } from "@x/shouty";
 import type { TestClient } from "@x/shouty/testing";
-import { HELLO, SERVER_HELLO } from "./fake_tls.ts";
+import { HELLO, SERVER_HELLO } from "./fakes/fake_tls.ts";
 import { startConversations, type TestServer } from "./server.ts";
 
 /** What a server does at the command `STARTTLS`. */

@@ -2,9 +2,9 @@ import { assertEquals, assertLessOrEqual, assertRejects, assertThrows } from "@s
 import { ByteLimitStream, LimitError, lineStream } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { toBytes } from "../kit/bytes.ts";
-import { expected } from "../kit/limiter.ts";
+import { expected } from "../kit/framing/limiter.ts";
 import { anyCuts, anyInput, anyLimits, check, cut } from "../kit/property.ts";
-import { countWork } from "../kit/work.ts";
+import { countWork } from "../kit/workers/work.ts";
 
 test("ByteLimitStream passes whole lines on and ends the last one", async () => {
   const stream = ReadableStream.from(["o", "ne\r\ntwo\nth", "ree"].map(toBytes)).pipeThrough(new ByteLimitStream());

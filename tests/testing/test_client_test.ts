@@ -5,7 +5,7 @@ import { turn } from "../../internal/time/event_loop.ts";
 import { test } from "../kit/bounded.ts";
 import { connect, text } from "../kit/memory_ends.ts";
 import { inMemory } from "../kit/server.ts";
-import { countWork } from "../kit/work.ts";
+import { countWork } from "../kit/workers/work.ts";
 
 const { BadResource, BrokenPipe } = Deno.errors;
 

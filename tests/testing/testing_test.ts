@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { FakeClock, MemoryListener } from "@x/shouty/testing";
+import { FakeClock, MemoryListener, MemoryTls } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { connect, readText } from "../kit/memory_ends.ts";
 

@@ -41,7 +41,7 @@ const PACED = serveWith("maxLinesPerSecond: 0.001");
 
 const ON_FD = `
   import { listenFd } from "./ops/mod.ts";
-  import { listeningFd } from "./tests/kit/fd.ts";
+  import { listeningFd } from "./tests/kit/sockets/fd.ts";
   ${serveWith("listener: listenFd({ fd: listeningFd() })")}
 `;
 
