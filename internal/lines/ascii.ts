@@ -36,11 +36,14 @@ export function upperCase(bytes: Uint8Array): boolean {
   let others = 0;
   for (let at = 0; at < words.length; at++) {
     const word = words[at];
-    others |= word | zeros(word ^ CR * EACH);
-    // Each sum sets the top bit of the bytes from `a` on, or of those above `z`; no byte carries into the next.
-    const low = word & LOW;
-    const letters = low + (0x80 - A) * EACH & ~(low + (0x7f - Z) * EACH) & ~word & TOP;
-    words[at] = word ^ letters >>> 2;
+    if ((word & TOP) === 0) {
+      // A word of ASCII, as nearly all are: the sum sets the top bit of all bytes but CR.
+      others |= ~((word ^ CR * EACH) + LOW);
+      words[at] = word ^ lowerCase(word) >>> 2;
+    } else {
+      others = TOP;
+      words[at] = word ^ (lowerCase(word & LOW) & ~word) >>> 2;
+    }
   }
   for (let at = words.length * 4; at < bytes.length; at++) {
     const byte = bytes[at];
@@ -74,6 +77,12 @@ function wordsOf(bytes: Uint8Array): Int32Array {
   return bytes.byteOffset % 4 === 0 && bytes.length >= MIN_BYTES
     ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
     : NONE;
+}
+
+/** Returns a word that has the top bit set in each byte in which the given word, all ASCII, has a lower-case letter. */
+function lowerCase(word: number): number {
+  // The sums set the top bit of the bytes from `a` on, and of those above `z`; no byte carries into the next.
+  return (word + (0x80 - A) * EACH ^ word + (0x7f - Z) * EACH) & TOP;
 }
 
 /** Returns a word that has the top bit set in each byte in which the given word has a zero byte. */
