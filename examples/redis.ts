@@ -19,7 +19,7 @@
 import { type Conn, type ConnHandler, formatAddr, serveConnections, type ServeOptions, type Server } from "@x/shouty";
 
 const COMMAND_BYTES = 16 * 1024 * 1024; // Of a command, which the server holds until it has come whole.
-const INTEGER = /^(0|-?[1-9]\d{0,18})$/;
+const [SIZE, INTEGER] = [/^\$\d{1,9}$/, /^(0|-?[1-9]\d{0,18})$/];
 const [OK, NIL, PONG] = ["+OK\r\n", "$-1\r\n", "+PONG\r\n"];
 const [SYNTAX, NOT_INTEGER] = ["-ERR syntax error\r\n", "-ERR value is not an integer or out of range\r\n"];
 
@@ -161,8 +161,8 @@ async function readCommand(conn: Conn): Promise<Arg[] | null> {
   if (line?.[0] !== "*") return line?.split(" ").filter((word) => word !== "") ?? null;
   if (!INTEGER.test(line.slice(1))) return refuse(conn);
   const args: Arg[] = [];
-  for (let left = COMMAND_BYTES, count = Number(line.slice(1)); args.length < count;) {
-    const size = Number(/^\$(\d{1,9})$/.exec(await conn.readLine() ?? "")?.[1] ?? Infinity);
+  for (let left = COMMAND_BYTES, count = Number(line.slice(1)), header; args.length < count;) {
+    const size = SIZE.test(header = await conn.readLine() ?? "") ? Number(header.slice(1)) : Infinity;
     // An argument of no bytes takes memory, too.
     if ((left -= size + 256) < 0) return refuse(conn);
     // A short argument is read as lines, which is faster.
