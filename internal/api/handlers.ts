@@ -388,8 +388,8 @@ export interface LineHandler<Data = undefined> {
 export const ANSWER_BYTES: unique symbol = Symbol("answer bytes");
 
 /**
- * A line handler that can answer up to 4 KiB of whole lines as bytes, for handlers that come with the server: for a
- * short line, decoding and encoding takes longer than the rest of its answer.
+ * A line handler that can answer whole lines as bytes, if they are short or no more than 4 KiB, for handlers that come
+ * with the server: for a short line, decoding and encoding takes longer than the rest of its answer.
  */
 export interface BytesHandler<Data = undefined> extends LineHandler<Data> {
   /**

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { countLineFeeds } from "../lines/ascii.ts";
+import { countLineFeeds, LF } from "../lines/ascii.ts";
 import { Limiter } from "../lines/limiter.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import { countLines, decodeLines, encodeLine } from "../lines/text.ts";
@@ -17,8 +17,11 @@ import type { ResolvedFraming } from "../api/framing.ts";
 import type { Outbox } from "../io/outbox.ts";
 import type { Answerer, Reader } from "../io/reader.ts";
 
-/** Maximum length of a block that is answered as bytes: a longer block is answered faster as text. */
+/** Maximum length of a block that is answered as bytes, whatever its lines: a longer one is answered faster as text. */
 const SHORT_BYTES = 4 * 1024;
+
+/** Length from which on lines are too long for a longer block to be answered as bytes: short ones are slow to count in text. */
+const LONG_LINE_BYTES = 32;
 
 /** The parts of the connection, as a line handler's answers need them. */
 interface AnsweredConn<Data> {
@@ -126,7 +129,7 @@ export class Answers<Data> implements Answerer {
     // The end, or a breach, is seen to when this block has been answered.
     if (limiter.breach !== undefined || reader.peerEnded) reader.answersFirst = true;
     const dropsCr = this.#cutter.framing.dropsCr;
-    if (this.#handler[ANSWER_BYTES] === undefined || block.length > SHORT_BYTES || this.#budget.tight) {
+    if (this.#handler[ANSWER_BYTES] === undefined || !isFasterAsBytes(block) || this.#budget.tight) {
       const text = decodeLines(block, dropsCr);
       this.#cutter.gave(block, whole);
       reader.letGo();
@@ -217,6 +220,11 @@ export class Answers<Data> implements Answerer {
       this.#clocks.stopHandler();
     }
   }
+}
+
+/** Whether a block is answered faster as bytes than as text. The first of its lines stands for all of them. */
+function isFasterAsBytes(block: Uint8Array): boolean {
+  return block.length <= SHORT_BYTES || block.indexOf(LF) < LONG_LINE_BYTES;
 }
 
 function checkBytes(replies: unknown): Uint8Array {

@@ -45,7 +45,7 @@ export class Blocks {
   #pieces = 0;
   /** The number of bytes that wait in blocks. */
   #bytes = 0;
-  /** The size in bytes of the buffers that hold them; bytes that are lent do not count, nor does text that waits. */
+  /** The size in bytes of the buffers that hold them, and of bytes that are lent; text that waits does not count. */
   held = 0;
 
   /** The number of bytes that wait; text that is not encoded yet counts as one byte per code unit. */
@@ -79,6 +79,7 @@ export class Blocks {
     if (this.size > 0) return this.add(bytes);
     this.#block = bytes;
     this.#lent = true;
+    this.held += bytes.length;
     this.#fill(bytes.length);
   }
 
@@ -126,9 +127,8 @@ export class Blocks {
 
   #giveBack(block: Uint8Array<ArrayBuffer>, lent: boolean): void {
     this.#sent = 0;
-    if (lent) return;
-    giveBuffer(block);
     this.held -= block.length;
+    if (!lent) giveBuffer(block);
   }
 
   #encode(): void {

@@ -54,6 +54,16 @@ test("a handler answers short blocks as bytes first, and blocks that it declines
   assertEquals(t.stats.lines, 11);
 });
 
+for (const [length, asBytes] of [[31, true], [32, false]] as const) {
+  test(`a handler answers a long block ${asBytes ? "as bytes" : "as text"} if its first line has ${length} bytes`, async () => {
+    const asked: number[] = [];
+    await using t = startServer(inMemory(), withBytes((line) => line, (lines) => (asked.push(lines.length), lines)));
+    const lines = `${"x".repeat(length)}\n`.repeat(1000);
+    assertEquals(await t.talk(lines), lines);
+    assertEquals(Math.max(...asked) > 4096, asBytes, `Asked with ${asked} bytes`);
+  });
+}
+
 test("a handler answers no block as bytes while memory is short", async () => {
   const asked: number[] = [];
   const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);

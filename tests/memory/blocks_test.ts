@@ -42,3 +42,12 @@ test("Blocks never give back bytes that were lent", () => {
     assertEquals([blocks.size, blocks.held, takeBuffer(4096) === lent], [0, 0, false]);
   }
 });
+
+test("Blocks hold the memory of bytes that were lent until the last of them has left", () => {
+  const blocks = new Blocks();
+  blocks.lend(new Uint8Array(5000));
+  blocks.add(new Uint8Array(10));
+  const held = [blocks.held];
+  for (const count of [2000, 3000, 10]) blocks.left(count), held.push(blocks.held);
+  assertEquals(held, [70_536, 70_536, 65_536, 0]);
+});
