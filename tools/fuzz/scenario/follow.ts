@@ -31,6 +31,11 @@ export interface Log {
   flushes: Flushes;
 }
 
+/** What the steps of a script have besides the connection. */
+interface Doings extends Acts {
+  readonly wire: WatchedTransport;
+}
+
 /** Maximum number of steps of one connection. */
 const MAX_STEPS = 60;
 
@@ -101,12 +106,14 @@ class Follower {
 
   #act(step: ScriptStep, entry: Entry): Promise<void> {
     const [conn, { entries, wire, flushes }] = [this.#conn, this.#log];
-    const acts: Acts = {
+    const acts: Doings = {
       write: (name) => void this.#write(`<${entries.length} ${name}>\n`),
       flush: () => flushes.flush(conn, this.#written),
       tick: this.#tick,
+      wire,
     };
-    return step.do === "tls" ? upgrade(conn, wire, step, entry, acts) : perform(conn, step, entry, acts);
+    const perform = PERFORMERS[step.do] as Performer<ScriptStep["do"]>;
+    return perform(conn, step, entry, acts);
   }
 
   #write(word: string): Promise<void> {
@@ -125,61 +132,48 @@ function endOf(error: unknown): Entry["end"] {
 }
 
 /** Begins TLS. What a refused call throws does not count: the handler goes on. */
-async function upgrade(
-  conn: Conn,
-  wire: WatchedTransport,
-  step: TlsStep,
-  entry: Entry,
-  acts: Acts,
-): Promise<void> {
-  const { recording, error } = await beginTls(conn, wire, step, acts);
+async function upgrade(conn: Conn, step: TlsStep, entry: Entry, acts: Doings): Promise<void> {
+  const { recording, error } = await beginTls(conn, acts.wire, step, acts);
   if (recording.plain !== undefined) entry.recording = recording;
   if (error instanceof ConnectionClosedError) entry.end = "Closed";
   else if (error instanceof TypeError) entry.end = "Refused";
   else if (error !== undefined) throw error;
 }
 
-async function perform(conn: Conn, step: ScriptStep, entry: Entry, { flush, tick }: Acts): Promise<void> {
-  switch (step.do) {
-    case "line":
-      return takeLine(entry, await conn.readLine(optionsOf(step.patience)));
-    case "lines":
-      for await (const line of conn.lines) {
-        if (entry.lines.push(line) === step.count) return;
-      }
-      return takeLine(entry, null);
-    case "batch": {
-      const { value } = await conn.batches.next();
-      return value === undefined ? takeLine(entry, null) : void entry.lines.push(...value);
+/** What a step of a kind does. */
+type Performer<Do> = (conn: Conn, step: Extract<ScriptStep, { do: Do }>, entry: Entry, acts: Doings) => Promise<void>;
+
+/** What each step does. */
+const PERFORMERS: { readonly [Do in ScriptStep["do"]]: Performer<Do> } = {
+  line: async (conn, { patience }, entry) => takeLine(entry, await conn.readLine(optionsOf(patience))),
+  lines: async (conn, { count }, entry) => {
+    for await (const line of conn.lines) {
+      if (entry.lines.push(line) === count) return;
     }
-    case "exactly":
-      return takeBytes(entry, await conn.readExactly(step.count, bytesOptionsOf(step)));
-    case "until":
-      return takeBytes(
-        entry,
-        await conn.readUntil(delimitersOf(step).map(bytesOf), {
-          ...bytesOptionsOf(step),
-          keepDelimiter: step.keepDelimiter,
-        }),
-      );
-    case "stream":
-      return await pull(conn.readStream(step.count), step.cancel ? step.blocks : Infinity, step.cancel, entry);
-    case "readable":
-      return await pull(conn.readable, step.blocks, step.cancel, entry);
-    case "framing":
-      return conn.setFraming(framingOf(step.framing));
-    case "limits":
-      return conn.setLimits(step.limits);
-    case "wait":
-      return await tick();
-    case "flush": {
-      const flushed = flush();
-      return step.isAwaited ? void await flushed : undefined;
-    }
-    case "tls":
-      throw new Error("TLS begins elsewhere");
-  }
-}
+    takeLine(entry, null);
+  },
+  batch: async (conn, _step, entry) => {
+    const { value } = await conn.batches.next();
+    if (value === undefined) takeLine(entry, null);
+    else entry.lines.push(...value);
+  },
+  exactly: async (conn, step, entry) => takeBytes(entry, await conn.readExactly(step.count, bytesOptionsOf(step))),
+  until: async (conn, step, entry) => {
+    const options = { ...bytesOptionsOf(step), keepDelimiter: step.keepDelimiter };
+    takeBytes(entry, await conn.readUntil(delimitersOf(step).map(bytesOf), options));
+  },
+  stream: async (conn, { count, blocks, cancel }, entry) =>
+    await pull(conn.readStream(count), cancel ? blocks : Infinity, cancel, entry),
+  readable: async (conn, { blocks, cancel }, entry) => await pull(conn.readable, blocks, cancel, entry),
+  framing: (conn, { framing }) => Promise.try(() => conn.setFraming(framingOf(framing))),
+  limits: (conn, { limits }) => Promise.try(() => conn.setLimits(limits)),
+  wait: async (_conn, _step, _entry, { tick }) => await tick(),
+  flush: async (_conn, { isAwaited }, _entry, { flush }) => {
+    const flushed = flush();
+    if (isAwaited) await flushed;
+  },
+  tls: upgrade,
+};
 
 function optionsOf({ timeout, microtasks }: Patience = {}): ReadOptions | undefined {
   if (microtasks === undefined) return timeout === undefined ? undefined : { timeout };

@@ -13,6 +13,7 @@ import { BAIT } from "../scenario/handlers.ts";
 import { AT_BOUNDARY, BREACHES, endOf, latin1, rulesOf, wordFor } from "./rules.ts";
 import type { Scenario } from "../scenario/scenario.ts";
 import type { Entry } from "../scenario/script.ts";
+import type { Served } from "./output_verdict.ts";
 import { checkScript } from "./script_verdict.ts";
 import type { WatchedTransport } from "../scenario/watched.ts";
 
@@ -66,8 +67,8 @@ export function checkConnections(
 }
 
 function checkConnection(scenario: Scenario, event: ClosedEvent, transport: WatchedTransport, log: Entry[]): void {
-  const { reason, bytesIn, bytesOut, lines } = event;
-  const { cut } = transport;
+  const { reason, bytesIn, bytesOut } = event;
+  const { cut, ended } = transport;
   const recording = log.find(({ recording }) => recording !== undefined)?.recording;
   recording?.checkFirstBytes(transport.input);
   const output = recording?.outputOf(transport.output) ?? transport.output;
@@ -89,30 +90,38 @@ function checkConnection(scenario: Scenario, event: ClosedEvent, transport: Watc
   }
   assert(reason !== "end" || elsewhere === undefined, note);
   if (elsewhere?.startsWith(latin1(output)) && !polite) return;
-  if (scenario.script !== undefined) {
-    // The answer in the other protocol, behind what the script has written, may be cut off.
-    if (elsewhere !== undefined && !polite) return;
-    const wire = latin1(transport.output);
-    return checkScript(scenario, event, { taken, output: latin1(output), wire, ended: transport.ended, polite, log });
-  }
+  const served = { taken, output: latin1(output), wire: latin1(transport.output), ended, polite, log };
+  if (scenario.script === undefined) checkReplies(scenario, event, served, cut, note);
+  // The answer in the other protocol, behind what the script has written, may be cut off.
+  else if (elsewhere === undefined || polite) checkScript(scenario, event, served);
+}
+
+/** Checks what a handler without a script has answered, and how many lines. `cut` tells whether that may be cut off. */
+function checkReplies(
+  scenario: Scenario,
+  { reason, lines }: ClosedEvent,
+  { taken, output, ended, polite }: Served,
+  cut: boolean,
+  note: string,
+): void {
   const full = cutFor(scenario, taken, true);
   if (reason === "end" || BREACHES.includes(reason)) assertEquals(full.reason, reason, note);
   if (scenario.handler === "closing line" && lines > 0) assert(/closed|handler-error/.test(reason) || !polite, note);
   if (reason === "end") assertEquals(lines, full.lines.filter((line) => line !== null).length, note);
   const open = cutFor(scenario, taken, false);
   // The handler may have ended the connection after its first line; and if the peer has ended its side, its last line needs no end.
-  const mayBeWhole = transport.ended || scenario.handler === "quitting conversation" && lines > 0;
-  const isWhole = mayBeWhole && latin1(output) === repliesOf(scenario, full);
+  const mayBeWhole = ended || scenario.handler === "quitting conversation" && lines > 0;
+  const isWhole = mayBeWhole && output === repliesOf(scenario, full);
   const unfinished = reason in AT_BOUNDARY && open.unfinished && !isWhole;
   if (unfinished) assertGreater(lines, AT_BOUNDARY[reason]!, `${note} ends in mid-line`);
   const silent = SILENT.includes(reason) && !scenario.handler.includes("conversation");
   const owed = repliesOf(scenario, silent || unfinished ? open : full);
   const word = wordFor(scenario, full.reason);
-  if (BREACHES.includes(reason) && !cut) assertEquals(latin1(output), owed + word, note);
-  else if (silent || polite) assertEquals(latin1(output), owed, note);
+  if (BREACHES.includes(reason) && !cut) assertEquals(output, owed + word, note);
+  else if (silent || polite) assertEquals(output, owed, note);
   else {
-    const isRight = isBeginning(latin1(output), owed + word, reason === "memory", scenario);
-    assert(isRight, `${note}: sent ${latin1(output)}`);
+    const isRight = isBeginning(output, owed + word, reason === "memory", scenario);
+    assert(isRight, `${note}: sent ${output}`);
   }
 }
 
