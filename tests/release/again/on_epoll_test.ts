@@ -29,3 +29,4 @@ import "../../ops/tls/tls_openssl_test.ts";
 import "../../ops/tls/tls_reload_test.ts";
 import "../../ops/tls/tls_resumption_test.ts";
 import "../../ops/tls/tls_test.ts";
+import "../../ops/tls/tls_slow_clients_test.ts";

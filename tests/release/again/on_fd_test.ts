@@ -9,6 +9,7 @@ import "../../conn/read_ahead_test.ts";
 import "../../ops/proxy/proxy_protocol_test.ts";
 import "../../ops/tls/tls_cut_test.ts";
 import "../../ops/tls/tls_test.ts";
+import "../../ops/tls/tls_slow_clients_test.ts";
 import "../../server/accept_test.ts";
 import "../../server/conn_limits_test.ts";
 import "../../server/drain_conversations_test.ts";
