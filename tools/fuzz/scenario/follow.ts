@@ -145,7 +145,10 @@ type Performer<Do> = (conn: Conn, step: Extract<ScriptStep, { do: Do }>, entry: 
 
 /** What each step does. */
 const PERFORMERS: { readonly [Do in ScriptStep["do"]]: Performer<Do> } = {
-  line: async (conn, { patience }, entry) => takeLine(entry, await conn.readLine(optionsOf(patience))),
+  line: async (conn, { boundary, patience }, entry) => {
+    const options = optionsOf(patience);
+    takeLine(entry, await conn.readLine(boundary === undefined ? options : { ...options, boundary }));
+  },
   lines: async (conn, { count }, entry) => {
     for await (const line of conn.lines) {
       if (entry.lines.push(line) === count) return;

@@ -39,7 +39,7 @@ export interface Cancel {
 
 /** What one step of a script does. */
 export type ScriptStep =
-  | { do: "line"; patience?: Patience | undefined }
+  | { do: "line"; boundary?: boolean | undefined; patience?: Patience | undefined }
   | { do: "lines"; count: number }
   | { do: "batch" }
   | { do: "exactly"; count: number } & BytesRead
@@ -100,7 +100,11 @@ const anyCancel = fc.option(fc.record({ microtasks: fc.oneof(fc.constant(null), 
 const anyDelimiter = fc.constantFrom<string>(...DELIMITERS, "\n", "\r\n", "a", "aaab");
 
 const anyStep: fc.Arbitrary<ScriptStep> = fc.oneof(
-  fc.record({ do: fc.constant("line" as const), patience: anyPatience }),
+  fc.record({
+    do: fc.constant("line" as const),
+    boundary: fc.constantFrom(undefined, undefined, false, true),
+    patience: anyPatience,
+  }),
   fc.record({ do: fc.constant("lines" as const), count: fc.integer({ min: 1, max: 3 }) }),
   fc.constant({ do: "batch" as const }),
   fc.record({ do: fc.constant("exactly" as const), count: anyCount, ...anyBytesRead }),
