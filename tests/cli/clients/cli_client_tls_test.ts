@@ -1,35 +1,14 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { serve, serveConnections } from "@x/shouty";
+import { serve } from "@x/shouty";
 import { listenTls, listenUnix } from "@x/shouty/ops";
 import { test } from "../../kit/bounded.ts";
-import { Authority, type Identity, makeIdentity } from "../../kit/certificates.ts";
-import { HAS_SCRIPT, type Outcome, runCommand, startCommand, startInTerminal, Subprocess } from "../../kit/command.ts";
-import { missingProgram } from "../../kit/foreign/foreign.ts";
-import { opensslServer, test as opensslTest, withFiles } from "../../kit/foreign/openssl.ts";
+import { type Identity, makeIdentity } from "../../kit/certificates.ts";
+import { HAS_SCRIPT, runCommand, startCommand, startInTerminal, Subprocess } from "../../kit/command.ts";
 import { AUTHORITY, IDENTITY, startTls } from "../../kit/tls.ts";
+import { connect, withPem } from "../../kit/tls/connect_command.ts";
 
 const NO_UNIX = Deno.build.os === "windows" ? " (skipped: Windows has no Unix sockets in Deno)" : "";
-const NO_SOCAT = await missingProgram("socat", "-V");
 const NO_TERMINAL = HAS_SCRIPT ? "" : " (skipped: util-linux's script is missing)";
-
-const CLIENT = makeIdentity("client", { by: AUTHORITY });
-
-/** A folder with the files that flags name. */
-function withPem() {
-  const other = new Authority("another authority").cert;
-  const [cert, key] = [CLIENT.cert, CLIENT.key];
-  return withFiles({ "ca.pem": AUTHORITY.cert, "other.pem": other, "cert.pem": cert, "key.pem": key });
-}
-
-/** A folder with the files that a server reads. */
-function withServerPem() {
-  return withFiles({ "cert.pem": IDENTITY.cert, "key.pem": IDENTITY.key, "ca.pem": AUTHORITY.cert });
-}
-
-/** Runs the client with permission to read files. */
-function connect(address: string, input: string, ...flags: string[]): Promise<Outcome> {
-  return runCommand(["connect", address, ...flags], { input, permissions: ["--allow-net", "--allow-read"] });
-}
 
 test("connect --tls speaks TLS, wherever the flag stands, and verifies the server by the host", async () => {
   await using files = await withPem();
@@ -131,77 +110,6 @@ test("connect shows a client certificate, and says that the server refuses it wi
   );
 });
 
-for (const [size, input] of [["little", "hello\n"], ["much", "0123456789abcde\n".repeat(100_000)]]) {
-  test(`connect recognizes a TLS server to which it has sent ${size} plain text, and keeps its bytes from stdout`, async () => {
-    await using t = await startTls();
-    const { code, stdout, stderr } = await connect(`localhost:${t.port}`, input);
-    const why = "in plain text: the server speaks TLS, which needs --tls";
-    assertEquals([code, stdout, stderr], [1, "", `shouty: cannot talk to localhost:${t.port} ${why}\n`]);
-  });
-}
-
-test("connect takes bytes for TLS only if they are the first, and a whole alert", async () => {
-  const alert = [21, 3, 3, 0, 2, 2, 50];
-  for (const bytes of [[21], [21, 3, 3, 0, 2, 1, 0], [21, 3, 3, 0, 3, 2, 50], [10, ...alert]]) {
-    await using server = serveConnections({ port: 0 }, async (conn) => {
-      await conn.write(Uint8Array.from(bytes));
-      await conn.readLine();
-    });
-    const { port } = server.addr as Deno.NetAddr;
-    const { code, stdout } = await connect(`127.0.0.1:${port}`, "");
-    assertEquals([code, stdout], [0, String.fromCharCode(...bytes)]);
-  }
-});
-
-/** Servers that do not speak TLS, and what the client says of each. */
-const PLAIN: [what: string, conversation: (conn: Deno.TcpConn) => Promise<unknown>, message: RegExp][] = [
-  [
-    "greets",
-    (conn) => conn.write(new TextEncoder().encode("220 hello\r\n")),
-    /: the server does not speak TLS at this port\n$/,
-  ],
-  ["sends back what it gets", echo, /: the server does not speak TLS at this port\n$/],
-  [
-    "closes",
-    (conn) => conn.read(new Uint8Array(4096)).then(() => conn.close()),
-    /: the peer ended the connection during the TLS handshake; it may not speak TLS at this port\n$/,
-  ],
-  ["is silent", () => Promise.resolve(), /: no answer to TLS within 0\.5 s\n$/],
-];
-
-async function echo(conn: Deno.TcpConn): Promise<void> {
-  const buffer = new Uint8Array(4096);
-  const count = await conn.read(buffer);
-  await conn.write(buffer.subarray(0, count!));
-}
-
-for (const [what, conversation, message] of PLAIN) {
-  test(`connect --tls says that a server which ${what} does not speak TLS`, async () => {
-    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const { port } = listener.addr;
-    const outcome = connect(
-      `127.0.0.1:${port}`,
-      "hello\n",
-      "--tls",
-      "--timeout",
-      what === "is silent" ? "500ms" : "30s",
-    );
-    using conn = await listener.accept();
-    await conversation(conn);
-    const { code, stdout, stderr } = await outcome;
-    assertEquals([code, stdout], [1, ""]);
-    assertMatch(stderr, new RegExp(`^shouty: cannot connect to 127\\.0\\.0\\.1:${port}` + message.source));
-  });
-}
-
-test("connect --tls says what the alert means that shouty's plain port answers", async () => {
-  await using server = serve({ hostname: "127.0.0.1", port: 0, answerMisdirected: true });
-  const { port } = server.addr as Deno.NetAddr;
-  const { code, stdout, stderr } = await connect(`127.0.0.1:${port}`, "hello\n", "--tls");
-  const why = "the peer refused TLS (HandshakeFailure); it may not speak TLS at this port, or ask for --tls-cert";
-  assertEquals([code, stdout, stderr], [1, "", `shouty: cannot connect to 127.0.0.1:${port}: ${why}\n`]);
-});
-
 test("connect words in one line what is wrong with its flags, before it connects", async () => {
   await using files = await withPem();
   const says = async (args: string[], message: string, permissions = ["--allow-net", "--allow-read"]) => {
@@ -301,63 +209,4 @@ test(
   },
   60,
   NO_TERMINAL,
-);
-
-opensslTest("connect --tls talks with OpenSSL's server, and shows it a certificate", async () => {
-  await using files = await withPem();
-  await using own = await withServerPem();
-  const identity = ["-cert", own("cert.pem"), "-key", own("key.pem"), "-rev", "-naccept", "1"];
-  for (const version of ["-tls1_2", "-tls1_3"]) {
-    await using server = await opensslServer(
-      ...identity,
-      version,
-      "-Verify",
-      "1",
-      "-verify_return_error",
-      "-CAfile",
-      own("ca.pem"),
-    );
-    const tls = ["--tls", "--tls-ca", files("ca.pem"), "--tls-cert", files("cert.pem"), "--tls-key", files("key.pem")];
-    const outcome = await connect(`localhost:${server.port}`, "hello\nthere\n", ...tls);
-    assertEquals(outcome, { code: 0, stdout: "olleh\nereht\n", stderr: "" });
-  }
-});
-
-opensslTest("connect tells a TLS connection that was cut off from one that has ended", async () => {
-  await using files = await withPem();
-  await using own = await withServerPem();
-  await using server = await opensslServer("-cert", own("cert.pem"), "-key", own("key.pem"), "-rev");
-  const args = ["connect", "--tls", `localhost:${server.port}`, "--tls-ca", files("ca.pem")];
-  await using client = startCommand(args, { permissions: ["--allow-net", "--allow-read"] });
-  await client.type("hello\n");
-  await client.stdoutMatch(/^olleh\n$/);
-  server.signal("SIGKILL");
-  const { code, stderr } = await client.outcome();
-  assertEquals(code, 1);
-  const lost = `shouty: lost the connection to localhost:${server.port}: `;
-  assertMatch(stderr, new RegExp(`^${lost}the peer ended the connection without TLS's close_notify\n$`));
-});
-
-opensslTest("connect suggests --tls if OpenSSL closes without a reply to plain text", async () => {
-  await using own = await withServerPem();
-  await using server = await opensslServer("-cert", own("cert.pem"), "-key", own("key.pem"));
-  const { code, stdout, stderr } = await connect(`127.0.0.1:${server.port}`, "hello there\n");
-  const said = "has closed the connection without a reply; if it speaks TLS, use --tls";
-  assertEquals([code, stdout, stderr], [0, "", `shouty: 127.0.0.1:${server.port} ${said}\n`]);
-});
-
-test(
-  "connect --tls and socat take each other's bytes",
-  async () => {
-    await using files = await withPem();
-    await using own = await withServerPem();
-    const listen = `OPENSSL-LISTEN:0,bind=127.0.0.1,cert=${own("cert.pem")},key=${own("key.pem")},verify=0`;
-    await using server = new Subprocess("socat", ["-d", "-d", listen, "EXEC:cat"]);
-    const [, port] = await server.stderrMatch(/listening on .*:(\d+)/);
-    const input = "0123456789abcde\n".repeat(100_000);
-    const { code, stdout, stderr } = await connect(`localhost:${port}`, input, "--tls", "--tls-ca", files("ca.pem"));
-    assertEquals([code, stderr, stdout === input], [0, "", true]);
-  },
-  60,
-  NO_SOCAT,
 );
