@@ -1,10 +1,10 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
-import { CommandError, reasonOf } from "../../../cli/system/errors.ts";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { CONNECT, SERVE } from "../../../cli/flags/flags.ts";
 import { answer } from "../../../cli/help/help.ts";
 import { parse } from "../../../cli/line/parse.ts";
 import manifest from "../../../deno.json" with { type: "json" };
 import { serve } from "../../../server.ts";
+import { complaint, values } from "../../kit/flags.ts";
 
 const DEFAULTS = {
   hostname: "0.0.0.0",
@@ -56,19 +56,6 @@ const DEFAULTS = {
   logSample: Infinity,
   trace: false,
 } as const;
-
-function values(args: string, env: Record<string, string> = {}) {
-  const parsed = parse(SERVE, args.split(" ").filter(Boolean), (name) => env[name]);
-  assert(parsed.ask === undefined);
-  return parsed.values;
-}
-
-function complaint(args: string[], env: Record<string, string> = {}): string {
-  const error = assertThrows(() => parse(SERVE, args, (name) => env[name]), CommandError);
-  assertEquals(error.exitCode, 2);
-  assertEquals(error.message.split("\n").length, 1);
-  return error.message;
-}
 
 Deno.test("Without flags the defaults hold, and the server takes them", async () => {
   assertEquals<unknown>(values(""), DEFAULTS);
@@ -165,102 +152,6 @@ Deno.test("A variable that Kubernetes sets to the address of a Service is ignore
   assertMatch(complaint([], { SHOUTY_PORT: "http://10.96.0.12:8080" }), /^cannot use SHOUTY_PORT "http:/);
 });
 
-Deno.test("A wrong value is named with its flag and what is allowed", () => {
-  const port = "expected a whole number from 0 to 65535";
-  for (const value of ["70000", "65536", "abc", "1.5", "1e3", "0x10", "+1", " 1", "off", "1KiB"]) {
-    assertEquals(complaint(["--port", value]), `cannot use --port ${JSON.stringify(value)}: ${port}`);
-  }
-  assertEquals(complaint(["--port", "-1"]), `cannot use --port "-1": ${port}`);
-  assertEquals(complaint(["--port=-1"]), `cannot use --port "-1": ${port}`);
-  assertEquals(complaint(["--port", "1\n2"]), `cannot use --port "1\\n2": ${port}`);
-  assertEquals(complaint([], { SHOUTY_PORT: "abc" }), `cannot use SHOUTY_PORT "abc": ${port}`);
-});
-
-Deno.test("A value that is out of range or in no known unit is refused", () => {
-  for (const time of ["0s", "0ms", "10", "10 s", "1.5s", "1d", "S", "-1s", "2147483648ms", "600h", "Infinity"]) {
-    assertMatch(
-      complaint(["--idle-timeout", time]),
-      /^cannot use --idle-timeout ".+": expected a time such as .+, or off$/,
-    );
-  }
-  for (const size of ["0", "1KB", "64k", "1kib", "257MiB", "off", "9007199254740993"]) {
-    assertMatch(
-      complaint(["--max-line-bytes", size]),
-      /^cannot use --max-line-bytes ".+": expected a size .+ to 268435456$/,
-    );
-  }
-  for (const number of ["0", "9007199254740992", "99999999999999999999"]) {
-    const expected = "expected a whole number from 1 to 9007199254740991, or off";
-    assertEquals(complaint(["--max-connections", number]), `cannot use --max-connections "${number}": ${expected}`);
-  }
-  assertMatch(
-    complaint(["--max-connection-bytes", "8388608GiB"]),
-    /"8388608GiB": expected a size .+, from 1 to 9007199254740991, or off$/,
-  );
-  assertEquals(values("--max-connections 9007199254740991").maxConnections, Number.MAX_SAFE_INTEGER);
-  assertMatch(complaint(["--drain", "now"]), /^cannot use --drain "now": expected linger or finish$/);
-  assertMatch(complaint(["--log-level", "INFO"]), /^cannot use .+: expected debug, info, warn or error$/);
-  for (const host of ["a b", "a/b", "host:80", "*", "é"]) {
-    assertMatch(complaint(["--hostname", host]), /^cannot use --hostname ".+": expected a host name or an IP address$/);
-  }
-});
-
-Deno.test("A missing value is not an empty one that passes", () => {
-  const port = "cannot use --port without a value: expected a whole number from 0 to 65535";
-  for (
-    const args of [["--port"], ["--port="], ["--port", ""], ["--port", "--drain", "finish"], ["--port", "--", "1"]]
-  ) {
-    assertEquals(complaint(args), port);
-  }
-  assertMatch(complaint(["--hostname", ""]), /^cannot use --hostname without a value/);
-  assertMatch(complaint([], { SHOUTY_DRAIN: "" }), /^cannot use SHOUTY_DRAIN without a value/);
-});
-
-Deno.test("A flag that is given twice is refused, whatever its values", () => {
-  assertEquals(complaint(["--port", "1", "--port=1"]), `cannot use --port twice, with "1" and "1": expected it once`);
-  assertEquals(complaint(["--port", "1", "--port"]), `cannot use --port twice, with "1" and "": expected it once`);
-});
-
-Deno.test("What is no flag is refused, with the flag that it may have been, and without its value", () => {
-  const meant = {
-    ...{ "--prot": "--port", "--prot=secret": "--port", "--port.x=1": "--port", "--toString": undefined },
-    ...{ "--no-port": "--port", "--no-port=1": "--port", "--no-telnet": "--telnet off", "--__proto__=1": undefined },
-    ...{ "-p": undefined, "-1": undefined, "---port": "--port", "--=1": undefined, "--PORT=1": "--port" },
-    ...{
-      "--maxAge=1s": "--max-age",
-      "--max_age": "--max-age",
-      "--max-conn": "--max-connection-bytes",
-      "-port": "--port",
-    },
-    ...{ "--timeout": undefined, "--tls-certificate": "--tls-cert", "--hlep": "--help", "--listen": "--listen-fd" },
-  };
-  for (const [flag, other] of Object.entries(meant)) {
-    const hint = other === undefined ? "see shouty --help" : `did you mean ${other}?`;
-    assertEquals(complaint([flag]), `unknown flag ${JSON.stringify(flag.split("=")[0])}: ${hint}`);
-  }
-});
-
-Deno.test("A flag's name without its dashes, or with brackets half open, is taken for what it is", () => {
-  assertStringIncludes(complaint(["port", "9000"]), 'cannot use argument "port"');
-  for (const host of ["[::1", "::1]", "[my-host]"]) {
-    assertStringIncludes(complaint(["--hostname", host]), `cannot use --hostname "${host}"`);
-  }
-});
-
-Deno.test("What parseArgs keeps for itself is no flag", () => {
-  for (const arg of ["--_", "--_=x", "-_", "-x_", "--no-port"]) {
-    assertStringIncludes(complaint([arg]), `unknown flag "${arg.split("=")[0]}"`);
-  }
-  assertEquals(parse(SERVE, ["--_", "--help"]).ask, "help");
-});
-
-Deno.test("The server takes no arguments but flags", () => {
-  for (const args of [["stray"], ["--port", "1", "stray"], ["--", "stray"], ["stray", "--", "--help"]]) {
-    assertEquals(complaint(args), `cannot use argument "stray": expected only flags`);
-  }
-  assertEquals(complaint([""]), `cannot use argument "": expected only flags`);
-});
-
 Deno.test("Asking for help or the version wins over whatever else is there", () => {
   for (const args of ["--help", "-h", "--bogus --help", "--port --help", "stray -h", "--port 1 --port 2 --help"]) {
     assertEquals(parse(SERVE, args.split(" ")), { ask: "help" });
@@ -289,83 +180,6 @@ Deno.test("The help is a table of all flags with their defaults and units, withi
 
 Deno.test("The version is the package's", () => {
   assertEquals(answer("version", SERVE), `shouty ${manifest.version}`);
-});
-
-Deno.test("connect takes one address, of any kind", () => {
-  const target = (args: string[]) => {
-    const parsed = parse(CONNECT, args);
-    assert(parsed.ask === undefined);
-    return [parsed.operand, parsed.values.timeout];
-  };
-  assertEquals(target(["localhost:8080"]), [{ hostname: "localhost", port: 8080 }, 10_000]);
-  assertEquals(target(["[::1]:1", "--timeout", "1s"]), [{ hostname: "::1", port: 1 }, 1000]);
-  assertEquals(target(["--timeout=off", "10.0.0.1:65535"]), [{ hostname: "10.0.0.1", port: 65_535 }, Infinity]);
-  assertEquals(target(["unix:/run/a b.sock"]), [{ path: "/run/a b.sock" }, 10_000]);
-  assertEquals(target(["unix:8080"]), [{ path: "8080" }, 10_000]);
-});
-
-Deno.test("A switch without a value is on, and leaves what follows it to others", () => {
-  const tls = (args: string[]) => {
-    const parsed = parse(CONNECT, args);
-    assert(parsed.ask === undefined);
-    return [parsed.values.tls, parsed.values.timeout, parsed.operand];
-  };
-  const operand = { hostname: "h", port: 1 };
-  assertEquals(tls(["h:1"]), [false, 10_000, operand]);
-  for (const args of [["--tls", "h:1"], ["h:1", "--tls"], ["--tls=on", "h:1"], ["--tls", "on", "h:1"]]) {
-    assertEquals(tls(args), [true, 10_000, operand]);
-  }
-  assertEquals(tls(["--tls", "off", "h:1"]), [false, 10_000, operand]);
-  assertEquals(tls(["--tls", "--timeout", "1s", "h:1"]), [true, 1000, operand]);
-  assertEquals(tls(["--tls", "--", "h:1"]), [true, 10_000, operand]);
-  const refusal = (args: string[]) => assertThrows(() => parse(CONNECT, args), CommandError).message;
-  assertEquals(refusal(["--tls=", "h:1"]), "cannot use --tls without a value: expected on or off");
-  assertEquals(refusal(["--tls", "", "h:1"]), "cannot use --tls without a value: expected on or off");
-  assertEquals(refusal(["--tls=yes", "h:1"]), 'cannot use --tls "yes": expected on or off');
-  assertEquals(refusal(["--tls", "--tls", "h:1"]), 'cannot use --tls twice, with "on" and "on": expected it once');
-});
-
-Deno.test("connect refuses what is no address", () => {
-  const refusal = (args: string[]) => assertThrows(() => parse(CONNECT, args), CommandError).message;
-  const expected =
-    "expected a host and a port, such as localhost:8080 or [::1]:8080, or unix: and the path of a socket";
-  for (
-    const address of [
-      "localhost",
-      "localhost:",
-      ":80",
-      "::1:80",
-      "a b:80",
-      "h:0",
-      "h:65536",
-      "h:-1",
-      "[]:1",
-      "[h:1",
-      "unix:",
-    ]
-  ) {
-    assertEquals(refusal([address]), `cannot use argument "${address}": ${expected}`);
-  }
-  assertEquals(refusal([]), `cannot use shouty connect without HOST:PORT|unix:PATH: ${expected}`);
-  assertEquals(refusal(["h:1", "more"]), `cannot use argument "more": expected only one HOST:PORT|unix:PATH`);
-  assertEquals(refusal(["h:1", "--port=1"]), 'unknown flag "--port": see shouty connect --help');
-});
-
-Deno.test("An error reads as a few words at the end of a line", () => {
-  assertEquals(reasonOf(new Deno.errors.AddrInUse("Address already in use (os error 98)")), "address already in use");
-  assertEquals(reasonOf(new Error("Too many open files (os error 24)")), "too many open files");
-  assertEquals(reasonOf(new Error("TLS is\nno  transport\n")), "TLS is no transport");
-  assertEquals(reasonOf(new TypeError()), "TypeError");
-  const { NotFound } = Deno.errors;
-  for (const text of ["No such file or directory", "The system cannot find the file specified."]) {
-    assertEquals(reasonOf(new NotFound(`${text} (os error 2): open 'a'`)), "no such file or directory");
-  }
-  assertEquals(
-    reasonOf(new NotFound("Failed to spawn 'a': entity not found")),
-    "failed to spawn 'a': entity not found",
-  );
-  assertEquals(reasonOf(new Error("No such host is known. (os error 11001)")), "no such host is known");
-  assertEquals(reasonOf("why not"), "why not");
 });
 
 Deno.test("Values that only look like others are told from them", () => {
