@@ -5,6 +5,7 @@ import "../../ops/tls/engine/tls_broken_test.ts";
 import "../../ops/tls/peer/tls_client_ca_test.ts";
 import "../../ops/tls/peer/tls_client_openssl_test.ts";
 import "../../ops/tls/peer/tls_client_test.ts";
+import "../../ops/tls/peer/tls_client_trust_test.ts";
 import "../../ops/tls/tls_credentials_test.ts";
 import "../../ops/tls/tls_cut_test.ts";
 import "../../ops/tls/engine/tls_faults_test.ts";
