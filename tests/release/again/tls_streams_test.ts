@@ -11,6 +11,7 @@ import "../../ops/tls/tls_cut_test.ts";
 import "../../ops/tls/engine/tls_faults_test.ts";
 import "../../ops/tls/tls_handle_test.ts";
 import "../../ops/tls/tls_handshake_test.ts";
+import "../../ops/tls/tls_hello_test.ts";
 import "../../ops/tls/tls_hook_test.ts";
 import "../../ops/tls/tls_openssl_test.ts";
 import "../../ops/tls/peer/tls_peer_test.ts";
