@@ -38,5 +38,6 @@ import "../../time/stall_test.ts";
 import "../metrics/metrics_test.ts";
 import "../metrics/timed_test.ts";
 import "../proxy/proxy_protocol_test.ts";
+import "../wrappers/telnet_bounds_test.ts";
 import "../wrappers/telnet_test.ts";
 import "./taken_threads_test.ts";
