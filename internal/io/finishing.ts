@@ -50,8 +50,8 @@ export class Finishing {
   readonly #socketsTurn: () => Promise<void>;
   readonly #done: () => void;
   readonly #maxBytes: number;
+  /** The numbers of lines and of bytes that had come at the last wait outside a message. */
   #lineCount: number;
-  /** The number of bytes that had come at the last wait. */
   #byteCount = -1;
   #boundaries = 0;
   #watching = false;
@@ -85,15 +85,8 @@ export class Finishing {
   /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
   async waiting(): Promise<void> {
     const source = this.#source;
-    // A peer that sends the first byte of the next line, or of the next TLS record, together with the end of the last is
-    // never where the input may end, and could keep a draining connection open for ever. A message is read to its end.
-    const between = source.lineCount > this.#lineCount && !source.input.full && !inMessage(source.begun);
-    const boundary = this.#atBoundary || between;
-    this.#lineCount = source.lineCount;
-    // A wait that follows one that was interrupted is the same.
-    const isNew = source.byteCount > this.#byteCount;
-    this.#byteCount = source.byteCount;
-    if (boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason]) return this.#finish();
+    // A message is read to its end, however often the server waits for more of it.
+    if (!inMessage(source.begun) && this.#waitedEnough()) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
     while (this.#atBoundary && !source.over) {
@@ -104,6 +97,19 @@ export class Finishing {
       if (this.#atBoundary && this.#rest === undefined && source.byteCount === byteCount) this.#finish();
     }
     this.#watching = false;
+  }
+
+  /** Counts a wait outside a message, if it is at a boundary; returns whether there have been too many of them. */
+  #waitedEnough(): boolean {
+    const source = this.#source;
+    // A peer that sends the first byte of the next line, or of the next TLS record, together with the end of the last line
+    // or message is never where the input may end, and could keep a draining connection open for ever.
+    const boundary = this.#atBoundary || source.lineCount > this.#lineCount && !source.input.full;
+    this.#lineCount = source.lineCount;
+    // A wait that follows one that was interrupted is the same.
+    const isNew = source.byteCount > this.#byteCount;
+    this.#byteCount = source.byteCount;
+    return boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason];
   }
 
   /** Whether the server waits for the peer where the input may end: no line and no body has begun. */

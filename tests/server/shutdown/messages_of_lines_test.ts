@@ -86,6 +86,37 @@ testOnce('drain: "finish" cuts off no body of a peer that always has one begun',
   assertEquals((await stopped).closed, { drained: 1 });
 });
 
+/** For each end of the input, how many messages are read in all if the next one has always begun. */
+const READ: Readonly<Record<string, number>> = { "drained": 66, "max-age": 10, "max-lines": 10 };
+
+for (const [reason, [options, begin]] of Object.entries(ENDS)) {
+  testOnce(`${reason} ends a peer that always begins a message with the end of another`, async () => {
+    const { listener, clock } = inMemory();
+    let messages = 0;
+    await using t = startConversations({ listener, clock, idleTimeout: Infinity, ...options }, async (conn) => {
+      for (let size = await conn.readLine(); size !== null; size = await conn.readLine()) {
+        await conn.readExactly(Number(size));
+        messages++;
+      }
+    });
+    const client = await t.admitted();
+    await client.write("1\n");
+    await clock.advance(0);
+    begin(t, () => clock.advance(11_500));
+    // When a body ends, the line behind it has begun: the server never waits where no message has begun.
+    for (let i = 0; i < 100 && t.all("closed").length === 0; i++) {
+      await client.write("a1").catch(() => {});
+      await clock.advance(0);
+      await client.write("\n").catch(() => {});
+      await clock.advance(0);
+    }
+    client.close();
+    await clock.advance(0);
+    assertEquals(t.all("closed").map((event) => event.reason), [reason]);
+    assertEquals(messages, READ[reason]);
+  });
+}
+
 testOnce("a message that is not complete 10 s after maxAge ends, in the middle of a line too", async () => {
   const { t, clock } = startMessages({ maxAge: 10_000, idleTimeout: Infinity, lineTimeout: Infinity });
   await using _server = t;
