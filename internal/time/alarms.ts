@@ -24,7 +24,8 @@ export function countWatched(): number {
 
 /**
  * Sets a timer that keeps the process alive, for a deadline that is no connection's. If the process was held up past it,
- * every socket is read from first: what is waited for may have come meanwhile.
+ * every socket is read from first: what is waited for may have come meanwhile. That takes no longer than the process was
+ * held up: one that is only busy has read from them, and would need seconds for it.
  *
  * @param clock The source of time.
  * @param expire Called when the deadline has passed.
@@ -34,9 +35,16 @@ export function countWatched(): number {
 export function setDeadline(clock: Clock, expire: () => void, delay: number): () => void {
   if (delay === Infinity) return () => {};
   const at = clock.now() + delay;
+  const end = () => {
+    cancel();
+    expire();
+  };
   const ring = () => {
-    if (clock.now() - at > LATE_MS) cancel = afterSocketsTurns(watched, expire);
-    else expire();
+    const late = clock.now() - at;
+    if (late <= LATE_MS) return expire();
+    const callOff = afterSocketsTurns(watched, end);
+    const cancelTimer = clock.setTimer(end, late, true);
+    cancel = () => (callOff(), cancelTimer());
   };
   let cancel = clock.setTimer(ring, delay, true);
   return () => cancel();

@@ -1,7 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { type Clock, connect } from "@x/shouty";
-import { socketsTurn } from "../../internal/time/event_loop.ts";
-import { test } from "../kit/bounded.ts";
+import { setDeadline } from "../../internal/time/alarms.ts";
+import { socketsTurn, socketsTurns } from "../../internal/time/event_loop.ts";
+import { test, testOnce } from "../kit/bounded.ts";
 import { proxyProtocol } from "@x/shouty/ops";
 import { listenLoopback, startServer } from "../kit/server.ts";
 
@@ -52,18 +53,18 @@ for (const [what, limits] of Object.entries(LIMITS)) {
 }
 
 /** A clock whose timers all expire when the process goes on after a time in which it did not run. */
-function heldUpClock(): Clock & { readonly timers: number; goOn(): void } {
+function heldUpClock(): Clock & { readonly delays: number[]; goOn(): void } {
   let now = 0;
-  const rings = new Set<() => void>();
+  const rings = new Map<() => void, number>();
   return {
     now: () => now,
-    setTimer: (callback) => (rings.add(callback), () => void rings.delete(callback)),
-    get timers() {
-      return rings.size;
+    setTimer: (callback, delay) => (rings.set(callback, delay), () => void rings.delete(callback)),
+    get delays() {
+      return [...rings.values()];
     },
     goOn() {
-      now = 10_000;
-      for (const ring of Array.from(rings)) rings.delete(ring), ring();
+      now += 10_000;
+      for (const ring of Array.from(rings.keys())) rings.delete(ring), ring();
     },
   };
 }
@@ -73,7 +74,7 @@ test("a process that was held up sees that its connect was answered before it gi
   const clock = heldUpClock();
   const connecting = connect({ port: t.port, connectTimeout: 200, clock });
   // Its timer is set before the event loop goes round.
-  while (clock.timers === 0) await Promise.resolve();
+  while (clock.delays.length === 0) await Promise.resolve();
   clock.goOn();
   await using conn = await connecting;
   await conn.write("hello\n");
@@ -110,3 +111,32 @@ test("a process that was held up reads from its clients before the deadline of a
   assertEquals(await Promise.all(clients.map((client) => client.readLine())), clients.map(() => "MEANWHILE"));
   assertEquals((await stopped).closed, { "drain-timeout": 20 });
 });
+
+testOnce(
+  "a late deadline waits for the sockets at most as long as it was late: a busy process would take seconds",
+  async () => {
+    const clock = heldUpClock();
+    let expired = 0;
+    setDeadline(clock, () => expired++, 200);
+    clock.goOn();
+    assertEquals([expired, clock.delays], [0, [9800]]);
+    clock.goOn();
+    assertEquals([expired, clock.delays], [1, []]);
+    await socketsTurns(0);
+    assertEquals(expired, 1);
+  },
+);
+
+testOnce(
+  "a deadline that is taken back while it waits for the sockets does not expire, and leaves no timer",
+  async () => {
+    const clock = heldUpClock();
+    let expired = 0;
+    const takeBack = setDeadline(clock, () => expired++, 200);
+    clock.goOn();
+    takeBack();
+    assertEquals(clock.delays, []);
+    await socketsTurns(0);
+    assertEquals(expired, 0);
+  },
+);
