@@ -26,10 +26,9 @@ import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Input } from "../reads/input.ts";
 import type { Outbox } from "../io/outbox.ts";
 import type { Reader } from "../io/reader.ts";
-import { bodyOf } from "../reads/body.ts";
 import { readExactly, readUntil } from "../reads/byte_reads.ts";
 import { readLine } from "../reads/line_reads.ts";
-import { Batches, Lines, readableOf } from "../reads/streams.ts";
+import { Batches, bodyOf, Lines, readableOf } from "../reads/streams.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 

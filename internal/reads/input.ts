@@ -12,7 +12,7 @@ import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Expiry } from "../time/expiry.ts";
 import type { Breach } from "../api/reasons.ts";
 import type { Reader } from "../io/reader.ts";
-import { Bodies, type Body } from "./body.ts";
+import { Bodies, type Body } from "./bodies.ts";
 import { LinePass } from "./line_pass.ts";
 import { busy, released } from "./read_errors.ts";
 import type { Wanted } from "./wanted.ts";
@@ -77,8 +77,8 @@ export class Input {
   }
 
   /** Returns the next line if it has come, and nothing else is to be done first; otherwise undefined. */
-  lineAtHand(): string | undefined {
-    const line = this.#atOnce > 0 ? this.cutter.next() : undefined;
+  lineAtHand(options?: ReadOptions): string | undefined {
+    const line = this.#atOnce > 0 && !hasOwnEnd(options) ? this.cutter.next() : undefined;
     if (line === undefined) return undefined;
     this.reader.gaveLines(1);
     this.#gaveAtOnce();
@@ -341,6 +341,6 @@ export class Input {
 }
 
 /** Whether a read may end before what it waits for has come. */
-export function hasOwnEnd(options: ReadOptions | undefined): boolean {
+function hasOwnEnd(options: ReadOptions | undefined): boolean {
   return options?.timeout !== undefined || options?.signal !== undefined;
 }

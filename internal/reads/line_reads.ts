@@ -6,7 +6,7 @@
 
 import { checkLineOptions } from "../api/check.ts";
 import type { ReadLineOptions } from "../api/handlers.ts";
-import { hasOwnEnd, type Input } from "./input.ts";
+import type { Input } from "./input.ts";
 import type { Wanted } from "./wanted.ts";
 
 /** The next line; null if there are no more. */
@@ -58,7 +58,7 @@ function batchFrom({ reader, cutter }: Input, line: string): string[] {
 export function readLine(input: Input, options?: ReadLineOptions): Promise<string | null> {
   try {
     const wanted = options === undefined || checkLineOptions(options) ? LINE : LINE_OF_MESSAGE;
-    const line = hasOwnEnd(options) ? undefined : input.lineAtHand();
+    const line = input.lineAtHand(options);
     return line === undefined ? input.read(wanted, options) : Promise.resolve(line);
   } catch (error) {
     return input.reader.refuse(error);

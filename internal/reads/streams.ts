@@ -4,13 +4,16 @@
  * @module
  */
 
+import { checkCount } from "../api/check.ts";
 import { countLineFeeds } from "../lines/ascii.ts";
 import { TAILS } from "../lines/byte_limit_stream.ts";
 import { lastLineEnd } from "../lines/limiter.ts";
 import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
 import { SHARE_LINES } from "../time/turns.ts";
+import type { Body } from "./bodies.ts";
 import type { Input } from "./input.ts";
 import { nextBatch, nextLine } from "./line_reads.ts";
+import { busy, throwEof } from "./read_errors.ts";
 import type { Wanted } from "./wanted.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -136,8 +139,52 @@ function takeBytes({ reader }: Input, most: number): Bytes | undefined {
   return bytes;
 }
 
+/**
+ * Makes a stream of a number of bytes of an input.
+ *
+ * @param input Where the bytes come from.
+ * @param count The number of bytes.
+ * @returns The stream.
+ */
+export function bodyOf(input: Input, count: number): ReadableStream<Bytes> {
+  if (input.refuses()) throw busy();
+  checkCount("count", count);
+  const body = input.bodies.begin(count);
+  return new ReadableStream({
+    type: "bytes",
+    async pull(controller) {
+      if (body.left > 0) controller.enqueue(await readBody(input, body));
+      if (body.left === 0) close(controller);
+    },
+    cancel: async () => {
+      if (input.bodies.cancel(body)) await input.cancelRead();
+    },
+  });
+}
+
+/** Reads the next bytes of a body. */
+async function readBody(input: Input, body: Body): Promise<Bytes> {
+  const { input: buffer } = input.reader;
+  const wanted: Wanted<Bytes> = {
+    take: () => {
+      if (buffer.size === 0) return undefined;
+      const bytes = buffer.take(Math.min(buffer.size, body.left, BLOCK_BYTES));
+      input.bodies.took(body, bytes.length);
+      return bytes;
+    },
+    begun: () => body.count - body.left,
+    mostBytes: () => BLOCK_BYTES,
+    ended: () => {
+      const { left } = body;
+      input.bodies.took(body, left);
+      return throwEof(input, `Cannot read: the input has ended ${left} bytes before the end of the stream`);
+    },
+  };
+  return await input.read(wanted, undefined, body);
+}
+
 /** Closes a stream, also for a reader that waits with a buffer of its own. */
-export function close(controller: ReadableByteStreamController): void {
+function close(controller: ReadableByteStreamController): void {
   controller.close();
   controller.byobRequest?.respond(0);
 }

@@ -82,16 +82,31 @@ test("imports run one way between the folders of internal/, ops/ and cli/", asyn
 });
 
 test("no folder's imports lead back to it", async () => {
-  const folders = await readFolders();
-  // Removes the folders that import no remaining one, again and again; a circle would remain.
-  for (let before = Infinity; folders.size < before;) {
-    before = folders.size;
-    for (const [folder, targets] of folders) {
-      if (![...targets].some((target) => folders.has(target))) folders.delete(folder);
+  assertEquals(circlesIn(await readFolders()), []);
+});
+
+test("no module's imports lead back to it, but for types", async () => {
+  const modules = new Map<string, Set<string>>();
+  for (const path of (await Promise.all(CODE.map(filesBelow))).flat().filter((path) => path.endsWith(".ts"))) {
+    const imports = (await readCode(path)).matchAll(/^(?:import|export) (?!type )([^"]*?) from "(\.[^"]+)"/gm);
+    const values = [...imports].filter(([, names]) => !/^\{(\s*type [^,}]+,?)+\s*\}$/.test(names));
+    modules.set(path, new Set(values.map(([, , from]) => new URL(from, `file:///${path}`).pathname.slice(1))));
+  }
+  assertGreater([...modules.values()].reduce((sum, { size }) => sum + size, 0), 500, "The imports are read wrongly");
+  assertEquals(circlesIn(modules), []);
+});
+
+/** Returns the circles of what imports what, and what leads to them. */
+function circlesIn(imports: Map<string, Set<string>>): [string, Set<string>][] {
+  // Removes what imports nothing that remains, again and again; a circle remains.
+  for (let before = Infinity; imports.size < before;) {
+    before = imports.size;
+    for (const [from, targets] of imports) {
+      if (![...targets].some((target) => imports.has(target))) imports.delete(from);
     }
   }
-  assertEquals([...folders], []);
-});
+  return [...imports];
+}
 
 test("each folder of the code has three to nine files, or its entry point alone", async () => {
   const files: Record<string, string[]> = {};

@@ -1,19 +1,11 @@
 /**
- * Bodies: a number of bytes that is read as a Web stream.
+ * What has been read of bodies, and what is to be skipped. A body is a number of bytes that is read as a Web stream.
  *
  * @module
  */
 
-import { checkCount } from "../api/check.ts";
 import type { InputBuffer } from "../lines/input_buffer.ts";
-import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
-import type { Input } from "./input.ts";
-import { busy, throwEof } from "./read_errors.ts";
-import { close } from "./streams.ts";
-import type { Wanted } from "./wanted.ts";
-
-type Bytes = Uint8Array<ArrayBuffer>;
 
 /** A number of bytes that are read as a stream. */
 export interface Body {
@@ -74,48 +66,4 @@ export class Bodies {
     clocks.begin();
     return true;
   }
-}
-
-/**
- * Makes a stream of a number of bytes of an input.
- *
- * @param input Where the bytes come from.
- * @param count The number of bytes.
- * @returns The stream.
- */
-export function bodyOf(input: Input, count: number): ReadableStream<Bytes> {
-  if (input.refuses()) throw busy();
-  checkCount("count", count);
-  const body = input.bodies.begin(count);
-  return new ReadableStream({
-    type: "bytes",
-    async pull(controller) {
-      if (body.left > 0) controller.enqueue(await readBody(input, body));
-      if (body.left === 0) close(controller);
-    },
-    cancel: async () => {
-      if (input.bodies.cancel(body)) await input.cancelRead();
-    },
-  });
-}
-
-/** Reads the next bytes of a body. */
-async function readBody(input: Input, body: Body): Promise<Bytes> {
-  const { input: buffer } = input.reader;
-  const wanted: Wanted<Bytes> = {
-    take: () => {
-      if (buffer.size === 0) return undefined;
-      const bytes = buffer.take(Math.min(buffer.size, body.left, BLOCK_BYTES));
-      input.bodies.took(body, bytes.length);
-      return bytes;
-    },
-    begun: () => body.count - body.left,
-    mostBytes: () => BLOCK_BYTES,
-    ended: () => {
-      const { left } = body;
-      input.bodies.took(body, left);
-      return throwEof(input, `Cannot read: the input has ended ${left} bytes before the end of the stream`);
-    },
-  };
-  return await input.read(wanted, undefined, body);
 }
