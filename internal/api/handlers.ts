@@ -29,8 +29,9 @@ export interface ReadOptions {
 export interface ReadLineOptions extends ReadOptions {
   /**
    * Whether a message of the protocol begins with this line. At a shutdown with `drain: "finish"`, at `maxAge` and at
-   * `maxLines`, the input may end before it, and the read gives `null`. With `false` the server takes the line for a part
-   * of a message that has begun, or for an answer that the peer owes, and waits for it until the deadline.
+   * `maxLines`, the input may end before it: the read then gives `null`. With `false`, the line belongs to a message that
+   * has begun, or is an answer that the peer owes, and the input does not end before it. The read then waits for the line
+   * as long as `drainTimeout`, the 10 s beyond `maxAge`, and the clocks of the connection allow.
    *
    * @default {true}
    */
@@ -48,8 +49,9 @@ export interface ReadBytesOptions extends ReadOptions {
   /**
    * Whether a message of the protocol begins with this read. At a shutdown with `drain: "finish"`, at `maxAge` and at
    * `maxLines`, the input may end at this read, once everything that the peer has sent is read, as it may at a read of a
-   * line. `readUntil` then gives `null`, and `readExactly` rejects with `Deno.errors.UnexpectedEof`. Without it, the server
-   * takes the read for a part of a message that has begun, and waits for it until the deadline.
+   * line. `readUntil` then gives `null`, and `readExactly` rejects with `Deno.errors.UnexpectedEof`. With `false`, the
+   * bytes belong to a message that has begun, and the input does not end before them. The read then waits for them as long
+   * as `drainTimeout`, the 10 s beyond `maxAge`, and the clocks of the connection allow.
    *
    * @default {false}
    */
@@ -175,7 +177,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   readonly batches: AsyncIterableIterator<string[], undefined>;
   /**
    * Reads the next line. While no byte of it has come, the input may end: at a shutdown with `drain: "finish"`, at
-   * `maxAge` and at `maxLines`, but with `boundary: false`.
+   * `maxAge` and at `maxLines`, unless `boundary` is `false`.
    *
    * @param options A time limit or a signal of this read's own, and whether a message begins with the line.
    * @returns The line, without its end; `null` when there are no more, for whatever reason: {@linkcode Conn.ending} has

@@ -17,10 +17,10 @@ import type { ResolvedFraming } from "../api/framing.ts";
 import type { Outbox } from "../io/outbox.ts";
 import type { Answerer, Reader } from "../io/reader.ts";
 
-/** Maximum length of a block that is answered as bytes, whatever its lines: a longer one is answered faster as text. */
+/** Maximum length of a block, in bytes, that is answered as bytes whatever its lines: for more, text may be faster. */
 const SHORT_BYTES = 4 * 1024;
 
-/** Length from which on lines are too long for a longer block to be answered as bytes: short ones are slow to count in text. */
+/** Minimum length of the lines, in bytes, of a longer block that is answered as text: shorter ones are slow to count in it. */
 const LONG_LINE_BYTES = 32;
 
 /** The parts of the connection, as a line handler's answers need them. */

@@ -162,6 +162,12 @@ export class Parts<Data> {
     return { lines: this.reader.lineCount, bytesIn: this.reader.byteCount, bytesOut: this.outbox.bytesOut };
   }
 
+  /** The same, what the connection waits for, and for how long. */
+  stats(): Omit<ConnStats, "ageMs" | "phase" | "detail"> {
+    const { idleMs, waitsFor } = this.clocks;
+    return { ...this.totals, idleMs, waitsFor };
+  }
+
   /**
    * Runs the handler, and tells the owner when it has settled, or when there is no more input for it to answer.
    *
@@ -214,12 +220,6 @@ export class Parts<Data> {
       this.endFailed();
       this.#owner.handlerFailed(error);
     });
-  }
-
-  /** The same, what the connection waits for, and for how long. */
-  stats(): Omit<ConnStats, "ageMs" | "phase" | "detail"> {
-    const { idleMs, waitsFor } = this.clocks;
-    return { ...this.totals, idleMs, waitsFor };
   }
 
   /** Ends the input at the next line boundary; `leave` is called if a line handler waits for its peer there. */

@@ -112,7 +112,7 @@ export class Finishing {
     return boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason];
   }
 
-  /** Whether the server waits for the peer where the input may end: no line and no body has begun. */
+  /** Whether the server waits for the peer where the input may end: no line and no message has begun. */
   get #atBoundary(): boolean {
     return this.#source.waiting && this.#source.begun === undefined;
   }

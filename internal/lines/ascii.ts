@@ -1,6 +1,6 @@
 /**
- * Upper-cases and counts ASCII bytes in place, four bytes at a time: byte by byte takes three times as long. Up to
- * about 4 KiB, and for more in short lines, decoding, counting and encoding the text takes longer, too.
+ * Upper-cases and counts ASCII bytes in place, four bytes at a time: byte by byte takes three times as long. To decode
+ * and encode text and to count its lines takes longer, too, up to about 4 KiB, and for more than that in short lines.
  *
  * @module
  */

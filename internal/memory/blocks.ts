@@ -31,7 +31,7 @@ const ENCODE_LENGTH = 4 * 1024;
 /** Maximum pieces of text that wait unencoded: a string of many pieces is slow to flatten, and costs 32 bytes each. */
 const ENCODE_PIECES = 32;
 
-/** Queues bytes and text in the order in which they were added, in blocks of at most 64 KiB. */
+/** Queues bytes and text in the order in which they were added, in blocks of at most 64 KiB, but for what is lent. */
 export class Blocks {
   /** Sealed blocks, oldest first. They precede `#block`, which is being filled. */
   #sealed: SealedBlock[] = NONE;

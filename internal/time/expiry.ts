@@ -41,8 +41,8 @@ export type Expiry =
 export type EndingExpiry = Exclude<Expiry, "stuck" | "read-ahead" | "read-timeout">;
 
 /**
- * What has begun: a line; a line of a message that has more of them; or a message, and of what is read of it the given
- * number of bytes has come, which may be 0.
+ * What has begun: a line; a line within a message; or a message, and of what is read of it now, the given number of bytes
+ * has come, which may be 0.
  */
 export type Begun = "line" | "line-of-message" | number;
 
