@@ -213,8 +213,10 @@ showAs<Pool<unknown>>(Pool, "ConnPool", ["state", "active", "paused"]);
  * An attempt that fails is an event, `connect-error`, and is repeated; so is one whose certificate, key or `serverName` in
  * `tls` cannot be used, before it opens anything.
  *
- * With `drain: "finish"` or `maxAge`, wait for answers with `readUntil`: while no byte of a line has come, a wait in
- * `readLine`, `lines` or `batches` is a place where such an end may come, and the answer would be lost.
+ * With `drain: "finish"`, `maxAge` or `maxLines`, wait for answers with `readLine({ boundary: false })`: while no byte of a
+ * line has come, any other wait in `readLine`, `lines` or `batches` is a place where such an end may come, and the answer
+ * would be lost. And ask for nothing more once `conn.finishing` has aborted: 10 s after `maxAge`, and at the deadline of a
+ * shutdown, a handler that still works loses its connection, and the answer that it waits for.
  *
  * @param options Where to connect to, how many connections, and their limits.
  * @param handler Uses one connection; when it returns, the connection closes gracefully.

@@ -269,7 +269,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * Waits until the kernel has taken everything that was written so far. That does not mean that the peer has received
    * it, which TCP cannot tell.
    *
-   * @throws {ConnectionClosedError} If the connection has ended. (A rejection; a caller may ignore it.)
+   * @throws {ConnectionClosedError} If the connection has ended, or this side has. (A rejection; a caller may ignore
+   * it.)
    */
   flushed(): Promise<void>;
   /**
