@@ -56,6 +56,8 @@ class Reading {
   #lineEnd: LineEnd | undefined;
   /** Why the input was cut off, so that the handler gets nothing more. */
   #stopped: CloseReason | undefined;
+  /** Why the input had ended before the step. */
+  #endedBefore: CloseReason | undefined;
   /** Whether `readable` has been read, and whether it was cancelled. */
   #readable = false;
   #cancelled = false;
@@ -101,6 +103,7 @@ class Reading {
     if (step.do === "until" && end === undefined) this.#at += this.#delimited(bytes, step);
     if (end === undefined) this.#whole(entry);
     else this.#ended(entry);
+    this.#endedBefore = entry.ending;
     if (step.do === "framing") {
       this.#rules = { ...this.#rules, framing: { ...this.#rules.framing, ...framingOf(step.framing) } };
     } else if (step.do === "limits") {
@@ -181,6 +184,8 @@ class Reading {
 
   /** Checks that there was no more for a step. */
   #inputEnded({ step, end, lineEnd }: Entry, ending: CloseReason): void {
+    const isCut = step.do === "line" && step.boundary === false && ending in AT_BOUNDARY;
+    if (isCut) assertEquals(this.#endedBefore, ending, "The input ends within a message");
     if (step.do === "line" || step.do === "lines" || step.do === "batch") return this.#linesEnded(ending, lineEnd);
     const isGentle = ending === "end" || ending in AT_BOUNDARY;
     // The caller of `connect` does not return as a handler does: there, such a limit stops the input once a read meets it.
