@@ -77,16 +77,11 @@ export class Finishing {
     this.waiting();
   }
 
-  /** The reader calls this when bytes have come. */
-  received(): void {
-    if (this.#source.byteCount > this.#maxBytes && !inMessage(this.#source.begun)) this.#finish();
-  }
-
   /** The reader calls this when the server starts to wait for the peer, perhaps between two lines. */
   async waiting(): Promise<void> {
     const source = this.#source;
     // A message is read to its end, however often the server waits for more of it.
-    if (!inMessage(source.begun) && this.#waitedEnough()) return this.#finish();
+    if (!inMessage(source.begun) && this.#hasHadEnough()) return this.#finish();
     if (this.#watching) return;
     this.#watching = true;
     while (this.#atBoundary && !source.over) {
@@ -99,8 +94,8 @@ export class Finishing {
     this.#watching = false;
   }
 
-  /** Counts a wait outside a message, if it is at a boundary; returns whether there have been too many of them. */
-  #waitedEnough(): boolean {
+  /** Counts a wait outside a message, if it is at a boundary; returns whether there have been too many, or too many bytes. */
+  #hasHadEnough(): boolean {
     const source = this.#source;
     // A peer that sends the first byte of the next line, or of the next TLS record, together with the end of the last line
     // or message is never where the input may end, and could keep a draining connection open for ever.
@@ -109,7 +104,8 @@ export class Finishing {
     // A wait that follows one that was interrupted is the same.
     const isNew = source.byteCount > this.#byteCount;
     this.#byteCount = source.byteCount;
-    return boundary && isNew && ++this.#boundaries > MAX_BOUNDARIES[this.#reason];
+    if (boundary && isNew) this.#boundaries++;
+    return this.#boundaries > MAX_BOUNDARIES[this.#reason] || this.#byteCount > this.#maxBytes;
   }
 
   /** Whether the server waits for the peer where the input may end: no line and no message has begun. */

@@ -377,7 +377,6 @@ export class Reader {
     this.#workSinceYield += count;
     this.input.added(count);
     this.pace?.took(count);
-    this.#finishing?.received();
   }
 
   /** Notes that the handler has got lines without waiting for them: they count towards its turn. */

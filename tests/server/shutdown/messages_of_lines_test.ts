@@ -117,6 +117,34 @@ for (const [reason, [options, begin]] of Object.entries(ENDS)) {
   });
 }
 
+testOnce(
+  'drain: "finish" reads a body to its end when a read brings its beginning and more than 1 MiB in all',
+  async () => {
+    const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+    const sizes: number[] = [];
+    await using t = startConversations({ listener, clock }, async (conn) => {
+      for (let size = await conn.readLine(); size !== null; size = await conn.readLine()) {
+        sizes.push((await conn.readExactly(Number(size))).length);
+      }
+    });
+    const client = await t.admitted();
+    await client.write("4");
+    await clock.advance(0);
+    const stopped = t.server.shutdown({ drain: "finish", drainTimeout: 1e9 });
+    const half = "x".repeat(20_000);
+    for (let i = 0; i < 30 && t.all("closed").length === 0; i++) {
+      await client.write(`0000\n${half}`).catch(() => {});
+      await clock.advance(0);
+      // With the end of the body comes the first byte of the next message.
+      await client.write(`${half}4`).catch(() => {});
+      await clock.advance(0);
+    }
+    client.close();
+    assertEquals((await stopped).closed, { drained: 1 });
+    assertEquals(sizes, Array(27).fill(40_000));
+  },
+);
+
 testOnce("a message that is not complete 10 s after maxAge ends, in the middle of a line too", async () => {
   const { t, clock } = startMessages({ maxAge: 10_000, idleTimeout: Infinity, lineTimeout: Infinity });
   await using _server = t;
