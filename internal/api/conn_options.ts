@@ -107,7 +107,8 @@ export interface ConnOptions {
    * Maximum number of lines from one connection; each connection's limit differs from it by up to 10 % at random,
    * rounded to a whole number. When it is reached, the server answers what the peer has sent, and closes the
    * connection, with reason `max-lines`. From a peer that goes on sending, it answers at most another MiB, or eight
-   * more reads; a message that has begun is read to its end. `Infinity` switches it off.
+   * more reads; a message that has begun is read to its end. A peer that has sent a part of a message whenever the server
+   * waits is not ended by it, but by `maxAge`. `Infinity` switches it off.
    *
    * @default {Infinity}
    */
