@@ -87,6 +87,31 @@ test("the thread of the last listener on epoll has closed its descriptors when t
   assertEquals(counts, [1, 0]);
 }, NO_THREAD_ENDS);
 
+test("connections that were reset before they are accepted leave no descriptors on epoll", async () => {
+  const counts = await counted(`
+    const { RawPeer } = await import(${JSON.stringify(new URL("../../kit/sockets/epoll_peers.ts", import.meta.url))});
+    const listener = listenEpoll({ hostname: "127.0.0.1", port: 0 });
+    const accept = async () => {
+      new RawPeer(listener.addr.port).reset();
+      let transport;
+      try {
+        transport = await listener.accept();
+        return transport.remoteAddr;
+      } catch {
+        transport?.close();
+      }
+    };
+    await accept();
+    const before = descriptors();
+    const addresses = [];
+    for (let i = 0; i < 20; i++) addresses.push(await accept());
+    await until(() => descriptors() <= before);
+    console.log(JSON.stringify(addresses.filter((address) => address !== undefined)));
+    listener.close();
+  `);
+  assertEquals(counts, []);
+});
+
 test("a listener on epoll that cannot have all of its descriptors leaves none, and can be had later", () =>
   withScript(
     `${MODULES}
