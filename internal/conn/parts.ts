@@ -162,7 +162,7 @@ export class Parts<Data> {
     return { lines: this.reader.lineCount, bytesIn: this.reader.byteCount, bytesOut: this.outbox.bytesOut };
   }
 
-  /** The same, what the connection waits for, and for how long. */
+  /** Lines and bytes so far, what the connection waits for, and for how long. */
   stats(): Omit<ConnStats, "ageMs" | "phase" | "detail"> {
     const { idleMs, waitsFor } = this.clocks;
     return { ...this.totals, idleMs, waitsFor };

@@ -44,7 +44,7 @@ test("an admin port listens on a Unix socket that its user alone can reach, and 
   await Deno.remove(folder, { recursive: true });
 });
 
-/** Leaves the file of a socket on which nobody listens, as a crashed server does. */
+/** Leaves the file of a socket on which no process listens, as a crashed server does. */
 async function leaveDeadSocket(path: string): Promise<void> {
   const script = `Deno.listen({ transport: "unix", path: ${JSON.stringify(path)} }); Deno.kill(Deno.pid, "SIGKILL");`;
   await new Deno.Command(Deno.execPath(), { args: ["eval", script] }).output();

@@ -2,7 +2,9 @@ import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
 import { assertEquals, assertMatch } from "@std/assert";
+import type { Conn } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
+import { socketsTurns, turn } from "../../../internal/time/event_loop.ts";
 import { test } from "../../kit/bounded.ts";
 import { AUTHORITY, startTls } from "../../kit/tls.ts";
 
@@ -73,4 +75,33 @@ test("Under TLS, a record that is left unfinished does not put off maxAge", asyn
   client.close();
   await clock.advance(2000);
   assertEquals((await t.closed()).reason, "max-age");
+});
+
+test("Under TLS, a shutdown with finish waits for a line of a message whose record has begun, and for those behind it", async () => {
+  const conversation = async (conn: Conn) => {
+    await conn.write("ready\n");
+    for (let line = await conn.readLine(); line !== null; line = await conn.readLine()) {
+      let text = "";
+      for (; line !== null && line !== "."; line = await conn.readLine({ boundary: false })) text += line;
+      if (line !== null) await conn.write(`${text}\n`);
+    }
+  };
+  await using t = await startTls({}, { drain: "finish" }, { conversation });
+  using cable = await t.cable();
+  const client = await cable.connectTls();
+  await client.write("one,\n");
+  assertEquals(await client.readLine(), "ready");
+  const { passed, release } = cable.hold(10);
+  await client.write("two,\n");
+  await passed;
+  const stopped = t.server.shutdown({ drainTimeout: 10_000 });
+  await t.until("waiting");
+  release();
+  while (t.stats.lines < 2) await turn();
+  // The server waits for the next line, of which nothing has come, for longer than it takes to end an input.
+  await socketsTurns(2000);
+  for (const line of ["three\n", ".\n"]) await client.write(line);
+  assertEquals(await client.readAll(), "one,two,three\n");
+  client.close();
+  assertEquals((await stopped).closed, { drained: 1 });
 });
