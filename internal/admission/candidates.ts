@@ -6,6 +6,7 @@
 
 import { type ConnLimits, mergeLimits } from "../api/conn_options.ts";
 import type { AdmitResult, Clock } from "../api/serve_options.ts";
+import { type Member, MemberList } from "../memory/member_list.ts";
 import { setDeadline } from "../time/alarms.ts";
 
 /** What the hook `admit` has decided: limits if the connection is admitted; an error if the hook failed. */
@@ -14,12 +15,19 @@ export interface Verdict {
   readonly error?: unknown;
 }
 
+/** A connection about which the hook `admit` has not decided. */
+interface Candidate extends Member {
+  /** The peer's address. */
+  readonly addr: Deno.Addr;
+  /** Rejects the connection. */
+  readonly drop: () => void;
+}
+
 /** Connections about which the hook `admit` has not decided. */
 export class Candidates {
   readonly #clock: Clock;
   readonly #timeout: number;
-  /** The peer's address of each, and what rejects it. */
-  readonly #drops = new Map<() => void, Deno.Addr>();
+  readonly #undecided = new MemberList<Candidate>();
 
   /**
    * @param clock The source of time.
@@ -32,12 +40,12 @@ export class Candidates {
 
   /** The number of these connections. */
   get size(): number {
-    return this.#drops.size;
+    return this.#undecided.size;
   }
 
   /** The addresses of their peers. */
   get addrs(): Iterable<Deno.Addr> {
-    return this.#drops.values();
+    return Array.from(this.#undecided, ({ addr }) => addr);
   }
 
   /**
@@ -59,11 +67,11 @@ export class Candidates {
     const timeout = this.#timeout;
     const late = () => resolve({ error: new Deno.errors.TimedOut(`No decision of admit within ${timeout} ms`) });
     const cancel = setDeadline(this.#clock, late, timeout);
-    const drop = () => resolve({});
-    this.#drops.set(drop, addr);
+    const candidate: Candidate = { addr, drop: () => resolve({}), place: 0 };
+    this.#undecided.add(candidate);
     this.#verdictOf(limits, ask).then(resolve);
     const verdict = await promise;
-    this.#drops.delete(drop);
+    this.#undecided.delete(candidate);
     cancel();
     decided(verdict);
   }
@@ -79,6 +87,6 @@ export class Candidates {
 
   /** Rejects all of them: the server has stopped accepting. */
   close(): void {
-    for (const drop of this.#drops.keys()) drop();
+    for (const { drop } of this.#undecided) drop();
   }
 }

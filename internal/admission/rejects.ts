@@ -7,6 +7,7 @@
 import type { Clock } from "../api/serve_options.ts";
 import type { ResolvedFraming } from "../api/framing.ts";
 import type { AdmissionRejectReason } from "../api/reasons.ts";
+import { type Member, MemberList } from "../memory/member_list.ts";
 import { linger, LINGER_MS } from "../io/linger.ts";
 import { closeQuietly, type Transport } from "../api/transport.ts";
 import { encodeLine } from "../lines/text.ts";
@@ -19,6 +20,12 @@ const MAX_LINGERING = 100;
 /** The reasons for which a connection is closed without an error line: a storm of these must cost little. */
 const AT_ONCE: ReadonlySet<AdmissionRejectReason> = new Set<AdmissionRejectReason>(["accept-rate-per-ip", "penalty"]);
 
+/** A connection that is being closed gracefully. */
+interface Lingering extends Member {
+  readonly transport: Transport;
+  closed: boolean;
+}
+
 /** Words what rejected peers are told. */
 export interface RejectReports {
   /** Returns the error line, without its end; null for none. */
@@ -30,7 +37,7 @@ export class Rejects {
   readonly #clock: Clock;
   readonly #framing: ResolvedFraming;
   readonly #reports: RejectReports;
-  readonly #lingering = new Set<Transport>();
+  readonly #lingering = new MemberList<Lingering>();
   #closed = false;
 
   /**
@@ -53,9 +60,10 @@ export class Rejects {
     const word = this.#reports.lastWords(reason, limit);
     const line = word === null ? "" : encodeLine(word, this.#framing, true);
     if (this.#closed || this.#lingering.size >= MAX_LINGERING) return closeQuietly(transport);
-    this.#lingering.add(transport);
-    const isClosed = () => !this.#lingering.has(transport);
-    const cancel = this.#clock.setTimer(() => this.#drop(transport), LINGER_MS, false);
+    const lingering: Lingering = { transport, closed: false, place: 0 };
+    this.#lingering.add(lingering);
+    const isClosed = () => lingering.closed;
+    const cancel = this.#clock.setTimer(() => this.#drop(lingering), LINGER_MS, false);
     try {
       const bytes = typeof line === "string" ? new TextEncoder().encode(line) : line;
       let count = 1;
@@ -67,16 +75,19 @@ export class Rejects {
       // The peer has left without waiting for the error line.
     }
     cancel();
-    this.#drop(transport);
+    this.#drop(lingering);
   }
 
   /** Closes the connections that are still open; their error lines have been sent. */
   close(): void {
     this.#closed = true;
-    for (const transport of this.#lingering) this.#drop(transport);
+    for (const lingering of this.#lingering) this.#drop(lingering);
   }
 
-  #drop(transport: Transport): void {
-    if (this.#lingering.delete(transport)) closeQuietly(transport);
+  #drop(lingering: Lingering): void {
+    if (lingering.closed) return;
+    lingering.closed = true;
+    this.#lingering.delete(lingering);
+    closeQuietly(lingering.transport);
   }
 }

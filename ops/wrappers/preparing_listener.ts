@@ -10,6 +10,7 @@ import { checkAccepted } from "../../internal/api/check.ts";
 import { AcceptRejection, harmless } from "../../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../../internal/api/transport.ts";
+import { type Member, MemberList } from "../../internal/memory/member_list.ts";
 import { AcceptQueue, type Outcome } from "../../internal/server/accept_queue.ts";
 import { Alarms, type Sleeper } from "../../internal/time/alarms.ts";
 import { ACCEPT_TURNS } from "../../internal/time/turns.ts";
@@ -61,12 +62,17 @@ export function peerLeftOr(error: unknown, received: number): unknown {
 /** Minimum time in milliseconds that a connection may be pending, even while `maxPending` connections are. */
 const MIN_PENDING_MS = 1000;
 
-/** A connection that is being prepared, and its time limit. */
-interface PendingConnection extends Sleeper {
+/** A connection that is being prepared. */
+interface PendingConnection extends Member {
   readonly transport: Transport;
   /** Read once, at the start: once the peer is gone, a transport may not know it any more. */
   readonly remoteAddr: Deno.Addr;
   readonly since: number;
+  /** How many had come when it came, with it. */
+  readonly order: number;
+  /** Its time limit. */
+  readonly limit: Sleeper;
+  settled: boolean;
 }
 
 /**
@@ -81,8 +87,8 @@ export class PreparingListener extends ForwardingListener {
   readonly #preparation: Preparation;
   /** Reads what has come before it ends a preparation, also if the process was held up. */
   readonly #alarms: Alarms;
-  /** In the order in which the connections came. */
-  readonly #pending = new Set<PendingConnection>();
+  readonly #pending = new MemberList<PendingConnection>();
+  #begun = 0;
   /** Results of preparations. */
   readonly #queue = new AcceptQueue();
   #accepting = false;
@@ -162,7 +168,7 @@ export class PreparingListener extends ForwardingListener {
   async #waitForRoom(): Promise<void> {
     const { maxPending } = this.#preparation;
     while (this.#pending.size >= maxPending && !this.#closed) {
-      const [longest] = this.#pending;
+      const longest = this.#longest()!;
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wakeAcceptLoop = resolve;
       const at = longest.since + MIN_PENDING_MS;
@@ -173,6 +179,13 @@ export class PreparingListener extends ForwardingListener {
       this.#alarms.drop(limit);
     }
     if (this.#closed) throw closedError("listener");
+  }
+
+  /** Returns the connection that has been pending for longest; undefined if there is none. */
+  #longest(): PendingConnection | undefined {
+    let longest: PendingConnection | undefined;
+    for (const one of this.#pending) if (longest === undefined || one.order < longest.order) longest = one;
+    return longest;
   }
 
   /** Begins a preparation. If the transport has no address, as its peer is gone, only this connection fails. */
@@ -195,12 +208,11 @@ export class PreparingListener extends ForwardingListener {
     // If the clock throws, nothing waits for it.
     const prepared = harmless(this.#preparation.prepare(transport));
     const since = clock.now();
-    const connection: PendingConnection = {
-      ...{ transport, remoteAddr, since, wakeAt: Infinity, place: 0 },
-      deadline: () => since + timeout,
-      wake: () => this.#expire(connection, `within ${timeout} ms`),
-    };
-    this.#alarms.watch(connection, since + timeout);
+    const wake = () => this.#expire(connection, `within ${timeout} ms`);
+    const limit: Sleeper = { wakeAt: Infinity, place: 0, deadline: () => since + timeout, wake };
+    const order = ++this.#begun;
+    const connection: PendingConnection = { transport, remoteAddr, since, order, limit, settled: false, place: 0 };
+    this.#alarms.watch(limit, since + timeout);
     this.#pending.add(connection);
     prepared.then(
       (transport) => this.#settle(connection, { transport }),
@@ -220,10 +232,12 @@ export class PreparingListener extends ForwardingListener {
   }
 
   #settle(connection: PendingConnection, outcome: Outcome): void {
-    this.#alarms.drop(connection);
     // It has expired already, and was closed. If its preparation still yields a transport, that wraps
     // the closed one and needs no close.
-    if (!this.#pending.delete(connection)) return;
+    if (connection.settled) return;
+    connection.settled = true;
+    this.#alarms.drop(connection.limit);
+    this.#pending.delete(connection);
     if ("error" in outcome) closeQuietly(connection.transport);
     if (this.#closed) return;
     this.#wakeAcceptLoop();

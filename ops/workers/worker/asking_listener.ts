@@ -5,6 +5,7 @@
  */
 
 import { closeQuietly, type Listener, type Transport } from "../../../internal/api/transport.ts";
+import { type Member, MemberList } from "../../../internal/memory/member_list.ts";
 import { AcceptQueue } from "../../../internal/server/accept_queue.ts";
 import { setNumber } from "../../../internal/server/numbers.ts";
 import { ForwardingListener } from "../../wrappers/forwarding_listener.ts";
@@ -20,6 +21,11 @@ export interface Admitter {
   reject(transport: Transport, rejection: Rejection): void;
 }
 
+/** A connection that is being asked about. */
+interface Asked extends Member {
+  readonly transport: Transport;
+}
+
 /**
  * Accepts connections from another listener, and returns those that are admitted, with their numbers.
  *
@@ -28,7 +34,7 @@ export interface Admitter {
  */
 export class AskingListener extends ForwardingListener {
   readonly #admitter: Admitter;
-  readonly #asked = new Set<Transport>();
+  readonly #asked = new MemberList<Asked>();
   readonly #queue = new AcceptQueue();
   #accepting = false;
   /** Settles when the loop that calls the inner listener has ended. */
@@ -45,7 +51,8 @@ export class AskingListener extends ForwardingListener {
   }
 
   override get queued(): number {
-    return this.#asked.size + this.#queue.length + super.queued;
+    const asked = this.#closed ? 0 : this.#asked.size;
+    return asked + this.#queue.length + super.queued;
   }
 
   override accept(): Promise<Transport> {
@@ -57,8 +64,7 @@ export class AskingListener extends ForwardingListener {
   /** Resolves when the port is free: Deno frees it when the `accept` that was outstanding has settled. */
   override async close(): Promise<void> {
     this.#closed = true;
-    for (const transport of this.#asked) closeQuietly(transport);
-    this.#asked.clear();
+    for (const { transport } of this.#asked) closeQuietly(transport);
     this.#queue.close();
     await Promise.all([super.close(), this.#acceptLoop]);
   }
@@ -82,7 +88,8 @@ export class AskingListener extends ForwardingListener {
   }
 
   async #ask(transport: Transport): Promise<void> {
-    this.#asked.add(transport);
+    const asked: Asked = { transport, place: 0 };
+    this.#asked.add(asked);
     try {
       this.#enter(transport, await this.#admitter.ask(transport.remoteAddr));
     } catch (error) {
@@ -90,7 +97,7 @@ export class AskingListener extends ForwardingListener {
       closeQuietly(transport);
       this.#queue.add({ error });
     }
-    this.#asked.delete(transport);
+    this.#asked.delete(asked);
     this.#acceptMore();
   }
 

@@ -27,8 +27,9 @@ export class WorkerAdmission implements Admitter, Turn {
   /** Counts what the hook throws. */
   readonly counters: Counters = new Counters();
   readonly #rejects: Rejects;
-  readonly #asked = new Map<number, (verdict: Verdict) => void>();
-  #key = 0;
+  /** What settles each question, by its key; and the keys whose questions are answered, which the next ones get. */
+  readonly #asked: ((verdict: Verdict) => void)[] = [];
+  readonly #freeKeys: number[] = [];
   /** Whether connections may have to wait, or do while the server is paused: each listener accepts only one then. */
   waits = false;
   paused = false;
@@ -95,9 +96,9 @@ export class WorkerAdmission implements Admitter, Turn {
 
   ask(addr: Deno.Addr): Promise<Verdict> {
     const { promise, resolve } = Promise.withResolvers<Verdict>();
-    const key = this.#key++;
+    const key = this.#freeKeys.pop() ?? this.#asked.length;
     this.#load++;
-    this.#asked.set(key, resolve);
+    this.#asked[key] = resolve;
     this.#send({ type: "ask", key, addr: { ...addr } });
     return promise;
   }
@@ -105,8 +106,8 @@ export class WorkerAdmission implements Admitter, Turn {
   /** The main isolate has answered. */
   answer(key: number, verdict: Verdict): void {
     if (!("id" in verdict)) this.#left();
-    this.#asked.get(key)?.(verdict);
-    this.#asked.delete(key);
+    this.#asked[key](verdict);
+    this.#freeKeys.push(key);
   }
 
   reject(transport: Transport, { reason, limit }: Rejection): void {

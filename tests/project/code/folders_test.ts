@@ -13,7 +13,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "internal/reads": ["api", "memory", "time", "lines", "io"],
   "internal/conn": ["api", "memory", "time", "lines", "io", "reads"],
   "internal/client": ["api", "time", "server"],
-  "internal/admission": ["api", "time", "lines", "io"],
+  "internal/admission": ["api", "memory", "time", "lines", "io"],
   "internal/server": ["api", "time"],
   "ops/sockets": [],
   "ops/wrappers": ["sockets"],
