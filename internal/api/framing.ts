@@ -60,6 +60,8 @@ export interface ResolvedFraming extends Readonly<Framing> {
   readonly delimiter: Uint8Array;
   /** The same as text, if text can be searched for it: one character per byte, whatever the encoding. */
   readonly delimiterText: string | undefined;
+  /** How a line ends that has no such CR before its delimiter. */
+  readonly endName: LineEnd;
   /** Whether one CR before the delimiter belongs to the line end. */
   readonly dropsCr: boolean;
   /** What the server puts behind a line of its own. */
@@ -105,6 +107,7 @@ export function resolveFraming(framing: Partial<Framing> = {}, base: Framing = D
     lineEnd: typeof lineEnd === "object" ? { delimiter } : lineEnd,
     ...{ encoding, invalidText, unterminated, onLongLine, delimiter },
     delimiterText: searchable ? String.fromCharCode(...delimiter) : undefined,
+    endName: lineEnd === "any" ? "lf" : typeof lineEnd === "string" ? lineEnd : "delimiter",
     dropsCr: lineEnd === "any",
     ending: delimiter.every((byte) => byte < 0x80) ? String.fromCharCode(...delimiter) : delimiter,
   };

@@ -91,7 +91,7 @@ export class Reader {
   #linesLeft = SHARE_LINES;
   /** The number of whole lines that have come, and the number at which the connection is told. */
   lineCount = 0;
-  #maxLines = Infinity;
+  #maxLines: number | undefined;
   /** The number of bytes that have come. */
   byteCount = 0;
 
@@ -117,13 +117,13 @@ export class Reader {
     this.#owner = owner;
     this.input = new InputBuffer(limits.maxConnectionBytes);
     this.pace = Pace.of(limits, clock);
-    this.#maxLines = Math.round(jitter(limits.maxLines));
+    this.#maxLines = mostLines(limits);
   }
 
   /** Changes the limits on the size of the input, on its lines, and on its rate. */
   setLimits(before: ConnLimits, limits: ConnLimits, clock: Clock): void {
     this.input.maxTotal = limits.maxConnectionBytes;
-    if (limits.maxLines !== before.maxLines) this.#maxLines = Math.round(jitter(limits.maxLines));
+    if (limits.maxLines !== before.maxLines) this.#maxLines = mostLines(limits);
     const { maxLinesPerSecond, maxBytesPerSecond } = limits;
     if (maxLinesPerSecond === before.maxLinesPerSecond && maxBytesPerSecond === before.maxBytesPerSecond) return;
     this.pace?.stop();
@@ -388,6 +388,11 @@ export class Reader {
   /** Counts whole lines that have come. */
   came(lines: number): void {
     this.lineCount += lines;
-    if (this.lineCount >= this.#maxLines) this.#owner.finish("max-lines");
+    if (this.#maxLines !== undefined && this.lineCount >= this.#maxLines) this.#owner.finish("max-lines");
   }
+}
+
+/** Returns the number of lines after which a connection ends; `undefined`, which takes less memory than `Infinity`, for none. */
+function mostLines({ maxLines }: ConnLimits): number | undefined {
+  return maxLines === Infinity ? undefined : Math.round(jitter(maxLines));
 }

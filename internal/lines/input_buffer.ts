@@ -36,16 +36,17 @@ export class InputBuffer {
   /** Whether the last read filled its buffer, so that the kernel probably has more. */
   full = false;
   #smallReads = 0;
-  #maxTotal: number;
+  /** Maximum number of bytes in all; `undefined`, which takes less memory than `Infinity`, for none. */
+  #maxTotal: number | undefined;
 
   /** @param maxTotal Maximum number of bytes in all. */
   constructor(maxTotal: number) {
-    this.#maxTotal = maxTotal;
+    this.maxTotal = maxTotal;
   }
 
   /** Changes the maximum number of bytes in all, also for those that have come. */
   set maxTotal(bytes: number) {
-    this.#maxTotal = bytes;
+    this.#maxTotal = bytes === Infinity ? undefined : bytes;
     this.#limit();
   }
 
@@ -55,7 +56,8 @@ export class InputBuffer {
   }
 
   #limit(): void {
-    this.end = Math.min(this.#came, this.start + Math.max(0, this.#maxTotal - this.position));
+    const most = this.#maxTotal === undefined ? Infinity : Math.max(0, this.#maxTotal - this.position);
+    this.end = Math.min(this.#came, this.start + most);
     this.searched = Math.min(this.searched, this.end);
   }
 

@@ -23,10 +23,6 @@ const COPIED_LENGTH = 12;
 export class LineCutter {
   readonly #input: InputBuffer;
   #framing!: ResolvedFraming;
-  #lineEnd!: LineEnd;
-  #delimiterLength!: number;
-  #delimiterText!: string;
-  #dropsCr!: boolean;
   maxLineBytes: number;
   /** Whether each line has memory of its own. */
   independentLines: boolean;
@@ -71,12 +67,7 @@ export class LineCutter {
 
   /** Changes the framing of the lines that have not been handed out. */
   set framing(framing: ResolvedFraming) {
-    const { lineEnd, delimiter, delimiterText = "", dropsCr } = framing;
     this.#framing = framing;
-    this.#lineEnd = lineEnd === "any" ? "lf" : typeof lineEnd === "string" ? lineEnd : "delimiter";
-    this.#delimiterLength = delimiter.length;
-    this.#delimiterText = delimiterText;
-    this.#dropsCr = dropsCr;
     this.#window = "";
     this.#noWindowBefore = 0;
     this.#input.searchAnew();
@@ -119,14 +110,16 @@ export class LineCutter {
     const window = this.#window;
     const from = input.position - this.#windowAt;
     if (from >= window.length || this.#skippedTo !== undefined) return this.#nextInBytes(leavesLong);
-    const end = window.indexOf(this.#delimiterText, from);
+    // There is no window if the delimiter is no such text.
+    const { delimiterText = "", dropsCr } = this.#framing;
+    const end = window.indexOf(delimiterText, from);
     if (end < 0) return this.#nextInBytes(leavesLong);
-    const withCr = this.#dropsCr && end > from && window.charCodeAt(end - 1) === CR;
+    const withCr = dropsCr && end > from && window.charCodeAt(end - 1) === CR;
     const to = withCr ? end - 1 : end;
     if (to - from > this.maxLineBytes) return this.#nextInBytes(leavesLong);
     this.#take(end - from, withCr);
     const line = window.slice(from, to);
-    if (end + this.#delimiterText.length === window.length) this.#window = "";
+    if (end + delimiterText.length === window.length) this.#window = "";
     return this.independentLines && to - from > COPIED_LENGTH ? independent(line) : line;
   }
 
@@ -137,8 +130,9 @@ export class LineCutter {
 
   /** Notes that another line has been cut, of `length` bytes without its delimiter. */
   #take(length: number, withCr: boolean): void {
-    this.lastLineEnd = withCr ? "crlf" : this.#lineEnd;
-    this.#input.skip(length + this.#delimiterLength);
+    const { endName, delimiter } = this.#framing;
+    this.lastLineEnd = withCr ? "crlf" : endName;
+    this.#input.skip(length + delimiter.length);
   }
 
   #nextInBytes(leavesLong: boolean): string | undefined {
@@ -254,8 +248,9 @@ export class LineCutter {
    * @param whole Whether the end of the last one has come, and was not added.
    */
   gave(lines: Uint8Array, whole: boolean): void {
-    const withCr = this.#dropsCr && lines[lines.length - 2] === CR;
-    this.lastLineEnd = !whole ? "none" : withCr ? "crlf" : this.#lineEnd;
+    const { dropsCr, endName } = this.#framing;
+    const withCr = dropsCr && lines[lines.length - 2] === CR;
+    this.lastLineEnd = !whole ? "none" : withCr ? "crlf" : endName;
   }
 
   /** Counts the whole lines that have come, up to a maximum. */

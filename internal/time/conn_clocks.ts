@@ -42,7 +42,7 @@ export class ConnectionClocks extends PeerClocks {
   /** Whether the handler knows that there is no more input. */
   #knowsEnd = false;
   #handlerAt = Infinity;
-  #readAheadAt = Infinity;
+  #readAheadAt: number | undefined;
   /** Whether a block is being written, also if the write clock is off. */
   #writing = false;
   #writeAt = Infinity;
@@ -136,8 +136,7 @@ export class ConnectionClocks extends PeerClocks {
   /** Sets the time of the next check for a reset by the peer while the handler works. */
   readAheadLater(): void {
     if (!this.#working) return;
-    this.#readAheadAt = this.now() + READ_AHEAD_MS;
-    this.watch(this.#readAheadAt);
+    this.watch(this.#readAheadAt = this.now() + READ_AHEAD_MS);
   }
 
   /** The handler has read or written something, so it does not hang: its clock restarts. */
@@ -155,7 +154,8 @@ export class ConnectionClocks extends PeerClocks {
   stopHandler(): number {
     const handlerAt = this.#handlerAt;
     this.#working = false;
-    this.#handlerAt = this.#readAheadAt = Infinity;
+    this.#handlerAt = Infinity;
+    this.#readAheadAt = undefined;
     return handlerAt;
   }
 
@@ -270,13 +270,13 @@ export class ConnectionClocks extends PeerClocks {
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? this.idleAt : this.#writeAt;
     const handlerAt = this.#writing ? Infinity : this.#handlerAt;
-    const lookAt = Math.min(this.#readAheadAt, this.#stuckAt ?? Infinity, this.readAt ?? Infinity);
+    const lookAt = Math.min(this.#readAheadAt ?? Infinity, this.#stuckAt ?? Infinity, this.readAt ?? Infinity);
     const lifeAt = Math.min(this.#ageAt ?? Infinity, this.#deadlineAt ?? Infinity, this.#closingAt ?? Infinity);
     return Math.min(peerAt, handlerAt, this.begunAt, this.firstAt ?? Infinity, lookAt, lifeAt);
   }
 
   wake(now: number): void {
-    if (this.#readAheadAt <= now) this.#once("read-ahead", () => this.#readAheadAt = Infinity);
+    if (isDue(this.#readAheadAt, now)) this.#once("read-ahead", () => this.#readAheadAt = undefined);
     else if (isDue(this.readAt, now)) this.#once("read-timeout", () => this.readAt = undefined);
     else if (isDue(this.#stuckAt, now)) this.#once("stuck", () => this.#stuckAt = undefined);
     else if (isDue(this.#ageAt, now) && !(this.#aged && this.#atWork)) {
