@@ -174,7 +174,7 @@ class Pool<Data> extends LineServer<Data> implements ConnPool<Data> {
       dial: (signal) => checkTls(target).then(() => dial(target, secure, signal)),
       failed: (error, retryMs) => {
         const event = { type: "connect-error", error, retryMs, ...(addr && { addr }) } as const;
-        this.reports.guard(() => onEvent?.(event));
+        this.reports.guard(onEvent, event);
       },
     });
     super({

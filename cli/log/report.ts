@@ -126,13 +126,14 @@ function kindOf(event: ServerEvent): string | undefined {
 export function report(log: Log, event: ServerEvent, { secure = NONE, traceOf }: Context = {}): void {
   const { level, text, fields } = REPORTS[event.type] as Report<ServerEvent>;
   if (event.type === "stopped") reportCut(log, event.report.closed["drain-timeout"]);
-  // The names of OpenTelemetry's fields, by which collectors join log lines and traces.
-  const trace = () => {
-    const found = "conn" in event ? traceOf?.(event.conn.id) : undefined;
-    return found && { trace_id: found.traceId, span_id: found.spanId };
-  };
-  const all = () => ({ ...fields(event, secure), ...trace() });
+  const all = () => ({ ...fields(event, secure), ...traceFields(event, traceOf) });
   log.write(level, event.type, () => text(event, secure), all, kindOf(event));
+}
+
+/** The names of OpenTelemetry's fields, by which collectors join log lines and traces. */
+function traceFields(event: ServerEvent, traceOf: Context["traceOf"]): Record<string, string> | undefined {
+  const found = "conn" in event ? traceOf?.(event.conn.id) : undefined;
+  return found && { trace_id: found.traceId, span_id: found.spanId };
 }
 
 const NONE: ReadonlySet<string> = new Set();

@@ -77,6 +77,11 @@ export class RequestLine {
   #begun = "";
   #version = "";
 
+  /** Whether a method begins with this byte: it is a capital letter. */
+  static begins(byte: number): boolean {
+    return byte >= 65 && byte <= 90;
+  }
+
   /**
    * Takes the next byte.
    *
@@ -96,9 +101,15 @@ export class RequestLine {
       this.#version += String.fromCharCode(byte);
       return this.#version.length <= "HTTP/1.1\r".length && undefined;
     }
-    const fits = this.#words === 0 ? byte >= 65 && byte <= 90 : byte > SPACE;
+    const fits = this.#words === 0 ? RequestLine.begins(byte) : byte > SPACE;
     return fits && undefined;
   }
+}
+
+/** Returns what recognizes a protocol that begins with this byte; undefined if there is none. */
+function detectorFor(byte: number): RequestLine | TlsRecord | undefined {
+  if (TlsRecord.begins(byte)) return new TlsRecord();
+  return RequestLine.begins(byte) ? new RequestLine() : undefined;
 }
 
 /** A transport whose read rejects with a {@linkcode MisdirectedError} if the peer begins to speak HTTP or TLS. */
@@ -119,8 +130,8 @@ export class MisdirectedTransport extends Forwarding {
 
   #took(into: Uint8Array, count: number | null): number | null {
     for (let at = 0; at < (count ?? 0) && !this.#decided; at++) {
-      this.#detector ??= TlsRecord.begins(into[at]) ? new TlsRecord() : new RequestLine();
-      const is = this.#detector.take(into[at]);
+      this.#detector ??= detectorFor(into[at]);
+      const is = this.#detector === undefined ? false : this.#detector.take(into[at]);
       if (is === undefined) continue;
       this.#decided = true;
       if (is) throw new MisdirectedError(this.#detector instanceof TlsRecord ? TLS_ALERT : BAD_REQUEST, count!);

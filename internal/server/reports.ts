@@ -39,20 +39,19 @@ export class Reports {
   emit(event: ServerEvent): void {
     if (this.#over) return;
     this.#over = event.type === "stopped";
-    const { onEvent } = this.#hooks;
-    if (onEvent !== undefined) this.guard(() => onEvent(event));
+    this.guard(this.#hooks.onEvent, event);
   }
 
   /** The server listens on an address. */
   listening(addr: Deno.Addr): void {
-    this.guard(() => this.#hooks.onListen?.(addr));
+    this.guard(this.#hooks.onListen, addr);
     this.emit({ type: "listening", addr });
   }
 
   /** Returns what a peer is told at its end, without the line end; null for nothing. */
   lastWords(reason: CloseReason | AdmissionRejectReason, limit: number): string | null {
     const { lastWords = defaultLastWords } = this.#hooks;
-    return this.guard(() => checkLine(lastWords(reason, limit))) ?? null;
+    return this.guard((reason) => checkLine(lastWords(reason, limit)), reason) ?? null;
   }
 
   /** A function of the options has failed. */
@@ -82,10 +81,10 @@ export class Reports {
     this.emit({ type: "gone", ...left });
   }
 
-  /** Calls a function of the caller's, and counts its error instead of passing it on. */
-  guard<T>(call: () => T): T | undefined {
+  /** Calls a function of the caller's, if there is one, and counts its error instead of passing it on. */
+  guard<A, T>(call: ((argument: A) => T) | undefined, argument: A): T | undefined {
     try {
-      const result = call();
+      const result = call?.(argument);
       // The promise of an async function is handled only here; unhandled, its rejection would end the process.
       if (result instanceof Promise) result.catch(() => this.hookFailed());
       return result;

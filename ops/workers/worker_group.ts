@@ -161,7 +161,8 @@ export class WorkerGroup {
 
   /** Calls the hook about workers. */
   tell(event: WorkerEvent): void {
-    this.reports.guard(() => this.#parts.options.onWorker?.(event));
+    const { options } = this.#parts;
+    this.reports.guard(options.onWorker?.bind(options), event);
   }
 
   /** Admits no more connections, and replaces no more workers. */
