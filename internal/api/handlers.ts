@@ -376,9 +376,8 @@ export interface LineHandler<Data = undefined> {
   (line: string, conn: Conn<Data>): Reply | Promise<Reply>;
   /**
    * Answers many lines at once. If this method exists, the server calls it in place of the handler while lines end with LF
-   * or CR LF, no other part of `framing` asks for each line on its own, and neither `maxLinesPerSecond` nor
-   * `maxBytesPerSecond` is set; its replies must be the same as the handler's. If it throws, none of these lines is
-   * answered.
+   * or CR LF, no other part of `framing` asks for each line on its own, and `maxLinesPerSecond` is not set; its replies
+   * must be the same as the handler's. If it throws, none of these lines is answered.
    *
    * @param lines One or more whole lines, each ended by one LF.
    * @param conn The connection.
@@ -397,8 +396,8 @@ export const ANSWER_BYTES: unique symbol = Symbol("answer bytes");
 export interface BytesHandler<Data = undefined> extends LineHandler<Data> {
   /**
    * Answers the bytes of whole lines, each ended by LF or CRLF; the other bytes can be any. The server calls it before
-   * `block` and the handler, and its replies must be the same as theirs. It is not called if `maxLinesPerSecond` or
-   * `maxBytesPerSecond` is set, or while the server is short of memory. If it throws, none of the lines is answered.
+   * `block` and the handler, and its replies must be the same as theirs. It is not called if `maxLinesPerSecond` is
+   * set, or while the server is short of memory. If it throws, none of the lines is answered.
    *
    * @param lines The lines, which it may overwrite, except for the last LF; the buffer behind them is the server's.
    * @returns The replies in order, each ended by LF: the same array, or another one, which is copied. `undefined` makes

@@ -81,7 +81,7 @@ export class Answers<Data> implements Answerer {
     // The cutter drops the rest of a line that was too long under another framing.
     const { skipping } = this.#cutter;
     const inBlocks = !skipping && plain && unterminated === "line" && onLongLine === "close" &&
-      this.#reader.pace === undefined &&
+      this.#reader.linePace === undefined &&
       this.#handler.block !== undefined;
     this.#arrangedFor = skipping ? undefined : framing;
     // What has come has another meaning now.
@@ -175,7 +175,7 @@ export class Answers<Data> implements Answerer {
     let line = this.#cut();
     this.#clocks.came(line !== undefined);
     for (; line !== undefined; line = this.#cut()) {
-      const wait = reader.pace?.line((most) => 1 + cutter.count(most - 1));
+      const wait = reader.linePace?.line((most) => 1 + cutter.count(most - 1));
       if (wait !== undefined) outbox.flush(), await wait;
       if (reader.stopped) return;
       reader.came(1);

@@ -68,6 +68,11 @@ export class Pace {
     this.maxReadBytes = Math.max(1, Math.floor(Math.min(limits.maxBytesPerSecond, linesBytes)));
   }
 
+  /** Whether the rate of lines is limited, so that each line has to ask whether it may pass. */
+  get limitsLines(): boolean {
+    return this.#groupLines !== Infinity;
+  }
+
   /** Whether the next read has to wait. */
   get holdsUp(): boolean {
     return this.#bytes.wait(this.#clock.now()) > 0;
@@ -91,7 +96,7 @@ export class Pace {
    * @returns A promise that settles when the line may pass; `undefined` if it may pass now.
    */
   line(atHand: (most: number) => number): Promise<void> | undefined {
-    if (this.#groupLines === Infinity || this.#stopped) return undefined;
+    if (!this.limitsLines || this.#stopped) return undefined;
     if (this.#granted === 0) return this.#nextGroup(atHand);
     this.#granted--;
   }

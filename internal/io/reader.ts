@@ -130,6 +130,11 @@ export class Reader {
     this.pace = Pace.of(limits, clock);
   }
 
+  /** Delays lines, if their rate is limited. */
+  get linePace(): Pace | undefined {
+    return this.pace?.limitsLines ? this.pace : undefined;
+  }
+
   /** Whether reading is over; input that has come may still be handed out. */
   get over(): boolean {
     return this.stopped || this.peerEnded || this.endReason !== undefined;
@@ -205,9 +210,9 @@ export class Reader {
     return read.then((count) => count === null ? null : space.subarray(0, count));
   }
 
-  /** How many more lines, or other pieces of input, the handler may get in its turn; none while a pace is set. */
+  /** How many more lines, or other pieces of input, the handler may get in its turn; none while lines are delayed. */
   get atOnce(): number {
-    return this.stopped || this.pace !== undefined ? 0 : this.#linesLeft - 1;
+    return this.stopped || this.linePace !== undefined ? 0 : this.#linesLeft - 1;
   }
 
   /**

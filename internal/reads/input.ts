@@ -254,7 +254,7 @@ export class Input {
         // Also if nothing more will come: a handler could go on reading for ever.
         const turn = this.reader.handled();
         if (turn !== undefined) await turn;
-        if (this.reader.pace !== undefined && wanted.isLine) await this.#pass();
+        if (this.reader.linePace !== undefined && wanted.isLine) await this.#pass();
         if (this.reader.stopped) return wanted.ended(this);
         if (this.#interruption !== undefined) throw this.#interruption.error;
         const result = this.bodies.skip(this.reader.input, this.#clocks) ? wanted.take(this) : undefined;

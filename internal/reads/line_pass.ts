@@ -19,9 +19,9 @@ export class LinePass {
   }
 
   /** Returns what to wait for before the next line may pass; undefined if it may, or if none has come. */
-  wait({ pace }: Reader, cutter: LineCutter): Promise<void> | undefined {
+  wait({ linePace }: Reader, cutter: LineCutter): Promise<void> | undefined {
     if (this.#mayPass || cutter.count(1) === 0) return undefined;
-    this.#passing ??= pace?.line((most) => cutter.count(most))?.then(() => {
+    this.#passing ??= linePace?.line((most) => cutter.count(most))?.then(() => {
       this.#passing = undefined;
       this.#mayPass = true;
     });

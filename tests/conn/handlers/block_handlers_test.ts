@@ -64,6 +64,16 @@ for (const [length, asBytes] of [[31, true], [32, false]] as const) {
   });
 }
 
+for (const [limit, together] of [["maxBytesPerSecond", 1], ["maxLinesPerSecond", 0]] as const) {
+  test(`with ${limit}, lines that came together are answered ${together ? "together" : "one by one"}`, async () => {
+    let blocks = 0;
+    const handler = Object.assign((line: string) => line, { block: (lines: string) => (blocks++, lines) });
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, [limit]: 1000 }, handler);
+    assertEquals([await t.talk("one\ntwo\nthree\n"), blocks], ["one\ntwo\nthree\n", together]);
+  });
+}
+
 test("a handler answers no block as bytes while memory is short", async () => {
   const asked: number[] = [];
   const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);
