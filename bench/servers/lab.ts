@@ -55,11 +55,16 @@ function parseCores(list: string): number[] {
   });
 }
 
+/** Returns the cores that this process may use, as `taskset` takes them. */
+async function allowedCores(): Promise<string> {
+  const status = await Deno.readTextFile("/proc/self/status");
+  return status.match(/^Cpus_allowed_list:\s*(.*)$/m)?.[1] ?? "0";
+}
+
 /** Chooses two cores that this process may use; two threads of one core only if there is no other. */
 async function chooseCores(): Promise<{ server: number; load: number } | null> {
   if (await versionOf(["taskset", "--version"]) === null) return null;
-  const status = await Deno.readTextFile("/proc/self/status");
-  const [server, ...others] = parseCores(status.match(/^Cpus_allowed_list:\s*(.*)$/m)?.[1] ?? "0");
+  const [server, ...others] = parseCores(await allowedCores());
   if (others.length === 0) return null;
   const topology = `/sys/devices/system/cpu/cpu${server}/topology/thread_siblings_list`;
   const siblings = parseCores(await Deno.readTextFile(topology).catch(() => ""));
@@ -124,6 +129,19 @@ export class Lab {
 
   #pin(core: "server" | "load", command: string[]): string[] {
     return this.cores ? ["taskset", "-c", String(this.cores[core]), ...command] : command;
+  }
+
+  /** Keeps this process, and those that it starts meanwhile, on the load's core: it is the load itself. */
+  async onLoadCore<T>(use: () => Promise<T>): Promise<T> {
+    if (!this.cores) return await use();
+    const before = await allowedCores();
+    const pin = (cores: string) => output(["taskset", "--all-tasks", "--cpu-list", "--pid", cores, String(Deno.pid)]);
+    await pin(String(this.cores.load));
+    try {
+      return await use();
+    } finally {
+      await pin(before);
+    }
   }
 
   /**
