@@ -6,7 +6,7 @@
 
 import type { Account } from "../memory/budget.ts";
 import type { Clock } from "../api/serve_options.ts";
-import { type ConnectionClocks, jitter } from "../time/conn_clocks.ts";
+import { type ConnectionClocks, jitteredCount } from "../time/conn_clocks.ts";
 import type { Begun } from "../time/expiry.ts";
 import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
@@ -117,13 +117,13 @@ export class Reader {
     this.#owner = owner;
     this.input = new InputBuffer(limits.maxConnectionBytes);
     this.pace = Pace.of(limits, clock);
-    this.#maxLines = mostLines(limits);
+    this.#maxLines = jitteredCount(limits.maxLines);
   }
 
   /** Changes the limits on the size of the input, on its lines, and on its rate. */
   setLimits(before: ConnLimits, limits: ConnLimits, clock: Clock): void {
     this.input.maxTotal = limits.maxConnectionBytes;
-    if (limits.maxLines !== before.maxLines) this.#maxLines = mostLines(limits);
+    if (limits.maxLines !== before.maxLines) this.#maxLines = jitteredCount(limits.maxLines);
     const { maxLinesPerSecond, maxBytesPerSecond } = limits;
     if (maxLinesPerSecond === before.maxLinesPerSecond && maxBytesPerSecond === before.maxBytesPerSecond) return;
     this.pace?.stop();
@@ -260,7 +260,7 @@ export class Reader {
     try {
       while (!this.over || this.answersFirst && !this.stopped) {
         this.want();
-        if (this.pace !== undefined) await this.pace.read();
+        if (this.pace !== undefined && !this.answersFirst) await this.pace.read();
         const turn = this.turn();
         if (turn !== undefined) await turn;
         // Bytes that were read ahead meanwhile come first: the peer may send no more before they are answered.
@@ -395,9 +395,4 @@ export class Reader {
     this.lineCount += lines;
     if (this.#maxLines !== undefined && this.lineCount >= this.#maxLines) this.#owner.finish("max-lines");
   }
-}
-
-/** Returns the number of lines after which a connection ends; `undefined`, which takes less memory than `Infinity`, for none. */
-function mostLines({ maxLines }: ConnLimits): number | undefined {
-  return maxLines === Infinity ? undefined : Math.round(jitter(maxLines));
 }

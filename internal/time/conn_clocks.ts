@@ -25,8 +25,13 @@ const STUCK_MS = 250;
 const OVERDUE_MS = 10_000;
 
 /** Returns a limit, changed by up to 10 % at random. */
-export function jitter(limit: number): number {
+function jitter(limit: number): number {
   return limit * (1 + JITTER * (2 * Math.random() - 1));
+}
+
+/** The same for a whole number; `undefined`, which takes less memory than `Infinity`, if there is no limit. */
+export function jitteredCount(limit: number): number | undefined {
+  return limit === Infinity ? undefined : Math.round(jitter(limit));
 }
 
 /**

@@ -74,6 +74,29 @@ for (const [limit, together] of [["maxBytesPerSecond", 1], ["maxLinesPerSecond",
   });
 }
 
+test("with maxBytesPerSecond, what is wrong behind a block is told with its replies, and not when more may be read", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxBytesPerSecond: 10, maxLineBytes: 4 });
+  const client = await t.connect();
+  await client.write("ok\n1234567");
+  assertEquals(await client.readAll(), "OK\nerror: line longer than 4 bytes\n");
+});
+
+test("with maxBytesPerSecond, what came behind a change of the framing is answered with it", async () => {
+  const block = (lines: string, conn: Conn) => {
+    conn.setFraming({ lineEnd: { delimiter: "|" } });
+    return lines;
+  };
+  const { listener, clock } = inMemory();
+  await using t = startServer(
+    { listener, clock, maxBytesPerSecond: 13 },
+    Object.assign((line: string) => line, { block }),
+  );
+  const client = await t.connect();
+  await client.write("switch\nabc|de");
+  assertEquals(await client.readBytes(11), new TextEncoder().encode("switch\nabc|"));
+});
+
 test("a handler answers no block as bytes while memory is short", async () => {
   const asked: number[] = [];
   const bytes = (lines: Uint8Array) => (asked.push(lines.length), lines);
