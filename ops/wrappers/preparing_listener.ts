@@ -10,7 +10,7 @@ import { checkAccepted } from "../../internal/api/check.ts";
 import { AcceptRejection, harmless } from "../../internal/api/errors.ts";
 import type { ListenerRejectReason } from "../../internal/api/reasons.ts";
 import { closeQuietly, isReset, type Listener, type Transport } from "../../internal/api/transport.ts";
-import { type Member, MemberList } from "../../internal/memory/member_list.ts";
+import { type Arrival, ArrivalList } from "../../internal/memory/arrival_list.ts";
 import { AcceptQueue, type Outcome } from "../../internal/server/accept_queue.ts";
 import { Alarms, type Sleeper } from "../../internal/time/alarms.ts";
 import { ACCEPT_TURNS } from "../../internal/time/turns.ts";
@@ -63,13 +63,11 @@ export function peerLeftOr(error: unknown, received: number): unknown {
 const MIN_PENDING_MS = 1000;
 
 /** A connection that is being prepared. */
-interface PendingConnection extends Member {
+interface PendingConnection extends Arrival<PendingConnection> {
   readonly transport: Transport;
   /** Read once, at the start: once the peer is gone, a transport may not know it any more. */
   readonly remoteAddr: Deno.Addr;
   readonly since: number;
-  /** How many had come when it came, with it. */
-  readonly order: number;
   /** Its time limit. */
   readonly limit: Sleeper;
   settled: boolean;
@@ -87,8 +85,7 @@ export class PreparingListener extends ForwardingListener {
   readonly #preparation: Preparation;
   /** Reads what has come before it ends a preparation, also if the process was held up. */
   readonly #alarms: Alarms;
-  readonly #pending = new MemberList<PendingConnection>();
-  #begun = 0;
+  readonly #pending = new ArrivalList<PendingConnection>();
   /** Results of preparations. */
   readonly #queue = new AcceptQueue();
   #accepting = false;
@@ -122,7 +119,7 @@ export class PreparingListener extends ForwardingListener {
     if (this.#closed) return;
     this.#closed = true;
     const error = closedError("listener");
-    for (const connection of this.#pending) this.#settle(connection, { error });
+    for (const connection of this.#pending.all()) this.#settle(connection, { error });
     this.#queue.clear();
     this.#wakeAcceptLoop();
     await Promise.all([super.close(), this.#acceptLoop]);
@@ -142,7 +139,7 @@ export class PreparingListener extends ForwardingListener {
 
   /** Every connection that the listener owns: the pending ones, and those prepared but not accepted. */
   #transports(): Transport[] {
-    return [...Array.from(this.#pending, ({ transport }) => transport), ...this.#queue.transports];
+    return [...this.#pending.all().map(({ transport }) => transport), ...this.#queue.transports];
   }
 
   async #accept(): Promise<void> {
@@ -168,7 +165,7 @@ export class PreparingListener extends ForwardingListener {
   async #waitForRoom(): Promise<void> {
     const { maxPending } = this.#preparation;
     while (this.#pending.size >= maxPending && !this.#closed) {
-      const longest = this.#longest()!;
+      const longest = this.#pending.first!;
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wakeAcceptLoop = resolve;
       const at = longest.since + MIN_PENDING_MS;
@@ -179,13 +176,6 @@ export class PreparingListener extends ForwardingListener {
       this.#alarms.drop(limit);
     }
     if (this.#closed) throw closedError("listener");
-  }
-
-  /** Returns the connection that has been pending for longest; undefined if there is none. */
-  #longest(): PendingConnection | undefined {
-    let longest: PendingConnection | undefined;
-    for (const one of this.#pending) if (longest === undefined || one.order < longest.order) longest = one;
-    return longest;
   }
 
   /** Begins a preparation. If the transport has no address, as its peer is gone, only this connection fails. */
@@ -210,8 +200,10 @@ export class PreparingListener extends ForwardingListener {
     const since = clock.now();
     const wake = () => this.#expire(connection, `within ${timeout} ms`);
     const limit: Sleeper = { wakeAt: Infinity, place: 0, deadline: () => since + timeout, wake };
-    const order = ++this.#begun;
-    const connection: PendingConnection = { transport, remoteAddr, since, order, limit, settled: false, place: 0 };
+    const connection: PendingConnection = {
+      ...{ transport, remoteAddr, since, limit, settled: false },
+      ...{ before: undefined, behind: undefined },
+    };
     this.#alarms.watch(limit, since + timeout);
     this.#pending.add(connection);
     prepared.then(
