@@ -60,7 +60,7 @@ export interface ResolvedFraming extends Readonly<Framing> {
   readonly delimiter: Uint8Array;
   /** The same as text, if text can be searched for it: one character per byte, whatever the encoding. */
   readonly delimiterText: string | undefined;
-  /** How a line ends that has no such CR before its delimiter. */
+  /** What `lastLineEnd` tells of a line, unless a CR before its delimiter was dropped. */
   readonly endName: LineEnd;
   /** Whether one CR before the delimiter belongs to the line end. */
   readonly dropsCr: boolean;

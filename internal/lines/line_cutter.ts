@@ -110,7 +110,7 @@ export class LineCutter {
     const window = this.#window;
     const from = input.position - this.#windowAt;
     if (from >= window.length || this.#skippedTo !== undefined) return this.#nextInBytes(leavesLong);
-    // There is no window if the delimiter is no such text.
+    // If the delimiter cannot be searched for as text, there is no window, and this is not reached.
     const { delimiterText = "", dropsCr } = this.#framing;
     const end = window.indexOf(delimiterText, from);
     if (end < 0) return this.#nextInBytes(leavesLong);

@@ -32,10 +32,11 @@ export class Poller {
   readonly #waiter: Waiter;
   readonly #events = new Events(EVENTS);
   /**
-   * The owners of descriptors, by descriptor, and their number. Not a `Map`: V8 chains its old tables, so that closed
-   * connections outlive young collections, whose pauses were four times as long.
+   * The owners of descriptors, by descriptor. Not a `Map`: V8 chains its old tables, so that closed connections outlive
+   * young collections, whose pauses were four times as long as with this array.
    */
   readonly #pollables: (Pollable | undefined)[] = [];
+  /** The number of descriptors. */
   #count = 0;
   readonly #closed: () => void;
   readonly #unregister: () => void;

@@ -51,6 +51,7 @@ export class AskingListener extends ForwardingListener {
   }
 
   override get queued(): number {
+    // After `close`, those that were asked about are closed, but stay in the list until the answers come.
     const asked = this.#closed ? 0 : this.#asked.size;
     return asked + this.#queue.length + super.queued;
   }

@@ -27,7 +27,7 @@ export class WorkerAdmission implements Admitter, Turn {
   /** Counts what the hook throws. */
   readonly counters: Counters = new Counters();
   readonly #rejects: Rejects;
-  /** What settles each question, by its key; and the keys whose questions are answered, which the next ones get. */
+  /** What settles each question, by its key; and the keys of answered questions, which later questions get. */
   readonly #asked: ((verdict: Verdict) => void)[] = [];
   readonly #freeKeys: number[] = [];
   /** Whether connections may have to wait, or do while the server is paused: each listener accepts only one then. */
