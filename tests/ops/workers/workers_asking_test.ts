@@ -4,7 +4,9 @@ import { MemoryListener } from "@x/shouty/testing";
 import { numberOf } from "../../../internal/server/numbers.ts";
 import { turn } from "../../../internal/time/event_loop.ts";
 import { AskingListener } from "../../../ops/workers/worker/asking_listener.ts";
-import type { Verdict } from "../../../ops/workers/shared/wire.ts";
+import { Loads, WorkerLoads } from "../../../ops/workers/shared/loads.ts";
+import type { ToMain, Verdict } from "../../../ops/workers/shared/wire.ts";
+import { WorkerAdmission } from "../../../ops/workers/worker/worker_admission.ts";
 import { test } from "../../kit/bounded.ts";
 
 /** A worker's listener that asks the test, and what it has asked and rejected. */
@@ -135,4 +137,21 @@ test("A worker's listener closes a connection without an address, and goes on", 
   assertEquals(numberOf(await accepted), 1);
   for (const client of clients) client.close();
   listener.close();
+});
+
+test("A worker uses the keys of answered questions again, and settles each question with its own answer", async () => {
+  const sent: ToMain[] = [];
+  const loads = new WorkerLoads(new Loads(1).cells, 0);
+  const admission = new WorkerAdmission((message) => sent.push(message), loads, {}, undefined);
+  const addr = { transport: "tcp", hostname: "192.0.2.1", port: 1 } as const;
+  const keys = () => sent.flatMap((message) => message.type === "ask" ? message.key : []);
+  const answers = [1, 2, 3].map(() => admission.ask(addr));
+  const [a, b, c] = keys();
+  admission.answer(b, { id: 20 });
+  const next = admission.ask(addr);
+  assertEquals(keys().at(-1), b);
+  admission.answer(c, { id: 30 });
+  admission.answer(b, { id: 40 });
+  admission.answer(a, { id: 10 });
+  assertEquals(await Promise.all([...answers, next]), [{ id: 10 }, { id: 20 }, { id: 30 }, { id: 40 }]);
 });
