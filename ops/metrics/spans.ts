@@ -5,6 +5,7 @@
  */
 
 import type { ClosedEvent, ConnInfo, ServerEvent } from "../../internal/api/events.ts";
+import { ClearingMap } from "../../internal/memory/clearing_map.ts";
 import { errorTypeOf } from "./metrics.ts";
 
 /** The value of an attribute. Deno exports a number as a floating-point one, and OpenTelemetry's ports are whole. */
@@ -39,7 +40,7 @@ const ERROR = 2;
 /** The spans of the open connections. */
 export class Spans {
   readonly #tracer: Tracer;
-  readonly #spans = new Map<number, Span>();
+  readonly #spans = new ClearingMap<number, Span>();
 
   /** @param tracer Makes the spans. */
   constructor(tracer: Tracer) {

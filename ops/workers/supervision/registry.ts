@@ -9,6 +9,7 @@ import type { ResolvedFraming } from "../../../internal/api/framing.ts";
 import type { CloseOptions, ConnStats } from "../../../internal/api/handlers.ts";
 import { Counters, type ServerStats } from "../../../internal/server/counters.ts";
 import { formatAddr } from "../../../internal/api/transport.ts";
+import { ClearingMap } from "../../../internal/memory/clearing_map.ts";
 import { encodeLine } from "../../../internal/lines/text.ts";
 import { RemoteConn } from "./remote_conn.ts";
 import type { Supervisor } from "./supervisor.ts";
@@ -29,8 +30,8 @@ interface Expected {
 /** Counts connections, from their admission to their end. */
 export class Registry {
   readonly counters: Counters = new Counters();
-  readonly #open = new Map<number, RemoteConn>();
-  readonly #expected = new Map<number, Expected>();
+  readonly #open = new ClearingMap<number, RemoteConn>();
+  readonly #expected = new ClearingMap<number, Expected>();
   readonly #hooks: RegistryHooks;
   readonly #now: () => number;
   readonly #framing: ResolvedFraming;
@@ -47,7 +48,7 @@ export class Registry {
     this.#framing = framing;
   }
 
-  get open(): ReadonlyMap<number, RemoteConn> {
+  get open(): ClearingMap<number, RemoteConn> {
     return this.#open;
   }
 
@@ -99,7 +100,7 @@ export class Registry {
    */
   refused(supervisor: Supervisor, addr: Deno.Addr): void {
     const text = formatAddr(addr);
-    for (const [id, expected] of this.#expected) {
+    for (const [id, expected] of this.#expected.entries()) {
       if (expected.supervisor !== supervisor || formatAddr(expected.addr) !== text) continue;
       this.#expected.delete(id);
       return this.#hooks.left(addr);
@@ -108,7 +109,7 @@ export class Registry {
 
   /** A worker has ended, and its connections with it. Returns how many it had. */
   lost(supervisor: Supervisor, error: Error): number {
-    for (const [id, expected] of this.#expected) {
+    for (const [id, expected] of this.#expected.entries()) {
       if (expected.supervisor !== supervisor) continue;
       this.#expected.delete(id);
       this.#hooks.left(expected.addr);
