@@ -20,8 +20,8 @@ export interface PaceLimits {
 const SPREAD = 0.25;
 
 /**
- * Maximum number of groups per second in which lines that wait are passed on. A timer, a block and a write for each
- * line would cost more.
+ * Maximum number of groups per second in which lines that wait are passed on, and of reads while bytes wait. A timer, a
+ * block and a write for each line, or for a few bytes, would cost more.
  */
 const GROUPS_PER_SECOND = 10;
 
@@ -37,11 +37,10 @@ export class Pace {
   readonly #bytes: Rate;
   readonly #lines: Rate;
   readonly #groupLines: number;
-  /**
-   * Maximum bytes of one read: what may be read in one second. So little waits in memory here, and the rest in the
-   * kernel.
-   */
-  readonly maxReadBytes: number;
+  /** The number of bytes that a read waits for, if bytes have to wait. */
+  readonly #groupBytes: number;
+  /** Maximum bytes of lines to read at once: those of a second. So few wait in memory here, and the rest in the kernel. */
+  readonly #linesBytes: number;
   /** The wait for the next read, which outlasts a handler's read that is interrupted. */
   #reading: Promise<void> | undefined;
   /** End the current waits: one for a read, and one for a line. */
@@ -64,8 +63,8 @@ export class Pace {
     this.#bytes = new Rate(limits.maxBytesPerSecond);
     this.#lines = new Rate(limits.maxLinesPerSecond);
     this.#groupLines = Math.max(1, Math.floor(limits.maxLinesPerSecond / GROUPS_PER_SECOND));
-    const linesBytes = Math.max(LEAST_READ_BYTES, limits.maxLinesPerSecond * LINE_BYTES);
-    this.maxReadBytes = Math.max(1, Math.floor(Math.min(limits.maxBytesPerSecond, linesBytes)));
+    this.#groupBytes = Math.max(1, Math.floor(limits.maxBytesPerSecond / GROUPS_PER_SECOND));
+    this.#linesBytes = Math.max(LEAST_READ_BYTES, Math.floor(limits.maxLinesPerSecond * LINE_BYTES));
   }
 
   /** Whether the rate of lines is limited, so that each line has to ask whether it may pass. */
@@ -73,15 +72,23 @@ export class Pace {
     return this.#groupLines !== Infinity;
   }
 
+  /** Maximum bytes of a read that begins now. */
+  get maxReadBytes(): number {
+    return Math.max(1, Math.min(this.#bytes.available(this.#clock.now()), this.#linesBytes));
+  }
+
   /** Whether the next read has to wait. */
   get holdsUp(): boolean {
-    return this.#bytes.wait(this.#clock.now()) > 0;
+    return this.#readWait() > 0;
   }
 
   /** Waits until more may be read. */
   read(): Promise<void> {
-    const wait = () => this.#sleep(this.#bytes.wait(this.#clock.now())).finally(() => this.#reading = undefined);
-    return this.#reading ??= wait();
+    return this.#reading ??= this.#sleep(this.#readWait()).finally(() => this.#reading = undefined);
+  }
+
+  #readWait(): number {
+    return this.#bytes.wait(this.#clock.now(), this.#groupBytes);
   }
 
   /** Counts bytes that were read. */
