@@ -60,16 +60,14 @@ type AddressTest = (addr: Deno.Addr) => boolean;
  * such as `%eth0` is ignored. The address of a Unix socket is on no list.
  *
  * @param name The list's name, for the error text.
- * @param list A string such as `127.0.0.1,10.0.0.0/8,::1`, or an array of its parts.
+ * @param list Addresses and networks, such as `127.0.0.1`, `10.0.0.0/8` and `::1`.
  * @returns A function that tells whether an address is on the list, or in a network on the list.
- * @throws {TypeError | RangeError} If a part is wrong; the message names it.
+ * @throws {TypeError | RangeError} If the list is no array, or a part is wrong; the message names it.
  */
-export function parseCidrs(name: string, list: string | readonly string[]): AddressTest {
-  if (typeof list !== "string" && !Array.isArray(list)) {
-    throw new TypeError(`Cannot use ${name} ${show(list)}: expected a string, or an array of strings`);
-  }
+export function parseCidrs(name: string, list: readonly string[]): AddressTest {
+  if (!Array.isArray(list)) throw new TypeError(`Cannot use ${name} ${show(list)}: expected an array of strings`);
   const blocks = newBlockList();
-  for (const part of typeof list === "string" ? list.split(",") : list) add(blocks, name, part);
+  for (const part of list) add(blocks, name, part);
   return (addr) => {
     if (!("hostname" in addr)) return false;
     const hostname = bareIp(addr.hostname);
@@ -83,12 +81,15 @@ export function parseCidrs(name: string, list: string | readonly string[]): Addr
  * @param name The list's name, for the error text.
  * @param list A string such as `127.0.0.1,10.0.0.0/8,unix`, or an array of its parts.
  * @returns A function that tells whether a peer's address is on the list.
- * @throws {TypeError | RangeError} If a part is wrong; the message names it.
+ * @throws {TypeError | RangeError} If the list is neither, or a part is wrong; the message names it.
  */
 export function parsePeers(name: string, list: string | readonly string[]): AddressTest {
+  if (typeof list !== "string" && !Array.isArray(list)) {
+    throw new TypeError(`Cannot use ${name} ${show(list)}: expected a string, or an array of strings`);
+  }
   const parts = typeof list === "string" ? list.split(",") : list;
   const isUnix = (part: unknown) => typeof part === "string" && part.trim() === "unix";
-  const matches = parseCidrs(name, Array.isArray(parts) ? parts.filter((part) => !isUnix(part)) : parts);
+  const matches = parseCidrs(name, parts.filter((part) => !isUnix(part)));
   const unix = parts.some(isUnix);
   return (addr) => addr.transport === "unix" ? unix : matches(addr);
 }

@@ -2,8 +2,11 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { parseCidrs, parsePeers } from "../../internal/admission/cidr.ts";
 import * as fc from "../kit/framing/fast_check.ts";
 
+/** Texts are lists in short, as on the command line. */
+const partsOf = (list: string | string[]) => typeof list === "string" ? list.split(",") : list;
+
 function matches(list: string | string[], hostname: string): boolean {
-  return parseCidrs("allow", list)({ transport: "tcp", hostname, port: 7 });
+  return parseCidrs("allow", partsOf(list))({ transport: "tcp", hostname, port: 7 });
 }
 
 Deno.test("A list of networks matches exactly the addresses in them", () => {
@@ -36,7 +39,7 @@ Deno.test("An address with a zone is compared without its zone", () => {
 });
 
 Deno.test("A peer on a Unix socket is in no network", () => {
-  assert(!parseCidrs("allow", "0.0.0.0/0,::/0")({ transport: "unix", path: "/run/x.sock" }));
+  assert(!parseCidrs("allow", ["0.0.0.0/0", "::/0"])({ transport: "unix", path: "/run/x.sock" }));
 });
 
 Deno.test("parseCidrs() names a wrong part, and what is expected", () => {
@@ -61,10 +64,10 @@ Deno.test("parseCidrs() names a wrong part, and what is expected", () => {
     ["::/129", "::/129", prefix(128)],
   ];
   for (const [list, part, expected] of wrong) {
-    assertThrows(() => parseCidrs("allow", list), RangeError, `Cannot use allow "${part}": ${expected}`);
+    assertThrows(() => parseCidrs("allow", partsOf(list)), RangeError, `Cannot use allow "${part}": ${expected}`);
   }
   // deno-lint-ignore no-explicit-any
-  for (const list of [undefined, null, 10, [10]] as any[]) {
+  for (const list of [undefined, null, 10, [10], "10.0.0.1"] as any[]) {
     assertThrows(() => parseCidrs("deny", list), TypeError, "Cannot use deny ");
   }
 });

@@ -34,7 +34,7 @@ const WRONG: [name: keyof ServeOptions, values: unknown[], allowed: RegExp][] = 
   ["acceptRatePerIp", [0, -1, NaN], RATE],
   ["maxPenaltyMs", [-1, 999, NaN, Infinity, 2 ** 31], /expected 0, or 1000 to 2147483647 ms$/],
   ["allow", [5, ["nowhere"], ["10.0.0.0/33"], [5], [Symbol("here")]], /expected/],
-  ["deny", [5, ["nowhere"], ["::/129"], [5]], /expected/],
+  ["deny", [5, "10.0.0.1", ["nowhere"], ["::/129"], [5]], /expected/],
   ["drain", ["", "Linger", 1, null, Symbol("now")], /expected "linger" or "finish"$/],
   ["drainTimeout", [0, -5, NaN, 2 ** 31], TIME],
   ["drainDelay", [-1, NaN, Infinity, 2 ** 31], /expected 0 to 2147483647 ms$/],
