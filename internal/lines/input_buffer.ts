@@ -151,12 +151,6 @@ export class InputBuffer {
     return bytes;
   }
 
-  /** Holds the last bytes back as if they were beyond the maximum, and keeps the first `size`. */
-  keep(size: number): void {
-    this.end = this.start + size;
-    this.searched = Math.min(this.searched, this.end);
-  }
-
   /** Gives a large buffer back if no input is in it. Nothing may use its bytes from then on. */
   letGo(): void {
     if (this.#came > this.start || this.extraBytes === 0) return;

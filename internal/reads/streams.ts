@@ -127,11 +127,9 @@ function pass(bytes: Bytes | undefined, controller: ReadableByteStreamController
  */
 function takeBytes({ reader }: Input, most: number): Bytes | undefined {
   const { input } = reader;
-  if (input.overLimit) {
-    input.keep(Math.max(0, lastLineEnd(input.bytes, input.start, input.end) - input.start));
-  }
-  if (input.size === 0) return undefined;
-  const size = Math.min(input.size, most, BLOCK_BYTES);
+  const end = input.overLimit ? lastLineEnd(input.bytes, input.start, input.end) : input.end;
+  if (end <= input.start) return undefined;
+  const size = Math.min(end - input.start, most, BLOCK_BYTES);
   // Not in all that has come: each small read would count most of it again.
   const lines = countLineFeeds(input.bytes.subarray(input.start, input.start + size));
   const bytes = input.take(lines > SHARE_LINES ? Math.ceil(size / lines * SHARE_LINES) : size);

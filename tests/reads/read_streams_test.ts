@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
-import type { Conn } from "@x/shouty";
+import type { Conn, ServeOptions } from "@x/shouty";
 import { test } from "../kit/bounded.ts";
 import { faulty, type Method } from "../kit/faults.ts";
 import { toBytes } from "../kit/bytes.ts";
@@ -9,10 +9,15 @@ import { inMemory, startConversations } from "../kit/server.ts";
 const text = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);
 
 /** Gives an input to a handler; what fails there fails here. */
-async function play(input: string, handler: (conn: Conn) => Promise<void>, cuts: number[] = []): Promise<void> {
+async function play(
+  input: string,
+  handler: (conn: Conn) => Promise<void>,
+  cuts: number[] = [],
+  options: ServeOptions = {},
+): Promise<void> {
   const failures: unknown[] = [];
   await using t = startConversations(
-    { listener: listenerOf(toBytes(input), cuts, []) },
+    { ...options, listener: listenerOf(toBytes(input), cuts, []) },
     (conn) => handler(conn).catch((error) => void failures.push(error)),
   );
   await t.closed();
@@ -83,6 +88,23 @@ test("a stream of bytes ends with whole lines at maxConnectionBytes, and the sig
   });
   assertEquals(await t.talk("one\ntwo\nthree\n"), "error: more than 10 bytes from one connection\n");
   assertEquals([(await t.closed()).reason, seen], ["byte-limit", ["one\ntwo\n", "byte-limit", false]]);
+});
+
+test("what a stream leaves of the bytes within maxConnectionBytes stays for the next read, also if more has come", async () => {
+  // All at once, or so that the stream is read before the limit is passed.
+  for (const cuts of [[], [5]]) {
+    await play(
+      "ab\ncdef;ghiklmnop\n",
+      async (conn) => {
+        const reader = conn.readable.getReader({ mode: "byob" });
+        assertEquals(text((await reader.read(new Uint8Array(3))).value), "ab\n");
+        reader.releaseLock();
+        assertEquals(text((await conn.readUntil(";"))!), "cdef");
+      },
+      cuts,
+      { maxConnectionBytes: 12 },
+    );
+  }
 });
 
 test("a body that the end cuts off hands out what has come, and then fails", () =>
