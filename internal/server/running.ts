@@ -23,7 +23,10 @@ export interface Server<Data = undefined, Addr extends Deno.Addr = Deno.Addr> ex
   readonly addrs: readonly Deno.Addr[];
   /** The current state. */
   readonly state: ServerState;
-  /** Resolves when the server is closed; rejects if a listener failed and cannot recover. */
+  /**
+   * Resolves when the server is closed. If a listener has failed and cannot recover, it rejects at once, while the
+   * connections are still drained: {@linkcode shutdown} joins that drain.
+   */
   readonly finished: Promise<void>;
   /**
    * The open connections, also those that are about to end. Each iteration visits those that are open then, but for one
