@@ -11,7 +11,8 @@ import type { Reader } from "./reader.ts";
 
 /**
  * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
- * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for.
+ * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for. Once the
+ * input is over, what comes is dropped, one read at a time.
  *
  * @param reader Reads the input.
  * @param clocks Sets the time at which this is called again, and is told that the peer has sent something.
@@ -20,26 +21,24 @@ import type { Reader } from "./reader.ts";
  */
 export async function readAhead(
   reader: Reader,
-  clocks: Pick<ConnectionClocks, "readAheadLater" | "heard">,
+  clocks: Pick<ConnectionClocks, "readAheadLater" | "heard" | "halfClose">,
   budget: Budget,
   failed: (error: unknown) => void,
 ): Promise<void> {
   reader.unasked = !reader.outgoing;
   if (reader.pace?.holdsUp) return clocks.readAheadLater();
-  while (!reader.waiting && !reader.over && !reader.pinned && reader.input.hasRoom) {
+  while (!reader.waiting && !reader.peerEnded && !reader.pinned && (reader.over || reader.input.hasRoom)) {
     if (budget.tight && reader.input.size > 0) {
       clocks.readAheadLater();
       break;
     }
     let read: Promise<number | null> | undefined;
     try {
-      read = reader.outstanding ?? reader.startRead();
+      read = reader.outstanding ?? reader.startRead(reader.over);
       if (read === undefined) return;
       const count = await read;
       // Meanwhile the handler may have asked for more, and got the bytes of this read, or TLS begins, which gets them.
-      if (reader.outstanding !== read || reader.over || reader.pinned) return;
-      reader.received(count);
-      if (count !== null) clocks.heard();
+      if (reader.outstanding !== read || reader.pinned || !took(count, reader, clocks)) return;
     } catch (error) {
       if (read !== undefined && (reader.outstanding !== read || reader.pinned)) return;
       return reader.failedUnread(error);
@@ -49,5 +48,24 @@ export async function readAhead(
     if (reader.pace !== undefined && reader.input.hasRoom && !reader.peerEnded) return clocks.readAheadLater();
   }
   // There is no room to read more, but some transports can report a reset without a read.
-  if (!reader.over) ignoreErrors(() => reader.transport.onReset?.(failed));
+  if (!reader.peerEnded) ignoreErrors(() => reader.transport.onReset?.(failed));
+}
+
+/** Handles what has come; returns whether the input goes on. At its end, the peer's side may still be open. */
+function took(
+  count: number | null,
+  reader: Reader,
+  clocks: Pick<ConnectionClocks, "readAheadLater" | "heard" | "halfClose">,
+): boolean {
+  if (!reader.over) {
+    reader.received(count);
+    if (count !== null) clocks.heard();
+    return true;
+  }
+  // A read that has found the end of the peer's side stays outstanding, so that there is no other.
+  if (count === null) return clocks.halfClose(), false;
+  reader.outstanding = undefined;
+  reader.input.dropped(count);
+  clocks.readAheadLater();
+  return false;
 }

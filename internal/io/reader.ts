@@ -157,7 +157,7 @@ export class Reader {
       this.endReason ??= this.input.overLimit ? "byte-limit" : reason;
       this.pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
-      if (this.waiting) this.#clocks.rest(), atBoundary();
+      if (this.waiting) this.waiting = false, this.#clocks.rest(), atBoundary();
       this.#handlerWait?.end();
     });
   }
@@ -347,11 +347,16 @@ export class Reader {
     this.#owner.failed(error);
   }
 
-  /** Starts a read; undefined if its buffer passed the memory limit, and this connection was ended for that. */
-  startRead(): Promise<number | null> | undefined {
+  /**
+   * Starts a read.
+   *
+   * @param over Whether reading is over, so that what comes will be dropped.
+   * @returns The read; undefined if its buffer passed the memory limit, and this connection was ended for that.
+   */
+  startRead(over = false): Promise<number | null> | undefined {
     const space = this.input.space(this.mostBytes, this.#memory.budget.tight);
     this.#holdInput();
-    if (this.over) return undefined;
+    if (this.over !== over) return undefined;
     const { maxReadBytes = Infinity } = this.pace ?? {};
     const read = this.transport.read(space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space);
     // The same promise, unless a custom transport returns something else.

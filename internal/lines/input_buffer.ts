@@ -126,6 +126,11 @@ export class InputBuffer {
     this.#limit();
   }
 
+  /** Notes that `count` bytes were read into {@linkcode space}, and drops them. */
+  dropped(count: number): void {
+    this.full = this.#came + count === this.bytes.length;
+  }
+
   /** Adds one byte of the caller's to the input. */
   append(byte: number, most: number): void {
     this.space(most)[0] = byte;
