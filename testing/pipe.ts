@@ -97,7 +97,8 @@ class Pipe {
     this.#readBefore = this.#read;
     while (this.#held === this.#capacity && !this.#ended && this.#error === undefined) await this.#change.promise;
     if (this.#error !== undefined || this.#ended) throw this.#error ?? new Error("Cannot write: the pipe has ended");
-    const chunk = bytes.slice(0, this.#capacity - this.#held);
+    // What `slice` returns of a `Buffer` is no copy.
+    const chunk = new Uint8Array(bytes.subarray(0, this.#capacity - this.#held));
     if (chunk.length > 0) this.#chunks.push(chunk);
     this.#held += chunk.length;
     this.#changed();

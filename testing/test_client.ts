@@ -103,7 +103,8 @@ export class TestClient implements Disposable {
     if (typeof data !== "string" && !(data instanceof Uint8Array)) {
       throw new TypeError(`Cannot write ${show(data)}: expected a string or a Uint8Array`);
     }
-    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data.slice();
+    // What `slice` returns of a `Buffer` is no copy.
+    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : new Uint8Array(data);
     this.#checkPlain("write");
     if (this.#ended) throw new Deno.errors.BrokenPipe("Cannot write: this side has ended");
     await this.#send(bytes);

@@ -133,7 +133,8 @@ function bytesOf(
     throw new TypeError(`Cannot use ${name}: expected a string or a Uint8Array, got ${show(delimiter)}`);
   }
   const bytes = typeof delimiter !== "string"
-    ? delimiter.slice()
+    // What `slice` returns of a `Buffer` is no copy.
+    ? new Uint8Array(delimiter)
     : encoding === "latin1"
     ? latin1Of(`use ${name}`, delimiter)
     : ENCODER.encode(delimiter);

@@ -122,8 +122,8 @@ export class ParallelServer implements WorkersServer {
     const { except } = options;
     if (except !== undefined) checkOptions("except", except);
     // A copy: the message is sent at the end of this turn, when the caller may have changed the bytes; and of bytes
-    // that are a part of a buffer, the whole buffer would be sent.
-    const copy = typeof data === "string" ? data : data.slice();
+    // that are a part of a buffer, the whole buffer would be sent. What `slice` returns of a `Buffer` is no copy.
+    const copy = typeof data === "string" ? data : new Uint8Array(data);
     this.#group.send({ type: "broadcast", data: copy, except: except?.id });
   }
 

@@ -179,7 +179,8 @@ class TracedTransport extends Forwarding {
 
   #redacted(redact: Redact, type: "read" | "write", bytes: Uint8Array): Uint8Array {
     try {
-      const shown = redact(bytes.slice(), this.#entry(type, "", bytes.length, 0));
+      // A copy, which `slice` does not return of a `Buffer`.
+      const shown = redact(new Uint8Array(bytes), this.#entry(type, "", bytes.length, 0));
       if (shown as unknown instanceof Promise) harmless(shown as unknown as Promise<unknown>);
       if (typeof shown === "string") return ENCODER.encode(shown);
       return shown instanceof Uint8Array ? shown : ENCODER.encode(FAILED);

@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { Buffer } from "node:buffer";
 import { FakeClock, MemoryListener, MemoryTls } from "@x/shouty/testing";
 import { test } from "../kit/bounded.ts";
 import { connect, readText } from "../kit/memory_ends.ts";
@@ -16,6 +17,21 @@ test("a connection in memory carries bytes both ways, and each side ends by itse
   await assertRejects(() => server.write(new Uint8Array(1)), BrokenPipe, "this side has ended");
   assertEquals([await client.readLine(), await client.readLine()], ["one", "two"]);
   assertEquals([await client.readAll(), await client.readLine(), await client.read()], ["rest", null, null]);
+});
+
+test("bytes that were written in memory, or are being written, may be changed, also those of a Buffer", async () => {
+  const [client, server] = await connect();
+  for (const bytes of [new TextEncoder().encode("ping"), Buffer.from("ping")]) {
+    const first = client.write("first ");
+    const second = client.write(bytes);
+    bytes.fill(0);
+    await Promise.all([first, second]);
+    assertEquals(await readText(server), "first ping");
+    bytes.set(new TextEncoder().encode("pong"));
+    await server.write(bytes);
+    bytes.fill(0);
+    assertEquals(new TextDecoder().decode((await client.read())!), "pong");
+  }
 });
 
 test("a read into nothing is no end in memory, and an unfinished last line is a line to a TestClient", async () => {

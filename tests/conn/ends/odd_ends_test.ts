@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { Buffer } from "node:buffer";
 import type { Conn } from "@x/shouty";
 import { turn } from "../../../internal/time/event_loop.ts";
 import { test } from "../../kit/bounded.ts";
@@ -30,18 +31,19 @@ test("a connection that another one closes while its lines wait for a rate ends 
   assertEquals((await t.closed()).reason, "closed");
 });
 
-test("a delimiter is copied: to change the array afterwards changes nothing", async () => {
-  const delimiter = toBytes(";");
-  const lines: string[] = [];
-  await using t = startConversations({ ...inMemory(), framing: { lineEnd: { delimiter } } }, async (conn) => {
-    delimiter[0] = 120;
-    conn.setFraming({ encoding: "latin1" });
-    for await (const line of conn.lines) lines.push(line);
+for (const [kind, delimiter] of [["array", toBytes(";")], ["Buffer", Buffer.from(";")]] as const) {
+  test(`a delimiter is copied: to change the ${kind} afterwards changes nothing`, async () => {
+    const lines: string[] = [];
+    await using t = startConversations({ ...inMemory(), framing: { lineEnd: { delimiter } } }, async (conn) => {
+      delimiter[0] = 120;
+      conn.setFraming({ encoding: "latin1" });
+      for await (const line of conn.lines) lines.push(line);
+    });
+    await t.talk("one;two;");
+    await t.closed();
+    assertEquals(lines, ["one", "two"]);
   });
-  await t.talk("one;two;");
-  await t.closed();
-  assertEquals(lines, ["one", "two"]);
-});
+}
 
 test("at a clock, a peer that takes nothing is cut off after writeTimeout, and the reason stays that of the clock", async () => {
   const { listener, clock } = inMemory({ bufferBytes: 8 });

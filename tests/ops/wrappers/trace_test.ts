@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { Buffer } from "node:buffer";
 import { serve } from "@x/shouty";
 import { formatTrace, listenTls, proxyProtocol, type TraceEntry, type TraceOptions, withTrace } from "@x/shouty/ops";
 import { MemoryListener, TestClient } from "@x/shouty/testing";
@@ -76,6 +77,18 @@ test("The hook decides what may be shown, gets all bytes, and cannot change what
   assertEquals(await talk(trace, "a secret\n"), "A SECRET\n");
   assertEquals(seen, [["read", "a secret\n"], ["write", "A SECRET\n"]]);
   assertEquals(trace.lines.slice(1, 3), ['read 9 bytes ""', 'write 9 bytes "xx" and 1 more']);
+});
+
+test("The hook cannot change the bytes of what is written, also if they are a Buffer's", async () => {
+  const { listener } = inMemory();
+  const trace = record({ redact: (bytes) => bytes.fill(120) });
+  using _client = listener.connect();
+  const transport = await withTrace(listener, trace.options).accept();
+  const bytes = Buffer.from("a secret\n");
+  await transport.write(bytes);
+  assertEquals([trace.lines[1], `${bytes}`], ['write 9 bytes "xxxxxxxxx"', "a secret\n"]);
+  transport.close();
+  listener.close();
 });
 
 test("A hook that throws shows nothing, and neither that nor a full disk ends the connection", async () => {
