@@ -4,7 +4,7 @@
  * @module
  */
 
-import { changedBy, checkOptions } from "../../internal/api/check.ts";
+import { changedBy, checkCount, checkOptions } from "../../internal/api/check.ts";
 import type { ConnInfo, DrainingEvent, LameDuckEvent, ShutdownReport } from "../../internal/api/events.ts";
 import { resolveShutdown, type ServerLimits, type ShutdownOptions } from "../../internal/api/serve_options.ts";
 import { checkData } from "../../internal/lines/text.ts";
@@ -120,7 +120,11 @@ export class ParallelServer implements WorkersServer {
     checkData(data);
     checkOptions("broadcast options", options);
     const { except } = options;
-    if (except !== undefined) checkOptions("except", except);
+    if (except !== undefined) {
+      checkOptions("except", except);
+      // Of the caller's own object. Nobody could catch the error of a value that cannot be sent: that comes later.
+      checkCount("except.id", except.id);
+    }
     // A copy: the message is sent at the end of this turn, when the caller may have changed the bytes; and of bytes
     // that are a part of a buffer, the whole buffer would be sent. What `slice` returns of a `Buffer` is no copy.
     const copy = typeof data === "string" ? data : new Uint8Array(data);

@@ -69,6 +69,19 @@ testEngines("Closing a worker's connection with wrong options throws, and the wo
   assertEquals((await t.untilSeen("closed"))[0].detail, "told");
 });
 
+testEngines(
+  "A broadcast of no data, or that leaves out what is no connection, throws, and the workers serve on",
+  async (engine) => {
+    await using t = await TestWorkers.start({ engine });
+    const [client] = await t.connectMany(1);
+    assertThrows(() => t.server.broadcast(5 as never), TypeError, "Cannot write: expected");
+    for (const except of [5, {}, { id: "1" }, { id: () => {} }]) {
+      assertThrows(() => t.server.broadcast("not sent\n", { except: except as never }), TypeError, "Cannot use except");
+    }
+    assertEquals(await ask(client, "still here"), "STILL HERE");
+  },
+);
+
 testEngines("While the server is paused, each worker has accepted one connection at most", async (engine) => {
   await using t = await TestWorkers.start({ engine });
   t.server.pause();
