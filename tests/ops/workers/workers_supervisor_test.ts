@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { MemoryListener } from "@x/shouty/testing";
+import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { SYSTEM_CLOCK } from "../../../internal/time/clock.ts";
 import { Loads, WorkerLoads } from "../../../ops/workers/shared/loads.ts";
 import { Supervisor } from "../../../ops/workers/supervision/supervisor.ts";
@@ -36,6 +36,20 @@ test("A supervisor that is stopped while it starts begins no worker", async () =
   await other.ended;
   other.supervisor.stop();
   assertEquals([stopped.asked(), stopped.supervisor.state], [0, "ended"]);
+});
+
+test("A worker that serves is not taken for one that does not begin, however long it serves", async () => {
+  const serves = `${GREETER} parentPort.on("message", () => parentPort.postMessage([{ type: "ready" }]));`;
+  const { promise: ready, resolve } = Promise.withResolvers<void>();
+  const hooks = { setup: () => ({}) as never, ready: () => resolve(), message() {}, down() {} };
+  const clock = new FakeClock();
+  const module = new URL(`data:text/javascript,${encodeURIComponent(serves)}`);
+  const supervisor = new Supervisor(0, { module, maxHeapMb: 256 }, clock, hooks);
+  supervisor.start();
+  assertEquals(clock.pending, 1);
+  await ready;
+  assertEquals(clock.pending, 0);
+  supervisor.stop();
 });
 
 test("A worker that crashes is replaced later each time, at most 30 s later, until one has lived for a minute", async () => {
