@@ -210,7 +210,7 @@ export class Supervisor {
     this.#terminate();
     this.crashes++;
     this.state = "waiting";
-    this.#before = { ...this.totals, handlers: 0, queued: 0 };
+    this.#before = this.totals;
     this.#told = this.#ended = NOTHING;
     if (this.#clock.now() - this.#since > GOOD_MS) this.#delay = FIRST_MS;
     const retryMs = this.#delay;
