@@ -222,6 +222,8 @@ export class Supervisor {
   #terminate(): void {
     this.#cancelTimer();
     this.#begun = false;
+    // Whatever was at work there ends with the thread.
+    this.#told = { ...this.#told, handlers: 0, queued: 0 };
     const thread = this.#thread;
     this.#thread = undefined;
     thread?.terminate();

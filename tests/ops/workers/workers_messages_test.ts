@@ -137,11 +137,13 @@ test("Of a worker that has crashed, the sums keep what it has done, and nothing 
 
 test("The report counts the handlers that workers have left, and those of a worker that has to be ended", async () => {
   await using p = await puppets({ workers: 2, drainTimeout: 1, data: { stays: 0 } });
-  const totals = { lines: 0, bytesIn: 0, bytesOut: 0, handlers: 4, hookErrors: 0, queued: 0 };
+  const totals = { lines: 0, bytesIn: 0, bytesOut: 0, handlers: 4, hookErrors: 0, queued: 1 };
   const count = p.server.workers.length;
   p.say({ type: "totals", totals }, GONE);
   await p.t.untilSeen("gone", count);
   assertEquals((await p.server.shutdown()).handlersLeft, 4 + 2 * (count - 1));
+  const { handlers, queued } = p.server.stats();
+  assertEquals([handlers, queued], [0, 0], "They have ended with their workers");
 });
 
 test("After the delay of a shutdown, workers drain at once", async () => {
