@@ -5,7 +5,7 @@ import { tlsCredentials } from "@x/shouty/ops";
 import { TestClient } from "@x/shouty/testing";
 import type { TlsInfo } from "../../../../internal/api/transport.ts";
 import { connectTlsOver } from "../../../../ops/tls/client.ts";
-import { testEngine } from "../../../../ops/tls/engine/self_test.ts";
+import { engineForClients, testEngine } from "../../../../ops/tls/engine/self_test.ts";
 import { EngineTransport } from "../../../../ops/tls/engine/transport.ts";
 import { ENGINE } from "../../../../ops/tls/engine/wrap.ts";
 import { TlsTransport } from "../../../../ops/tls/streams/transport.ts";
@@ -45,7 +45,7 @@ test("The self-test of engines passes with each key that TLS can use, whatever i
   assertEquals(testEngine(createSecureContext({ cert: IDENTITY.cert, key })), undefined, "Another's key");
 });
 
-const { readBuffer, getBytesRead, drainEncOut, setHandle, writeBuffer } = WRAP;
+const { readBuffer, getBytesRead, drainEncOut, setHandle, writeBuffer, getCipher } = WRAP;
 
 /** What a later version of Deno may do in place of what this one does. */
 const CHANGES: [what: string, name: string, method: unknown][] = [
@@ -67,16 +67,42 @@ const CHANGES: [what: string, name: string, method: unknown][] = [
   ["encrypts less at once", "writeBuffer", function (this: object, request: object, bytes: Uint8Array) {
     return writeBuffer.call(this, request, bytes.subarray(0, 16_384));
   }],
-  ["tells nothing of the cipher", "getCipher", () => 0],
-  ["verifies otherwise", "verifyError", undefined],
-  ["throws", "start", () => {
-    throw new Error("Not today");
+  ["encrypts something else", "writeBuffer", function (this: object, request: object, bytes: Uint8Array) {
+    return writeBuffer.call(this, request, bytes.map((byte) => byte ^ 1));
   }],
+  ["tells nothing of the cipher", "getCipher", () => 0],
+  ["tells nothing but the version", "getCipher", (out: { version: string }) => void (out.version = "TLSv1.3")],
+  ["tells another version", "getCipher", function (this: object, out: { version: string }) {
+    getCipher.call(this, out);
+    out.version = "DTLSv1.2";
+  }],
+  ["resumes sessions by itself", "isSessionReused", () => true],
+  ["does not show the peer's certificate", "getPeerCertificateChain", () => null],
+  ["verifies otherwise", "verifyError", undefined],
+  ["throws", "start", fail],
 ];
 
 for (const [what, name, method] of CHANGES) {
   test(`The self-test finds a Deno that ${what}`, async () => {
     assertEquals(await withMethod(name, method, () => testEngine(createSecureContext(IDENTITY as never))), undefined);
+  });
+}
+
+for (const changed of ["server", "client"] as const) {
+  test(`The self-test finds a change that its ${changed} alone shows`, async () => {
+    const { initClientTls, shutdown } = WRAP;
+    const clients = new Set<object>();
+    const init = function (this: object, name: unknown, context: unknown) {
+      clients.add(this);
+      return initClientTls.call(this, name, context);
+    };
+    const end = function (this: object, request: unknown) {
+      return clients.has(this) === (changed === "client") ? 0 : shutdown.call(this, request);
+    };
+    const found = () =>
+      withMethod("shutdown", end, () => testEngine(createSecureContext(IDENTITY as never)) === undefined);
+    assertEquals(await withMethod("initClientTls", init, found), true);
+    assertEquals(clients.size, 1);
   });
 }
 
@@ -162,6 +188,16 @@ test("However a connection ends, its engine is freed", async () => {
   assertEquals(left, 0);
 });
 
+test("The self-test frees its engines, and for clients it runs once", async () => {
+  const left = await leftAfter(async () => {
+    testEngine(createSecureContext(IDENTITY as never));
+    await withMethod("shutdown", fail, () => testEngine(createSecureContext(IDENTITY as never)));
+  });
+  assertEquals(left, 0);
+  const Wrap = engineForClients();
+  assertEquals(await withMethod("start", fail, () => engineForClients()), Wrap);
+});
+
 test("What a handshake has agreed on is the same on engines and on streams", async () => {
   const known = makeIdentity("known", { by: CLIENTS });
   const infos: (TlsInfo | undefined)[] = [];
@@ -178,3 +214,7 @@ test("What a handshake has agreed on is the same on engines and on streams", asy
   assertEquals(infos.slice(0, 2), infos.slice(2));
   assertEquals(infos[0]!.peer!.subject, "CN=known");
 });
+
+function fail(): never {
+  throw new Error("Not today");
+}
