@@ -1,5 +1,5 @@
-import { assertEquals } from "@std/assert";
-import type { ServerLimits, ServerState } from "@x/shouty";
+import { assertEquals, assertThrows } from "@std/assert";
+import type { ServerLimits, ServerState, ShutdownOptions } from "@x/shouty";
 import { type LeavingServer, serveAccepted, shutdownOf } from "../../../cli/process/leaving.ts";
 import { ask as askAdmin } from "../../kit/admin/admin.ts";
 import { within } from "../../kit/bounded.ts";
@@ -58,6 +58,34 @@ test("At the end of a delay before a drain, sockets are released that came as de
     await new Promise((resolve) => setTimeout(resolve, 0));
     assertEquals(done, listenFd === null ? ["shut down"] : ["shut down", "released"]);
   }
+}, "");
+
+test("A shutdown begins at once if nothing waits, and with wrong options it throws, and releases nothing", async () => {
+  const end = async (queued: number, options: ShutdownOptions) => {
+    const { server } = leaving("listening", {}, queued, 0);
+    const done: string[] = [];
+    const listener = { inherit() {}, release: () => done.push("released") } as never;
+    const leavingServer = { ...server, shutdown: () => done.push("shut down") } as never;
+    const call = () => shutdownOf(leavingServer, [{ listener, tls: false }], { listenFd: null })(options);
+    if (options.drainTimeout === -1) assertThrows(call, RangeError, "drainTimeout");
+    else {
+      const over = call();
+      done.push("asked");
+      await over;
+    }
+    return done;
+  };
+  assertEquals(await end(0, {}), ["released", "shut down", "asked"]);
+  assertEquals(await end(1, {}), ["released", "asked", "shut down"]);
+  assertEquals(await end(1, { drainTimeout: -1 }), []);
+}, "");
+
+test("A server that gets none of the connections that wait shuts down all the same", async () => {
+  let looks = 0;
+  const { server } = leaving("listening", {}, 1);
+  const stats = () => (looks++, server.stats());
+  await serveAccepted({ ...server, stats }, 3);
+  assertEquals(looks, 1 + 3);
 }, "");
 
 /** Why clients wait, and how the server is told to end. */
