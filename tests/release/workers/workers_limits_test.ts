@@ -86,6 +86,22 @@ testEngines("With atCapacity wait, a further client waits until there is room in
   assertEquals(t.all("rejected"), []);
 });
 
+testEngines("Of connections that wait for room, each worker has accepted one at most", async (engine) => {
+  const limits = { maxConnections: 1, atCapacity: "wait" } as const;
+  for (const later of [false, true]) {
+    await using t = await TestWorkers.start({ engine, ...later ? {} : limits });
+    if (later) t.server.setLimits(limits);
+    // The workers know of the limits by then.
+    await t.server.refresh();
+    await t.connectMany(1);
+    for (let i = 0; i < 40; i++) await t.connect();
+    // Both have told by then how many they have.
+    for (let i = 0; i < 3; i++) await t.server.refresh();
+    assertEquals(t.server.stats().active, 1);
+    assert(t.server.stats().queued <= 2, `${t.server.stats().queued} are queued`);
+  }
+});
+
 testEngines("A connection that the hook admit has refused gives its place back", async (engine) => {
   await using t = await TestWorkers.start({ engine, maxConnections: 3, data: { prefix: "nobody" } });
   for (let i = 0; i < 12; i++) assertEquals(await firstReply(await t.connect()), "error: connection refused");
