@@ -258,7 +258,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   writingAborted(error: unknown): void {
     // A pipeline passes on that a body is cut off, and its handler still tells whether that is the end.
     if (this.#end.reason !== undefined || isEofOf(this.#parts.input, error)) return;
-    if (error instanceof LimitError) this.failed(error);
+    if (isLimitOf(this.#parts.input, error)) this.failed(error);
     // The peer must not take what it has got so far for everything.
     else this.abort("closed", error, true);
   }

@@ -41,11 +41,16 @@ export interface ByteLimitStreamOptions {
   unterminated?: (() => "line" | "drop") | undefined;
 }
 
-/**
- * For the streams of a connection's bytes: says at the end whether an unfinished last line counts as a line. It does if
- * the peer has ended its side.
- */
-export const TAILS: WeakMap<ReadableStream<Uint8Array>, () => "line" | "drop"> = new WeakMap();
+/** What a stream of a connection's bytes tells of its connection. */
+interface Source {
+  /** Whether an unfinished last line counts as a line. It does if the peer has ended its side. */
+  unterminated(): "line" | "drop";
+  /** Marks an error as one of this input: another connection whose handler passes it on is not at fault. */
+  own<E extends Error>(error: E): E;
+}
+
+/** The streams of connections' bytes. */
+export const SOURCES: WeakMap<ReadableStream<Uint8Array>, Source> = new WeakMap();
 
 /** Checks what was written to the stream. Without a `length`, it would be taken for no bytes. */
 function checkChunk(chunk: unknown): void {

@@ -7,7 +7,7 @@
 import { TextLineStream } from "@std/streams/text-line-stream";
 import { checkMethods, checkOptions } from "../api/check.ts";
 import { LimitError } from "../api/errors.ts";
-import { ByteLimitStream, TAILS } from "./byte_limit_stream.ts";
+import { ByteLimitStream, SOURCES } from "./byte_limit_stream.ts";
 
 /** Options of {@linkcode lineStream}. */
 export interface LineStreamOptions {
@@ -47,7 +47,8 @@ export function lineStream(
   checkMethods("readable", readable, "a ReadableStream", ["pipeThrough"]);
   checkOptions("lineStream options", options);
   const { maxLineBytes = 65_536 } = options;
-  const limited = new ByteLimitStream({ maxLineBytes, error: false, unterminated: TAILS.get(readable) });
+  const source = SOURCES.get(readable);
+  const limited = new ByteLimitStream({ maxLineBytes, error: false, unterminated: source?.unterminated });
   return readable
     .pipeThrough(limited)
     .pipeThrough(new TextDecoderStream("utf-8", { ignoreBOM: true }))
@@ -56,7 +57,9 @@ export function lineStream(
       new TransformStream<string, string>({
         flush() {
           // An earlier error would drop the lines that are still in the streams before this one.
-          if (limited.breach !== undefined) throw new LimitError(limited.breach, maxLineBytes);
+          if (limited.breach === undefined) return;
+          const error = new LimitError(limited.breach, maxLineBytes);
+          throw source?.own(error) ?? error;
         },
       }),
     );

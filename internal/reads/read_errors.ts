@@ -40,7 +40,8 @@ export function endedAfter({ reader }: Input): string {
   return reader.stopped ? "with the connection" : `after ${reader.input.size}`;
 }
 
-function own<E extends Error>(error: E, input: Input): E {
+/** Marks an error as one of this input. */
+export function own<E extends Error>(error: E, input: Input): E {
   sources.set(error, input);
   return error;
 }

@@ -6,14 +6,14 @@
 
 import { checkCount } from "../api/check.ts";
 import { countLineFeeds } from "../lines/ascii.ts";
-import { TAILS } from "../lines/byte_limit_stream.ts";
+import { SOURCES } from "../lines/byte_limit_stream.ts";
 import { lastLineEnd } from "../lines/limiter.ts";
 import { BLOCK_BYTES } from "../memory/buffer_pool.ts";
 import { SHARE_LINES } from "../time/turns.ts";
 import type { Body } from "./bodies.ts";
 import type { Input } from "./input.ts";
 import { nextBatch, nextLine } from "./line_reads.ts";
-import { busy, throwEof } from "./read_errors.ts";
+import { busy, own, throwEof } from "./read_errors.ts";
 import type { Wanted } from "./wanted.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -111,7 +111,10 @@ export function readableOf(input: Input): ReadableStream<Bytes> {
       return pulling ? input.cancelRead() : undefined;
     },
   });
-  TAILS.set(stream, () => input.reader.endReason === "end" ? "line" : "drop");
+  SOURCES.set(stream, {
+    unterminated: () => input.reader.endReason === "end" ? "line" : "drop",
+    own: (error) => own(error, input),
+  });
   return stream;
 }
 

@@ -1,5 +1,13 @@
-import { assertEquals } from "@std/assert";
-import { type Conn, connect, type ConnHandler, serveConnections, type ServeOptions, type ServerEvent } from "@x/shouty";
+import { assertEquals, assertRejects } from "@std/assert";
+import {
+  type Conn,
+  connect,
+  type ConnHandler,
+  lineStream,
+  serveConnections,
+  type ServeOptions,
+  type ServerEvent,
+} from "@x/shouty";
 import { test } from "../../kit/bounded.ts";
 import { inMemory, startConversations, startServer } from "../../kit/server.ts";
 
@@ -79,6 +87,26 @@ test("a limit that the read of another connection has passed says nothing about 
   assertEquals(await told("", asks), ["LimitError: Data of one read longer than 3 bytes", "handler-error"]);
   const own = async (conn: Conn) => void await conn.readUntil(";", { maxBytes: 3 });
   assertEquals(await told("abcd;", own), ["read-too-long"]);
+});
+
+test("a line of another connection that is too long for lineStream says nothing about this one", async () => {
+  const limits = { maxLineBytes: 3 };
+  await using other = startConversations({}, (conn) => conn.write("abcd\n"));
+  const passes = async (pass: (lines: ReadableStream<string>) => Promise<unknown>) => {
+    await using conn = await connect({ port: other.port });
+    await pass(lineStream(conn.readable, limits));
+  };
+  const reads = () => passes((lines) => Array.fromAsync(lines));
+  assertEquals(await told("", reads), ["LimitError: Line longer than 3 bytes", "handler-error"]);
+  await using piping = startConversations(
+    inMemory(),
+    (conn) => passes((lines) => lines.pipeTo(conn.writable)),
+  );
+  // An output that breaks off ends with a reset.
+  await assertRejects(() => piping.talk(""), Deno.errors.ConnectionReset);
+  assertEquals((await piping.closed()).reason, "closed");
+  const own = (conn: Conn) => lineStream(conn.readable, limits).pipeTo(conn.writable);
+  assertEquals(await told("abcd\n", own), ["line-too-long"]);
 });
 
 test("a handler that its connection's finishing interrupts has not failed", async () => {
