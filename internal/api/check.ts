@@ -143,7 +143,9 @@ export function checkMethods(
   if (optional && members === undefined || missing === undefined) return;
   const got = show(value);
   // Someone who writes a listener or a transport of their own has to know what it lacks.
-  const lack = got === "an object" ? ` without the method ${missing}` : "";
+  const lack = typeof value === "object" && value !== null && !Array.isArray(value)
+    ? ` without the method ${missing}`
+    : "";
   throw new TypeError(`Cannot use ${name}: expected ${kind}, got ${got}${lack}`);
 }
 
@@ -215,7 +217,11 @@ export function show(value: unknown): string {
   if (typeof value === "bigint") return `${value}n`;
   if (typeof value === "function") return "a function";
   if (typeof value !== "object" || value === null) return String(value);
-  return Array.isArray(value) ? "an array" : value instanceof Promise ? "a promise" : "an object";
+  if (Array.isArray(value)) return "an array";
+  if (value instanceof Promise) return "a promise";
+  // Such as that of `new ArrayBuffer(2)`, where bytes are expected.
+  const name = Object.prototype.toString.call(value).slice("[object ".length, -1);
+  return name === "Object" ? "an object" : `${/^[AEIO]/.test(name) ? "an" : "a"} ${name}`;
 }
 
 /**

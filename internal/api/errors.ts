@@ -20,7 +20,7 @@ export class LimitError extends Error {
    * @param limit Its value, in bytes.
    */
   constructor(reason: SizeBreach | "read-too-long", limit: number) {
-    super(`${SUBJECTS[reason]} longer than ${limit} bytes`);
+    super(`${SUBJECTS[reason]} longer than ${reason === "read-too-long" ? "maxBytes, " : ""}${limit} bytes`);
     this.name = "LimitError";
     this.reason = reason;
     this.limit = limit;

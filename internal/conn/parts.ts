@@ -142,6 +142,11 @@ export class Parts<Data> {
     return this.#handle = new Handle(this.#owner, this);
   }
 
+  /** Why the input or the connection ended; undefined while there may be more. */
+  get ending(): CloseReason | undefined {
+    return this.#owner.ending;
+  }
+
   /** The reads of a conversation handler; undefined for a line handler, and before the handler reads. */
   get input(): Input | undefined {
     return this.#input;
@@ -341,6 +346,8 @@ export class Parts<Data> {
     if (limits.writeTimeout !== before.writeTimeout) this.outbox.timeoutChanged();
     if (limits.idleTimeout !== before.idleTimeout) this.#keepAlive();
     this.reader.setLimits(before, limits, this.#host.clock);
+    // Perhaps more lines have come than may come now.
+    this.reader.came(0);
     this.#answers?.limitsChanged();
     this.#input?.reader.handlerWait.lookAgain();
   }

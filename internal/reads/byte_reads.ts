@@ -10,7 +10,7 @@ import type { Delimiter, ReadBytesOptions, ReadUntilOptions } from "../api/handl
 import { firstToEnd } from "../lines/input_buffer.ts";
 import type { Begun } from "../time/expiry.ts";
 import type { Input } from "./input.ts";
-import { busy, endedAfter, throwEof, tooLong } from "./read_errors.ts";
+import { busy, bytes, endOf, throwEof, tooLong } from "./read_errors.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -25,7 +25,7 @@ export function readExactly(source: Input, count: number, options: ReadBytesOpti
     const take = () => input.size >= count ? input.take(count) : undefined;
     const atHand = source.takeAtOnce(options, take);
     if (atHand !== undefined) return Promise.resolve(atHand);
-    const ended = () => throwEof(source, `Cannot read ${count} bytes: the input has ended ${endedAfter(source)}`);
+    const ended = () => throwEof(source, `Cannot read ${bytes(count)}: ${endOf(source)}`);
     return source.read({ take, begun: () => begunBytes(source, boundary), mostBytes: () => count, ended }, options);
   } catch (error) {
     return source.reader.refuse(error);
@@ -46,7 +46,7 @@ export function readUntil(
     const take = () => takeUntil(source, wanted, maxBytes, keepDelimiter);
     const atHand = source.takeAtOnce(options, take);
     if (atHand !== undefined) return Promise.resolve(atHand);
-    const cut = () => throwEof(source, `Cannot read up to the delimiter: the input has ended ${endedAfter(source)}`);
+    const cut = () => throwEof(source, `Cannot read up to the delimiter: ${endOf(source)}`);
     const [begun, ended] = [() => begunBytes(source, boundary), () => input.size === 0 ? null : cut()];
     return source.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + longest(wanted), ended }, options);
   } catch (error) {

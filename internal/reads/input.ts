@@ -10,7 +10,7 @@ import type { ReadOptions } from "../api/handlers.ts";
 import type { LineCutter } from "../lines/line_cutter.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Expiry } from "../time/expiry.ts";
-import type { Breach } from "../api/reasons.ts";
+import type { Breach, CloseReason } from "../api/reasons.ts";
 import type { Reader } from "../io/reader.ts";
 import { Bodies, type Body } from "./bodies.ts";
 import { LinePass } from "./line_pass.ts";
@@ -21,6 +21,8 @@ type Bytes = Uint8Array<ArrayBuffer>;
 
 /** The parts of the connection, as the input sees them. */
 interface InputOwner {
+  /** Why the input or the connection ended; undefined while there may be more. */
+  readonly ending: CloseReason | undefined;
   /** The handler has found that there is no more input, and what is wrong with it, if anything is. */
   inputEnded(breach: Breach | undefined, atOnce: boolean): void;
   /** The peer has ended its side, and the handler has got something; perhaps it has got everything now. */
@@ -74,6 +76,11 @@ export class Input {
     this.cutter = cutter;
     this.#clocks = clocks;
     this.#owner = owner;
+  }
+
+  /** Why the input or the connection ended; undefined while there may be more. */
+  get ending(): CloseReason | undefined {
+    return this.#owner.ending;
   }
 
   /** Returns the next line if it has come, and nothing else is to be done first; otherwise undefined. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { LimitError } from "../api/errors.ts";
+import { count, LimitError } from "../api/errors.ts";
 import type { Input } from "./input.ts";
 
 /** The errors of reads whose input has ended early, or that were too long, each with its input. */
@@ -35,10 +35,15 @@ export function tooLong(input: Input, maxBytes: number): LimitError {
   return own(new LimitError("read-too-long", maxBytes), input);
 }
 
-/** How much input there was, or that the server hands out no more of it; to be read after "the input has ended". */
-export function endedAfter({ reader }: Input): string {
-  return reader.stopped ? "with the connection" : `after ${reader.input.size}`;
+/** Says how the input has ended: with the connection, or behind what has come. */
+export function endOf({ reader, ending }: Input): string {
+  return reader.stopped
+    ? `the connection has ended (${ending})`
+    : `the input has ended after ${bytes(reader.input.size)}`;
 }
+
+/** Returns a number of bytes as text. */
+export const bytes = (number: number): string => count(number, "byte");
 
 /** Marks an error as one of this input. */
 export function own<E extends Error>(error: E, input: Input): E {

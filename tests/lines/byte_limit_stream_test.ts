@@ -43,10 +43,10 @@ test("ByteLimitStream fails with the limit that was passed", async () => {
 });
 
 test("ByteLimitStream refuses what is not bytes, and loses none of it", async () => {
-  const others = { "text": "text\n", "an object": new ArrayBuffer(2), "5": 5, "null": null };
-  for (const [shown, chunk] of Object.entries({ ...others, "an object ": Uint16Array.of(266, 10) })) {
+  const others = { "text": "text\n", "an object": {}, "an ArrayBuffer": new ArrayBuffer(2), "5": 5, "null": null };
+  for (const [shown, chunk] of Object.entries({ ...others, "a Uint16Array": Uint16Array.of(266, 10) })) {
     const stream = ReadableStream.from([chunk as never]).pipeThrough(new ByteLimitStream());
-    const message = `Cannot limit what was written: expected a Uint8Array, got ${shown.trim()}`;
+    const message = `Cannot limit what was written: expected a Uint8Array, got ${shown}`;
     await assertRejects(() => Array.fromAsync(stream), TypeError, message);
   }
 });

@@ -44,9 +44,9 @@ test("data past maxBytes is a LimitError, and nothing of it is consumed; data of
     const { reason, limit } = await assertRejects(() => conn.readUntil(";", { maxBytes: 4 }), LimitError);
     assertEquals([reason, limit], ["read-too-long", 4]);
     assertEquals(text(await conn.readUntil(";", { maxBytes: 5 })), "12345");
-    await assertRejects(() => conn.readExactly(6, { maxBytes: 5 }), LimitError, "longer than 5 bytes");
+    await assertRejects(() => conn.readExactly(6, { maxBytes: 5 }), LimitError, "longer than maxBytes, 5 bytes");
     assertEquals(text(await conn.readExactly(5, { maxBytes: 5 })), "67890");
-    await assertRejects(() => conn.readExactly(1024 * 1024 + 1), LimitError, "longer than 1048576 bytes");
+    await assertRejects(() => conn.readExactly(1024 * 1024 + 1), LimitError, "longer than maxBytes, 1048576 bytes");
     assertEquals([text(await conn.readUntil(";")), await conn.readLine()], ["", "line"]);
     assertEquals([conn.ending, conn.signal.aborted], [undefined, false]);
   });
@@ -89,9 +89,9 @@ test("at a limit or a clock nothing of what had come is handed out any more, and
   await clock.advance(1000);
   assertEquals((await t.closed()).reason, "idle");
   assertEquals(messages, [
-    "Cannot read 9 bytes: the input has ended with the connection",
-    "Cannot read 2 bytes: the input has ended with the connection",
-    "Cannot read up to the delimiter: the input has ended with the connection",
+    "Cannot read 9 bytes: the connection has ended (idle)",
+    "Cannot read 2 bytes: the connection has ended (idle)",
+    "Cannot read up to the delimiter: the connection has ended (idle)",
   ]);
 });
 

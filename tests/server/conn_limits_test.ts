@@ -1,4 +1,5 @@
 import { assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
+import type { Conn } from "@x/shouty";
 import { test, testOnce } from "../kit/bounded.ts";
 import { tapped } from "../kit/faults.ts";
 import { inMemory, startConversations, startServer } from "../kit/server.ts";
@@ -66,6 +67,29 @@ testOnce("A connection ends after the nearest whole number of lines", async () =
     assertEquals((await t.closed()).reason, "max-lines");
   }
 });
+
+for (
+  const [what, start] of [
+    ["a line handler", (limit: (conn: Conn) => void) => startServer(inMemory(), (line, conn) => (limit(conn), line))],
+    ["a conversation", (limit: (conn: Conn) => void) =>
+      startConversations(inMemory(), async (conn) => {
+        limit(conn);
+        for await (const line of conn.lines) conn.write(`${line}\n`);
+      })],
+  ] as const
+) {
+  test(`maxLines that is set below the number of lines that have come ends ${what} that waits`, async () => {
+    let waiting: Conn | undefined;
+    await using t = start((conn) => waiting = conn);
+    const client = await t.connect();
+    await client.write("one\ntwo\nthree\n");
+    for (const line of ["one", "two", "three"]) assertEquals(await client.readLine(), line);
+    waiting!.setLimits({ maxLines: 1 });
+    assertEquals(await client.readAll(), "");
+    client.close();
+    assertEquals((await t.closed()).reason, "max-lines");
+  });
+}
 
 test("A connection ends after maxLines within 10 %, with everything answered that came", async () => {
   await using t = startServer({ maxLines: 100 });

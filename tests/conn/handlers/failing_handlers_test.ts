@@ -50,7 +50,7 @@ test("a line handler that returns neither text nor nothing has failed, and the e
     true,
     "true",
   ]];
-  for (const [wrong, got] of [...wrongs, [Promise.resolve(5), "5"], [new Uint8Array(1), "an object"]]) {
+  for (const [wrong, got] of [...wrongs, [Promise.resolve(5), "5"], [new Uint8Array(1), "a Uint8Array"]]) {
     await using t = startServer(inMemory(), (line) => line === "bad" ? wrong as unknown as string : line);
     assertEquals(await t.talk("ok\nbad\n"), "ok\n");
     const { error } = await t.until("handler-error");

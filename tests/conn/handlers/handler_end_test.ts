@@ -84,7 +84,7 @@ test("a limit that the read of another connection has passed says nothing about 
     await using conn = await connect({ port: other.port });
     await conn.readUntil(";", { maxBytes: 3 });
   };
-  assertEquals(await told("", asks), ["LimitError: Data of one read longer than 3 bytes", "handler-error"]);
+  assertEquals(await told("", asks), ["LimitError: Data of one read longer than maxBytes, 3 bytes", "handler-error"]);
   const own = async (conn: Conn) => void await conn.readUntil(";", { maxBytes: 3 });
   assertEquals(await told("abcd;", own), ["read-too-long"]);
 });

@@ -168,7 +168,7 @@ test("listenTls() refuses wrong options, and names the option, the value and wha
     assertRejects(() => listenTls({ port: 0, ...IDENTITY, ...options } as never), Error, message);
   await refused({ handshakeTimeout: 0 }, "Cannot use handshakeTimeout 0: expected more than 0");
   await refused({ maxHandshakes: 1.5 }, "Cannot use maxHandshakes 1.5: expected a whole number of at least 1");
-  await refused({ cert: new Uint8Array(3) }, "Cannot use cert: expected text in PEM, got an object");
+  await refused({ cert: new Uint8Array(3) }, "Cannot use cert: expected text in PEM, got a Uint8Array");
   await refused({ cert: Promise.resolve(IDENTITY.cert) }, "Cannot use cert: expected text in PEM, got a promise");
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { hostname, port } = taken.addr;
