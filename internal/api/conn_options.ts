@@ -131,7 +131,7 @@ export interface ConnOptions {
   /**
    * Whether the server looks for clients that speak another protocol. A client whose first line is an HTTP request, or
    * whose first bytes are a TLS handshake, gets an error in that protocol, and the connection is closed, with reason
-   * `misdirected`.
+   * `misdirected`. `conn.setLimits` does not change it: what a connection is looked at for is decided when it is accepted.
    *
    * @default {false}
    */
@@ -161,8 +161,9 @@ export interface ConnOptions {
    */
   maxConnectionBytes?: number | undefined;
   /**
-   * Maximum number of bytes that may wait to be written when a handler does not await its `conn.write`. When more wait,
-   * the connection is aborted, with reason `write-queue`. `Infinity` switches it off.
+   * Maximum number of bytes that may wait to be written when a handler does not await its `conn.write`. A write that would
+   * make it more aborts the connection, with reason `write-queue`. While less than 64 KiB wait, or less than this, a write
+   * is taken whatever its size: a handler may await it. `Infinity` switches it off.
    *
    * @default {1_048_576}
    */

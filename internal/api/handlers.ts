@@ -159,7 +159,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   readonly finishing: AbortSignal;
   /**
    * Why there is no more input; undefined while there may be more. It is set before the last read has given `null`, and
-   * before a loop over `lines` or `batches` ends.
+   * before a loop over `lines` or `batches` ends. That the peer has ended its side is found by a read: a handler that
+   * reads nothing does not learn it from this.
    */
   readonly ending: CloseReason | undefined;
   /**
@@ -170,7 +171,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * The lines that the peer sends, decoded and without their ends. It is one iterator: after a loop that was left with
    * `break`, another loop goes on with the next line. It ends when there are no more lines, for whatever reason, which
-   * {@linkcode Conn.ending} tells, and never throws.
+   * {@linkcode Conn.ending} tells. It throws only a `TypeError`, if another read has not settled.
    */
   readonly lines: AsyncIterableIterator<string, undefined>;
   /** The same lines in arrays: those that have come together, 1024 at most. Each array has at least one. */

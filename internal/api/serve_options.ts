@@ -221,7 +221,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    * for limits of size, for text and last lines that `framing` refuses, for lack of memory, and for rejected connections;
    * and `null` for clocks, drains and handlers that throw. In a protocol of requests and replies, a line at a clock or in
    * a drain could be taken for the reply to the next request: return `null` there. It is not awaited: anything but text
-   * or nothing, such as a promise, sends nothing and counts in `hookErrors`. It is not called for the reasons
+   * or nothing, such as a promise, sends nothing and counts in `hookErrors`. A character that the encoding of `framing`
+   * lacks is sent as `?`. It is not called for the reasons
    * `end`, `closed`, `reset`, `misdirected`, `starttls-injection`, `tls-handshake`, `write-timeout`, `write-queue`,
    * `drain-timeout`, `transport-error`, `accept-rate-per-ip` and `penalty`.
    *
