@@ -80,7 +80,7 @@ export class AcceptRejection extends Error {
 }
 
 /** The classes of errors that can be made anew with another message. */
-const KINDS: ReadonlySet<unknown> = new Set([Error, ...Object.values(Deno.errors)]);
+const KINDS: ReadonlySet<unknown> = new Set([Error, URIError, ...Object.values(Deno.errors)]);
 
 /**
  * Says what could not be done, before the system's reason, in an error of the same class and with its code. An error of

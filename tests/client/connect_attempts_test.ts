@@ -23,6 +23,7 @@ testOnce("a server that nobody is at is named in the error", async () => {
   assertEquals(error.message.startsWith(`Cannot connect to 127.0.0.1:${port}: Connection refused`), true);
   assertEquals((error as Error & { code?: string }).code, "ECONNREFUSED");
   await assertRejects(() => connect({ path: "/nowhere/at/all" }), Deno.errors.NotFound, "unix:/nowhere/at/all");
+  await assertRejects(() => connect({ hostname: "localhost:80", port }), URIError, "Cannot connect to [localhost:80]:");
 });
 
 testOnce("a socket that the kernel has connected to itself is closed, and the server counts as down", async () => {
