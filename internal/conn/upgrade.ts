@@ -71,13 +71,13 @@ export class Upgrade {
 
   /** Sends what was written, performs the handshake, and puts TLS beneath the reader and the outbox. */
   async run(): Promise<TlsInfo> {
-    const { outbox, input, transport } = this.#parts;
+    const { reader, outbox, input, transport } = this.#parts;
     const givenUp = input?.reserve();
     this.active = true;
     // From now on a ClientHello is not misdirected, also if a read is outstanding.
     if (transport instanceof MisdirectedTransport) transport.expectTls();
     // Takes plain text that has come and was not read yet, so that it counts as an injection.
-    this.#parts.readAhead();
+    if (!reader.over) this.#parts.readAhead();
     try {
       await outbox.hold();
       // Its end would start the clock of a handler at work, and the handshake has its own time.
