@@ -78,7 +78,7 @@ for (
       })],
   ] as const
 ) {
-  test(`maxLines that is set below the number of lines that have come ends ${what} that waits`, async () => {
+  testOnce(`maxLines that is set below the number of lines that have come ends ${what} that waits`, async () => {
     let waiting: Conn | undefined;
     await using t = start((conn) => waiting = conn);
     const client = await t.connect();

@@ -189,3 +189,11 @@ testOnce(
   60,
   NO_IPV6,
 );
+
+test("serve() names a host name that is none, such as one with a port", () => {
+  assertThrows(
+    () => serve({ hostname: "localhost:80" }),
+    URIError,
+    "Cannot listen on [localhost:80]:8080: invalid host",
+  );
+});
