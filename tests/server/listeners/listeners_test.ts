@@ -190,7 +190,7 @@ testOnce(
   NO_IPV6,
 );
 
-test("serve() names a host name that is none, such as one with a port", () => {
+testOnce("serve() names a host name that is none, such as one with a port", () => {
   assertThrows(
     () => serve({ hostname: "localhost:80" }),
     URIError,
