@@ -151,7 +151,8 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.detail ??= detail;
     if (this.#parts.endFailed()) return;
     this.#parts.reader.stop();
-    if (!this.#parts.answering) this.#leave("closed");
+    // As much may have been read ahead as fits: what comes from now on is dropped.
+    this.#parts.answering ? this.#parts.clocks.readAheadLater() : this.#leave("closed");
   }
 
   /** Ends the connection at the next line boundary at which everything that the peer has sent is answered. */
@@ -194,7 +195,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#phase = "ending";
     this.#end.reason = reason;
     this.#end.limit = limit;
-    this.#end.keepLimit(this.#parts.limits, this.#parts.reader.peerEnded);
+    this.#end.keepLimit(this.#parts.limits, this.#parts.peerHasLeft);
     this.#parts.reader.stop();
     if (atOnce) this.#aborter.abort(reason);
     // A listener of the signal may have closed the connection.
@@ -216,7 +217,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
     reader.stop();
     clocks.leave();
-    end.keepLimit(limits, reader.peerEnded);
+    end.keepLimit(limits, this.#parts.peerHasLeft);
     outbox.add(answer ?? end.lastLine(this.#host.reports, cutter.framing));
     outbox.seal();
     const flushed = outbox.size > 0 ? outbox.flush() : undefined;

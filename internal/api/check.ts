@@ -220,8 +220,18 @@ export function show(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (value instanceof Promise) return "a promise";
   // Such as that of `new ArrayBuffer(2)`, where bytes are expected.
-  const name = Object.prototype.toString.call(value).slice("[object ".length, -1);
+  const name = classOf(value);
   return name === "Object" ? "an object" : `${/^[AEIO]/.test(name) ? "an" : "a"} ${name}`;
+}
+
+/** Returns the name of an object's class, if that is a word; otherwise "Object". */
+function classOf(value: object): string {
+  try {
+    return /^\[object (\w{1,40})\]$/.exec(Object.prototype.toString.call(value))?.[1] ?? "Object";
+  } catch {
+    // A getter of the object's may throw.
+    return "Object";
+  }
 }
 
 /**

@@ -162,8 +162,8 @@ export interface ConnOptions {
   maxConnectionBytes?: number | undefined;
   /**
    * Maximum number of bytes that may wait to be written when a handler does not await its `conn.write`. A write that would
-   * make it more aborts the connection, with reason `write-queue`. While less than 64 KiB wait, or less than this, a write
-   * is taken whatever its size: a handler may await it. `Infinity` switches it off.
+   * make it more aborts the connection, with reason `write-queue`. While less than 64 KiB, and less than this, wait, a
+   * write is taken whatever its size: a handler may await it. `Infinity` switches it off.
    *
    * @default {1_048_576}
    */

@@ -25,7 +25,7 @@ import { Input } from "../reads/input.ts";
 import type { FinishReason } from "../io/finishing.ts";
 import { linger, LINGER_MS } from "../io/linger.ts";
 import { Outbox } from "../io/outbox.ts";
-import { readAhead } from "../io/read_ahead.ts";
+import { hasLeft, readAhead } from "../io/read_ahead.ts";
 import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
 
@@ -160,6 +160,11 @@ export class Parts<Data> {
   /** Whether a line handler is working on a line. */
   get answering(): boolean {
     return this.#answers?.answering ?? false;
+  }
+
+  /** Whether the peer has ended its side, also if that was after the end of the input. */
+  get peerHasLeft(): boolean {
+    return hasLeft(this.reader);
   }
 
   /** Lines and bytes so far. */
@@ -347,7 +352,7 @@ export class Parts<Data> {
     if (limits.idleTimeout !== before.idleTimeout) this.#keepAlive();
     this.reader.setLimits(before, limits, this.#host.clock);
     // Perhaps more lines have come than may come now.
-    this.reader.came(0);
+    if (!this.reader.over) this.reader.came(0);
     this.#answers?.limitsChanged();
     this.#input?.reader.handlerWait.lookAgain();
   }

@@ -23,6 +23,8 @@ interface Source {
   readonly transport: Transport;
   /** Tells whether the kernel probably has more. */
   readonly input: { readonly full: boolean };
+  /** The limits on rates; undefined if none is set. */
+  readonly pace: { readonly filled: boolean; readonly secondBytes: number } | undefined;
   /** Whether reading is over. */
   readonly over: boolean;
   readonly byteCount: number;
@@ -101,11 +103,14 @@ export class Finishing {
     // or message is never where the input may end, and could keep a draining connection open for ever.
     const boundary = this.#atBoundary || source.lineCount > this.#lineCount && !source.input.full;
     this.#lineCount = source.lineCount;
-    // A wait that follows one that was interrupted is the same.
-    const isNew = source.byteCount > this.#byteCount;
-    this.#byteCount = source.byteCount;
-    if (boundary && isNew) this.#boundaries++;
-    return this.#boundaries > MAX_BOUNDARIES[this.#reason] || this.#byteCount > this.#maxBytes;
+    // A wait that follows one that was interrupted is the same. While a rate allows only a part of what the kernel has,
+    // the waits of a second are one.
+    const { byteCount, pace } = source;
+    if (byteCount - this.#byteCount >= (pace?.filled ? pace.secondBytes : 1)) {
+      this.#byteCount = byteCount;
+      if (boundary) this.#boundaries++;
+    }
+    return this.#boundaries > MAX_BOUNDARIES[this.#reason] || byteCount > this.#maxBytes;
   }
 
   /** Whether the server waits for the peer where the input may end: no line and no message has begun. */

@@ -39,8 +39,11 @@ export class Pace {
   readonly #groupLines: number;
   /** The number of bytes that a read waits for, if bytes have to wait. */
   readonly #groupBytes: number;
-  /** Maximum bytes of lines to read at once: those of a second. So few wait in memory here, and the rest in the kernel. */
-  readonly #linesBytes: number;
+  /** Maximum bytes of one read: those of a second. So few wait in memory here, and the rest in the kernel. */
+  readonly secondBytes: number;
+  #mostBytes = Infinity;
+  /** Whether the last read was as large as the rates allowed, so that the kernel probably has more. */
+  filled = false;
   /** The wait for the next read, which outlasts a handler's read that is interrupted. */
   #reading: Promise<void> | undefined;
   /** End the current waits: one for a read, and one for a line. */
@@ -58,13 +61,20 @@ export class Pace {
     return isSet ? new Pace(limits, clock) : undefined;
   }
 
+  /** Whether limits have changed. */
+  static changes(before: PaceLimits, limits: PaceLimits): boolean {
+    return limits.maxLinesPerSecond !== before.maxLinesPerSecond ||
+      limits.maxBytesPerSecond !== before.maxBytesPerSecond;
+  }
+
   constructor(limits: PaceLimits, clock: Clock) {
     this.#clock = clock;
     this.#bytes = new Rate(limits.maxBytesPerSecond);
     this.#lines = new Rate(limits.maxLinesPerSecond);
-    this.#groupLines = Math.max(1, Math.floor(limits.maxLinesPerSecond / GROUPS_PER_SECOND));
-    this.#groupBytes = Math.max(1, Math.floor(limits.maxBytesPerSecond / GROUPS_PER_SECOND));
-    this.#linesBytes = Math.max(LEAST_READ_BYTES, Math.floor(limits.maxLinesPerSecond * LINE_BYTES));
+    this.#groupLines = Math.ceil(limits.maxLinesPerSecond / GROUPS_PER_SECOND);
+    this.#groupBytes = Math.ceil(limits.maxBytesPerSecond / GROUPS_PER_SECOND);
+    const linesBytes = Math.max(LEAST_READ_BYTES, limits.maxLinesPerSecond * LINE_BYTES);
+    this.secondBytes = Math.max(1, Math.floor(Math.min(limits.maxBytesPerSecond, linesBytes)));
   }
 
   /** Whether the rate of lines is limited, so that each line has to ask whether it may pass. */
@@ -72,9 +82,10 @@ export class Pace {
     return this.#groupLines !== Infinity;
   }
 
-  /** Maximum bytes of a read that begins now. */
-  get maxReadBytes(): number {
-    return Math.max(1, Math.min(this.#bytes.available(this.#clock.now()), this.#linesBytes));
+  /** Returns the maximum bytes of a read that begins now. */
+  beginRead(): number {
+    const allowed = Math.min(this.#bytes.available(this.#clock.now()), this.secondBytes);
+    return this.#mostBytes = Math.max(1, allowed);
   }
 
   /** Whether the next read has to wait. */
@@ -93,6 +104,7 @@ export class Pace {
 
   /** Counts bytes that were read. */
   took(bytes: number): void {
+    this.filled = bytes === this.#mostBytes;
     this.#bytes.take(this.#clock.now() - this.#late, bytes);
   }
 

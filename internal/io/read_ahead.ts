@@ -9,6 +9,17 @@ import type { Budget } from "../memory/budget.ts";
 import type { ConnectionClocks } from "../time/conn_clocks.ts";
 import type { Reader } from "./reader.ts";
 
+/** The reads that are awaited here. */
+const AWAITED = new WeakSet<Promise<number | null>>();
+
+/** Stands for the outstanding read once the peer has ended its side after the end of the input: there is no other. */
+const ENDED = Promise.resolve(null);
+
+/** Whether the peer has ended its side, also if that was after the end of the input. */
+export function hasLeft({ peerEnded, outstanding }: Pick<Reader, "peerEnded" | "outstanding">): boolean {
+  return peerEnded || outstanding === ENDED;
+}
+
 /**
  * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
  * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for. Once the
@@ -27,7 +38,7 @@ export async function readAhead(
 ): Promise<void> {
   reader.unasked = !reader.outgoing;
   if (reader.pace?.holdsUp) return clocks.readAheadLater();
-  while (!reader.waiting && !reader.peerEnded && !reader.pinned && (reader.over || reader.input.hasRoom)) {
+  while (!reader.waiting && !hasLeft(reader) && !reader.pinned && (reader.over || reader.input.hasRoom)) {
     if (budget.tight && reader.input.size > 0) {
       clocks.readAheadLater();
       break;
@@ -35,8 +46,11 @@ export async function readAhead(
     let read: Promise<number | null> | undefined;
     try {
       read = reader.outstanding ?? reader.startRead(reader.over);
-      if (read === undefined) return;
+      // An earlier call may still await it.
+      if (read === undefined || AWAITED.has(read)) return;
+      AWAITED.add(read);
       const count = await read;
+      AWAITED.delete(read);
       // Meanwhile the handler may have asked for more, and got the bytes of this read, or TLS begins, which gets them.
       if (reader.outstanding !== read || reader.pinned || !took(count, reader, clocks)) return;
     } catch (error) {
@@ -48,7 +62,7 @@ export async function readAhead(
     if (reader.pace !== undefined && reader.input.hasRoom && !reader.peerEnded) return clocks.readAheadLater();
   }
   // There is no room to read more, but some transports can report a reset without a read.
-  if (!reader.peerEnded) ignoreErrors(() => reader.transport.onReset?.(failed));
+  if (!hasLeft(reader)) ignoreErrors(() => reader.transport.onReset?.(failed));
 }
 
 /** Handles what has come; returns whether the input goes on. At its end, the peer's side may still be open. */
@@ -62,8 +76,11 @@ function took(
     if (count !== null) clocks.heard();
     return true;
   }
-  // A read that has found the end of the peer's side stays outstanding, so that there is no other.
-  if (count === null) return clocks.halfClose(), false;
+  if (count === null) {
+    reader.outstanding = ENDED;
+    clocks.halfClose();
+    return false;
+  }
   reader.outstanding = undefined;
   reader.input.dropped(count);
   clocks.readAheadLater();

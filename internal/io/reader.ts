@@ -124,8 +124,7 @@ export class Reader {
   setLimits(before: ConnLimits, limits: ConnLimits, clock: Clock): void {
     this.input.maxTotal = limits.maxConnectionBytes;
     if (limits.maxLines !== before.maxLines) this.#maxLines = jitteredCount(limits.maxLines);
-    const { maxLinesPerSecond, maxBytesPerSecond } = limits;
-    if (maxLinesPerSecond === before.maxLinesPerSecond && maxBytesPerSecond === before.maxBytesPerSecond) return;
+    if (!Pace.changes(before, limits)) return;
     this.pace?.stop();
     this.pace = Pace.of(limits, clock);
   }
@@ -157,7 +156,7 @@ export class Reader {
       this.endReason ??= this.input.overLimit ? "byte-limit" : reason;
       this.pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
-      if (this.waiting) this.waiting = false, this.#clocks.rest(), atBoundary();
+      if (this.waiting) this.waiting = this.wanting = false, this.#clocks.rest(), atBoundary();
       this.#handlerWait?.end();
     });
   }
@@ -356,9 +355,9 @@ export class Reader {
   startRead(over = false): Promise<number | null> | undefined {
     const space = this.input.space(this.mostBytes, this.#memory.budget.tight);
     this.#holdInput();
-    if (this.over !== over) return undefined;
-    const { maxReadBytes = Infinity } = this.pace ?? {};
-    const read = this.transport.read(space.length > maxReadBytes ? space.subarray(0, maxReadBytes) : space);
+    if (this.over && !over || this.input.freed) return undefined;
+    const most = this.pace?.beginRead() ?? Infinity;
+    const read = this.transport.read(space.length > most ? space.subarray(0, most) : space);
     // The same promise, unless a custom transport returns something else.
     return this.outstanding = Promise.resolve(read);
   }

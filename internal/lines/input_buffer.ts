@@ -174,6 +174,11 @@ export class InputBuffer {
     return space;
   }
 
+  /** Whether the buffer was given back for good. */
+  get freed(): boolean {
+    return this.bytes === NONE;
+  }
+
   /** Gives the buffer back for good, and drops the input. No read into it may be outstanding. */
   free(): void {
     giveBuffer(this.bytes);

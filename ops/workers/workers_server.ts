@@ -44,7 +44,7 @@ export interface WorkersServer extends Omit<Server, "connections" | "broadcast">
    *
    * @param data The text or bytes; no line end is added.
    * @param options A connection that is left out.
-   * @throws {TypeError} If the data is neither text nor bytes, or the number of the connection is none.
+   * @throws {TypeError | RangeError} If the data is neither text nor bytes, or the number of the connection is none.
    */
   broadcast(data: string | Uint8Array, options?: { except?: Pick<ConnInfo, "id"> | undefined }): void;
   /** Asks all workers for the figures of now, for `stats` and the `stats` of connections; waits at most a second. */

@@ -132,6 +132,44 @@ testOnce("maxBytesPerSecond reads a second's worth at once and the rest in time"
   assertEquals([replies.count, t.stats.bytesIn, t.stats.active], [30, 300, 1]);
 });
 
+testOnce("Bytes that a rate holds back are read in groups of a tenth of a second's worth", async () => {
+  const { listener, clock } = inMemory();
+  await using t = startServer({ listener, clock, maxBytesPerSecond: 1000 });
+  const client = await t.admitted();
+  const replies = countReplies(client);
+  await client.write("123456789\n".repeat(200));
+  await clock.advance(0);
+  let groups = 0;
+  // The last bytes wait for a whole group, too.
+  for (let ms = 0; ms < 1150; ms++) {
+    const before = t.stats.bytesIn;
+    await clock.advance(1);
+    if (t.stats.bytesIn > before) groups++;
+  }
+  assertEquals([replies.count, t.stats.bytesIn], [200, 2000]);
+  assertLessOrEqual(groups, 11);
+});
+
+testOnce(
+  "A drain answers everything that a client has sent before it, however little of it a rate allows at once",
+  async () => {
+    for (const rate of [1000, 10_000]) {
+      const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+      await using t = startServer({ listener, clock, maxBytesPerSecond: rate, idleTimeout: Infinity });
+      const client = await t.admitted();
+      const replies = client.readAll();
+      const sent = "123456789\n".repeat(2 * rate);
+      await client.write(sent);
+      await clock.advance(100);
+      const stopped = t.server.shutdown({ drain: "finish", drainTimeout: 60_000 });
+      for (let second = 0; second < 25; second++) await clock.advance(1000);
+      assertEquals(await replies, sent);
+      client.close();
+      assertEquals((await stopped).closed, { drained: 1 });
+    }
+  },
+);
+
 testOnce("A rate below one per second is kept on average, however late each wait ends", async () => {
   for (const pace of [{ maxLinesPerSecond: 0.5 }, { maxBytesPerSecond: 0.5 }]) {
     const { listener, clock } = inMemory();

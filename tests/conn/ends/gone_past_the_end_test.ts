@@ -1,8 +1,9 @@
 /** Peers that reset or end while a handler works on, although its input is over. */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertGreaterOrEqual } from "@std/assert";
 import type { ServeOptions } from "@x/shouty";
 import type { FakeClock } from "@x/shouty/testing";
 import { test } from "../../kit/bounded.ts";
+import { faulty } from "../../kit/faults.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../../kit/server.ts";
 
 const HALF_CLOSE_MS = 5000;
@@ -69,6 +70,71 @@ for (const [what, start] of Object.entries(HANDLERS)) {
     assertEquals(t.all("closed").map(({ reason }) => reason), ["handler-timeout"]);
   });
 }
+
+test("a peer that resets is gone although as much as fits was read ahead before conn.close", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+  const start = HANDLERS["a line handler that has called conn.close late"];
+  await using t = start({ listener, clock, idleTimeout: Infinity });
+  const client = await t.admitted();
+  await client.write("line\n" + "more\n".repeat(40_000));
+  await clock.advance(400);
+  assertGreaterOrEqual(t.stats.bytesIn, 65_536);
+  await clock.advance(1000);
+  client.reset();
+  await clock.advance(1000);
+  assertEquals(t.all("closed").map(({ reason }) => reason), ["reset"]);
+});
+
+test("a peer's end bounds a handler past the end of its input once, though it reads on, and the limit is told", async () => {
+  const { listener, clock } = inMemory();
+  const told: unknown[] = [];
+  const lastWords = (...args: unknown[]) => (told.push(args), null);
+  const timeouts = { idleTimeout: Infinity, handlerTimeout: 9000, halfCloseTimeout: HALF_CLOSE_MS };
+  await using t = startConversations({ listener, clock, ...timeouts, maxLines: 1, lastWords }, async (conn) => {
+    for (;;) {
+      await conn.readLine();
+      await sleep(clock, 600);
+    }
+  });
+  const client = await t.admitted();
+  await client.write("line\n");
+  await clock.advance(2000);
+  await client.closeWrite();
+  for (let ms = 0; ms < HALF_CLOSE_MS + 2000; ms += 100) await clock.advance(100);
+  client.close();
+  assertEquals((await t.closed()).reason, "handler-timeout");
+  assertEquals(told, [["handler-timeout", HALF_CLOSE_MS]]);
+});
+
+test("conn.setLimits asks a connection that is closing for no end", async () => {
+  let aborted: boolean | undefined;
+  await using t = startServer(inMemory(), (_, conn) => {
+    conn.close();
+    conn.setLimits({ maxLines: 1 });
+    aborted = conn.finishing.aborted;
+  });
+  await t.talk("one\ntwo\n");
+  assertEquals([(await t.closed()).reason, aborted], ["closed", false]);
+});
+
+test("a connection that gives way to itself past the end of its input reads nothing into the memory it gave up", async () => {
+  const { listener, clock } = inMemory({ bufferBytes: 1 << 20 });
+  const misuse: string[] = [];
+  const options = { listener: faulty(listener, { misuse }), clock, maxBufferedBytes: 40_000, idleTimeout: Infinity };
+  await using t = startServer(options, (_, conn) => {
+    conn.close();
+    return never;
+  });
+  const client = t.own(listener.connect());
+  // Only a connection that holds input gives way.
+  await client.write("line\nbegun");
+  await clock.advance(1000);
+  const sent = client.write("x".repeat(300_000)).catch(() => {});
+  for (let ms = 0; ms < 5000; ms += 250) await clock.advance(250);
+  client.close();
+  await sent;
+  assertEquals([(await t.closed()).reason, misuse], ["memory", []]);
+});
 
 test("what comes after maxLines has ended the input is no line, neither then nor when the peer ends its side", async () => {
   const { listener, clock } = inMemory();
