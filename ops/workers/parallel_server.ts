@@ -122,7 +122,7 @@ export class ParallelServer implements WorkersServer {
     const { except } = options;
     if (except !== undefined) {
       checkOptions("except", except);
-      // Of the caller's own object. Nobody could catch the error of a value that cannot be sent: that comes later.
+      // The message is sent later: no caller could catch the error of a value that cannot be sent.
       checkCount("except.id", except.id);
     }
     // A copy: the message is sent at the end of this turn, when the caller may have changed the bytes; and of bytes
