@@ -29,8 +29,8 @@ export interface Server<Data = undefined, Addr extends Deno.Addr = Deno.Addr> ex
    */
   readonly finished: Promise<void>;
   /**
-   * The open connections, in no particular order, also those that are about to end. Each iteration visits those that are open then, but for one
-   * whose `data` is not made yet, or could not be made.
+   * The open connections, in no particular order, also those that are about to end. Each iteration visits those that are
+   * open then, but for one whose `data` is not made yet, or could not be made.
    */
   readonly connections: Iterable<Conn<Data>>;
   /** Whether it accepts no connections for now; see {@linkcode pause}. */
