@@ -88,6 +88,10 @@ function handlers(
     if (line === "wait") ended(await untilAborted(conn));
     return line === "hello" ? REPLY.trimEnd() : line;
   };
+  const closing: LineHandler = (text, conn) => {
+    if (text === "wait") conn.close();
+    return line(text, conn);
+  };
   const conversation: ConnHandler = async (conn) => {
     await conn.lines.next();
     await conn.write(REPLY);
@@ -95,12 +99,13 @@ function handlers(
   };
   return {
     "a line handler": (options) => serve(options, line),
+    "a line handler that has called conn.close": (options) => serve(options, closing),
     "a conversation": (options) => serveConnections(options, conversation),
   };
 }
 
 for (const [road, { listen, connect }] of Object.entries(ROADS)) {
-  for (const wayIn of ["a line handler", "a conversation"]) {
+  for (const wayIn of ["a line handler", "a line handler that has called conn.close", "a conversation"]) {
     const skipped = road === "a Unix socket" && Deno.build.os === "windows" ? " (skipped: no Unix sockets)" : "";
     (road === "a Unix socket" ? testOnce : test)(
       `a peer that resets over ${road} while ${wayIn} waits ends its connection at once, and its place is free`,
