@@ -151,7 +151,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.detail ??= detail;
     if (this.#parts.endFailed()) return;
     this.#parts.reader.stop();
-    // As much may have been read ahead as fits: what comes from now on is dropped.
+    // What comes from now on is dropped, so that a full buffer no longer keeps the peer's end from being noticed.
     this.#parts.answering ? this.#parts.clocks.readAheadLater() : this.#leave("closed");
   }
 
