@@ -370,7 +370,9 @@ export class Reader {
   /** Frees the input's buffer if memory is short and nothing is in it: the handler may work for long. */
   letGo(): void {
     // A read that is outstanding writes into the buffer.
-    if (this.#memory.budget.tight && this.outstanding === undefined) this.input.letGo(), this.#holdInput();
+    if (!this.#memory.budget.tight || this.outstanding !== undefined) return;
+    // A buffer with input in it stays, and must not count again if the connection has ended.
+    if (this.input.letGo()) this.#holdInput();
   }
 
   /** Handles the result of the outstanding read: bytes, or the end of the peer's side. */

@@ -156,11 +156,12 @@ export class InputBuffer {
     return bytes;
   }
 
-  /** Gives a large buffer back if no input is in it. Nothing may use its bytes from then on. */
-  letGo(): void {
-    if (this.#came > this.start || this.extraBytes === 0) return;
+  /** Gives a large buffer back if no input is in it, and returns whether it did. Nothing may use its bytes from then on. */
+  letGo(): boolean {
+    if (this.#came > this.start || this.extraBytes === 0) return false;
     giveBuffer(this.bytes);
     this.#begin(takeBuffer(SMALL_BYTES));
+    return true;
   }
 
   /**
