@@ -149,8 +149,9 @@ export class Input {
     this.reader.input.searchAnew();
   }
 
-  /** Ends the current read of a stream. What has come stays. */
-  async cancelRead(): Promise<void> {
+  /** Ends a read of a stream, if it is the current read. What has come stays. */
+  async cancelRead(wanted: Wanted<unknown>): Promise<void> {
+    if (this.#wanted !== wanted) return;
     this.#interrupt(new Deno.errors.Interrupted("The stream was cancelled"));
     await this.#reading?.catch(() => {});
   }

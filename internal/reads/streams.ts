@@ -78,16 +78,16 @@ export class Batches implements AsyncIterableIterator<string[], undefined> {
  * @returns The stream.
  */
 export function readableOf(input: Input): ReadableStream<Bytes> {
-  let [pulling, cancelled] = [false, false];
+  let cancelled = false;
+  let pulled: Wanted<boolean> | undefined;
   const stream: ReadableStream<Bytes> = new ReadableStream({
     type: "bytes",
     async pull(controller) {
-      pulling = true;
       // A read into a buffer of the caller's own stays with the stream until it has got bytes.
       const abandoned = () => cancelled || !stream.locked && controller.byobRequest === null;
       // What does not fit into a buffer of the caller's own would stay in the stream, where no other read finds it.
       const room = () => controller.byobRequest?.view?.byteLength ?? Infinity;
-      const wanted: Wanted<boolean> = {
+      pulled = {
         // `take` checks `abandoned()` first. Otherwise a cancelled stream would lose these bytes, and a released one would
         // keep them from the next read.
         take: () => abandoned() || pass(takeBytes(input, room()), controller),
@@ -97,18 +97,16 @@ export function readableOf(input: Input): ReadableStream<Bytes> {
         abandoned,
       };
       try {
-        if (!await input.read(wanted)) close(controller);
+        if (!await input.read(pulled)) close(controller);
       } catch (error) {
         // Another read has taken the place of this one.
         if (!(error instanceof Deno.errors.Interrupted)) throw error;
-      } finally {
-        pulling = false;
       }
     },
     // The bytes that have come stay for the next read.
     cancel() {
       cancelled = true;
-      return pulling ? input.cancelRead() : undefined;
+      return pulled && input.cancelRead(pulled);
     },
   });
   SOURCES.set(stream, {
@@ -151,22 +149,23 @@ export function bodyOf(input: Input, count: number): ReadableStream<Bytes> {
   if (input.refuses()) throw busy();
   checkCount("count", count);
   const body = input.bodies.begin(count);
+  const wanted = wantedOf(input, body);
   return new ReadableStream({
     type: "bytes",
     async pull(controller) {
-      if (body.left > 0) controller.enqueue(await readBody(input, body));
+      if (body.left > 0) controller.enqueue(await input.read(wanted, undefined, body));
       if (body.left === 0) close(controller);
     },
     cancel: async () => {
-      if (input.bodies.cancel(body)) await input.cancelRead();
+      if (input.bodies.cancel(body)) await input.cancelRead(wanted);
     },
   });
 }
 
-/** Reads the next bytes of a body. */
-async function readBody(input: Input, body: Body): Promise<Bytes> {
+/** The next bytes of a body. */
+function wantedOf(input: Input, body: Body): Wanted<Bytes> {
   const { input: buffer } = input.reader;
-  const wanted: Wanted<Bytes> = {
+  return {
     take: () => {
       if (buffer.size === 0) return undefined;
       const bytes = buffer.take(Math.min(buffer.size, body.left, BLOCK_BYTES));
@@ -181,7 +180,6 @@ async function readBody(input: Input, body: Body): Promise<Bytes> {
       return throwEof(input, `Cannot read: the input has ended ${left} bytes before the end of the stream`);
     },
   };
-  return await input.read(wanted, undefined, body);
 }
 
 /** Closes a stream, also for a reader that waits with a buffer of its own. */

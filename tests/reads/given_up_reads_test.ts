@@ -121,6 +121,20 @@ test("a read of a stream that waits for a read that was given up ends with its c
     await write("\nnext\n");
   }));
 
+test("the cancel of a stream that has got its bytes does not end the read that follows", () =>
+  play(async (conn) => {
+    const reader = conn.readable.getReader();
+    assertEquals(text((await reader.read()).value), "raw");
+    reader.releaseLock();
+    const line = conn.readLine();
+    await conn.readable.cancel();
+    assertEquals(await line, "line");
+  }, async (write) => {
+    await write("raw");
+    for (let i = 0; i < 5; i++) await tick();
+    await write("line\n");
+  }));
+
 test("reads that follow one that was given up keep their order, and only one of them waits", () =>
   play(async (conn) => {
     const stop = new AbortController();
