@@ -75,8 +75,8 @@ export interface ConnOptions {
   /**
    * Maximum time that a line handler may take for one line, or a conversation handler between two reads or writes, in
    * milliseconds. The clock starts when the handler starts to work, and stands still while a write waits for the peer.
-   * Each read and each write restarts it, except a read that gives nothing because the input had ended before it began.
-   * When the time is up, the connection is closed, with reason `handler-timeout`. The handler itself goes on;
+   * Each read and each write restarts it, also a write of others, such as that of `server.broadcast`; but not a read that
+   * gives nothing because the input had ended before it began. When the time is up, the connection is closed, with reason `handler-timeout`. The handler itself goes on;
    * `conn.signal` tells it of the end. `Infinity` switches it off.
    *
    * @default {Infinity}
@@ -98,7 +98,7 @@ export interface ConnOptions {
    * is up, the server answers what the peer has sent, and closes the connection, with reason `max-age`. From a peer that
    * goes on sending, it answers at most another MiB, or eight more reads. It waits for a conversation handler until that
    * asks for its next line or message, and aborts the connection if the handler still works, or still reads a message,
-   * 10 s later. `Infinity` switches it off.
+   * or waits for the end of a line without `lineTimeout`, 10 s later. `Infinity` switches it off.
    *
    * @default {Infinity}
    */

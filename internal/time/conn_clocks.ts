@@ -175,11 +175,13 @@ export class ConnectionClocks extends PeerClocks {
   }
 
   /**
-   * Whether the handler works, or reads within a message, so that it comes to no line boundary. Once it knows of the end
-   * of input, it works also while another read waits for its turn.
+   * Whether the connection may never come to a line boundary: the handler works, or reads within a message, or waits for
+   * the rest of a line that no clock bounds. Once the handler knows of the end of input, it works also while another read
+   * waits for its turn.
    */
   get #atWork(): boolean {
-    return this.#working || this.#knowsEnd || this.waiting && inMessage(this.begun);
+    if (this.#working || this.#knowsEnd) return true;
+    return this.waiting && (inMessage(this.begun) || isLine(this.begun) && this.begunAt === Infinity);
   }
 
   #startHandler(): void {
@@ -287,7 +289,7 @@ export class ConnectionClocks extends PeerClocks {
     else if (isDue(this.#ageAt, now) && !(this.#aged && this.#atWork)) {
       this.#ageAt = now + OVERDUE_MS;
       if (!this.#aged) this.#once("max-age", () => this.#aged = true);
-      // No handler works: the last replies are being written, at the peer's speed or at that of a rate limit.
+      // A line has begun, which has its own clock; or the last replies leave at the peer's speed, or that of a rate.
       else this.watch(this.deadline());
     } else {
       this.#owner.expire(this.#expired(now));

@@ -183,6 +183,22 @@ test("max-age waits for the end of a line that has begun, but not longer than li
   assertEquals((await t.closed(2)).reason, "line-timeout");
 });
 
+test("max-age ends a line that goes on without lineTimeout ten seconds later, and waits for one that has it", async () => {
+  for (const [lineTimeout, reply] of [[Infinity, ""], [60_000, `${"X".repeat(30)}\n`]] as const) {
+    const { listener, clock } = inMemory();
+    await using t = startServer({ listener, clock, maxAge: 1000, lineTimeout });
+    const client = await t.admitted();
+    for (let seconds = 0; seconds < 30 && t.stats.active > 0; seconds++) {
+      await client.write("x");
+      await clock.advance(1000);
+    }
+    if (t.stats.active > 0) await client.write("\n");
+    assertEquals(await client.readAll(), reply);
+    client.close();
+    assertEquals((await t.closed()).reason, "max-age");
+  }
+});
+
 test("a graceful close waits two seconds at most for a client that does not end", async () => {
   const { listener, clock } = inMemory();
   await using t = startServer({ listener, clock }, (line, conn) => (conn.close(), shout(line)));
