@@ -123,6 +123,9 @@ export class Lab {
     if (!await isThere(this.#root + spec.source)) return `${spec.source} is not there`;
     if (await versionOf(spec.tool) === null) return `${spec.tool[0]} is not installed`;
     if (needsTls(spec.protocol) && this.#withoutTls !== null) return this.#withoutTls;
+    if (spec.protocol === "redis" && await versionOf(["redis-benchmark", "--version"]) === null) {
+      return "redis-benchmark is not installed";
+    }
     if (spec.build) await output(spec.build(this.#root + spec.source, `${this.#dir}/${spec.name}`));
     return null;
   }
