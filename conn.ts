@@ -24,8 +24,9 @@ import { closeQuietly, isReset, resetQuietly, type Transport } from "./internal/
 const ENDING_MS = 1000;
 
 /**
- * A connection at work. It owns its transport and closes it in one place, `#free`. Three ways lead there: `stop` lets
- * the handler have a last word, `#leave` closes gracefully, `abort` closes at once. The signal aborts with the reason.
+ * A connection at work. It owns its transport and closes it in one place, `#free`. `stop` ends the input, and gives the
+ * handler a second to write before `#leave`; `#leave` writes what waits, and then closes gracefully; `abort` closes at
+ * once. The signal aborts with the reason.
  */
 export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   readonly id: number;
@@ -100,7 +101,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
 
   /** Totals, times, and what the connection waits for. */
   stats(): ConnStats {
-    const detail = this.#ending?.word;
+    const detail = this.#ending?.anyDetail;
     const state = { ...this.#parts.stats(), ageMs: this.#ageMs, phase: this.#phase };
     return detail === undefined ? state : { ...state, detail };
   }
@@ -149,7 +150,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#end.closing = true;
     this.#end.lastWord = lastWord;
     this.#end.detail ??= detail;
-    if (this.#parts.endFailed()) return;
+    if (this.#parts.endAfterFailedWrite()) return;
     this.#parts.reader.stop();
     // What comes from now on is dropped, so that a full buffer no longer keeps the peer's end from being noticed.
     this.#parts.answering ? this.#parts.clocks.readAheadLater() : this.#leave("closed");
@@ -163,12 +164,12 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
   }
 
   /** Ends the connection at once. Output that waits is lost; if there is any, the peer gets a reset. */
-  abort(reason: CloseReason, error?: unknown, cut: boolean = this.#parts.outbox.size > 0): void {
+  abort(reason: CloseReason, error?: unknown, resets: boolean = this.#parts.outbox.size > 0): void {
     if (this.#phase === "open" || this.#phase === "leaving" && !this.signal.aborted) {
       this.#end.reason = reason;
       this.#end.error = error;
     }
-    this.#free(cut);
+    this.#free(resets);
   }
 
   /** Ends the connection to free its memory. The peer gets its last line, unless replies still wait before it. */
@@ -190,7 +191,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
    * @param atOnce Whether the signal aborts at once.
    */
   stop(reason: CloseReason, limit?: number, atOnce = true): void {
-    if (this.#phase !== "open" || this.#parts.endFailed()) return;
+    if (this.#phase !== "open" || this.#parts.endAfterFailedWrite()) return;
     if (this.#parts.upgrading) return this.abort(reason);
     this.#phase = "ending";
     this.#end.reason = reason;
@@ -244,14 +245,14 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     this.#parts.linger(() => this.#phase === "closed").then(() => this.#free());
   }
 
-  #free(cut = false): void {
+  #free(resets = false): void {
     if (this.#phase === "closed") return;
     this.#phase = "closed";
     this.#parts.clocks.stop();
     this.#parts.reader.free();
     this.#parts.outbox.close(this.#end.reason!, true);
     this.#aborter.abort(this.#end.reason);
-    (cut ? resetQuietly : closeQuietly)(this.#parts.transport);
+    (resets ? resetQuietly : closeQuietly)(this.#parts.transport);
     this.#resolveClosed(this.#end.event(this, this.totals, this.#ageMs));
   }
 
@@ -305,7 +306,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     // With the write clock off, a peer that takes the last writes slowly has as many periods as with it.
     else if (expiry === "write-timeout" || expiry === "idle" && this.#phase === "leaving") {
       if (!this.#parts.outbox.progressed()) this.abort(expiry);
-    } else this.#parts.input?.droppedAt(expiry) || this.stop(expiry);
+    } else if (!this.#parts.input?.droppedAt(expiry)) this.stop(expiry);
   }
 
   get holdsInput(): boolean {

@@ -118,12 +118,12 @@ export class Answers<Data> implements Answerer {
   #answerBlock(limiter: Limiter): Promise<void> | undefined {
     const reader = this.#reader;
     let block = limiter.cut();
-    this.#clocks.came(block !== undefined);
+    this.#clocks.bytesCame(block !== undefined);
     // At the end of input, an unterminated last line is a block of its own, behind the others.
     const whole = block !== undefined;
     if (reader.peerEnded) block ??= limiter.end();
     if (block === undefined) {
-      reader.endIfDone(limiter.breach);
+      reader.endInput(limiter.breach);
       return undefined;
     }
     // The end, or a breach, is seen to when this block has been answered.
@@ -133,10 +133,10 @@ export class Answers<Data> implements Answerer {
       const text = decodeLines(block, dropsCr);
       this.#cutter.gave(block, whole);
       reader.letGo();
-      reader.came(countLines(text));
+      reader.linesCame(countLines(text));
       return this.#answerText(text);
     }
-    reader.came(countLineFeeds(block));
+    reader.linesCame(countLineFeeds(block));
     return this.#answerBytes(block, dropsCr);
   }
 
@@ -173,12 +173,12 @@ export class Answers<Data> implements Answerer {
   async #answerEach(): Promise<void> {
     const [reader, cutter, outbox] = [this.#reader, this.#cutter, this.#outbox];
     let line = this.#cut();
-    this.#clocks.came(line !== undefined);
+    this.#clocks.bytesCame(line !== undefined);
     for (; line !== undefined; line = this.#cut()) {
       const wait = reader.linePace?.line((most) => 1 + cutter.count(most - 1));
       if (wait !== undefined) outbox.flush(), await wait;
       if (reader.stopped) return;
-      reader.came(1);
+      reader.linesCame(1);
       this.answering = true;
       // What the handler changes holds from the next line.
       const { framing } = cutter;
@@ -202,7 +202,7 @@ export class Answers<Data> implements Answerer {
     // The handler may have closed the connection at its last line. What has come meanwhile, perhaps the end of input, is
     // cut before it is decided why the input ended.
     if (reader.stopped || reader.answersFirst) return;
-    reader.endIfDone(cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined));
+    reader.endInput(cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined));
   }
 
   #cut(): string | undefined {

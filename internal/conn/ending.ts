@@ -22,7 +22,7 @@ export class Ending {
   error: unknown;
   /** Whether the handler has closed the connection. */
   closing = false;
-  /** The handler's word for the end, and its last line for the peer. */
+  /** What the handler says of the end in the event; and its last line for the peer. */
   detail: string | undefined;
   lastWord: string | undefined;
   /** The value of the limit that the reason names, when the end began; 0 if it names none. */
@@ -32,6 +32,7 @@ export class Ending {
   /** Why the connection was asked to finish. */
   finishReason: FinishReason | undefined;
   #finisher: AbortController | undefined;
+
   /** Aborts when the connection is asked to finish. */
   get finishing(): AbortSignal {
     this.#finisher ??= new AbortController();
@@ -73,8 +74,8 @@ export class Ending {
     return word === null ? "" : encodeLine(word, framing, true);
   }
 
-  /** The handler's word, whether or not the end has come. */
-  get word(): string | undefined {
+  /** The handler's detail, or that of its deadline, whether or not the end has come. */
+  get anyDetail(): string | undefined {
     return this.detail ?? this.deadline?.detail;
   }
 

@@ -30,9 +30,9 @@ import { Reader, type ReaderOwner } from "../io/reader.ts";
 import { Upgrade, type UpgradeOwner } from "./upgrade.ts";
 
 /**
- * What uses a connection: a handler of one of two kinds, or, with `caller`, the code that has called `connect`: that
- * does not return as a handler does, so the connection ends when it is closed, or both its sides have ended. `outgoing`
- * tells that this side has opened the connection, so that it cannot begin TLS as a server.
+ * What uses a connection: a handler of one of two kinds, or, with `caller`, the code that has called `connect`: there
+ * is no handler that returns, so the connection ends when it is closed, or when both its sides have ended. `outgoing` tells
+ * that this side has opened the connection, so that it cannot begin TLS as a server.
  */
 export type Handler<Data> =
   | { readonly lines: LineHandler<Data> }
@@ -120,7 +120,7 @@ export class Parts<Data> {
    * Ends the connection if a write to the server has failed, after which its input was still read; returns whether that is
    * so.
    */
-  endFailed(): boolean {
+  endAfterFailedWrite(): boolean {
     return this.#failedWrite?.end() ?? false;
   }
 
@@ -224,10 +224,10 @@ export class Parts<Data> {
   #settled(handled: Promise<unknown>): Promise<void> {
     // Two callbacks: an async function would take twice their memory.
     return handled.then(() => {
-      this.endFailed();
+      this.endAfterFailedWrite();
       this.#owner.handlerSettled();
     }, (error) => {
-      this.endFailed();
+      this.endAfterFailedWrite();
       this.#owner.handlerFailed(error);
     });
   }
@@ -256,9 +256,9 @@ export class Parts<Data> {
   sideEnded(): void {
     const { reader, cutter, outbox } = this;
     if (!reader.peerEnded || cutter.begun || reader.input.overLimit) return;
-    if (this.endFailed()) return;
+    if (this.endAfterFailedWrite()) return;
     if (this.#caller === undefined || !outbox.ended) return;
-    reader.endIfDone();
+    reader.endInput();
     if (reader.endReason === "end") this.#caller.resolve();
   }
 
@@ -352,7 +352,7 @@ export class Parts<Data> {
     if (limits.idleTimeout !== before.idleTimeout) this.#keepAlive();
     this.reader.setLimits(before, limits, this.#host.clock);
     // Perhaps more lines have come than may come now.
-    if (!this.reader.over) this.reader.came(0);
+    if (!this.reader.over) this.reader.linesCame(0);
     this.#answers?.limitsChanged();
     this.#input?.reader.handlerWait.lookAgain();
   }

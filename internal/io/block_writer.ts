@@ -20,7 +20,7 @@ const PROGRESS_BYTES = 1024;
 
 /**
  * Number of periods without progress that end the connection. Where the transport can say what the peer's side has taken,
- * it is asked four times per `writeTimeout`: the last progress may have been just before. Others are given the time three
+ * it is asked four times per `writeTimeout`, so that the connection ends at most a quarter late. Others are given the time three
  * times: Deno's sockets accept no more bytes until a third of the kernel's buffer is free.
  */
 const PERIODS = 4;
@@ -58,12 +58,13 @@ export class BlockWriter {
   /** The unsent part of the block that is being written. */
   #unsent: Uint8Array = NONE_YET;
   /**
-   * What waits is written in rounds: a flush covers what waits when its round begins, and flushes during a round share the
-   * next one. Here: the bytes of this round that are still to be written, whether it began while nothing was being written,
-   * and whether another one follows.
+   * The number of bytes that are still to be written in this round. What waits is written in rounds: a flush covers what
+   * waits when its round begins, and flushes during a round share the next one.
    */
   #roundBytes = 0;
+  /** Whether this round began while nothing was being written. */
   #isFirstRound = false;
+  /** Whether another round follows. */
   #again = false;
   /** Resolves when this round has been sent, and when the next one has been; undefined if nothing waits for that. */
   #round: PromiseWithResolvers<void> | undefined;

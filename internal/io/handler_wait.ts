@@ -98,7 +98,7 @@ export class HandlerWait {
     turn.then(() => {
       if (this.#waiter !== waiter) return;
       if (this.#reader.byteCount === byteCount) this.#readNow(waiter);
-      else this.#came(waiter);
+      else this.#handOver(waiter);
     });
   }
 
@@ -125,14 +125,14 @@ export class HandlerWait {
     try {
       if (!this.#reader.readSettled(read, count)) return waiter.resolve();
       this.#clocks.rest();
-      this.#came(waiter);
+      this.#handOver(waiter);
     } catch (error) {
       this.#reader.failed(error);
     }
   }
 
   /** Something new has come, which the handler gets when there is memory for its replies. */
-  #came(waiter: Waiter): void {
+  #handOver(waiter: Waiter): void {
     this.#reader.wanting = false;
     if (this.#reader.mustWait) this.#reader.room().then(() => waiter.resolve());
     else waiter.resolve();

@@ -54,8 +54,9 @@ export class Reader {
   pace: Pace | undefined;
   /** The one outstanding read; undefined once its bytes have been added to the input. */
   outstanding: Promise<number | null> | undefined;
-  /** Whether the server waits for the peer; and what has begun that it waits for. */
+  /** Whether the server waits for the peer. */
   waiting = false;
+  /** What has begun, and is waited for. */
   begun: Begun | undefined;
   /** Whether this side has opened the connection, so that its peer is a server. */
   outgoing = false;
@@ -174,13 +175,12 @@ export class Reader {
   }
 
   /**
-   * Ends the input for good, if something is wrong with it or the peer has ended its side: there is no more to hand out.
-   * What is wrong with the rest of an input that has ended already, such as a last line without its end, is the reason from
-   * then on.
+   * Ends the input: with `end`, if the peer has ended its side; or with a breach, which replaces an earlier reason, as the
+   * rest of an input that has ended may be a last line without its end.
    *
-   * @param breach What is wrong with it.
+   * @param breach What is wrong with the input.
    */
-  endIfDone(breach?: Breach): void {
+  endInput(breach?: Breach): void {
     if (breach !== undefined) this.endReason = breach;
     else if (this.peerEnded) this.endReason ??= "end";
   }
@@ -238,9 +238,9 @@ export class Reader {
   }
 
   /**
-   * A read has failed for which no read of the handler waits. A server that closes a connection has mostly said why: that
-   * stays for the handler, as it does where TLS was cut off, and the read after it fails. A client that resets its
-   * connection waits for nothing.
+   * A read has failed, and no read of the handler waits for it. Input that has come from a server, or before TLS was cut
+   * off, stays for the handler, as it often says why; the read after it fails. Otherwise the connection ends: a client that
+   * has reset it waits for nothing.
    */
   failedUnread(error: unknown): void {
     const keeps = this.outgoing || error instanceof Deno.errors.UnexpectedEof;
@@ -393,11 +393,11 @@ export class Reader {
   /** Notes that the handler has got lines without waiting for them: they count towards its turn. */
   gaveLines(count: number): void {
     this.#linesLeft -= count;
-    this.came(count);
+    this.linesCame(count);
   }
 
   /** Counts whole lines that have come. */
-  came(lines: number): void {
+  linesCame(lines: number): void {
     this.lineCount += lines;
     if (this.#maxLines !== undefined && this.lineCount >= this.#maxLines) this.#owner.finish("max-lines");
   }

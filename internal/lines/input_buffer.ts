@@ -31,8 +31,8 @@ export class InputBuffer {
   searched = 0;
   /** The number of bytes that were skipped so far: the position of `start` in the whole input. */
   position = 0;
-  /** The index up to which bytes have come: those in [end, came) are beyond the maximum, unless that is raised. */
-  #came = 0;
+  /** The index up to which bytes have come: those in [end, filledTo) are beyond the maximum, unless that is raised. */
+  #filledTo = 0;
   /** Whether the last read filled its buffer, so that the kernel probably has more. */
   full = false;
   #smallReads = 0;
@@ -52,12 +52,12 @@ export class InputBuffer {
 
   /** Whether more than the maximum has come. */
   get overLimit(): boolean {
-    return this.#came > this.end;
+    return this.#filledTo > this.end;
   }
 
   #limit(): void {
     const most = this.#maxTotal === undefined ? Infinity : Math.max(0, this.#maxTotal - this.position);
-    this.end = Math.min(this.#came, this.start + most);
+    this.end = Math.min(this.#filledTo, this.start + most);
     this.searched = Math.min(this.searched, this.end);
   }
 
@@ -68,7 +68,7 @@ export class InputBuffer {
 
   /** Whether more bytes can be read before those that have come are handed out. */
   get hasRoom(): boolean {
-    return this.#came - this.start < BLOCK_BYTES;
+    return this.#filledTo - this.start < BLOCK_BYTES;
   }
 
   /** The size of its buffer beyond that of the smallest buffer, in bytes. */
@@ -78,7 +78,7 @@ export class InputBuffer {
 
   /** The size of the last {@linkcode space} that was asked for, in bytes, until something is added. */
   get spaceBytes(): number {
-    return this.bytes.length - this.#came;
+    return this.bytes.length - this.#filledTo;
   }
 
   /**
@@ -88,12 +88,12 @@ export class InputBuffer {
    * @param tight Whether memory is short: the buffer is only as large as the input in it needs.
    */
   space(most: number, tight = false): Uint8Array {
-    const held = this.#came - this.start;
-    if (this.start > 0) this.bytes.copyWithin(0, this.start, this.#came);
+    const held = this.#filledTo - this.start;
+    if (this.start > 0) this.bytes.copyWithin(0, this.start, this.#filledTo);
     this.searched -= this.start;
     this.end -= this.start;
     this.start = 0;
-    this.#came = held;
+    this.#filledTo = held;
     const size = tight ? leastSize(held, most) : this.#nextSize(held, most);
     if (size !== this.bytes.length) this.#resize(size);
     return held === 0 ? this.bytes : this.bytes.subarray(held);
@@ -101,7 +101,7 @@ export class InputBuffer {
 
   #resize(size: number): void {
     const bytes = takeBuffer(size);
-    bytes.set(this.bytes.subarray(0, this.#came));
+    bytes.set(this.bytes.subarray(0, this.#filledTo));
     giveBuffer(this.bytes);
     this.bytes = bytes;
   }
@@ -120,21 +120,21 @@ export class InputBuffer {
 
   /** Notes that `count` bytes were read into {@linkcode space}. */
   added(count: number): void {
-    this.#came += count;
-    this.full = this.#came === this.bytes.length;
+    this.#filledTo += count;
+    this.full = this.#filledTo === this.bytes.length;
     this.#smallReads = count * QUIET_READS < this.bytes.length ? this.#smallReads + 1 : 0;
     this.#limit();
   }
 
   /** Notes that `count` bytes were read into {@linkcode space}, and drops them. */
   dropped(count: number): void {
-    this.full = this.#came + count === this.bytes.length;
+    this.full = this.#filledTo + count === this.bytes.length;
   }
 
   /** Adds one byte of the caller's to the input. */
   append(byte: number, most: number): void {
     this.space(most)[0] = byte;
-    this.end = ++this.#came;
+    this.end = ++this.#filledTo;
   }
 
   /** Has the next read search all that has come: it may look for something else. */
@@ -158,7 +158,7 @@ export class InputBuffer {
 
   /** Gives a large buffer back if no input is in it, and returns whether it did. Nothing may use its bytes from then on. */
   letGo(): boolean {
-    if (this.#came > this.start || this.extraBytes === 0) return false;
+    if (this.#filledTo > this.start || this.extraBytes === 0) return false;
     giveBuffer(this.bytes);
     this.#begin(takeBuffer(SMALL_BYTES));
     return true;
@@ -170,7 +170,7 @@ export class InputBuffer {
    * @returns The part of the buffer that the read fills.
    */
   giveAway(): Uint8Array<ArrayBuffer> {
-    const space = this.bytes.subarray(this.#came);
+    const space = this.bytes.subarray(this.#filledTo);
     this.#begin(takeBuffer(SMALL_BYTES));
     return space;
   }
@@ -192,7 +192,7 @@ export class InputBuffer {
     this.start =
       this.searched =
       this.end =
-      this.#came =
+      this.#filledTo =
         0;
   }
 }

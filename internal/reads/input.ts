@@ -63,7 +63,7 @@ export class Input {
   /** Whether the handler has had to wait for input, and has not written since. */
   #waited = false;
   /** Settles when the peer has taken enough of what it was told of lines that were too long; undefined if it has. */
-  #toldOf: Promise<void> | undefined;
+  #noticesTaken: Promise<void> | undefined;
 
   /**
    * @param reader Where the bytes come from.
@@ -111,7 +111,7 @@ export class Input {
     const line = this.cutter.next() ?? (this.reader.peerEnded ? this.cutter.end() : undefined);
     if (line === undefined) return undefined;
     this.#linePass?.used();
-    this.reader.came(1);
+    this.reader.linesCame(1);
     return line;
   }
 
@@ -163,7 +163,7 @@ export class Input {
 
   /** Has the next read from the peer wait until a promise has settled, which never rejects. */
   waitFor(told: Promise<void>): void {
-    this.#toldOf ??= told.then(() => this.#toldOf = undefined);
+    this.#noticesTaken ??= told.then(() => this.#noticesTaken = undefined);
   }
 
   #interrupt(error: unknown): void {
@@ -172,7 +172,7 @@ export class Input {
     this.reader.handlerWait.interrupt(error);
   }
 
-  /** Tells a write, once for each wait, whether it answers something that was waited for, and nothing more has come. */
+  /** Returns true for the first write after a wait for input, if no more input is there: it is probably the last reply. */
   takeAnswersLast(): boolean {
     const last = this.#waited && this.reader.input.size === 0;
     if (last) this.#waited = false;
@@ -213,8 +213,8 @@ export class Input {
       return this.reader.refuse(error);
     }
     // If it has waited, a body may have been begun or cancelled meanwhile, or TLS.
-    const isKept = this.bodies.current !== body || this.#queued === RESERVED;
-    if (isKept) return this.reader.refuse(wanted.abandoned?.() ? released() : busy());
+    const isBarred = this.bodies.current !== body || this.#queued === RESERVED;
+    if (isBarred) return this.reader.refuse(wanted.abandoned?.() ? released() : busy());
     this.#wanted = wanted;
     const { timeout, signal } = options ?? {};
     if (signal !== undefined) this.#listenTo(signal);
@@ -233,7 +233,12 @@ export class Input {
     return this.#interruption === undefined;
   }
 
-  /** A clock has expired; returns whether that is none of the peer's, because the handler works and waits for no read. */
+  /**
+   * A clock has expired. If it is one of the peer's, and the current read was given up, it must not end the connection: the
+   * server does not wait for the peer. Then this ends that read.
+   *
+   * @returns Whether that is so.
+   */
   droppedAt(expiry: Expiry): boolean {
     const isWait = expiry === "idle" || expiry === "first-line-timeout";
     const dropped = isWait && this.dropAbandoned();
@@ -272,11 +277,12 @@ export class Input {
           return result;
         }
         if (this.#ended(wanted.abandoned === undefined)) {
-          // Timers run only in a turn if the handler goes on reading after the end, and its clock stands still then.
+          // The clock of the handler stands still during a read. If the handler only reads on after the end of the input,
+          // timers run during reads alone, so it is checked here.
           if (turn !== undefined && handlerAt !== undefined) this.#clocks.handlerIsDue(handlerAt);
           return wanted.ended(this);
         }
-        const told = this.#toldOf;
+        const told = this.#noticesTaken;
         if (told !== undefined) await this.#waitUntilTold(told);
         else await this.#more(wanted), this.#waited = true;
       }
@@ -341,7 +347,7 @@ export class Input {
     const { reader, cutter } = this;
     const breach = cutter.breach ?? (reader.input.overLimit ? "byte-limit" : undefined);
     if (breach === undefined && !reader.over) return false;
-    reader.endIfDone(breach);
+    reader.endInput(breach);
     this.#clocks.toldEnd();
     this.#owner.inputEnded(breach, atOnce);
     return true;

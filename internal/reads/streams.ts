@@ -18,27 +18,20 @@ import type { Wanted } from "./wanted.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-/**
- * Yields lines in the order in which they came. After a `break`, the next loop gets the lines that follow.
- *
- * They are cut from the reader's bytes. A `TextLineStream` does the same, but takes twice the processor time per line,
- * and it reads ahead, so that a handler could not change from lines to the bytes behind them.
- */
-export class Lines implements AsyncIterableIterator<string, undefined> {
-  readonly #input: Input;
+/** What a loop gets, piece by piece. After a `break`, the next loop gets what follows. */
+abstract class Pieces<T> implements AsyncIterableIterator<T, undefined> {
+  protected readonly input: Input;
 
-  /** @param input Where the lines come from. */
+  /** @param input Where the pieces come from. */
   constructor(input: Input) {
-    this.#input = input;
+    this.input = input;
   }
 
-  /** Returns the next line; `done` when there will be no more, whatever the cause. */
-  next(): Promise<IteratorResult<string, undefined>> {
-    return nextLine(this.#input);
-  }
+  /** Returns the next piece; `done` when there will be no more, whatever the cause. */
+  abstract next(): Promise<IteratorResult<T, undefined>>;
 
-  /** Called by `break`: the lines stay for the next loop. */
-  return(): Promise<IteratorResult<string, undefined>> {
+  /** Called by `break`: what has come stays for the next loop. */
+  return(): Promise<IteratorResult<T, undefined>> {
     return Promise.resolve({ value: undefined, done: true });
   }
 
@@ -47,27 +40,22 @@ export class Lines implements AsyncIterableIterator<string, undefined> {
   }
 }
 
+/**
+ * Yields lines in the order in which they came.
+ *
+ * They are cut from the reader's bytes. A `TextLineStream` does the same, but takes twice the processor time per line,
+ * and it reads ahead, so that a handler could not change from lines to the bytes behind them.
+ */
+export class Lines extends Pieces<string> {
+  next(): Promise<IteratorResult<string, undefined>> {
+    return nextLine(this.input);
+  }
+}
+
 /** Yields the same lines in arrays: those that came together. */
-export class Batches implements AsyncIterableIterator<string[], undefined> {
-  readonly #input: Input;
-
-  /** @param input Where the lines come from. */
-  constructor(input: Input) {
-    this.#input = input;
-  }
-
-  /** Returns the next lines; `done` when there will be no more, whatever the cause. */
+export class Batches extends Pieces<string[]> {
   next(): Promise<IteratorResult<string[], undefined>> {
-    return nextBatch(this.#input);
-  }
-
-  /** Called by `break`: the lines stay for the next loop. */
-  return(): Promise<IteratorResult<string[], undefined>> {
-    return Promise.resolve({ value: undefined, done: true });
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
+    return nextBatch(this.input);
   }
 }
 

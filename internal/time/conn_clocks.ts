@@ -96,7 +96,7 @@ export class ConnectionClocks extends PeerClocks {
    *
    * @param ended Whether a line ended with these bytes: the next line has its whole time.
    */
-  came(ended: boolean): void {
+  bytesCame(ended: boolean): void {
     this.rest();
     if (ended) this.begin();
   }
@@ -220,7 +220,8 @@ export class ConnectionClocks extends PeerClocks {
   /**
    * The block has been written. This restarts the idle clock, and the handler's clock, which stood still meanwhile.
    *
-   * @param backlog Whether more than a block waits behind it. That has waited as long, so its time goes on.
+   * @param backlog Whether more than a block of output waits behind it. That output has waited as long, so the clock of
+   * stuck output goes on.
    */
   wrote(backlog = false): void {
     this.#writing = false;
@@ -270,9 +271,9 @@ export class ConnectionClocks extends PeerClocks {
   }
 
   /**
-   * The earliest of the deadlines that apply. While a block waits to be written, that of the handler does not: it may be
-   * waiting for the peer. The write clock replaces that of the peer, which is slow and not idle; if it is off, a peer that
-   * neither sends nor takes anything is idle.
+   * Returns the earliest deadline that applies. While a block is being written, that of the handler does not: it may be
+   * waiting for the peer. The write clock then replaces the idle clock, as the peer is slow and not idle; if the write clock
+   * is off, a peer that neither sends nor takes anything is idle.
    */
   deadline(): number {
     const peerAt = this.#writeAt === Infinity ? this.idleAt : this.#writeAt;
@@ -283,14 +284,22 @@ export class ConnectionClocks extends PeerClocks {
   }
 
   wake(now: number): void {
-    if (isDue(this.#readAheadAt, now)) this.#once("read-ahead", () => this.#readAheadAt = undefined);
-    else if (isDue(this.readAt, now)) this.#once("read-timeout", () => this.readAt = undefined);
-    else if (isDue(this.#stuckAt, now)) this.#once("stuck", () => this.#stuckAt = undefined);
-    else if (isDue(this.#ageAt, now) && !(this.#aged && this.#atWork)) {
+    if (isDue(this.#readAheadAt, now)) {
+      this.#readAheadAt = undefined;
+      this.#report("read-ahead");
+    } else if (isDue(this.readAt, now)) {
+      this.readAt = undefined;
+      this.#report("read-timeout");
+    } else if (isDue(this.#stuckAt, now)) {
+      this.#stuckAt = undefined;
+      this.#report("stuck");
+    } else if (isDue(this.#ageAt, now) && !(this.#aged && this.#atWork)) {
       this.#ageAt = now + OVERDUE_MS;
-      if (!this.#aged) this.#once("max-age", () => this.#aged = true);
-      // A line has begun, which has its own clock; or the last replies leave at the peer's speed, or that of a rate.
-      else this.watch(this.deadline());
+      // If it has expired before: a line has begun, which has its own clock; or the last replies leave at the peer's speed,
+      // or that of a rate.
+      if (this.#aged) return this.watch(this.deadline());
+      this.#aged = true;
+      this.#report("max-age");
     } else {
       this.#owner.expire(this.#expired(now));
       // A peer that has made progress goes on, and so do its other clocks; at the end, that of the last writes.
@@ -299,8 +308,7 @@ export class ConnectionClocks extends PeerClocks {
   }
 
   /** Reports a clock that does not end the connection by itself; the other clocks go on. */
-  #once(expiry: Expiry, done: () => void): void {
-    done();
+  #report(expiry: Expiry): void {
     this.watch(this.deadline());
     this.#owner.expire(expiry);
   }

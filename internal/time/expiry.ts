@@ -41,8 +41,8 @@ export type Expiry =
 export type EndingExpiry = Exclude<Expiry, "stuck" | "read-ahead" | "read-timeout">;
 
 /**
- * What has begun: a line; a line within a message; or a message, and of what is read of it now, the given number of bytes
- * has come, which may be 0.
+ * What has begun. `line`: a part of a line has come. `line-of-message`: the same, within a message. A number: a message has
+ * begun, and this many bytes of what is read of it now have come, perhaps 0.
  */
 export type Begun = "line" | "line-of-message" | number;
 

@@ -20,9 +20,11 @@ export abstract class PeerClocks implements Sleeper {
   /** What is left of `idleTimeout`, and of `firstLineTimeout`, if a read was interrupted; undefined for all of it. */
   #idleLeft: number | undefined;
   #firstLeft: number | undefined;
-  /** What has begun, when it must have come, since when the server waits, and how long it has waited before. */
+  /** What has begun. */
   protected begun: Begun | undefined;
+  /** When the rest of that must have come. */
   protected begunAt: number = Infinity;
+  /** Since when the server waits for it, and for how long it has waited before, in milliseconds. */
   #waitFrom = 0;
   #waited = 0;
   /** When the current read must have settled; while it is set, `idleTimeout` does not apply. */

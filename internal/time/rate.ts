@@ -33,7 +33,7 @@ export class Rate {
     return Math.max(0, Math.floor((this.#ahead - ahead) / this.#interval) + 1);
   }
 
-  /** Whether the quiet time was long enough for a whole burst, as if no event had ever passed. */
+  /** Whether a whole burst may pass now. */
   isFull(now: number): boolean {
     return this.#evenAt <= now;
   }

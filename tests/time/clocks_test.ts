@@ -40,7 +40,7 @@ type Step = "wait" | "wait in mid-line" | "rest" | "line ended" | "writing" | "w
 
 function apply(clocks: ConnectionClocks, step: Step): void {
   if (step === "rest") clocks.rest();
-  else if (step === "line ended") clocks.came(true);
+  else if (step === "line ended") clocks.bytesCame(true);
   else if (step === "writing") clocks.writing(false);
   else if (step === "wrote") clocks.wrote();
   else {
@@ -118,7 +118,7 @@ test("the line clock adds up the waits for one line, and starts anew with the ne
     clocks.rest();
     await clock.advance(500);
   }
-  clocks.came(true);
+  clocks.bytesCame(true);
   for (let i = 0; i < 2; i++) {
     clocks.wait("line");
     await clock.advance(90);
