@@ -64,8 +64,12 @@ export interface DialOptions {
   port?: number | undefined;
   /** The path of a Unix socket to connect to, in place of `hostname` and `port`. */
   path?: string | undefined;
-  /** Opens the connection, in place of `hostname`, `port` and `path`: through another proxy, or in memory in a test. */
-  dial?: (() => Transport | Promise<Transport>) | undefined;
+  /**
+   * Opens the connection, in place of `hostname`, `port` and `path`: through another proxy, or in memory in a test. The
+   * signal aborts when its result is no longer wanted: `connectTimeout` is up, the option `signal` has aborted, or a pool
+   * is shut down. What it has opened until then, it closes itself; what it returns later is closed.
+   */
+  dial?: ((options: { readonly signal: AbortSignal }) => Transport | Promise<Transport>) | undefined;
   /** TLS, if it is `true` or options; by default the connection is not encrypted. */
   tls?: boolean | ConnectTlsOptions | undefined;
   /**

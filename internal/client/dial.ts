@@ -110,12 +110,12 @@ class Attempt {
 
   async #connect(): Promise<Transport> {
     const { hostname = DEFAULT_TARGET, port = 0, path, dial } = this.#options;
+    const { signal } = this.#aborter;
     if (dial !== undefined) {
-      const transport = await dial();
+      const transport = await dial({ signal });
       checkTransport("what dial returned", transport);
       return transport;
     }
-    const { signal } = this.#aborter;
     try {
       if (path !== undefined) return await Deno.connect({ transport: "unix", path });
       const conn = await Deno.connect({ hostname, port, signal });

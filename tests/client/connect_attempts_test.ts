@@ -1,5 +1,5 @@
 import { assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
-import { connect, type Transport } from "@x/shouty";
+import { connect, connectPool, type Transport } from "@x/shouty";
 import { FakeClock, MemoryListener } from "@x/shouty/testing";
 import { testOnce } from "../kit/bounded.ts";
 import { dial } from "../../internal/client/dial.ts";
@@ -52,6 +52,32 @@ testOnce("an attempt ends when connectTimeout is up, and closes a connection tha
   opening.resolve(transport);
   await clock.advance(0);
   assertEquals([transport.closed, clock.pending], [1, 0]);
+});
+
+testOnce("the signal of dial aborts when an attempt is given up, and not when it is done", async () => {
+  const clock = new FakeClock();
+  const signals: AbortSignal[] = [];
+  const never = ({ signal }: { signal: AbortSignal }) => {
+    signals.push(signal);
+    return new Promise<never>(() => {});
+  };
+  const late = connect({ dial: never, clock, connectTimeout: 500 }).catch((error) => error);
+  const aborter = new AbortController();
+  const aborted = connect({ dial: never, clock, signal: aborter.signal }).catch((error) => error);
+  const pool = connectPool({ dial: never, clock, size: 1 }, () => {});
+  await clock.advance(0);
+  assertEquals(signals.map(({ aborted }) => aborted), [false, false, false]);
+  await clock.advance(500);
+  aborter.abort("enough");
+  await pool.shutdown();
+  assertStrictEquals(signals[0].reason, await late);
+  assertEquals([signals[1].reason, await aborted, signals[2].aborted], ["enough", "enough", true]);
+
+  const listener = new MemoryListener();
+  const conn = await connect({ dial: ({ signal }) => (signals.push(signal), listener.dial()), clock });
+  conn.close();
+  await conn.closed;
+  assertEquals(signals[3].aborted, false);
 });
 
 testOnce("a TLS handshake that nobody answers counts as connecting", async () => {
