@@ -235,7 +235,7 @@ export class Parts<Data> {
   /** Ends the input at the next line boundary; `leave` is called if a line handler waits for its peer there. */
   finish(reason: FinishReason, leave: () => void): void {
     this.#input?.dropAbandoned();
-    this.reader.finish(reason, () => this.#host.socketsTurn(), () => {
+    this.reader.finish(reason, this.#host, () => {
       if (this.resting) leave();
     });
   }

@@ -5,6 +5,7 @@
  */
 
 import type { Breach } from "../api/reasons.ts";
+import type { Clock } from "../api/serve_options.ts";
 import { type Transport, wholeOf } from "../api/transport.ts";
 import { type Begun, inMessage } from "../time/expiry.ts";
 
@@ -31,6 +32,13 @@ interface Source {
   readonly lineCount: number;
 }
 
+/** The server, as this class sees it. */
+export interface FinishHost {
+  readonly clock: Clock;
+  /** Settles when the kernel has been asked about every socket. */
+  socketsTurn(): Promise<void>;
+}
+
 /** Maximum bytes that are still read and answered after the end was asked for. */
 const MAX_BYTES = 1024 * 1024;
 
@@ -41,6 +49,13 @@ const MAX_BYTES = 1024 * 1024;
 const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
 
 /**
+ * Time after which the input ends at the next boundary, once a read has brought all that the kernel had, in milliseconds. A
+ * peer that sends its next request as soon as it has a reply would otherwise be served until the deadline, and lose its
+ * last reply there.
+ */
+const LATE_MS = 1000;
+
+/**
  * Finds the line boundary. If a read is still outstanding after the kernel has been asked about every socket, the
  * kernel has no more bytes of this peer. With a peer that never stops sending, this does not happen: there, a number of
  * bytes or of waits ends the input. What the peer had sent before is read first; it takes several waits where one read
@@ -49,9 +64,11 @@ const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, 
 export class Finishing {
   readonly #reason: FinishReason;
   readonly #source: Source;
-  readonly #socketsTurn: () => Promise<void>;
+  readonly #host: FinishHost;
   readonly #done: () => void;
-  readonly #maxBytes: number;
+  /** The number of bytes that had come when the end was asked for, and the time from which on little more is read. */
+  readonly #bytesBefore: number;
+  readonly #lateAt: number;
   /** The numbers of lines and of bytes that had come at the last wait outside a message. */
   #lineCount: number;
   #byteCount = -1;
@@ -61,20 +78,21 @@ export class Finishing {
   /**
    * @param reason Why the input is ended.
    * @param source The reader.
-   * @param socketsTurn Settles when the kernel has been asked about every socket.
+   * @param host The server.
    * @param done Called once, at the boundary; it ends reading.
    */
   constructor(
     reason: FinishReason,
     source: Source,
-    socketsTurn: () => Promise<void>,
+    host: FinishHost,
     done: () => void,
   ) {
     this.#reason = reason;
     this.#source = source;
-    this.#socketsTurn = socketsTurn;
+    this.#host = host;
     this.#done = done;
-    this.#maxBytes = source.byteCount + MAX_BYTES;
+    this.#bytesBefore = source.byteCount;
+    this.#lateAt = host.clock.now() + LATE_MS;
     this.#lineCount = source.lineCount;
     this.waiting();
   }
@@ -89,7 +107,7 @@ export class Finishing {
     while (this.#atBoundary && !source.over) {
       const { byteCount } = source;
       await this.#rest;
-      await this.#socketsTurn();
+      await this.#host.socketsTurn();
       // The connection may have ended meanwhile, for another reason.
       if (this.#atBoundary && this.#rest === undefined && source.byteCount === byteCount) this.#finish();
     }
@@ -110,7 +128,14 @@ export class Finishing {
       this.#byteCount = byteCount;
       if (boundary) this.#boundaries++;
     }
-    return this.#boundaries > MAX_BOUNDARIES[this.#reason] || byteCount > this.#maxBytes;
+    if (byteCount > this.#bytesBefore + MAX_BYTES || this.#boundaries > MAX_BOUNDARIES[this.#reason]) return true;
+    return this.#atBoundary && this.isLate;
+  }
+
+  /** Whether it is late, and all has been read that the kernel had since the end was asked for. */
+  get isLate(): boolean {
+    const { input, pace, byteCount } = this.#source;
+    return byteCount > this.#bytesBefore && !input.full && !pace?.filled && this.#host.clock.now() >= this.#lateAt;
   }
 
   /** Whether the server waits for the peer where the input may end: no line and no message has begun. */

@@ -8,7 +8,7 @@ import type { Account } from "../memory/budget.ts";
 import type { Clock } from "../api/serve_options.ts";
 import { type ConnectionClocks, jitteredCount } from "../time/conn_clocks.ts";
 import type { Begun } from "../time/expiry.ts";
-import { type EndReason, Finishing, type FinishReason } from "./finishing.ts";
+import { type EndReason, type FinishHost, Finishing, type FinishReason } from "./finishing.ts";
 import { checkTransferred } from "../api/check.ts";
 import { harmless, rejection } from "../api/errors.ts";
 import type { ConnLimits } from "../api/conn_options.ts";
@@ -82,7 +82,8 @@ export class Reader {
   endReason: EndReason | undefined;
   /** Whether the peer has ended its side. */
   peerEnded = false;
-  #finishing: Finishing | undefined;
+  /** Ends the input at a line boundary; undefined until that is asked for. */
+  finishing: Finishing | undefined;
   #handlerWait: HandlerWait | undefined;
   /**
    * Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. The work
@@ -149,11 +150,11 @@ export class Reader {
    * Ends the input at the next line boundary at which the handler has got everything that the peer has sent.
    *
    * @param reason Why the input ends.
-   * @param socketsTurn Settles when the kernel has been asked about every socket.
+   * @param host The server.
    * @param atBoundary Called if the server waits for the peer at the boundary: no read would settle and report the end.
    */
-  finish(reason: FinishReason, socketsTurn: () => Promise<void>, atBoundary: () => void): void {
-    this.#finishing ??= new Finishing(reason, this, socketsTurn, () => {
+  finish(reason: FinishReason, host: FinishHost, atBoundary: () => void): void {
+    this.finishing ??= new Finishing(reason, this, host, () => {
       this.endReason ??= this.input.overLimit ? "byte-limit" : reason;
       this.pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
@@ -323,7 +324,7 @@ export class Reader {
       if (read === undefined) return undefined;
       this.waiting = true;
       this.#clocks.wait(this.begun);
-      this.#finishing?.waiting();
+      this.finishing?.waiting();
       return read;
     } catch (error) {
       this.failed(error);
