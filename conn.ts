@@ -211,9 +211,12 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     const end = this.#end;
     if (this.#phase !== "open" && this.#phase !== "ending") return;
     if (this.#parts.upgrading) return this.abort(reason, error);
-    if (this.#phase === "open") end.reason = reason;
+    const mayHaveWritten = this.#phase === "ending";
+    if (!mayHaveWritten) end.reason = reason;
     end.error ??= error;
     this.#phase = "leaving";
+    // At a breach in a stream of bytes, it has not aborted yet.
+    if (mayHaveWritten) this.#aborter.abort(end.reason);
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
     const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
     reader.stop();
@@ -225,10 +228,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     // Memory must be free soon: its last line is sent if the kernel takes it at once.
     if (end.reason === "memory") this.#left(false);
     else if (flushed === undefined) this.#left(!quiet);
-    else {
-      flushed.then(() => this.#left(true));
-      clocks.lastWrites();
-    }
+    else flushed.then(() => this.#left(true)), clocks.lastWrites();
   }
 
   /** Everything is written. To linger would keep the buffer of an outstanding read in memory. */

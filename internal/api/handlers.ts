@@ -146,7 +146,8 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
   /**
    * Aborts when the connection ends, for whatever reason; its `reason` is the {@linkcode CloseReason}. If a limit, a
    * clock or a deadline ends the connection, it aborts at once, and the handler may still write: until it settles, but
-   * for 1 s at most. A listener of this signal must not throw: the runtime reports that as an uncaught error, which
+   * for 1 s at most. If `readable` has met the limit, it aborts when that time is over, so that a pipeline of streams
+   * can write what it has got. A listener of this signal must not throw: the runtime reports that as an uncaught error, which
    * ends the process.
    */
   readonly signal: AbortSignal;

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { type CloseReason, type Conn, ConnectionClosedError, type ServeOptions } from "@x/shouty";
+import { type CloseReason, type Conn, ConnectionClosedError, lineStream, type ServeOptions } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
 import { test } from "../../kit/bounded.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../../kit/server.ts";
@@ -92,6 +92,28 @@ for (const ending of ENDINGS) {
     assertEquals([(await t.closed()).reason, t.all("handler-error")], [reason, []]);
   });
 }
+
+test("a limit that conn.readable passes aborts the signal a second later, if the handler goes on", async () => {
+  for (const read of [(conn: Conn) => conn.readable, (conn: Conn) => lineStream(conn.readable)]) {
+    const { listener, clock } = inMemory();
+    const aborted: boolean[] = [];
+    await using t = startConversations({ listener, clock, maxConnectionBytes: 5 }, async (conn) => {
+      await Array.fromAsync<unknown>(read(conn as Conn)).catch(() => {});
+      aborted.push(conn.signal.aborted);
+      await untilAborted(conn as Conn);
+      aborted.push(conn.signal.aborted);
+    });
+    const client = await t.admitted();
+    await client.write("ok\nabcdef\n");
+    await clock.advance(999);
+    assertEquals(aborted, [false]);
+    await clock.advance(1);
+    assertEquals(aborted, [false, true]);
+    assertEquals(await client.readAll(), "error: more than 5 bytes from one connection\n");
+    await client.closeWrite();
+    assertEquals((await t.closed()).reason, "byte-limit");
+  }
+});
 
 /** The ends at which the signal waits for the handler and its output. */
 const QUIET: Readonly<Record<string, (t: TestServer, client: TestClient, clock: FakeClock) => unknown>> = {
