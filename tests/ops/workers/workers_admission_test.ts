@@ -80,3 +80,10 @@ test("Connections that workers have rejected themselves bring their client neare
   ask("first");
   assertEquals([answers, rejected], [[{ reason: "penalty", limit: 60_000 }], ["penalty"]]);
 });
+
+test("Connections that are rejected for all workers bring their client nearer to a penalty, too", () => {
+  const { admission, rejected, ask } = shared({ maxConnections: 9, maxConnectionsPerIp: 1, maxPenaltyMs: 60_000 });
+  admission.open();
+  for (let i = 0; i < 13; i++) ask("first");
+  assertEquals(rejected, [...Array(11).fill("max-connections-per-ip"), "penalty"]);
+});
