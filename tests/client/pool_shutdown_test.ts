@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { connectPool, type ConnPool, type PoolEvent } from "@x/shouty";
 import { FakeClock, MemoryListener, TestClient } from "@x/shouty/testing";
+import { LONGEST_MS } from "../../internal/api/check.ts";
 import { testOnce } from "../kit/bounded.ts";
 import { withScript } from "../kit/sockets/epoll_peers.ts";
 import { shouting, TestPool } from "../kit/pool.ts";
@@ -137,6 +138,22 @@ testOnce(
     await withScript(script, ["--allow-net"], async (process) => {
       assertEquals(await process.outcome(), { code: 0, stdout: "done\n", stderr: "" });
     });
+  },
+);
+
+testOnce(
+  "a paused pool without a connection keeps the process alive, as a server does, until it is unref'd",
+  async () => {
+    const clock = new CountingClock();
+    const pool = connectPool({ dial: () => Promise.reject(new Error("no")), clock }, shouting);
+    await clock.advance(0);
+    pool.pause();
+    await clock.advance(LONGEST_MS);
+    assertEquals([pool.stats().connectErrors, pool.stats().connecting, clock.keepsAlive], [1, 0, true]);
+    pool.unref();
+    assertEquals(clock.keepsAlive, false);
+    await pool.shutdown();
+    assertEquals(clock.pending, 0);
   },
 );
 
