@@ -186,7 +186,7 @@ testOnce("Classes of errors are counted by themselves up to thirty, and as other
 });
 
 testOnce("The page's quantiles are those of the last minutes, and null without any", () => {
-  let ms = 0;
+  let ms = 1_000_000;
   const metrics = new ServerMetrics({ clock: { now: () => ms } });
   const handler = metrics.timed((line: string) => {
     ms += Number(line);
@@ -212,6 +212,22 @@ testOnce("The page's quantiles are those of the last minutes, and null without a
   handler("15e9");
   const long = metrics.snapshot().handlerMs;
   assertEquals([long.count, long.p50! > 2e9], [1, true]);
+});
+
+testOnce("What the server counts itself is read when the figures are read, and at the end, not at each event", () => {
+  const metrics = new ServerMetrics();
+  const sink = new Sums();
+  metrics.addSink(sink);
+  const stats = { lines: 5, bytesIn: 4, bytesOut: 3, handlers: 2, hookErrors: 1, queued: 0 };
+  metrics.watch({ stats: () => stats as never });
+  metrics.onEvent({ type: "accepted", conn: CONN });
+  metrics.onEvent(closed("end"));
+  assertEquals(sink.sums["shouty.lines"], undefined);
+  const { shouty_lines_total, shouty_active_handlers, shouty_hook_errors_total } = values(metrics);
+  assertEquals([shouty_lines_total, shouty_active_handlers, shouty_hook_errors_total], [5, 2, 1]);
+  Object.assign(stats, { lines: 6, handlers: 0 });
+  metrics.onEvent({ type: "stopped", report: { closed: {}, handlersLeft: 0, durationMs: 0 } as never });
+  assertEquals([sink.sums["shouty.lines"], sink.sums["shouty.active_handlers"]], [6, 0]);
 });
 
 testOnce("The page has what the server counts now, and the times of handshakes that were done", () => {
