@@ -47,16 +47,35 @@ test("Before a drain, a pause and the limits that let connections wait end, and 
   }
 }, "");
 
-test("At the end of a delay before a drain, sockets are released that came as descriptors, and no others", async () => {
-  for (const listenFd of [[{ fd: 3, tls: false }], null]) {
+/** Runs a function while each timer expires at once; returns the times that it has given to them. */
+function withTimersAtOnce(call: () => void): unknown[] {
+  const { setTimeout } = globalThis;
+  const times: unknown[] = [];
+  const atOnce = (callback: () => void, ms: number) => {
+    times.push(ms);
+    return setTimeout(callback, 0);
+  };
+  try {
+    globalThis.setTimeout = atOnce as typeof setTimeout;
+    call();
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+  return times;
+}
+
+test("In the last second of a delay, sockets are released that came as descriptors, and no others", async () => {
+  const listenFd = [{ fd: 3, tls: false }];
+  for (const [given, delay, times] of [[listenFd, 900, [0]], [listenFd, 10_000, [9000]], [null, 900, []]] as const) {
     const { server } = leaving("listening", {}, 0);
     const done: string[] = [];
     const listener = { inherit() {}, release: () => done.push("released") } as never;
     const leavingServer = { ...server, shutdown: () => done.push("shut down") } as never;
-    shutdownOf(leavingServer, [{ listener, tls: false }], { listenFd })({ delay: 900 });
+    const end = shutdownOf(leavingServer, [{ listener, tls: false }], { listenFd: given });
+    assertEquals(withTimersAtOnce(() => void end({ delay })), [...times]);
     assertEquals(done, ["shut down"]);
     await new Promise((resolve) => setTimeout(resolve, 0));
-    assertEquals(done, listenFd === null ? ["shut down"] : ["shut down", "released"]);
+    assertEquals(done, given === null ? ["shut down"] : ["shut down", "released"]);
   }
 }, "");
 
@@ -79,6 +98,18 @@ test("A shutdown begins at once if nothing waits, and with wrong options it thro
   assertEquals(await end(1, {}), ["released", "asked", "shut down"]);
   assertEquals(await end(1, { drainTimeout: -1 }), []);
 }, "");
+
+test(
+  "A server whose sockets no other process has shuts down at once, also in a pause, and accepts nothing more",
+  () => {
+    const { server, done } = leaving("listening", {}, 1);
+    const shutdown = () => void done.push("shut down");
+    shutdownOf({ ...server, shutdown } as never, [{ listener: {} as never, tls: false }], { listenFd: null })();
+    assertEquals(done, ["shut down"]);
+    return Promise.resolve();
+  },
+  "",
+);
 
 test("A server that gets none of the connections that wait shuts down all the same", async () => {
   let looks = 0;
