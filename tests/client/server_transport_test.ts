@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { type Conn, connect, ConnectionClosedError, connectPool, type PoolEvent, type Transport } from "@x/shouty";
 import { FakeClock } from "@x/shouty/testing";
+import { ServerTransport } from "../../internal/client/server_transport.ts";
 import { test, testOnce } from "../kit/bounded.ts";
 import { AUTHORITY, startTls } from "../kit/tls.ts";
 
@@ -236,4 +237,44 @@ testOnce("a connection that the caller closes does not wait for the input after 
   assertEquals([(await conn.closed).reason, transport.closed], ["closed", 1]);
   await clock.advance(0);
   assertEquals(clock.pending, 0);
+});
+
+testOnce("a failed write waits as long as a read of the input does, and a second where none does", async () => {
+  const clock = new FakeClock();
+  const reads: PromiseWithResolvers<number>[] = [];
+  const read = () => {
+    reads.push(Promise.withResolvers());
+    return reads.at(-1)!.promise;
+  };
+  const failing = () => {
+    const transport = new ServerTransport(Object.assign(new Closing([]), { read }), clock);
+    const state = { transport, reported: false };
+    return { state, write: () => transport.write(new Uint8Array(1)).catch(() => state.reported = true) };
+  };
+  const { state, write } = failing();
+  const first = state.transport.read(new Uint8Array(8));
+  write();
+  await clock.advance(60_000);
+  assertEquals(state.reported, false, "The last words may come late");
+  reads[0].resolve(1);
+  await first;
+  await clock.advance(999);
+  const second = state.transport.read(new Uint8Array(8));
+  await clock.advance(60_000);
+  assertEquals(state.reported, false, "The next read came within the second");
+  reads[1].resolve(1);
+  await second;
+  await clock.advance(999);
+  assertEquals(state.reported, false);
+  await clock.advance(1);
+  assertEquals(state.reported, true);
+
+  const unread = failing();
+  unread.write();
+  await clock.advance(500);
+  unread.write();
+  await clock.advance(999);
+  assertEquals([unread.state.reported, clock.pending], [false, 1], "The time begins anew at each");
+  await clock.advance(1);
+  assertEquals([unread.state.reported, clock.pending], [true, 0], "It was never read");
 });
