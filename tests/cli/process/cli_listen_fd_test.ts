@@ -158,6 +158,18 @@ Deno.test("A number of systemd's sockets that cannot be right is refused before 
   }
 });
 
+Deno.test("systemd's variables say nothing in part, at the bounds, and where they ask for no watchdog", () => {
+  const read = (variables: Record<string, string>) => readSystemd((name) => variables[name]);
+  const pid = `${Deno.pid}`;
+  for (const variables of [{ LISTEN_FDS: "1" }, { LISTEN_PID: pid }]) {
+    assertThrows(() => read(variables).descriptors(), CommandError, "expected the variables LISTEN_FDS and LISTEN_PID");
+  }
+  assertEquals(read({ LISTEN_FDS: "1024", LISTEN_PID: pid }).descriptors().length, 1024);
+  const { watchdogMs } = read({ WATCHDOG_USEC: "2000", WATCHDOG_PID: pid });
+  assertEquals([watchdogMs, read({ WATCHDOG_USEC: "2000" }).watchdogMs], [2, 2]);
+  for (const usec of ["", "0", "-1", "soon"]) assertEquals(read({ WATCHDOG_USEC: usec }).watchdogMs, undefined, usec);
+});
+
 for (const [what, [args, env, message]] of Object.entries(MISTAKES)) {
   test(`${what} is a mistake that one line names`, async () => {
     const { code, stderr } = await runCommand(args, { env, permissions: ["--allow-net", "--allow-env=LISTEN_*"] });
