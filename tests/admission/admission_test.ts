@@ -55,6 +55,17 @@ testOnce("Admission counts each open connection once, however often its rules ch
   assertEquals(admission.enter(client).kind, "reject");
 });
 
+testOnce("Admission counts no peers of Unix sockets for a client, whatever rule depends on clients", () => {
+  const admission = new Admission(
+    { ...OPEN, maxConnectionsPerIp: 1, acceptRatePerIp: 1, maxPenaltyMs: 60_000 },
+    () => 0,
+  );
+  const peer = { transport: "unix", path: "" } as const;
+  for (let i = 0; i < 20; i++) admission.rejected(peer, "refused");
+  assertEquals(Array.from({ length: 5 }, () => admission.enter(peer).kind), Array(5).fill("admit"));
+  assertEquals(admission.size, 0);
+});
+
 testOnce("Admission forgets a client when its last connection has ended", () => {
   const admission = new Admission({ ...OPEN, maxConnectionsPerIp: 3 }, () => 0);
   const clients = [1, 1, 2].map((host) => addr(`192.0.2.${host}`));
