@@ -57,10 +57,11 @@ test("A connection counts from its admission to its end, whether its worker serv
   // Behind a proxy, clients of two workers may have one address.
   registry.refused(second, client(2));
   assertEquals([left, counted()], [["3", "2"], ["1", "2", "4"]]);
+  registry.expect(second, client(5));
   assertEquals(registry.lost(first, new Error("crashed")), 0);
-  assertEquals([left, counted()], [["3", "2", "1", "2"], ["4"]], "That of the other worker was refused");
+  assertEquals([left, counted()], [["3", "2", "1", "2"], ["4", "5"]], "That of the other worker was refused");
   assertEquals(registry.lost(second, new Error("crashed")), 1);
-  assertEquals([left, counted()], [["3", "2", "1", "2", "4"], []]);
+  assertEquals([left, counted()], [["3", "2", "1", "2", "5", "4"], []]);
 });
 
 test("A connection ends once, also if the hook that is told of a crash ends what the worker had", () => {
@@ -86,8 +87,8 @@ test("What a worker's connections have transferred counts at their end, before t
     } as ClosedEvent;
     registry.closed(first, closed);
   }
-  const { lines, bytesIn, bytesOut, accepted, active } = registry.stats(supervisors);
-  assertEquals([lines, bytesIn, bytesOut, accepted, active], [2, 40, 600, 2, 0]);
+  const { lines, bytesIn, bytesOut, accepted, active, closed } = registry.stats(supervisors);
+  assertEquals([lines, bytesIn, bytesOut, accepted, active, closed.end], [2, 40, 600, 2, 0, 2]);
   assertEquals(supervisors.map(({ accepted }) => accepted), [2, 0]);
   // Its place may be the next one's at once, whose event comes later.
   assertEquals(events.slice(0, 4), ["accepted 1", "closed 1", "1 left", "accepted 2"]);
