@@ -144,6 +144,7 @@ testOnce("An IPv6 client is its /64, however its address is written", () => {
   const written = ["2001:db8::1", "2001:0db8:0:0:ffff::", "2001:DB8:0:0:1:2:3:4", "2001:db8::1%eth0"];
   for (const hostname of written) assertEquals(clientOf(hostname), "2001:db8:0:0::/64");
   assertEquals(clientOf("::1"), "0:0:0:0::/64");
+  assertEquals(clientOf("2001:db8::1:2:3:4:5"), "2001:db8:0:1::/64");
   const mapped = ["::FFFF:203.0.113.7", "::ffff:cb00:7107", "0:0:0:0:0:ffff:203.0.113.7", "::ffff:203.0.113.7%eth0"];
   for (const hostname of mapped) assertEquals(clientOf(hostname), "203.0.113.7");
   assertEquals(clientOf("1::ffff:203.0.113.7"), "1:0:0:0::/64");
