@@ -68,6 +68,16 @@ testEngines("A shutdown with a delay ends a pause of all workers", async (engine
   t.server.shutdown({ delay: 0 });
 });
 
+testEngines("A shutdown of all workers ends a pause, and none begins after it", async (engine) => {
+  await using t = await TestWorkers.start({ engine });
+  t.server.pause();
+  await t.server.shutdown();
+  assertEquals(t.server.paused, false);
+  t.server.pause();
+  t.server.resume();
+  assertEquals([t.server.paused, t.all("paused").length, t.all("resumed").length], [false, 1, 0]);
+});
+
 testEngines("A worker that crashes during a drain is not replaced, and does not hold it up", async (engine) => {
   await using t = await TestWorkers.start({ engine, drainTimeout: Infinity });
   const clients = await t.connectMany(2);
