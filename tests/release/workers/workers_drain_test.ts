@@ -78,6 +78,15 @@ testEngines("A shutdown of all workers ends a pause, and none begins after it", 
   assertEquals([t.server.paused, t.all("paused").length, t.all("resumed").length], [false, 1, 0]);
 });
 
+testEngines("A signal that has aborted before all workers serve shuts them down at once", async (engine) => {
+  const stop = new AbortController();
+  const starting = TestWorkers.start({ engine, signal: stop.signal });
+  stop.abort();
+  await using t = await starting;
+  await t.server.finished;
+  assertEquals([t.server.state, t.all("stopped").length], ["closed", 1]);
+});
+
 testEngines("A worker that crashes during a drain is not replaced, and does not hold it up", async (engine) => {
   await using t = await TestWorkers.start({ engine, drainTimeout: Infinity });
   const clients = await t.connectMany(2);
