@@ -39,11 +39,11 @@ export interface Preparation {
   readonly clock: Clock;
 }
 
-/** The peer has left before it sent anything, as health checks do; the `cause` is the transport's error. */
+/** The peer has left before the first byte that was expected of it, as health checks do; the `cause` is the transport's error. */
 export class PeerLeft extends Error {
   /** @param cause The error of the read or write. */
   constructor(cause: unknown) {
-    super("The peer left before it sent anything", { cause });
+    super("The peer left before the first byte of its handshake or header", { cause });
     this.name = "PeerLeft";
   }
 }
