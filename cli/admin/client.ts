@@ -72,6 +72,11 @@ async function exchange({ target, token, timeout }: Asked, method: string, path:
     textOf(answer).then((text) => resolve({ status: answer.statusCode ?? 0, text }), reject);
   });
   asking.once("error", reject);
+  // An answer to it would be no JSON; and nothing else tells that there will be none.
+  asking.once("upgrade", (_, socket) => {
+    socket.destroy();
+    reject(new Error("the answer is not that of an admin port"));
+  });
   let interim = 0;
   asking.on("information", () => {
     if (++interim > MOST_INTERIM) asking.destroy(new Error("the answer does not begin"));

@@ -159,6 +159,17 @@ test("shouty admin gives up on a server that announces its answer again and agai
   assertEquals([code, /: the answer does not begin\n$/.test(stderr)], [1, true], stderr);
 });
 
+test("shouty admin says that a switch to another protocol is not the answer of an admin port", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const at = `127.0.0.1:${listener.addr.port}`;
+  const asking = admin(at, "status", "--timeout", "30s");
+  using conn = await listener.accept();
+  const head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx";
+  await conn.write(new TextEncoder().encode(head));
+  const { code, stderr } = await asking;
+  assertEquals([code, stderr], [1, `shouty: cannot ask ${at}: the answer is not that of an admin port\n`]);
+});
+
 test("shouty admin gives up on an answer that has no end", async () => {
   const part = new Uint8Array(64 * 1024).fill(32);
   const body = () => new ReadableStream({ pull: (controller) => controller.enqueue(part) });
