@@ -63,7 +63,7 @@ function descriptorsOf(count: string | undefined, pid: string | undefined, names
 }
 
 /** How messages are sent to systemd: by a socket of our own, or by a program, as far as that is permitted. */
-function senderFor(notifySocket: string): SendMessage | undefined {
+function senderFor(notifySocket: string, failed: (why: string) => void): SendMessage | undefined {
   if (mayCallLibrary()) return openNotifySocket(notifySocket);
   // `--allow-run=systemd-notify` suffices.
   if (Deno.permissions.querySync({ name: "run", command: PROGRAM }).state !== "granted") return undefined;
@@ -71,6 +71,7 @@ function senderFor(notifySocket: string): SendMessage | undefined {
     const output = { stdin: "null", stdout: "null", stderr: "null" } as const;
     const child = new Deno.Command(PROGRAM, { args: text.split("\n"), ...output }).spawn();
     child.unref();
+    child.status.then(({ success, code }) => success || failed(`${PROGRAM} ended with status ${code}`));
     return true;
   };
 }
@@ -140,7 +141,7 @@ function sender(notifySocket: string | undefined, log: Log): SendMessage | undef
   if (notifySocket === undefined) return undefined;
   const failed = (why: string) => log.write("warn", "systemd-error", () => `cannot tell systemd anything: ${why}`);
   try {
-    const send = senderFor(notifySocket);
+    const send = senderFor(notifySocket, failed);
     if (send === undefined) failed("that takes --allow-ffi, or --allow-run=systemd-notify");
     return send;
   } catch (error) {

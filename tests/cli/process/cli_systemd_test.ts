@@ -82,6 +82,19 @@ for (const run of [["--allow-run"], ["--allow-run=systemd-notify"], SOME_FFI]) {
   );
 }
 
+test("A message that the program systemd-notify cannot send is one line, and the server serves", LINUX, async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${folder}/systemd-notify`, "#!/bin/sh\nexit 3\n", { mode: 0o755 });
+    const env = { NOTIFY_SOCKET: "/run/nowhere", PATH: folder };
+    await using server = await startServer([], { env, permissions: ["--allow-net", "--allow-run", VARIABLES] });
+    await server.stderrMatch(/warn cannot tell systemd anything: systemd-notify ended with status 3\n/);
+    assertEquals(await converse(server, "hello\n"), "HELLO\n");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 test(
   "A message that cannot be sent, as the program is missing, is one line, and the server serves",
   LINUX,
