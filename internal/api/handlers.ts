@@ -13,9 +13,11 @@ import type { ProxyInfo, TlsCredentialsHandle, TlsInfo } from "./transport.ts";
 /** Options of a single read. */
 export interface ReadOptions {
   /**
-   * Maximum time that the read may take, in milliseconds. While the read waits, `idleTimeout` and `firstLineTimeout` do
-   * not run. When the time is up, the read rejects with a `Deno.errors.TimedOut`. The connection goes on, and what has
-   * come stays for the next read. `Infinity` waits for ever. Without it, `idleTimeout` and `firstLineTimeout` apply.
+   * Maximum time that the read may take, in milliseconds, more than 0. While the read waits, `idleTimeout` and
+   * `firstLineTimeout` do not run. When the time is up, the read rejects with a `Deno.errors.TimedOut`. The connection
+   * goes on, and what has come stays for the next read. `Infinity` waits for ever for the first byte: once something has
+   * begun, `lineTimeout` and `minBytesPerSecond` bound it all the same, and end the connection. Without this time,
+   * `idleTimeout` and `firstLineTimeout` apply.
    */
   timeout?: number | undefined;
   /**
@@ -210,7 +212,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * @param options A time limit or a signal of this read's own, the maximum number of bytes before the delimiter, whether
    * a message begins with it, and whether the delimiter is kept.
    * @returns The bytes before the delimiter, in memory of their own; `null` if the input has ended and nothing was
-   * left.
+   * left, also within a message (`boundary: false`), which is then cut off.
    * @throws {Deno.errors.UnexpectedEof} If the input ends before the delimiter. If the peer has ended it, what had
    * come stays readable. (All errors are rejections.)
    * @throws {LimitError} If more than `maxBytes` bytes come before the delimiter; nothing is taken then.
@@ -313,7 +315,7 @@ export interface Conn<Data = undefined> extends AsyncDisposable {
    * Sets the time by which the handler must be done, or have set another: for a step that spans several reads, such as
    * a login. When the time is up, the connection is closed, with reason `deadline`.
    *
-   * @param milliseconds The time from now; `Infinity` takes the deadline back.
+   * @param milliseconds The time from now, more than 0; `Infinity` takes the deadline back.
    * @param detail A word for what was late, for the event, the log and the counters.
    * @throws {RangeError | TypeError} If the time is wrong.
    */

@@ -149,7 +149,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
   keepAliveMs?: number | undefined;
   /**
    * Maximum memory, in bytes, that all connections together may hold in unfinished lines and in replies that their
-   * peers have not taken for 250 ms. The first 256 bytes of each connection's input and the first 4 KiB of its replies
+   * peers have not taken for 250 ms. A buffer counts with its size: it grows fourfold when it is full, so a line of
+   * 70 KB counts as 256 KiB. The first 256 bytes of each connection's input and the first 4 KiB of its replies
    * are not counted, nor are the 25 to 35 KiB that TLS holds for a connection at rest. What TLS holds beyond that, such
    * as some 16 KiB after a long line, is counted while output waits. Above this limit, the connection that holds the
    * most is closed, with reason `memory`; its peer gets an error line, unless replies still wait for it. Above half of
@@ -166,8 +167,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    */
   drain?: DrainMode | undefined;
   /**
-   * Maximum time that a shutdown waits for connections and their handlers, in milliseconds. The clock starts when the
-   * shutdown begins, or at the end of `drainDelay`; a further call can only bring the deadline forward. When the time is
+   * Maximum time that a shutdown waits for connections and their handlers, in milliseconds, more than 0. The clock starts
+   * when the shutdown begins, or at the end of `drainDelay`; a further call can only bring the deadline forward. When the time is
    * up, the connections that are left are aborted, with reason `drain-timeout`. `Infinity` waits for ever.
    *
    * @default {10_000}
@@ -216,8 +217,8 @@ export interface ServeOptions<Data = undefined> extends ConnOptions {
    */
   admitTimeout?: number | undefined;
   /**
-   * Returns the line that a peer gets when the server ends or rejects its connection and the peer can still read:
-   * without its line end, or `null` for none. The default returns lines such as `error: line longer than 65536 bytes`
+   * Returns the line that a peer gets when the server ends or rejects its connection and the peer can still read, and
+   * when it discards a line (`onLongLine: "discard"`), after which the connection goes on: without its line end, or `null` for none. The default returns lines such as `error: line longer than 65536 bytes`
    * for limits of size, for text and last lines that `framing` refuses, for lack of memory, and for rejected connections;
    * and `null` for clocks, drains and handlers that throw. In a protocol of requests and replies, a line at a clock or in
    * a drain could be taken for the reply to the next request: return `null` there. It is not awaited: anything but text
@@ -242,7 +243,8 @@ export interface Clock {
    * Sets a timer that calls back once.
    *
    * @param callback Called when the timer expires.
-   * @param delay The time until then, in milliseconds.
+   * @param delay The time until then, in milliseconds. Timers of JavaScript have at most 2 147 483 647 ms, which is 24.8
+   * days; the clock of the machine takes a longer one for that.
    * @param keepAlive Whether the timer keeps the process alive.
    * @returns A function that cancels the timer.
    */
@@ -253,7 +255,7 @@ export interface Clock {
 export interface ShutdownOptions {
   /** What to do with the open connections. */
   drain?: DrainMode | undefined;
-  /** Maximum time to wait for them, in milliseconds. */
+  /** Maximum time to wait for them, in milliseconds, more than 0: with 1, they are aborted at once. */
   drainTimeout?: number | undefined;
   /** Time for which the server goes on accepting and serving first, in milliseconds; see `drainDelay`. */
   delay?: number | undefined;
