@@ -212,13 +212,14 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (this.#phase !== "open" && this.#phase !== "ending") return;
     if (this.#parts.upgrading) return this.abort(reason, error);
     const mayHaveWritten = this.#phase === "ending";
+    const { aborted } = this.signal;
     if (!mayHaveWritten) end.reason = reason;
     end.error ??= error;
     this.#phase = "leaving";
     // At a breach in a stream of bytes, it has not aborted yet.
     if (mayHaveWritten) this.#aborter.abort(end.reason);
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
-    const quiet = this.signal.aborted && reader.outstanding !== undefined && outbox.size === 0;
+    const quiet = aborted && reader.outstanding !== undefined && outbox.size === 0;
     reader.stop();
     clocks.leave();
     end.keepLimit(limits, this.#parts.peerHasLeft);

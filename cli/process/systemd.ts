@@ -63,7 +63,7 @@ function descriptorsOf(count: string | undefined, pid: string | undefined, names
 }
 
 /** How messages are sent to systemd: by a socket of our own, or by a program, as far as that is permitted. */
-function senderFor(notifySocket: string, failed: (why: string) => void): SendMessage | undefined {
+function senderFor(notifySocket: string, warn: (text: string) => void): SendMessage | undefined {
   if (mayCallLibrary()) return openNotifySocket(notifySocket);
   // `--allow-run=systemd-notify` suffices.
   if (Deno.permissions.querySync({ name: "run", command: PROGRAM }).state !== "granted") return undefined;
@@ -71,7 +71,9 @@ function senderFor(notifySocket: string, failed: (why: string) => void): SendMes
     const output = { stdin: "null", stdout: "null", stderr: "null" } as const;
     const child = new Deno.Command(PROGRAM, { args: text.split("\n"), ...output }).spawn();
     child.unref();
-    child.status.then(({ success, code }) => success || failed(`${PROGRAM} ended with status ${code}`));
+    child.status.then(({ success, code }) =>
+      success || warn(`systemd did not take a message: ${PROGRAM} ended with status ${code}`)
+    );
     return true;
   };
 }
@@ -139,9 +141,10 @@ function problemWith(send: SendMessage, text: string): string | undefined {
 
 function sender(notifySocket: string | undefined, log: Log): SendMessage | undefined {
   if (notifySocket === undefined) return undefined;
-  const failed = (why: string) => log.write("warn", "systemd-error", () => `cannot tell systemd anything: ${why}`);
+  const warn = (text: string) => log.write("warn", "systemd-error", () => text);
+  const failed = (why: string) => warn(`cannot tell systemd anything: ${why}`);
   try {
-    const send = senderFor(notifySocket, failed);
+    const send = senderFor(notifySocket, warn);
     if (send === undefined) failed("that takes --allow-ffi, or --allow-run=systemd-notify");
     return send;
   } catch (error) {

@@ -96,7 +96,7 @@ export interface ConnOptions {
    * Maximum age of a connection, in milliseconds; each connection's limit differs from it by up to 10 % at random. The
    * clock starts when the connection is accepted, and only `conn.setLimits` with another age restarts it. When the time
    * is up, the server answers what the peer has sent, and closes the connection, with reason `max-age`. From a peer that
-   * goes on sending, it answers at most another MiB, or eight more reads, and after a second only one more. It waits for a conversation handler until that
+   * goes on sending, it answers at most another MiB, or eight more reads. It waits for a conversation handler until that
    * asks for its next line or message, and aborts the connection if the handler still works, or still reads a message,
    * or waits for the end of a line without `lineTimeout`, 10 s later. `Infinity` switches it off.
    *

@@ -49,11 +49,12 @@ const MAX_BYTES = 1024 * 1024;
 const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
 
 /**
- * Time after which the input ends at the next boundary, once a read has brought all that the kernel had, in milliseconds. A
- * peer that sends its next request as soon as it has a reply would otherwise be served until the deadline, and lose its
- * last reply there.
+ * Time after which the input ends at the next boundary, if only a few bytes have come since the wait before, in milliseconds.
+ * A peer that sends its next request as soon as it has a reply would otherwise be served until the deadline, and lose its
+ * last reply there. Of one that has sent much, the kernel may have more; and with TLS, behind each record.
  */
 const LATE_MS = 1000;
+const FEW_BYTES = 1024;
 
 /**
  * Finds the line boundary. If a read is still outstanding after the kernel has been asked about every socket, the
@@ -124,18 +125,20 @@ export class Finishing {
     // A wait that follows one that was interrupted is the same. While a rate allows only a part of what the kernel has,
     // the waits of a second are one.
     const { byteCount, pace } = source;
+    const isLate = this.#isLate(byteCount - this.#byteCount);
     if (byteCount - this.#byteCount >= (pace?.filled ? pace.secondBytes : 1)) {
       this.#byteCount = byteCount;
       if (boundary) this.#boundaries++;
     }
     if (byteCount > this.#bytesBefore + MAX_BYTES || this.#boundaries > MAX_BOUNDARIES[this.#reason]) return true;
-    return this.#atBoundary && this.isLate;
+    return this.#atBoundary && isLate;
   }
 
-  /** Whether it is late, and all has been read that the kernel had since the end was asked for. */
-  get isLate(): boolean {
-    const { input, pace, byteCount } = this.#source;
-    return byteCount > this.#bytesBefore && !input.full && !pace?.filled && this.#host.clock.now() >= this.#lateAt;
+  /** Whether the peer has probably sent nothing that has not come; `bytes` is the number that came since the last wait. */
+  #isLate(bytes: number): boolean {
+    const { input, pace, byteCount, transport } = this.#source;
+    if (byteCount === this.#bytesBefore || bytes > FEW_BYTES || transport.tls !== undefined) return false;
+    return !input.full && !pace?.filled && this.#host.clock.now() >= this.#lateAt;
   }
 
   /** Whether the server waits for the peer where the input may end: no line and no message has begun. */

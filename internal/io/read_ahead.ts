@@ -22,9 +22,8 @@ export function hasLeft({ peerEnded, outstanding }: Pick<Reader, "peerEnded" | "
 
 /**
  * Reads ahead while the handler works, to learn whether the peer is still there. It stops when some 64 KiB wait for
- * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for. It stops as
- * well a while after the end of the input was asked for: a handler that always finds more at hand never waits at a line
- * boundary, where the input ends. Once the input is over, what comes is dropped, one read at a time.
+ * the handler, or anything while memory is short: no peer may fill the memory with what no handler asks for. Once the
+ * input is over, what comes is dropped, one read at a time.
  *
  * @param reader Reads the input.
  * @param clocks Sets the time at which this is called again, and is told that the peer has sent something.
@@ -39,7 +38,7 @@ export async function readAhead(
 ): Promise<void> {
   reader.unasked = !reader.outgoing;
   if (reader.pace?.holdsUp) return clocks.readAheadLater();
-  while (!reader.waiting && !hasLeft(reader) && !reader.pinned && wantsMore(reader)) {
+  while (!reader.waiting && !hasLeft(reader) && !reader.pinned && (reader.over || reader.input.hasRoom)) {
     if (budget.tight && reader.input.size > 0) {
       clocks.readAheadLater();
       break;
@@ -64,10 +63,6 @@ export async function readAhead(
   }
   // There is no room to read more, but some transports can report a reset without a read.
   if (!hasLeft(reader)) ignoreErrors(() => reader.transport.onReset?.(failed));
-}
-
-function wantsMore({ over, input, finishing }: Reader): boolean {
-  return over || input.hasRoom && !finishing?.isLate;
 }
 
 /** Handles what has come; returns whether the input goes on. At its end, the peer's side may still be open. */

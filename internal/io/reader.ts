@@ -82,8 +82,7 @@ export class Reader {
   endReason: EndReason | undefined;
   /** Whether the peer has ended its side. */
   peerEnded = false;
-  /** Ends the input at a line boundary; undefined until that is asked for. */
-  finishing: Finishing | undefined;
+  #finishing: Finishing | undefined;
   #handlerWait: HandlerWait | undefined;
   /**
    * Work since the reader last yielded, in bytes; and the lines at hand that the handler may get until it yields. The work
@@ -154,7 +153,7 @@ export class Reader {
    * @param atBoundary Called if the server waits for the peer at the boundary: no read would settle and report the end.
    */
   finish(reason: FinishReason, host: FinishHost, atBoundary: () => void): void {
-    this.finishing ??= new Finishing(reason, this, host, () => {
+    this.#finishing ??= new Finishing(reason, this, host, () => {
       this.endReason ??= this.input.overLimit ? "byte-limit" : reason;
       this.pace?.stop();
       // The server no longer waits for the peer, although its read does not settle.
@@ -324,7 +323,7 @@ export class Reader {
       if (read === undefined) return undefined;
       this.waiting = true;
       this.#clocks.wait(this.begun);
-      this.finishing?.waiting();
+      this.#finishing?.waiting();
       return read;
     } catch (error) {
       this.failed(error);

@@ -15,7 +15,9 @@ const SMALL_BYTES = 256;
  */
 const QUIET_READS = 16;
 
+/** Stand for a buffer that was given back for good: without input in it, and with some. */
 const NONE = new Uint8Array(0);
+const CUT = new Uint8Array(0);
 
 /**
  * A buffer that grows while it is used. The caller reads into {@linkcode space}, reports the number of bytes with
@@ -177,13 +179,19 @@ export class InputBuffer {
 
   /** Whether the buffer was given back for good. */
   get freed(): boolean {
-    return this.bytes === NONE;
+    return this.bytes === NONE || this.bytes === CUT;
+  }
+
+  /** Whether input was in it then, which is lost. */
+  get cutOff(): boolean {
+    return this.bytes === CUT;
   }
 
   /** Gives the buffer back for good, and drops the input. No read into it may be outstanding. */
   free(): void {
+    const rest = this.size > 0 || this.cutOff ? CUT : NONE;
     giveBuffer(this.bytes);
-    this.#begin(NONE);
+    this.#begin(rest);
   }
 
   /** Goes on with another buffer, in which there is no input. */

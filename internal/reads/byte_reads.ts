@@ -42,20 +42,16 @@ export function readUntil(
     if (source.refuses()) throw busy();
     const { maxBytes, boundary, keepDelimiter } = checkBytesOptions("readUntil", options);
     const wanted = delimitersOf(delimiter, source.cutter.framing.encoding);
+    const { input } = source.reader;
     const take = () => takeUntil(source, wanted, maxBytes, keepDelimiter);
     const atHand = source.takeAtOnce(options, take);
     if (atHand !== undefined) return Promise.resolve(atHand);
     const cut = () => throwEof(source, `Cannot read up to the delimiter: ${endOf(source)}`);
-    const [begun, ended] = [() => begunBytes(source, boundary), () => nothingLeft(source) ? null : cut()];
+    const [begun, ended] = [() => begunBytes(source, boundary), () => input.size > 0 || input.cutOff ? cut() : null];
     return source.read<Bytes | null>({ take, begun, mostBytes: () => maxBytes + longest(wanted), ended }, options);
   } catch (error) {
     return source.reader.refuse(error);
   }
-}
-
-/** Whether all that has come was read. An end that frees the memory of its connection drops what was not. */
-function nothingLeft({ reader: { input, byteCount } }: Input): boolean {
-  return input.size === 0 && !(input.freed && input.position < byteCount);
 }
 
 /** What has begun while a read of bytes waits: nothing, if a message begins with it of which no byte has come. */

@@ -88,7 +88,7 @@ test("A message that the program systemd-notify cannot send is one line, and the
     await Deno.writeTextFile(`${folder}/systemd-notify`, "#!/bin/sh\nexit 3\n", { mode: 0o755 });
     const env = { NOTIFY_SOCKET: "/run/nowhere", PATH: folder };
     await using server = await startServer([], { env, permissions: ["--allow-net", "--allow-run", VARIABLES] });
-    await server.stderrMatch(/warn cannot tell systemd anything: systemd-notify ended with status 3\n/);
+    await server.stderrMatch(/warn systemd did not take a message: systemd-notify ended with status 3\n/);
     assertEquals(await converse(server, "hello\n"), "HELLO\n");
   } finally {
     await Deno.remove(folder, { recursive: true });

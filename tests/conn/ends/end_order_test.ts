@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { type CloseReason, type Conn, ConnectionClosedError, lineStream, type ServeOptions } from "@x/shouty";
 import type { FakeClock, TestClient } from "@x/shouty/testing";
+import { turn } from "../../../internal/time/event_loop.ts";
 import { test } from "../../kit/bounded.ts";
 import { inMemory, startConversations, startServer, type TestServer } from "../../kit/server.ts";
 
@@ -113,6 +114,25 @@ test("a limit that conn.readable passes aborts the signal a second later, if the
     await client.closeWrite();
     assertEquals((await t.closed()).reason, "byte-limit");
   }
+});
+
+test("a reply behind a limit that conn.readable has met is not lost by a reset", async () => {
+  await using t = startConversations({ maxConnectionBytes: 1000, lastWords: () => null }, async (conn) => {
+    for await (const _ of conn.readable) await new Promise((resolve) => setTimeout(resolve, 400));
+    await conn.write(new Uint8Array(1_000_000));
+    await conn.flushed();
+  });
+  const client = await t.admitted();
+  await client.write(`${"x".repeat(99)}\n`.repeat(11));
+  await t.until("accepted");
+  // What a client sends that is not read any more makes a plain close reset the connection.
+  while ([...t.server.connections].some((conn) => conn.ending === undefined)) await turn();
+  await client.write("more\n").catch(() => {});
+  while (t.stats.bytesOut < 1_000_000) await turn();
+  for (let turns = 20; turns > 0; turns--) await turn();
+  assertEquals((await client.readAll()).length, 1_000_000);
+  client.close();
+  assertEquals((await t.closed()).reason, "byte-limit");
 });
 
 /** The ends at which the signal waits for the handler and its output. */
