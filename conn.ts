@@ -216,7 +216,7 @@ export class Connection<Data = unknown> implements ConnInfo, Holder, Member {
     if (!mayHaveWritten) end.reason = reason;
     end.error ??= error;
     this.#phase = "leaving";
-    // At a breach in a stream of bytes, it has not aborted yet.
+    // At a breach in a stream of bytes, the signal has not aborted yet.
     if (mayHaveWritten) this.#aborter.abort(end.reason);
     // With a read outstanding, no input is unread, so that a plain close sends no reset.
     const quiet = aborted && reader.outstanding !== undefined && outbox.size === 0;

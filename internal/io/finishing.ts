@@ -49,11 +49,13 @@ const MAX_BYTES = 1024 * 1024;
 const MAX_BOUNDARIES: Readonly<Record<FinishReason, number>> = { "drained": 64, "max-age": 8, "max-lines": 8 };
 
 /**
- * Time after which the input ends at the next boundary, if only a few bytes have come since the wait before, in milliseconds.
- * A peer that sends its next request as soon as it has a reply would otherwise be served until the deadline, and lose its
- * last reply there. Of one that has sent much, the kernel may have more; and with TLS, behind each record.
+ * Time after which the input ends at the next boundary, if at most {@linkcode FEW_BYTES} have come since the wait before, in
+ * milliseconds. A peer that sends its next request as soon as it has a reply would otherwise be served until the deadline,
+ * and lose its last reply there.
  */
 const LATE_MS = 1000;
+
+/** After a read of more bytes than this, the kernel may have more of this peer; with TLS it may after any read. */
 const FEW_BYTES = 1024;
 
 /**
@@ -67,8 +69,9 @@ export class Finishing {
   readonly #source: Source;
   readonly #host: FinishHost;
   readonly #done: () => void;
-  /** The number of bytes that had come when the end was asked for, and the time from which on little more is read. */
+  /** The number of bytes that had come when the end was asked for. */
   readonly #bytesBefore: number;
+  /** When {@linkcode LATE_MS} have passed since then. */
   readonly #lateAt: number;
   /** The numbers of lines and of bytes that had come at the last wait outside a message. */
   #lineCount: number;
